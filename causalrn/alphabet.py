@@ -1,0 +1,96 @@
+"""Token alphabets: text to token ids and back. Needs no torch."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from causalrn.errors import InputError
+
+BOS, SEP, EOS = 0, 1, 2
+_FIRST_LETTER = 3
+_LETTERS = string.ascii_lowercase
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """A named token alphabet.
+
+    "letters": BOS 0, SEP 1, EOS 2, a-z 3-28, as the paper's copying task has it. "bytes": UTF-8 bytes 0-255.
+
+    Example:
+        >>> Alphabet("letters").prompt("abc")
+        [0, 3, 4, 5, 1]
+        >>> Alphabet("letters").decode([3, 4, 5, 2])
+        'abc'
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in ALPHABET_SIZES:
+            raise InputError(f"alphabet {self.name!r} is unknown: choose one of {', '.join(ALPHABET_SIZES)}")
+
+    @property
+    def size(self) -> int:
+        """Number of token ids."""
+        return ALPHABET_SIZES[self.name]
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Token ids after which generation stops by itself."""
+        return (EOS,) if self.name == "letters" else ()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the text alone, without markers.
+
+        Raises:
+            InputError: a character that the alphabet does not have.
+        """
+        if self.name == "bytes":
+            return list(text.encode())
+        for index, character in enumerate(text):
+            if character not in _LETTERS:
+                raise InputError(
+                    f"character {character!r} at place {index + 1} of the text is not in the alphabet: "
+                    "this model knows the letters a to z"
+                )
+        return [_FIRST_LETTER + _LETTERS.index(character) for character in text]
+
+    def prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt: letters get BOS before and SEP after, bytes nothing."""
+        ids = self.encode(text)
+        return [BOS, *ids, SEP] if self.name == "letters" else ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids; markers are left out, bytes that are no UTF-8 are replaced."""
+        if self.name == "bytes":
+            return bytes(ids).decode(errors="replace")
+        return "".join(_LETTERS[i - _FIRST_LETTER] for i in ids if i >= _FIRST_LETTER)
+
+    def name_token(self, token: int) -> str:
+        """How one token is shown to people: "a", "<sep>", "\\x0a"."""
+        if self.name == "bytes":
+            return repr(bytes([token]))[2:-1]
+        return ("<bos>", "<sep>", "<eos>")[token] if token < _FIRST_LETTER else _LETTERS[token - _FIRST_LETTER]
+
+
+ALPHABET_SIZES = {"letters": _FIRST_LETTER + len(_LETTERS), "bytes": 256}
+
+
+def guess_alphabet(vocabulary: int) -> str | None:
+    """The alphabet whose size this vocabulary has, or None: then only token ids go in and out."""
+    return next((name for name, size in ALPHABET_SIZES.items() if size == vocabulary), None)
+
+
+def parse_token_ids(values: Sequence[str]) -> list[int]:
+    """Token ids from text such as "3 4 5" split at blanks, for models without an alphabet.
+
+    Raises:
+        InputError: something that is no whole number.
+    """
+    try:
+        return [int(value) for value in values]
+    except ValueError:
+        raise InputError("this model has no alphabet: give the prompt as token ids, e.g. --prompt '0 3 4 1'") from None

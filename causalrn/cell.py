@@ -1,0 +1,216 @@
+"""The recurrent form: one function from (tokens, position, state) to (logits, next state), for T >= 1.
+
+The step is T = 1, prefill is T > 1; exporters specialise this module, they add no mathematics of their own.
+`CausalRN -> fold -> RecurrentCell`: the weights are folded in float64 and rounded once, to the cell's dtype.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from causalrn import recurrent_readout as readouts
+from causalrn.config import ModelConfig
+from causalrn.errors import ConfigError
+from causalrn.folding import FoldedBlock, FoldedWeights, fold
+from causalrn.model import CausalRN
+from causalrn.normalization import MEAN_SQUARE_FLOOR
+from causalrn.state_spec import StateSpec
+
+_UNBOUNDED_TOKENS = 1 << 24
+_LOG_FLOAT32_MAX = 88.0
+
+
+class _CellBlock(nn.Module):
+    def __init__(self, block: FoldedBlock, dtype: torch.dtype) -> None:
+        super().__init__()
+        for name in ("w1", "b1", "w2", "b2", "w3", "b3"):
+            tensor = getattr(block, name)
+            rounded = None if tensor is None else tensor.detach().to(dtype)
+            self.register_buffer(name, rounded)
+
+
+class RecurrentCell(nn.Module):
+    """A CausalRN as a recurrent cell.
+
+    Args:
+        weights: from :func:`causalrn.folding.fold`.
+        spec: which state it carries; the pool kind changes how the state goes in and out, not the numbers.
+        dtype: of weights, state and arithmetic; float64 gives the reference state.
+    """
+
+    def __init__(self, weights: FoldedWeights, spec: StateSpec, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        config = weights.config
+        self.config, self.spec = config, spec
+        self.capacity = next((tensor.capacity for tensor in spec.tensors), None)
+        if config.capacity is not None and (self.capacity or 0) > config.capacity:
+            raise ConfigError(
+                f"capacity {self.capacity} is beyond the model's {config.capacity} learned positions: ask for less"
+            )
+        self.register_buffer("wte", weights.wte.detach().to(dtype))
+        wpe = None if weights.wpe is None else weights.wpe[: self.capacity].detach().to(dtype)
+        self.register_buffer("wpe", wpe)
+        self.blocks = nn.ModuleList(_CellBlock(block, dtype) for block in weights.blocks)
+        self.register_buffer("head", weights.head.detach().to(dtype))
+        head_bias = None if weights.head_bias is None else weights.head_bias.detach().to(dtype)
+        self.register_buffer("head_bias", head_bias)
+        for name, width in (("embedding", config.embedding), ("hidden", config.hidden), ("pair", config.head_width)):
+            self.register_buffer(f"ones_{name}", torch.ones(width, dtype=dtype))
+        self.guarded = _squares_may_overflow(config, self.capacity)
+        self.eval()
+
+    @classmethod
+    def from_model(
+        cls,
+        model: CausalRN,
+        *,
+        pool: str = "growing",
+        capacity: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> RecurrentCell:
+        """Fold a model and build its cell; `pool` and `capacity` as in :meth:`StateSpec.from_config`."""
+        return cls(fold(model), StateSpec.from_config(model.config, pool, capacity), dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of weights, state and logits."""
+        return self.head.dtype
+
+    def forward(self, tokens: Tensor, position: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Advance by T tokens.
+
+        Args:
+            tokens: int64 [B, T].
+            position: int64 scalar, tokens seen so far.
+            state: one tensor per entry of ``spec.tensors``. A growing pool is [t, B, H] for T > 1 and
+                [t + 1, B, H], its last row zero, for T = 1.
+
+        Returns:
+            logits [B, T, V], then per state tensor either its new rows [T, B, H] or its complete next value.
+        """
+        batch, time = tokens.shape
+        single = time == 1
+        x = functional.embedding(tokens.reshape(-1) if single else tokens.t().reshape(-1), self.wte)  # [T * B, E]
+        if self.wpe is not None:
+            place = functional.embedding(self._positions(position, time, single), self.wpe)  # [T, E]
+            x = x + place if single else (x.reshape(time, batch, -1) + place[:, None]).flatten(0, 1)
+        reader = self._reader(state, position, time, single)
+        outputs: list[Tensor] = []
+        per_block = len(self.spec.tensors) // len(self.blocks)
+        for index, block in enumerate(self.blocks):
+            past = state[index * per_block : (index + 1) * per_block]
+            r = readouts.rms_norm(x, self.ones_embedding)
+            a = functional.linear(r, block.w1, block.b1)
+            b = functional.linear(r, block.w2, block.b2)  # [T * B, H]
+            o, present = reader(a, b, past)
+            outputs.extend(present)
+            x = x + functional.linear(self._finish(o, position, time, single), block.w3, block.b3)
+        logits = functional.linear(readouts.rms_norm(x, self.ones_embedding), self.head, self.head_bias)
+        shaped = logits.reshape(batch, 1, -1) if single else logits.reshape(time, batch, -1).transpose(0, 1)
+        return shaped, *outputs
+
+    def _positions(self, position: Tensor, time: int, single: bool) -> Tensor:
+        """int64 [T]: position, position + 1, ..."""
+        first = position.reshape(1)
+        return first if single else first + torch.arange(time, device=position.device)
+
+    def _reader(self, state: tuple[Tensor, ...], position: Tensor, time: int, single: bool) -> _Reader:
+        kind = self.config.state_kind
+        if kind == "pool":
+            return _PoolReader(self, state[0].shape[0], position, time, single)
+        return _SumReader(self, position, single) if kind == "sum" else _LogSumReader(self, position, single)
+
+    def _finish(self, o: Tensor, position: Tensor, time: int, single: bool) -> Tensor:
+        """From the sum over positions to what W3 reads. [T * B, H] -> [T * B, H]."""
+        config = self.config
+        if not config.post_norm and config.head_scale == "none" and config.state_kind != "max+sum":
+            counts = (self._positions(position, time, single) + 1).to(o.dtype)  # cancels with any norm or scale after
+            o = o / counts if single else (o.reshape(time, -1) / counts[:, None]).reshape(o.shape)
+        scaled_by_head = config.head_scale == "max" and (config.heads > 1 or not config.post_norm)
+        if scaled_by_head:
+            heads = o.unflatten(-1, (config.heads, config.head_width))
+            o = (heads / heads.amax(-1, keepdim=True)).flatten(-2)
+        elif self.guarded:
+            o = o / o.amax(-1, keepdim=True)
+        if not config.post_norm:
+            return o
+        if config.norm == "rms":
+            return readouts.rms_norm(o, self.ones_hidden)
+        return functional.layer_norm(o, (config.hidden,), self.ones_hidden, eps=MEAN_SQUARE_FLOOR)
+
+
+class _Reader:
+    """Reads one block's state: (a, b, past) -> (o, present). Holds what all blocks share."""
+
+    def __call__(self, a: Tensor, b: Tensor, past: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        raise NotImplementedError
+
+
+class _PoolReader(_Reader):
+    def __init__(self, cell: RecurrentCell, rows: int, position: Tensor, time: int, single: bool) -> None:
+        self.cell, self.single = cell, single
+        self.in_place = single and cell.spec.pool != "concat"
+        fixed, dtype = cell.spec.pool == "fixed", cell.dtype
+        if self.in_place:
+            self.terms, self.weights = readouts.step_masks(rows, position, fixed=fixed, dtype=dtype)
+        else:
+            self.weights = readouts.prefill_weights(rows, time, position, fixed=fixed, dtype=dtype)
+
+    def __call__(self, a: Tensor, b: Tensor, past: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        config, ones = self.cell.config, self.cell.ones_pair
+        if config.readout == "linear":
+            a, b = readouts.rms_norm(a, self.cell.ones_hidden), readouts.rms_norm(b, self.cell.ones_hidden)
+        new = b.reshape(1, -1, config.hidden) if self.single else b.reshape(-1, past[0].shape[1], config.hidden)
+        if self.in_place:
+            return readouts.read_pool_step(a, b, past[0], self.terms, self.weights, ones, config), (new,)
+        rows = torch.cat([past[0], new])  # [t + T, B, H]
+        o = readouts.read_pool(a, rows, self.weights, ones, config)
+        return o, (rows if self.cell.spec.pool == "concat" else new,)
+
+
+class _SumReader(_Reader):
+    def __init__(self, cell: RecurrentCell, position: Tensor, single: bool) -> None:
+        self.cell, self.single = cell, single
+
+    def __call__(self, a: Tensor, b: Tensor, past: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        ones, width = self.cell.ones_hidden, self.cell.config.hidden
+        value = readouts.rms_norm(b, ones).exp()
+        value = value.reshape(1, -1, width) if self.single else value.reshape(-1, past[0].shape[0], width)
+        sums, present = readouts.read_sum(value, past[0], single=self.single)
+        query = readouts.rms_norm(a, ones)
+        if self.cell.guarded:  # cancels in the norm after
+            query = query - query.amax(-1, keepdim=True)
+        return query.exp() * sums.reshape(-1, width), (present,)
+
+
+class _LogSumReader(_Reader):
+    def __init__(self, cell: RecurrentCell, position: Tensor, single: bool) -> None:
+        self.cell, self.position, self.single = cell, position, single
+
+    def __call__(self, a: Tensor, b: Tensor, past: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        width, position = self.cell.config.hidden, self.position
+        values = b.reshape(1, -1, width) if self.single else b.reshape(-1, past[0].shape[0], width)
+        log_sums, maximum, total = readouts.read_log_sum(values, past[0], past[1], position, single=self.single)
+        log_o = a.reshape(values.shape) + log_sums
+        if self.cell.config.post_norm:
+            log_o = log_o - log_o.amax(-1, keepdim=True)
+        else:
+            steps = torch.arange(values.shape[0], device=b.device)[:, None, None]
+            log_o = log_o - (position + 1 + steps).to(b.dtype).log()
+        return log_o.exp().reshape(-1, width), (maximum, total)
+
+
+def _squares_may_overflow(config: ModelConfig, capacity: int | None) -> bool:
+    """Whether float32 squares inside the norm after the readout can overflow: o is then divided by its maximum.
+
+    |LN0| <= sqrt(H - 1), so a sum over t positions reaches t exp(sqrt(H - 1)), for linear t exp(2 sqrt(H - 1)), and
+    the mean square its square: true from H of about 480 (linear) and 1,500 to 1,900 (exact).
+    """
+    if not config.post_norm or config.activation != "exp" or config.readout == "plain":
+        return False
+    reach = math.sqrt(config.hidden - 1) * (2 if config.readout == "linear" else 1)
+    return 2 * (reach + math.log(capacity or _UNBOUNDED_TOKENS)) > _LOG_FLOAT32_MAX

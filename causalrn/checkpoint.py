@@ -1,0 +1,81 @@
+"""Checkpoints: a model's weights as safetensors beside its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from causalrn.card import ModelCard
+from causalrn.errors import CheckpointError
+from causalrn.files import written_folder
+from causalrn.model import CausalRN
+from causalrn.run_folder import CONFIG_NAME, WEIGHTS_NAME, RunFolder
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded RUN: the model in parallel form, its card, and the hash of its weights file."""
+
+    model: CausalRN
+    card: ModelCard
+    sha256: str
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Load a RUN folder; the model comes on the CPU, float32, in evaluation mode.
+
+    Raises:
+        CheckpointError: a file is missing or corrupt, weights do not fit the configuration or are not finite.
+    """
+    run = RunFolder.open(path)
+    try:
+        weights = safetensors.torch.load_file(run.weights)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{run.weights}: corrupt safetensors file ({error})") from None
+    model = CausalRN(run.card.config)
+    load_weights(model, weights, str(run.weights))
+    return Checkpoint(model.eval(), run.card, run.sha256)
+
+
+def load_weights(model: CausalRN, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Put weights into a model, after checking names, shapes and values; `source` is named in errors.
+
+    Raises:
+        CheckpointError: something is missing, left over, of another shape, or not finite.
+    """
+    wanted = model.state_dict()
+    missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    if missing or extra:
+        what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which the model does not have"
+        raise CheckpointError(f"{source}: {what}: the weights belong to another configuration")
+    for name, tensor in weights.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{source}: {name} is {list(tensor.shape)}, the configuration needs {list(wanted[name].shape)}"
+            )
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{source}: {name} holds values that are not finite floating-point numbers")
+    model.load_state_dict(weights)
+
+
+def save_checkpoint(path: Path, model: CausalRN, card: ModelCard, origin: dict[str, Any]) -> RunFolder:
+    """Write a RUN folder whole or not at all; an earlier RUN there is replaced.
+
+    Args:
+        origin: where the weights come from (training settings, or the converted file), for people and `inspect`.
+    """
+    with written_folder(path, CONFIG_NAME) as folder:
+        save_weights(folder / WEIGHTS_NAME, model)
+        RunFolder(folder, card, origin).write_config()
+    return RunFolder(path, card, origin)
+
+
+def save_weights(path: Path, model: CausalRN) -> None:
+    """Write the weights, float32, as safetensors."""
+    weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(weights, path)

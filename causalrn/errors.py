@@ -1,0 +1,43 @@
+"""Errors that users see: one base class, one clear line each, a remedy where there is one."""
+
+from __future__ import annotations
+
+
+class CausalRNError(Exception):
+    """Base class of every error that this toolkit raises on purpose. The command line exits with 2."""
+
+
+class ConfigError(CausalRNError):
+    """A model configuration that is unknown, out of range or contradicts itself."""
+
+
+class CheckpointError(CausalRNError):
+    """A checkpoint or weights file that is missing, corrupt or does not fit."""
+
+
+class BundleError(CausalRNError):
+    """A bundle that is missing, corrupt, of another version or changed since it was written."""
+
+
+class InputError(CausalRNError):
+    """Input that the model cannot take: characters, token ids, shapes, dtypes, options."""
+
+
+class CapacityError(InputError):
+    """More positions asked for than the model or its pool has. The session's state is left as it was."""
+
+
+class StateError(CausalRNError):
+    """A snapshot or state file that does not belong to this session."""
+
+
+class NonFiniteError(CausalRNError):
+    """The model produced NaN or infinity. The session's state is left as it was."""
+
+
+class RuntimeUnavailableError(CausalRNError):
+    """A runtime, provider or optional package that this machine does not have."""
+
+
+class TrainingError(CausalRNError):
+    """Training that cannot start or go on."""

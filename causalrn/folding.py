@@ -1,0 +1,133 @@
+"""Folding: what can be computed once, before the first token, in float64. Used by the cell, never by the oracle.
+
+With layer norm, the centring matrix I - 11'/n goes into the weights that write a vector which is only ever read
+through LN0: then LN0 of it is an RMS norm. Over E it goes into wte, wpe, W3 and b3, over the hidden width into W1, b1
+and W2: per head for the exact readout, over all of H for linear, never for plain (its pairs are not normalized).
+RMS models are not centred at all. The norm after the readout stays what it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from causalrn.config import ModelConfig
+from causalrn.errors import CheckpointError
+from causalrn.model import Block, CausalRN
+from causalrn.normalization import centre
+
+_FLOAT32_MAX = float(torch.finfo(torch.float32).max)
+
+
+@dataclass(frozen=True)
+class FoldedBlock:
+    """One block's weights, float64: w1, w2 [H, E]; w3 [E, H]; b1, b2 [H]; b3 [E]; a missing bias is None."""
+
+    w1: Tensor
+    b1: Tensor | None
+    w2: Tensor
+    b2: Tensor | None
+    w3: Tensor
+    b3: Tensor | None
+
+
+@dataclass(frozen=True)
+class FoldedWeights:
+    """A model's weights ready for the cell, float64, not yet rounded: wte [V, E], wpe [C, E], head [V, E]."""
+
+    config: ModelConfig
+    wte: Tensor
+    wpe: Tensor | None
+    blocks: tuple[FoldedBlock, ...]
+    head: Tensor
+    head_bias: Tensor | None
+
+
+def fold(model: CausalRN) -> FoldedWeights:
+    """Fold a model's weights in float64; the model stays as it is.
+
+    Raises:
+        CheckpointError: weights that are not finite, or so large that float32 squares of what they produce overflow.
+    """
+    config = model.config
+    oracle = model.oracle()
+    for name, weight in oracle.state_dict().items():
+        if not torch.isfinite(weight).all():
+            raise CheckpointError(f"weight {name} holds NaN or infinity: train or convert again from a good checkpoint")
+    over_width = _centre_rows if config.norm == "layer" else _keep
+    wpe = over_width(oracle.wpe.weight) if config.capacity is not None else None
+    folded = FoldedWeights(
+        config,
+        over_width(oracle.wte.weight),
+        wpe,
+        tuple(_fold_block(block, config) for block in oracle.blocks if isinstance(block, Block)),
+        oracle.head.weight,
+        oracle.head.bias,
+    )
+    _check_range(folded)
+    return folded
+
+
+def _fold_block(block: Block, config: ModelConfig) -> FoldedBlock:
+    over_width = _centre_outputs if config.norm == "layer" else _keep
+    groups = {"exact": config.heads, "linear": 1, "plain": 0}[config.readout] if config.norm == "layer" else 0
+
+    def over_hidden(weight: Tensor | None) -> Tensor | None:
+        if weight is None or not groups:
+            return weight
+        return centre(weight.unflatten(0, (groups, -1)).movedim(1, -1)).movedim(-1, 1).flatten(0, 1)
+
+    w1, w2 = over_hidden(block.fc_1.weight), over_hidden(block.fc_2.weight)
+    assert w1 is not None and w2 is not None
+    b3 = block.fc_3.bias
+    return FoldedBlock(
+        w1,
+        over_hidden(block.fc_1.bias),
+        w2,
+        over_hidden(block.fc_2.bias),
+        over_width(block.fc_3.weight),
+        None if b3 is None else over_width(b3),
+    )
+
+
+def _keep(weight: Tensor) -> Tensor:
+    return weight
+
+
+def _centre_rows(weight: Tensor) -> Tensor:
+    """Centre each embedding vector, [rows, E] -> [rows, E]."""
+    return centre(weight)
+
+
+def _centre_outputs(weight: Tensor) -> Tensor:
+    """Centre what a linear map writes: over the output axis of [E, H] or [E]."""
+    return centre(weight.movedim(0, -1)).movedim(-1, 0)
+
+
+def _check_range(folded: FoldedWeights) -> None:
+    """Refuse weights with which a mean square could overflow in float32 (it would come out as zeros, silently).
+
+    |r| = sqrt(E) and |LN0(o)| = sqrt(H) bound every vector that is normalized, before any token is seen: Cauchy-Schwarz.
+    Without post-norm o has no such bound; sessions then catch the NaN or infinity.
+    """
+    config = folded.config
+    stream = float(folded.wte.abs().max()) + (float(folded.wpe.abs().max()) if folded.wpe is not None else 0.0)
+    for index, block in enumerate(folded.blocks):
+        pair = _reach(block.w1, block.b1, config.embedding) + _reach(block.w2, block.b2, config.embedding)
+        if config.post_norm:
+            stream += _reach(block.w3, block.b3, config.hidden)
+        reach = max(pair, stream)
+        if reach**2 * max(config.hidden, config.embedding) > _FLOAT32_MAX:
+            raise CheckpointError(
+                f"block {index}: weights let values reach {reach:.1e}, whose squares overflow float32; "
+                "this model cannot run in float32"
+            )
+
+
+def _reach(weight: Tensor, bias: Tensor | None, width: int) -> float:
+    """Largest |weight @ v + bias| over all v of length sqrt(width)."""
+    reach = weight.norm(dim=1) * math.sqrt(width)
+    return float((reach if bias is None else reach + bias.abs()).max())

@@ -1,0 +1,184 @@
+"""The bundle's manifest: the only source of names, state shapes and hashes for every runtime. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from causalrn.card import ModelCard
+from causalrn.config import parse_json_object
+from causalrn.errors import BundleError, ConfigError, InputError
+from causalrn.files import json_text, sha256_file
+from causalrn.state_spec import StateSpec
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_VERSION = 1
+_FORMAT = "causalrn-bundle"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of a bundle.
+
+    Attributes:
+        file: its name inside the bundle.
+        pad_rows: rows of zeros that it expects behind a growing pool, for the new rows.
+    """
+
+    file: str
+    pad_rows: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        card: the model.
+        state: the state contract.
+        target: what kind of bundle: "onnx".
+        graphs: "step" (T = 1) and "prefill" (any T).
+        opset: ONNX opset of the graphs.
+        prefill_chunk: most tokens that a runtime should give the prefill graph at once.
+        checkpoint_sha256: hash of the weights file that it was exported from.
+        created_with: versions of what wrote it.
+        files: per file of the bundle its SHA-256 and size; filled in when the bundle is sealed.
+    """
+
+    card: ModelCard
+    state: StateSpec
+    target: str
+    graphs: Mapping[str, Graph]
+    opset: int
+    prefill_chunk: int
+    checkpoint_sha256: str
+    created_with: Mapping[str, str]
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as JSON values."""
+        return {
+            "format": _FORMAT,
+            "version": MANIFEST_VERSION,
+            "target": self.target,
+            **self.card.to_json(),
+            "graphs": {name: {"file": g.file, "pad_rows": g.pad_rows} for name, g in self.graphs.items()},
+            "opset": self.opset,
+            "prefill_chunk": self.prefill_chunk,
+            "state": self.state.to_json(),
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "created_with": dict(self.created_with),
+            "files": {name: dict(entry) for name, entry in self.files.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], source: str) -> Manifest:
+        """Read :meth:`to_json`'s form back; `source` is named in errors.
+
+        Raises:
+            BundleError: not a manifest, or one of another version.
+        """
+        if data.get("format") != _FORMAT:
+            raise BundleError(f"{source}: not a causalrn bundle's manifest")
+        if data.get("version") != MANIFEST_VERSION:
+            raise BundleError(
+                f"{source}: manifest version {data.get('version')!r}, this toolkit reads {MANIFEST_VERSION}: "
+                "export again with this version, or install the one that wrote it"
+            )
+        try:
+            return cls(
+                card=ModelCard.from_json(data, source),
+                state=StateSpec.from_json(data["state"]),
+                target=data["target"],
+                graphs={name: Graph(**entry) for name, entry in data["graphs"].items()},
+                opset=data["opset"],
+                prefill_chunk=data["prefill_chunk"],
+                checkpoint_sha256=data["checkpoint_sha256"],
+                created_with=data["created_with"],
+                files=data["files"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"{source}: malformed manifest ({error}): export the bundle again") from None
+        except (ConfigError, InputError) as error:
+            raise BundleError(f"{source}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files have been checked against their hashes.
+
+    Attributes:
+        sha256: hash of the manifest, and through it of every file: what state files are bound to.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Read the manifest and check every file's size and hash.
+
+        Raises:
+            BundleError: the folder, manifest or a file is missing, corrupt or changed.
+        """
+        text = _read_manifest(path)
+        source = str(path / MANIFEST_NAME)
+        try:
+            manifest = Manifest.from_json(parse_json_object(text, source), source)
+        except ConfigError as error:
+            raise BundleError(f"{error}: export the bundle again") from None
+        for name, entry in manifest.files.items():
+            _check_file(path / name, entry)
+        return cls(path, manifest, hashlib.sha256(text.encode()).hexdigest())
+
+    def file(self, name: str) -> Path:
+        """Path of one of the bundle's files.
+
+        Raises:
+            BundleError: the manifest does not list it.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path}: the manifest lists no file {name}: export the bundle again")
+        return self.path / name
+
+
+def seal_bundle(folder: Path, manifest: Manifest) -> Bundle:
+    """Hash every file in `folder`, write the manifest beside them, and open the result."""
+    files = {
+        path.name: {"sha256": sha256_file(path), "size_bytes": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+        if path.name != MANIFEST_NAME
+    }
+    data = manifest.to_json() | {"files": files}
+    (folder / MANIFEST_NAME).write_text(json_text(data))
+    return Bundle.open(folder)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether the folder claims to be a bundle."""
+    return (path / MANIFEST_NAME).is_file()
+
+
+def _read_manifest(path: Path) -> str:
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such folder: name a bundle that `causalrn-export export` wrote")
+    try:
+        return (path / MANIFEST_NAME).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BundleError(f"{path}: no {MANIFEST_NAME} in it: this is not a bundle") from None
+    except UnicodeDecodeError:
+        raise BundleError(f"{path / MANIFEST_NAME}: not a text file: export the bundle again") from None
+
+
+def _check_file(path: Path, entry: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path}: missing from the bundle: copy it again, or export again")
+    size = path.stat().st_size
+    if size != entry.get("size_bytes"):
+        raise BundleError(f"{path}: {size} bytes instead of {entry.get('size_bytes')}: copy it again, or export again")
+    if sha256_file(path) != entry.get("sha256"):
+        raise BundleError(f"{path}: content differs from the manifest's SHA-256: copy it again, or export again")

@@ -1,0 +1,31 @@
+"""LN0: normalization without affine part and with eps 0, safe where the official one is not.
+
+Differences from the official code, on purpose (docs/numerics.md): a vector without any spread gives zeros, not
+NaN; a mean square that overflows gives NaN, never zeros.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MEAN_SQUARE_FLOOR = 1e-30
+"""Mean squares are clamped here (or get this as an epsilon, in exported graphs): nothing but zero notices."""
+
+
+def centre(x: Tensor) -> Tensor:
+    """Subtract the mean over the last axis; a constant vector becomes exactly zero. [..., n] -> [..., n]."""
+    constant = x.amax(-1, keepdim=True) == x.amin(-1, keepdim=True)
+    return (x - x.mean(-1, keepdim=True)).masked_fill(constant, 0.0)
+
+
+def inverse_rms(x: Tensor) -> Tensor:
+    """1 / sqrt(mean square) over the last axis, [..., n] -> [..., 1]; NaN where the mean square overflows."""
+    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
+    return mean_square.clamp_min(MEAN_SQUARE_FLOOR).rsqrt() + 0 * mean_square
+
+
+def normalize(x: Tensor, norm: str) -> Tensor:
+    """LN0 ("layer") or its RMS variant ("rms") over the last axis, [..., n] -> [..., n]."""
+    x = centre(x) if norm == "layer" else x
+    return x * inverse_rms(x)

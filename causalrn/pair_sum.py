@@ -1,0 +1,126 @@
+"""The sum over pairs, sum_{j<=i} f(q_i + k_j), in tiles: the exact readout's parallel form.
+
+The naive form holds [B, T, T, H] and autograd keeps four copies of it. Here both passes walk over tiles of
+pairs that fit a cache, and the backward pass computes them again: memory stays at [B, T, H].
+The mean square of a pair is computed from the pair sum itself; its expansion |q|^2 + |k|^2 + 2 q.k is faster on
+paper and cancels catastrophically where k is near -q (docs/numerics.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from causalrn.normalization import centre, inverse_rms
+
+_CPU_TILE_BYTES = 1 << 20  # half a core's L2: measured best of 2^18 .. 2^24 in benchmarks/training_memory.py
+_GPU_TILE_BYTES = 1 << 27
+_INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
+
+
+class Activation(NamedTuple):
+    """f's outer function and its derivative; both take the normalized pair and the function's value there."""
+
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+
+
+ACTIVATIONS = {
+    "exp": Activation(torch.exp, lambda x, value: value),
+    "relu": Activation(torch.relu, lambda x, value: (x > 0).to(x.dtype)),
+    "elu": Activation(torch.nn.functional.elu, lambda x, value: torch.where(x > 0, 1.0, value + 1)),
+    "gelu": Activation(
+        torch.nn.functional.gelu,
+        lambda x, value: torch.special.ndtr(x) + x * torch.exp(-0.5 * x * x) * _INV_SQRT_2PI,
+    ),
+}
+
+
+class _Tile(NamedTuple):
+    """Queries i0:i1 against keys j0:j1; `mask` [i, j, 1, 1] is None where every key is in every query's past."""
+
+    queries: slice
+    keys: slice
+    mask: Tensor | None
+
+
+def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None) -> Tensor:
+    """Sum f(q_i + k_j) over j <= i, with f = activation after an optional LN0 over the last axis.
+
+    Args:
+        q, k: [B, T, G, D], same floating dtype.
+        activation: one of :data:`ACTIVATIONS`.
+        norm: "layer" or "rms" to normalize every pair (the exact readout), None for none.
+
+    Returns:
+        [B, T, G, D], not divided by the number of positions.
+    """
+    if norm == "layer":
+        q, k = centre(q), centre(k)  # LN0 centres a sum, so it may centre the terms: once, not once per pair
+    out: Tensor = _PairSum.apply(q, k, activation, norm is not None)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _PairSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, activation: str, normalized: bool) -> Tensor:
+        ctx.save_for_backward(q, k)
+        ctx.options = (activation, normalized)
+        value = ACTIVATIONS[activation].value
+        out = torch.zeros_like(q)
+        for tile in _tiles(q):
+            pairs = q[:, tile.queries, None] + k[:, None, tile.keys]  # [B, i, j, G, D]
+            if normalized:
+                pairs.mul_(inverse_rms(pairs))
+            values = value(pairs)
+            out[:, tile.queries] += _sum_past(values, tile, 2)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        q, k = ctx.saved_tensors
+        activation, normalized = ctx.options
+        value, slope = ACTIVATIONS[activation]
+        grad_q, grad_k = torch.zeros_like(q), torch.zeros_like(k)
+        for tile in _tiles(q):
+            pairs = q[:, tile.queries, None] + k[:, None, tile.keys]  # [B, i, j, G, D]
+            scale = inverse_rms(pairs) if normalized else None
+            if scale is not None:
+                pairs.mul_(scale)
+            grad = slope(pairs, value(pairs)) * grads[0][:, tile.queries, None]
+            if scale is not None:
+                # d LN0: (g - n mean(g n)) / rms; the centring of g happens once, in autograd of `centre`
+                along = (grad * pairs).mean(-1, keepdim=True)
+                grad.sub_(pairs.mul_(along)).mul_(scale)
+            if tile.mask is not None:
+                grad.mul_(tile.mask)
+            grad_q[:, tile.queries] += grad.sum(2)
+            grad_k[:, tile.keys] += grad.sum(1)
+        return grad_q, grad_k, None, None
+
+
+def _sum_past(values: Tensor, tile: _Tile, dim: int) -> Tensor:
+    """Sum a tile over its keys, leaving out the future. Masked after the activation, never before it."""
+    return (values if tile.mask is None else values.mul_(tile.mask)).sum(dim)
+
+
+def _tiles(q: Tensor) -> Iterator[_Tile]:
+    """Square tiles of pairs over the past, each about a cache in size."""
+    batch, time, heads, width = q.shape
+    tile_bytes = _CPU_TILE_BYTES if q.device.type == "cpu" else _GPU_TILE_BYTES
+    side = math.isqrt(tile_bytes // max(1, batch * heads * width * q.element_size()))
+    side = min(max(side, 1), time)
+    for i0 in range(0, time, side):
+        i1 = min(i0 + side, time)
+        for j0 in range(0, i1, side):
+            j1 = min(j0 + side, i1)
+            mask = None
+            if j1 - 1 > i0:  # the last key lies in the future of the first query
+                i = torch.arange(i0, i1, device=q.device)[:, None, None, None]
+                j = torch.arange(j0, j1, device=q.device)[None, :, None, None]
+                mask = (j <= i).to(q.dtype)
+            yield _Tile(slice(i0, i1), slice(j0, j1), mask)

@@ -1,0 +1,60 @@
+"""The readouts in parallel form: all positions at once, in memory [B, T, H]. `naive.py` is their definition."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from causalrn.config import ModelConfig
+from causalrn.normalization import normalize
+from causalrn.pair_sum import pair_sum
+
+
+def readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
+    """o_i = mean over j <= i of f(a_i, b_j). Same arguments and result as :func:`causalrn.naive.readout`.
+
+    With post-norm o may come out scaled by a positive number per position (the norm cancels it), chosen so that
+    the squares inside the norm cannot overflow.
+    """
+    if config.state_kind == "pool":
+        return _pool_readout(a, b, config)
+    if config.readout == "linear":
+        return _linear_readout(a, b, config)
+    return _plain_readout(a, b, config)
+
+
+def _counts(a: Tensor) -> Tensor:
+    """1, 2, ..., T as [T, 1] in a's dtype: how many positions each mean is over."""
+    return torch.arange(1, a.shape[1] + 1, device=a.device, dtype=a.dtype)[:, None]
+
+
+def _pool_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
+    if config.readout == "linear":
+        a, b = normalize(a, config.norm), normalize(b, config.norm)
+    heads = (config.heads, config.head_width)
+    norm = config.norm if config.readout == "exact" else None
+    o = pair_sum(a.unflatten(-1, heads), b.unflatten(-1, heads), activation=config.activation, norm=norm)
+    o = o / _counts(a)[..., None]
+    if config.head_scale == "max":
+        o = o / o.amax(-1, keepdim=True)
+    o = o.flatten(-2)
+    if config.post_norm and config.activation == "exp":
+        o = o / o.amax(-1, keepdim=True)  # exp(LN0) reaches exp(sqrt(H - 1)): its square overflows for H > 1,900
+    return o
+
+
+def _linear_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
+    a, b = normalize(a, config.norm), normalize(b, config.norm)
+    mean = b.exp().cumsum(1) / _counts(a)
+    if not config.post_norm:
+        return a.exp() * mean
+    # |LN0| reaches sqrt(H - 1): the square of exp(a) * exp(b) overflows float32 for H > 480
+    o = (a - a.amax(-1, keepdim=True)).exp() * mean
+    return o / o.amax(-1, keepdim=True)
+
+
+def _plain_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
+    log_o = a + b.logcumsumexp(1) - _counts(a).log()
+    if config.post_norm:
+        log_o = log_o - log_o.amax(-1, keepdim=True)
+    return log_o.exp()

@@ -1,0 +1,119 @@
+"""The readouts in recurrent form: T >= 1 new positions read the state and themselves. Written once, exported from.
+
+Time-major layout: a and b are [T * B, H], row t * B + b; pools are [t, B, H]. a and b come centred (folding.py), so
+pairs need an RMS norm only. Sums are not divided by the number of positions here.
+
+Forms were chosen by measurement in onnxruntime (docs/numerics.md): the step forms all pair sums, self included, in one
+matrix product, and sums over positions by a matrix product with ones (ReduceSum takes 1.4x the time).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from causalrn.config import ModelConfig
+from causalrn.normalization import MEAN_SQUARE_FLOOR
+from causalrn.pair_sum import ACTIVATIONS
+
+
+def rms_norm(x: Tensor, ones: Tensor) -> Tensor:
+    """RMS norm over the last axis. The explicit ones export as [n]; without them as a full-shape scale, 3x slower."""
+    return functional.rms_norm(x, (ones.shape[0],), ones, eps=MEAN_SQUARE_FLOOR)
+
+
+def step_masks(rows: int, position: Tensor, *, fixed: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What one step reads of a pool view with `rows` rows.
+
+    Returns:
+        terms [rows, 2]: pair row j is terms[j] @ [a; b] + pool[j], so (1, 1) for the new position's own row, whose
+            slot in the pool is zero, and (1, 0) for the past.
+        weights [1, rows]: 1 for rows that exist, 0 for the empty rows of a fixed pool.
+    """
+    index = torch.arange(rows, device=position.device)
+    own = (index == (position if fixed else rows - 1)).to(dtype)
+    exists = (index <= position).to(dtype) if fixed else torch.ones_like(own)
+    return torch.stack([torch.ones_like(own), own], 1), exists[None]
+
+
+def prefill_weights(past_rows: int, time: int, position: Tensor, *, fixed: bool, dtype: torch.dtype) -> Tensor:
+    """[T, 1, t + T]: which rows (past, then own) each of T new positions reads; 1 or 0."""
+    row = torch.arange(past_rows + time, device=position.device)
+    query = torch.arange(time, device=position.device)[:, None]
+    reads = row <= past_rows + query
+    if fixed:  # rows of a fixed pool at and beyond the position are empty
+        reads = reads & ((row < position) | (row >= past_rows))
+    return reads.to(dtype)[:, None]
+
+
+def pairs_to_sum(pairs: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig) -> Tensor:
+    """Activate pair sums and add them up over positions.
+
+    Args:
+        pairs: [..., n, B * H], a + b_j.
+        weights: [..., 1, n], 1 for positions that are read: the mask comes after the activation, never before it.
+        ones: [D].
+
+    Returns:
+        [..., 1, B * H].
+    """
+    if config.readout == "exact":
+        pairs = rms_norm(pairs.unflatten(-1, (-1, config.head_width)), ones).flatten(-2)
+    return weights @ ACTIVATIONS[config.activation].value(pairs)
+
+
+def read_pool_step(
+    a: Tensor, b: Tensor, pool: Tensor, terms: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig
+) -> Tensor:
+    """One new position reads a pool whose slot for it is zero. a, b [B, H], pool [n, B, H] -> [B, H]."""
+    pairs = torch.addmm(pool.flatten(1), terms, torch.cat([a, b]).reshape(2, -1))  # [n, B * H]
+    return pairs_to_sum(pairs, weights, ones, config).reshape(-1, config.hidden)
+
+
+def read_pool(a: Tensor, rows: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig) -> Tensor:
+    """T new positions read `rows`, their own among them. a [T * B, H], rows [n, B, H], weights [T, 1, n] -> [T * B, H]."""
+    flat = rows.flatten(1)  # [n, B * H]
+    pairs = a.reshape(-1, 1, flat.shape[1]) + flat  # [T, n, B * H]
+    return pairs_to_sum(pairs, weights, ones, config).reshape(-1, config.hidden)
+
+
+def read_sum(value: Tensor, past: Tensor, *, single: bool) -> tuple[Tensor, Tensor]:
+    """Running sums of exp(LN0 b): value [T, B, H], past [B, H] -> sums [T, B, H], present [B, H].
+
+    CumSum over (past, values), not past + CumSum(values): only that adds in the same order as single steps do.
+    """
+    if single:
+        present = past + value[0]
+        return present[None], present
+    sums = torch.cat([past[None], value]).cumsum(0)[1:]
+    return sums, sums[-1]
+
+
+def read_log_sum(
+    b: Tensor, past_max: Tensor, past_sum: Tensor, position: Tensor, *, single: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Running log sum_j exp(b_j): a running maximum and a sum scaled by it.
+
+    A chunk is summed pairwise with each query's own maximum: subtracting the chunk's maximum would lose the early
+    positions. At position 0 the past maximum is ignored, not compared: a fresh state is all zeros.
+
+    Args:
+        b: [T, B, H]; past_max, past_sum: [B, H].
+
+    Returns:
+        log sums [T, B, H], present maximum [B, H], present sum [B, H].
+    """
+    past_max = torch.where(position == 0, b[0], past_max)
+    if single:
+        maximum = torch.maximum(past_max, b[0])
+        total = past_sum * torch.exp(past_max - maximum) + torch.exp(b[0] - maximum)
+        return (maximum + total.log())[None], maximum, total
+    values = torch.cat([past_max[None], b])  # [T + 1, B, H]
+    scales = torch.cat([past_sum[None], torch.ones_like(b)])
+    query = torch.arange(b.shape[0], device=b.device)[:, None]
+    future = (torch.arange(b.shape[0] + 1, device=b.device) > query + 1)[:, :, None, None]  # [T, T + 1, 1, 1]
+    reach = values.masked_fill(future, -torch.inf)  # [T, T + 1, B, H]
+    maxima = reach.amax(1)
+    totals = (torch.exp(reach - maxima[:, None]) * scales).sum(1)
+    return maxima + totals.log(), maxima[-1], totals[-1]

@@ -1,0 +1,149 @@
+"""What a recurrent cell remembers, tensor by tensor: the state contract in one object. Needs no torch.
+
+Derived once from the configuration, written into the bundle's manifest and the ONNX metadata; every exporter
+and every runtime reads it, none recomputes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from causalrn.config import ModelConfig
+from causalrn.errors import ConfigError
+
+POOL_KINDS = ("growing", "fixed", "concat")
+Dim = int | str
+
+
+@dataclass(frozen=True)
+class StateTensor:
+    """One tensor of the state.
+
+    Attributes:
+        name: zero-padded block number and role, e.g. "00.pool"; sorted names are block order.
+        role: "pool" (one row per token), "sum" or "max".
+        shape: sizes; "t" is the number of tokens seen, "B" the batch.
+        update: "append" (the graph gives new rows, the runtime writes them) or "replace" (it gives the
+            complete next state).
+        growth: "token" (one row per token) or "constant".
+        capacity: most rows it can hold; None without a bound.
+        dtype: numpy name of the element type.
+        initial: value of every element in a fresh state.
+        batch_axis: which axis of `shape` is the batch.
+    """
+
+    name: str
+    role: str
+    shape: tuple[Dim, ...]
+    update: str
+    growth: str
+    capacity: int | None
+    dtype: str = "float32"
+    initial: float = 0.0
+    batch_axis: int = 0
+
+    @property
+    def input_name(self) -> str:
+        """Name of the graph input, e.g. "past.00.pool"."""
+        return f"past.{self.name}"
+
+    @property
+    def output_name(self) -> str:
+        """Name of the graph output: "row.*" for append, "present.*" for replace."""
+        return ("row." if self.update == "append" else "present.") + self.name
+
+    @property
+    def width(self) -> int:
+        """Size of the last axis."""
+        return int(self.shape[-1])
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """All tensors of a cell's state, in the order in which graphs take and give them."""
+
+    pool: str
+    tensors: tuple[StateTensor, ...]
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, pool: str = "growing", capacity: int | None = None) -> StateSpec:
+        """Derive the state from a configuration.
+
+        Args:
+            pool: "growing" (rows out, the runtime appends), "fixed" (`capacity` rows and a mask, one shape for
+                every step) or "concat" (present = past + row, inside the graph). Without a pool it has no effect.
+            capacity: most positions; defaults to the configuration's.
+
+        Raises:
+            ConfigError: an unknown kind, or a fixed pool without a capacity.
+        """
+        if pool not in POOL_KINDS:
+            raise ConfigError(f"pool {pool!r} is unknown: choose one of {', '.join(POOL_KINDS)}")
+        capacity = config.capacity if capacity is None else capacity
+        hidden = config.hidden
+        if config.state_kind == "pool":
+            if pool == "fixed" and capacity is None:
+                raise ConfigError("a fixed pool needs a capacity: this model has no learned positions, so name one")
+            rows: Dim = capacity if pool == "fixed" and capacity is not None else "t"
+            update = "replace" if pool == "concat" else "append"
+            kinds = [("pool", (rows, "B", hidden), update, "token", 1)]
+        else:
+            roles = config.state_kind.split("+")
+            kinds = [(role, ("B", hidden), "replace", "constant", 0) for role in roles]
+        tensors = tuple(
+            StateTensor(f"{block:02d}.{role}", role, shape, update, growth, capacity, batch_axis=batch_axis)
+            for block in range(config.blocks)
+            for role, shape, update, growth, batch_axis in kinds
+        )
+        return cls(pool if config.state_kind == "pool" else "none", tensors)
+
+    @property
+    def has_pool(self) -> bool:
+        """Whether the state grows with every token."""
+        return any(tensor.growth == "token" for tensor in self.tensors)
+
+    @property
+    def step_pad_rows(self) -> int:
+        """Rows of zeros that a step graph expects behind the pool, for the new row (see docs/state-contract.md)."""
+        return 1 if self.pool == "growing" else 0
+
+    def size_bytes(self, tokens: int, batch: int = 1) -> int:
+        """Bytes that the state holds after `tokens` positions: N * t * H * 4 for a pool of float32."""
+        total = 0
+        for tensor in self.tensors:
+            sizes = {"t": tokens, "B": batch}
+            count = 4
+            for dim in tensor.shape:
+                count *= sizes[dim] if isinstance(dim, str) else dim
+            total += count
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """The specification as JSON values."""
+        tensors = []
+        for tensor in self.tensors:
+            entry = dataclasses.asdict(tensor)
+            entry["shape"] = list(tensor.shape)
+            entry["input"], entry["output"] = tensor.input_name, tensor.output_name
+            tensors.append(entry)
+        return {"pool": self.pool, "tensors": tensors}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StateSpec:
+        """Read :meth:`to_json`'s form back.
+
+        Raises:
+            ConfigError: a field is missing or unknown.
+        """
+        try:
+            tensors = []
+            for entry in data["tensors"]:
+                values = {key: value for key, value in entry.items() if key not in ("input", "output")}
+                values["shape"] = tuple(values["shape"])
+                tensors.append(StateTensor(**values))
+            return cls(data["pool"], tuple(tensors))
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"the state specification is malformed: {error}") from None
