@@ -60,6 +60,11 @@ class RecurrentCell(nn.Module):
         self.register_buffer("head_bias", head_bias)
         for name, width in (("embedding", config.embedding), ("hidden", config.hidden), ("pair", config.head_width)):
             self.register_buffer(f"ones_{name}", torch.ones(width, dtype=dtype))
+        if spec.pool == "growing" and self.capacity is not None:
+            # step masks as slices of constants: three nodes of the step graph instead of a dozen
+            own = torch.arange(self.capacity + 1) == self.capacity
+            self.register_buffer("step_terms", torch.stack([torch.ones_like(own), own], 1).to(dtype))
+            self.register_buffer("step_weights", torch.ones(1, self.capacity + 1, dtype=dtype))
         self.guarded = _squares_may_overflow(config, self.capacity)
         self.eval()
 
@@ -122,12 +127,12 @@ class RecurrentCell(nn.Module):
         kind = self.config.state_kind
         if kind == "pool":
             return _PoolReader(self, state[0].shape[0], position, time, single)
-        return _SumReader(self, position, single) if kind == "sum" else _LogSumReader(self, position, single)
+        return _SumReader(self, single) if kind == "sum" else _LogSumReader(self, position, single)
 
     def _finish(self, o: Tensor, position: Tensor, time: int, single: bool) -> Tensor:
         """From the sum over positions to what W3 reads. [T * B, H] -> [T * B, H]."""
         config = self.config
-        if not config.post_norm and config.head_scale == "none" and config.state_kind != "max+sum":
+        if not config.post_norm and config.head_scale == "none":
             counts = (self._positions(position, time, single) + 1).to(o.dtype)  # cancels with any norm or scale after
             o = o / counts if single else (o.reshape(time, -1) / counts[:, None]).reshape(o.shape)
         scaled_by_head = config.head_scale == "max" and (config.heads > 1 or not config.post_norm)
@@ -153,9 +158,12 @@ class _Reader:
 class _PoolReader(_Reader):
     def __init__(self, cell: RecurrentCell, rows: int, position: Tensor, time: int, single: bool) -> None:
         self.cell, self.single = cell, single
-        self.in_place = single and cell.spec.pool != "concat"
-        fixed, dtype = cell.spec.pool == "fixed", cell.dtype
-        if self.in_place:
+        spec, dtype = cell.spec, cell.dtype
+        self.in_place = single and spec.pool != "concat"
+        fixed = spec.pool == "fixed"
+        if self.in_place and spec.pool == "growing" and cell.capacity is not None:
+            self.terms, self.weights = cell.step_terms[cell.capacity + 1 - rows :], cell.step_weights[:, :rows]
+        elif self.in_place:
             self.terms, self.weights = readouts.step_masks(rows, position, fixed=fixed, dtype=dtype)
         else:
             self.weights = readouts.prefill_weights(rows, time, position, fixed=fixed, dtype=dtype)
@@ -173,18 +181,18 @@ class _PoolReader(_Reader):
 
 
 class _SumReader(_Reader):
-    def __init__(self, cell: RecurrentCell, position: Tensor, single: bool) -> None:
+    def __init__(self, cell: RecurrentCell, single: bool) -> None:
         self.cell, self.single = cell, single
 
     def __call__(self, a: Tensor, b: Tensor, past: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        ones, width = self.cell.ones_hidden, self.cell.config.hidden
-        value = readouts.rms_norm(b, ones).exp()
-        value = value.reshape(1, -1, width) if self.single else value.reshape(-1, past[0].shape[0], width)
-        sums, present = readouts.read_sum(value, past[0], single=self.single)
-        query = readouts.rms_norm(a, ones)
+        query, value = (readouts.rms_norm(x, self.cell.ones_hidden) for x in (a, b))
         if self.cell.guarded:  # cancels in the norm after
             query = query - query.amax(-1, keepdim=True)
-        return query.exp() * sums.reshape(-1, width), (present,)
+        if self.single:
+            present = past[0] + value.exp()
+            return query.exp() * present, (present,)
+        sums = readouts.read_sum(value.exp().reshape(-1, *past[0].shape), past[0])
+        return query.exp() * sums.flatten(0, 1), (sums[-1],)
 
 
 class _LogSumReader(_Reader):
@@ -192,16 +200,19 @@ class _LogSumReader(_Reader):
         self.cell, self.position, self.single = cell, position, single
 
     def __call__(self, a: Tensor, b: Tensor, past: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        width, position = self.cell.config.hidden, self.position
-        values = b.reshape(1, -1, width) if self.single else b.reshape(-1, past[0].shape[0], width)
-        log_sums, maximum, total = readouts.read_log_sum(values, past[0], past[1], position, single=self.single)
-        log_o = a.reshape(values.shape) + log_sums
-        if self.cell.config.post_norm:
-            log_o = log_o - log_o.amax(-1, keepdim=True)
+        steps = b if self.single else b.reshape(-1, *past[0].shape)  # [B, H] or [T, B, H]
+        # a fresh state is all zeros: at position 0 the past maximum is ignored, not compared
+        past_max = torch.where(self.position == 0, steps if self.single else steps[0], past[0])
+        if self.single:
+            maximum, total = readouts.read_log_sum_step(b, past_max, past[1])
+            present = (maximum, total)
         else:
-            steps = torch.arange(values.shape[0], device=b.device)[:, None, None]
-            log_o = log_o - (position + 1 + steps).to(b.dtype).log()
-        return log_o.exp().reshape(-1, width), (maximum, total)
+            maximum, total = readouts.read_log_sum(steps, past_max, past[1])
+            present = (maximum[-1], total[-1])
+        log_o = a + (maximum + total.log()).reshape(a.shape)
+        if self.cell.config.post_norm:
+            log_o = log_o - log_o.amax(-1, keepdim=True)  # cancels in the norm after
+        return log_o.exp(), present
 
 
 def _squares_may_overflow(config: ModelConfig, capacity: int | None) -> bool:

@@ -78,42 +78,35 @@ def read_pool(a: Tensor, rows: Tensor, weights: Tensor, ones: Tensor, config: Mo
     return pairs_to_sum(pairs, weights, ones, config).reshape(-1, config.hidden)
 
 
-def read_sum(value: Tensor, past: Tensor, *, single: bool) -> tuple[Tensor, Tensor]:
-    """Running sums of exp(LN0 b): value [T, B, H], past [B, H] -> sums [T, B, H], present [B, H].
+def read_sum(value: Tensor, past: Tensor) -> Tensor:
+    """Running sums over a chunk: value [T, B, H], past [B, H] -> sums [T, B, H], the last being the next state.
 
     CumSum over (past, values), not past + CumSum(values): only that adds in the same order as single steps do.
     """
-    if single:
-        present = past + value[0]
-        return present[None], present
-    sums = torch.cat([past[None], value]).cumsum(0)[1:]
-    return sums, sums[-1]
+    return torch.cat([past[None], value]).cumsum(0)[1:]
 
 
-def read_log_sum(
-    b: Tensor, past_max: Tensor, past_sum: Tensor, position: Tensor, *, single: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Running log sum_j exp(b_j): a running maximum and a sum scaled by it.
+def read_log_sum_step(b: Tensor, past_max: Tensor, past_sum: Tensor) -> tuple[Tensor, Tensor]:
+    """One position of :func:`read_log_sum`; all [B, H]. Returns the next maximum and the next sum."""
+    maximum = torch.maximum(past_max, b)
+    return maximum, past_sum * torch.exp(past_max - maximum) + torch.exp(b - maximum)
 
-    A chunk is summed pairwise with each query's own maximum: subtracting the chunk's maximum would lose the early
-    positions. At position 0 the past maximum is ignored, not compared: a fresh state is all zeros.
+
+def read_log_sum(b: Tensor, past_max: Tensor, past_sum: Tensor) -> tuple[Tensor, Tensor]:
+    """Running sum_j exp(b_j) over a chunk, as maxima and sums scaled by them.
+
+    Each query gets its own maximum: subtracting the chunk's maximum would lose the early positions.
 
     Args:
         b: [T, B, H]; past_max, past_sum: [B, H].
 
     Returns:
-        log sums [T, B, H], present maximum [B, H], present sum [B, H].
+        maxima and sums, both [T, B, H], the last of each being the next state.
     """
-    past_max = torch.where(position == 0, b[0], past_max)
-    if single:
-        maximum = torch.maximum(past_max, b[0])
-        total = past_sum * torch.exp(past_max - maximum) + torch.exp(b[0] - maximum)
-        return (maximum + total.log())[None], maximum, total
     values = torch.cat([past_max[None], b])  # [T + 1, B, H]
     scales = torch.cat([past_sum[None], torch.ones_like(b)])
     query = torch.arange(b.shape[0], device=b.device)[:, None]
     future = (torch.arange(b.shape[0] + 1, device=b.device) > query + 1)[:, :, None, None]  # [T, T + 1, 1, 1]
     reach = values.masked_fill(future, -torch.inf)  # [T, T + 1, B, H]
     maxima = reach.amax(1)
-    totals = (torch.exp(reach - maxima[:, None]) * scales).sum(1)
-    return maxima + totals.log(), maxima[-1], totals[-1]
+    return maxima, (torch.exp(reach - maxima[:, None]) * scales).sum(1)

@@ -1,0 +1,4 @@
+"""What writes artifacts: ONNX graphs and bundles, and the command line (`causalrn.export.cli`).
+
+Exporters and runtimes never import each other: they meet in the bundle on disk.
+"""

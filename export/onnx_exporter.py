@@ -1,0 +1,195 @@
+"""Export a checkpoint's cell to ONNX: a step graph and a prefill graph that share one weights file.
+
+The graphs are traced from :class:`causalrn.cell.RecurrentCell` by ``torch.onnx.export(dynamo=True)``; nothing here
+adds mathematics. What is changed afterwards: RMSNormalization becomes the contrib op of the same meaning below opset
+23, weights move into the shared file, tracing leftovers (source paths among them) go, and the state contract is
+written into the metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import torch
+from onnx.external_data_helper import set_external_data
+
+from causalrn.card import ModelCard
+from causalrn.cell import RecurrentCell
+from causalrn.checkpoint import Checkpoint
+from causalrn.errors import ConfigError
+from causalrn.files import json_text
+from causalrn.folding import fold
+from causalrn.manifest import MANIFEST_VERSION, Graph, Manifest
+from causalrn.state_spec import StateSpec, StateTensor
+
+OPSETS = (21, 22, 23)
+"""RMSNormalization is opset 23; below it the graphs use onnxruntime's SimplifiedLayerNormalization."""
+
+_TRACE_OPSET = 23
+_IR_VERSIONS = {21: 10, 22: 10, 23: 11}
+WEIGHTS_FILE = "weights.bin"
+_EXTERNAL_BYTES = 1024
+_ALIGNMENT = 64
+_PREFILL_CHUNK = {"pool": 16, "sum": 64, "max+sum": 16}
+
+
+def export_onnx(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    pool: str = "growing",
+    capacity: int | None = None,
+    opset: int = 23,
+) -> Manifest:
+    """Write `step.onnx`, `prefill.onnx` and `weights.bin` into an existing folder.
+
+    Args:
+        pool, capacity: the state, as in :meth:`causalrn.state_spec.StateSpec.from_config`.
+        opset: one of :data:`OPSETS`.
+
+    Returns:
+        The manifest for :func:`causalrn.manifest.seal_bundle`, its files not hashed yet.
+
+    Raises:
+        ConfigError: an opset, pool or capacity that does not fit.
+    """
+    if opset not in OPSETS:
+        raise ConfigError(f"opset {opset} is not supported: choose one of {', '.join(map(str, OPSETS))}")
+    spec = StateSpec.from_config(checkpoint.card.config, pool, capacity)
+    cell = RecurrentCell(fold(checkpoint.model), spec)
+    graphs = {"step": Graph("step.onnx", spec.step_pad_rows), "prefill": Graph("prefill.onnx", 0)}
+    models = {}
+    for name, graph in graphs.items():
+        model = _trace(cell, single=name == "step")
+        _strip_leftovers(model)
+        _set_opset(model, opset)
+        _describe(model, checkpoint.card, spec, name)
+        models[graph.file] = model
+    _share_weights(models, folder / WEIGHTS_FILE)
+    for file, model in models.items():
+        onnx.save(model, folder / file)
+        if opset >= _TRACE_OPSET:  # the checker does not know onnxruntime's contrib op
+            onnx.checker.check_model(folder / file)
+    return Manifest(
+        card=checkpoint.card,
+        state=spec,
+        target="onnx",
+        graphs=graphs,
+        opset=opset,
+        prefill_chunk=_PREFILL_CHUNK[checkpoint.card.config.state_kind],
+        checkpoint_sha256=checkpoint.sha256,
+        created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},
+    )
+
+
+def _trace(cell: RecurrentCell, *, single: bool) -> onnx.ModelProto:
+    """Trace the cell at T = 1 or at any T > 1, with batch and pool rows left open."""
+    spec = cell.spec
+    batch, time = torch.export.Dim("B", min=1, max=1 << 20), torch.export.Dim("T", min=2, max=1 << 20)
+    pad = spec.step_pad_rows if single else 0
+    rows = torch.export.Dim("rows" if pad else "t", min=2, max=1 << 30)
+    tokens = torch.zeros(3, 1 if single else 4, dtype=torch.int64)
+    state = tuple(torch.zeros(_example_shape(tensor, batch=3, rows=6)) for tensor in spec.tensors)
+    shapes = (
+        {0: batch} if single else {0: batch, 1: time},
+        None,
+        tuple({axis: {"B": batch, "t": rows}[d] for axis, d in enumerate(t.shape) if d in ("B", "t")} for t in spec.tensors),
+    )
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            cell,
+            (tokens, torch.tensor(5), *state),
+            dynamo=True,
+            opset_version=_TRACE_OPSET,
+            dynamic_shapes=shapes,
+            input_names=["tokens", "position", *(tensor.input_name for tensor in spec.tensors)],
+            output_names=["logits", *(tensor.output_name for tensor in spec.tensors)],
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _example_shape(tensor: StateTensor, *, batch: int, rows: int) -> tuple[int, ...]:
+    sizes = {"B": batch, "t": rows}
+    return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in tensor.shape)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about optional packages and its own deprecations: nothing a user can act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _strip_leftovers(model: onnx.ModelProto) -> None:
+    """Remove what tracing leaves behind: it holds paths of the exporting machine and changes from run to run."""
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for message in (model, model.graph, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        message.ClearField("metadata_props")
+        message.ClearField("doc_string")
+    model.graph.ClearField("value_info")
+    model.ClearField("functions")
+
+
+def _set_opset(model: onnx.ModelProto, opset: int) -> None:
+    if opset < _TRACE_OPSET:
+        for node in model.graph.node:
+            if node.op_type == "RMSNormalization":
+                node.op_type = "SimplifiedLayerNormalization"
+    model.ClearField("opset_import")
+    model.opset_import.append(onnx.helper.make_opsetid("", opset))
+    model.ir_version = _IR_VERSIONS[opset]
+
+
+def _describe(model: onnx.ModelProto, card: ModelCard, spec: StateSpec, graph: str) -> None:
+    """Write the state contract into the graph itself, for servers that see no manifest."""
+    model.producer_name, model.producer_version = "causalrn", version("causalrn")
+    model.graph.name = f"causalrn_{graph}"
+    entries = {
+        "causalrn.manifest_version": str(MANIFEST_VERSION),
+        "causalrn.graph": graph,
+        "causalrn.card": json_text(card.to_json()).strip(),
+        "causalrn.state": json_text(spec.to_json()).strip(),
+    }
+    onnx.helper.set_model_props(model, entries)
+
+
+def _share_weights(models: Mapping[str, onnx.ModelProto], path: Path) -> None:
+    """Move initializers of a kilobyte or more into one file, each content once, aligned for memory mapping."""
+    places: dict[bytes, int] = {}
+    with path.open("wb") as file:
+        for model in models.values():
+            for tensor in model.graph.initializer:
+                content = onnx.numpy_helper.to_array(tensor).tobytes()
+                if len(content) < _EXTERNAL_BYTES:
+                    continue
+                key = hashlib.sha256(content).digest()
+                if key not in places:
+                    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+                    places[key] = file.tell()
+                    file.write(content)
+                tensor.ClearField("raw_data")
+                tensor.ClearField("float_data")
+                tensor.ClearField("int64_data")
+                tensor.raw_data = b""
+                set_external_data(tensor, path.name, offset=places[key], length=len(content))
+                tensor.ClearField("raw_data")
+
+
