@@ -1,0 +1,97 @@
+"""What all runtimes of the recurrent cell share: buffers, chunked prefill, all-or-nothing updates."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from causalrn.card import ModelCard
+from causalrn.runtimes.session import FloatArray, IntArray, Session, Snapshot, check_finite
+from causalrn.runtimes.state_buffers import Array, StateBuffers
+from causalrn.state_spec import StateSpec
+
+_PAIR_BYTES = 6 << 20
+"""Largest temporary of a prefill chunk, T * t * B * H * 4 bytes: beyond it pairs fall out of the cache."""
+
+
+class CellSession(Session):
+    """A session over a recurrent cell; a subclass runs one graph.
+
+    Args:
+        card, capacity, owner: as for :class:`Session`.
+        spec: the state contract.
+        prefill_chunk: most tokens given to the prefill graph at once.
+        dtype: of state and logits.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        spec: StateSpec,
+        owner: str,
+        *,
+        prefill_chunk: int,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(card, spec.tensors[0].capacity, owner)
+        self.spec = spec
+        self.prefill_chunk = prefill_chunk
+        self._buffers = StateBuffers(spec, dtype)
+
+    @abstractmethod
+    def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
+        """Run the graph for T tokens: logits [B, T, V] and the outputs in the order of the contract."""
+
+    def pad_rows(self, time: int) -> int:
+        """Rows of zeros that the graph for T tokens expects behind a growing pool."""
+        return self.spec.step_pad_rows if time == 1 else 0
+
+    def _advance(self, tokens: IntArray, *, single: bool) -> FloatArray:
+        if single:
+            logits, outputs = self._run_at(tokens, self._position)
+            check_finite(logits)
+            self._buffers.update(self._position, outputs)
+            return logits
+        return self._prefill(tokens)
+
+    def _run_at(self, tokens: IntArray, position: int) -> tuple[FloatArray, Sequence[Array]]:
+        time = tokens.shape[1]
+        if self.capacity is None:
+            self._buffers.reserve(position + time)
+        return self._run(tokens, position, self._buffers.views(position, self.pad_rows(time)))
+
+    def _prefill(self, tokens: IntArray) -> FloatArray:
+        start, parts, taken = self._position, [], 0
+        before = list(self._buffers.arrays)
+        try:
+            while taken < tokens.shape[1]:
+                position = start + taken
+                chunk = tokens[:, taken : taken + self._chunk_at(position)]
+                logits, outputs = self._run_at(chunk, position)
+                check_finite(logits)
+                self._buffers.update(position, outputs)
+                parts.append(logits)
+                taken += chunk.shape[1]
+        except BaseException:
+            self._buffers.truncate(start, before)
+            raise
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _chunk_at(self, position: int) -> int:
+        """Tokens of the next chunk: fewer as the pool grows, so that its pairs stay in the cache."""
+        if not self.spec.has_pool:
+            return self.prefill_chunk
+        row_bytes = self._batch * self.spec.tensors[0].width * self._buffers.dtype.itemsize
+        return max(1, min(self.prefill_chunk, _PAIR_BYTES // ((position + self.prefill_chunk) * row_bytes)))
+
+    def _clear(self, batch: int) -> None:
+        self._buffers.clear(batch)
+
+    def _copy_state(self) -> dict[str, Array]:
+        return self._buffers.copies(self._position)
+
+    def _load_state(self, snapshot: Snapshot) -> None:
+        self._buffers.load(snapshot.tensors, snapshot.position, snapshot.batch)

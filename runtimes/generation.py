@@ -1,0 +1,174 @@
+"""Generation: prompts in, one token per row and step out, as an iterator over any session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from causalrn.errors import InputError
+from causalrn.runtimes.session import FloatArray, IntArray, Session
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How tokens are chosen and when generation stops.
+
+    Attributes:
+        max_new_tokens: most tokens per row; None goes on to the capacity (an error without one).
+        temperature: 0 is greedy; else logits are divided by it.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the most likely tokens that together reach this probability; 1 keeps all.
+        seed: of the random numbers. A draw depends on seed, row and position only, so a run that was interrupted and
+            resumed, or another batch around the same row, draws the same.
+        stop: stop a row after its generated text ends with this.
+        stop_ids: stop a row after one of these tokens; None takes the alphabet's.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: str | None = None
+    stop_ids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise InputError(f"max new tokens is {self.max_new_tokens}: it must be at least 1")
+        if not np.isfinite(self.temperature) or self.temperature < 0:
+            raise InputError(f"temperature is {self.temperature}: it must be 0 (greedy) or more")
+        if self.top_k < 0:
+            raise InputError(f"top-k is {self.top_k}: it must be 0 (all) or more")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top-p is {self.top_p}: it must be above 0 and at most 1")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}: it must be 0 or more")
+        if self.stop == "":
+            raise InputError("the stop text is empty")
+
+
+@dataclass(frozen=True)
+class GeneratedStep:
+    """One generated token per row.
+
+    Attributes:
+        tokens: int64 [B]; what a finished row holds does not count.
+        active: bool [B]: rows that were still generating, this token included.
+        finished: bool [B]: rows that end with this token or ended before.
+    """
+
+    tokens: IntArray
+    active: npt.NDArray[np.bool_]
+    finished: npt.NDArray[np.bool_]
+
+
+def generate(
+    session: Session, prompts: str | Sequence[str] | IntArray | None, options: GenerationOptions
+) -> Iterator[GeneratedStep]:
+    """Generate after a prompt.
+
+    The session takes every token that is yielded, so at the end its state includes the last one: a snapshot taken
+    there goes on with ``prompts=None``.
+
+    Args:
+        session: at position 0, or holding a state that the prompts are appended to.
+        prompts: one text, a batch of texts, token ids [B, T], or None to go on from the session's state. A text gets
+            the alphabet's markers at position 0 and is appended bare to a state. All rows advance in lockstep, so
+            a batch needs prompts of equal length.
+        options: see :class:`GenerationOptions`.
+
+    Raises:
+        InputError: prompts that do not fit; CapacityError: a prompt beyond the capacity. Before anything is taken.
+    """
+    ids = _prompt_ids(session, prompts)
+    limit = _limit(session, 0 if ids is None else ids.shape[1], options)
+    if ids is None:
+        logits = session.last_logits
+    else:
+        if session.position == 0 and session.batch != len(ids):
+            session.reset(len(ids))
+        logits = session.prefill(ids)[:, -1]
+    if logits is None:
+        raise InputError("nothing to go on from: give a prompt, or restore a state first")
+    return _generate(session, logits, limit, options)
+
+
+def _generate(session: Session, logits: FloatArray, limit: int, options: GenerationOptions) -> Iterator[GeneratedStep]:
+    alphabet = session.card.alphabet
+    stop_ids = options.stop_ids if options.stop_ids is not None else (alphabet.stop_ids if alphabet else ())
+    finished = np.zeros(session.batch, bool)
+    texts = [""] * session.batch
+    for _ in range(limit):
+        tokens = choose_tokens(logits, options, session.position)
+        active = ~finished
+        finished = finished | np.isin(tokens, stop_ids)
+        if options.stop is not None and alphabet is not None:
+            for row in np.flatnonzero(active):
+                texts[row] += alphabet.decode([int(tokens[row])])
+                finished[row] |= texts[row].endswith(options.stop)
+        room = session.capacity is None or session.position < session.capacity
+        if room:
+            logits = session.step(tokens)
+        yield GeneratedStep(tokens, active, finished.copy())
+        if finished.all() or not room:
+            return
+
+
+def choose_tokens(logits: FloatArray, options: GenerationOptions, position: int) -> IntArray:
+    """Choose the next token of every row: logits [B, V] -> int64 [B]. Ties of greedy go to the lowest id."""
+    if options.temperature == 0:
+        return logits.argmax(-1).astype(np.int64)
+    return np.array(
+        [_draw(row, options, np.random.default_rng([options.seed, index, position])) for index, row in enumerate(logits)],
+        dtype=np.int64,
+    )
+
+
+def _draw(logits: FloatArray, options: GenerationOptions, rng: np.random.Generator) -> int:
+    scaled = logits.astype(np.float64) / options.temperature
+    order = np.argsort(-scaled, kind="stable")
+    if options.top_k:
+        order = order[: options.top_k]
+    weights = np.exp(scaled[order] - scaled[order[0]])
+    cumulative = np.cumsum(weights / weights.sum())
+    kept = int(np.searchsorted(cumulative, options.top_p)) + 1 if options.top_p < 1 else len(order)
+    cumulative = cumulative[:kept] / cumulative[min(kept, len(order)) - 1]
+    return int(order[min(int(np.searchsorted(cumulative, rng.random(), side="right")), len(cumulative) - 1)])
+
+
+def _prompt_ids(session: Session, prompts: str | Sequence[str] | IntArray | None) -> IntArray | None:
+    if prompts is None:
+        return None
+    if isinstance(prompts, np.ndarray):
+        return prompts
+    alphabet = session.card.alphabet
+    if alphabet is None:
+        raise InputError("this model has no alphabet: give prompts as token ids, an array [B, T]")
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    rows = [alphabet.prompt(text) if session.position == 0 else alphabet.encode(text) for text in texts]
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1:
+        raise InputError(
+            f"the prompts have {len(lengths)} different lengths: a batch advances in lockstep, "
+            "so run prompts of different lengths one after the other"
+        )
+    if lengths == {0}:
+        raise InputError("the prompt is empty")
+    return np.array(rows, dtype=np.int64)
+
+
+def _limit(session: Session, prompt_tokens: int, options: GenerationOptions) -> int:
+    """How many tokens to generate; the last one needs no position of its own."""
+    session.check_room(prompt_tokens)
+    if session.capacity is None:
+        if options.max_new_tokens is None:
+            raise InputError("this model has no capacity: say how many tokens to generate (max new tokens)")
+        return options.max_new_tokens
+    room = session.capacity - session.position - prompt_tokens + 1
+    return room if options.max_new_tokens is None else min(room, options.max_new_tokens)

@@ -1,0 +1,218 @@
+"""The one interface of every runtime: a running model with its state.
+
+A session checks its input before anything runs, so that an error leaves the state as it was.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from causalrn.card import ModelCard
+from causalrn.errors import CapacityError, InputError, NonFiniteError, StateError
+
+if TYPE_CHECKING:
+    from causalrn.runtimes.generation import GeneratedStep, GenerationOptions
+
+FloatArray = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A session's state at one moment, independent of the session.
+
+    Attributes:
+        position: tokens seen so far.
+        batch: number of sequences, advancing in lockstep.
+        tensors: the state by name; pools hold `position` rows.
+        logits: [B, V] after the last token, so that generation can go on; None at position 0.
+        owner: hash of the bundle or weights that the state belongs to.
+    """
+
+    position: int
+    batch: int
+    tensors: Mapping[str, npt.NDArray[np.generic]]
+    logits: FloatArray | None
+    owner: str = field(repr=False, default="")
+
+
+class Session(ABC):
+    """A running model with its state: `step`, `prefill`, `reset`, `snapshot`, `restore`, `generate`.
+
+    Args:
+        card: the model.
+        capacity: most positions; None without a bound.
+        owner: hash of the bundle or weights: snapshots are bound to it.
+
+    A session is not safe for use from several threads at once. As a context manager it closes itself.
+    """
+
+    runtime = ""
+
+    def __init__(self, card: ModelCard, capacity: int | None, owner: str) -> None:
+        self.card = card
+        self.capacity = capacity
+        self.owner = owner
+        self._position = 0
+        self._batch = 1
+        self._logits: FloatArray | None = None
+
+    @property
+    def position(self) -> int:
+        """Tokens seen so far; the same for every row of the batch."""
+        return self._position
+
+    @property
+    def batch(self) -> int:
+        """Number of sequences."""
+        return self._batch
+
+    @property
+    def last_logits(self) -> FloatArray | None:
+        """[B, V] after the last token, or None at position 0."""
+        return self._logits
+
+    def step(self, tokens: npt.ArrayLike) -> FloatArray:
+        """Take one token per row.
+
+        Args:
+            tokens: integers [B] (or one integer for B = 1).
+
+        Returns:
+            Logits [B, V]: what comes next.
+
+        Raises:
+            InputError: wrong shape, dtype or token id.
+            CapacityError: the position is the capacity already.
+            NonFiniteError: NaN or infinity came out.
+        """
+        ids = self._checked(np.atleast_1d(np.asarray(tokens))[:, None])
+        return self._advance_checked(ids, single=True)[:, 0]
+
+    def prefill(self, tokens: npt.ArrayLike) -> FloatArray:
+        """Take T tokens per row at once, onto whatever the state holds.
+
+        Args:
+            tokens: integers [B, T], T >= 1.
+
+        Returns:
+            Logits [B, T, V].
+
+        Raises:
+            InputError, CapacityError, NonFiniteError: as :meth:`step`; nothing has been taken then.
+        """
+        return self._advance_checked(self._checked(np.asarray(tokens)), single=False)
+
+    def reset(self, batch: int | None = None) -> None:
+        """Forget everything; `batch` changes the number of sequences."""
+        batch = self._batch if batch is None else batch
+        if batch < 1:
+            raise InputError(f"batch is {batch}: it must be at least 1")
+        self._clear(batch)
+        self._position, self._batch, self._logits = 0, batch, None
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the state that later steps do not change."""
+        logits = None if self._logits is None else self._logits.copy()
+        return Snapshot(self._position, self._batch, self._copy_state(), logits, self.owner)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot: what follows equals the uninterrupted run bit for bit.
+
+        Raises:
+            StateError: the snapshot belongs to other weights or does not fit; the state is left as it was.
+        """
+        if snapshot.owner != self.owner:
+            raise StateError("the state belongs to another bundle or other weights: restore it where it was taken")
+        if self.capacity is not None and snapshot.position > self.capacity:
+            raise StateError(f"the state holds {snapshot.position} positions, this session has {self.capacity}")
+        self._load_state(snapshot)
+        self._position, self._batch = snapshot.position, snapshot.batch
+        self._logits = None if snapshot.logits is None else snapshot.logits.copy()
+
+    def generate(
+        self, prompts: str | Sequence[str] | npt.NDArray[np.int64] | None, options: GenerationOptions | None = None
+    ) -> Iterator[GeneratedStep]:
+        """Generate after a prompt, one item per token; see :func:`causalrn.runtimes.generation.generate`."""
+        from causalrn.runtimes.generation import GenerationOptions, generate
+
+        return generate(self, prompts, options or GenerationOptions())
+
+    def close(self) -> None:  # noqa: B027 - most runtimes hold nothing that has to be released
+        """Release what the runtime holds."""
+
+    def __enter__(self) -> Self:
+        """Give the session itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the session."""
+        self.close()
+
+    def check_room(self, tokens: int) -> None:
+        """Check that so many more positions fit.
+
+        Raises:
+            CapacityError: they do not.
+        """
+        if self.capacity is not None and self._position + tokens > self.capacity:
+            raise CapacityError(
+                f"{tokens} more positions after {self._position} exceed the capacity of {self.capacity}: "
+                "use a shorter prompt, or a model with more positions"
+            )
+
+    def _checked(self, tokens: npt.NDArray[np.generic]) -> IntArray:
+        if tokens.ndim != 2 or tokens.shape[0] != self._batch or tokens.shape[1] < 1:
+            raise InputError(
+                f"tokens have shape {list(tokens.shape)}, this session takes {self._batch} rows of at least 1 token: "
+                "call reset(batch=...) to change the number of rows"
+            )
+        if tokens.dtype.kind not in "iu":
+            raise InputError(f"tokens have dtype {tokens.dtype}, they must be integers")
+        low, high = (tokens.item(),) * 2 if tokens.size == 1 else (tokens.min(), tokens.max())
+        if low < 0 or high >= self.card.config.vocabulary:
+            wrong = low if low < 0 else high
+            raise InputError(f"token id {wrong} is outside the vocabulary of {self.card.config.vocabulary} (0 to V - 1)")
+        self.check_room(tokens.shape[1])
+        return tokens.astype(np.int64, copy=False)
+
+    def _advance_checked(self, tokens: IntArray, *, single: bool) -> FloatArray:
+        logits = self._advance(tokens, single=single)
+        self._position += tokens.shape[1]
+        self._logits = logits[:, -1]
+        return logits
+
+    @abstractmethod
+    def _advance(self, tokens: IntArray, *, single: bool) -> FloatArray:
+        """Run checked tokens [B, T] -> [B, T, V]; on an error, leave the state as it was."""
+
+    @abstractmethod
+    def _clear(self, batch: int) -> None:
+        """Set up a fresh state."""
+
+    @abstractmethod
+    def _copy_state(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Copies of the state tensors."""
+
+    @abstractmethod
+    def _load_state(self, snapshot: Snapshot) -> None:
+        """Take over a snapshot's tensors; check them all before changing anything."""
+
+
+def check_finite(logits: FloatArray) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        NonFiniteError: there is one.
+    """
+    if not np.isfinite(logits).all():
+        raise NonFiniteError("the model gave NaN or infinity: its weights, or the values they reach, are out of range")

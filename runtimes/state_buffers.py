@@ -1,0 +1,111 @@
+"""The state of a recurrent cell in memory, driven by the state contract and nothing else.
+
+A growing pool lies in a buffer of rows; a graph is given a prefix of it, which is contiguous because pools are
+time-major, so appending a token writes one row and copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from causalrn.errors import StateError
+from causalrn.state_spec import StateSpec, StateTensor
+
+Array = npt.NDArray[np.generic]
+
+_FIRST_ROWS = 256
+
+
+class StateBuffers:
+    """All state tensors of one session, as numpy arrays.
+
+    Args:
+        spec: the state contract.
+        dtype: element type; the contract's, except for a float64 reference session.
+    """
+
+    def __init__(self, spec: StateSpec, dtype: npt.DTypeLike = np.float32) -> None:
+        self.spec = spec
+        self.dtype = np.dtype(dtype)
+        self.arrays: list[Array] = []
+        self._appends = [tensor.update == "append" for tensor in spec.tensors]
+        self.clear(1)
+
+    def clear(self, batch: int) -> None:
+        """A fresh state: all zeros."""
+        self.arrays = [np.zeros(self._allocated_shape(tensor, batch, 0), self.dtype) for tensor in self.spec.tensors]
+
+    def _allocated_shape(self, tensor: StateTensor, batch: int, rows: int) -> tuple[int, ...]:
+        """Shape of the buffer: a row more than the capacity, for a step's zero slot. numpy commits pages when used."""
+        if tensor.growth == "constant":
+            return (batch, tensor.width)
+        if self.spec.pool == "concat":
+            return (rows, batch, tensor.width)
+        if self.spec.pool == "fixed":
+            return (int(tensor.shape[0]), batch, tensor.width)
+        most = _FIRST_ROWS if tensor.capacity is None else tensor.capacity
+        return (max(rows, most) + 1, batch, tensor.width)
+
+    def reserve(self, rows: int) -> None:
+        """Make room for so many positions: pools without a capacity grow by doubling."""
+        for index, tensor in enumerate(self.spec.tensors):
+            old = self.arrays[index]
+            if tensor.update == "append" and self.spec.pool == "growing" and rows >= len(old):
+                new = np.zeros((2 * rows + 1, *old.shape[1:]), self.dtype)
+                new[: len(old)] = old
+                self.arrays[index] = new
+
+    def views(self, position: int, pad_rows: int) -> list[Array]:
+        """What a graph is given at `position`: prefixes of growing pools with `pad_rows` zero rows, else the whole."""
+        if self.spec.pool == "growing":
+            end = position + pad_rows
+            return [array[:end] for array in self.arrays]
+        return self.arrays
+
+    def update(self, position: int, outputs: Sequence[Array]) -> None:
+        """Take over what a graph gave for the positions from `position` on."""
+        for index, (appends, value) in enumerate(zip(self._appends, outputs, strict=True)):
+            if appends:
+                self.arrays[index][position : position + len(value)] = value
+            else:
+                self.arrays[index] = value
+
+    def truncate(self, position: int, replaced: Sequence[Array]) -> None:
+        """Undo updates after `position`; `replaced` is a copy of the list of arrays from then."""
+        for index, tensor in enumerate(self.spec.tensors):
+            if tensor.update == "append":
+                self.arrays[index][position:] = 0
+            else:
+                self.arrays[index] = replaced[index]
+
+    def copies(self, position: int) -> dict[str, Array]:
+        """Copies by name, pools cut to `position` rows."""
+        return {
+            tensor.name: (array[:position] if tensor.growth == "token" else array).copy()
+            for tensor, array in zip(self.spec.tensors, self.arrays, strict=True)
+        }
+
+    def load(self, tensors: Mapping[str, Array], position: int, batch: int) -> None:
+        """Replace everything by a snapshot's tensors.
+
+        Raises:
+            StateError: a tensor is missing, left over, or has another shape or dtype; nothing has been changed.
+        """
+        if tensors.keys() != {tensor.name for tensor in self.spec.tensors}:
+            raise StateError(f"the state holds {sorted(tensors)[:3]}..., this model's tensors have other names")
+        arrays = []
+        for tensor in self.spec.tensors:
+            value = tensors[tensor.name]
+            rows = (position,) if tensor.growth == "token" else ()
+            if value.shape != (*rows, batch, tensor.width) or value.dtype != self.dtype:
+                raise StateError(
+                    f"state tensor {tensor.name} is {value.dtype} {list(value.shape)}, "
+                    f"expected {self.dtype} {[*rows, batch, tensor.width]}"
+                )
+            array = np.zeros(self._allocated_shape(tensor, batch, position), self.dtype)
+            array[: len(value)] = value
+            arrays.append(array)
+        self.arrays = arrays

@@ -1,0 +1,84 @@
+"""PyTorch runtimes: `parallel` (the trained form, all positions anew at every call) and `recurrent` (the cell)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from causalrn.card import ModelCard
+from causalrn.cell import RecurrentCell
+from causalrn.errors import InputError, StateError
+from causalrn.model import CausalRN
+from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.session import FloatArray, IntArray, Session, Snapshot, check_finite
+from causalrn.runtimes.state_buffers import Array
+
+_PREFILL_CHUNK = 32
+_PARALLEL_BYTES = 256 << 20
+_NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+class ParallelSession(Session):
+    """The parallel form as a session: its state is the history of tokens, every call computes it anew.
+
+    Args:
+        model: on the CPU, float32; or its float64 :meth:`CausalRN.oracle`.
+    """
+
+    runtime = "parallel"
+
+    def __init__(self, model: CausalRN, card: ModelCard, owner: str = "") -> None:
+        super().__init__(card, card.config.capacity, owner)
+        self._model = model.eval()
+        self._history = np.zeros((1, 0), np.int64)
+
+    def _advance(self, tokens: IntArray, *, single: bool) -> FloatArray:
+        history = np.concatenate([self._history, tokens], axis=1)
+        logits = forward_in_batches(self._model, history)[:, -tokens.shape[1] :]
+        check_finite(logits)
+        self._history = history
+        return logits
+
+    def _clear(self, batch: int) -> None:
+        self._history = np.zeros((batch, 0), np.int64)
+
+    def _copy_state(self) -> dict[str, Array]:
+        return {"tokens": self._history.copy()}
+
+    def _load_state(self, snapshot: Snapshot) -> None:
+        history = snapshot.tensors.get("tokens")
+        if history is None or history.shape != (snapshot.batch, snapshot.position) or history.dtype != np.int64:
+            raise StateError("the state is not a history of tokens: it was taken in another runtime")
+        self._history = history.astype(np.int64)
+
+
+def forward_in_batches(model: CausalRN, tokens: IntArray) -> FloatArray:
+    """The parallel form over any number of rows, a bounded amount of memory at a time: [B, T] -> [B, T, V]."""
+    time, config = tokens.shape[1], model.config
+    row_bytes = 8 * time * max(8 * config.hidden, config.vocabulary)
+    rows = max(1, _PARALLEL_BYTES // row_bytes)
+    with torch.inference_mode():
+        parts = [model(torch.from_numpy(tokens[i : i + rows])).numpy() for i in range(0, len(tokens), rows)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class RecurrentSession(CellSession):
+    """The recurrent cell in PyTorch on the CPU, in the cell's dtype."""
+
+    runtime = "recurrent"
+
+    def __init__(self, cell: RecurrentCell, card: ModelCard, owner: str = "") -> None:
+        if cell.dtype not in _NUMPY_DTYPES:
+            raise InputError(f"the recurrent runtime runs float32 and float64, not {cell.dtype}")
+        dtype: npt.DTypeLike = _NUMPY_DTYPES[cell.dtype]
+        super().__init__(card, cell.spec, owner, prefill_chunk=_PREFILL_CHUNK, dtype=dtype)
+        self._cell = cell
+
+    def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
+        with torch.inference_mode():
+            tensors = [torch.from_numpy(array) for array in state]
+            logits, *outputs = self._cell(torch.from_numpy(tokens), torch.tensor(position), *tensors)
+            return logits.numpy(), [output.numpy() for output in outputs]
