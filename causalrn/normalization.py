@@ -6,6 +6,8 @@ NaN; a mean square that overflows gives NaN, never zeros.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,5 +29,26 @@ def inverse_rms(x: Tensor) -> Tensor:
 
 def normalize(x: Tensor, norm: str) -> Tensor:
     """LN0 ("layer") or its RMS variant ("rms") over the last axis, [..., n] -> [..., n]."""
-    x = centre(x) if norm == "layer" else x
-    return x * inverse_rms(x)
+    out: Tensor = _Normalize.apply(x, norm == "layer")  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Normalize(torch.autograd.Function):
+    """Keeps its result for the backward pass, which the next linear map keeps anyway: no memory of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, centred: bool) -> Tensor:
+        x = centre(x) if centred else x
+        scale = inverse_rms(x)
+        out = x * scale
+        ctx.save_for_backward(out, scale)
+        ctx.centred = centred
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        out, scale = ctx.saved_tensors
+        grad = (grads[0] - out * (grads[0] * out).mean(-1, keepdim=True)) * scale
+        if ctx.centred:
+            grad = grad - grad.mean(-1, keepdim=True)
+        return grad, None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from causalrn.normalization import centre, inverse_rms
@@ -23,20 +24,30 @@ _INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
 
 
 class Activation(NamedTuple):
-    """f's outer function and its derivative; both take the normalized pair and the function's value there."""
+    """f's outer function and its derivative, written into buffers that the caller owns.
 
-    value: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
+    ``value(x, out)`` fills `out`, which may be `x`; ``slope(x, value)`` turns a buffer of values into one of slopes.
+    """
+
+    value: Callable[[Tensor, Tensor], object]
+    slope: Callable[[Tensor, Tensor], object]
+
+
+def _gelu_slope(x: Tensor, value: Tensor) -> Tensor:
+    return value.copy_(torch.special.ndtr(x) + x * torch.exp(-0.5 * x * x) * _INV_SQRT_2PI)
 
 
 ACTIVATIONS = {
-    "exp": Activation(torch.exp, lambda x, value: value),
-    "relu": Activation(torch.relu, lambda x, value: (x > 0).to(x.dtype)),
-    "elu": Activation(torch.nn.functional.elu, lambda x, value: torch.where(x > 0, 1.0, value + 1)),
-    "gelu": Activation(
-        torch.nn.functional.gelu,
-        lambda x, value: torch.special.ndtr(x) + x * torch.exp(-0.5 * x * x) * _INV_SQRT_2PI,
+    "exp": Activation(lambda x, out: torch.exp(x, out=out), lambda x, value: value),
+    "relu": Activation(
+        lambda x, out: torch.clamp(x, min=0, out=out),
+        lambda x, value: value.copy_(x > 0),
     ),
+    "elu": Activation(
+        lambda x, out: out.copy_(functional.elu(x)),
+        lambda x, value: value.add_(1).masked_fill_(x > 0, 1.0),
+    ),
+    "gelu": Activation(lambda x, out: out.copy_(functional.gelu(x)), _gelu_slope),
 }
 
 
@@ -70,32 +81,36 @@ class _PairSum(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, activation: str, normalized: bool) -> Tensor:
         ctx.save_for_backward(q, k)
         ctx.options = (activation, normalized)
-        value = ACTIVATIONS[activation].value
-        out = torch.zeros_like(q)
+        scratch, out = _Scratch(q, 1), torch.zeros_like(q)
         for tile in _tiles(q):
-            pairs = q[:, tile.queries, None] + k[:, None, tile.keys]  # [B, i, j, G, D]
+            (pairs,) = scratch.views(tile)
+            torch.add(q[:, tile.queries, None], k[:, None, tile.keys], out=pairs)
             if normalized:
                 pairs.mul_(inverse_rms(pairs))
-            values = value(pairs)
-            out[:, tile.queries] += _sum_past(values, tile, 2)
+            ACTIVATIONS[activation].value(pairs, pairs)
+            if tile.mask is not None:  # after the activation, never before it
+                pairs.mul_(tile.mask)
+            out[:, tile.queries] += pairs.sum(2)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         q, k = ctx.saved_tensors
         activation, normalized = ctx.options
-        value, slope = ACTIVATIONS[activation]
-        grad_q, grad_k = torch.zeros_like(q), torch.zeros_like(k)
+        scratch, grad_q, grad_k = _Scratch(q, 2), torch.zeros_like(q), torch.zeros_like(k)
         for tile in _tiles(q):
-            pairs = q[:, tile.queries, None] + k[:, None, tile.keys]  # [B, i, j, G, D]
+            pairs, grad = scratch.views(tile)
+            torch.add(q[:, tile.queries, None], k[:, None, tile.keys], out=pairs)
             scale = inverse_rms(pairs) if normalized else None
             if scale is not None:
                 pairs.mul_(scale)
-            grad = slope(pairs, value(pairs)) * grads[0][:, tile.queries, None]
+            ACTIVATIONS[activation].value(pairs, grad)
+            ACTIVATIONS[activation].slope(pairs, grad)
+            grad.mul_(grads[0][:, tile.queries, None])
             if scale is not None:
                 # d LN0: (g - n mean(g n)) / rms; the centring of g happens once, in autograd of `centre`
-                along = (grad * pairs).mean(-1, keepdim=True)
-                grad.sub_(pairs.mul_(along)).mul_(scale)
+                along = torch.linalg.vecdot(grad, pairs)[..., None] / q.shape[-1]
+                grad.addcmul_(pairs, along, value=-1).mul_(scale)
             if tile.mask is not None:
                 grad.mul_(tile.mask)
             grad_q[:, tile.queries] += grad.sum(2)
@@ -103,17 +118,33 @@ class _PairSum(torch.autograd.Function):
         return grad_q, grad_k, None, None
 
 
-def _sum_past(values: Tensor, tile: _Tile, dim: int) -> Tensor:
-    """Sum a tile over its keys, leaving out the future. Masked after the activation, never before it."""
-    return (values if tile.mask is None else values.mul_(tile.mask)).sum(dim)
+class _Scratch:
+    """Buffers for tiles, allocated once per pass: allocating them per tile fragments the heap to 4x the memory."""
+
+    def __init__(self, q: Tensor, count: int) -> None:
+        batch, _, heads, width = q.shape
+        self.width = (heads, width)
+        self.batch = batch
+        self.buffers = [q.new_empty(batch * _tile_side(q) ** 2 * heads * width) for _ in range(count)]
+
+    def views(self, tile: _Tile) -> list[Tensor]:
+        """The buffers as [B, i, j, G, D]."""
+        i, j = (part.stop - part.start for part in (tile.queries, tile.keys))
+        shape = (self.batch, i, j, *self.width)
+        return [buffer[: math.prod(shape)].view(shape) for buffer in self.buffers]
 
 
-def _tiles(q: Tensor) -> Iterator[_Tile]:
-    """Square tiles of pairs over the past, each about a cache in size."""
+def _tile_side(q: Tensor) -> int:
+    """Queries, and keys, of one tile: as many as make its pairs about a cache in size."""
     batch, time, heads, width = q.shape
     tile_bytes = _CPU_TILE_BYTES if q.device.type == "cpu" else _GPU_TILE_BYTES
     side = math.isqrt(tile_bytes // max(1, batch * heads * width * q.element_size()))
-    side = min(max(side, 1), time)
+    return min(max(side, 1), time)
+
+
+def _tiles(q: Tensor) -> Iterator[_Tile]:
+    """Square tiles of pairs that cover the past."""
+    time, side = q.shape[1], _tile_side(q)
     for i0 in range(0, time, side):
         i1 = min(i0 + side, time)
         for j0 in range(0, i1, side):

@@ -35,12 +35,16 @@ def _pool_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
     norm = config.norm if config.readout == "exact" else None
     o = pair_sum(a.unflatten(-1, heads), b.unflatten(-1, heads), activation=config.activation, norm=norm)
     o = o / _counts(a)[..., None]
-    if config.head_scale == "max":
+    if config.head_scale == "max" and not (config.heads == 1 and config.post_norm):  # then it cancels: _tamed does it
         o = o / o.amax(-1, keepdim=True)
     o = o.flatten(-2)
-    if config.post_norm and config.activation == "exp":
-        o = o / o.amax(-1, keepdim=True)  # exp(LN0) reaches exp(sqrt(H - 1)): its square overflows for H > 1,900
-    return o
+    # exp(LN0) reaches exp(sqrt(H - 1)): its square overflows float32 for H > 1,900
+    return _tamed(o) if config.post_norm and config.activation == "exp" else o
+
+
+def _tamed(o: Tensor) -> Tensor:
+    """Divide by the largest channel. Only before a norm, where it cancels, as does the gradient through it."""
+    return o / o.detach().amax(-1, keepdim=True)
 
 
 def _linear_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
@@ -49,12 +53,11 @@ def _linear_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
     if not config.post_norm:
         return a.exp() * mean
     # |LN0| reaches sqrt(H - 1): the square of exp(a) * exp(b) overflows float32 for H > 480
-    o = (a - a.amax(-1, keepdim=True)).exp() * mean
-    return o / o.amax(-1, keepdim=True)
+    return _tamed((a - a.detach().amax(-1, keepdim=True)).exp() * mean)
 
 
 def _plain_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
     log_o = a + b.logcumsumexp(1) - _counts(a).log()
     if config.post_norm:
-        log_o = log_o - log_o.amax(-1, keepdim=True)
+        log_o = log_o - log_o.detach().amax(-1, keepdim=True)
     return log_o.exp()

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from causalrn.config import ModelConfig
 from causalrn.normalization import MEAN_SQUARE_FLOOR
-from causalrn.pair_sum import ACTIVATIONS
+
+
+ACTIVATIONS = {"exp": torch.exp, "relu": torch.relu, "elu": functional.elu, "gelu": functional.gelu}
 
 
 def rms_norm(x: Tensor, ones: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ def pairs_to_sum(pairs: Tensor, weights: Tensor, ones: Tensor, config: ModelConf
     """
     if config.readout == "exact":
         pairs = rms_norm(pairs.unflatten(-1, (-1, config.head_width)), ones).flatten(-2)
-    return weights @ ACTIVATIONS[config.activation].value(pairs)
+    return weights @ ACTIVATIONS[config.activation](pairs)
 
 
 def read_pool_step(

@@ -1,0 +1,43 @@
+"""How far a form may be from the float64 oracle: one table, used by `verify` and by the tests. Needs no torch.
+
+Errors are relative to the largest |logit| (or |state value|) of the sequence. Float32 rounds to 6e-8; twelve blocks
+of matrix products, norms and sums of a few hundred terms leave 1e-6 to 2e-6 at the paper's size with weights of
+unit gain (docs/numerics.md has the measurements). 5e-6 holds all of that, and is far below what a wrong row, mask or
+weight does (1e-3 and more).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Bounds for one form.
+
+    Attributes:
+        relative: of the largest |logit|.
+        absolute: the bound on logits is never below this.
+        state_relative: of the largest |value| of a state tensor.
+    """
+
+    relative: float
+    absolute: float
+    state_relative: float
+
+    def logit_bound(self, largest: float) -> float:
+        """Largest error allowed where the largest |logit| is `largest`."""
+        return max(self.relative * largest, self.absolute)
+
+
+TOLERANCES = {
+    ("float32", "parallel"): Tolerance(5e-6, 2e-6, 1e-5),
+    ("float32", "recurrent"): Tolerance(5e-6, 2e-6, 1e-5),
+    ("float32", "onnxruntime"): Tolerance(5e-6, 2e-6, 1e-5),
+    ("float64", "parallel"): Tolerance(1e-12, 1e-12, 1e-12),
+    ("float64", "recurrent"): Tolerance(1e-11, 1e-11, 1e-11),
+}
+"""By dtype and runtime; the same for every readout."""
+
+REGRESSION_RELATIVE = 5e-6
+"""Same runtime, another machine: instruction sets sum in another order, so golden vectors repeat to this."""

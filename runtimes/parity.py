@@ -1,0 +1,195 @@
+"""Parity: sessions compared with a reference. Says how far each form is from the oracle, and where it first leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from causalrn.runtimes.copying import CopyAccuracy
+from causalrn.runtimes.reference import Golden, Reference, States, drive_in_steps, recorded_snapshot
+from causalrn.runtimes.session import FloatArray, Session
+from causalrn.tolerances import REGRESSION_RELATIVE, TOLERANCES, Tolerance
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One form compared with the reference.
+
+    Attributes:
+        form: what ran and how, e.g. "onnxruntime, steps".
+        max_abs: largest |difference| of logits; NaN never passes.
+        relative: max_abs over the largest |logit| of the reference.
+        bound: largest |difference| of logits allowed.
+        state_relative: worst state tensor's largest |difference| over its largest |value|; None without a state.
+        state_bound: largest state_relative allowed.
+        argmax_agreement: share of positions with the same most likely token.
+        first_bad_step: first position out of tolerance, from 0; None if there is none.
+        recorded_relative: against what the writing runtime said itself; None without golden vectors.
+        copy: copy accuracy; None where there is no task.
+    """
+
+    form: str
+    max_abs: float
+    relative: float
+    bound: float
+    state_relative: float | None
+    state_bound: float
+    argmax_agreement: float
+    first_bad_step: int | None
+    recorded_relative: float | None = None
+    copy: CopyAccuracy | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether logits, states and recorded values are all within tolerance."""
+        return (
+            self.first_bad_step is None
+            and (self.state_relative is None or self.state_relative <= self.state_bound)
+            and (self.recorded_relative is None or self.recorded_relative <= REGRESSION_RELATIVE)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON values; figures that are not finite become null."""
+        data: dict[str, Any] = {
+            key: None if isinstance(value, float) and not np.isfinite(value) else value
+            for key, value in self.__dict__.items()
+        }
+        return data | {"copy": None if self.copy is None else self.copy.to_json(), "passed": self.passed}
+
+
+def compare_parallel(session: Session, reference: Reference) -> ParityRow:
+    """A session that computes everything at once: logits only, it has no state to compare."""
+    session.reset(len(reference.tokens))
+    logits = session.prefill(reference.tokens)
+    return _row("parallel", logits, None, reference, TOLERANCES["float32", "parallel"])
+
+
+def compare_steps(session: Session, reference: Reference) -> ParityRow:
+    """Every row of the reference alone, token by token from a fresh state."""
+    return _compare_rows(session, reference, "steps", lambda tokens: _steps(session, tokens, reference))
+
+
+def compare_prefill(session: Session, reference: Reference) -> ParityRow:
+    """Every row of the reference: two prefills of uneven length, the second onto a state, then steps."""
+    return _compare_rows(session, reference, "prefill+steps", lambda tokens: _prefill_then_steps(session, tokens, reference))
+
+
+def compare_resumed(session: Session, golden: Golden) -> ParityRow:
+    """All rows as a batch, resumed from the recorded mid-sequence state."""
+    snapshot = recorded_snapshot(golden, session.owner)
+    tokens = golden.reference.tokens
+    session.restore(snapshot)
+    logits = [session.step(tokens[:, index]) for index in range(snapshot.position, tokens.shape[1])]
+    session.reset(1)
+    tail = Reference(tokens[:, snapshot.position :], golden.reference.logits[:, snapshot.position :], {}, 0.0)
+    row = _row("resumed", np.stack(logits, axis=1), {}, tail, TOLERANCES["float32", session.runtime])
+    return _renamed(row, f"{session.runtime}, resumed", snapshot.position)
+
+
+def against_recorded(row: ParityRow, session: Session, golden: Golden) -> ParityRow:
+    """Add to a row how far the session is, step by step, from what the writing runtime said."""
+    logits, states = drive_in_steps(session, golden.reference.tokens, tuple(golden.recorded_states))
+    session.reset(1)
+    errors = [_relative(logits, golden.recorded_logits)]
+    errors += [
+        _relative(states[position][name], value)
+        for position, recorded in golden.recorded_states.items()
+        for name, value in recorded.items()
+    ]
+    return _with(row, recorded_relative=float(np.max(errors)))
+
+
+def with_copy(row: ParityRow, copy: CopyAccuracy) -> ParityRow:
+    """The row with a copy accuracy."""
+    return _with(row, copy=copy)
+
+
+def _compare_rows(
+    session: Session, reference: Reference, mode: str, run: Callable[[Any], tuple[FloatArray, States]]
+) -> ParityRow:
+    logits, states = [], []
+    for index in range(len(reference.tokens)):
+        row_logits, row_states = run(reference.tokens[index : index + 1])
+        logits.append(row_logits)
+        states.append(row_states)
+    merged = {
+        position: {
+            name: np.concatenate([row[position][name] for row in states], axis=_batch_axis(session, name))
+            for name in states[0][position]
+        }
+        for position in states[0]
+    }
+    session.reset(1)
+    tolerance = TOLERANCES["float32", session.runtime]
+    return _row(f"{session.runtime}, {mode}", np.concatenate(logits), merged, reference, tolerance)
+
+
+def _batch_axis(session: Session, name: str) -> int:
+    spec = getattr(session, "spec")  # noqa: B009 - every session with a recurrent state has one
+    return next(tensor.batch_axis for tensor in spec.tensors if tensor.name == name)
+
+
+def _steps(session: Session, tokens: Any, reference: Reference) -> tuple[FloatArray, States]:
+    return drive_in_steps(session, tokens, tuple(reference.states))
+
+
+def _prefill_then_steps(session: Session, tokens: Any, reference: Reference) -> tuple[FloatArray, States]:
+    length = tokens.shape[1]
+    cuts = sorted({length // 3, *(position for position in reference.states if position < length)} - {0})
+    session.reset(1)
+    parts, states, start = [], {}, 0
+    for cut in cuts:
+        parts.append(session.prefill(tokens[:, start:cut]))
+        start = cut
+        if cut in reference.states:
+            states[cut] = dict(session.snapshot().tensors)
+    parts += [session.step(tokens[:, index])[:, None] for index in range(start, length)]
+    if length in reference.states:
+        states[length] = dict(session.snapshot().tensors)
+    return np.concatenate(parts, axis=1), states
+
+
+def _row(
+    form: str, logits: FloatArray, states: States | None, reference: Reference, tolerance: Tolerance
+) -> ParityRow:
+    difference = np.abs(logits.astype(np.float64) - reference.logits)  # [B, T, V]
+    largest = reference.largest_logit
+    bound = tolerance.logit_bound(largest)
+    bad_steps = np.flatnonzero(~(difference <= bound).all((0, 2)))  # NaN is bad
+    max_abs = float(difference.max())
+    state_errors = [
+        _relative(value, reference.states[position][name])
+        for position, tensors in (states or {}).items()
+        for name, value in tensors.items()
+    ]
+    return ParityRow(
+        form=form,
+        max_abs=max_abs,
+        relative=max_abs / largest if largest else max_abs,
+        bound=bound,
+        state_relative=float(np.max(state_errors)) if state_errors else None,
+        state_bound=tolerance.state_relative,
+        argmax_agreement=float((logits.argmax(-1) == reference.logits.argmax(-1)).mean()),
+        first_bad_step=int(bad_steps[0]) if len(bad_steps) else None,
+    )
+
+
+def _relative(value: FloatArray, expected: FloatArray) -> float:
+    """Largest |difference| over the largest |expected value|; NaN stays NaN."""
+    if value.shape != expected.shape:
+        return float("inf")
+    largest = float(np.abs(expected).max(initial=0.0))
+    error = float(np.abs(value.astype(np.float64) - expected).max(initial=0.0))
+    return error / largest if largest else error
+
+
+def _renamed(row: ParityRow, form: str, offset: int) -> ParityRow:
+    first = None if row.first_bad_step is None else row.first_bad_step + offset
+    return _with(row, form=form, first_bad_step=first)
+
+
+def _with(row: ParityRow, **changes: Any) -> ParityRow:
+    return ParityRow(**{**row.__dict__, **changes})
