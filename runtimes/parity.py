@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -99,12 +100,12 @@ def against_recorded(row: ParityRow, session: Session, golden: Golden) -> Parity
         for position, recorded in golden.recorded_states.items()
         for name, value in recorded.items()
     ]
-    return _with(row, recorded_relative=float(np.max(errors)))
+    return dataclasses.replace(row, recorded_relative=float(np.max(errors)))
 
 
 def with_copy(row: ParityRow, copy: CopyAccuracy) -> ParityRow:
     """The row with a copy accuracy."""
-    return _with(row, copy=copy)
+    return dataclasses.replace(row, copy=copy)
 
 
 def _compare_rows(
@@ -188,8 +189,4 @@ def _relative(value: FloatArray, expected: FloatArray) -> float:
 
 def _renamed(row: ParityRow, form: str, offset: int) -> ParityRow:
     first = None if row.first_bad_step is None else row.first_bad_step + offset
-    return _with(row, form=form, first_bad_step=first)
-
-
-def _with(row: ParityRow, **changes: Any) -> ParityRow:
-    return ParityRow(**{**row.__dict__, **changes})
+    return dataclasses.replace(row, form=form, first_bad_step=first)

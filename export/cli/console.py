@@ -1,0 +1,127 @@
+"""What commands share on the terminal: the console, progress bars, and errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from causalrn.errors import CausalRNError, RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+EXIT_FINE, EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+_EXTRAS = {"torch": "export", "onnx": "export", "onnxscript": "export", "onnx_ir": "export"}
+
+
+def run_guarded(action: Callable[[], Any]) -> int:
+    """Run a command; turn what goes wrong into one line on standard error and an exit code."""
+    try:
+        result = action()
+        return result if isinstance(result, int) else EXIT_FINE
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except CausalRNError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRAS:
+            raise
+        return _fail(f"this needs {package}, which is not installed: pip install 'causalrn[{_EXTRAS[package]}]'")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FINE
+    except OSError as error:
+        return _fail(_describe_os_error(error))
+    except MemoryError:
+        return _fail("not enough memory: use a smaller batch, length or model")
+
+
+def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
+    """One line on standard error."""
+    print("Error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _describe_os_error(error: OSError) -> str:
+    remedy = {
+        errno.ENOSPC: "the disk is full: free some space and run again",
+        errno.EACCES: "permission denied: choose a place that you may write to",
+        errno.EROFS: "the file system is read-only: choose another place",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return f"{error.filename}: {remedy}" if error.filename else remedy
+
+
+def console() -> Console:
+    """The console for what people read: standard output, at most 100 columns wide."""
+    from rich.console import Console
+
+    plain = Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False, width=min(plain.width, 100))
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error; gives `advance(count=1, note="")`. Without a terminal it prints nothing."""
+    with progress_bar() as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(count: int = 1, note: str | None = None) -> None:
+            fields = {} if note is None else {"note": note}
+            bar.update(task, advance=count, **fields)
+
+        yield advance
+
+
+def progress_bar() -> Progress:
+    """A bar with count, remaining time and a note, made for 80 columns."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def write_json(path: Path | None, data: Any) -> None:
+    """Write a report where `--json` was given."""
+    if path is None:
+        return
+    from causalrn.files import json_text, written_file
+
+    with written_file(path) as partial:
+        partial.write_text(json_text(data))
+
+
+def require_extra(package: str) -> None:
+    """Say early that an optional package is missing, before any work.
+
+    Raises:
+        RuntimeUnavailableError: it is not installed.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise RuntimeUnavailableError(
+            f"this needs {package}, which is not installed: pip install 'causalrn[{_EXTRAS[package]}]'"
+        )

@@ -1,0 +1,63 @@
+"""A verification as people see it: one table for 80 columns, the tolerance explained, a verdict."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from causalrn.export.cli.console import console
+from causalrn.export.cli.verify_run import VerifyReport
+from causalrn.runtimes.parity import ParityRow
+
+
+def print_report(report: VerifyReport) -> None:
+    """Print the table and the verdict."""
+    out = console()
+    out.print(f"{report.bundle}: {report.card.config.describe()}", soft_wrap=True)
+    out.print(f"compared with {report.against}", soft_wrap=True)
+    out.print(_table(report))
+    out.print(_explain(report), soft_wrap=True)
+    for note in report.notes:
+        out.print(f"note: {note}", soft_wrap=True)
+    for problem in report.problems:
+        out.print(f"[red]problem: {problem}[/red]", soft_wrap=True)
+    out.print("[bold green]PASS[/bold green]" if report.passed else "[bold red]FAIL[/bold red]")
+
+
+def _table(report: VerifyReport) -> Table:
+    recorded = any(row.recorded_relative is not None for row in report.rows)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("form")
+    for name in ("max abs", "relative", "state", *(["recorded"] if recorded else []), "argmax", "copied", "bad\nstep"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in report.rows:
+        cells = [row.form.replace(", ", "\n"), _figure(row.max_abs), _figure(row.relative), _figure(row.state_relative)]
+        cells += [_figure(row.recorded_relative)] if recorded else []
+        cells += [f"{100 * row.argmax_agreement:.4g}%", _copied(row), _step(row)]
+        table.add_row(*cells, "[green]ok[/green]" if row.passed else "[red]FAIL[/red]")
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _copied(row: ParityRow) -> str:
+    return "-" if row.copy is None else f"{row.copy.copied}/{row.copy.strings}"
+
+
+def _step(row: ParityRow) -> str:
+    return "-" if row.first_bad_step is None else str(row.first_bad_step)
+
+
+def _explain(report: VerifyReport) -> str:
+    if not report.rows:
+        return ""
+    row = report.rows[0]
+    return (
+        f"tolerance: logits {row.bound:.1e} (5e-6 of the largest |logit| {report.largest_logit:.3g}, at least 2e-6), "
+        f"states {row.state_bound:.0e} of each tensor's largest value; float32 rounding through all blocks stays below "
+        f"this, a wrong row, mask or weight does not. States are compared with the float64 recurrent form, itself "
+        f"{report.recurrent_error:.0e} from the oracle."
+    )

@@ -1,0 +1,174 @@
+"""One verification as `verify` and `demo` drive it: which sessions run, on what, with progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from causalrn.card import ModelCard
+from causalrn.errors import InputError
+from causalrn.export.cli.console import progress
+from causalrn.manifest import Bundle
+from causalrn.runtimes import RUNTIMES, Session, SessionOptions, open_session
+from causalrn.runtimes.copying import CopyAccuracy, free_running_accuracy, teacher_forced_accuracy
+from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.parity import (
+    ParityRow,
+    against_recorded,
+    compare_parallel,
+    compare_prefill,
+    compare_resumed,
+    compare_steps,
+    with_copy,
+)
+from causalrn.runtimes.reference import GOLDEN_NAME, Reference, load_golden, make_reference, sample_tokens
+
+_SEQUENCES, _MOST_STEPS = 4, 256
+REPORT_VERSION = 1
+
+Comparison = Callable[[Session], ParityRow]
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to verify: runtimes (none means all), strings to copy, tokens per sequence, seed."""
+
+    runtimes: tuple[str, ...] = ()
+    samples: int = 1000
+    steps: int | None = None
+    seed: int = 0
+    session: SessionOptions = field(default_factory=SessionOptions)
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """The outcome.
+
+    Attributes:
+        against: what the rows were compared with, for people.
+        notes: what a reader should know beside the rows.
+        problems: what is wrong beside the rows; any problem fails the verification.
+    """
+
+    bundle: Path
+    card: ModelCard
+    against: str
+    rows: tuple[ParityRow, ...]
+    largest_logit: float
+    recurrent_error: float
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every row is within tolerance and nothing else is wrong."""
+        return bool(self.rows) and all(row.passed for row in self.rows) and not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "report": "causalrn-verify",
+            "version": REPORT_VERSION,
+            "passed": self.passed,
+            "bundle": str(self.bundle),
+            **self.card.to_json(),
+            "against": self.against,
+            "largest_logit": self.largest_logit,
+            "float64_recurrent_relative_error": self.recurrent_error,
+            "rows": [row.to_json() for row in self.rows],
+            "notes": list(self.notes),
+            "problems": list(self.problems),
+        }
+
+
+def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> VerifyReport:
+    """Compare parallel, recurrent and exported forms with the float64 oracle of a RUN."""
+    from causalrn.checkpoint import load_checkpoint
+
+    wanted = _wanted(options, RUNTIMES)
+    bundle, checkpoint = Bundle.open(path), load_checkpoint(run)
+    card, problems = checkpoint.card, []
+    if bundle.manifest.card.config != card.config:
+        raise InputError(f"{path} holds another model than {run}: {bundle.manifest.card.config.describe()}")
+    if bundle.manifest.checkpoint_sha256 != checkpoint.sha256:
+        problems.append(f"the bundle was exported from other weights than those in {run} (SHA-256 differs)")
+    tokens = sample_tokens(card, np.random.default_rng(options.seed), _SEQUENCES, _steps(bundle, options))
+    with progress("oracle", 1) as advance:
+        reference = make_reference(checkpoint.model, card, tokens)
+        advance()
+    rows: list[ParityRow] = []
+    for runtime in wanted:
+        source = run if runtime in ("parallel", "recurrent") else path
+        with open_session(source, runtime, options.session) as session:
+            rows += _compare(session, reference, options)
+    against = f"the float64 oracle of {run}, {len(tokens)} sequences of {tokens.shape[1]} tokens, seed {options.seed}"
+    return _report(bundle, against, rows, reference, tuple(problems))
+
+
+def verify_with_golden(path: Path, options: VerifyOptions) -> VerifyReport:
+    """Check a bundle against the golden vectors that it carries; needs neither torch nor onnx."""
+    _wanted(options, ("onnxruntime",), " without --checkpoint")
+    bundle = Bundle.open(path)
+    golden = load_golden(bundle.file(GOLDEN_NAME))
+    with open_bundle(bundle, options.session) as session:
+        stepped = against_recorded(compare_steps(session, golden.reference), session, golden)
+        rows = [stepped, compare_prefill(session, golden.reference), compare_resumed(session, golden)]
+        rows[0] = _with_accuracy(rows[0], session, options)
+    tokens = golden.reference.tokens
+    against = f"the oracle's golden vectors in the bundle, {len(tokens)} sequences of {tokens.shape[1]} tokens"
+    return _report(bundle, against, rows, golden.reference, ())
+
+
+def _report(
+    bundle: Bundle, against: str, rows: list[ParityRow], reference: Reference, problems: tuple[str, ...]
+) -> VerifyReport:
+    card = bundle.manifest.card
+    notes = () if card.task is not None else ("no task is known for this model: copy accuracy was not measured",)
+    return VerifyReport(
+        bundle.path, card, against, tuple(rows), reference.largest_logit, reference.recurrent_error, notes, problems
+    )
+
+
+def _wanted(options: VerifyOptions, possible: tuple[str, ...], when: str = "") -> tuple[str, ...]:
+    for runtime in options.runtimes:
+        if runtime not in RUNTIMES:
+            raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
+        if runtime not in possible:
+            raise InputError(f"runtime {runtime} cannot be verified{when}: choose {' or '.join(possible)}")
+    return tuple(runtime for runtime in possible if runtime in (options.runtimes or possible))
+
+
+def _steps(bundle: Bundle, options: VerifyOptions) -> int:
+    capacity = bundle.manifest.state.tensors[0].capacity
+    steps = options.steps or min(capacity or _MOST_STEPS, _MOST_STEPS)
+    if capacity is not None and steps > capacity:
+        raise InputError(f"--steps {steps} is beyond the bundle's capacity of {capacity}")
+    if steps < 2:
+        raise InputError(f"{bundle.path}: a capacity of {capacity} is too short to verify: export it with at least 2")
+    return steps
+
+
+def _compare(session: Session, reference: Reference, options: VerifyOptions) -> list[ParityRow]:
+    if session.runtime == "parallel":
+        return [_with_accuracy(compare_parallel(session, reference), session, options)]
+    rows = [_with_accuracy(compare_steps(session, reference), session, options)]
+    if session.runtime != "recurrent":
+        rows.append(compare_prefill(session, reference))
+    return rows
+
+
+def _with_accuracy(row: ParityRow, session: Session, options: VerifyOptions) -> ParityRow:
+    """Add copy accuracy: free-running, except for the parallel form, where teacher forcing counts the same strings."""
+    task = session.card.task
+    if task is None or (session.capacity is not None and session.capacity < task.capacity):
+        return row
+    strings = task.sample(np.random.default_rng(options.seed), options.samples)
+    measure: Callable[..., CopyAccuracy] = (
+        teacher_forced_accuracy if session.runtime == "parallel" else free_running_accuracy
+    )
+    with progress(f"copy, {session.runtime}", options.samples) as advance:
+        return with_copy(row, measure(session, task, strings, advance))
