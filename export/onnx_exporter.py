@@ -100,7 +100,10 @@ def _trace(cell: RecurrentCell, *, single: bool) -> onnx.ModelProto:
     shapes = (
         {0: batch} if single else {0: batch, 1: time},
         None,
-        tuple({axis: {"B": batch, "t": rows}[d] for axis, d in enumerate(t.shape) if d in ("B", "t")} for t in spec.tensors),
+        tuple(
+            {axis: {"B": batch, "t": rows}[d] for axis, d in enumerate(t.shape) if d in ("B", "t")}
+            for t in spec.tensors
+        ),
     )
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -191,5 +194,3 @@ def _share_weights(models: Mapping[str, onnx.ModelProto], path: Path) -> None:
                 tensor.raw_data = b""
                 set_external_data(tensor, path.name, offset=places[key], length=len(content))
                 tensor.ClearField("raw_data")
-
-

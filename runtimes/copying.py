@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.runtimes.generation import GenerationOptions, choose_tokens
-from causalrn.runtimes.session import IntArray, Session
+from causalrn.runtimes.session import FloatArray, IntArray, Session
 from causalrn.tasks import CopyTask
 
 _BATCH = 250
@@ -44,15 +44,27 @@ class CopyAccuracy:
 
 
 def free_running_accuracy(
-    session: Session, task: CopyTask, strings: IntArray, on_batch: Callable[[int], object] = lambda count: None
+    session: Session,
+    task: CopyTask,
+    strings: IntArray,
+    on_batch: Callable[[int], object] = lambda count: None,
+    *,
+    by_steps: bool = False,
 ) -> CopyAccuracy:
     """Let the session copy each string by itself: its own greedy tokens are fed back.
 
     Args:
         strings: int64 [count, L].
         on_batch: called with the number of strings after each batch, for progress bars.
+        by_steps: take the prompt token by token too, instead of by prefill.
     """
-    return _measure(session, task, strings, _decode, on_batch)
+    take_prompt = _take_by_steps if by_steps else Session.prefill
+
+    def decode(session: Session, task: CopyTask, strings: IntArray) -> IntArray:
+        logits = take_prompt(session, task.prompts(strings))[:, -1]
+        return _decode(session, task, logits)
+
+    return _measure(session, task, strings, decode, on_batch)
 
 
 def teacher_forced_accuracy(
@@ -84,8 +96,11 @@ def _measure(
     return CopyAccuracy(len(strings), copied, len(strings) * (task.length + 1), right)
 
 
-def _decode(session: Session, task: CopyTask, strings: IntArray) -> IntArray:
-    logits = session.prefill(task.prompts(strings))[:, -1]
+def _take_by_steps(session: Session, tokens: IntArray) -> FloatArray:
+    return np.stack([session.step(column) for column in tokens.T], axis=1)
+
+
+def _decode(session: Session, task: CopyTask, logits: FloatArray) -> IntArray:
     answers = []
     for index in range(task.length + 1):
         answers.append(choose_tokens(logits, _GREEDY, session.position))

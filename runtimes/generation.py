@@ -125,7 +125,10 @@ def choose_tokens(logits: FloatArray, options: GenerationOptions, position: int)
     if options.temperature == 0:
         return logits.argmax(-1).astype(np.int64)
     return np.array(
-        [_draw(row, options, np.random.default_rng([options.seed, index, position])) for index, row in enumerate(logits)],
+        [
+            _draw(row, options, np.random.default_rng([options.seed, index, position]))
+            for index, row in enumerate(logits)
+        ],
         dtype=np.int64,
     )
 

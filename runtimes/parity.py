@@ -75,7 +75,9 @@ def compare_steps(session: Session, reference: Reference) -> ParityRow:
 
 def compare_prefill(session: Session, reference: Reference) -> ParityRow:
     """Every row of the reference: two prefills of uneven length, the second onto a state, then steps."""
-    return _compare_rows(session, reference, "prefill+steps", lambda tokens: _prefill_then_steps(session, tokens, reference))
+    return _compare_rows(
+        session, reference, "prefill+steps", lambda tokens: _prefill_then_steps(session, tokens, reference)
+    )
 
 
 def compare_resumed(session: Session, golden: Golden) -> ParityRow:
@@ -153,9 +155,7 @@ def _prefill_then_steps(session: Session, tokens: Any, reference: Reference) -> 
     return np.concatenate(parts, axis=1), states
 
 
-def _row(
-    form: str, logits: FloatArray, states: States | None, reference: Reference, tolerance: Tolerance
-) -> ParityRow:
+def _row(form: str, logits: FloatArray, states: States | None, reference: Reference, tolerance: Tolerance) -> ParityRow:
     difference = np.abs(logits.astype(np.float64) - reference.logits)  # [B, T, V]
     largest = reference.largest_logit
     bound = tolerance.logit_bound(largest)

@@ -181,7 +181,9 @@ class Session(ABC):
         low, high = (tokens.item(),) * 2 if tokens.size == 1 else (tokens.min(), tokens.max())
         if low < 0 or high >= self.card.config.vocabulary:
             wrong = low if low < 0 else high
-            raise InputError(f"token id {wrong} is outside the vocabulary of {self.card.config.vocabulary} (0 to V - 1)")
+            raise InputError(
+                f"token id {wrong} is outside the vocabulary of {self.card.config.vocabulary} (0 to V - 1)"
+            )
         self.check_room(tokens.shape[1])
         return tokens.astype(np.int64, copy=False)
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,18 +77,39 @@ def console() -> Console:
 
 @contextlib.contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
-    """A progress bar on standard error; gives `advance(count=1, note="")`. Without a terminal it prints nothing."""
-    with progress_bar() as bar:
+    """Show progress on standard error; gives `advance(count=1, note=None)`.
+
+    A bar in a terminal; elsewhere (logs) a plain line at every eighth of the work, if it takes more than two seconds.
+    """
+    if not sys.stderr.isatty():
+        yield _PlainProgress(description, total).advance
+        return
+    with _progress_bar() as bar:
         task = bar.add_task(description, total=total, note="")
 
         def advance(count: int = 1, note: str | None = None) -> None:
-            fields = {} if note is None else {"note": note}
-            bar.update(task, advance=count, **fields)
+            if note is None:
+                bar.update(task, advance=count)
+            else:
+                bar.update(task, advance=count, note=note)
 
         yield advance
 
 
-def progress_bar() -> Progress:
+class _PlainProgress:
+    def __init__(self, description: str, total: int) -> None:
+        self.description, self.total = description, total
+        self.done, self.eighth, self.started = 0, 0, time.monotonic()
+
+    def advance(self, count: int = 1, note: str | None = None) -> None:
+        self.done += count
+        eighth = 8 * self.done // max(self.total, 1)
+        if eighth > self.eighth and time.monotonic() - self.started > 2:
+            print(f"{self.description} {self.done}/{self.total} {note or ''}".rstrip(), file=sys.stderr, flush=True)
+        self.eighth = eighth
+
+
+def _progress_bar() -> Progress:
     """A bar with count, remaining time and a note, made for 80 columns."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

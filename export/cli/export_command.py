@@ -45,4 +45,6 @@ def command(run: Path, output: Path, target: str, pool: str, capacity: int | Non
     bundle = export_bundle(run, output, pool=pool, capacity=capacity, opset=opset)
     size = sum(entry["size_bytes"] for entry in bundle.manifest.files.values())
     console().print(f"wrote {output}: {bundle.manifest.card.config.describe()}", soft_wrap=True)
-    console().print(f"{len(bundle.manifest.files)} files, {size / 1e6:.2f} MB, opset {opset}, pool {bundle.manifest.state.pool}")
+    console().print(
+        f"{len(bundle.manifest.files)} files, {size / 1e6:.2f} MB, opset {opset}, pool {bundle.manifest.state.pool}"
+    )

@@ -105,7 +105,10 @@ def run_training(plan: TrainingPlan, output: Path, *, overwrite: bool = False) -
     started, saved_step = time.monotonic(), 0
     description = f"train {plan.card.config.readout}"
     try:
-        with (output / LOG_NAME).open("w", encoding="utf-8") as log, progress(description, plan.settings.steps) as advance:
+        with (
+            (output / LOG_NAME).open("w", encoding="utf-8") as log,
+            progress(description, plan.settings.steps) as advance,
+        ):
             for step in train(model, task, plan.settings):
                 line: dict[str, Any] = {**asdict(step), "seconds": round(time.monotonic() - started, 3)}
                 last = step.step == plan.settings.steps
@@ -157,5 +160,3 @@ def _discard(output: Path, created: bool) -> None:
 def _write_line(log: IO[str], line: Mapping[str, Any]) -> None:
     log.write(json.dumps(line) + "\n")
     log.flush()
-
-

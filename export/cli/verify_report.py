@@ -16,7 +16,7 @@ def print_report(report: VerifyReport) -> None:
     out.print(f"{report.bundle}: {report.card.config.describe()}", soft_wrap=True)
     out.print(f"compared with {report.against}", soft_wrap=True)
     out.print(_table(report))
-    out.print(_explain(report), soft_wrap=True)
+    out.print(_explain(report))
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
     for problem in report.problems:
@@ -26,11 +26,11 @@ def print_report(report: VerifyReport) -> None:
 
 def _table(report: VerifyReport) -> Table:
     recorded = any(row.recorded_relative is not None for row in report.rows)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("form")
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("form", no_wrap=True)
     for name in ("max abs", "relative", "state", *(["recorded"] if recorded else []), "argmax", "copied", "bad\nstep"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for row in report.rows:
         cells = [row.form.replace(", ", "\n"), _figure(row.max_abs), _figure(row.relative), _figure(row.state_relative)]
         cells += [_figure(row.recorded_relative)] if recorded else []
@@ -59,5 +59,14 @@ def _explain(report: VerifyReport) -> str:
         f"tolerance: logits {row.bound:.1e} (5e-6 of the largest |logit| {report.largest_logit:.3g}, at least 2e-6), "
         f"states {row.state_bound:.0e} of each tensor's largest value; float32 rounding through all blocks stays below "
         f"this, a wrong row, mask or weight does not. States are compared with the float64 recurrent form, itself "
-        f"{report.recurrent_error:.0e} from the oracle."
+        f"{report.recurrent_error:.0e} from the oracle. {_explain_copied(report)}"
+    )
+
+
+def _explain_copied(report: VerifyReport) -> str:
+    if all(row.copy is None for row in report.rows):
+        return ""
+    return (
+        "Copied: strings that free-running greedy decoding repeats whole; for parallel counted teacher-forced, which "
+        "is the same count, since both see the same tokens up to a first error."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,8 +117,11 @@ def verify_with_golden(path: Path, options: VerifyOptions) -> VerifyReport:
     golden = load_golden(bundle.file(GOLDEN_NAME))
     with open_bundle(bundle, options.session) as session:
         stepped = against_recorded(compare_steps(session, golden.reference), session, golden)
-        rows = [stepped, compare_prefill(session, golden.reference), compare_resumed(session, golden)]
-        rows[0] = _with_accuracy(rows[0], session, options)
+        rows = [
+            _with_accuracy(stepped, session, options, _copy_by_steps),
+            _with_accuracy(compare_prefill(session, golden.reference), session, options, free_running_accuracy),
+            compare_resumed(session, golden),
+        ]
     tokens = golden.reference.tokens
     against = f"the oracle's golden vectors in the bundle, {len(tokens)} sequences of {tokens.shape[1]} tokens"
     return _report(bundle, against, rows, golden.reference, ())
@@ -154,21 +158,23 @@ def _steps(bundle: Bundle, options: VerifyOptions) -> int:
 
 def _compare(session: Session, reference: Reference, options: VerifyOptions) -> list[ParityRow]:
     if session.runtime == "parallel":
-        return [_with_accuracy(compare_parallel(session, reference), session, options)]
-    rows = [_with_accuracy(compare_steps(session, reference), session, options)]
+        return [_with_accuracy(compare_parallel(session, reference), session, options, teacher_forced_accuracy)]
+    rows = [_with_accuracy(compare_steps(session, reference), session, options, _copy_by_steps)]
     if session.runtime != "recurrent":
-        rows.append(compare_prefill(session, reference))
+        rows.append(_with_accuracy(compare_prefill(session, reference), session, options, free_running_accuracy))
     return rows
 
 
-def _with_accuracy(row: ParityRow, session: Session, options: VerifyOptions) -> ParityRow:
-    """Add copy accuracy: free-running, except for the parallel form, where teacher forcing counts the same strings."""
+_copy_by_steps = functools.partial(free_running_accuracy, by_steps=True)
+
+
+def _with_accuracy(
+    row: ParityRow, session: Session, options: VerifyOptions, measure: Callable[..., CopyAccuracy]
+) -> ParityRow:
+    """Add copy accuracy where the model has the task and the session room for it."""
     task = session.card.task
     if task is None or (session.capacity is not None and session.capacity < task.capacity):
         return row
     strings = task.sample(np.random.default_rng(options.seed), options.samples)
-    measure: Callable[..., CopyAccuracy] = (
-        teacher_forced_accuracy if session.runtime == "parallel" else free_running_accuracy
-    )
-    with progress(f"copy, {session.runtime}", options.samples) as advance:
+    with progress(f"copy, {row.form}", options.samples) as advance:
         return with_copy(row, measure(session, task, strings, advance))

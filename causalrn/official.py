@@ -1,0 +1,129 @@
+"""Checkpoints of the paper authors' code: read, understood from their shapes, and turned into our names.
+
+The official training script saves ``torch.save(model.state_dict())``; a compiled model's keys begin with
+``_orig_mod.``. Shapes tell the vocabulary, widths, number of blocks, capacity and biases. They do not tell the
+readout, heads, norm, activation or post-norm: those are asked for.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from causalrn.checkpoint import load_weights
+from causalrn.config import ModelConfig
+from causalrn.errors import CheckpointError
+from causalrn.model import CausalRN
+
+_COMPILED_PREFIX = "_orig_mod."
+_BUFFERS = re.compile(r"pre_block\.pos|.*\.causal_mask")
+_NAMES = (
+    (re.compile(r"pre_block\.(wte|wpe)\.weight"), r"\1.weight"),
+    (re.compile(r"block_all\.(\d+)\.(fc_[123])\.(weight|bias)"), r"blocks.\1.\2.\3"),
+    (re.compile(r"post_block\.fc_cls\.(weight|bias)"), r"head.\1"),
+)
+
+
+def read_official(path: Path) -> dict[str, Tensor]:
+    """Read a state dict saved by the official code (.pth, .pt) or as .safetensors; nothing in it is executed.
+
+    Returns:
+        Weights under our names, float32.
+
+    Raises:
+        CheckpointError: the file is missing, corrupt, holds something else, or a model of another kind.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file: name the weights that the training script saved")
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    return rename_official(state, str(path))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: corrupt safetensors file ({error})") from None
+
+
+def _read_torch(path: Path) -> Mapping[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: holds more than weights, or is no torch file: save it with torch.save(model.state_dict(), ...)"
+        ) from None
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: corrupt or truncated torch file ({str(error).splitlines()[0]})") from None
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise CheckpointError(f"{path}: holds no state dict: save it with torch.save(model.state_dict(), ...)")
+    return state
+
+
+def rename_official(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """Translate official keys to ours; buffers that are no weights are left out. `source` is named in errors.
+
+    Raises:
+        CheckpointError: a key that no Causal Relation Network has, or a value that is no float tensor.
+    """
+    weights = {}
+    for key, value in state.items():
+        name = key.removeprefix(_COMPILED_PREFIX)
+        if _BUFFERS.fullmatch(name):
+            continue
+        ours = next((rule.sub(to, name) for rule, to in _NAMES if rule.fullmatch(name)), None)
+        if ours is None:
+            kind = " (a Transformer baseline?)" if ".attn." in name else ""
+            raise CheckpointError(f"{source}: {key} is no weight of a Causal Relation Network{kind}")
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise CheckpointError(f"{source}: {key} is no floating-point tensor")
+        weights[ours] = value.float()
+    return weights
+
+
+def infer_config(weights: Mapping[str, Tensor], source: str, **asked: Any) -> ModelConfig:
+    """Build the configuration: sizes and biases from shapes, the rest from `asked`.
+
+    Args:
+        weights: under our names.
+        asked: ``readout`` and whatever else shapes do not tell, as fields of :class:`ModelConfig`.
+
+    Raises:
+        CheckpointError: a weight that every model has is missing or not a matrix.
+        ConfigError: what was asked for contradicts the shapes.
+    """
+    for name in ("wte.weight", "blocks.0.fc_1.weight", "head.weight"):
+        if name not in weights or weights[name].ndim != 2:
+            raise CheckpointError(f"{source}: no matrix {name}: not the state dict of a Causal Relation Network")
+    vocabulary, embedding = weights["wte.weight"].shape
+    blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+    capacity = len(weights["wpe.weight"]) if "wpe.weight" in weights else None
+    return ModelConfig(
+        vocabulary=vocabulary,
+        embedding=embedding,
+        hidden=len(weights["blocks.0.fc_1.weight"]),
+        blocks=blocks,
+        capacity=capacity,
+        positions="learned" if capacity is not None else "none",
+        bias_1="blocks.0.fc_1.bias" in weights,
+        bias_2="blocks.0.fc_2.bias" in weights,
+        bias_3="blocks.0.fc_3.bias" in weights,
+        bias_head="head.bias" in weights,
+        **asked,
+    )
+
+
+def build_official(weights: dict[str, Tensor], source: str, **asked: Any) -> CausalRN:
+    """A model in parallel form with these weights; arguments and errors as :func:`infer_config`."""
+    model = CausalRN(infer_config(weights, source, **asked))
+    load_weights(model, weights, source)
+    return model.eval()
