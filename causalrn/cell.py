@@ -25,6 +25,13 @@ _LOG_FLOAT32_MAX = 88.0
 
 
 class _CellBlock(nn.Module):
+    w1: Tensor
+    b1: Tensor | None
+    w2: Tensor
+    b2: Tensor | None
+    w3: Tensor
+    b3: Tensor | None
+
     def __init__(self, block: FoldedBlock, dtype: torch.dtype) -> None:
         super().__init__()
         for name in ("w1", "b1", "w2", "b2", "w3", "b3"):
@@ -41,6 +48,16 @@ class RecurrentCell(nn.Module):
         spec: which state it carries; the pool kind changes how the state goes in and out, not the numbers.
         dtype: of weights, state and arithmetic; float64 gives the reference state.
     """
+
+    wte: Tensor
+    wpe: Tensor | None
+    head: Tensor
+    head_bias: Tensor | None
+    ones_embedding: Tensor
+    ones_hidden: Tensor
+    ones_pair: Tensor
+    step_terms: Tensor
+    step_weights: Tensor
 
     def __init__(self, weights: FoldedWeights, spec: StateSpec, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -107,6 +124,7 @@ class RecurrentCell(nn.Module):
         outputs: list[Tensor] = []
         per_block = len(self.spec.tensors) // len(self.blocks)
         for index, block in enumerate(self.blocks):
+            assert isinstance(block, _CellBlock)
             past = state[index * per_block : (index + 1) * per_block]
             r = readouts.rms_norm(x, self.ones_embedding)
             a = functional.linear(r, block.w1, block.b1)
@@ -137,7 +155,7 @@ class RecurrentCell(nn.Module):
             o = o / counts if single else (o.reshape(time, -1) / counts[:, None]).reshape(o.shape)
         scaled_by_head = config.head_scale == "max" and (config.heads > 1 or not config.post_norm)
         if scaled_by_head:
-            heads = o.unflatten(-1, (config.heads, config.head_width))
+            heads = o.reshape(-1, config.heads, config.head_width)
             o = (heads / heads.amax(-1, keepdim=True)).flatten(-2)
         elif self.guarded:
             o = o / o.amax(-1, keepdim=True)

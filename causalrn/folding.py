@@ -78,10 +78,11 @@ def _fold_block(block: Block, config: ModelConfig) -> FoldedBlock:
     def over_hidden(weight: Tensor | None) -> Tensor | None:
         if weight is None or not groups:
             return weight
-        return centre(weight.unflatten(0, (groups, -1)).movedim(1, -1)).movedim(-1, 1).flatten(0, 1)
+        return centre(weight.reshape(groups, -1, *weight.shape[1:]).movedim(1, -1)).movedim(-1, 1).flatten(0, 1)
 
     w1, w2 = over_hidden(block.fc_1.weight), over_hidden(block.fc_2.weight)
-    assert w1 is not None and w2 is not None
+    assert w1 is not None
+    assert w2 is not None
     b3 = block.fc_3.bias
     return FoldedBlock(
         w1,
@@ -110,7 +111,7 @@ def _centre_outputs(weight: Tensor) -> Tensor:
 def _check_range(folded: FoldedWeights) -> None:
     """Refuse weights with which a mean square could overflow in float32 (it would come out as zeros, silently).
 
-    |r| = sqrt(E) and |LN0(o)| = sqrt(H) bound every vector that is normalized, before any token is seen: Cauchy-Schwarz.
+    |r| = sqrt(E) and |LN0(o)| = sqrt(H) bound every vector that is normalized, whatever the tokens (Cauchy-Schwarz).
     Without post-norm o has no such bound; sessions then catch the NaN or infinity.
     """
     config = folded.config

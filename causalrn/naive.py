@@ -6,6 +6,8 @@ arXiv 2406.16168, section 3; LN0 is normalization without affine part and with e
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def ln0(x: Tensor, norm: str) -> Tensor:
 
 def activate(x: Tensor, activation: str) -> Tensor:
     """The outer function of f, elementwise."""
-    functions = {
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
         "exp": torch.exp,
         "elu": torch.nn.functional.elu,
         "relu": torch.relu,

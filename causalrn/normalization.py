@@ -24,7 +24,8 @@ def centre(x: Tensor) -> Tensor:
 def inverse_rms(x: Tensor) -> Tensor:
     """1 / sqrt(mean square) over the last axis, [..., n] -> [..., 1]; NaN where the mean square overflows."""
     mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
-    return mean_square.clamp_min(MEAN_SQUARE_FLOOR).rsqrt() + 0 * mean_square
+    inverse: Tensor = mean_square.clamp_min(MEAN_SQUARE_FLOOR).rsqrt() + 0 * mean_square
+    return inverse
 
 
 def normalize(x: Tensor, norm: str) -> Tensor:

@@ -31,9 +31,9 @@ def _counts(a: Tensor) -> Tensor:
 def _pool_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
     if config.readout == "linear":
         a, b = normalize(a, config.norm), normalize(b, config.norm)
-    heads = (config.heads, config.head_width)
+    heads = (*a.shape[:-1], config.heads, config.head_width)
     norm = config.norm if config.readout == "exact" else None
-    o = pair_sum(a.unflatten(-1, heads), b.unflatten(-1, heads), activation=config.activation, norm=norm)
+    o = pair_sum(a.reshape(heads), b.reshape(heads), activation=config.activation, norm=norm)
     o = o / _counts(a)[..., None]
     if config.head_scale == "max" and not (config.heads == 1 and config.post_norm):  # then it cancels: _tamed does it
         o = o / o.amax(-1, keepdim=True)

@@ -16,7 +16,6 @@ from torch import Tensor
 from causalrn.config import ModelConfig
 from causalrn.normalization import MEAN_SQUARE_FLOOR
 
-
 ACTIVATIONS = {"exp": torch.exp, "relu": torch.relu, "elu": functional.elu, "gelu": functional.gelu}
 
 
@@ -61,7 +60,7 @@ def pairs_to_sum(pairs: Tensor, weights: Tensor, ones: Tensor, config: ModelConf
         [..., 1, B * H].
     """
     if config.readout == "exact":
-        pairs = rms_norm(pairs.unflatten(-1, (-1, config.head_width)), ones).flatten(-2)
+        pairs = rms_norm(pairs.reshape(*pairs.shape[:-1], -1, config.head_width), ones).flatten(-2)
     return weights @ ACTIVATIONS[config.activation](pairs)
 
 
@@ -74,7 +73,7 @@ def read_pool_step(
 
 
 def read_pool(a: Tensor, rows: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig) -> Tensor:
-    """T new positions read `rows`, their own among them. a [T * B, H], rows [n, B, H], weights [T, 1, n] -> [T * B, H]."""
+    """T new positions read `rows`, their own too. a [T * B, H], rows [n, B, H], weights [T, 1, n] -> [T * B, H]."""
     flat = rows.flatten(1)  # [n, B * H]
     pairs = a.reshape(-1, 1, flat.shape[1]) + flat  # [T, n, B * H]
     return pairs_to_sum(pairs, weights, ones, config).reshape(-1, config.hidden)

@@ -89,7 +89,9 @@ class StateSpec:
                 raise ConfigError("a fixed pool needs a capacity: this model has no learned positions, so name one")
             rows: Dim = capacity if pool == "fixed" and capacity is not None else "t"
             update = "replace" if pool == "concat" else "append"
-            kinds = [("pool", (rows, "B", hidden), update, "token", 1)]
+            kinds: list[tuple[str, tuple[Dim, ...], str, str, int]] = [
+                ("pool", (rows, "B", hidden), update, "token", 1)
+            ]
         else:
             roles = config.state_kind.split("+")
             kinds = [(role, ("B", hidden), "replace", "constant", 0) for role in roles]

@@ -122,7 +122,7 @@ def train(model: CausalRN, task: CopyTask, settings: TrainingSettings) -> Iterat
             group["lr"] = settings.rate_at(step)
         loss = _loss(model, task, task.sample(rng, settings.batch))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP_NORM)
         optimizer.step()
         value = loss.item()

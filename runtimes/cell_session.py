@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.card import ModelCard
-from causalrn.runtimes.session import FloatArray, IntArray, Session, Snapshot, check_finite
-from causalrn.runtimes.state_buffers import Array, StateBuffers
+from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot, check_finite
+from causalrn.runtimes.state_buffers import StateBuffers
 from causalrn.state_spec import StateSpec
 
 _PAIR_BYTES = 6 << 20

@@ -111,7 +111,8 @@ def _decode(session: Session, task: CopyTask, logits: FloatArray) -> IntArray:
 
 def _teacher_force(session: Session, task: CopyTask, strings: IntArray) -> IntArray:
     logits = session.prefill(task.inputs(strings))[:, task.length + 1 :]
-    return logits.argmax(-1).astype(np.int64)
+    answers: IntArray = logits.argmax(-1).astype(np.int64)
+    return answers
 
 
 def _batches(strings: IntArray) -> Iterator[IntArray]:

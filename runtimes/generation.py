@@ -123,7 +123,8 @@ def _generate(session: Session, logits: FloatArray, limit: int, options: Generat
 def choose_tokens(logits: FloatArray, options: GenerationOptions, position: int) -> IntArray:
     """Choose the next token of every row: logits [B, V] -> int64 [B]. Ties of greedy go to the lowest id."""
     if options.temperature == 0:
-        return logits.argmax(-1).astype(np.int64)
+        greedy: IntArray = logits.argmax(-1).astype(np.int64)
+        return greedy
     return np.array(
         [
             _draw(row, options, np.random.default_rng([options.seed, index, position]))

@@ -11,8 +11,7 @@ import onnxruntime
 from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
 from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.session import FloatArray, IntArray
-from causalrn.runtimes.state_buffers import Array
+from causalrn.runtimes.session import Array, FloatArray, IntArray
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -99,8 +98,8 @@ class _BoundStep:
 
     def _bind(self, session: OnnxRuntimeSession, side: int) -> Any:
         binding = self._graph.io_binding()
-        inputs = {"tokens": self._tokens, "position": self._position}
-        outputs = {"logits": self._logits}
+        inputs: dict[str, Array] = {"tokens": self._tokens, "position": self._position}
+        outputs: dict[str, Array] = {"logits": self._logits}
         for tensor, past, present in zip(session.spec.tensors, self._sides[side], self._sides[1 - side], strict=True):
             inputs[tensor.input_name], outputs[tensor.output_name] = past, present
         for name, array in inputs.items():

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.copying import CopyAccuracy
 from causalrn.runtimes.reference import Golden, Reference, States, drive_in_steps, recorded_snapshot
-from causalrn.runtimes.session import FloatArray, Session
+from causalrn.runtimes.session import Array, FloatArray, Session
 from causalrn.tolerances import REGRESSION_RELATIVE, TOLERANCES, Tolerance
 
 
@@ -131,8 +132,8 @@ def _compare_rows(
 
 
 def _batch_axis(session: Session, name: str) -> int:
-    spec = getattr(session, "spec")  # noqa: B009 - every session with a recurrent state has one
-    return next(tensor.batch_axis for tensor in spec.tensors if tensor.name == name)
+    assert isinstance(session, CellSession)
+    return next(tensor.batch_axis for tensor in session.spec.tensors if tensor.name == name)
 
 
 def _steps(session: Session, tokens: Any, reference: Reference) -> tuple[FloatArray, States]:
@@ -143,7 +144,9 @@ def _prefill_then_steps(session: Session, tokens: Any, reference: Reference) -> 
     length = tokens.shape[1]
     cuts = sorted({length // 3, *(position for position in reference.states if position < length)} - {0})
     session.reset(1)
-    parts, states, start = [], {}, 0
+    parts: list[FloatArray] = []
+    states: dict[int, dict[str, Array]] = {}
+    start = 0
     for cut in cuts:
         parts.append(session.prefill(tokens[:, start:cut]))
         start = cut

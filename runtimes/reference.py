@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from causalrn.card import ModelCard
 from causalrn.errors import BundleError, CheckpointError
-from causalrn.runtimes.session import FloatArray, IntArray, Session, Snapshot
+from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
 
 GOLDEN_NAME = "golden.safetensors"
 _GOLDEN_ROWS, _GOLDEN_TOKENS = 2, 48
 
-States = Mapping[int, Mapping[str, npt.NDArray[np.floating]]]
+States = Mapping[int, Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,8 @@ def make_reference(model: object, card: ModelCard, tokens: IntArray) -> Referenc
 def drive_in_steps(session: Session, tokens: IntArray, positions: tuple[int, ...]) -> tuple[FloatArray, States]:
     """Run step by step from a fresh state: logits [B, T, V], and the states at `positions`."""
     session.reset(len(tokens))
-    logits, states = [], {}
+    logits: list[FloatArray] = []
+    states: dict[int, dict[str, Array]] = {}
     for index in range(tokens.shape[1]):
         logits.append(session.step(tokens[:, index]))
         if index + 1 in positions:
@@ -125,7 +125,7 @@ def save_golden(folder: Path, reference: Reference, session: Session) -> None:
     """Write golden vectors into a bundle's folder, recording what `session` (the bundle's own) says."""
     middle = state_positions(reference.tokens.shape[1])[:1]
     logits, states = drive_in_steps(session, reference.tokens, middle)
-    tensors: dict[str, npt.NDArray[np.generic]] = {
+    tensors: dict[str, Array] = {
         "tokens": reference.tokens,
         "oracle.logits": reference.logits,
         "oracle.recurrent_error": np.array([reference.recurrent_error]),
@@ -165,8 +165,8 @@ def recorded_snapshot(golden: Golden, owner: str) -> Snapshot:
     return Snapshot(position, len(golden.reference.tokens), golden.recorded_states[position], logits, owner)
 
 
-def _states_below(tensors: Mapping[str, npt.NDArray[np.generic]], prefix: str) -> States:
-    states: dict[int, dict[str, npt.NDArray[np.floating]]] = {}
+def _states_below(tensors: Mapping[str, Array], prefix: str) -> States:
+    states: dict[int, dict[str, Array]] = {}
     for key, value in tensors.items():
         if key.startswith(prefix):
             position, name = key.removeprefix(prefix).split(".", 1)

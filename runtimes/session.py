@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Snapshot:
 
     position: int
     batch: int
-    tensors: Mapping[str, npt.NDArray[np.generic]]
+    tensors: Mapping[str, Array]
     logits: FloatArray | None
     owner: str = field(repr=False, default="")
 
@@ -202,7 +203,7 @@ class Session(ABC):
         """Set up a fresh state."""
 
     @abstractmethod
-    def _copy_state(self) -> dict[str, npt.NDArray[np.generic]]:
+    def _copy_state(self) -> dict[str, Array]:
         """Copies of the state tensors."""
 
     @abstractmethod

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.errors import StateError
+from causalrn.runtimes.session import Array
 from causalrn.state_spec import StateSpec, StateTensor
-
-Array = npt.NDArray[np.generic]
 
 _FIRST_ROWS = 256
 

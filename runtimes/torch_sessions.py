@@ -13,8 +13,7 @@ from causalrn.cell import RecurrentCell
 from causalrn.errors import InputError, StateError
 from causalrn.model import CausalRN
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.session import FloatArray, IntArray, Session, Snapshot, check_finite
-from causalrn.runtimes.state_buffers import Array
+from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot, check_finite
 
 _PREFILL_CHUNK = 32
 _PARALLEL_BYTES = 256 << 20

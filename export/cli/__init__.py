@@ -46,7 +46,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="causalrn-export")
 def group() -> None:
-    """Take Causal Relation Networks from training to the device, provably unchanged.
+    r"""Take Causal Relation Networks from training to the device, provably unchanged.
 
     \b
     causalrn-export demo                                   see all of it

@@ -51,10 +51,10 @@ def convert(source: Path, output: Path, asked: Mapping[str, Any], *, samples: in
         lines.append(f"copying {task.length} letters, tokens right with each readout: {shown}")
         best = max(accuracies, key=lambda readout: accuracies[readout])
         if accuracies[best] > accuracies[config.readout] + _CLEARLY and not force:
+            mine, theirs = (f"{100 * accuracies[name]:.1f} %" for name in (config.readout, best))
             raise CheckpointError(
-                f"{source}: with --readout {config.readout} these weights copy {100 * accuracies[config.readout]:.1f} % "
-                f"of the tokens, with {best} {100 * accuracies[best]:.1f} %: they were trained with {best} "
-                "(use --force to convert all the same)"
+                f"{source}: with --readout {config.readout} these weights copy {mine} of the tokens, with {best} {theirs}: "
+                f"they were trained with {best} (use --force to convert all the same)"
             )
         if accuracies[best] < 2 / ALPHABET_SIZES["letters"]:
             lines.append("no readout copies better than chance: was the model trained on another task?")

@@ -1,4 +1,4 @@
-"""One export as `export` and `demo` drive it: graphs, then golden vectors recorded by the runtime, then the manifest."""
+"""One export as `export` and `demo` drive it: graphs, golden vectors recorded by the runtime, the manifest."""
 
 from __future__ import annotations
 
