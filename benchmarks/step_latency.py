@@ -29,6 +29,7 @@ import onnxruntime
 import rival_graphs
 import torch
 from interleaved import Spread, Verdict, measure, median_step_us, paired_ratio
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from step_loops import (
@@ -64,6 +65,16 @@ OURS, OURS_RAW = "our session", "our graph alone"
 RIVAL, RIVAL_RAW = "node by node, loop", "node by node, alone"
 CONCAT, EAGER, PARALLEL = "Concat graph, loop", "PyTorch cell", "parallel form"
 IN_PLACE = "node by node, in place"
+SHORT_NAMES = {
+    OURS: "ours",
+    OURS_RAW: "our graph",
+    RIVAL: "node by node",
+    RIVAL_RAW: "node by node",
+    CONCAT: "Concat",
+    EAGER: "PyTorch",
+    PARALLEL: "parallel form",
+    IN_PLACE: "in place",
+}
 
 TARGETS = {
     (EAGER, OURS): {128: (5.0, True)},
@@ -226,11 +237,11 @@ def print_report(report: Report) -> None:
     console.print(ratios_table(report))
     console.print("Times in microseconds, with half the distance between quartiles; one thread.")
     if report.noisy:
-        console.print("Some quartiles lie more than 10 % apart: this machine is busy, run again when it is quiet.")
+        console.print("Some quartiles lie over 10 % apart: run again when the machine is quiet.")
 
 
 def times_table(report: Report) -> Table:
-    table = Table(title="One step, E = H = 192, 12 blocks", title_justify="left")
+    table = Table(title="One step, E = H = 192, 12 blocks", title_justify="left", box=box.SIMPLE)
     table.add_column("readout", no_wrap=True)
     table.add_column("contestant", no_wrap=True)
     for depth in DEPTHS:
@@ -249,15 +260,18 @@ def describe_time(spread: Spread | None) -> str:
 
 
 def ratios_table(report: Report) -> Table:
-    table = Table(title="Ratios, paired within each repeat", title_justify="left")
+    table = Table(title="Ratios, paired within each repeat", title_justify="left", box=box.SIMPLE)
     for name in ("ratio", "t", "median", "quartiles", "target", ""):
         table.add_column(name, justify="right" if name in ("t", "median", "quartiles") else "left", no_wrap=True)
+    shown = ""
     ordered = sorted(report.verdicts, key=lambda entry: (entry[0], entry[1], entry[2]))
     for readout, above, below, depth, verdict in ordered:
-        label = f"{above} / {below}" if readout == "exact" else f"linear: {above} / {below}"
+        label = f"{SHORT_NAMES[above]} / {SHORT_NAMES[below]}" + (", linear" if readout == "linear" else "")
         ratio = verdict.ratio
         quartiles = f"{ratio.low:.2f}-{ratio.high:.2f}"
-        table.add_row(label, f"{depth:,}", f"{ratio.median:.2f}", quartiles, verdict.target_text, verdict.word)
+        numbers = (f"{depth:,}", f"{ratio.median:.2f}", quartiles, verdict.target_text, verdict.word)
+        table.add_row("" if label == shown else label, *numbers)
+        shown = label
     return table
 
 

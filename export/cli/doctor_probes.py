@@ -6,27 +6,19 @@ Needs nothing but the standard library: a package that is not there is a result 
 from __future__ import annotations
 
 import importlib.util
-import os
-import re
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Literal
 
-Status = Literal["works", "missing", "broken"]
+from causalrn.export.cli.doctor_tools import Outcome, Probe, execute, last_line
 
 PYTHON_TIMEOUT_S = 30.0
 EXPORT_EXTRA = "pip install 'causalrn[export]'"
 
-_LONGEST_DETAIL = 160
 _EXIT_MISSING = 3
 
-# Made with onnx 1.23: helper.make_node("Exp", ["x"], ["y"]), x and y float32 [1, 4], opset 21, IR version 10; and
-# make_node("RMSNormalization", ["x", "s"], ["y"], epsilon=1e-30), s an initializer of four ones, opset 23, IR version 11;
-# then base64 of ModelProto.SerializeToString().
+# Made with onnx 1.23, x and y float32 [1, 4]: helper.make_node("Exp", ["x"], ["y"]) with opset 21 and IR version 10;
+# make_node("RMSNormalization", ["x", "s"], ["y"], epsilon=1e-30) with an initializer s of four ones, opset 23 and IR
+# version 11; then the base64 of ModelProto.SerializeToString().
 EXP_OPSET_21 = "CAoSADo6CgsKAXgSAXkiA0V4cBIBZ1oTCgF4Eg4KDAgBEggKAggBCgIIBGITCgF5Eg4KDAgBEggKAggBCgIIBEIECgAQFQ=="
 RMS_OPSET_23 = (
     "CAsSADp4Ci4KAXgKAXMSAXkiEFJNU05vcm1hbGl6YXRpb24qEQoHZXBzaWxvbhVgQqINoAEBEgFnKhkIBBABQgFzShAAAIA/AACAPwAAgD8A"
@@ -68,15 +60,14 @@ if provider != "CPUExecutionProvider":
 session = onnxruntime.InferenceSession(model, options, providers=[provider])
 assert provider in session.get_providers(), "onnxruntime fell back to " + session.get_providers()[0]
 x = numpy.array([[0, 1, 2, 3]], numpy.float32)
-y, = session.run(None, {"x": x})
-numpy.testing.assert_allclose(y, @WANTED, rtol=1e-3)
+numpy.testing.assert_allclose(session.run(None, {"x": x})[0], @WANTED, rtol=1e-3)
 print("@DETAIL, version", onnxruntime.__version__)
 """
 
 _PROVIDERS = "import onnxruntime; print(*onnxruntime.get_available_providers())"
 
-# It calls a model on a web service, and so cannot run one here.
-_REMOTE_PROVIDERS = {"AzureExecutionProvider"}
+# The CPU has probes of its own; Azure calls a web service and runs no model here.
+_OTHER_PROVIDERS = {"CPUExecutionProvider", "AzureExecutionProvider"}
 
 _TORCH = """
 import torch
@@ -87,11 +78,8 @@ print("matrix product, version", torch.__version__)
 
 _TORCH_CUDA = f"""
 import sys, torch
-if torch.version.cuda is None:
-    print("this torch is built without CUDA")
-    sys.exit({_EXIT_MISSING})
 if not torch.cuda.is_available():
-    print("torch sees no GPU")
+    print("torch sees no GPU" if torch.version.cuda else "this torch is built without CUDA")
     sys.exit({_EXIT_MISSING})
 assert bool((torch.ones(2, 3, device="cuda") @ torch.ones(3, 2, device="cuda") == 3).all()), "a product is wrong"
 print("matrix product on", torch.cuda.get_device_name(), "CUDA", torch.version.cuda)
@@ -137,101 +125,54 @@ with tempfile.TemporaryDirectory() as folder:
 x = numpy.linspace(0, 1, 32, dtype=numpy.float32)[None]
 y, = session.run(None, {"x": x})
 assert abs(y - x).max() < 0.02, "the quantized product is wrong"
-print("quantized a product to int8 and ran it")
+print("onnxruntime.quantization, ran an int8 product")
 """
 
+_TENSORRT = """
+import base64, ctypes, re, sys
+import @PACKAGE as trt
+class Log(trt.ILogger):
+    last = ""
+    def log(self, severity, text):
+        if severity <= trt.ILogger.ERROR:
+            found = re.search(r"cudaError [0-9]+: [^)]*", text)
+            Log.last = found[0] if found else Log.last or text
+def need(value):
+    return value or sys.exit(Log.last or "it gave nothing back")
+log = Log()
+print("import", "version " + trt.__version__, sep="\t", flush=True)
+builder = need(trt.Builder(log))
+network = builder.create_network()
+parser = trt.OnnxParser(network, log)
+need(parser.parse(base64.b64decode("@MODEL")))
+plan = need(builder.build_serialized_network(network, builder.create_builder_config()))
+print("build", f"an engine of {plan.nbytes} bytes", sep="\t", flush=True)
+engine = need(trt.Runtime(log).deserialize_cuda_engine(plan))
+print("load", "deserialized the engine", sep="\t", flush=True)
+context = need(engine.create_execution_context())
+cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+def call(name, *arguments):
+    if code := getattr(cuda, name)(*arguments):
+        sys.exit(f"{name} gave CUDA error {code}")
+call("cuInit", 0)
+device, owner = ctypes.c_int(), ctypes.c_void_p()
+call("cuDeviceGet", ctypes.byref(device), 0)
+call("cuDevicePrimaryCtxRetain", ctypes.byref(owner), device)
+call("cuCtxSetCurrent", owner)
+addresses = {"x": ctypes.c_uint64(), "y": ctypes.c_uint64()}
+for name, address in addresses.items():
+    call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(16))
+    call("cuMemsetD32_v2", address, 0, ctypes.c_size_t(4))
+    need(context.set_tensor_address(name, address.value))
+need(context.execute_async_v3(0))
+call("cuCtxSynchronize")
+y = (ctypes.c_float * 4)()
+call("cuMemcpyDtoH_v2", y, addresses["y"], ctypes.c_size_t(16))
+assert list(y) == [1, 1, 1, 1], f"exp(0) is {list(y)}"
+print("run", "ran the engine", sep="\t", flush=True)
+"""
 
-@dataclass(frozen=True)
-class Probe:
-    """What one attempt found.
-
-    Attributes:
-        name: what was tried.
-        status: "works"; "missing": not installed or not connected; "broken": there, and fails.
-        detail: what happened, in a few words.
-        remedy: what to do about it; empty where nothing needs doing.
-    """
-
-    name: str
-    status: Status
-    detail: str
-    remedy: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """The probe as JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a program ended: `code` is its exit status, None if it had to be stopped."""
-
-    code: int | None
-    stdout: str
-    stderr: str
-    timeout_s: float
-
-    @property
-    def answer(self) -> str:
-        """The last line that it printed."""
-        return last_line(self.stdout)
-
-    @property
-    def reason(self) -> str:
-        """Why it failed, in one line."""
-        if self.code is None:
-            return f"no answer in {self.timeout_s:g} s"
-        if self.code < 0:
-            return f"crashed ({signal.Signals(-self.code).name})"
-        return last_line(self.stderr) or last_line(self.stdout) or f"exit code {self.code}"
-
-
-def execute(command: Sequence[str], *, timeout_s: float, folder: Path | None = None) -> Outcome:
-    """Run a program to its end, or stop it and all that it started."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C"}
-    try:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        return Outcome(126, "", f"cannot be started: {error.strerror}", timeout_s)
-    with process:
-        try:
-            stdout, stderr = process.communicate(timeout=timeout_s)
-            code: int | None = process.returncode
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            stdout, stderr = process.communicate()
-            code = None
-        except BaseException:
-            _kill(process)
-            raise
-    return Outcome(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"), timeout_s)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Stop a program with its children, where the system has process groups."""
-    if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-
-
-def last_line(text: str) -> str:
-    """The last line that says something, without folders, addresses and most of its length."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        return ""
-    line = re.sub(r"\w+://\S+", "", lines[-1])
-    line = re.sub(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])+", "", line)
-    line = " ".join(line.split())
-    return line if len(line) <= _LONGEST_DETAIL else line[: _LONGEST_DETAIL - 3] + "..."
+_TENSORRT_FACTS = ("import", "build", "load", "run")
 
 
 def is_installed(package: str) -> bool:
@@ -244,17 +185,15 @@ def is_installed(package: str) -> bool:
 
 def run_python(code: str, timeout_s: float = PYTHON_TIMEOUT_S) -> Outcome:
     """Run code in an interpreter of its own, warnings silenced."""
-    return execute([sys.executable, "-P", "-W", "ignore", "-c", _CHILD, code], timeout_s=timeout_s)
+    return execute([sys.executable, "-P", "-W", "ignore", "-c", _CHILD, code], timeout_s)
 
 
-def probe_python(
-    name: str, code: str, packages: Sequence[str], remedy: str, *, missing_remedy: str | None = None
-) -> Probe:
+def probe_python(name: str, code: str, packages: Sequence[str], remedy: str, missing_remedy: str = "") -> Probe:
     """Try code that prints what it did; its exit code 3 says that something is not there.
 
     Args:
         name: what is tried.
-        code: the code; its last line of output is the detail.
+        code: its last line of output is the detail.
         packages: what it imports.
         remedy: what helps where a package is missing or fails.
         missing_remedy: what helps on exit code 3.
@@ -263,10 +202,11 @@ def probe_python(
     if absent:
         return Probe(name, "missing", f"{', '.join(absent)} not installed", remedy)
     outcome = run_python(code)
-    if outcome.code == 0:
-        return Probe(name, "works", outcome.answer)
+    answer = last_line(outcome.stdout)
+    if outcome.code == 0 and answer:
+        return Probe(name, "works", answer)
     if outcome.code == _EXIT_MISSING:
-        return Probe(name, "missing", outcome.answer, remedy if missing_remedy is None else missing_remedy)
+        return Probe(name, "missing", answer, missing_remedy)
     return Probe(name, "broken", outcome.reason, remedy)
 
 
@@ -277,9 +217,8 @@ def probe_numpy() -> Probe:
 
 def probe_safetensors() -> Probe:
     """A tensor written and read in memory."""
-    return probe_python(
-        "safetensors", _SAFETENSORS, ["numpy", "safetensors"], "pip install --force-reinstall safetensors"
-    )
+    remedy = "pip install --force-reinstall safetensors"
+    return probe_python("safetensors", _SAFETENSORS, ["numpy", "safetensors"], remedy)
 
 
 def probe_onnxruntime() -> Probe:
@@ -299,14 +238,11 @@ def probe_opset_23() -> Probe:
 
 def probe_providers() -> list[Probe]:
     """The same model on every other provider that this onnxruntime was built with, without falling back."""
-    if not is_installed("onnxruntime"):
-        return []
-    outcome = run_python(_PROVIDERS)
+    outcome, probes = run_python(_PROVIDERS), []
     if outcome.code != 0:
         return []  # probe_onnxruntime says why
-    probes = []
-    for provider in outcome.answer.split():
-        if provider != "CPUExecutionProvider" and provider not in _REMOTE_PROVIDERS:
+    for provider in last_line(outcome.stdout).split():
+        if provider not in _OTHER_PROVIDERS:
             code = _model_code(EXP_OPSET_21, provider, "numpy.exp(x)", "ran an opset 21 model")
             name = f"onnxruntime, {provider.removesuffix('ExecutionProvider')}"
             remedy = "check its driver and libraries, or use --provider cpu"
@@ -327,7 +263,7 @@ def probe_torch() -> Probe:
 def probe_torch_cuda() -> Probe:
     """A matrix product on the GPU."""
     missing = "train on the CPU, or install a CUDA build of torch beside an NVIDIA driver"
-    return probe_python("torch, CUDA", _TORCH_CUDA, ["torch"], EXPORT_EXTRA, missing_remedy=missing)
+    return probe_python("torch, CUDA", _TORCH_CUDA, ["torch"], EXPORT_EXTRA, missing)
 
 
 def probe_onnx() -> Probe:
@@ -342,5 +278,22 @@ def probe_torch_export() -> Probe:
 
 def probe_quantize() -> Probe:
     """A product quantized to int8, and run."""
-    remedy = "pip install 'causalrn[export]' for onnx"
-    return probe_python("onnxruntime.quantization", _QUANTIZE, ["numpy", "onnx", "onnxruntime"], remedy)
+    return probe_python("quantization", _QUANTIZE, ["numpy", "onnx", "onnxruntime"], EXPORT_EXTRA)
+
+
+def probe_tensorrt(name: str, package: str, extra: str) -> list[Probe]:
+    """Import, build, load and run, each on its own: building needs no GPU with TensorRT-RTX, the rest does."""
+    if not is_installed(package):
+        return [Probe(name, "missing", f"{package} not installed", f"pip install 'causalrn[{extra}]'")]
+    outcome = run_python(_TENSORRT.replace("@PACKAGE", package).replace("@MODEL", EXP_OPSET_21))
+    done = dict(line.split("\t", 1) for line in outcome.stdout.splitlines() if "\t" in line)
+    probes: list[Probe] = []
+    for fact in _TENSORRT_FACTS:
+        if fact in done:
+            probes.append(Probe(f"{name}, {fact}", "works", done[fact]))
+        elif probes and probes[-1].status != "works":
+            probes.append(Probe(f"{name}, {fact}", "missing", "not tried after that"))
+        else:
+            remedy = "reinstall it" if fact == "import" else "needs an NVIDIA GPU and its driver"
+            probes.append(Probe(f"{name}, {fact}", "broken", outcome.reason, remedy))
+    return probes

@@ -1,0 +1,58 @@
+# Needs make and Python 3.11 or newer; everything else goes into .venv. `make` lists the targets.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# What is installed depends on these two files alone: the project itself is installed editable.
+REQUIREMENTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(VENV)/installed-export ## train, export, verify and generate, in about a minute; writes demo/
+	$(BIN)/causalrn-export demo -o demo
+
+test: lint ## all checks and tests, as CI runs them
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev ## ruff and mypy only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-dev ## latency of a step, memory of training
+	$(BIN)/python benchmarks/step_latency.py
+	$(BIN)/python benchmarks/training_memory.py
+
+clean: ## remove .venv, demo/ and what tools left behind
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first of python3.11 and python3 that runs and is new enough. The module venv may be a package of its own.
+$(BIN)/python:
+	@for python in python3.11 python3; do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  echo "making $(VENV) with $$python"; \
+	  $$python -m venv --clear $(VENV) && exit 0; \
+	  rm -rf $(VENV); \
+	  echo "Error: '$$python -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	  exit 1; \
+	done; \
+	echo "Error: Python 3.11 or newer is needed; found: $$(python3 --version 2>&1 || echo none)" >&2; \
+	exit 1
+
+# setuptools comes first and builds the project without isolation: the pinned one, not the newest.
+$(VENV)/installed-export: $(REQUIREMENTS) | $(BIN)/python
+	@echo "installing into $(VENV) (torch is about 200 MB, more where pip picks its CUDA build)..."
+	@$(PIP) install -c constraints.txt setuptools
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[export]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed-export
+	@echo "installing the development tools into $(VENV)..."
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[export,dev]'
+	@touch $@

@@ -1,0 +1,275 @@
+"""What training costs in memory and time, beside the definition that holds [B, T, T, H]. Run it, from anywhere:
+
+    python benchmarks/training_memory.py [--json FILE] [--repeats N] [--skip-tiles]
+
+It needs `pip install 'causalrn[export]'`, Linux (it reads /proc) and about three minutes; the definition takes some
+4 GB of memory. It shows, for the exact readout on one thread:
+
+- the resident memory that one training step of the paper's size adds (B = 32, T = 130, E = H = 192, 12 blocks);
+- the readout's forward and backward pass at B = 8, T = 258, H = 192 against `causalrn.naive.readout`: memory and time;
+- the time of `pair_sum`, forward and backward, by size of its tiles.
+
+Memory is the peak of the resident set minus what was resident before, each case in a process of its own that first
+did the same at a tiny size. Times are medians of interleaved runs. Exit code 0 whatever the numbers are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from interleaved import Spread, Verdict, measure, paired_ratio
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from causalrn import naive, pair_sum, parallel_readout
+from causalrn.config import ModelConfig
+from causalrn.export.cli.console import progress, write_json
+from causalrn.model import CausalRN
+from causalrn.tasks import CopyTask
+from causalrn.training import TrainingSettings, train
+
+STEP_TARGET_MB, TIME_TARGET, MEMORY_TARGET = 1000, 0.15, 0.05
+READOUTS = {"tiles": parallel_readout.readout, "naive": naive.readout}
+READOUT_SIZE = {"batch": 8, "time": 258, "hidden": 192}
+TILE_SIZES = {
+    "B=32 T=130 H=192": {"batch": 32, "time": 130, "hidden": 192},
+    "B=64 T=34 H=64": {"batch": 64, "time": 34, "hidden": 64},
+}
+TILE_EXPONENTS = range(18, 24)
+_NEAR_BEST = 1.05
+
+
+class PeakMemory:
+    """Samples the resident set of this process in a thread; `added_mb` is its peak above the start.
+
+    Where the process has never been larger, the kernel's own record of the peak is taken into account too.
+    """
+
+    def __enter__(self) -> PeakMemory:
+        self._running, self._record = True, recorded_peak_bytes()
+        self._start = self._peak = resident_bytes()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._running = False
+        self._thread.join()
+        record = recorded_peak_bytes()
+        peak = max(self._peak, record if record > self._record else 0)
+        self.added_mb = (peak - self._start) / 1e6
+
+    def _watch(self) -> None:
+        while self._running:
+            self._peak = max(self._peak, resident_bytes())
+            time.sleep(0.0005)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def recorded_peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def step_memory() -> float:
+    """MB added by a training step of the paper's size, in this process."""
+    one_step = TrainingSettings(steps=1, batch=32, learning_rate=5e-4)
+    for _ in train(CausalRN(ModelConfig(29, 8, 8, 1, 10)), CopyTask(4), one_step):
+        pass  # what torch loads at its first step is no memory of this one
+    task = CopyTask(64)
+    model = CausalRN(ModelConfig(task.vocabulary, 192, 192, 12, task.capacity))
+    with PeakMemory() as memory:
+        for _ in train(model, task, one_step):
+            pass
+    return memory.added_mb
+
+
+def make_pass(form: str, batch: int, time: int, hidden: int) -> Callable[[], None]:
+    """Forward and backward pass of the exact readout in the given form."""
+    rng = np.random.default_rng(0)
+    a, b = (torch.from_numpy(rng.standard_normal((batch, time, hidden), np.float32)).requires_grad_() for _ in range(2))
+    config, readout = ModelConfig(29, hidden, hidden, 1, time), READOUTS[form]
+
+    def run() -> None:
+        a.grad = b.grad = None
+        readout(a, b, config).square().sum().backward()
+
+    return run
+
+
+def readout_memory(form: str) -> float:
+    """MB added by a pass of the readout, in this process."""
+    make_pass(form, 2, 5, 8)()
+    run = make_pass(form, **READOUT_SIZE)
+    with PeakMemory() as memory:
+        run()
+    return memory.added_mb
+
+
+def in_fresh_process(function: Callable[..., float], *arguments: str) -> float:
+    with multiprocessing.get_context("spawn").Pool(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return pool.apply(function, arguments)
+
+
+def seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def time_readouts(repeats: int, advance) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each form's pass, and seconds of it outside the kernel: where pages are slow to get, naive waits."""
+    passes = {form: make_pass(form, **READOUT_SIZE) for form in READOUTS}
+    user: dict[str, list[float]] = {form: [] for form in READOUTS}
+
+    def sample(form: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+        wall = seconds(passes[form])
+        user[form].append(resource.getrusage(resource.RUSAGE_SELF).ru_utime - before)
+        return wall
+
+    passes["tiles"]()
+    wall = measure({form: (lambda form=form: sample(form)) for form in READOUTS}, repeats, advance)
+    return wall, user
+
+
+def time_tiles(size: dict[str, int], repeats: int, advance) -> dict[int, Spread]:
+    """Seconds of `pair_sum`, forward and backward, by exponent of the tile size."""
+    run, before = make_pass("tiles", **size), pair_sum._CPU_TILE_BYTES
+
+    def sample(exponent: int) -> float:
+        pair_sum._CPU_TILE_BYTES = 1 << exponent
+        return seconds(run)
+
+    try:
+        run()
+        contestants = {str(exponent): (lambda exponent=exponent: sample(exponent)) for exponent in TILE_EXPONENTS}
+        times = measure(contestants, repeats, advance)
+    finally:
+        pair_sum._CPU_TILE_BYTES = before
+    return {int(name): Spread.of(values) for name, values in times.items()}
+
+
+def run(repeats: int, skip_tiles: bool) -> dict:
+    """Measure everything; the result is what `--json` writes."""
+    tiles = {} if skip_tiles else TILE_SIZES
+    total = 3 + repeats * (len(READOUTS) + len(tiles) * len(TILE_EXPONENTS))
+    with progress("training", total) as advance:
+        advance(0, "memory")
+        memory = {"step": in_fresh_process(step_memory)}
+        advance(1)
+        for form in READOUTS:
+            memory[form] = in_fresh_process(readout_memory, form)
+            advance(1)
+        advance(0, "time")
+        wall, user = time_readouts(repeats, advance)
+        sweeps = {name: time_tiles(size, repeats, advance) for name, size in tiles.items()}
+    share = memory["tiles"] / memory["naive"]
+    verdicts = {
+        "step_mb": Verdict(Spread(*[memory["step"]] * 3), STEP_TARGET_MB, at_least=False),
+        "memory_ratio": Verdict(Spread(share, share, share), MEMORY_TARGET, at_least=False),
+        "time_ratio": Verdict(paired_ratio(wall, "tiles", "naive"), TIME_TARGET, at_least=False),
+        "user_time_ratio": Verdict(paired_ratio(user, "tiles", "naive"), TIME_TARGET, at_least=False),
+    }
+    return {
+        "benchmark": "training_memory",
+        "settings": {"repeats": repeats, "threads": 1, "torch": torch.__version__, "readout": READOUT_SIZE},
+        "memory_added_mb": memory,
+        "time_s": {form: asdict(Spread.of(values)) for form, values in wall.items()},
+        "user_time_s": {form: asdict(Spread.of(values)) for form, values in user.items()},
+        "verdicts": {
+            name: asdict(verdict.ratio) | {"target": verdict.target_text, "verdict": verdict.word}
+            for name, verdict in verdicts.items()
+        },
+        "tile_time_s": {name: {str(e): asdict(s) for e, s in sweep.items()} for name, sweep in sweeps.items()},
+        "tile_bytes": pair_sum._CPU_TILE_BYTES,
+    }
+
+
+def print_report(report: dict) -> None:
+    console = Console(highlight=False, width=80)
+    console.print(summary_table(report))
+    if report["tile_time_s"]:
+        console.print(tiles_table(report))
+    console.print("One thread; times are medians, with half the distance between quartiles.")
+
+
+def summary_table(report: dict) -> Table:
+    memory, verdicts = report["memory_added_mb"], report["verdicts"]
+    table = Table(title="Exact readout in training", title_justify="left", box=box.SIMPLE)
+    table.add_column("what", no_wrap=True)
+    for name in ("tiles", "naive", "ratio", "target"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+
+    def verdict_cells(name: str) -> tuple[str, str]:
+        return verdicts[name]["target"], verdicts[name]["verdict"]
+
+    table.add_row("one step, MB added", f"{memory['step']:,.0f}", "", "", *verdict_cells("step_mb"))
+    mb = [f"{memory[form]:,.0f}" for form in READOUTS]
+    table.add_row("readout, MB added", *mb, *ratio_cells(verdicts, "memory_ratio"))
+    for what, key in (("readout, ms", "time"), ("the same outside the kernel", "user_time")):
+        ms = [describe_ms(report[f"{key}_s"][form]) for form in READOUTS]
+        table.add_row(what, *ms, *ratio_cells(verdicts, f"{key}_ratio"))
+    return table
+
+
+def ratio_cells(verdicts: dict, name: str) -> tuple[str, str, str]:
+    return f"{verdicts[name]['median']:.3f}", verdicts[name]["target"], verdicts[name]["verdict"]
+
+
+def describe_ms(spread: dict[str, float]) -> str:
+    return f"{1000 * spread['median']:,.1f} ± {500 * (spread['high'] - spread['low']):.1f}"
+
+
+def tiles_table(report: dict) -> Table:
+    """Time by tile size; the best and what is within 5 % of it are marked."""
+    sweeps = report["tile_time_s"]
+    table = Table(title="pair_sum by tile size: ms, * within 5 % of the best", title_justify="left", box=box.SIMPLE)
+    table.add_column("tile bytes")
+    for name in sweeps:
+        table.add_column(name, justify="right", no_wrap=True)
+    best = {name: min(spread["median"] for spread in sweep.values()) for name, sweep in sweeps.items()}
+    for exponent in TILE_EXPONENTS:
+        cells = []
+        for name, sweep in sweeps.items():
+            spread = sweep[str(exponent)]
+            mark = "*" if spread["median"] <= _NEAR_BEST * best[name] else " "
+            cells.append(f"{describe_ms(spread)} {mark}")
+        used = " (used)" if 1 << exponent == report["tile_bytes"] else ""
+        table.add_row(f"2^{exponent}{used}", *cells)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
+    parser.add_argument("--repeats", type=int, default=7, help="how often the contestants take turns (default 7)")
+    parser.add_argument("--skip-tiles", action="store_true", help="leave out the sweep over tile sizes")
+    options = parser.parse_args()
+    if options.repeats < 3:
+        parser.error("--repeats: medians and quartiles need at least 3")
+    if not Path("/proc/self/statm").exists():
+        parser.error("this reads /proc/self/statm, which this system does not have: run it on Linux")
+    torch.set_num_threads(1)
+    report = run(options.repeats, options.skip_tiles)
+    print_report(report)
+    write_json(options.json, report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

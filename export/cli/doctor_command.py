@@ -1,0 +1,213 @@
+"""`causalrn-export doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from causalrn import __version__
+from causalrn.export.cli import doctor_probes, doctor_tools
+from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, progress, write_json
+from causalrn.export.cli.doctor_tools import Probe
+from causalrn.export.cli.options import json_option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+REPORT_VERSION = 1
+
+_WORKERS = 4
+_PACKAGES = ["numpy", "safetensors", "onnxruntime", "onnxruntime-gpu", "click", "rich", "torch", "onnx", "onnxscript"]
+_PACKAGES += ["tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"]
+_STYLES = {"works": "green", "missing": "yellow", "broken": "red"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something to try: a function that gives one probe or several."""
+
+    name: str
+    run: Callable[[], Probe | list[Probe]]
+
+    def try_it(self) -> list[Probe]:
+        """Run it; whatever it raises becomes a probe."""
+        try:
+            found = self.run()
+        except Exception as error:
+            reason = doctor_tools.last_line(str(error)) or "no reason given"
+            return [Probe(self.name, "broken", f"{type(error).__name__}: {reason}", "report this to causalrn")]
+        return found if isinstance(found, list) else [found]
+
+
+RUN, TRAIN, QUANTIZE = "run bundles", "train, convert, export", "quantize (planned)"
+C_TARGET, WEB_TARGET, TENSORRT = "C target (planned)", "web target (planned)", "TensorRT (planned)"
+
+
+def all_checks() -> dict[str, list[Check]]:
+    """What doctor tries, by what it is good for."""
+    probes, tools = doctor_probes, doctor_tools
+    rtx = partial(probes.probe_tensorrt, "TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx")
+    trt = partial(probes.probe_tensorrt, "TensorRT", "tensorrt", "tensorrt")
+    return {
+        RUN: [
+            Check("numpy", probes.probe_numpy),
+            Check("safetensors", probes.probe_safetensors),
+            Check("onnxruntime, CPU", probes.probe_onnxruntime),
+            Check("onnxruntime, opset 23", probes.probe_opset_23),
+            Check("onnxruntime, providers", probes.probe_providers),
+        ],
+        TRAIN: [
+            Check("torch, CPU", probes.probe_torch),
+            Check("torch, CUDA", probes.probe_torch_cuda),
+            Check("onnx", probes.probe_onnx),
+            Check("torch.onnx export", probes.probe_torch_export),
+        ],
+        QUANTIZE: [Check("quantization", probes.probe_quantize)],
+        C_TARGET: [
+            Check("C compiler", tools.probe_c_compiler),
+            Check("vector instructions", tools.probe_vector_instructions),
+            Check("Cortex-M", tools.probe_cortex_m),
+            Check("aarch64", tools.probe_aarch64),
+        ],
+        WEB_TARGET: [
+            Check("clang for wasm32", tools.probe_wasm),
+            Check("node", tools.probe_node),
+            Check("chromium", tools.probe_chromium),
+        ],
+        TENSORRT: [
+            Check("NVIDIA driver", tools.probe_nvidia_driver),
+            Check("TensorRT-RTX", rtx),
+            Check("TensorRT", trt),
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """What was found, by what it is good for."""
+
+    groups: dict[str, list[Probe]]
+
+    @property
+    def works(self) -> dict[str, bool]:
+        """Which of run, train and export work here."""
+        working = {probe.name for probes in self.groups.values() for probe in probes if probe.status == "works"}
+        train = {"numpy", "safetensors", "torch, CPU"}
+        return {
+            "run": {"numpy", "safetensors", "onnxruntime, CPU"} <= working,
+            "train": train <= working,
+            "export": train | {"onnx", "torch.onnx export"} <= working,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "report": "causalrn-doctor",
+            "version": REPORT_VERSION,
+            "passed": self.works["run"],
+            "causalrn": __version__,
+            "environment": describe_environment(),
+            "works": self.works,
+            "groups": [
+                {"name": name, "probes": [probe.to_json() for probe in probes]} for name, probes in self.groups.items()
+            ],
+        }
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  causalrn-export doctor
+  causalrn-export doctor --json doctor.json
+Exit code 1 if bundles cannot be run here."""
+)
+@json_option
+@click.pass_context
+def command(context: click.Context, json_path: Path | None) -> None:
+    """Find out what works on this machine, by trying it.
+
+    Every package, compiler and device is made to do something small, in a process of its own: what is installed and
+    does not run shows up as broken, with what to do about it.
+    """
+    report = DoctorReport(run_checks(all_checks()))
+    print_report(report)
+    write_json(json_path, report.to_json())
+    if not report.works["run"]:
+        context.exit(EXIT_CHECK_FAILED)
+
+
+def run_checks(checks: dict[str, list[Check]]) -> dict[str, list[Probe]]:
+    """Try everything, a few at a time."""
+    flat = [check for group in checks.values() for check in group]
+    found: dict[Future[list[Probe]], Check] = {}
+    with progress("trying", len(flat)) as advance, ThreadPoolExecutor(_WORKERS) as pool:
+        try:
+            found = {pool.submit(check.try_it): check for check in flat}
+            for future in as_completed(found):
+                advance(note=found[future].name)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            doctor_tools.stop_running()
+            raise
+    results = iter(found)  # in the order of `flat`
+    return {name: [probe for _ in group for probe in next(results).result()] for name, group in checks.items()}
+
+
+def describe_environment() -> dict[str, Any]:
+    """Python, machine and package versions; nothing that names this machine or its user."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu_count": os.cpu_count(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def print_report(report: DoctorReport) -> None:
+    """Print the table and one sentence."""
+    out = console()
+    out.print(_table(report))
+    working = ", ".join(verb for verb, works in report.works.items() if works)
+    failing = ", ".join(verb for verb, works in report.works.items() if not works)
+    sentence = f"Works here: [bold green]{working or 'nothing'}[/]."
+    out.print(sentence + (f" Does not: [bold red]{failing}[/]." if failing else ""), soft_wrap=True)
+
+
+def _table(report: DoctorReport) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for position, (group, probes) in enumerate(report.groups.items()):
+        if position:
+            table.add_row()
+        table.add_row(f"[bold]{group}[/bold]")
+        for probe in probes:
+            table.add_row(f"  {probe.name}", f"[{_STYLES[probe.status]}]{probe.status}[/]", _explain(probe))
+    table.add_row()
+    return table
+
+
+def _explain(probe: Probe) -> Text:
+    from rich.text import Text
+
+    return Text(f"{probe.detail}: {probe.remedy}" if probe.remedy else probe.detail)

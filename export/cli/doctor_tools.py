@@ -1,0 +1,297 @@
+"""What `doctor` tries with programs: compilers, emulators, a browser, the driver. How they end is the result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["works", "missing", "broken"]
+
+TOOL_TIMEOUT_S = 15.0
+
+_LONGEST_DETAIL = 160
+
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one attempt found.
+
+    Attributes:
+        name: what was tried.
+        status: "works"; "missing": not installed or not connected; "broken": there, and fails.
+        detail: what happened, in a few words.
+        remedy: what to do about it; empty where nothing needs doing.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """The probe as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended: `code` is its exit status, None if it had to be stopped."""
+
+    code: int | None
+    stdout: str
+    stderr: str
+    timeout_s: float
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line."""
+        if self.code is None:
+            return f"no answer in {self.timeout_s:g} s"
+        if self.code < 0:
+            return f"crashed: {signal.strsignal(-self.code)}"
+        errors = [line for line in self.stderr.splitlines() if "error: " in line]  # a compiler's first one counts
+        return last_line(errors[0] if errors else self.stderr or self.stdout) or f"exit code {self.code}"
+
+
+def execute(command: Sequence[str], timeout_s: float, folder: Path | None = None) -> Outcome:
+    """Run a program to its end, or stop it and all that it started."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C"}
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    try:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=null, stdout=pipe, stderr=pipe, start_new_session=True
+        )
+    except OSError as error:
+        return Outcome(126, "", f"cannot be started: {error.strerror}", timeout_s)
+    with process:
+        _running.add(process)
+        code: int | None = None
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+            code = process.returncode
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            stdout, stderr = process.communicate()
+        finally:
+            _running.discard(process)
+    return Outcome(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"), timeout_s)
+
+
+def stop_running() -> None:
+    """Stop every program that still runs."""
+    for process in tuple(_running):
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Stop a program with its children, where the system has process groups."""
+    with contextlib.suppress(OSError):  # it has just ended
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, without folders, addresses and most of its length."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    line = re.sub(r"\w+://\S+", "", lines[-1])
+    line = re.sub(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])+", "", line)
+    line = " ".join(line.split())
+    return line if len(line) <= _LONGEST_DETAIL else line[: _LONGEST_DETAIL - 3] + "..."
+
+
+_C_PROGRAM = r"""
+#include <stdio.h>
+#ifdef __clang__
+#define COMPILER "clang " __clang_version__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+int main(int count, char **words) {
+  float half[] = {[0] = 0.5f * (float)count};
+  (void)words;
+  return half[0] != 0.5f || puts("compiled and ran C99, " COMPILER) < 0;
+}
+"""
+
+_VECTOR_PROGRAM = r"""
+#include <stdio.h>
+int main(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f")) printf("AVX-512, ");
+  if (__builtin_cpu_supports("avx512vnni")) printf("AVX-512 VNNI, ");
+  if (__builtin_cpu_supports("avx2")) printf("AVX2, ");
+  puts(__builtin_cpu_supports("sse2") ? "SSE2" : "none: scalar C only");
+#elif defined(__ARM_NEON)
+  puts("NEON");
+#else
+  puts("none known: portable C only");
+#endif
+  return 0;
+}
+"""
+
+# A Cortex-M starts with its stack pointer and reset handler at address 0; semihosting prints (4) and exits (0x18).
+_CORTEX_M_PROGRAM = r"""
+static void call_host(int operation, const void *argument) {
+  register int r0 __asm__("r0") = operation;
+  register const void *r1 __asm__("r1") = argument;
+  __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
+}
+void start(void) {
+  call_host(0x04, "compiled, ran emulated on a Cortex-M7\n");
+  call_host(0x18, (const void *)0x20026);
+  for (;;) {}
+}
+__attribute__((section(".vectors"), used)) static const void *const vectors[2] = {(void *)0x20008000, (void *)start};
+"""
+
+_CORTEX_M_FLAGS = ["-mcpu=cortex-m7", "-mthumb", "-ffreestanding", "-nostdlib", "-Wl,--section-start=.vectors=0"]
+_CORTEX_M_FLAGS += ["-Wl,-Ttext=0x100", "-Wl,-estart"]
+_CORTEX_M_EMULATOR = ["-M", "mps2-an500", "-display", "none", "-monitor", "none", "-serial", "none"]
+_CORTEX_M_EMULATOR += ["-chardev", "stdio,id=out", "-semihosting-config", "enable=on,chardev=out", "-kernel"]
+
+_WASM_PROGRAM = '__attribute__((export_name("add"))) int add(int a, int b) { return a + b; }\n'
+_WASM_FLAGS = ["--target=wasm32", "-O2", "-msimd128", "-ffreestanding", "-nostdlib", "-Wl,--no-entry"]
+
+# Modules of bytes: add(i32, i32), and one function with the SIMD instructions i8x16.splat and i8x16.popcnt.
+_NODE_PROGRAM = """
+const add = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 7, 1, 96, 2, 127, 127, 1, 127, 3, 2, 1, 0, 7, 7, 1, 3, 97,
+  100, 100, 0, 0, 10, 9, 1, 7, 0, 32, 0, 32, 1, 106, 11]);
+const simd = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0,
+  253, 15, 253, 98, 11]);
+const sum = new WebAssembly.Instance(new WebAssembly.Module(add)).exports.add(40, 2);
+if (sum !== 42) throw new Error("40 + 2 is " + sum);
+console.log(`ran WebAssembly ${WebAssembly.validate(simd) ? "with" : "without"} SIMD, node ${process.versions.node}`);
+"""
+
+_PAGE = "data:text/html,<script>document.write('answer ' + 6 * 7 + ' ' + navigator.userAgent)</script>"
+
+
+def probe_c_compiler() -> Probe:
+    """A C99 program, compiled and run."""
+    return _probe_native("C compiler", ["-std=c99", "-O2"], _C_PROGRAM)
+
+
+def probe_vector_instructions() -> Probe:
+    """What the processor runs, asked by a compiled program."""
+    return _probe_native("vector instructions", [], _VECTOR_PROGRAM)
+
+
+def _probe_native(name: str, flags: Sequence[str], source: str) -> Probe:
+    compiler = find_tool("cc", "gcc", "clang")
+    if compiler is None:
+        return Probe(name, "missing", "no cc, gcc or clang", "install gcc or clang")
+    return _compile_and_run(name, [compiler, *flags], source, [], "reinstall gcc or clang")
+
+
+def probe_cortex_m() -> Probe:
+    """A bare-metal program for a Cortex-M7, run in an emulator."""
+    name, remedy = "Cortex-M", "install gcc-arm-none-eabi, qemu-system-arm"
+    compiler, emulator = find_tool("arm-none-eabi-gcc"), find_tool("qemu-system-arm")
+    if compiler is None or emulator is None:
+        return _missing(name, {"arm-none-eabi-gcc": compiler, "qemu-system-arm": emulator}, remedy)
+    runner = [emulator, *_CORTEX_M_EMULATOR]
+    return _compile_and_run(name, [compiler, *_CORTEX_M_FLAGS], _CORTEX_M_PROGRAM, runner, remedy)
+
+
+def probe_aarch64() -> Probe:
+    """A static C99 program for aarch64, run in an emulator."""
+    name, remedy = "aarch64", "install gcc-aarch64-linux-gnu, qemu-user"
+    compiler, emulator = find_tool("aarch64-linux-gnu-gcc"), find_tool("qemu-aarch64", "qemu-aarch64-static")
+    if compiler is None or emulator is None:
+        return _missing(name, {"aarch64-linux-gnu-gcc": compiler, "qemu-aarch64": emulator}, remedy)
+    return _compile_and_run(name, [compiler, "-std=c99", "-O2", "-static"], _C_PROGRAM, [emulator], remedy)
+
+
+def probe_wasm() -> Probe:
+    """A function compiled to WebAssembly."""
+    name, remedy = "clang for wasm32", "install clang, lld"
+    compiler = find_tool("clang", *(f"clang-{version}" for version in range(24, 12, -1)))
+    if compiler is None:
+        return Probe(name, "missing", "clang not found", remedy)
+    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
+        source, target = Path(temporary, "probe.c"), Path(temporary, "probe.wasm")
+        source.write_text(_WASM_PROGRAM)
+        outcome = execute([compiler, *_WASM_FLAGS, source.name, "-o", target.name], TOOL_TIMEOUT_S, source.parent)
+        module = target.read_bytes() if target.is_file() else b""
+    if outcome.code != 0 or module[:4] != b"\0asm":
+        return Probe(name, "broken", outcome.reason, remedy)
+    return Probe(name, "works", f"{Path(compiler).name} compiled {len(module)} bytes with SIMD")
+
+
+def probe_node() -> Probe:
+    """WebAssembly in node."""
+    node = find_tool("node", "nodejs")
+    if node is None:
+        return Probe("node", "missing", "node not found", "install nodejs")
+    return _judge("node", execute([node, "-e", _NODE_PROGRAM], TOOL_TIMEOUT_S), "install a newer nodejs")
+
+
+def probe_chromium() -> Probe:
+    """A page with a script, in a browser without a window."""
+    name, remedy = "chromium", "install chromium"
+    browser = find_tool("chromium", "chromium-browser", "google-chrome", "chrome", "chromium-headless-shell")
+    if browser is None:
+        return Probe(name, "missing", "chromium not found", remedy)
+    with tempfile.TemporaryDirectory(prefix="causalrn-", ignore_cleanup_errors=True) as folder:
+        # Its sandbox does not start for root and in most containers; the only page here is our own.
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder}"]
+        outcome = execute([browser, *options, "--dump-dom", _PAGE], TOOL_TIMEOUT_S)
+    found = re.search(r"answer 42 .*?Chrome/([\d.]+)", outcome.stdout)
+    if outcome.code == 0 and found:
+        return Probe(name, "works", f"ran a page, version {found[1]}")
+    return Probe(name, "broken", outcome.reason, remedy)
+
+
+def probe_nvidia_driver() -> Probe:
+    """The driver's own tool: GPU, driver version, compute capability."""
+    name, remedy = "NVIDIA driver", "needs an NVIDIA GPU and its driver"
+    tool = find_tool("nvidia-smi")
+    if tool is None:
+        return Probe(name, "missing", "nvidia-smi not found", remedy)
+    query = ["--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    return _judge(name, execute([tool, *query], TOOL_TIMEOUT_S), remedy)
+
+
+def find_tool(*names: str) -> str | None:
+    """The first of these programs that is there."""
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
+def _missing(name: str, tools: dict[str, str | None], remedy: str) -> Probe:
+    absent = [tool for tool, found in tools.items() if found is None]
+    return Probe(name, "missing", f"{', '.join(absent)} not found", remedy)
+
+
+def _judge(name: str, outcome: Outcome, remedy: str) -> Probe:
+    """A program that has to end with 0 and say something."""
+    if outcome.code == 0 and (answer := last_line(outcome.stdout)):
+        return Probe(name, "works", answer)
+    return Probe(name, "broken", outcome.reason, remedy)
+
+
+def _compile_and_run(name: str, compiler: Sequence[str], source: str, runner: Sequence[str], remedy: str) -> Probe:
+    """Compile a program and run it, by `runner` if it is for another processor."""
+    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
+        folder = Path(temporary)
+        (folder / "probe.c").write_text(source)
+        outcome = execute([*compiler, "probe.c", "-o", "probe.exe"], TOOL_TIMEOUT_S, folder)
+        if outcome.code == 0:
+            outcome = execute([*runner, str(folder / "probe.exe")], TOOL_TIMEOUT_S, folder)
+    return _judge(name, outcome, remedy)

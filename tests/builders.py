@@ -1,0 +1,100 @@
+"""What tests build again and again: random models that use their history, golden cases, driving a cell by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from causalrn.cell import RecurrentCell
+from causalrn.config import ModelConfig
+from causalrn.model import CausalRN
+from causalrn.official import build_official, rename_official
+
+GOLDEN = Path(__file__).parent / "golden"
+
+ABLATIONS = {
+    f"ablation_{code}_{activation}_post-{post}": {
+        "readout": readout,
+        "activation": activation,
+        "post_norm": post == "yes",
+        "head_scale": "none",
+    }
+    for code, readout in (("exact", "exact"), ("approx", "linear"), ("no", "plain"))
+    for activation in ("exp", "relu")
+    for post in ("yes", "no")
+}
+GOLDEN_CASES: dict[str, dict[str, Any]] = {
+    "exact": {"readout": "exact"},
+    "exact_wide_hidden": {"readout": "exact"},
+    "exact_heads2": {"readout": "exact", "heads": 2},
+    "exact_rms": {"readout": "exact", "norm": "rms"},
+    "linear": {"readout": "linear"},
+    **ABLATIONS,
+}
+
+
+def golden_case(name: str) -> tuple[CausalRN, torch.Tensor, torch.Tensor]:
+    """A golden model, its tokens [B, T] and its float64 logits."""
+    data = np.load(GOLDEN / f"{name}.npz")
+    state = {key.removeprefix("weight:"): torch.from_numpy(data[key]) for key in data.files if ":" in key}
+    model = build_official(rename_official(state, name), name, **GOLDEN_CASES[name])
+    return model, torch.from_numpy(data["tokens"]), torch.from_numpy(data["logits_fp64"])
+
+
+def random_model(seed: int = 0, **options: Any) -> CausalRN:
+    """Unit-gain weights and non-zero biases: with the official initialisation deleting all history barely shows."""
+    sizes = {"vocabulary": 29, "embedding": 32, "hidden": 32, "blocks": 2, "capacity": 40}
+    config = ModelConfig(**{**sizes, **options})
+    model = CausalRN(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            std = parameter.shape[-1] ** -0.5 if parameter.ndim == 2 else 0.3
+            parameter.normal_(0, std, generator=generator)
+    return model.eval()
+
+
+def random_tokens(config: ModelConfig, batch: int, time: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(config.vocabulary, (batch, time), generator=torch.Generator().manual_seed(seed))
+
+
+def run_cell(cell: RecurrentCell, tokens: torch.Tensor, splits: list[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Drive a cell by hand through chunks of the given lengths: logits [B, T, V], and the final state.
+
+    Independent of the sessions' buffers: growing pools are concatenated, a step's zero row appended.
+    """
+    spec, batch, position = cell.spec, tokens.shape[0], 0
+    state = [
+        torch.zeros([{"t": 0, "B": batch}.get(str(d), d) for d in t.shape], dtype=cell.dtype) for t in spec.tensors
+    ]  # type: ignore[misc]
+    logits = []
+    for length in splits:
+        given = state
+        if length == 1 and spec.pool == "growing":
+            given = [
+                torch.cat([pool, torch.zeros_like(pool[:1]) if len(pool) else pool.new_zeros(1, *pool.shape[1:])])
+                for pool in state
+            ]
+        with torch.no_grad():
+            out, *new = cell(tokens[:, position : position + length], torch.tensor(position), *given)
+        logits.append(out)
+        for index, (tensor, value) in enumerate(zip(spec.tensors, new, strict=True)):
+            if tensor.update == "replace":
+                state[index] = value
+            elif spec.pool == "fixed":
+                state[index] = state[index].clone()
+                state[index][position : position + length] = value
+            else:
+                state[index] = torch.cat([state[index], value])
+        position += length
+    return torch.cat(logits, 1), state
+
+
+def relative_error(value: torch.Tensor | np.ndarray[Any, Any], expected: torch.Tensor | np.ndarray[Any, Any]) -> float:
+    """Largest |difference| over the largest |expected value|; NaN stays NaN, and fails every comparison."""
+    value, expected = np.asarray(value, np.float64), np.asarray(expected, np.float64)
+    assert value.shape == expected.shape
+    return float(np.abs(value - expected).max() / np.abs(expected).max())

@@ -1,0 +1,45 @@
+"""Fixtures: small bundles and RUNs, exported once per test session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from causalrn.alphabet import Alphabet
+from causalrn.card import ModelCard
+from causalrn.checkpoint import save_checkpoint
+from causalrn.export.cli.export_run import export_bundle
+from causalrn.tasks import CopyTask
+from tests.builders import random_model
+
+torch.set_num_threads(1)  # tests are many and small: threads cost more than they give
+
+READOUTS = ("exact", "linear", "plain")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A RUN with random weights per readout: capacity 40, and a card as training writes it."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed, readout in enumerate(READOUTS):
+        model = random_model(seed, readout=readout)
+        card = ModelCard(model.config, Alphabet("letters"), CopyTask(19))
+        save_checkpoint(folder / readout, model, card, {})
+    return {readout: folder / readout for readout in READOUTS}
+
+
+@pytest.fixture(scope="session")
+def bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A bundle per readout, default options."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for readout, run in runs.items():
+        export_bundle(run, folder / readout, pool="growing", capacity=None, opset=23)
+    return {readout: folder / readout for readout in runs}
+
+
+@pytest.fixture(scope="session")
+def exact_bundle(bundles: dict[str, Path]) -> Path:
+    """The exact bundle, for tests of what does not depend on the readout."""
+    return bundles["exact"]

@@ -1,0 +1,156 @@
+"""Generation: greedy, sampled, stopped, batched, resumed."""
+
+import numpy as np
+import pytest
+
+from causalrn.errors import CapacityError, InputError
+from causalrn.runtimes import open_session
+from causalrn.runtimes.generation import GenerationOptions, choose_tokens
+from causalrn.runtimes.state_file import load_state, save_state
+
+NO_STOP = ()
+
+
+@pytest.fixture
+def session(exact_bundle):
+    with open_session(exact_bundle) as opened:
+        yield opened
+
+
+def _generate(session, prompts, **options):
+    return np.array(
+        [step.tokens for step in session.generate(prompts, GenerationOptions(stop_ids=NO_STOP, **options))]
+    ).T
+
+
+def test_greedy_takes_the_most_likely_token_of_each_step(session):
+    generated = _generate(session, "abc", max_new_tokens=6)[0]
+    session.reset()
+    logits = session.prefill([[0, 3, 4, 5, 1]])[0, -1]
+    for token in generated:
+        assert token == logits.argmax()
+        logits = session.step([token])[0]
+
+
+def test_rows_of_a_batch_are_what_they_are_alone(session):
+    batch = _generate(session, ["abc", "xyz"], max_new_tokens=8, temperature=1.0, seed=4)
+    session.reset(1)
+    assert (_generate(session, ["abc"], max_new_tokens=8, temperature=1.0, seed=4)[0] == batch[0]).all()
+
+
+def test_seed_repeats_and_other_seeds_differ(session):
+    texts = []
+    for seed in (1, 1, 2):
+        session.reset()
+        texts.append(_generate(session, "abc", max_new_tokens=20, temperature=3.0, seed=seed).tolist())
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 2.0, "seed": 5}])
+def test_resumed_generation_equals_uninterrupted_one(session, tmp_path, options):
+    whole = _generate(session, "abc", max_new_tokens=20, **options)
+    session.reset()
+    first = _generate(session, "abc", max_new_tokens=7, **options)
+    save_state(tmp_path / "state.safetensors", session.snapshot())
+    session.reset()
+    session.restore(load_state(tmp_path / "state.safetensors"))
+    rest = _generate(session, None, max_new_tokens=13, **options)
+    assert np.array_equal(np.concatenate([first, rest], axis=1), whole)
+
+
+def test_generation_ends_at_the_capacity(session):
+    generated = _generate(session, "abc")
+    assert generated.shape == (1, 40 - 5 + 1)
+    assert session.position == 40
+
+
+def test_stop_token_finishes_its_row_only(session):
+    free = _generate(session, ["abc", "xyz"], max_new_tokens=12)
+    stop = int(free[0, 3])
+    session.reset(2)
+    steps = list(session.generate(["abc", "xyz"], GenerationOptions(max_new_tokens=12, stop_ids=(stop,))))
+    finished = [
+        int(np.flatnonzero([s.finished[row] for s in steps])[0]) if any(s.finished[row] for s in steps) else None
+        for row in (0, 1)
+    ]
+    expected = [next((i for i, t in enumerate(free[row]) if t == stop), None) for row in (0, 1)]
+    assert finished == expected
+    assert not steps[-1].active[0] or steps[-1].finished[0]
+
+
+def test_stop_text_ends_generation(session):
+    free = _generate(session, "abc", max_new_tokens=20)[0]
+    letters = [t for t in free if t >= 3]
+    text = session.card.alphabet.decode(letters[:2])
+    session.reset()
+    steps = list(session.generate("abc", GenerationOptions(max_new_tokens=20, stop=text, stop_ids=NO_STOP)))
+    generated = session.card.alphabet.decode([int(step.tokens[0]) for step in steps])
+    assert generated.endswith(text)
+    assert steps[-1].finished[0]
+
+
+def test_prompt_is_appended_bare_to_a_state(session):
+    session.prefill([[0, 3]])
+    list(session.generate("bc", GenerationOptions(max_new_tokens=1)))
+    appended = session.last_logits
+    session.reset()
+    session.prefill([[0, 3, 4, 5]])
+    first = session.last_logits.argmax(-1)
+    session.step(first)
+    assert np.allclose(session.last_logits, appended, atol=1e-5)
+
+
+LOGITS = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], dtype=np.float32))
+
+
+def _shares(**options):
+    draws = np.concatenate(
+        [choose_tokens(LOGITS, GenerationOptions(temperature=1.0, **options), p) for p in range(4000)]
+    )
+    return np.bincount(draws, minlength=4) / 4000
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.5, 0.3, 0.15, 0.05]),
+        ({"top_k": 2}, [0.625, 0.375, 0, 0]),
+        ({"top_k": 1}, [1, 0, 0, 0]),
+        ({"top_p": 0.75}, [0.625, 0.375, 0, 0]),
+        ({"top_p": 0.0001}, [1, 0, 0, 0]),
+        ({"top_k": 3, "top_p": 0.9}, [0.526, 0.316, 0.158, 0]),
+    ],
+)
+def test_sampling_follows_the_distribution(options, expected):
+    assert np.abs(_shares(**options) - expected).max() < 0.03
+    assert [share == 0 for share in _shares(**options)] == [share == 0 for share in expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": -1}, "top-k"),
+        ({"top_p": 0.0}, "top-p"),
+        ({"top_p": 1.5}, "top-p"),
+        ({"max_new_tokens": 0}, "max new tokens"),
+        ({"seed": -1}, "seed"),
+        ({"stop": ""}, "stop text is empty"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        GenerationOptions(**options)
+
+
+def test_prompts_that_do_not_fit_take_nothing(session):
+    with pytest.raises(CapacityError):
+        session.generate("a" * 39)
+    with pytest.raises(InputError, match="2 different lengths"):
+        session.generate(["abc", "ab"])
+    with pytest.raises(InputError, match="nothing to go on from"):
+        session.generate(None)
+    with pytest.raises(InputError, match="not in the alphabet"):
+        session.generate("a b")
+    assert session.position == 0
