@@ -67,17 +67,14 @@ def run_cell(cell: RecurrentCell, tokens: torch.Tensor, splits: list[int]) -> tu
     Independent of the sessions' buffers: growing pools are concatenated, a step's zero row appended.
     """
     spec, batch, position = cell.spec, tokens.shape[0], 0
-    state = [
-        torch.zeros([{"t": 0, "B": batch}.get(str(d), d) for d in t.shape], dtype=cell.dtype) for t in spec.tensors
-    ]  # type: ignore[misc]
+    sizes = {"t": 0, "B": batch}
+    shapes = [[sizes[dim] if isinstance(dim, str) else dim for dim in tensor.shape] for tensor in spec.tensors]
+    state = [torch.zeros(shape, dtype=cell.dtype) for shape in shapes]
     logits = []
     for length in splits:
         given = state
         if length == 1 and spec.pool == "growing":
-            given = [
-                torch.cat([pool, torch.zeros_like(pool[:1]) if len(pool) else pool.new_zeros(1, *pool.shape[1:])])
-                for pool in state
-            ]
+            given = [torch.cat([pool, pool.new_zeros(1, *pool.shape[1:])]) for pool in state]
         with torch.no_grad():
             out, *new = cell(tokens[:, position : position + length], torch.tensor(position), *given)
         logits.append(out)

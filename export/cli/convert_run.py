@@ -53,8 +53,8 @@ def convert(source: Path, output: Path, asked: Mapping[str, Any], *, samples: in
         if accuracies[best] > accuracies[config.readout] + _CLEARLY and not force:
             mine, theirs = (f"{100 * accuracies[name]:.1f} %" for name in (config.readout, best))
             raise CheckpointError(
-                f"{source}: with --readout {config.readout} these weights copy {mine} of the tokens, with {best} {theirs}: "
-                f"they were trained with {best} (use --force to convert all the same)"
+                f"{source}: with --readout {config.readout} these weights copy {mine} of the tokens, "
+                f"with {best} {theirs}: they were trained with {best} (use --force to convert all the same)"
             )
         if accuracies[best] < 2 / ALPHABET_SIZES["letters"]:
             lines.append("no readout copies better than chance: was the model trained on another task?")

@@ -1,4 +1,4 @@
-"""The recurrent cell against the oracle: logits and every state tensor, from zero and non-zero states, over every split."""
+"""The recurrent cell against the oracle: logits and every state tensor, from any state, over every split."""
 
 import numpy as np
 import pytest

@@ -79,5 +79,5 @@ def test_json_without_a_field_is_refused():
 
 @pytest.mark.parametrize("text", ["{", "[1]", "3"])
 def test_text_that_is_no_json_object_is_refused(text):
-    with pytest.raises(ConfigError, match="file.json"):
+    with pytest.raises(ConfigError, match=r"file\.json"):
         parse_json_object(text, "file.json")

@@ -69,10 +69,7 @@ def test_stop_token_finishes_its_row_only(session):
     stop = int(free[0, 3])
     session.reset(2)
     steps = list(session.generate(["abc", "xyz"], GenerationOptions(max_new_tokens=12, stop_ids=(stop,))))
-    finished = [
-        int(np.flatnonzero([s.finished[row] for s in steps])[0]) if any(s.finished[row] for s in steps) else None
-        for row in (0, 1)
-    ]
+    finished = [next((i for i, step in enumerate(steps) if step.finished[row]), None) for row in (0, 1)]
     expected = [next((i for i, t in enumerate(free[row]) if t == stop), None) for row in (0, 1)]
     assert finished == expected
     assert not steps[-1].active[0] or steps[-1].finished[0]

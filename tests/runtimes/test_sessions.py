@@ -155,9 +155,8 @@ def test_prefill_beyond_the_capacity_takes_nothing(session):
         session.step([1])
 
 
+@pytest.mark.parametrize("session", [kind for kind in KINDS if kind[0] != "parallel"], indirect=True, ids="-".join)
 def test_prefill_that_fails_in_a_later_chunk_takes_nothing(session, monkeypatch):
-    if session.runtime == "parallel":
-        pytest.skip("the parallel form has no chunks")
     session.prefill(_tokens(1, 3))
     before, runs = session.snapshot(), iter([1, 2])
     run = session._run
