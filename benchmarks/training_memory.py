@@ -205,7 +205,8 @@ def print_report(report: dict) -> None:
     console.print(summary_table(report))
     if report["tile_time_s"]:
         console.print(tiles_table(report))
-    console.print("One thread; times are medians, with half the distance between quartiles.")
+    console.print("One thread; medians, with half the distance between quartiles.")
+    console.print("User CPU time leaves out what the kernel needs to find naive its memory.")
 
 
 def summary_table(report: dict) -> Table:
@@ -222,7 +223,7 @@ def summary_table(report: dict) -> Table:
     table.add_row("one step, MB added", f"{memory['step']:,.0f}", "", "", *verdict_cells("step_mb"))
     mb = [f"{memory[form]:,.0f}" for form in READOUTS]
     table.add_row("readout, MB added", *mb, *ratio_cells(verdicts, "memory_ratio"))
-    for what, key in (("readout, ms", "time"), ("the same outside the kernel", "user_time")):
+    for what, key in (("readout, wall ms", "time"), ("readout, user CPU ms", "user_time")):
         ms = [describe_ms(report[f"{key}_s"][form]) for form in READOUTS]
         table.add_row(what, *ms, *ratio_cells(verdicts, f"{key}_ratio"))
     return table
@@ -233,7 +234,8 @@ def ratio_cells(verdicts: dict, name: str) -> tuple[str, str, str]:
 
 
 def describe_ms(spread: dict[str, float]) -> str:
-    return f"{1000 * spread['median']:,.1f} ± {500 * (spread['high'] - spread['low']):.1f}"
+    median, half = 1000 * spread["median"], 500 * (spread["high"] - spread["low"])
+    return f"{median:,.0f} ± {half:.0f}" if median >= 100 else f"{median:.1f} ± {half:.1f}"
 
 
 def tiles_table(report: dict) -> Table:

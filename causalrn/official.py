@@ -63,7 +63,8 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
             f"{path}: holds more than weights, or is no torch file: save it with torch.save(model.state_dict(), ...)"
         ) from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: corrupt or truncated torch file ({str(error).splitlines()[0]})") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: corrupt or truncated torch file ({reason})") from None
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise CheckpointError(f"{path}: holds no state dict: save it with torch.save(model.state_dict(), ...)")
     return state

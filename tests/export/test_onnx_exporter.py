@@ -1,0 +1,188 @@
+"""Exported graphs: the names servers rely on, nothing of the exporting machine, nothing twice."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from causalrn.card import ModelCard
+from causalrn.checkpoint import Checkpoint, load_checkpoint
+from causalrn.errors import ConfigError
+from causalrn.export.onnx_exporter import WEIGHTS_FILE, export_onnx
+from causalrn.manifest import Bundle, seal_bundle
+from causalrn.runtimes.ort_session import OnnxRuntimeSession
+from causalrn.tolerances import TOLERANCES
+from tests.builders import random_model, random_tokens, relative_error
+
+
+def _shapes(values):
+    return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+
+
+def _export(folder, options, **export_options):
+    model = random_model(**options)
+    folder.mkdir()
+    manifest = export_onnx(Checkpoint(model, ModelCard(model.config), "test"), folder, **export_options)
+    return model, seal_bundle(folder, manifest)
+
+
+def test_graph_inputs_and_outputs_follow_the_state_contract(exact_bundle):
+    step, prefill = (onnx.load(exact_bundle / f"{name}.onnx", load_external_data=False) for name in ("step", "prefill"))
+    assert _shapes(step.graph.input) == {
+        "tokens": ["B", 1],
+        "position": [],
+        "past.00.pool": ["rows", "B", 32],
+        "past.01.pool": ["rows", "B", 32],
+    }
+    assert _shapes(step.graph.output) == {
+        "logits": ["B", 1, 29],
+        "row.00.pool": [1, "B", 32],
+        "row.01.pool": [1, "B", 32],
+    }
+    assert _shapes(prefill.graph.input)["past.01.pool"] == ["t", "B", 32]
+    assert _shapes(prefill.graph.output)["logits"] == ["B", "T", 29]
+    assert _shapes(prefill.graph.output)["row.00.pool"] == ["T", "B", 32]
+
+
+@pytest.mark.parametrize(
+    ("readout", "names"),
+    [("linear", ["00.sum", "01.sum"]), ("plain", ["00.max", "00.sum", "01.max", "01.sum"])],
+)
+def test_constant_states_come_back_complete(bundles, readout, names):
+    for graph in ("step", "prefill"):
+        model = onnx.load(bundles[readout] / f"{graph}.onnx", load_external_data=False)
+        assert [v.name for v in model.graph.input[2:]] == [f"past.{name}" for name in names]
+        assert [v.name for v in model.graph.output[1:]] == [f"present.{name}" for name in names]
+
+
+def test_metadata_makes_the_graph_self_describing(exact_bundle):
+    manifest = Bundle.open(exact_bundle).manifest
+    model = onnx.load(exact_bundle / "step.onnx", load_external_data=False)
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(entries["causalrn.state"]) == manifest.state.to_json()
+    assert json.loads(entries["causalrn.card"]) == manifest.card.to_json()
+
+
+def test_nothing_of_the_exporting_machine_is_left(exact_bundle):
+    for name in ("step.onnx", "prefill.onnx"):
+        content = (exact_bundle / name).read_bytes()
+        assert b".py" not in content
+        assert b"stack_trace" not in content
+
+
+def test_graphs_share_one_weights_file(exact_bundle, runs):
+    weights = sum(p.numel() * 4 for p in load_checkpoint(runs["exact"]).model.parameters())
+    assert (exact_bundle / WEIGHTS_FILE).stat().st_size < 1.1 * weights
+    for name in ("step.onnx", "prefill.onnx"):
+        assert (exact_bundle / name).stat().st_size < 40_000
+
+
+def test_export_repeats_byte_for_byte(runs, tmp_path):
+    checkpoint = load_checkpoint(runs["linear"])
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        export_onnx(checkpoint, tmp_path / name)
+    for file in ("step.onnx", "prefill.onnx", WEIGHTS_FILE):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_step_is_about_ten_nodes_per_block(tmp_path):
+    """Node dispatch is what a small step costs: a slip in the cell's form shows here first."""
+    _, bundle = _export(tmp_path / "b", {"blocks": 6})
+    nodes = [node.op_type for node in onnx.load(bundle.file("step.onnx"), load_external_data=False).graph.node]
+    compute = [op for op in nodes if op not in ("Reshape", "Shape", "Squeeze", "Slice", "Sub", "Mul")]
+    assert len(compute) <= 10 * 6 + 10
+    assert nodes.count("Reshape") <= 6 * 6 + 6
+    assert "ReduceSum" not in nodes
+    assert "Expand" not in nodes
+
+
+def test_opset_21_uses_the_contrib_norm_and_declares_it(runs, tmp_path):
+    _, bundle = _export(tmp_path / "b", {}, opset=21)
+    for name in ("step.onnx", "prefill.onnx"):
+        model = onnx.load(bundle.file(name), load_external_data=False)
+        ops = {node.op_type for node in model.graph.node}
+        assert "SimplifiedLayerNormalization" in ops
+        assert "RMSNormalization" not in ops
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 21)]
+        assert model.ir_version == 10
+
+
+@pytest.mark.parametrize("opset", [20, 24])
+def test_other_opsets_are_refused(runs, tmp_path, opset):
+    with pytest.raises(ConfigError, match="choose one of 21, 22, 23"):
+        export_onnx(load_checkpoint(runs["exact"]), tmp_path, opset=opset)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"heads": 2, "hidden": 48},
+        {"norm": "rms"},
+        {"post_norm": False},
+        {"activation": "relu"},
+        {"readout": "linear", "activation": "gelu"},
+        {"readout": "linear", "post_norm": False, "norm": "rms"},
+        {"readout": "linear", "positions": "none", "capacity": None},
+        {"positions": "none", "capacity": None},
+        {"readout": "plain", "post_norm": False},
+        {"hidden": 2048, "blocks": 1},
+    ],
+    ids=str,
+)
+def test_the_family_exports_and_agrees_with_the_oracle(tmp_path, options):
+    model, bundle = _export(tmp_path / "b", options)
+    tokens = random_tokens(model.config, 2, 20)
+    expected = model.oracle()(tokens)
+    session = OnnxRuntimeSession(bundle)
+    session.reset(2)
+    parts = [session.step(tokens[:, i].numpy())[:, None] for i in range(3)]
+    parts += [session.prefill(tokens[:, 3:12].numpy())]
+    parts += [session.step(tokens[:, i].numpy())[:, None] for i in range(12, 20)]
+    assert relative_error(np.concatenate(parts, 1), expected) <= TOLERANCES["float32", "onnxruntime"].relative
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
+def test_papers_size_over_256_tokens(tmp_path, readout):
+    options = {"readout": readout, "embedding": 192, "hidden": 192, "blocks": 12, "capacity": 256}
+    model, bundle = _export(tmp_path / "b", options)
+    tokens = random_tokens(model.config, 1, 256)
+    expected = model.oracle()(tokens)
+    session = OnnxRuntimeSession(bundle)
+    for splits in ([1] * 256, [100, 1, 1, 54, 100]):
+        session.reset()
+        parts, start = [], 0
+        for length in splits:
+            chunk = tokens[:, start : start + length].numpy()
+            parts.append(session.step(chunk[:, 0])[:, None] if length == 1 else session.prefill(chunk))
+            start += length
+        assert relative_error(np.concatenate(parts, 1), expected) <= TOLERANCES["float32", "onnxruntime"].relative
+
+
+@pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
+@pytest.mark.parametrize("hidden", [768, 3072])
+def test_spikes_and_constant_embeddings_stay_finite_and_right(tmp_path, readout, hidden):
+    """The same hazards as in tests/causalrn/test_cell.py, through onnxruntime's kernels."""
+    model = random_model(readout=readout, hidden=hidden, embedding=16, blocks=1, capacity=12)
+    model.wte.weight.data[4] = 0.1
+    model.wpe.weight.data[:2] = -0.7
+    for layer in (model.blocks[0].fc_1, model.blocks[0].fc_2):
+        layer.weight.data[3] *= 50 if readout == "plain" else 1e4
+    model.blocks[0].fc_1.bias.data.zero_()
+    (tmp_path / "b").mkdir()
+    bundle = seal_bundle(
+        tmp_path / "b", export_onnx(Checkpoint(model, ModelCard(model.config), "test"), tmp_path / "b")
+    )
+    tokens = random_tokens(model.config, 2, 12)
+    tokens[:, :2] = 4
+    expected = model.oracle()(tokens)
+    session = OnnxRuntimeSession(bundle)
+    session.reset(2)
+    steps = np.stack([session.step(tokens[:, i].numpy()) for i in range(12)], 1)
+    session.reset(2)
+    prefill = session.prefill(tokens.numpy())
+    bound = 4 * 2 * np.sqrt(hidden - 1) * 2.0**-24
+    assert relative_error(steps, expected) <= bound
+    assert relative_error(prefill, expected) <= bound
