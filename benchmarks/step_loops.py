@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime
 import torch
+import torch.nn.functional as functional
 
 from causalrn.model import CausalRN
 from causalrn.runtimes.cell_session import CellSession
@@ -79,6 +80,39 @@ class SessionLoop(Loop):
             session._position -= 1
             for array in session._buffers.arrays:
                 array[session._position] = 0
+
+
+def ln0(x: torch.Tensor) -> torch.Tensor:
+    """PyTorch's own layer norm, with an eps that changes nothing."""
+    return functional.layer_norm(x, x.shape[-1:], eps=1e-30)
+
+
+class FormulaLoop(Loop):
+    """An eager PyTorch step written straight from the paper's formula: unfolded weights, pools grown by cat."""
+
+    def __init__(self, model: CausalRN) -> None:
+        self.model = model
+
+    def hold(self, state: HeldState) -> None:
+        self.pools = [torch.from_numpy(array.copy()) for array in state.arrays]  # centred: the pair norm does not mind
+        self.before, self.position = self.pools, state.position
+
+    def step(self, token: int) -> np.ndarray:
+        self.before = self.pools
+        with torch.inference_mode():
+            x = self.model.wte.weight[token] + self.model.wpe.weight[self.position]
+            pools = []
+            for block, pool in zip(self.model.blocks, self.pools, strict=True):
+                r = ln0(x)
+                a, b = block.fc_1(r), block.fc_2(r)
+                pools.append(torch.cat([pool, b.reshape(1, 1, -1)]))
+                o = ln0(a + pools[-1]).exp().mean(0)
+                x = x + block.fc_3(ln0(o))[0]
+            self.pools, self.position = pools, self.position + 1
+            return self.model.head(ln0(x)).numpy()
+
+    def undo(self) -> None:
+        self.pools, self.position = self.before, self.position - 1
 
 
 class ParallelLoop(Loop):

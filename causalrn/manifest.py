@@ -40,7 +40,7 @@ class Manifest:
         card: the model.
         state: the state contract.
         target: what kind of bundle: "onnx".
-        graphs: "step" (T = 1) and "prefill" (any T).
+        graphs: "step" (T = 1), "prefill" (any T), and where it pays "step_single" (T = B = 1).
         opset: ONNX opset of the graphs.
         prefill_chunk: most tokens that a runtime should give the prefill graph at once.
         checkpoint_sha256: hash of the weights file that it was exported from.

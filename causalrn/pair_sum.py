@@ -18,7 +18,7 @@ from torch import Tensor
 
 from causalrn.normalization import centre, inverse_rms
 
-_CPU_TILE_BYTES = 1 << 20  # half a core's L2: measured best of 2^18 .. 2^24 in benchmarks/training_memory.py
+_CPU_TILE_BYTES = 1 << 20  # half a core's L2: within 6 % of the best of 2^18 .. 2^23, benchmarks/training_memory.py
 _GPU_TILE_BYTES = 1 << 27
 _INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
 

@@ -48,28 +48,32 @@ def prefill_weights(past_rows: int, time: int, position: Tensor, *, fixed: bool,
     return reads.to(dtype)[:, None]
 
 
-def pairs_to_sum(pairs: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig) -> Tensor:
+def pairs_to_sum(pairs: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig, *, lone: bool = False) -> Tensor:
     """Activate pair sums and add them up over positions.
 
     Args:
         pairs: [..., n, B * H], a + b_j.
         weights: [..., 1, n], 1 for positions that are read: the mask comes after the activation, never before it.
         ones: [D].
+        lone: B = G = 1, so that rows are normalized as they are; a Reshape costs as much as a small kernel.
 
     Returns:
         [..., 1, B * H].
     """
     if config.readout == "exact":
-        pairs = rms_norm(pairs.reshape(*pairs.shape[:-1], -1, config.head_width), ones).flatten(-2)
+        by_head = pairs if lone else pairs.reshape(*pairs.shape[:-1], -1, config.head_width)
+        pairs = rms_norm(by_head, ones)
+        pairs = pairs if lone else pairs.flatten(-2)
     return weights @ ACTIVATIONS[config.activation](pairs)
 
 
 def read_pool_step(
-    a: Tensor, b: Tensor, pool: Tensor, terms: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig
+    ab: Tensor, pool: Tensor, terms: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig, *, lone: bool
 ) -> Tensor:
-    """One new position reads a pool whose slot for it is zero. a, b [B, H], pool [n, B, H] -> [B, H]."""
-    pairs = torch.addmm(pool.flatten(1), terms, torch.cat([a, b]).reshape(2, -1))  # [n, B * H]
-    return pairs_to_sum(pairs, weights, ones, config).reshape(-1, config.hidden)
+    """One new position reads a pool whose slot for it is zero. ab [2, B * H], pool [n, B, H] -> [B, H]."""
+    rows = pool.reshape(-1, config.hidden) if lone else pool.flatten(1)
+    o = pairs_to_sum(torch.addmm(rows, terms, ab), weights, ones, config, lone=lone and config.heads == 1)
+    return o if lone else o.reshape(-1, config.hidden)
 
 
 def read_pool(a: Tensor, rows: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig) -> Tensor:

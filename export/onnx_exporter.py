@@ -1,4 +1,4 @@
-"""Export a checkpoint's cell to ONNX: a step graph and a prefill graph that share one weights file.
+"""Export a checkpoint's cell to ONNX: step and prefill graphs that share one weights file.
 
 The graphs are traced from :class:`causalrn.cell.RecurrentCell` by ``torch.onnx.export(dynamo=True)``; nothing here
 adds mathematics. What is changed afterwards: RMSNormalization becomes the contrib op of the same meaning below opset
@@ -48,7 +48,7 @@ def export_onnx(
     capacity: int | None = None,
     opset: int = 23,
 ) -> Manifest:
-    """Write `step.onnx`, `prefill.onnx` and `weights.bin` into an existing folder.
+    """Write the graphs and the weights file that they share into an existing folder.
 
     Args:
         pool, capacity: the state, as in :meth:`causalrn.state_spec.StateSpec.from_config`.
@@ -64,10 +64,10 @@ def export_onnx(
         raise ConfigError(f"opset {opset} is not supported: choose one of {', '.join(map(str, OPSETS))}")
     spec = StateSpec.from_config(checkpoint.card.config, pool, capacity)
     cell = RecurrentCell(fold(checkpoint.model), spec)
-    graphs = {"step": Graph("step.onnx", spec.step_pad_rows), "prefill": Graph("prefill.onnx", 0)}
+    graphs = _graphs(spec)
     models = {}
     for name, graph in graphs.items():
-        model = _trace(cell, single=name == "step")
+        model = _trace(cell, name)
         _strip_leftovers(model)
         _set_opset(model, opset)
         _describe(model, checkpoint.card, spec, name)
@@ -89,22 +89,29 @@ def export_onnx(
     )
 
 
-def _trace(cell: RecurrentCell, *, single: bool) -> onnx.ModelProto:
-    """Trace the cell at T = 1 or at any T > 1, with batch and pool rows left open."""
-    spec = cell.spec
-    batch, time = torch.export.Dim("B", min=1, max=1 << 20), torch.export.Dim("T", min=2, max=1 << 20)
-    pad = spec.step_pad_rows if single else 0
-    rows = torch.export.Dim("rows" if pad else "t", min=2, max=1 << 30)
-    tokens = torch.zeros(3, 1 if single else 4, dtype=torch.int64)
-    state = tuple(torch.zeros(_example_shape(tensor, batch=3, rows=6)) for tensor in spec.tensors)
-    shapes = (
-        {0: batch} if single else {0: batch, 1: time},
-        None,
-        tuple(
-            {axis: {"B": batch, "t": rows}[d] for axis, d in enumerate(t.shape) if d in ("B", "t")}
-            for t in spec.tensors
-        ),
-    )
+def _graphs(spec: StateSpec) -> dict[str, Graph]:
+    """The graphs of a bundle: step (T = 1), prefill (any T), and for pools a step for B = 1, which is faster."""
+    graphs = {"step": Graph("step.onnx", spec.step_pad_rows), "prefill": Graph("prefill.onnx", 0)}
+    if spec.pool in ("growing", "fixed"):
+        graphs["step_single"] = Graph("step_single.onnx", spec.step_pad_rows)
+    return graphs
+
+
+def _trace(cell: RecurrentCell, graph: str) -> onnx.ModelProto:
+    """Trace the cell at T = 1 or at any T, at B = 1 or at any B; pool rows are left open."""
+    spec, one_token, one_row = cell.spec, graph != "prefill", graph == "step_single"
+    pad = spec.step_pad_rows if one_token else 0
+    example_batch, example_time = 1 if one_row else 3, 1 if one_token else 4
+    dims = {"t": torch.export.Dim("rows" if pad else "t", min=2, max=1 << 30)}
+    if not one_row:
+        dims["B"] = torch.export.Dim("B", min=2, max=1 << 20)
+    token_dims = {0: dims["B"]} if "B" in dims else {}
+    if not one_token:
+        token_dims[1] = torch.export.Dim("T", min=2, max=1 << 20)
+    tokens = torch.zeros(example_batch, example_time, dtype=torch.int64)
+    state = tuple(torch.zeros(_example_shape(tensor, batch=example_batch, rows=6)) for tensor in spec.tensors)
+    state_dims = tuple({axis: dims[d] for axis, d in enumerate(t.shape) if d in dims} for t in spec.tensors)
+    shapes = (token_dims, None, state_dims)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             cell,

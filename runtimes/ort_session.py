@@ -53,6 +53,8 @@ class OnnxRuntimeSession(CellSession):
         self._outputs = ["logits", *(tensor.output_name for tensor in self.spec.tensors)]
         self._inputs = [tensor.input_name for tensor in self.spec.tensors]
         self._position_input = np.zeros((), np.int64)
+        self._single_step = self._graphs.get("step_single", self._graphs["step"])
+        self._binds = provider == "cpu" and not self.spec.has_pool
         self._bound: _BoundStep | None = None
 
     def pad_rows(self, time: int) -> int:
@@ -63,9 +65,11 @@ class OnnxRuntimeSession(CellSession):
         self._position_input[...] = position
         if tokens.shape[1] > 1:
             graph = self._graphs["prefill"]
-        elif self.spec.has_pool or self.provider != "cpu":
-            graph = self._graphs["step"]
+        elif tokens.shape[0] == 1:
+            graph = self._single_step
         else:
+            graph = self._graphs["step"]
+        if self._binds and tokens.shape[1] == 1:
             return self._run_bound(tokens, position, state)
         feed: dict[str, Any] = dict(zip(self._inputs, state, strict=True))
         feed["tokens"], feed["position"] = tokens, self._position_input
@@ -80,7 +84,7 @@ class OnnxRuntimeSession(CellSession):
 
     def close(self) -> None:
         """Release onnxruntime's sessions."""
-        self._graphs, self._bound = {}, None
+        self._graphs, self._single_step, self._bound = {}, None, None
 
 
 class _BoundStep:

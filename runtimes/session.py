@@ -5,6 +5,7 @@ A session checks its input before anything runs, so that an error leaves the sta
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,7 +95,10 @@ class Session(ABC):
             CapacityError: the position is the capacity already.
             NonFiniteError: NaN or infinity came out.
         """
-        ids = self._checked(np.atleast_1d(np.asarray(tokens))[:, None])
+        given = np.asarray(tokens)
+        if given.ndim > 1:
+            raise InputError(f"a step takes one token per row, not an array of shape {list(given.shape)}: use prefill")
+        ids = self._checked(given.reshape(-1, 1))
         return self._advance_checked(ids, single=True)[:, 0]
 
     def prefill(self, tokens: npt.ArrayLike) -> FloatArray:
@@ -217,5 +221,6 @@ def check_finite(logits: FloatArray) -> None:
     Raises:
         NonFiniteError: there is one.
     """
-    if not np.isfinite(logits).all():
+    # NaN and infinity survive a sum; only where it is not finite (it may overflow by itself) every value is looked at
+    if not math.isfinite(np.add.reduce(logits, axis=None)) and not np.isfinite(logits).all():
         raise NonFiniteError("the model gave NaN or infinity: its weights, or the values they reach, are out of range")

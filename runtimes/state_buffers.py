@@ -30,7 +30,7 @@ class StateBuffers:
         self.spec = spec
         self.dtype = np.dtype(dtype)
         self.arrays: list[Array] = []
-        self._appends = [tensor.update == "append" for tensor in spec.tensors]
+        self._appends = spec.tensors[0].update == "append"  # one rule for all: they hold the same kind of state
         self.clear(1)
 
     def clear(self, batch: int) -> None:
@@ -50,12 +50,11 @@ class StateBuffers:
 
     def reserve(self, rows: int) -> None:
         """Make room for so many positions: pools without a capacity grow by doubling."""
-        for index, tensor in enumerate(self.spec.tensors):
-            old = self.arrays[index]
-            if tensor.update == "append" and self.spec.pool == "growing" and rows >= len(old):
-                new = np.zeros((2 * rows + 1, *old.shape[1:]), self.dtype)
-                new[: len(old)] = old
-                self.arrays[index] = new
+        if self.spec.pool != "growing" or rows < len(self.arrays[0]):
+            return
+        for index, old in enumerate(self.arrays):
+            self.arrays[index] = np.zeros((2 * rows + 1, *old.shape[1:]), self.dtype)
+            self.arrays[index][: len(old)] = old
 
     def views(self, position: int, pad_rows: int) -> list[Array]:
         """What a graph is given at `position`: prefixes of growing pools with `pad_rows` zero rows, else the whole."""
@@ -66,19 +65,22 @@ class StateBuffers:
 
     def update(self, position: int, outputs: Sequence[Array]) -> None:
         """Take over what a graph gave for the positions from `position` on."""
-        for index, (appends, value) in enumerate(zip(self._appends, outputs, strict=True)):
-            if appends:
-                self.arrays[index][position : position + len(value)] = value
-            else:
-                self.arrays[index] = value
+        if not self._appends:
+            self.arrays = list(outputs)
+        elif len(outputs[0]) == 1:  # a step: assigning a row is faster than assigning a slice of one row
+            for array, value in zip(self.arrays, outputs, strict=True):
+                array[position] = value[0]
+        else:
+            for array, value in zip(self.arrays, outputs, strict=True):
+                array[position : position + len(value)] = value
 
     def truncate(self, position: int, replaced: Sequence[Array]) -> None:
         """Undo updates after `position`; `replaced` is a copy of the list of arrays from then."""
-        for index, tensor in enumerate(self.spec.tensors):
-            if tensor.update == "append":
-                self.arrays[index][position:] = 0
-            else:
-                self.arrays[index] = replaced[index]
+        if self._appends:
+            for array in self.arrays:
+                array[position:] = 0
+        else:
+            self.arrays = list(replaced)
 
     def copies(self, position: int) -> dict[str, Array]:
         """Copies by name, pools cut to `position` rows."""

@@ -44,11 +44,11 @@ def command(context: click.Context, output: Path, length: int, seed: int) -> Non
 
     out.print(f"[bold]1. train[/bold] an exact CausalRN to copy strings of {length} letters")
     trained = run_training(TrainingPlan.from_options(length=length, seed=seed), run, overwrite=True)
-    out.print(trained.summary(), "", soft_wrap=True)
+    out.print(trained.summary() + "\n", soft_wrap=True)
 
     out.print("[bold]2. export[/bold] its recurrent cell to ONNX")
     written = export_bundle(run, bundle, pool="growing", capacity=None, opset=23)
-    out.print(f"wrote {bundle}: {', '.join(written.manifest.files)}", "", soft_wrap=True)
+    out.print(f"wrote {bundle}: {', '.join(written.manifest.files)}\n", soft_wrap=True)
 
     out.print("[bold]3. verify[/bold] every form against the float64 oracle")
     report = verify_with_checkpoint(bundle, run, VerifyOptions(seed=seed))
@@ -56,11 +56,11 @@ def command(context: click.Context, output: Path, length: int, seed: int) -> Non
 
     letters = np.random.default_rng([seed, length]).choice(list(string.ascii_lowercase), length)
     prompt = "".join(letters)
-    out.print("", "[bold]4. generate[/bold]: onnxruntime copies a string, one token at a time")
+    out.print("\n[bold]4. generate[/bold]: onnxruntime copies a string, one token at a time")
     out.print(f"prompt {prompt}")
     out.print("copy   ", end="")
     with open_session(bundle) as session:
         generate_text(session, (prompt,), GenerationOptions(), pause=0.05)
-    out.print("", f"again: causalrn-export run {bundle} --prompt {prompt}", soft_wrap=True)
+    out.print(f"\nagain: causalrn-export run {bundle} --prompt {prompt}", soft_wrap=True)
     if not report.passed or trained.free_running.accuracy < _GOAL:
         context.exit(EXIT_CHECK_FAILED)

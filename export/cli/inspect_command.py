@@ -35,7 +35,8 @@ def command(folder: Path, json_path: Path | None) -> None:
         table.add_column(overflow="fold")
         for key, value in data[title].items():
             table.add_row(key, _text(value))
-        out.print(table, "")
+        out.print(table)
+        out.print()
     out.print(data["state"]["title"], style="bold", soft_wrap=True)
     state = Table("tensor", "shape", "update", box=None, padding=(0, 2, 0, 1))
     for row in data["state"]["rows"]:

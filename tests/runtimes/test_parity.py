@@ -69,11 +69,11 @@ def test_references_whose_recurrent_form_disagrees_are_refused(case, monkeypatch
 
 
 def _wrong_weight(session):
-    session._cell.blocks[1].w2[0, 0] += 1e-3
+    session._cell.blocks[1].w12[40, 0] += 1e-3
 
 
 def _lost_bias(session):
-    session._cell.blocks[0].b1.zero_()
+    session._cell.blocks[0].b12.zero_()
 
 
 def _swapped_states(session):
