@@ -66,6 +66,7 @@ _CHECKED_STEPS = 4
 OURS, OURS_RAW = "our session", "our graph alone"
 RIVAL, RIVAL_RAW = "node by node, loop", "node by node, alone"
 CONCAT, PARALLEL = "Concat graph, loop", "parallel form"
+OUR_CONCAT = "our session, concat"
 CELL, FORMULA = "PyTorch, our cell", "PyTorch, formula"
 IN_PLACE = "node by node, in place"
 SHORT_NAMES = {
@@ -74,6 +75,7 @@ SHORT_NAMES = {
     RIVAL: "node by node",
     RIVAL_RAW: "node by node",
     CONCAT: "Concat",
+    OUR_CONCAT: "our concat",
     CELL: "PyTorch cell",
     FORMULA: "PyTorch",
     PARALLEL: "parallel form",
@@ -84,6 +86,7 @@ TARGETS = {
     (FORMULA, OURS): {128: (5.0, True)},
     (CELL, OURS): {128: (5.0, True)},
     (CONCAT, OURS): {16: (1.15, True), 128: (1.25, True), 1024: (1.25, True)},
+    (OUR_CONCAT, OURS): {},
     (OURS, RIVAL): dict.fromkeys(DEPTHS, (1.1, False)),
     (OURS_RAW, RIVAL_RAW): dict.fromkeys(DEPTHS, (1.1, False)),
     (OURS, IN_PLACE): {LINEAR_DEPTH: (1.2, False)},
@@ -149,10 +152,10 @@ def paper_model(readout: str) -> CausalRN:
     return model.eval()
 
 
-def export_session(model: CausalRN, folder: Path) -> tuple[Bundle, OnnxRuntimeSession]:
+def export_session(model: CausalRN, folder: Path, pool: str = "growing") -> tuple[Bundle, OnnxRuntimeSession]:
     folder.mkdir()
     checkpoint = Checkpoint(model, ModelCard(model.config), "benchmark")
-    bundle = seal_bundle(folder, export_onnx(checkpoint, folder))
+    bundle = seal_bundle(folder, export_onnx(checkpoint, folder, pool=pool))
     return bundle, OnnxRuntimeSession(bundle)
 
 
@@ -177,7 +180,7 @@ def check_loops(loops: dict[str, Loop], state: HeldState, tokens: np.ndarray, ex
                 raise SystemExit(f"{name}: logits at position {position} are off by {error:.1e}, more than {bound:.0e}")
 
 
-def exact_loops(session: OnnxRuntimeSession, bundle: Bundle, model: CausalRN) -> dict[str, Loop]:
+def exact_loops(session: OnnxRuntimeSession, bundle: Bundle, model: CausalRN, folder: Path) -> dict[str, Loop]:
     weights, capacity = fold(model), model.config.capacity
     rival = rival_graphs.node_by_node_exact(weights)
     ours = bundle.file(bundle.manifest.graphs["step_single"].file)
@@ -186,6 +189,7 @@ def exact_loops(session: OnnxRuntimeSession, bundle: Bundle, model: CausalRN) ->
         OURS_RAW: RawLoop(load_graph(ours)),
         RIVAL: NodeByNodeLoop(rival, capacity),
         RIVAL_RAW: RawLoop(load_graph(rival)),
+        OUR_CONCAT: SessionLoop(export_session(model, folder / "concat", "concat")[1]),
         CONCAT: ConcatLoop(rival_graphs.concat_exact(weights), capacity),
         FORMULA: FormulaLoop(model),
         CELL: SessionLoop(RecurrentSession(RecurrentCell.from_model(model), ModelCard(model.config))),
@@ -209,7 +213,7 @@ def time_loops(loops: dict[str, Loop], state: HeldState, repeats: int, budget_s:
 def run(repeats: int, budget_s: float, with_parallel: bool) -> Report:
     report = Report()
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder, progress("step latency", 27 * repeats + 2) as advance:
+    with tempfile.TemporaryDirectory() as folder, progress("step latency", 30 * repeats + 2) as advance:
         for readout, depth, loops, state in cases(Path(folder), rng, with_parallel, advance):
             advance(0, f"{readout}, t = {depth}")
             report.add(readout, depth, time_loops(loops, state, repeats, budget_s, advance))
@@ -226,7 +230,7 @@ def cases(
         bundle, session = export_session(model, folder / readout)
         tokens = rng.integers(0, model.config.vocabulary, (1, max(depths) + _CHECKED_STEPS))
         expected = model.oracle()(torch.from_numpy(tokens))[0].numpy()
-        loops = exact_loops(session, bundle, model) if readout == "exact" else linear_loops(session, model)
+        loops = exact_loops(session, bundle, model, folder) if readout == "exact" else linear_loops(session, model)
         for depth in (0, *depths):
             state = held_state(session, tokens, depth)
             check_loops(loops, state, tokens, expected)

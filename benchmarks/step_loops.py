@@ -78,6 +78,9 @@ class SessionLoop(Loop):
         session = self.session
         if session.spec.has_pool:
             session._position -= 1
+            if session.spec.pool == "concat":
+                session._buffers.arrays = [array[:-1] for array in session._buffers.arrays]
+                return
             for array in session._buffers.arrays:
                 array[session._position] = 0
 

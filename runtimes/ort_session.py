@@ -34,8 +34,8 @@ class OnnxRuntimeSession(CellSession):
         threads: threads inside one operator; more than one pays from pools of about 1,000 rows on.
 
     Raises:
-        RuntimeUnavailableError: the provider is not there, or this onnxruntime is too old for the bundle's opset.
-        BundleError: onnxruntime cannot load a graph.
+        RuntimeUnavailableError: the provider is not there, or this onnxruntime cannot load the bundle's opset.
+        BundleError: the bundle is for another runtime.
     """
 
     runtime = "onnxruntime"
@@ -160,13 +160,12 @@ def _provider_name(provider: str) -> str:
 
 
 def _load_error(bundle: Bundle, file: str, provider: str, error: Exception) -> Exception:
-    lines = str(error).strip().splitlines()
-    reason = lines[0][:300] if lines else type(error).__name__
-    if "opset" in reason.lower() or "NOT_IMPLEMENTED" in reason or "not a registered function" in reason:
-        return RuntimeUnavailableError(
-            f"onnxruntime {onnxruntime.__version__} is too old for {bundle.path} (opset {bundle.manifest.opset}): "
-            "upgrade onnxruntime, or export with --opset 21"
-        )
+    """The file's hash has been checked, so what fails here is the runtime, not the file."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = reason if len(reason) <= 160 else f"{reason[:60]} ... {reason[-95:]}"
     if provider != "cpu":
         return RuntimeUnavailableError(f"provider {provider} cannot run {bundle.path / file}: {reason}")
-    return BundleError(f"{bundle.path / file}: onnxruntime cannot load it ({reason}): export the bundle again")
+    return RuntimeUnavailableError(
+        f"onnxruntime {onnxruntime.__version__} cannot load {bundle.path / file} (opset {bundle.manifest.opset}): "
+        f"upgrade onnxruntime, or export with --opset 21 ({reason})"
+    )
