@@ -38,7 +38,7 @@ from causalrn.config import ModelConfig
 from causalrn.export.cli.console import progress, write_json
 from causalrn.model import CausalRN
 from causalrn.tasks import CopyTask
-from causalrn.training import TrainingSettings, train
+from causalrn.training import Trainer, TrainingSettings
 
 STEP_TARGET_MB, TIME_TARGET, MEMORY_TARGET = 1000, 0.15, 0.05
 READOUTS = {"tiles": parallel_readout.readout, "naive": naive.readout}
@@ -88,13 +88,12 @@ def recorded_peak_bytes() -> int:
 def step_memory() -> float:
     """MB added by a training step of the paper's size, in this process."""
     one_step = TrainingSettings(steps=1, batch=32, learning_rate=5e-4)
-    for _ in train(CausalRN(ModelConfig(29, 8, 8, 1, 10)), CopyTask(4), one_step):
-        pass  # what torch loads at its first step is no memory of this one
+    # what torch loads at its first step is no memory of this one
+    Trainer(CausalRN(ModelConfig(29, 8, 8, 1, 10)), CopyTask(4), one_step).step()
     task = CopyTask(64)
     model = CausalRN(ModelConfig(task.vocabulary, 192, 192, 12, task.capacity))
     with PeakMemory() as memory:
-        for _ in train(model, task, one_step):
-            pass
+        Trainer(model, task, one_step).step()
     return memory.added_mb
 
 

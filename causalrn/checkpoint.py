@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from causalrn.card import ModelCard
 from causalrn.errors import CheckpointError
-from causalrn.files import written_folder
+from causalrn.files import written_file, written_folder
 from causalrn.model import CausalRN
 from causalrn.run_folder import CONFIG_NAME, WEIGHTS_NAME, RunFolder
+
+STATE_NAME = "training.safetensors"
+"""Weights, optimizer state and plan of a training, for resuming it."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +84,25 @@ def save_weights(path: Path, model: CausalRN) -> None:
     """Write the weights, float32, as safetensors."""
     weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(weights, path)
+
+
+def write_training_state(path: Path, tensors: dict[str, torch.Tensor], plan: dict[str, Any]) -> None:
+    """Write what resuming a training needs, whole or not at all: tensors, and the plan as metadata."""
+    with written_file(path) as partial:
+        safetensors.torch.save_file(tensors, partial, metadata={"plan": json.dumps(plan)})
+
+
+def read_training_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read :func:`write_training_state`'s file back: tensors and plan.
+
+    Raises:
+        CheckpointError: the file is missing or corrupt.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent}: no {path.name} in it: only an interrupted training can be resumed")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            plan = json.loads((file.metadata() or {})["plan"])
+            return {name: file.get_tensor(name) for name in file.keys()}, plan  # noqa: SIM118 - not a dict
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: corrupt training state ({error})") from None

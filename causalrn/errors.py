@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class CausalRNError(Exception):
-    """Base class of every error that this toolkit raises on purpose. The command line exits with 2."""
+    """Base class of every error that this toolkit raises on purpose; `exit_code` is the command line's."""
+
+    exit_code = 2
 
 
 class ConfigError(CausalRNError):
@@ -41,3 +43,9 @@ class RuntimeUnavailableError(CausalRNError):
 
 class TrainingError(CausalRNError):
     """Training that cannot start or go on."""
+
+
+class TrainingInterruptedError(TrainingError):
+    """Training that the user stopped."""
+
+    exit_code = 130

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from causalrn.tasks import IGNORE, CopyTask, IntArray
 
 _FINAL_RATE = 0.1
 _CLIP_NORM = 1.0
+_BETAS = (0.9, 0.95)
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class TrainingSettings:
     Attributes:
         steps: optimizer steps.
         batch: strings per step.
+        accumulate: parts that a step's strings are taken in, one after the other, to save memory; the gradient is the
+            same.
         learning_rate: peak, reached after `warmup` steps, decaying as a cosine to a tenth of it.
         warmup: steps of linear warm-up.
         seed: of weights and data.
@@ -37,14 +42,17 @@ class TrainingSettings:
     steps: int
     batch: int
     learning_rate: float
+    accumulate: int = 1
     warmup: int = 50
     seed: int = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
+        for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.accumulate > self.batch:
+            raise TrainingError(f"accumulate is {self.accumulate}, but there are only {self.batch} strings per step")
         if not 0 < self.learning_rate < math.inf:
             raise TrainingError(f"learning rate is {self.learning_rate}: it must be above 0")
         if self.seed < 0 or self.warmup < 0:
@@ -68,9 +76,10 @@ class Preset:
     learning_rate: float
     steps: int
 
-    def model(self, task: CopyTask, readout: str) -> ModelConfig:
-        """The configuration for a task."""
-        return ModelConfig(task.vocabulary, self.width, self.width, self.blocks, task.capacity, readout=readout)
+    def model(self, task: CopyTask, **options: Any) -> ModelConfig:
+        """The configuration for a task; `options` are further fields of :class:`ModelConfig`."""
+        sizes = {"embedding": self.width, "hidden": self.width, "blocks": self.blocks, "capacity": task.capacity}
+        return ModelConfig(**{"vocabulary": task.vocabulary, **sizes, **options})
 
 
 PRESETS = {
@@ -105,30 +114,79 @@ def choose_device(name: str) -> str:
     return name
 
 
-def train(model: CausalRN, task: CopyTask, settings: TrainingSettings) -> Iterator[TrainingStep]:
-    """Train in place, yielding after every step; stop iterating to stop early.
+class Trainer:
+    """Trains a model in place, one optimizer step at a time.
 
-    The model is moved to the settings' device. Same model, settings and thread count: same weights.
+    The strings of a step depend on the seed and the step only, so a resumed run sees what an uninterrupted one would.
+    Same model, settings and thread count: same weights.
 
-    Raises:
-        TrainingError: the loss is no longer finite.
+    Args:
+        model: in parallel form; moved to the settings' device.
     """
-    _return_freed_memory()
-    model.to(settings.device).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95))
-    rng = np.random.default_rng(settings.seed)
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
+
+    def __init__(self, model: CausalRN, task: CopyTask, settings: TrainingSettings) -> None:
+        _return_freed_memory()
+        self.model, self.task, self.settings = model.to(settings.device).train(), task, settings
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=_BETAS)
+        self.steps_done = 0
+
+    def step(self) -> TrainingStep:
+        """Take one optimizer step.
+
+        Raises:
+            TrainingError: the loss is no longer finite; the weights are those before the step.
+        """
+        settings, step = self.settings, self.steps_done
+        for group in self.optimizer.param_groups:
             group["lr"] = settings.rate_at(step)
-        loss = _loss(model, task, task.sample(rng, settings.batch))
-        optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
+        strings = self.task.sample(np.random.default_rng([settings.seed, step]), settings.batch)
+        loss = sum(self._backward(part, len(strings)) for part in np.array_split(strings, settings.accumulate))
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss became {loss} at step {step + 1}: lower the learning rate")
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
+        self.optimizer.step()
+        self.steps_done += 1
+        return TrainingStep(step + 1, loss, settings.rate_at(step))
+
+    def _backward(self, strings: IntArray, count: int) -> float:
+        """Gradients of a part of the batch; returns its share of the loss."""
+        device = self.settings.device
+        inputs = torch.from_numpy(self.task.inputs(strings)).to(device)
+        targets = torch.from_numpy(self.task.targets(strings)).to(device)
+        logits = self.model(inputs).flatten(0, 1)
+        loss = functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE) * (len(strings) / count)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP_NORM)
-        optimizer.step()
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(f"the loss became {value} at step {step + 1}: lower the learning rate")
-        yield TrainingStep(step + 1, value, settings.rate_at(step))
+        return loss.item()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that going on needs, as named tensors: weights, Adam's moments, steps done."""
+        tensors = {"steps_done": torch.tensor(self.steps_done)}
+        for name, parameter in self.model.named_parameters():
+            tensors[f"weight.{name}"] = parameter.detach()
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"adam.{key}.{name}"] = value
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def load_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from :meth:`state`.
+
+        Raises:
+            TrainingError: the tensors belong to another model.
+        """
+        try:
+            steps_done = int(tensors["steps_done"])
+            self.model.load_state_dict({n: tensors[f"weight.{n}"] for n, _ in self.model.named_parameters()})
+            for name, parameter in self.model.named_parameters():
+                moments = {key: tensors[f"adam.{key}.{name}"] for key in _ADAM_STATE}
+                if any(value.shape not in ((), parameter.shape) for value in moments.values()):
+                    raise RuntimeError(f"{name} has another shape")
+                self.optimizer.state[parameter] = {
+                    key: value.to(self.settings.device) if value.ndim else value for key, value in moments.items()
+                }
+        except (KeyError, RuntimeError) as error:
+            raise TrainingError(f"the training state belongs to another model ({error})") from None
+        self.steps_done = steps_done
 
 
 def _return_freed_memory() -> None:
@@ -140,10 +198,3 @@ def _return_freed_memory() -> None:
     mmap_threshold = -3  # M_MMAP_THRESHOLD in <malloc.h>
     with contextlib.suppress(OSError, AttributeError):  # other C libraries do not have it, and do not need it
         ctypes.CDLL(None).mallopt(mmap_threshold, 2 << 20)
-
-
-def _loss(model: CausalRN, task: CopyTask, strings: IntArray) -> torch.Tensor:
-    device = next(model.parameters()).device
-    inputs = torch.from_numpy(task.inputs(strings)).to(device)
-    targets = torch.from_numpy(task.targets(strings)).to(device)
-    return functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORE)

@@ -37,7 +37,7 @@ def run_guarded(action: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)
     except CausalRNError as error:
-        return _fail(str(error))
+        return _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in _EXTRAS:

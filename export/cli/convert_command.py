@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from causalrn.config import ACTIVATIONS, HEAD_SCALES, NORMS, READOUTS
+from causalrn.config import READOUTS
 from causalrn.export.cli.console import console, require_extra
-from causalrn.export.cli.options import PATH, output_option, seed_option
+from causalrn.export.cli.options import PATH, family_options, output_option, pop_model_options, seed_option
 
 
 @click.command(
@@ -25,15 +25,7 @@ Examples:
     required=True,
     help="How positions read the past. The weights do not tell: exact and linear models have the same keys.",
 )
-@click.option("--heads", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--norm", type=click.Choice(NORMS), default="layer", show_default=True)
-@click.option("--activation", type=click.Choice(ACTIVATIONS), default="exp", show_default=True)
-@click.option("--no-post-norm", is_flag=True, help="The model does not normalize the readout's output.")
-@click.option(
-    "--head-scale",
-    type=click.Choice(HEAD_SCALES),
-    help="max: the official Relation Network; none: its ablation blocks.  [default: max for exact+exp with post-norm]",
-)
+@family_options
 @click.option("--samples", type=click.IntRange(min=1), default=200, show_default=True, help="Strings for the check.")
 @click.option("--force", is_flag=True, help="Convert even if another readout copies clearly better.")
 @seed_option
@@ -48,10 +40,6 @@ def command(weights: Path, output: Path, samples: int, force: bool, seed: int, *
     require_extra("torch")
     from causalrn.export.cli.convert_run import convert
 
-    options = {name: value for name, value in asked.items() if name not in ("no_post_norm", "head_scale")}
-    options["post_norm"] = not asked["no_post_norm"]
-    if asked["head_scale"]:
-        options["head_scale"] = asked["head_scale"]
-    result = convert(weights, output, options, samples=samples, seed=seed, force=force)
+    result = convert(weights, output, pop_model_options(asked), samples=samples, seed=seed, force=force)
     for line in result:
         console().print(line, soft_wrap=True)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from causalrn.config import ACTIVATIONS, HEAD_SCALES, NORMS
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 PATH = click.Path(path_type=Path)
@@ -17,15 +19,51 @@ json_option: Decorator = click.option("--json", "json_path", type=PATH, help="Al
 seed_option: Decorator = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 
 
-def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--provider` and `--threads`, as onnxruntime knows them."""
-    provider = click.option(
+def _all_of(*decorators: Decorator) -> Decorator:
+    """Several options as one decorator; `--help` shows them in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+family_options: Decorator = _all_of(
+    click.option("--heads", type=click.IntRange(min=1), default=1, show_default=True),
+    click.option("--norm", type=click.Choice(NORMS), default="layer", show_default=True),
+    click.option("--activation", type=click.Choice(ACTIVATIONS), default="exp", show_default=True),
+    click.option("--no-post-norm", is_flag=True, help="Do not normalize the readout's output."),
+    click.option(
+        "--head-scale",
+        type=click.Choice(HEAD_SCALES),
+        help="max: as the official Relation Network; none: as its ablation blocks.  "
+        "[default: max for exact+exp with post-norm]",
+    ),
+)
+"""What `train` and `convert` both ask for beside the readout: fields of `ModelConfig`."""
+
+runtime_options: Decorator = _all_of(
+    click.option(
         "--provider",
         default="cpu",
         show_default=True,
         help="onnxruntime execution provider: cpu, cuda, tensorrt, ...; never falls back silently.",
-    )
-    threads = click.option(
+    ),
+    click.option(
         "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads inside one operator."
-    )
-    return provider(threads(function))
+    ),
+)
+"""How onnxruntime runs."""
+
+
+def pop_model_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the model's options out of a command's `options`, as fields of `ModelConfig`."""
+    fields = {name: options.pop(name) for name in ("readout", "heads", "norm", "activation")}
+    fields["post_norm"] = not options.pop("no_post_norm")
+    for name in ("head_scale", "hidden"):
+        value = options.pop(name, None)
+        if value is not None:
+            fields[name] = value
+    return fields

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +15,8 @@ import torch
 from causalrn.alphabet import Alphabet
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
-from causalrn.checkpoint import save_weights
-from causalrn.errors import InputError
+from causalrn.checkpoint import STATE_NAME, read_training_state, save_weights, write_training_state
+from causalrn.errors import CausalRNError, CheckpointError, InputError, TrainingError, TrainingInterruptedError
 from causalrn.export.cli.console import progress
 from causalrn.files import check_replaceable, written_file
 from causalrn.model import CausalRN
@@ -24,7 +24,7 @@ from causalrn.run_folder import CONFIG_NAME, LOG_NAME, WEIGHTS_NAME, RunFolder, 
 from causalrn.runtimes.copying import CopyAccuracy, free_running_accuracy, teacher_forced_accuracy
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 from causalrn.tasks import CopyTask
-from causalrn.training import PRESETS, TrainingSettings, TrainingStep, choose_device, train
+from causalrn.training import PRESETS, Trainer, TrainingSettings, choose_device
 
 _EVALUATION_SEED = 1_000_003  # apart from every training seed's stream
 _QUICK_STRINGS, _FINAL_STRINGS = 250, 1000
@@ -32,39 +32,69 @@ _QUICK_STRINGS, _FINAL_STRINGS = 250, 1000
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What to train and how."""
+    """What to train and how.
+
+    Attributes:
+        evaluate_every: steps between evaluations; each renews the checkpoint.
+        until: stop early at an evaluation where this share of strings, 0 to 1, is copied free-running.
+    """
 
     card: ModelCard
     settings: TrainingSettings
     evaluate_every: int
+    until: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.until is not None and not 0 < self.until <= 1:
+            raise InputError(f"--until is {self.until}: it must be above 0 and at most 1")
 
     @classmethod
     def from_options(
         cls,
         *,
         length: int,
-        task: str = "copy",
-        readout: str = "exact",
         preset: str = "tiny",
-        steps: int | None = None,
-        batch: int | None = None,
-        learning_rate: float | None = None,
-        evaluate_every: int | None = None,
         device: str = "auto",
         seed: int = 0,
+        evaluate_every: int | None = None,
+        until: float | None = None,
+        model: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> TrainingPlan:
-        """From the command line's options; None stands for the preset's value."""
-        assert task == "copy"
-        size, copy_task = PRESETS[preset], CopyTask(length)
-        settings = TrainingSettings(
-            steps=size.steps if steps is None else steps,
-            batch=size.batch if batch is None else batch,
-            learning_rate=size.learning_rate if learning_rate is None else learning_rate,
-            seed=seed,
-            device=choose_device(device),
-        )
-        card = ModelCard(size.model(copy_task, readout), Alphabet("letters"), copy_task)
-        return cls(card, settings, evaluate_every or max(25, -(-settings.steps // 8)))
+        """From the command line's options.
+
+        Args:
+            model: fields of :class:`ModelConfig` beside those of the preset.
+            settings: fields of :class:`TrainingSettings`; None stands for the preset's value.
+        """
+        size, task = PRESETS[preset], CopyTask(length)
+        defaults = {"steps": size.steps, "batch": size.batch, "learning_rate": size.learning_rate}
+        given = {name: value for name, value in settings.items() if value is not None}
+        chosen = TrainingSettings(**{**defaults, **given}, seed=seed, device=choose_device(device))
+        card = ModelCard(size.model(task, **(model or {})), Alphabet("letters"), task)
+        return cls(card, chosen, evaluate_every or max(25, -(-chosen.steps // 8)), until)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON values, for resuming."""
+        return {
+            "card": self.card.to_json(),
+            "settings": asdict(self.settings),
+            "evaluate_every": self.evaluate_every,
+            "until": self.until,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], source: str) -> TrainingPlan:
+        """Read :meth:`to_json`'s form back; `source` is named in errors.
+
+        Raises:
+            CheckpointError: an entry is missing or wrong.
+        """
+        try:
+            settings = TrainingSettings(**data["settings"])
+            return cls(ModelCard.from_json(data["card"], source), settings, data["evaluate_every"], data["until"])
+        except (KeyError, TypeError, CausalRNError) as error:
+            raise CheckpointError(f"{source}: malformed training plan ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -92,44 +122,106 @@ def run_training(plan: TrainingPlan, output: Path, *, overwrite: bool = False) -
 
     Raises:
         InputError: the output folder holds something else, or an earlier RUN without `overwrite`.
+        TrainingInterruptedError: Ctrl-C; the last checkpoint is kept.
     """
     check_replaceable(output, CONFIG_NAME)
     if is_run(output) and not overwrite:
         raise InputError(f"{output} holds an earlier RUN: name another output, or add --overwrite")
-    task = plan.card.task
-    assert task is not None
-    created = not output.exists()
-    output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.settings.seed)
-    model = CausalRN(plan.card.config)
-    started, saved_step = time.monotonic(), 0
-    description = f"train {plan.card.config.readout}"
-    try:
+    return _TrainingRun(plan, output).run()
+
+
+def resume_training(output: Path, device: str = "auto") -> TrainingResult:
+    """Go on with an interrupted run: the final weights are those of a run without interruption.
+
+    Raises:
+        CheckpointError: the folder holds no training that can be resumed.
+        TrainingError: the training has ended already.
+    """
+    tensors, data = read_training_state(output / STATE_NAME)
+    plan = TrainingPlan.from_json(data, str(output / STATE_NAME))
+    plan = replace(plan, settings=replace(plan.settings, device=choose_device(device)))
+    run = _TrainingRun(plan, output)
+    run.trainer.load_state(tensors)
+    if run.trainer.steps_done >= plan.settings.steps:
+        raise TrainingError(f"{output}: the training has ended after {plan.settings.steps} steps: nothing to resume")
+    run.saved_step = run.trainer.steps_done
+    return run.run()
+
+
+class _TrainingRun:
+    """A training in progress: what has been saved, and when it started."""
+
+    def __init__(self, plan: TrainingPlan, output: Path) -> None:
+        assert plan.card.task is not None
+        self.plan, self.output = plan, output
+        self.trainer = Trainer(CausalRN(plan.card.config), plan.card.task, plan.settings)
+        self.saved_step = 0
+        self.note = ""
+
+    def run(self) -> TrainingResult:
+        created = not self.output.exists()
+        self.output.mkdir(parents=True, exist_ok=True)
+        partial_log = self.output / f".{LOG_NAME}.partial"
+        try:
+            self._start_log(partial_log)
+            return self._train(partial_log)
+        except KeyboardInterrupt:
+            kept = f"{self.output} keeps the checkpoint of step {self.saved_step}"
+            lost = f"before the first evaluation: nothing was kept in {self.output}"
+            hint = ", go on with train --resume" if self.saved_step else ""
+            raise TrainingInterruptedError(f"interrupted: {kept if self.saved_step else lost}{hint}") from None
+        finally:
+            partial_log.unlink(missing_ok=True)
+            if created and not self.saved_step:
+                self.output.rmdir()
+
+    def _start_log(self, partial: Path) -> None:
+        """A resumed run keeps the log up to its checkpoint; an earlier RUN's log stays until there is a new one."""
+        lines: list[str] = []
+        log = self.output / LOG_NAME
+        if self.saved_step and log.is_file():
+            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.saved_step]
+        partial.write_text("".join(lines), encoding="utf-8")
+
+    def _train(self, partial_log: Path) -> TrainingResult:
+        plan, trainer, started = self.plan, self.trainer, time.monotonic()
+        total = plan.settings.steps
         with (
-            (output / LOG_NAME).open("w", encoding="utf-8") as log,
-            progress(description, plan.settings.steps) as advance,
+            partial_log.open("a", encoding="utf-8") as log,
+            progress(f"train {plan.card.config.readout}", total) as advance,
         ):
-            for step in train(model, task, plan.settings):
+            advance(trainer.steps_done)
+            while True:
+                step = trainer.step()
                 line: dict[str, Any] = {**asdict(step), "seconds": round(time.monotonic() - started, 3)}
-                last = step.step == plan.settings.steps
+                last = step.step == total
                 if last or step.step % plan.evaluate_every == 0:
-                    strings = _FINAL_STRINGS if last else _QUICK_STRINGS
-                    forced, free = _evaluate(model, plan.card, strings)
+                    forced, free = _evaluate(trainer.model, plan.card, _FINAL_STRINGS if last else _QUICK_STRINGS)
+                    if plan.until is not None and free.accuracy >= plan.until and not last:
+                        last = True
+                        forced, free = _evaluate(trainer.model, plan.card, _FINAL_STRINGS)
                     line |= {"teacher_forced": forced.to_json(), "free_running": free.to_json()}
-                    _save(output, model, plan, step)
-                    saved_step = step.step
+                    self.note = f", copied {100 * free.accuracy:.1f} %"
                 _write_line(log, line)
-                advance(1, f"loss {step.loss:.4f}" + (f", copied {100 * free.accuracy:.1f} %" if saved_step else ""))
-    except KeyboardInterrupt:
-        if saved_step:
-            raise InputError(f"interrupted: {output} keeps the checkpoint of step {saved_step}") from None
-        _discard(output, created)
-        raise InputError(f"interrupted before the first evaluation: nothing was kept in {output}") from None
-    except BaseException:
-        if not saved_step:
-            _discard(output, created)
-        raise
-    return TrainingResult(output, plan.settings.steps, time.monotonic() - started, forced, free)
+                if "free_running" in line:
+                    self._save()
+                    if partial_log.exists():
+                        partial_log.replace(self.output / LOG_NAME)
+                advance(1, f"loss {step.loss:.4f}{self.note}")
+                if last:
+                    return TrainingResult(self.output, step.step, time.monotonic() - started, forced, free)
+
+    def _save(self) -> None:
+        """Renew the checkpoint: what resuming needs, the weights, the card; each whole or not at all."""
+        trainer = self.trainer
+        write_training_state(self.output / STATE_NAME, trainer.state(), self.plan.to_json())
+        with written_file(self.output / WEIGHTS_NAME) as partial:
+            save_weights(partial, trainer.model)
+        origin = {"trained": {**asdict(self.plan.settings), "at_step": trainer.steps_done}}
+        RunFolder(self.output, self.plan.card, origin).write_config()
+        self.saved_step = trainer.steps_done
 
 
 def _evaluate(model: CausalRN, card: ModelCard, count: int) -> tuple[CopyAccuracy, CopyAccuracy]:
@@ -141,20 +233,6 @@ def _evaluate(model: CausalRN, card: ModelCard, count: int) -> tuple[CopyAccurac
     forced = teacher_forced_accuracy(ParallelSession(copy, card), card.task, strings)
     free = free_running_accuracy(RecurrentSession(RecurrentCell.from_model(copy), card), card.task, strings)
     return forced, free
-
-
-def _save(output: Path, model: CausalRN, plan: TrainingPlan, step: TrainingStep) -> None:
-    with written_file(output / WEIGHTS_NAME) as partial:
-        save_weights(partial, model)
-    origin = {"trained": {**asdict(plan.settings), "at_step": step.step}}
-    RunFolder(output, plan.card, origin).write_config()
-
-
-def _discard(output: Path, created: bool) -> None:
-    """Leave nothing of a run that never reached a checkpoint; an earlier RUN's files stay."""
-    (output / LOG_NAME).unlink(missing_ok=True)
-    if created:
-        output.rmdir()
 
 
 def _write_line(log: IO[str], line: Mapping[str, Any]) -> None:
