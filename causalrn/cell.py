@@ -153,7 +153,7 @@ class RecurrentCell(nn.Module):
             lone = single and batch == 1 and self.spec.pool != "concat"
             reader = _LonePoolReader if lone else _PoolReader
             return reader(self, state[0].shape[0], position, time)
-        return _SumReader(self, single) if kind == "sum" else _LogSumReader(self, position, single)
+        return _LogSumReader(self, position, single) if kind == "max+sum" else _SumReader(self, single)
 
     def _finish(self, o: Tensor, position: Tensor, time: int, single: bool) -> Tensor:
         """From the sum over positions to what W3 reads. [T * B, H] -> [T * B, H]."""
@@ -228,10 +228,16 @@ class _SumReader(_Reader):
         query, value = (readouts.rms_norm(x, self.cell.ones_hidden) for x in ab.chunk(2, dim=-1))
         if self.cell.guarded:  # cancels in the norm after
             query = query - query.amax(-1, keepdim=True)
+        values = value.exp()
+        if len(past) == 2:
+            local = values.reshape(-1, *past[0].shape)  # [T, B, H]
+            carry, total = past
+            sums, carry = readouts.read_compensated_sum(local if self.single else local.cumsum(0), total, carry)
+            return query.exp() * sums.flatten(0, 1), (carry, sums[-1])
         if self.single:
-            present = past[0] + value.exp()
+            present = past[0] + values
             return query.exp() * present, (present,)
-        sums = readouts.read_sum(value.exp().reshape(-1, *past[0].shape), past[0])
+        sums = readouts.read_sum(values.reshape(-1, *past[0].shape), past[0])
         return query.exp() * sums.flatten(0, 1), (sums[-1],)
 
 

@@ -113,10 +113,15 @@ class ModelConfig:
 
     @property
     def state_kind(self) -> str:
-        """What one block remembers: "pool" (a row per token), "sum" or "max+sum" (constant size)."""
+        """What one block remembers: "pool" (a row per token), or constant in size "sum", "carry+sum" or "max+sum".
+
+        A stream without end adds up so much that rounding shows: its sum is compensated, by a carry.
+        """
         if self.activation != "exp" or self.readout == "exact":
             return "pool"
-        return "sum" if self.readout == "linear" else "max+sum"
+        if self.readout == "plain":
+            return "max+sum"
+        return "sum" if self.capacity is not None else "carry+sum"
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as JSON values, complete."""

@@ -24,7 +24,7 @@ class StateTensor:
 
     Attributes:
         name: zero-padded block number and role, e.g. "00.pool"; sorted names are block order.
-        role: "pool" (one row per token), "sum" or "max".
+        role: "pool" (one row per token), "sum", "max", or "carry" (what rounding took from the sum, Kahan 1965).
         shape: sizes; "t" is the number of tokens seen, "B" the batch.
         update: "append" (the graph gives new rows, the runtime writes them) or "replace" (it gives the
             complete next state).
@@ -54,6 +54,11 @@ class StateTensor:
     def output_name(self) -> str:
         """Name of the graph output: "row.*" for append, "present.*" for replace."""
         return ("row." if self.update == "append" else "present.") + self.name
+
+    @property
+    def is_remainder(self) -> bool:
+        """Whether it holds rounding errors only: any two dtypes or splits disagree on them, and may."""
+        return self.role == "carry"
 
     @property
     def width(self) -> int:

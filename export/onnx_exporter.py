@@ -37,7 +37,7 @@ _IR_VERSIONS = {21: 10, 22: 10, 23: 11}
 WEIGHTS_FILE = "weights.bin"
 _EXTERNAL_BYTES = 1024
 _ALIGNMENT = 64
-_PREFILL_CHUNK = {"pool": 16, "sum": 64, "max+sum": 16}
+_PREFILL_CHUNK = {"pool": 16, "sum": 64, "carry+sum": 64, "max+sum": 16}
 
 
 def export_onnx(

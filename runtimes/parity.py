@@ -11,7 +11,7 @@ import numpy as np
 
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.copying import CopyAccuracy
-from causalrn.runtimes.reference import Golden, Reference, States, drive_in_steps, recorded_snapshot
+from causalrn.runtimes.reference import Golden, Reference, States, compared_states, drive_in_steps, recorded_snapshot
 from causalrn.runtimes.session import Array, FloatArray, Session
 from causalrn.tolerances import REGRESSION_RELATIVE, TOLERANCES, Tolerance
 
@@ -127,8 +127,9 @@ def _compare_rows(
         for position in states[0]
     }
     session.reset(1)
-    tolerance = TOLERANCES["float32", session.runtime]
-    return _row(f"{session.runtime}, {mode}", np.concatenate(logits), merged, reference, tolerance)
+    assert isinstance(session, CellSession)
+    compared, tolerance = compared_states(session, merged), TOLERANCES["float32", session.runtime]
+    return _row(f"{session.runtime}, {mode}", np.concatenate(logits), compared, reference, tolerance)
 
 
 def _batch_axis(session: Session, name: str) -> int:

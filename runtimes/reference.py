@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from causalrn.card import ModelCard
 from causalrn.errors import BundleError, CheckpointError
+from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
 
 GOLDEN_NAME = "golden.safetensors"
@@ -101,6 +102,12 @@ def make_reference(model: object, card: ModelCard, tokens: IntArray) -> Referenc
             "ill-conditioned that no recurrent state can be vouched for"
         )
     return Reference(tokens, logits, states, error / largest if largest else error)
+
+
+def compared_states(session: CellSession, states: States) -> States:
+    """The states without tensors that hold rounding errors only."""
+    names = {tensor.name for tensor in session.spec.tensors if not tensor.is_remainder}
+    return {p: {name: value for name, value in tensors.items() if name in names} for p, tensors in states.items()}
 
 
 def drive_in_steps(session: Session, tokens: IntArray, positions: tuple[int, ...]) -> tuple[FloatArray, States]:

@@ -11,6 +11,7 @@ from causalrn.cell import RecurrentCell
 from causalrn.errors import CheckpointError, ConfigError
 from causalrn.folding import fold
 from causalrn.model import Block, CausalRN
+from causalrn.recurrent_readout import read_compensated_sum
 from causalrn.tolerances import TOLERANCES
 from tests.builders import GOLDEN_CASES, golden_case, random_model, random_tokens, relative_error, run_cell
 
@@ -24,6 +25,7 @@ FAMILY = [
     {"readout": "exact", "activation": "gelu", "bias_2": True, "bias_head": True},
     {"readout": "linear"},
     {"readout": "linear", "post_norm": False},
+    {"readout": "linear", "positions": "none", "capacity": None},
     {"readout": "linear", "activation": "elu"},
     {"readout": "plain"},
     {"readout": "plain", "post_norm": False, "norm": "rms"},
@@ -60,8 +62,9 @@ def test_any_split_gives_the_oracles_logits_and_the_same_state(options, splits, 
     expected = model.oracle()(tokens)
     assert relative_error(logits, expected) <= EXACT64.relative
     assert relative_error(stepped, expected) <= EXACT64.relative
-    for mine, theirs in zip(state, stepped_state, strict=True):
-        assert relative_error(mine, theirs) <= EXACT64.state_relative
+    for tensor, mine, theirs in zip(cell.spec.tensors, state, stepped_state, strict=True):
+        if not tensor.is_remainder:
+            assert relative_error(mine, theirs) <= EXACT64.state_relative
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
@@ -212,3 +215,15 @@ def test_without_positions_a_cell_has_no_end(readout):
     assert cell.capacity is None
     logits, _ = run_cell(cell, tokens, [10, 1, 1, 18])
     assert relative_error(logits, model.oracle()(tokens)) <= EXACT64.relative
+
+
+def test_sum_of_a_long_stream_keeps_its_precision():
+    """Adding 0.1 a hundred thousand times: plainly in float32 off by 1e-3, compensated by one rounding."""
+    total, carry, plain = torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2)
+    step = torch.full((1, 1, 2), 0.1)
+    for _ in range(100_000):
+        sums, carry = read_compensated_sum(step, total, carry)
+        total, plain = sums[-1], plain + step[0]
+    expected = 1e5 * float(step[0, 0, 0])
+    assert abs(total[0, 0].item() - expected) <= 1e-7 * expected
+    assert abs(plain[0, 0].item() - expected) > 1e-4 * expected
