@@ -90,6 +90,8 @@ class RecurrentCell(nn.Module):
             self.register_buffer("step_weights", torch.ones(1, self.capacity + 1, dtype=dtype))
         self.register_buffer("second_row", torch.ones(1, 1, dtype=torch.int64))
         self.guarded = _squares_may_overflow(config, self.capacity)
+        # with post-norm folding has bounded the stream; without it exp may drive it anywhere
+        self.stream_norm = readouts.rms_norm if config.post_norm else readouts.rms_norm_or_nan
         self.eval()
 
     @classmethod
@@ -133,12 +135,12 @@ class RecurrentCell(nn.Module):
         for index, block in enumerate(self.blocks):
             assert isinstance(block, _CellBlock)
             past = state[index * per_block : (index + 1) * per_block]
-            r = readouts.rms_norm(x, self.ones_embedding)
+            r = self.stream_norm(x, self.ones_embedding)
             ab = functional.linear(r, block.w12, block.b12)  # [T * B, 2H]
             o, present = reader(ab, past)
             outputs.extend(present)
             x = x + functional.linear(self._finish(o, position, time, single), block.w3, block.b3)
-        logits = functional.linear(readouts.rms_norm(x, self.ones_embedding), self.head, self.head_bias)
+        logits = functional.linear(self.stream_norm(x, self.ones_embedding), self.head, self.head_bias)
         shaped = logits.reshape(batch, 1, -1) if single else logits.reshape(time, batch, -1).transpose(0, 1)
         return shaped, *outputs
 

@@ -16,10 +16,7 @@ from causalrn.card import ModelCard
 from causalrn.errors import CheckpointError
 from causalrn.files import written_file, written_folder
 from causalrn.model import CausalRN
-from causalrn.run_folder import CONFIG_NAME, WEIGHTS_NAME, RunFolder
-
-STATE_NAME = "training.safetensors"
-"""Weights, optimizer state and plan of a training, for resuming it."""
+from causalrn.run_folder import RUN_MARKER, WEIGHTS_NAME, RunFolder
 
 
 @dataclass(frozen=True)
@@ -38,13 +35,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: a file is missing or corrupt, weights do not fit the configuration or are not finite.
     """
     run = RunFolder.open(path)
+    sha256 = run.sha256
     try:
         weights = safetensors.torch.load_file(run.weights)
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{run.weights}: corrupt safetensors file ({error})") from None
+    last = f"blocks.{run.card.config.blocks - 1}.fc_1.weight"
+    if last not in weights:  # before building a model of whatever size the configuration says
+        raise CheckpointError(f"{run.weights}: lacks {last}: the weights belong to another configuration")
     model = CausalRN(run.card.config)
     load_weights(model, weights, str(run.weights))
-    return Checkpoint(model.eval(), run.card, run.sha256)
+    return Checkpoint(model.eval(), run.card, sha256)
 
 
 def load_weights(model: CausalRN, weights: dict[str, torch.Tensor], source: str) -> None:
@@ -74,22 +75,22 @@ def save_checkpoint(path: Path, model: CausalRN, card: ModelCard, origin: dict[s
     Args:
         origin: where the weights come from (training settings, or the converted file), for people and `inspect`.
     """
-    with written_folder(path, CONFIG_NAME) as folder:
+    with written_folder(path, RUN_MARKER) as folder:
         save_weights(folder / WEIGHTS_NAME, model)
         RunFolder(folder, card, origin).write_config()
-    return RunFolder(path, card, origin)
+    return RunFolder.open(path)
 
 
 def save_weights(path: Path, model: CausalRN) -> None:
     """Write the weights, float32, as safetensors."""
     weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(weights, path)
+    path.write_bytes(safetensors.torch.save(weights))  # not save_file: a full disk has to be an OSError
 
 
 def write_training_state(path: Path, tensors: dict[str, torch.Tensor], plan: dict[str, Any]) -> None:
     """Write what resuming a training needs, whole or not at all: tensors, and the plan as metadata."""
     with written_file(path) as partial:
-        safetensors.torch.save_file(tensors, partial, metadata={"plan": json.dumps(plan)})
+        partial.write_bytes(safetensors.torch.save(tensors, metadata={"plan": json.dumps(plan)}))
 
 
 def read_training_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

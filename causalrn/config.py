@@ -103,8 +103,8 @@ class ModelConfig:
                 f"capacity {self.capacity} and positions {self.positions!r} contradict each other: "
                 "learned positions need a capacity, positions none must not have one"
             )
-        if self.capacity is not None and self.capacity < 1:
-            raise ConfigError(f"capacity is {self.capacity}: it must be at least 1")
+        if self.capacity is not None and (type(self.capacity) is not int or self.capacity < 1):
+            raise ConfigError(f"capacity is {self.capacity}: it must be a whole number, at least 1")
 
     @property
     def head_width(self) -> int:
@@ -177,6 +177,8 @@ def parse_json_object(text: str, source: str) -> dict[str, Any]:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{source}: not valid JSON ({error.msg} at line {error.lineno})") from None
+    except (RecursionError, ValueError):
+        raise ConfigError(f"{source}: not valid JSON (nested too deeply, or a number too long)") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: expected a JSON object")
     return data

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,26 @@ def json_text(data: Any) -> str:
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
+def check_output_file(path: Path) -> None:
+    """Refuse a place that a user's file cannot go to; called before long work starts.
+
+    Raises:
+        InputError: the folder does not exist, `path` is a folder, or a file of a bundle or RUN.
+    """
+    _check_place(path)
+    folder = path.absolute().parent
+    for marker in ("manifest.json", "config.json"):
+        if path.exists() and (folder / marker).is_file():
+            raise InputError(f"{path} belongs to the bundle or RUN {folder.name}: name another place")
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path.parent} is no folder: create it, or name another place")
+
+
 @contextlib.contextmanager
 def written_file(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; rename it into place at the end, delete it if anything fails.
@@ -33,10 +54,11 @@ def written_file(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder does not exist, or `path` is a folder.
     """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent} is no folder: create it, or name another place")
+    _check_place(path)
+    if path.exists() and not path.is_file():  # a device or pipe is written to, not replaced
+        yield path
+        return
+    path = path.resolve()  # through symbolic links
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(handle)
     partial = Path(name)
@@ -49,43 +71,92 @@ def written_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def written_folder(path: Path, marker: str) -> Iterator[Path]:
+def written_folder(path: Path, marker: Marker) -> Iterator[Path]:
     """Give a folder beside `path` to fill; move it into place at the end, delete it if anything fails.
 
     Args:
-        path: where the folder goes. An earlier one is replaced if it is empty or holds a file called `marker`.
-        marker: the file that tells a folder of ours from somebody's data.
+        path: where the folder goes. An earlier one is replaced if :func:`check_replaceable` allows it.
 
     Raises:
         InputError: `path` is a file, or a folder that is not ours to replace.
     """
+    path = path.absolute()
     check_replaceable(path, marker)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
         yield partial
         partial.chmod(0o777 & ~_umask())
+        for file in partial.iterdir():
+            file.chmod(0o666 & ~_umask())
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            path.replace(old / path.name)
-            partial.replace(path)
-            shutil.rmtree(old)
+            _swap(partial, path)
         else:
             partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_replaceable(path: Path, marker: str) -> None:
+def _swap(new: Path, path: Path) -> None:
+    """Put `new` in the place of the folder `path`, which is deleted; if that fails, `path` is what it was."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+    old = aside / path.name
+    try:
+        path.replace(old)
+        try:
+            new.replace(path)
+        except OSError:
+            old.replace(path)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What tells a folder of ours from somebody's data: a JSON file with a certain "format" entry.
+
+    Attributes:
+        names: files that such a folder holds, beside those that the JSON file lists under "files".
+        leftovers: files that a killed process may leave, and that mean nothing.
+    """
+
+    file: str
+    format: str
+    names: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
+
+    def foreign(self, path: Path) -> list[str]:
+        """Entries of the folder `path` that this toolkit did not write; all of them where the marker is missing."""
+        entries = sorted(entry.name for entry in path.iterdir() if entry.name not in self.leftovers)
+        try:
+            data = json.loads((path / self.file).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return entries
+        if not isinstance(data, dict) or data.get("format") != self.format:
+            return entries
+        listed = data.get("files")
+        ours = {self.file, *self.names, *(listed if isinstance(listed, dict) else ())}
+        return [name for name in entries if name not in ours or not (path / name).is_file()]
+
+
+def check_replaceable(path: Path, marker: Marker) -> None:
     """Refuse to write over what is not ours; called before long work starts.
 
     Raises:
-        InputError: `path` is a file, or a folder with other things in it and no `marker`.
+        InputError: `path` is a file, the current folder, or a folder with something else in it.
     """
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
+    if path.is_symlink():
+        raise InputError(f"{path} is a symbolic link: name the folder itself")
+    if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, not a folder: name another output")
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
-        raise InputError(f"{path} holds other files (no {marker}): name another output, or empty it first")
+    if not path.is_dir():
+        return
+    if path.resolve() == Path.cwd():
+        raise InputError(f"{path} is the current folder: name another output")
+    foreign = marker.foreign(path)
+    if foreign:
+        raise InputError(f"{path} holds other files ({foreign[0]} ...): name another output, or empty it first")
 
 
 def _umask() -> int:

@@ -112,7 +112,7 @@ def _check_range(folded: FoldedWeights) -> None:
     """Refuse weights with which a mean square could overflow in float32 (it would come out as zeros, silently).
 
     |r| = sqrt(E) and |LN0(o)| = sqrt(H) bound every vector that is normalized, whatever the tokens (Cauchy-Schwarz).
-    Without post-norm o has no such bound; sessions then catch the NaN or infinity.
+    Without post-norm o has no such bound; the cell then makes NaN of what overflows, which sessions refuse.
     """
     config = folded.config
     stream = float(folded.wte.abs().max()) + (float(folded.wpe.abs().max()) if folded.wpe is not None else 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,12 +12,14 @@ from typing import Any
 from causalrn.card import ModelCard
 from causalrn.config import parse_json_object
 from causalrn.errors import BundleError, ConfigError, InputError
-from causalrn.files import json_text, sha256_file
+from causalrn.files import Marker, json_text, sha256_file
 from causalrn.state_spec import StateSpec
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 _FORMAT = "causalrn-bundle"
+_OWN_HASH = "manifest_sha256"
+BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT)
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as JSON values."""
-        return {
+        """The manifest as JSON values, its own SHA-256 among them."""
+        data = {
             "format": _FORMAT,
             "version": MANIFEST_VERSION,
             "target": self.target,
@@ -73,6 +76,7 @@ class Manifest:
             "created_with": dict(self.created_with),
             "files": {name: dict(entry) for name, entry in self.files.items()},
         }
+        return data | {_OWN_HASH: _own_hash(data)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], source: str) -> Manifest:
@@ -88,8 +92,10 @@ class Manifest:
                 f"{source}: manifest version {data.get('version')!r}, this toolkit reads {MANIFEST_VERSION}: "
                 "export again with this version, or install the one that wrote it"
             )
+        if data.get(_OWN_HASH) != _own_hash(data):
+            raise BundleError(f"{source}: content differs from its own SHA-256: copy it again, or export again")
         try:
-            return cls(
+            manifest = cls(
                 card=ModelCard.from_json(data, source),
                 state=StateSpec.from_json(data["state"]),
                 target=data["target"],
@@ -100,10 +106,43 @@ class Manifest:
                 created_with=data["created_with"],
                 files=data["files"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            manifest._check()
+            return manifest
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise BundleError(f"{source}: malformed manifest ({error}): export the bundle again") from None
         except (ConfigError, InputError) as error:
             raise BundleError(f"{source}: {error}") from None
+
+    def _check(self) -> None:
+        """Check what names and numbers mean, whoever wrote them.
+
+        Raises:
+            ValueError: a file outside the bundle, a graph that is missing or not listed, an impossible number.
+        """
+        for name in self.files:
+            if Path(name).name != name:
+                raise ValueError(f"{name!r} is no plain file name")
+        for name in ("step", "prefill"):
+            if name not in self.graphs:
+                raise ValueError(f"no graph {name}")
+        for name, graph in self.graphs.items():
+            if graph.file not in self.files:
+                raise ValueError(f"graph file {graph.file!r} is not listed")
+            if graph.pad_rows != (0 if name == "prefill" else self.state.step_pad_rows):
+                raise ValueError(f"graph {name} has pad_rows {graph.pad_rows!r}")
+        pool = self.state.pool if self.state.has_pool else "growing"
+        if self.state != StateSpec.from_config(self.card.config, pool, self.state.tensors[0].capacity):
+            raise ValueError("the state does not belong to the model")
+        if not isinstance(self.target, str) or not isinstance(self.created_with, dict):
+            raise ValueError("target or created_with is of a wrong type")
+        if type(self.prefill_chunk) is not int or self.prefill_chunk < 1:
+            raise ValueError(f"prefill_chunk is {self.prefill_chunk!r}")
+
+
+def _own_hash(data: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest without the entry that holds it."""
+    content = {key: value for key, value in data.items() if key != _OWN_HASH}
+    return hashlib.sha256(json_text(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -153,8 +192,8 @@ def seal_bundle(folder: Path, manifest: Manifest) -> Bundle:
         for path in sorted(folder.iterdir())
         if path.name != MANIFEST_NAME
     }
-    data = manifest.to_json() | {"files": files}
-    (folder / MANIFEST_NAME).write_text(json_text(data))
+    sealed = dataclasses.replace(manifest, files=files)
+    (folder / MANIFEST_NAME).write_text(json_text(sealed.to_json()), encoding="utf-8")
     return Bundle.open(folder)
 
 

@@ -11,6 +11,7 @@ Parameters keep the names of the official code (fc_1, fc_2, fc_3), so that check
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -91,6 +92,4 @@ class CausalRN(nn.Module):
 
     def oracle(self) -> CausalRN:
         """A float64 copy on the CPU, in evaluation mode: what every other form is judged by."""
-        copy = CausalRN(self.config)
-        copy.load_state_dict(self.state_dict())
-        return copy.to(device="cpu", dtype=torch.float64).eval().requires_grad_(False)
+        return copy.deepcopy(self).to(device="cpu", dtype=torch.float64).eval().requires_grad_(False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,14 +58,15 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about formats that are refused below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: holds more than weights, or is no torch file: save it with torch.save(model.state_dict(), ...)"
         ) from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: corrupt or truncated torch file ({reason})") from None
+        raise CheckpointError(f"{path}: corrupt or truncated torch file: copy it again") from error
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise CheckpointError(f"{path}: holds no state dict: save it with torch.save(model.state_dict(), ...)")
     return state
@@ -85,8 +87,11 @@ def rename_official(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
         if ours is None:
             kind = " (a Transformer baseline?)" if ".attn." in name else ""
             raise CheckpointError(f"{source}: {key} is no weight of a Causal Relation Network{kind}")
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise CheckpointError(f"{source}: {key} is no floating-point tensor")
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and value.ndim > 0
+        if not plain or not value.is_floating_point():
+            raise CheckpointError(f"{source}: {key} is no dense floating-point tensor")
+        if ours in weights:
+            raise CheckpointError(f"{source}: holds {name} twice, with and without {_COMPILED_PREFIX}: remove one")
         weights[ours] = value.float()
     return weights
 
@@ -106,7 +111,10 @@ def infer_config(weights: Mapping[str, Tensor], source: str, **asked: Any) -> Mo
         if name not in weights or weights[name].ndim != 2:
             raise CheckpointError(f"{source}: no matrix {name}: not the state dict of a Causal Relation Network")
     vocabulary, embedding = weights["wte.weight"].shape
-    blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+    numbers = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
+    blocks = len(numbers)
+    if numbers != {str(index) for index in range(blocks)}:
+        raise CheckpointError(f"{source}: its {blocks} blocks are not numbered 0 to {blocks - 1}")
     capacity = len(weights["wpe.weight"]) if "wpe.weight" in weights else None
     return ModelConfig(
         vocabulary=vocabulary,

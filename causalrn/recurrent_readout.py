@@ -24,6 +24,13 @@ def rms_norm(x: Tensor, ones: Tensor) -> Tensor:
     return functional.rms_norm(x, (ones.shape[0],), ones, eps=MEAN_SQUARE_FLOOR)
 
 
+def rms_norm_or_nan(x: Tensor, ones: Tensor) -> Tensor:
+    """:func:`rms_norm`, with NaN where the mean square overflows instead of zeros; for streams without a bound."""
+    mean_square = x.square().mean(-1, keepdim=True)
+    nan = torch.full_like(mean_square, torch.nan)
+    return rms_norm(x, ones) + torch.where(mean_square < torch.inf, torch.zeros_like(mean_square), nan)
+
+
 def step_masks(rows: int, position: Tensor, *, fixed: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What one step reads of a pool view with `rows` rows.
 

@@ -9,22 +9,33 @@ from typing import Any
 from causalrn.card import ModelCard
 from causalrn.config import parse_json_object
 from causalrn.errors import CausalRNError, CheckpointError
-from causalrn.files import json_text, sha256_file
+from causalrn.files import Marker, json_text, sha256_file, written_file
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 LOG_NAME = "log.jsonl"
+PARTIAL_LOG_NAME = ".log.jsonl.partial"
+STATE_NAME = "training.safetensors"
+"""Weights, optimizer state and plan of a training, for resuming it."""
+
 RUN_VERSION = 1
 _FORMAT = "causalrn-run"
+RUN_MARKER = Marker(CONFIG_NAME, _FORMAT, (CONFIG_NAME, WEIGHTS_NAME, LOG_NAME, STATE_NAME), (PARTIAL_LOG_NAME,))
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A RUN: `config.json` (the card, and where it came from), `model.safetensors`, and `log.jsonl` if trained here."""
+    """A RUN: `config.json` (the card, and where it came from), `model.safetensors`, and `log.jsonl` if trained here.
+
+    Attributes:
+        origin: training settings, or the file that was converted.
+        recorded_sha256: the weights' hash when `config.json` was written.
+    """
 
     path: Path
     card: ModelCard
     origin: dict[str, Any] = field(default_factory=dict)
+    recorded_sha256: str = ""
 
     @property
     def weights(self) -> Path:
@@ -33,8 +44,18 @@ class RunFolder:
 
     @property
     def sha256(self) -> str:
-        """Hash of the weights file: what bundles and state files are bound to."""
-        return sha256_file(self.weights)
+        """Hash of the weights file: what bundles and state files are bound to.
+
+        Raises:
+            CheckpointError: the weights are not those that `config.json` was written for.
+        """
+        found = sha256_file(self.weights)
+        if found != self.recorded_sha256:
+            raise CheckpointError(
+                f"{self.weights}: content differs from the SHA-256 in {CONFIG_NAME}: "
+                "copy the RUN again, or train --resume"
+            )
+        return found
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -53,7 +74,9 @@ class RunFolder:
             data = parse_json_object(source.read_text(encoding="utf-8"), str(source))
             if data.get("format") != _FORMAT or data.get("version") != RUN_VERSION:
                 raise CheckpointError(f"{source}: not a {_FORMAT} configuration of version {RUN_VERSION}")
-            return cls(path, ModelCard.from_json(data, str(source)), data.get("origin", {}))
+            card = ModelCard.from_json(data, str(source))
+            origin = data.get("origin")
+            return cls(path, card, origin if isinstance(origin, dict) else {}, data.get("weights_sha256", ""))
         except CheckpointError:
             raise
         except CausalRNError as error:
@@ -62,9 +85,10 @@ class RunFolder:
             raise CheckpointError(f"{source}: not a text file") from None
 
     def write_config(self) -> None:
-        """Write `config.json` into the folder."""
+        """Write `config.json` into the folder, beside the weights that are there."""
         data = {"format": _FORMAT, "version": RUN_VERSION, **self.card.to_json(), "origin": self.origin}
-        (self.path / CONFIG_NAME).write_text(json_text(data))
+        with written_file(self.path / CONFIG_NAME) as partial:
+            partial.write_text(json_text(data | {"weights_sha256": sha256_file(self.weights)}), encoding="utf-8")
 
 
 def is_run(path: Path) -> bool:

@@ -100,8 +100,9 @@ class StateSpec:
         else:
             roles = config.state_kind.split("+")
             kinds = [(role, ("B", hidden), "replace", "constant", 0) for role in roles]
+        digits = max(2, len(str(config.blocks - 1)))  # so that sorted names are in block order
         tensors = tuple(
-            StateTensor(f"{block:02d}.{role}", role, shape, update, growth, capacity, batch_axis=batch_axis)
+            StateTensor(f"{block:0{digits}d}.{role}", role, shape, update, growth, capacity, batch_axis=batch_axis)
             for block in range(config.blocks)
             for role, shape, update, growth, batch_axis in kinds
         )

@@ -22,6 +22,19 @@ IGNORE = -100
 """Target of positions that do not count: what stands before the copy is random and cannot be predicted."""
 
 
+PURPOSES = ("train", "evaluate", "verify", "convert", "demo")
+
+
+def random_source(purpose: str, seed: int, step: int = 0) -> np.random.Generator:
+    """Random numbers for one purpose: strings that a model is judged by are never those it was trained on.
+
+    Args:
+        purpose: one of :data:`PURPOSES`; the first key of the stream, so that no two purposes share one.
+        step: a further key, for streams that change from step to step.
+    """
+    return np.random.default_rng([1 + PURPOSES.index(purpose), seed, step])
+
+
 @dataclass(frozen=True)
 class CopyTask:
     """Copy a random string of `length` letters.

@@ -70,7 +70,7 @@ def export_onnx(
         model = _trace(cell, name)
         _strip_leftovers(model)
         _set_opset(model, opset)
-        _describe(model, checkpoint.card, spec, name)
+        _describe(model, checkpoint.card, spec, name, graph)
         models[graph.file] = model
     _share_weights(models, folder / WEIGHTS_FILE)
     for file, model in models.items():
@@ -168,13 +168,14 @@ def _set_opset(model: onnx.ModelProto, opset: int) -> None:
     model.ir_version = _IR_VERSIONS[opset]
 
 
-def _describe(model: onnx.ModelProto, card: ModelCard, spec: StateSpec, graph: str) -> None:
+def _describe(model: onnx.ModelProto, card: ModelCard, spec: StateSpec, name: str, graph: Graph) -> None:
     """Write the state contract into the graph itself, for servers that see no manifest."""
     model.producer_name, model.producer_version = "causalrn", version("causalrn")
-    model.graph.name = f"causalrn_{graph}"
+    model.graph.name = f"causalrn_{name}"
     entries = {
         "causalrn.manifest_version": str(MANIFEST_VERSION),
-        "causalrn.graph": graph,
+        "causalrn.graph": name,
+        "causalrn.pad_rows": str(graph.pad_rows),
         "causalrn.card": json_text(card.to_json()).strip(),
         "causalrn.state": json_text(spec.to_json()).strip(),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ from causalrn.card import ModelCard
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot, check_finite
 from causalrn.runtimes.state_buffers import StateBuffers
 from causalrn.state_spec import StateSpec
+
+_Run = Callable[[IntArray, int, Sequence[Array]], tuple[FloatArray, Sequence[Array]]]
 
 _PAIR_BYTES = 6 << 20
 """Largest temporary of a prefill chunk, T * t * B * H * 4 bytes: beyond it pairs fall out of the cache."""
@@ -43,7 +45,14 @@ class CellSession(Session):
 
     @abstractmethod
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
-        """Run the graph for T tokens: logits [B, T, V] and the outputs in the order of the contract."""
+        """Run the graph for T tokens: logits [B, T, V] and the outputs in the order of the contract.
+
+        It must not write to `state`, nor to an earlier call's outputs: a prefill that fails goes back to them.
+        """
+
+    def _run_step(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
+        """:meth:`_run` for a step by itself: only `state` has to stay as it is."""
+        return self._run(tokens, position, state)
 
     def pad_rows(self, time: int) -> int:
         """Rows of zeros that the graph for T tokens expects behind a growing pool."""
@@ -51,17 +60,17 @@ class CellSession(Session):
 
     def _advance(self, tokens: IntArray, *, single: bool) -> FloatArray:
         if single:
-            logits, outputs = self._run_at(tokens, self._position)
+            logits, outputs = self._run_at(tokens, self._position, self._run_step)
             check_finite(logits)
             self._buffers.update(self._position, outputs)
             return logits
         return self._prefill(tokens)
 
-    def _run_at(self, tokens: IntArray, position: int) -> tuple[FloatArray, Sequence[Array]]:
+    def _run_at(self, tokens: IntArray, position: int, run: _Run) -> tuple[FloatArray, Sequence[Array]]:
         time = tokens.shape[1]
         if self.capacity is None:
             self._buffers.reserve(position + time)
-        return self._run(tokens, position, self._buffers.views(position, self.pad_rows(time)))
+        return run(tokens, position, self._buffers.views(position, self.pad_rows(time)))
 
     def _prefill(self, tokens: IntArray) -> FloatArray:
         start, parts, taken = self._position, [], 0
@@ -70,7 +79,7 @@ class CellSession(Session):
             while taken < tokens.shape[1]:
                 position = start + taken
                 chunk = tokens[:, taken : taken + self._chunk_at(position)]
-                logits, outputs = self._run_at(chunk, position)
+                logits, outputs = self._run_at(chunk, position, self._run)
                 check_finite(logits)
                 self._buffers.update(position, outputs)
                 parts.append(logits)
@@ -85,7 +94,8 @@ class CellSession(Session):
         if not self.spec.has_pool:
             return self.prefill_chunk
         row_bytes = self._batch * self.spec.tensors[0].width * self._buffers.dtype.itemsize
-        return max(1, min(self.prefill_chunk, _PAIR_BYTES // ((position + self.prefill_chunk) * row_bytes)))
+        rows = self.capacity if self.spec.pool == "fixed" and self.capacity is not None else position
+        return max(1, min(self.prefill_chunk, _PAIR_BYTES // ((rows + self.prefill_chunk) * row_bytes)))
 
     def _clear(self, batch: int) -> None:
         self._buffers.clear(batch)

@@ -42,7 +42,7 @@ class GenerationOptions:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise InputError(f"max new tokens is {self.max_new_tokens}: it must be at least 1")
         if not np.isfinite(self.temperature) or self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature}: it must be 0 (greedy) or more")
+            raise InputError(f"temperature is {self.temperature}: it must be finite, 0 (greedy) or more")
         if self.top_k < 0:
             raise InputError(f"top-k is {self.top_k}: it must be 0 (all) or more")
         if not 0 < self.top_p <= 1:
@@ -74,7 +74,8 @@ def generate(
     """Generate after a prompt.
 
     The session takes every token that is yielded, so at the end its state includes the last one: a snapshot taken
-    there goes on with ``prompts=None``.
+    there goes on with ``prompts=None``. Only a token chosen at the capacity finds no room; nothing goes on from there.
+    Which rows of a batch had finished is not part of a state: going on with a batch goes on with all rows.
 
     Args:
         session: at position 0, or holding a state that the prompts are appended to.
@@ -88,6 +89,7 @@ def generate(
     """
     ids = _prompt_ids(session, prompts)
     limit = _limit(session, 0 if ids is None else ids.shape[1], options)
+    _Stops(session, options)  # what is wrong with the stop text is said before anything is taken
     if ids is None:
         logits = session.last_logits
     else:
@@ -100,24 +102,41 @@ def generate(
 
 
 def _generate(session: Session, logits: FloatArray, limit: int, options: GenerationOptions) -> Iterator[GeneratedStep]:
-    alphabet = session.card.alphabet
-    stop_ids = options.stop_ids if options.stop_ids is not None else (alphabet.stop_ids if alphabet else ())
+    stops = _Stops(session, options)
     finished = np.zeros(session.batch, bool)
-    texts = [""] * session.batch
     for _ in range(limit):
         tokens = choose_tokens(logits, options, session.position)
         active = ~finished
-        finished = finished | np.isin(tokens, stop_ids)
-        if options.stop is not None and alphabet is not None:
-            for row in np.flatnonzero(active):
-                texts[row] += alphabet.decode([int(tokens[row])])
-                finished[row] |= texts[row].endswith(options.stop)
+        finished = finished | stops.reached(tokens)
         room = session.capacity is None or session.position < session.capacity
         if room:
             logits = session.step(tokens)
+        else:
+            session.end()
         yield GeneratedStep(tokens, active, finished.copy())
         if finished.all() or not room:
             return
+
+
+class _Stops:
+    """Where rows end: at a stop token, or where their last tokens spell the stop text."""
+
+    def __init__(self, session: Session, options: GenerationOptions) -> None:
+        alphabet = session.card.alphabet
+        self.ids = options.stop_ids if options.stop_ids is not None else (alphabet.stop_ids if alphabet else ())
+        if options.stop is not None and alphabet is None:
+            raise InputError("this model has no alphabet: a stop text means nothing to it, use stop token ids")
+        self.text = alphabet.encode(options.stop) if options.stop is not None and alphabet is not None else []
+        self.rows: list[list[int]] = [[] for _ in range(session.batch)]
+
+    def reached(self, tokens: IntArray) -> npt.NDArray[np.bool_]:
+        """Which rows end with these tokens, bool [B]."""
+        ended: npt.NDArray[np.bool_] = np.isin(tokens, self.ids)
+        if self.text:
+            for row, token in enumerate(tokens.tolist()):
+                self.rows[row] = [*self.rows[row], token][-len(self.text) :]
+                ended[row] |= self.rows[row] == self.text
+        return ended
 
 
 def choose_tokens(logits: FloatArray, options: GenerationOptions, position: int) -> IntArray:
@@ -150,11 +169,15 @@ def _prompt_ids(session: Session, prompts: str | Sequence[str] | IntArray | None
     if prompts is None:
         return None
     if isinstance(prompts, np.ndarray):
+        if prompts.ndim != 2 or prompts.size == 0:
+            raise InputError(f"prompts have shape {list(prompts.shape)}: give token ids [B, T]")
         return prompts
     alphabet = session.card.alphabet
     if alphabet is None:
         raise InputError("this model has no alphabet: give prompts as token ids, an array [B, T]")
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not all(texts):
+        raise InputError("the prompt is empty")
     rows = [alphabet.prompt(text) if session.position == 0 else alphabet.encode(text) for text in texts]
     lengths = {len(row) for row in rows}
     if len(lengths) != 1:
@@ -162,8 +185,6 @@ def _prompt_ids(session: Session, prompts: str | Sequence[str] | IntArray | None
             f"the prompts have {len(lengths)} different lengths: a batch advances in lockstep, "
             "so run prompts of different lengths one after the other"
         )
-    if lengths == {0}:
-        raise InputError("the prompt is empty")
     return np.array(rows, dtype=np.int64)
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from causalrn.errors import InputError, RuntimeUnavailableError
+from causalrn.errors import InputError
 from causalrn.manifest import Bundle, is_bundle
 from causalrn.run_folder import is_run
 from causalrn.runtimes.session import Session
-
-Result = TypeVar("Result")
 
 RUN_RUNTIMES = ("parallel", "recurrent")
 TARGET_RUNTIMES = {"onnx": ("onnxruntime",)}
@@ -25,7 +21,7 @@ class SessionOptions:
 
     Attributes:
         provider: onnxruntime's execution provider: "cpu", "cuda", ...
-        threads: threads inside one operator (onnxruntime).
+        threads: threads inside one operator, of onnxruntime; PyTorch has its own setting, torch.set_num_threads.
     """
 
     provider: str = "cpu"
@@ -41,7 +37,8 @@ def open_session(path: Path, runtime: str | None = None, options: SessionOptions
 
     Raises:
         InputError: an unknown runtime, or one that cannot run this folder.
-        RuntimeUnavailableError: the runtime's package is not installed.
+        RuntimeUnavailableError: the provider is not there, or this onnxruntime cannot load the bundle.
+        ModuleNotFoundError: the runtime's package (torch for a RUN) is not installed.
         BundleError, CheckpointError: the folder is missing or corrupt.
     """
     options = options or SessionOptions()
@@ -49,7 +46,9 @@ def open_session(path: Path, runtime: str | None = None, options: SessionOptions
         raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
     if not is_bundle(path) and is_run(path):
         choice = _choose(path, runtime, RUN_RUNTIMES, "a RUN")
-        return _open_run(path, choice)
+        if options.provider != "cpu":
+            raise InputError(f"provider {options.provider} is onnxruntime's: a RUN ({path}) runs in PyTorch on the CPU")
+        return _torch_session(path, choice)
     bundle = Bundle.open(path)
     target = bundle.manifest.target
     if target not in TARGET_RUNTIMES:
@@ -72,10 +71,6 @@ def _choose(path: Path, runtime: str | None, choices: tuple[str, ...], what: str
     return runtime or choices[0]
 
 
-def _open_run(path: Path, runtime: str) -> Session:
-    return import_extra("export", lambda: _torch_session(path, runtime))
-
-
 def _torch_session(path: Path, runtime: str) -> Session:
     from causalrn.cell import RecurrentCell
     from causalrn.checkpoint import load_checkpoint
@@ -85,23 +80,3 @@ def _torch_session(path: Path, runtime: str) -> Session:
     if runtime == "parallel":
         return ParallelSession(checkpoint.model, checkpoint.card, checkpoint.sha256)
     return RecurrentSession(RecurrentCell.from_model(checkpoint.model), checkpoint.card, checkpoint.sha256)
-
-
-_EXTRA_PACKAGES = {"torch", "onnx", "onnxscript", "onnx_ir", "matplotlib", "jinja2", "onnxruntime"}
-
-
-def import_extra(extra: str, action: Callable[[], Result]) -> Result:
-    """Run what imports optional packages; say which extra to install where one is missing.
-
-    Raises:
-        RuntimeUnavailableError: a package of the extra is not installed.
-    """
-    try:
-        return action()
-    except ModuleNotFoundError as error:
-        package = (error.name or "").split(".")[0]
-        if package not in _EXTRA_PACKAGES:
-            raise
-        raise RuntimeUnavailableError(
-            f"this needs {package}, which is not installed: pip install 'causalrn[{extra}]'"
-        ) from None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.copying import CopyAccuracy
 from causalrn.runtimes.reference import Golden, Reference, States, compared_states, drive_in_steps, recorded_snapshot
@@ -62,6 +63,9 @@ class ParityRow:
         return data | {"copy": None if self.copy is None else self.copy.to_json(), "passed": self.passed}
 
 
+_Drive = Callable[[Any], tuple[FloatArray, States]]
+
+
 def compare_parallel(session: Session, reference: Reference) -> ParityRow:
     """A session that computes everything at once: logits only, it has no state to compare."""
     session.reset(len(reference.tokens))
@@ -70,12 +74,12 @@ def compare_parallel(session: Session, reference: Reference) -> ParityRow:
 
 
 def compare_steps(session: Session, reference: Reference) -> ParityRow:
-    """Every row of the reference alone, token by token from a fresh state."""
+    """Every sequence alone, and all as a batch, token by token from a fresh state."""
     return _compare_rows(session, reference, "steps", lambda tokens: _steps(session, tokens, reference))
 
 
 def compare_prefill(session: Session, reference: Reference) -> ParityRow:
-    """Every row of the reference: two prefills of uneven length, the second onto a state, then steps."""
+    """The same by two prefills of uneven length, the second onto a state, and then steps."""
     return _compare_rows(
         session, reference, "prefill+steps", lambda tokens: _prefill_then_steps(session, tokens, reference)
     )
@@ -93,14 +97,14 @@ def compare_resumed(session: Session, golden: Golden) -> ParityRow:
     return _renamed(row, f"{session.runtime}, resumed", snapshot.position)
 
 
-def against_recorded(row: ParityRow, session: Session, golden: Golden) -> ParityRow:
+def against_recorded(row: ParityRow, session: CellSession, golden: Golden) -> ParityRow:
     """Add to a row how far the session is, step by step, from what the writing runtime said."""
     logits, states = drive_in_steps(session, golden.reference.tokens, tuple(golden.recorded_states))
     session.reset(1)
     errors = [_relative(logits, golden.recorded_logits)]
     errors += [
         _relative(states[position][name], value)
-        for position, recorded in golden.recorded_states.items()
+        for position, recorded in compared_states(session, golden.recorded_states).items()
         for name, value in recorded.items()
     ]
     return dataclasses.replace(row, recorded_relative=float(np.max(errors)))
@@ -111,25 +115,44 @@ def with_copy(row: ParityRow, copy: CopyAccuracy) -> ParityRow:
     return dataclasses.replace(row, copy=copy)
 
 
-def _compare_rows(
-    session: Session, reference: Reference, mode: str, run: Callable[[Any], tuple[FloatArray, States]]
-) -> ParityRow:
-    logits, states = [], []
-    for index in range(len(reference.tokens)):
-        row_logits, row_states = run(reference.tokens[index : index + 1])
-        logits.append(row_logits)
-        states.append(row_states)
-    merged = {
-        position: {
-            name: np.concatenate([row[position][name] for row in states], axis=_batch_axis(session, name))
-            for name in states[0][position]
-        }
-        for position in states[0]
-    }
-    session.reset(1)
+def _compare_rows(session: Session, reference: Reference, mode: str, run: _Drive) -> ParityRow:
+    """Run each sequence alone, then all as a batch (other graphs may serve it), and compare everything."""
     assert isinstance(session, CellSession)
-    compared, tolerance = compared_states(session, merged), TOLERANCES["float32", session.runtime]
-    return _row(f"{session.runtime}, {mode}", np.concatenate(logits), compared, reference, tolerance)
+    form, tolerance = f"{session.runtime}, {mode}", TOLERANCES["float32", session.runtime]
+    sequences = [reference.tokens[index : index + 1] for index in range(len(reference.tokens))]
+    try:
+        runs = [run(tokens) for tokens in [*sequences, reference.tokens]]
+    except NonFiniteError:
+        return _not_finite(form, session.position, reference, tolerance)
+    finally:
+        session.reset(1)
+    twice = _twice(session, reference)
+    states = {
+        position: {
+            name: np.concatenate([row[position][name] for _, row in runs], axis=_batch_axis(session, name))
+            for name in reference_states
+        }
+        for position, reference_states in twice.states.items()
+    }
+    return _row(form, np.concatenate([logits for logits, _ in runs]), states, twice, tolerance)
+
+
+def _twice(session: CellSession, reference: Reference) -> Reference:
+    """The reference for each sequence alone and again for the batch, without states that hold rounding only."""
+    states = {
+        position: {
+            name: np.concatenate([value, value], axis=_batch_axis(session, name)) for name, value in tensors.items()
+        }
+        for position, tensors in compared_states(session, reference.states).items()
+    }
+    tokens, logits = (np.concatenate([value, value]) for value in (reference.tokens, reference.logits))
+    return Reference(tokens, logits, states, reference.recurrent_error)
+
+
+def _not_finite(form: str, position: int, reference: Reference, tolerance: Tolerance) -> ParityRow:
+    """The row of a form that gave NaN or infinity at `position`."""
+    bound, nan = tolerance.logit_bound(reference.largest_logit), float("nan")
+    return ParityRow(form, nan, nan, bound, nan, tolerance.state_relative, 0.0, position)
 
 
 def _batch_axis(session: Session, name: str) -> int:
@@ -144,7 +167,7 @@ def _steps(session: Session, tokens: Any, reference: Reference) -> tuple[FloatAr
 def _prefill_then_steps(session: Session, tokens: Any, reference: Reference) -> tuple[FloatArray, States]:
     length = tokens.shape[1]
     cuts = sorted({length // 3, *(position for position in reference.states if position < length)} - {0})
-    session.reset(1)
+    session.reset(len(tokens))
     parts: list[FloatArray] = []
     states: dict[int, dict[str, Array]] = {}
     start = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from causalrn.card import ModelCard
 from causalrn.errors import BundleError, CheckpointError
@@ -72,8 +72,11 @@ def sample_tokens(card: ModelCard, rng: np.random.Generator, count: int, steps: 
 
 
 def state_positions(steps: int) -> tuple[int, ...]:
-    """Positions at which states are compared: in the middle and at the end."""
-    return tuple(sorted({max(1, steps // 2), steps}))
+    """Positions at which states are compared: in the middle, and before the last step.
+
+    Not after the last one: no logits read what it leaves behind, so nothing would vouch for the reference's state.
+    """
+    return tuple(sorted({max(1, steps // 2), max(1, steps - 1)}))
 
 
 def make_reference(model: object, card: ModelCard, tokens: IntArray) -> Reference:
@@ -143,7 +146,8 @@ def save_golden(folder: Path, reference: Reference, session: Session) -> None:
             tensors[f"oracle.state.{position}.{name}"] = value.astype(np.float32)
         for name, value in states[position].items():
             tensors[f"recorded.state.{position}.{name}"] = value
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / GOLDEN_NAME)
+    content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    (folder / GOLDEN_NAME).write_bytes(content)
 
 
 def load_golden(path: Path) -> Golden:

@@ -78,8 +78,8 @@ class Session(ABC):
 
     @property
     def last_logits(self) -> FloatArray | None:
-        """[B, V] after the last token, or None at position 0."""
-        return self._logits
+        """[B, V] after the last token, a copy; None at position 0, and where the last token found no room."""
+        return None if self._logits is None else self._logits.copy()
 
     def step(self, tokens: npt.ArrayLike) -> FloatArray:
         """Take one token per row.
@@ -95,7 +95,7 @@ class Session(ABC):
             CapacityError: the position is the capacity already.
             NonFiniteError: NaN or infinity came out.
         """
-        given = np.asarray(tokens)
+        given = _as_array(tokens)
         if given.ndim > 1:
             raise InputError(f"a step takes one token per row, not an array of shape {list(given.shape)}: use prefill")
         ids = self._checked(given.reshape(-1, 1))
@@ -113,7 +113,7 @@ class Session(ABC):
         Raises:
             InputError, CapacityError, NonFiniteError: as :meth:`step`; nothing has been taken then.
         """
-        return self._advance_checked(self._checked(np.asarray(tokens)), single=False)
+        return self._advance_checked(self._checked(_as_array(tokens)), single=False)
 
     def reset(self, batch: int | None = None) -> None:
         """Forget everything; `batch` changes the number of sequences."""
@@ -134,13 +134,21 @@ class Session(ABC):
         Raises:
             StateError: the snapshot belongs to other weights or does not fit; the state is left as it was.
         """
+        self._check_snapshot(snapshot)
+        self._load_state(snapshot)
+        self._position, self._batch = snapshot.position, snapshot.batch
+        self._logits = None if snapshot.logits is None else snapshot.logits.copy()
+
+    def _check_snapshot(self, snapshot: Snapshot) -> None:
         if snapshot.owner != self.owner:
             raise StateError("the state belongs to another bundle or other weights: restore it where it was taken")
         if self.capacity is not None and snapshot.position > self.capacity:
             raise StateError(f"the state holds {snapshot.position} positions, this session has {self.capacity}")
-        self._load_state(snapshot)
-        self._position, self._batch = snapshot.position, snapshot.batch
-        self._logits = None if snapshot.logits is None else snapshot.logits.copy()
+        logits, shape = snapshot.logits, (snapshot.batch, self.card.config.vocabulary)
+        if logits is not None and (
+            logits.shape != shape or logits.dtype not in (np.float32, np.float64) or not np.isfinite(logits).all()
+        ):
+            raise StateError(f"the state's logits are not finite floating-point numbers of shape {list(shape)}")
 
     def generate(
         self, prompts: str | Sequence[str] | npt.NDArray[np.int64] | None, options: GenerationOptions | None = None
@@ -162,6 +170,18 @@ class Session(ABC):
     ) -> None:
         """Close the session."""
         self.close()
+
+    def check(self, tokens: npt.ArrayLike) -> None:
+        """Check that the session could take these tokens [B, T] now.
+
+        Raises:
+            InputError, CapacityError: as :meth:`prefill`.
+        """
+        self._checked(_as_array(tokens))
+
+    def end(self) -> None:
+        """Note that the last chosen token found no room: nothing can be generated from here."""
+        self._logits = None
 
     def check_room(self, tokens: int) -> None:
         """Check that so many more positions fit.
@@ -190,12 +210,12 @@ class Session(ABC):
                 f"token id {wrong} is outside the vocabulary of {self.card.config.vocabulary} (0 to V - 1)"
             )
         self.check_room(tokens.shape[1])
-        return tokens.astype(np.int64, copy=False)
+        return np.ascontiguousarray(tokens, dtype=np.int64)
 
     def _advance_checked(self, tokens: IntArray, *, single: bool) -> FloatArray:
         logits = self._advance(tokens, single=single)
         self._position += tokens.shape[1]
-        self._logits = logits[:, -1]
+        self._logits = logits[:, -1].copy()
         return logits
 
     @abstractmethod
@@ -213,6 +233,13 @@ class Session(ABC):
     @abstractmethod
     def _load_state(self, snapshot: Snapshot) -> None:
         """Take over a snapshot's tensors; check them all before changing anything."""
+
+
+def _as_array(tokens: npt.ArrayLike) -> npt.NDArray[np.generic]:
+    try:
+        return np.asarray(tokens)
+    except ValueError:
+        raise InputError("the rows of the tokens have different lengths: a batch advances in lockstep") from None
 
 
 def check_finite(logits: FloatArray) -> None:

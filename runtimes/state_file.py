@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from causalrn.errors import StateError
 from causalrn.files import written_file
@@ -30,7 +30,7 @@ def save_state(path: Path, snapshot: Snapshot) -> None:
         "batch": str(snapshot.batch),
     }
     with written_file(path) as partial:
-        save_file(tensors, partial, metadata=metadata)
+        partial.write_bytes(save(tensors, metadata=metadata))  # not save_file: a full disk has to be an OSError
 
 
 def load_state(path: Path) -> Snapshot:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 
 import click
@@ -42,11 +44,11 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 fine, 1 a check failed, 2 bad usage or input, 3 compiled but not executed here.",
+    epilog="Exit codes: 0 fine, 1 a check failed, 2 bad usage or input, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="causalrn-export")
 def group() -> None:
-    r"""Take Causal Relation Networks from training to the device, provably unchanged.
+    """Take Causal Relation Networks from training to the device, provably unchanged.
 
     \b
     causalrn-export demo                                   see all of it
@@ -54,11 +56,19 @@ def group() -> None:
     causalrn-export export run -o bundle                   export for a device
     causalrn-export verify bundle --checkpoint run         prove parity
     causalrn-export run bundle --prompt causalrelationxy   copy 16 letters
-    """
+    """  # noqa: D301 - \\b has to be the control character that click looks for
+
+
+def _stop(*signal_and_frame: object) -> None:
+    """SIGTERM tidies up as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def main() -> None:
     """Entry point: errors become one line on standard error and an exit code."""
+    signal.signal(signal.SIGTERM, _stop)
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - it has to stay open
     from causalrn.export.cli.console import run_guarded
 
     sys.exit(run_guarded(lambda: group(standalone_mode=False)))

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 EXIT_FINE, EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
-_EXTRAS = {"torch": "export", "onnx": "export", "onnxscript": "export", "onnx_ir": "export"}
+_EXTRAS = dict.fromkeys(("torch", "onnx", "onnxscript", "onnx_ir"), "causalrn[export]") | {
+    name: name for name in ("onnxruntime", "numpy", "safetensors")
+}
+"""What to install where a package is missing; the last three come with causalrn, unless somebody removed them."""
+
+
+_NO_MEMORY = "not enough memory for this: ask for less (batch, length, samples), or use a smaller model or input"
 
 
 def run_guarded(action: Callable[[], Any]) -> int:
@@ -42,14 +48,18 @@ def run_guarded(action: Callable[[], Any]) -> int:
         package = (error.name or "").split(".")[0]
         if package not in _EXTRAS:
             raise
-        return _fail(f"this needs {package}, which is not installed: pip install 'causalrn[{_EXTRAS[package]}]'")
+        return _fail(_missing(package))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FINE
     except OSError as error:
         return _fail(_describe_os_error(error))
     except MemoryError:
-        return _fail("not enough memory: use a smaller batch, length or model")
+        return _fail(_NO_MEMORY)
+    except RuntimeError as error:
+        if not any(words in str(error).lower() for words in ("allocate memory", "out of memory")):
+            raise
+        return _fail(_NO_MEMORY)
 
 
 def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
@@ -71,8 +81,8 @@ def console() -> Console:
     """The console for what people read: standard output, at most 100 columns wide."""
     from rich.console import Console
 
-    plain = Console(highlight=False, soft_wrap=False)
-    return Console(highlight=False, width=min(plain.width, 100))
+    # no markup: what is printed may hold a path with brackets in it
+    return Console(highlight=False, markup=False, width=min(Console().width, 100))
 
 
 @contextlib.contextmanager
@@ -144,6 +154,8 @@ def require_extra(package: str) -> None:
     import importlib.util
 
     if importlib.util.find_spec(package) is None:
-        raise RuntimeUnavailableError(
-            f"this needs {package}, which is not installed: pip install 'causalrn[{_EXTRAS[package]}]'"
-        )
+        raise RuntimeUnavailableError(_missing(package))
+
+
+def _missing(package: str) -> str:
+    return f"this needs {package}, which is not installed: pip install '{_EXTRAS[package]}'"

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from causalrn.alphabet import ALPHABET_SIZES, Alphabet, guess_alphabet
@@ -16,10 +15,10 @@ from causalrn.errors import CheckpointError, InputError
 from causalrn.files import check_replaceable, sha256_file
 from causalrn.model import CausalRN
 from causalrn.official import build_official, read_official
-from causalrn.run_folder import CONFIG_NAME, is_run
+from causalrn.run_folder import RUN_MARKER, is_run
 from causalrn.runtimes.copying import teacher_forced_accuracy
 from causalrn.runtimes.torch_sessions import ParallelSession
-from causalrn.tasks import CopyTask
+from causalrn.tasks import CopyTask, random_source
 
 _CLEARLY = 0.05
 """A readout whose token accuracy is better by this much is the one that the weights were trained with."""
@@ -37,9 +36,9 @@ def convert(source: Path, output: Path, asked: Mapping[str, Any], *, samples: in
         CheckpointError: the file does not fit, or another readout copies clearly better.
         ConfigError: what was asked for contradicts itself or the shapes.
     """
-    check_replaceable(output, CONFIG_NAME)
-    if is_run(output) and output.resolve() in source.resolve().parents:
-        raise InputError(f"{output} holds the weights to convert: name another output")
+    check_replaceable(output, RUN_MARKER)
+    if is_run(output):
+        raise InputError(f"{output} holds an earlier RUN: name another output, or delete it first")
     weights = read_official(source)
     model = build_official(weights, str(source), **asked)
     config = model.config
@@ -57,7 +56,8 @@ def convert(source: Path, output: Path, asked: Mapping[str, Any], *, samples: in
                 f"with {best} {theirs}: they were trained with {best} (use --force to convert all the same)"
             )
         if accuracies[best] < 2 / ALPHABET_SIZES["letters"]:
-            lines.append("no readout copies better than chance: was the model trained on another task?")
+            lines.append("no readout copies better than chance: the model was trained on another task, or not at all")
+            task = None
     alphabet = guess_alphabet(config.vocabulary)
     card = ModelCard(config, None if alphabet is None else Alphabet(alphabet), task)
     origin = {"converted": {"file": source.name, "sha256": sha256_file(source)}}
@@ -78,7 +78,7 @@ def _try_readouts(
     weights: dict[str, Tensor], asked: Mapping[str, Any], task: CopyTask, samples: int, seed: int
 ) -> dict[str, float]:
     """Teacher-forced token accuracy with the readout asked for, and with each other that these options allow."""
-    strings = task.sample(np.random.default_rng(seed), samples)
+    strings = task.sample(random_source("convert", seed), samples)
     readouts = [asked["readout"], *(r for r in ("exact", "linear", "plain") if r != asked["readout"])]
     accuracies = {}
     for readout in readouts:

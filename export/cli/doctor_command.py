@@ -182,16 +182,21 @@ def _version(package: str) -> str | None:
 
 def print_report(report: DoctorReport) -> None:
     """Print the table and one sentence."""
+    from rich.text import Text
+
     out = console()
     out.print(_table(report))
     working = ", ".join(verb for verb, works in report.works.items() if works)
     failing = ", ".join(verb for verb, works in report.works.items() if not works)
-    sentence = f"Works here: [bold green]{working or 'nothing'}[/]."
-    out.print(sentence + (f" Does not: [bold red]{failing}[/]." if failing else ""), soft_wrap=True)
+    sentence = Text.assemble("Works here: ", (working or "nothing", "bold green"), ".")
+    if failing:
+        sentence.append_text(Text.assemble(" Does not: ", (failing, "bold red"), "."))
+    out.print(sentence, soft_wrap=True)
 
 
 def _table(report: DoctorReport) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
@@ -200,9 +205,9 @@ def _table(report: DoctorReport) -> Table:
     for position, (group, probes) in enumerate(report.groups.items()):
         if position:
             table.add_row()
-        table.add_row(f"[bold]{group}[/bold]")
+        table.add_row(Text(group, "bold"))
         for probe in probes:
-            table.add_row(f"  {probe.name}", f"[{_STYLES[probe.status]}]{probe.status}[/]", _explain(probe))
+            table.add_row(f"  {probe.name}", Text(probe.status, _STYLES[probe.status]), _explain(probe))
     table.add_row()
     return table
 

@@ -8,7 +8,7 @@ import click
 
 from causalrn.export.cli.console import console, require_extra
 from causalrn.export.cli.options import PATH, output_option
-from causalrn.state_spec import POOL_KINDS
+from causalrn.state_spec import POOL_KINDS, StateSpec
 
 
 @click.command(
@@ -46,5 +46,11 @@ def command(run: Path, output: Path, target: str, pool: str, capacity: int | Non
     size = sum(entry["size_bytes"] for entry in bundle.manifest.files.values())
     console().print(f"wrote {output}: {bundle.manifest.card.config.describe()}", soft_wrap=True)
     console().print(
-        f"{len(bundle.manifest.files)} files, {size / 1e6:.2f} MB, opset {opset}, pool {bundle.manifest.state.pool}"
+        f"{len(bundle.manifest.files)} files, {size / 1e6:.2f} MB, opset {opset}, {_describe(bundle.manifest.state)}"
     )
+
+
+def _describe(state: StateSpec) -> str:
+    capacity = state.tensors[0].capacity
+    room = "without end" if capacity is None else f"for {capacity} positions"
+    return f"{state.pool} pool {room}" if state.has_pool else f"state of constant size, {room}"

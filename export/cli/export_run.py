@@ -9,7 +9,7 @@ from causalrn.errors import CheckpointError
 from causalrn.export.cli.console import progress
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.files import check_replaceable, written_folder
-from causalrn.manifest import MANIFEST_NAME, Bundle, seal_bundle
+from causalrn.manifest import BUNDLE_MARKER, Bundle, seal_bundle
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.reference import golden_tokens, make_reference, save_golden
 
@@ -22,11 +22,11 @@ def export_bundle(run: Path, output: Path, *, pool: str, capacity: int | None, o
         CheckpointError: the RUN cannot be read, or its weights cannot run in float32.
         ConfigError: a pool, capacity or opset that does not fit the model.
     """
-    check_replaceable(output, MANIFEST_NAME)
+    check_replaceable(output, BUNDLE_MARKER)
     checkpoint = load_checkpoint(run)
     if output.resolve() == run.resolve():
         raise CheckpointError(f"{run} is the RUN itself: name another output")
-    with written_folder(output, MANIFEST_NAME) as folder, progress("export", 3) as advance:
+    with written_folder(output, BUNDLE_MARKER) as folder, progress("export", 3) as advance:
         advance(0, "graphs")
         manifest = export_onnx(checkpoint, folder, pool=pool, capacity=capacity, opset=opset)
         advance(1, "golden vectors")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import TextIO
 
@@ -13,7 +15,7 @@ import numpy.typing as npt
 from causalrn.alphabet import parse_token_ids
 from causalrn.errors import InputError
 from causalrn.export.cli.console import progress
-from causalrn.files import written_file
+from causalrn.files import check_output_file, written_file
 from causalrn.runtimes.generation import GenerationOptions
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.state_file import load_state, save_state
@@ -31,8 +33,8 @@ def generate_text(
     """Print generated text: one prompt as it comes, token by token; a batch when it is done, a line each."""
     if state_in is not None:
         session.restore(load_state(state_in))
-    if state_out is not None and not state_out.absolute().parent.is_dir():
-        raise InputError(f"{state_out.parent} is no folder: create it, or name another place")
+    if state_out is not None:
+        check_output_file(state_out)
     started = time.perf_counter()
     count, texts = _print_tokens(session, prompts, options, sys.stdout, pause)
     seconds = time.perf_counter() - started
@@ -50,13 +52,14 @@ def _print_tokens(
     """Generate; a single row is written to the stream as it comes. Gives tokens per row and the texts of all rows."""
     batch = max(len(prompts), session.batch)
     ids: list[list[int]] = [[] for _ in range(batch)]
+    shown = _Shown(session)
     count = 0
     for step in session.generate(_prompts(session, prompts), options):
         count += 1
         for row in np.flatnonzero(step.active):
             ids[row].append(int(step.tokens[row]))
         if batch == 1:
-            stream.write(_shown(session, int(step.tokens[0])))
+            stream.write(shown.text(int(step.tokens[0])))
             stream.flush()
             time.sleep(pause)
     if batch == 1:
@@ -65,11 +68,19 @@ def _print_tokens(
     return count, [alphabet.decode(row) if alphabet else " ".join(map(str, row)) for row in ids]
 
 
-def _shown(session: Session, token: int) -> str:
-    alphabet = session.card.alphabet
-    if alphabet is None:
-        return f"{token} "
-    return alphabet.decode([token])
+class _Shown:
+    """Tokens as they are shown one by one: letters, bytes as soon as they make a character, or ids."""
+
+    def __init__(self, session: Session) -> None:
+        self.alphabet = session.card.alphabet
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def text(self, token: int) -> str:
+        if self.alphabet is None:
+            return f"{token} "
+        if self.alphabet.name == "bytes":
+            return self.decoder.decode(bytes([token]))
+        return self.alphabet.decode([token])
 
 
 def _prompts(session: Session, prompts: tuple[str, ...]) -> list[str] | npt.NDArray[np.int64] | None:
@@ -86,8 +97,14 @@ def _prompts(session: Session, prompts: tuple[str, ...]) -> list[str] | npt.NDAr
 def write_logits(session: Session, input_ids: Path, output: Path, mode: str) -> None:
     """Teacher-forced logits of token ids, as float32 .npy [B, T, V], whole or not at all."""
     ids = _load_ids(input_ids)
+    check_output_file(output)
+    if output.exists() and output.samefile(input_ids):
+        raise InputError(f"{output} is the file of token ids itself: name another one for the logits")
     session.reset(len(ids))
-    session.check_room(ids.shape[1])
+    try:
+        session.check(ids)
+    except InputError as error:
+        raise InputError(f"{input_ids}: {error}") from None
     length = ids.shape[1]
     first = {"step": 0, "prefill": length, "mixed": length // 2}[mode]
     parts = [session.prefill(ids[:, :first])] if first else []
@@ -106,7 +123,7 @@ def _load_ids(path: Path) -> npt.NDArray[np.integer]:
         raise InputError(f"{path}: no such file: name a .npy file with token ids [B, T]")
     try:
         ids = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError):
+    except (ValueError, EOFError, zipfile.BadZipFile):
         raise InputError(f"{path}: not a .npy file of numbers: write it with numpy.save") from None
     if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
         what = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, np.ndarray) else "an archive"

@@ -21,7 +21,6 @@ Examples:
 @json_option
 def command(folder: Path, json_path: Path | None) -> None:
     """Show what a RUN or a bundle holds: the model, its state, its files. Checks every hash."""
-    from rich.markup import escape
     from rich.table import Table
 
     from causalrn.manifest import is_bundle
@@ -40,7 +39,7 @@ def command(folder: Path, json_path: Path | None) -> None:
     out.print(data["state"]["title"], style="bold", soft_wrap=True)
     state = Table("tensor", "shape", "update", box=None, padding=(0, 2, 0, 1))
     for row in data["state"]["rows"]:
-        state.add_row(*(escape(cell) for cell in row))
+        state.add_row(*row)
     out.print(state)
     memory = ", ".join(f"{tokens}: {size / 1e3:,.1f} kB" for tokens, size in data["state"]["bytes"].items())
     out.print(f"state bytes by tokens seen (batch 1): {memory}", soft_wrap=True)

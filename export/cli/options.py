@@ -15,8 +15,21 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PATH = click.Path(path_type=Path)
 
 output_option: Decorator = click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
-json_option: Decorator = click.option("--json", "json_path", type=PATH, help="Also write the report to this file.")
-seed_option: Decorator = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+
+
+def _checked_place(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Say before the work that a report cannot be written."""
+    if value is not None:
+        from causalrn.files import check_output_file
+
+        check_output_file(value)
+    return value
+
+
+json_option: Decorator = click.option(
+    "--json", "json_path", type=PATH, callback=_checked_place, help="Also write the report to this file."
+)
+seed_option: Decorator = click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 
 
 def _all_of(*decorators: Decorator) -> Decorator:
@@ -52,7 +65,7 @@ runtime_options: Decorator = _all_of(
         help="onnxruntime execution provider: cpu, cuda, tensorrt, ...; never falls back silently.",
     ),
     click.option(
-        "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads inside one operator."
+        "--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads inside one operator."
     ),
 )
 """How onnxruntime runs."""

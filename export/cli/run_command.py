@@ -14,8 +14,8 @@ from causalrn.export.cli.options import PATH, runtime_options, seed_option
     epilog="""\b
 Examples:
   causalrn-export run bundle --prompt causalrelationxy
-  causalrn-export run bundle --prompt abc --temperature 0.8 --top-k 5 --seed 1
-  causalrn-export run bundle --prompt abc --max-new-tokens 4 --state-out s.safetensors
+  causalrn-export run bundle --prompt causalrelationxy --temperature 0.8 --top-k 5 --seed 1
+  causalrn-export run bundle --prompt causalrelationxy --max-new-tokens 4 --state-out s.safetensors
   causalrn-export run bundle --state-in s.safetensors
   causalrn-export run bundle --input-ids ids.npy --logits logits.npy --mode mixed"""
 )
@@ -58,8 +58,9 @@ def command(
 ) -> None:
     """Generate text after a prompt, or compute logits for token ids.
 
-    Prompts of a letters model get BOS before and SEP after them; with --state-in they are appended as they are. Without
-    a prompt, --state-in goes on where the state was saved.
+    A copying model repeats prompts of the length that it was trained with. Prompts of a letters model get BOS before
+    and SEP after them; with --state-in they are appended as they are. Without a prompt, --state-in goes on where the
+    state was saved.
     """
     from causalrn.export.cli import generate_run
     from causalrn.runtimes import SessionOptions, open_session

@@ -36,7 +36,11 @@ Examples:
 @click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps.  [default: the preset's]")
 @click.option("--batch", type=click.IntRange(min=1), help="Strings per step.  [default: the preset's]")
 @click.option("--learning-rate", type=float, help="Peak learning rate.  [default: the preset's]")
-@click.option("--evaluate-every", type=click.IntRange(min=1), help="Steps between evaluations.  [default: an eighth]")
+@click.option(
+    "--evaluate-every",
+    type=click.IntRange(min=1),
+    help="Evaluate so often.  [default: an eighth of all, at least 25]",
+)
 @click.option("--accumulate", type=click.IntRange(min=1), help="Take a step's strings in so many parts.")
 @click.option("--until", type=float, help="Stop early once this share of strings is copied, e.g. 0.995.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")

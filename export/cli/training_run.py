@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
 
 from causalrn.alphabet import Alphabet
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
-from causalrn.checkpoint import STATE_NAME, read_training_state, save_weights, write_training_state
+from causalrn.checkpoint import read_training_state, save_weights, write_training_state
 from causalrn.errors import CausalRNError, CheckpointError, InputError, TrainingError, TrainingInterruptedError
 from causalrn.export.cli.console import progress
 from causalrn.files import check_replaceable, written_file
 from causalrn.model import CausalRN
-from causalrn.run_folder import CONFIG_NAME, LOG_NAME, WEIGHTS_NAME, RunFolder, is_run
+from causalrn.run_folder import (
+    LOG_NAME,
+    PARTIAL_LOG_NAME,
+    RUN_MARKER,
+    STATE_NAME,
+    WEIGHTS_NAME,
+    RunFolder,
+    is_run,
+)
 from causalrn.runtimes.copying import CopyAccuracy, free_running_accuracy, teacher_forced_accuracy
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
-from causalrn.tasks import CopyTask
+from causalrn.tasks import CopyTask, random_source
 from causalrn.training import PRESETS, Trainer, TrainingSettings, choose_device
 
-_EVALUATION_SEED = 1_000_003  # apart from every training seed's stream
 _QUICK_STRINGS, _FINAL_STRINGS = 250, 1000
 
 
@@ -124,7 +131,7 @@ def run_training(plan: TrainingPlan, output: Path, *, overwrite: bool = False) -
         InputError: the output folder holds something else, or an earlier RUN without `overwrite`.
         TrainingInterruptedError: Ctrl-C; the last checkpoint is kept.
     """
-    check_replaceable(output, CONFIG_NAME)
+    check_replaceable(output, RUN_MARKER)
     if is_run(output) and not overwrite:
         raise InputError(f"{output} holds an earlier RUN: name another output, or add --overwrite")
     torch.manual_seed(plan.settings.seed)
@@ -162,19 +169,21 @@ class _TrainingRun:
     def run(self) -> TrainingResult:
         created = not self.output.exists()
         self.output.mkdir(parents=True, exist_ok=True)
-        partial_log = self.output / f".{LOG_NAME}.partial"
+        partial_log = self.output / PARTIAL_LOG_NAME
         try:
             self._start_log(partial_log)
             return self._train(partial_log)
         except KeyboardInterrupt:
             kept = f"{self.output} keeps the checkpoint of step {self.saved_step}"
-            lost = f"before the first evaluation: nothing was kept in {self.output}"
+            lost = "before the first evaluation: " + (
+                f"nothing was written to {self.output}" if created else f"{self.output} is as it was"
+            )
             hint = ", go on with train --resume" if self.saved_step else ""
             raise TrainingInterruptedError(f"interrupted: {kept if self.saved_step else lost}{hint}") from None
         finally:
             partial_log.unlink(missing_ok=True)
             if created and not self.saved_step:
-                self.output.rmdir()
+                shutil.rmtree(self.output)
 
     def _start_log(self, partial: Path) -> None:
         """A resumed run keeps the log up to its checkpoint; an earlier RUN's log stays until there is a new one."""
@@ -227,7 +236,7 @@ class _TrainingRun:
 def _evaluate(model: CausalRN, card: ModelCard, count: int) -> tuple[CopyAccuracy, CopyAccuracy]:
     """Teacher-forced in parallel form, free-running in recurrent form, on fresh strings; always on the CPU."""
     assert card.task is not None
-    strings = card.task.sample(np.random.default_rng(_EVALUATION_SEED), count)
+    strings = card.task.sample(random_source("evaluate", 0), count)
     copy = CausalRN(card.config)
     copy.load_state_dict(model.state_dict())
     forced = teacher_forced_accuracy(ParallelSession(copy, card), card.task, strings)

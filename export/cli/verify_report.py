@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from causalrn.export.cli.console import console
 from causalrn.export.cli.verify_run import VerifyReport
 from causalrn.runtimes.parity import ParityRow
+from causalrn.tolerances import TOLERANCES
 
 
 def print_report(report: VerifyReport) -> None:
@@ -20,8 +22,8 @@ def print_report(report: VerifyReport) -> None:
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
     for problem in report.problems:
-        out.print(f"[red]problem: {problem}[/red]", soft_wrap=True)
-    out.print("[bold green]PASS[/bold green]" if report.passed else "[bold red]FAIL[/bold red]")
+        out.print(f"problem: {problem}", style="red", soft_wrap=True)
+    out.print("PASS" if report.passed else "FAIL", style="bold green" if report.passed else "bold red")
 
 
 def _table(report: VerifyReport) -> Table:
@@ -35,7 +37,7 @@ def _table(report: VerifyReport) -> Table:
         cells = [row.form.replace(", ", "\n"), _figure(row.max_abs), _figure(row.relative), _figure(row.state_relative)]
         cells += [_figure(row.recorded_relative)] if recorded else []
         cells += [f"{100 * row.argmax_agreement:.4g}%", _copied(row), _step(row)]
-        table.add_row(*cells, "[green]ok[/green]" if row.passed else "[red]FAIL[/red]")
+        table.add_row(*cells, Text("ok", "green") if row.passed else Text("FAIL", "red"))
     return table
 
 
@@ -54,9 +56,10 @@ def _step(row: ParityRow) -> str:
 def _explain(report: VerifyReport) -> str:
     if not report.rows:
         return ""
-    row = report.rows[0]
+    row, tolerance = report.rows[0], TOLERANCES["float32", "onnxruntime"]
     return (
-        f"tolerance: logits {row.bound:.1e} (5e-6 of the largest |logit| {report.largest_logit:.3g}, at least 2e-6), "
+        f"tolerance: logits {row.bound:.1e} ({tolerance.relative:.0e} of the largest |logit| "
+        f"{report.largest_logit:.3g}, at least {tolerance.absolute:.0e}), "
         f"states {row.state_bound:.0e} of each tensor's largest value; float32 rounding through all blocks stays below "
         f"this, a wrong row, mask or weight does not. States are compared with the float64 recurrent form, itself "
         f"{report.recurrent_error:.0e} from the oracle. {_explain_copied(report)}"

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from causalrn.errors import BundleError
-from causalrn.manifest import Bundle
+from causalrn.manifest import Bundle, _own_hash
 
 
 @pytest.fixture
@@ -15,8 +15,10 @@ def bundle(exact_bundle, tmp_path):
 
 
 def _edit(bundle, **changes):
+    """Change entries as somebody would who knows the format: with the manifest's own hash renewed."""
     path = bundle / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    data = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(data | {"manifest_sha256": _own_hash(data)}))
 
 
 def test_every_file_but_the_manifest_is_hashed(bundle):
@@ -29,13 +31,30 @@ def test_manifest_round_trip(bundle):
     assert type(manifest).from_json(manifest.to_json(), "here") == manifest
 
 
-@pytest.mark.parametrize("name", ["weights.bin", "step.onnx", "prefill.onnx", "golden.safetensors"])
+@pytest.mark.parametrize("name", ["weights.bin", "step.onnx", "step_single.onnx", "prefill.onnx", "golden.safetensors"])
 def test_one_flipped_byte_is_noticed(bundle, name):
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
     with pytest.raises(BundleError, match=f"{name}: content differs"):
         Bundle.open(bundle)
+
+
+def test_every_changed_character_of_the_manifest_is_noticed_or_means_nothing(bundle):
+    path = bundle / "manifest.json"
+    text = path.read_text()
+    for place in range(0, len(text), 7):
+        changed = text[:place] + chr(ord(text[place]) ^ 1) + text[place + 1 :]
+        path.write_text(changed)
+        try:
+            same = json.loads(changed) == json.loads(text)
+        except ValueError:
+            same = False
+        if same:
+            Bundle.open(bundle)
+            continue
+        with pytest.raises(BundleError, match=r"manifest\.json"):
+            Bundle.open(bundle)
 
 
 def test_truncated_file_is_noticed(bundle):
@@ -62,6 +81,10 @@ def test_other_version_says_which(bundle):
         ({"format": "zip"}, "not a causalrn bundle"),
         ({"state": {}}, "malformed"),
         ({"graphs": [1]}, "malformed"),
+        ({"graphs": {}}, "no graph step"),
+        ({"files": []}, "malformed"),
+        ({"files": {"../secret": {}}}, "no plain file name"),
+        ({"prefill_chunk": 0}, "prefill_chunk is 0"),
         ({"model": {"vocabulary": 29}}, "missing"),
         ({"alphabet": "runes"}, "alphabet 'runes' is unknown"),
         ({"task": {"name": "sort"}}, "task"),

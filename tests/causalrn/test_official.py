@@ -57,13 +57,15 @@ def test_hidden_wider_than_embedding_is_read_from_shapes():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (lambda s: s.update({"block_all.99999999.fc_2.weight": torch.zeros(2, 2)}), "not numbered 0 to 4"),
+        (lambda s: s.update({"_orig_mod.pre_block.wte.weight": torch.zeros(29, 64)}), "twice"),
         (lambda s: s.pop("block_all.2.fc_1.weight"), r"lacks blocks\.2\.fc_1\.weight"),
         (lambda s: s.pop("post_block.fc_cls.weight"), r"no matrix head\.weight"),
         (lambda s: s.update({"block_all.0.attn.fc_1.weight": torch.zeros(2, 2)}), "Transformer baseline"),
         (lambda s: s.update({"extra": torch.zeros(2)}), "extra is no weight"),
         (lambda s: s.update({"block_all.1.fc_2.weight": torch.zeros(3, 64)}), r"\[3, 64\], the configuration needs"),
         (lambda s: s["block_all.1.fc_2.weight"].fill_(torch.nan), "not finite"),
-        (lambda s: s.update({"block_all.1.fc_2.weight": "text"}), "no floating-point tensor"),
+        (lambda s: s.update({"block_all.1.fc_2.weight": "text"}), "no dense floating-point tensor"),
     ],
 )
 def test_what_does_not_fit_is_named(official, spoil, message):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from causalrn.export.cli import training_run
 from causalrn.export.cli.training_run import TrainingPlan, resume_training, run_training
 from causalrn.model import CausalRN
 from causalrn.runtimes.copying import CopyAccuracy
-from causalrn.tasks import CopyTask
+from causalrn.tasks import PURPOSES, CopyTask, random_source
 from causalrn.training import PRESETS, Trainer, TrainingSettings, choose_device
+from tests.builders import GOLDEN
 
 SETTINGS = TrainingSettings(steps=25, batch=15, learning_rate=5e-3, warmup=5)
 
@@ -38,6 +40,16 @@ def test_loss_falls_and_a_seed_repeats_it():
     assert first == again
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
     assert first[-1] < 0.8 * first[0]
+
+
+def test_strings_to_judge_by_are_never_trained_on():
+    task = CopyTask(16)
+    seen: dict[bytes, str] = {}
+    for purpose in PURPOSES:
+        for seed in range(3):
+            for step in range(20 if purpose == "train" else 2):
+                for string in task.sample(random_source(purpose, seed, step), 64):
+                    assert seen.setdefault(string.tobytes(), purpose) == purpose
 
 
 def test_rate_warms_up_and_decays():
@@ -102,7 +114,7 @@ def _interrupt_at(monkeypatch, step, error=KeyboardInterrupt):
 @pytest.mark.parametrize(("stop_at", "kept"), [(4, True), (2, False)])
 def test_interrupt_keeps_the_last_checkpoint_or_nothing(plan, tmp_path, monkeypatch, stop_at, kept):
     _interrupt_at(monkeypatch, stop_at)
-    with pytest.raises(TrainingInterruptedError, match="step 2, go on with" if kept else "nothing was kept"):
+    with pytest.raises(TrainingInterruptedError, match="step 2, go on with" if kept else "nothing was written"):
         run_training(plan, tmp_path / "run")
     assert (tmp_path / "run").exists() == kept
     if kept:
@@ -168,8 +180,12 @@ def test_training_stops_early_at_the_accuracy_asked_for(plan, tmp_path, monkeypa
     ("spoil", "message"),
     [
         (lambda run: (run / "model.safetensors").unlink(), r"no model\.safetensors"),
-        (lambda run: (run / "model.safetensors").write_bytes(b"12345678"), "corrupt safetensors"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"12345678"), "content differs from the SHA-256"),
         (lambda run: (run / "config.json").write_text("{}"), "not a causalrn-run"),
+        (
+            lambda run: shutil.copy(GOLDEN / "official_exact_copy8.pth", run / "model.safetensors"),
+            "SHA-256",
+        ),
         (lambda run: (run / "config.json").write_text("{"), "not valid JSON"),
     ],
 )

@@ -13,7 +13,7 @@ from causalrn.export.onnx_exporter import WEIGHTS_FILE, export_onnx
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.tolerances import TOLERANCES
-from tests.builders import random_model, random_tokens, relative_error
+from tests.builders import GOLDEN_CASES, golden_case, random_model, random_tokens, relative_error
 
 
 def _shapes(values):
@@ -68,7 +68,7 @@ def test_metadata_makes_the_graph_self_describing(exact_bundle):
 
 
 def test_nothing_of_the_exporting_machine_is_left(exact_bundle):
-    for name in ("step.onnx", "prefill.onnx"):
+    for name in ("step.onnx", "step_single.onnx", "prefill.onnx"):
         content = (exact_bundle / name).read_bytes()
         assert b".py" not in content
         assert b"stack_trace" not in content
@@ -77,7 +77,7 @@ def test_nothing_of_the_exporting_machine_is_left(exact_bundle):
 def test_graphs_share_one_weights_file(exact_bundle, runs):
     weights = sum(p.numel() * 4 for p in load_checkpoint(runs["exact"]).model.parameters())
     assert (exact_bundle / WEIGHTS_FILE).stat().st_size < 1.1 * weights
-    for name in ("step.onnx", "prefill.onnx"):
+    for name in ("step.onnx", "step_single.onnx", "prefill.onnx"):
         assert (exact_bundle / name).stat().st_size < 40_000
 
 
@@ -86,8 +86,9 @@ def test_export_repeats_byte_for_byte(runs, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         export_onnx(checkpoint, tmp_path / name)
-    for file in ("step.onnx", "prefill.onnx", WEIGHTS_FILE):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+    assert WEIGHTS_FILE in one
 
 
 def test_step_has_few_nodes_per_block(tmp_path):
@@ -103,7 +104,7 @@ def test_step_has_few_nodes_per_block(tmp_path):
 
 def test_opset_21_uses_the_contrib_norm_and_declares_it(runs, tmp_path):
     _, bundle = _export(tmp_path / "b", {}, opset=21)
-    for name in ("step.onnx", "prefill.onnx"):
+    for name in ("step.onnx", "step_single.onnx", "prefill.onnx"):
         model = onnx.load(bundle.file(name), load_external_data=False)
         ops = {node.op_type for node in model.graph.node}
         assert "SimplifiedLayerNormalization" in ops
@@ -145,6 +146,21 @@ def test_the_family_exports_and_agrees_with_the_oracle(tmp_path, options):
         parts += [session.prefill(tokens[rows, 3:12].numpy())]
         parts += [session.step(tokens[rows, i].numpy())[:, None] for i in range(12, 20)]
         assert relative_error(np.concatenate(parts, 1), expected[rows]) <= TOLERANCES["float32", "onnxruntime"].relative
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in GOLDEN_CASES if "exp_post-yes" in n or n in ("exact", "exact_wide_hidden", "linear")]
+)
+def test_golden_models_agree_with_official_code_in_onnxruntime(tmp_path, name):
+    model, tokens, expected = golden_case(name)
+    manifest = export_onnx(Checkpoint(model, ModelCard(model.config), "test"), tmp_path)
+    session = OnnxRuntimeSession(seal_bundle(tmp_path, manifest))
+    bound = TOLERANCES["float32", "onnxruntime"].logit_bound(float(expected.abs().max()))
+    for first in (0, tokens.shape[1], tokens.shape[1] // 2):  # by steps, by prefill, mixed
+        session.reset(len(tokens))
+        parts = [session.prefill(tokens[:, :first].numpy())] if first else []
+        parts += [session.step(tokens[:, i].numpy())[:, None] for i in range(first, tokens.shape[1])]
+        assert np.abs(np.concatenate(parts, 1) - expected.numpy()).max() <= bound
 
 
 @pytest.mark.slow

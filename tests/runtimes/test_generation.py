@@ -64,6 +64,12 @@ def test_generation_ends_at_the_capacity(session):
     assert session.position == 40
 
 
+def test_nothing_goes_on_from_a_token_that_found_no_room(session):
+    _generate(session, "abc")
+    with pytest.raises(InputError, match="nothing to go on from"):
+        session.generate(None)
+
+
 def test_stop_token_finishes_its_row_only(session):
     free = _generate(session, ["abc", "xyz"], max_new_tokens=12)
     stop = int(free[0, 3])
@@ -72,7 +78,9 @@ def test_stop_token_finishes_its_row_only(session):
     finished = [next((i for i, step in enumerate(steps) if step.finished[row]), None) for row in (0, 1)]
     expected = [next((i for i, t in enumerate(free[row]) if t == stop), None) for row in (0, 1)]
     assert finished == expected
-    assert not steps[-1].active[0] or steps[-1].finished[0]
+    tokens = np.array([step.tokens for step in steps]).T
+    assert np.array_equal(tokens[1], free[1, : len(steps)])
+    assert [bool(step.active[0]) for step in steps] == [index <= expected[0] for index in range(len(steps))]
 
 
 def test_stop_text_ends_generation(session):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
-from causalrn.checkpoint import load_checkpoint
+from causalrn.checkpoint import load_checkpoint, save_checkpoint
 from causalrn.errors import (
     CapacityError,
     InputError,
@@ -17,6 +17,8 @@ from causalrn.errors import (
     StateError,
 )
 from causalrn.export.cli.export_run import export_bundle
+from causalrn.export.onnx_exporter import export_onnx
+from causalrn.manifest import seal_bundle
 from causalrn.runtimes import Session, SessionOptions, open_session
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.session import Snapshot
@@ -130,6 +132,7 @@ def test_two_sessions_do_not_share_state(bundles):
         ([1.0], "dtype float64"),
         ([1, 2], r"shape \[2, 1\]"),
         ([[1]], r"shape"),
+        ([[1, 2], [3]], "different lengths"),
     ],
 )
 def test_bad_step_leaves_the_state_as_it_was(session, tokens, message):
@@ -157,26 +160,64 @@ def test_prefill_beyond_the_capacity_takes_nothing(session):
 
 @pytest.mark.parametrize("session", [kind for kind in KINDS if kind[0] != "parallel"], indirect=True, ids="-".join)
 def test_prefill_that_fails_in_a_later_chunk_takes_nothing(session, monkeypatch):
-    session.prefill(_tokens(1, 3))
+    for token in _tokens(1, 3)[0]:
+        session.step([token])  # a state that lies in buffers bound for steps, where there are such
     before, runs = session.snapshot(), iter([1, 2])
     run = session._run
 
     def failing(tokens, position, state):
+        logits, outputs = run(tokens, position, state)
         if next(runs) == 2:
             raise MemoryError
-        return run(tokens, position, state)
+        return logits, outputs
 
-    monkeypatch.setattr(session, "_run", failing)
-    monkeypatch.setattr(session, "prefill_chunk", 8)
-    with pytest.raises(MemoryError):
-        session.prefill(_tokens(1, 16))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "_run", failing)
+        patch.setattr(session, "prefill_chunk", 8)
+        with pytest.raises(MemoryError):
+            session.prefill(_tokens(1, 9))  # the second chunk is a single token
     after = session.snapshot()
     assert after.position == 3
     assert all(np.array_equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())
     expected = _drive(session, _tokens(1, 16), [16])
     session.restore(before)
     assert np.array_equal(_drive(session, _tokens(1, 16), [16]), expected)
+
+
+def test_changing_what_was_returned_changes_nothing(session):
+    tokens = _tokens(1, 8)
+    expected = _drive(session, tokens, [3, 1, 1, 1, 1, 1])
+    session.reset()
+    for logits in (session.prefill(tokens[:, :3]), session.step(tokens[:, 3]), session.last_logits):
+        logits[...] = -1
+    assert np.array_equal(_drive(session, tokens[:, 4:], [1, 1, 1, 1]), expected[:, 4:])
+    assert np.array_equal(session.snapshot().logits, expected[:, -1])
+
+
+def test_tokens_in_any_memory_order_are_taken(session):
+    tokens = _tokens(2, 6)
+    session.reset(2)
+    expected = session.prefill(tokens)
+    session.reset(2)
+    assert np.array_equal(session.prefill(np.asfortranarray(tokens[:, ::-1])[:, ::-1].astype(np.int16)), expected)
+
+
+@pytest.mark.parametrize("readout", ["exact", "plain"])
+def test_overflow_without_post_norm_is_an_error_and_not_zeros(tmp_path, readout):
+    """exp(a + b) without a norm after it may reach 1e25: its mean square overflows, and x / inf would be zero."""
+    model = random_model(readout=readout, post_norm=False, hidden=3072, embedding=8, blocks=1)
+    with torch.no_grad():
+        model.blocks[0].fc_1.bias[3] = 60.0 if readout == "plain" else 1e6
+        model.blocks[0].fc_3.weight.mul_(1e3)
+    bundle = tmp_path / "bundle"
+    card = ModelCard(model.config)
+    save_checkpoint(tmp_path / "run", model, card, {})
+    checkpoint = load_checkpoint(tmp_path / "run")
+    bundle.mkdir()
+    sealed = seal_bundle(bundle, export_onnx(checkpoint, bundle))
+    for session in (RecurrentSession(RecurrentCell.from_model(model), card), OnnxRuntimeSession(sealed)):
+        with pytest.raises(NonFiniteError):
+            session.step([1])
 
 
 def test_nan_is_an_error_and_not_an_answer():
@@ -202,6 +243,8 @@ def test_nan_is_an_error_and_not_an_answer():
             ),
             "float16|history",
         ),
+        (lambda s: Snapshot(s.position, s.batch, s.tensors, s.logits[:, :3], s.owner), "logits"),
+        (lambda s: Snapshot(s.position, s.batch, s.tensors, s.logits * np.nan, s.owner), "logits"),
     ],
 )
 def test_foreign_snapshot_is_refused_and_changes_nothing(session, spoil, message):
@@ -275,7 +318,12 @@ def test_provider_that_cannot_start_never_falls_back(exact_bundle, monkeypatch):
         open_session(exact_bundle, options=SessionOptions(provider="cuda"))
 
 
+def test_provider_for_a_run_is_refused(runs):
+    with pytest.raises(InputError, match="provider cuda is onnxruntime's"):
+        open_session(runs["exact"], options=SessionOptions(provider="cuda"))
+
+
 def test_threads_are_passed_on(exact_bundle):
     with open_session(exact_bundle, options=SessionOptions(threads=2)) as session:
         assert isinstance(session, OnnxRuntimeSession)
-        assert session._graphs["step"].get_session_options().intra_op_num_threads == 2
+        assert session._graphs["step_single"].get_session_options().intra_op_num_threads == 2

@@ -6,11 +6,14 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from causalrn.export.cli import COMMANDS, group
 from causalrn.export.cli.console import run_guarded
+from causalrn.manifest import Bundle, seal_bundle
+from causalrn.run_folder import RunFolder
 from causalrn.tolerances import TOLERANCES
 from tests.builders import GOLDEN
 
@@ -126,9 +129,27 @@ def test_verify_fails_with_exit_1_on_other_weights(call, bundles, runs, tmp_path
     weights = safetensors.torch.load_file(path)
     weights["blocks.1.fc_2.weight"] += 1e-3
     safetensors.torch.save_file(weights, path)
+    RunFolder.open(tmp_path / "run").write_config()
     code, out, _ = call("verify", bundles["exact"], "--checkpoint", tmp_path / "run", "--samples", 5)
     assert code == 1
     assert "other weights" in out
+    assert out.rstrip().endswith("FAIL")
+
+
+@pytest.mark.parametrize("graph", ["step", "step_single", "prefill"])
+@pytest.mark.parametrize("against", ["checkpoint", "golden"])
+def test_verify_notices_damage_in_every_graph(call, exact_bundle, runs, tmp_path, graph, against):
+    """The logits of one graph negated, and the bundle sealed again: hashes fit, answers do not."""
+    bundle = shutil.copytree(exact_bundle, tmp_path / "bundle")
+    model = onnx.load(bundle / f"{graph}.onnx", load_external_data=False)
+    for node in model.graph.node:
+        node.output[:] = ["right" if name == "logits" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Neg", ["right"], ["logits"]))
+    onnx.save(model, bundle / f"{graph}.onnx")
+    seal_bundle(bundle, Bundle.open(exact_bundle).manifest)
+    arguments = ("--checkpoint", runs["exact"]) if against == "checkpoint" else ()
+    code, out, _ = call("verify", bundle, "--samples", 5, *arguments)
+    assert code == 1
     assert out.rstrip().endswith("FAIL")
 
 
@@ -180,11 +201,22 @@ def test_batch_prints_a_line_per_prompt(call, exact_bundle):
         (["run", "BUNDLE", "--input-ids", "x.npy"], ["--logits"]),
         (["run", "BUNDLE", "--input-ids", "NOFILE", "--logits", "OUT"], ["no such file"]),
         (["run", "BUNDLE", "--input-ids", "FLOATS", "--logits", "OUT"], ["float64 [2, 3]", "integers [B, T]"]),
-        (["run", "BUNDLE", "--input-ids", "TOOBIG", "--logits", "OUT"], ["token id 99", "vocabulary of 29"]),
+        (
+            ["run", "BUNDLE", "--input-ids", "TOOBIG", "--logits", "OUT"],
+            ["toobig.npy", "token id 99", "vocabulary of 29"],
+        ),
         (["run", "BUNDLE", "--input-ids", "TOOLONG", "--logits", "OUT"], ["41 more positions"]),
         (["run", "BUNDLE", "--input-ids", "TEXT", "--logits", "OUT"], ["numpy.save"]),
         (["run", "BUNDLE", "--state-in", "TEXT"], ["corrupt state file"]),
         (["run", "NOFILE", "--prompt", "a"], ["no such folder"]),
+        (["run", "BUNDLE", "--prompt", "abc", "--state-out", "BUNDLEFILE"], ["belongs to the bundle"]),
+        (["run", "BUNDLE", "--prompt", "abc", "--state-out", "NOFILE/x"], ["is no folder"]),
+        (["run", "BUNDLE", "--input-ids", "TOOBIG", "--logits", "TOOBIG"], ["token ids itself"]),
+        (["run", "BUNDLE", "--prompt", ""], ["prompt is empty"]),
+        (["inspect", "BUNDLE", "--json", "BUNDLEFILE"], ["belongs to the bundle"]),
+        (["convert", "PTH", "-o", "RUN", "--readout", "exact"], ["earlier RUN"]),
+        (["demo", "-o", "BUNDLE"], ["holds a RUN or bundle"]),
+        (["demo", "-o", "TEXT"], ["is a file"]),
         (["inspect", "NOFILE"], ["no such folder"]),
         (["verify", "NOFILE"], ["no such folder"]),
         (["verify", "RUN"], ["not a bundle"]),
@@ -195,6 +227,7 @@ def test_batch_prints_a_line_per_prompt(call, exact_bundle):
         (["export", "RUN", "-o", "OUT", "--opset", "9"], ["opset 9"]),
         (["export", "RUN", "-o", "OUT", "--capacity", "50"], ["50", "40 learned positions"]),
         (["export", "RUN", "-o", "RUN"], ["holds other files"]),
+        (["run", "RUN", "--prompt", "a", "--provider", "cuda"], ["cuda", "onnxruntime"]),
         (["export", "BUNDLE", "-o", "OUT"], ["config.json"]),
         (["train", "-o", "RUN", "--steps", "1"], ["--overwrite"]),
         (["train", "-o", "OUT", "--heads", "7"], ["heads 7", "hidden 64"]),
@@ -222,6 +255,8 @@ def test_every_mistake_is_one_clear_line(call, tmp_path, runs, bundles, argument
         "OTHERRUN": runs["linear"],
         "OUT": tmp_path / "out",
         "NOFILE": tmp_path / "nothing",
+        "NOFILE/x": tmp_path / "nothing" / "x",
+        "BUNDLEFILE": bundles["exact"] / "weights.bin",
         "FLOATS": tmp_path / "floats.npy",
         "TOOBIG": tmp_path / "toobig.npy",
         "TOOLONG": tmp_path / "toolong.npy",
