@@ -72,11 +72,7 @@ def export_onnx(
         _set_opset(model, opset)
         _describe(model, checkpoint.card, spec, name, graph)
         models[graph.file] = model
-    _share_weights(models, folder / WEIGHTS_FILE)
-    for file, model in models.items():
-        onnx.save(model, folder / file)
-        if opset >= _TRACE_OPSET:  # the checker does not know onnxruntime's contrib op
-            onnx.checker.check_model(folder / file)
+    _save(models, folder, checked=opset >= _TRACE_OPSET)
     return Manifest(
         card=checkpoint.card,
         state=spec,
@@ -87,6 +83,15 @@ def export_onnx(
         checkpoint_sha256=checkpoint.sha256,
         created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},
     )
+
+
+def _save(models: Mapping[str, onnx.ModelProto], folder: Path, *, checked: bool) -> None:
+    """Write graphs and weights; `checked` by onnx's checker, which does not know onnxruntime's contrib op."""
+    _share_weights(models, folder / WEIGHTS_FILE)
+    for file, model in models.items():
+        onnx.save(model, folder / file)
+        if checked:
+            onnx.checker.check_model(folder / file)
 
 
 def _graphs(spec: StateSpec) -> dict[str, Graph]:
