@@ -69,12 +69,6 @@ class Alphabet:
             return bytes(ids).decode(errors="replace")
         return "".join(_LETTERS[i - _FIRST_LETTER] for i in ids if i >= _FIRST_LETTER)
 
-    def name_token(self, token: int) -> str:
-        """How one token is shown to people: "a", "<sep>", an escaped byte."""
-        if self.name == "bytes":
-            return repr(bytes([token]))[2:-1]
-        return ("<bos>", "<sep>", "<eos>")[token] if token < _FIRST_LETTER else _LETTERS[token - _FIRST_LETTER]
-
 
 ALPHABET_SIZES = {"letters": _FIRST_LETTER + len(_LETTERS), "bytes": 256}
 

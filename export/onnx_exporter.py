@@ -201,9 +201,8 @@ def _share_weights(models: Mapping[str, onnx.ModelProto], path: Path) -> None:
                     file.write(b"\0" * (-file.tell() % _ALIGNMENT))
                     places[key] = file.tell()
                     file.write(content)
-                tensor.ClearField("raw_data")
-                tensor.ClearField("float_data")
-                tensor.ClearField("int64_data")
-                tensor.raw_data = b""
+                for field in ("raw_data", "float_data", "double_data", "int32_data", "int64_data"):
+                    tensor.ClearField(field)
+                tensor.raw_data = b""  # set_external_data wants the field to be there
                 set_external_data(tensor, path.name, offset=places[key], length=len(content))
                 tensor.ClearField("raw_data")

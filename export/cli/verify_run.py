@@ -32,8 +32,6 @@ _SEQUENCES, _MOST_STEPS = 4, 256
 REPORT_VERSION = 1
 _COPY_TIES = 0.002
 
-Comparison = Callable[[Session], ParityRow]
-
 
 @dataclass(frozen=True)
 class VerifyOptions:
