@@ -89,7 +89,7 @@ def generate(
     """
     ids = _prompt_ids(session, prompts)
     limit = _limit(session, 0 if ids is None else ids.shape[1], options)
-    _Stops(session, options)  # what is wrong with the stop text is said before anything is taken
+    stops = _Stops(session, options)
     if ids is None:
         logits = session.last_logits
     else:
@@ -98,11 +98,12 @@ def generate(
         logits = session.prefill(ids)[:, -1]
     if logits is None:
         raise InputError("nothing to go on from: give a prompt, or restore a state first")
-    return _generate(session, logits, limit, options)
+    return _generate(session, logits, limit, options, stops)
 
 
-def _generate(session: Session, logits: FloatArray, limit: int, options: GenerationOptions) -> Iterator[GeneratedStep]:
-    stops = _Stops(session, options)
+def _generate(
+    session: Session, logits: FloatArray, limit: int, options: GenerationOptions, stops: _Stops
+) -> Iterator[GeneratedStep]:
     finished = np.zeros(session.batch, bool)
     for _ in range(limit):
         tokens = choose_tokens(logits, options, session.position)
@@ -127,14 +128,14 @@ class _Stops:
         if options.stop is not None and alphabet is None:
             raise InputError("this model has no alphabet: a stop text means nothing to it, use stop token ids")
         self.text = alphabet.encode(options.stop) if options.stop is not None and alphabet is not None else []
-        self.rows: list[list[int]] = [[] for _ in range(session.batch)]
+        self.rows: dict[int, list[int]] = {}
 
     def reached(self, tokens: IntArray) -> npt.NDArray[np.bool_]:
         """Which rows end with these tokens, bool [B]."""
         ended: npt.NDArray[np.bool_] = np.isin(tokens, self.ids)
         if self.text:
             for row, token in enumerate(tokens.tolist()):
-                self.rows[row] = [*self.rows[row], token][-len(self.text) :]
+                self.rows[row] = [*self.rows.get(row, []), token][-len(self.text) :]
                 ended[row] |= self.rows[row] == self.text
         return ended
 

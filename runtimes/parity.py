@@ -54,6 +54,11 @@ class ParityRow:
             and (self.recorded_relative is None or self.recorded_relative <= REGRESSION_RELATIVE)
         )
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the form gave numbers at all: one that gave NaN or infinity has nothing more to measure."""
+        return bool(np.isfinite(self.max_abs))
+
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values; figures that are not finite become null."""
         data: dict[str, Any] = {
@@ -69,8 +74,11 @@ _Drive = Callable[[Any], tuple[FloatArray, States]]
 def compare_parallel(session: Session, reference: Reference) -> ParityRow:
     """A session that computes everything at once: logits only, it has no state to compare."""
     session.reset(len(reference.tokens))
-    logits = session.prefill(reference.tokens)
-    return _row("parallel", logits, None, reference, TOLERANCES["float32", "parallel"])
+    tolerance = TOLERANCES["float32", "parallel"]
+    try:
+        return _row("parallel", session.prefill(reference.tokens), None, reference, tolerance)
+    except NonFiniteError:
+        return _not_finite("parallel", session.position, reference, tolerance)
 
 
 def compare_steps(session: Session, reference: Reference) -> ParityRow:
@@ -88,17 +96,25 @@ def compare_prefill(session: Session, reference: Reference) -> ParityRow:
 def compare_resumed(session: Session, golden: Golden) -> ParityRow:
     """All rows as a batch, resumed from the recorded mid-sequence state."""
     snapshot = recorded_snapshot(golden, session.owner)
-    tokens = golden.reference.tokens
+    form, tolerance = f"{session.runtime}, resumed", TOLERANCES["float32", session.runtime]
+    tokens, first = golden.reference.tokens, snapshot.position
+    tail = Reference(tokens[:, first:], golden.reference.logits[:, first:], {}, 0.0)
     session.restore(snapshot)
-    logits = [session.step(tokens[:, index]) for index in range(snapshot.position, tokens.shape[1])]
-    session.reset(1)
-    tail = Reference(tokens[:, snapshot.position :], golden.reference.logits[:, snapshot.position :], {}, 0.0)
-    row = _row("resumed", np.stack(logits, axis=1), {}, tail, TOLERANCES["float32", session.runtime])
-    return _renamed(row, f"{session.runtime}, resumed", snapshot.position)
+    try:
+        logits = [session.step(tokens[:, index]) for index in range(first, tokens.shape[1])]
+    except NonFiniteError:
+        return _not_finite(form, session.position, tail, tolerance)
+    finally:
+        session.reset(1)
+    row = _row(form, np.stack(logits, axis=1), {}, tail, tolerance)
+    bad = row.first_bad_step
+    return dataclasses.replace(row, first_bad_step=None if bad is None else bad + first)
 
 
 def against_recorded(row: ParityRow, session: CellSession, golden: Golden) -> ParityRow:
     """Add to a row how far the session is, step by step, from what the writing runtime said."""
+    if not row.is_finite:
+        return row
     logits, states = drive_in_steps(session, golden.reference.tokens, tuple(golden.recorded_states))
     session.reset(1)
     errors = [_relative(logits, golden.recorded_logits)]
@@ -212,8 +228,3 @@ def _relative(value: FloatArray, expected: FloatArray) -> float:
     largest = float(np.abs(expected).max(initial=0.0))
     error = float(np.abs(value.astype(np.float64) - expected).max(initial=0.0))
     return error / largest if largest else error
-
-
-def _renamed(row: ParityRow, form: str, offset: int) -> ParityRow:
-    first = None if row.first_bad_step is None else row.first_bad_step + offset
-    return dataclasses.replace(row, form=form, first_bad_step=first)

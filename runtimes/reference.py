@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
@@ -17,6 +18,9 @@ from causalrn.card import ModelCard
 from causalrn.errors import BundleError, CheckpointError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
+
+if TYPE_CHECKING:  # torch is not there on a device
+    from causalrn.model import CausalRN
 
 GOLDEN_NAME = "golden.safetensors"
 _GOLDEN_ROWS, _GOLDEN_TOKENS = 2, 48
@@ -79,8 +83,8 @@ def state_positions(steps: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, steps // 2), max(1, steps - 1)}))
 
 
-def make_reference(model: object, card: ModelCard, tokens: IntArray) -> Reference:
-    """Compute a reference from a model in parallel form (a :class:`causalrn.model.CausalRN`).
+def make_reference(model: CausalRN, card: ModelCard, tokens: IntArray) -> Reference:
+    """Compute a reference from a model in parallel form.
 
     Raises:
         CheckpointError: the float64 recurrent form does not reproduce the oracle, so that its states prove nothing.
@@ -88,11 +92,9 @@ def make_reference(model: object, card: ModelCard, tokens: IntArray) -> Referenc
     import torch
 
     from causalrn.cell import RecurrentCell
-    from causalrn.model import CausalRN
     from causalrn.runtimes.torch_sessions import RecurrentSession, forward_in_batches
     from causalrn.tolerances import TOLERANCES
 
-    assert isinstance(model, CausalRN)
     logits = forward_in_batches(model.oracle(), tokens)
     session = RecurrentSession(RecurrentCell.from_model(model, dtype=torch.float64), card)
     recurrent, states = drive_in_steps(session, tokens, state_positions(tokens.shape[1]))

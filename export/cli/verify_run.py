@@ -188,7 +188,7 @@ def _with_accuracy(
 ) -> ParityRow:
     """Add copy accuracy where the model has the task and the session room for it."""
     task = session.card.task
-    if task is None or (session.capacity is not None and session.capacity < task.capacity):
+    if not row.is_finite or task is None or (session.capacity is not None and session.capacity < task.capacity):
         return row
     strings = task.sample(random_source("verify", options.seed), options.samples)
     with progress(f"copy, {row.form}", options.samples) as advance:

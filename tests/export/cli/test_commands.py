@@ -136,15 +136,16 @@ def test_verify_fails_with_exit_1_on_other_weights(call, bundles, runs, tmp_path
     assert out.rstrip().endswith("FAIL")
 
 
+@pytest.mark.parametrize("damage", ["Neg", "Log"])  # other numbers, or none at all
 @pytest.mark.parametrize("graph", ["step", "step_single", "prefill"])
 @pytest.mark.parametrize("against", ["checkpoint", "golden"])
-def test_verify_notices_damage_in_every_graph(call, exact_bundle, runs, tmp_path, graph, against):
-    """The logits of one graph negated, and the bundle sealed again: hashes fit, answers do not."""
+def test_verify_notices_damage_in_every_graph(call, exact_bundle, runs, tmp_path, graph, against, damage):
+    """The logits of one graph spoiled, and the bundle sealed again: hashes fit, answers do not."""
     bundle = shutil.copytree(exact_bundle, tmp_path / "bundle")
     model = onnx.load(bundle / f"{graph}.onnx", load_external_data=False)
     for node in model.graph.node:
         node.output[:] = ["right" if name == "logits" else name for name in node.output]
-    model.graph.node.append(onnx.helper.make_node("Neg", ["right"], ["logits"]))
+    model.graph.node.append(onnx.helper.make_node(damage, ["right"], ["logits"]))
     onnx.save(model, bundle / f"{graph}.onnx")
     seal_bundle(bundle, Bundle.open(exact_bundle).manifest)
     arguments = ("--checkpoint", runs["exact"]) if against == "checkpoint" else ()
