@@ -24,11 +24,11 @@ from rich.table import Table
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
 from causalrn.checkpoint import Checkpoint
-from causalrn.config import ModelConfig
+from causalrn.config import CausalRNConfig
 from causalrn.export.cli.console import progress, write_json
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.manifest import seal_bundle
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.torch_sessions import RecurrentSession
 
@@ -37,10 +37,10 @@ _DEPTHS_PER_RUN = 12
 _WARM_STEPS = 1000
 
 
-def streaming_model(width: int) -> CausalRN:
+def streaming_model(width: int) -> SequenceModel:
     """Linear readout, no positions, four blocks, weights of unit gain and biases that are not zero."""
     torch.manual_seed(0)
-    model = CausalRN(ModelConfig(29, width, width, 4, None, readout="linear", positions="none"))
+    model = SequenceModel(CausalRNConfig(29, width, width, 4, None, readout="linear", positions="none"))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, parameter.shape[-1] ** -0.5 if parameter.ndim == 2 else 0.3)
@@ -58,7 +58,7 @@ def depths_of(steps: int) -> list[int]:
     return sorted({int(d) for d in np.geomspace(10, steps, _DEPTHS_PER_RUN)} | {steps})
 
 
-def reference_logits(model: CausalRN, tokens: np.ndarray, depths: list[int], advance) -> dict[int, np.ndarray]:
+def reference_logits(model: SequenceModel, tokens: np.ndarray, depths: list[int], advance) -> dict[int, np.ndarray]:
     """Logits of the float64 cell after each depth."""
     cell = RecurrentCell.from_model(model, dtype=torch.float64)
     session = RecurrentSession(cell, ModelCard(model.config))

@@ -49,12 +49,12 @@ from step_loops import (
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
 from causalrn.checkpoint import Checkpoint
-from causalrn.config import ModelConfig
+from causalrn.config import CausalRNConfig
 from causalrn.export.cli.console import progress, write_json
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.folding import fold
 from causalrn.manifest import Bundle, seal_bundle
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.torch_sessions import RecurrentSession
 from causalrn.tolerances import TOLERANCES
@@ -142,17 +142,17 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def paper_model(readout: str) -> CausalRN:
+def paper_model(readout: str) -> SequenceModel:
     """The paper's size with weights of std 1 / sqrt(fan-in) and biases that are not zero."""
     torch.manual_seed(0)
-    model = CausalRN(ModelConfig(29, 192, 192, 12, 2048, readout=readout))
+    model = SequenceModel(CausalRNConfig(29, 192, 192, 12, 2048, readout=readout))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, parameter.shape[-1] ** -0.5 if parameter.ndim == 2 else 0.3)
     return model.eval()
 
 
-def export_session(model: CausalRN, folder: Path, pool: str = "growing") -> tuple[Bundle, OnnxRuntimeSession]:
+def export_session(model: SequenceModel, folder: Path, pool: str = "growing") -> tuple[Bundle, OnnxRuntimeSession]:
     folder.mkdir()
     checkpoint = Checkpoint(model, ModelCard(model.config), "benchmark")
     bundle = seal_bundle(folder, export_onnx(checkpoint, folder, pool=pool))
@@ -180,7 +180,7 @@ def check_loops(loops: dict[str, Loop], state: HeldState, tokens: np.ndarray, ex
                 raise SystemExit(f"{name}: logits at position {position} are off by {error:.1e}, more than {bound:.0e}")
 
 
-def exact_loops(session: OnnxRuntimeSession, bundle: Bundle, model: CausalRN, folder: Path) -> dict[str, Loop]:
+def exact_loops(session: OnnxRuntimeSession, bundle: Bundle, model: SequenceModel, folder: Path) -> dict[str, Loop]:
     weights, capacity = fold(model), model.config.capacity
     rival = rival_graphs.node_by_node_exact(weights)
     ours = bundle.file(bundle.manifest.graphs["step_single"].file)
@@ -196,7 +196,7 @@ def exact_loops(session: OnnxRuntimeSession, bundle: Bundle, model: CausalRN, fo
     }
 
 
-def linear_loops(session: OnnxRuntimeSession, model: CausalRN) -> dict[str, Loop]:
+def linear_loops(session: OnnxRuntimeSession, model: SequenceModel) -> dict[str, Loop]:
     rival = rival_graphs.node_by_node_linear(fold(model))
     return {OURS: SessionLoop(session), IN_PLACE: InPlaceLinearLoop(rival, model.config.capacity)}
 

@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 import torch.nn.functional as functional
 
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Snapshot
 
@@ -93,7 +93,7 @@ def ln0(x: torch.Tensor) -> torch.Tensor:
 class FormulaLoop(Loop):
     """An eager PyTorch step written straight from the paper's formula: unfolded weights, pools grown by cat."""
 
-    def __init__(self, model: CausalRN) -> None:
+    def __init__(self, model: SequenceModel) -> None:
         self.model = model
 
     def hold(self, state: HeldState) -> None:
@@ -121,7 +121,7 @@ class FormulaLoop(Loop):
 class ParallelLoop(Loop):
     """The whole parallel form for every token: decoding without a cell."""
 
-    def __init__(self, model: CausalRN) -> None:
+    def __init__(self, model: SequenceModel) -> None:
         self.model = model
 
     def hold(self, state: HeldState) -> None:

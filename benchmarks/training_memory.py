@@ -34,9 +34,9 @@ from rich.console import Console
 from rich.table import Table
 
 from causalrn import naive, pair_sum, parallel_readout
-from causalrn.config import ModelConfig
+from causalrn.config import CausalRNConfig
 from causalrn.export.cli.console import progress, write_json
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 from causalrn.tasks import CopyTask
 from causalrn.training import Trainer, TrainingSettings
 
@@ -89,9 +89,9 @@ def step_memory() -> float:
     """MB added by a training step of the paper's size, in this process."""
     one_step = TrainingSettings(steps=1, batch=32, learning_rate=5e-4)
     # what torch loads at its first step is no memory of this one
-    Trainer(CausalRN(ModelConfig(29, 8, 8, 1, 10)), CopyTask(4), one_step).step()
+    Trainer(SequenceModel(CausalRNConfig(29, 8, 8, 1, 10)), CopyTask(4), one_step).step()
     task = CopyTask(64)
-    model = CausalRN(ModelConfig(task.vocabulary, 192, 192, 12, task.capacity))
+    model = SequenceModel(CausalRNConfig(task.vocabulary, 192, 192, 12, task.capacity))
     with PeakMemory() as memory:
         Trainer(model, task, one_step).step()
     return memory.added_mb
@@ -101,7 +101,7 @@ def make_pass(form: str, batch: int, time: int, hidden: int) -> Callable[[], Non
     """Forward and backward pass of the exact readout in the given form."""
     rng = np.random.default_rng(0)
     a, b = (torch.from_numpy(rng.standard_normal((batch, time, hidden), np.float32)).requires_grad_() for _ in range(2))
-    config, readout = ModelConfig(29, hidden, hidden, 1, time), READOUTS[form]
+    config, readout = CausalRNConfig(29, hidden, hidden, 1, time), READOUTS[form]
 
     def run() -> None:
         a.grad = b.grad = None

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from causalrn.card import ModelCard
 from causalrn.errors import CheckpointError
 from causalrn.files import written_file, written_folder
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 from causalrn.run_folder import RUN_MARKER, WEIGHTS_NAME, RunFolder
 
 
@@ -23,7 +23,7 @@ from causalrn.run_folder import RUN_MARKER, WEIGHTS_NAME, RunFolder
 class Checkpoint:
     """A loaded RUN: the model in parallel form, its card, and the hash of its weights file."""
 
-    model: CausalRN
+    model: SequenceModel
     card: ModelCard
     sha256: str
 
@@ -40,15 +40,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         weights = safetensors.torch.load_file(run.weights)
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{run.weights}: corrupt safetensors file ({error})") from None
-    last = f"blocks.{run.card.config.blocks - 1}.fc_1.weight"
-    if last not in weights:  # before building a model of whatever size the configuration says
-        raise CheckpointError(f"{run.weights}: lacks {last}: the weights belong to another configuration")
-    model = CausalRN(run.card.config)
+    last = f"blocks.{run.card.config.blocks - 1}."
+    if not any(name.startswith(last) for name in weights):  # before building a model of whatever size was written
+        raise CheckpointError(f"{run.weights}: lacks {last}*: the weights belong to another configuration")
+    model = SequenceModel(run.card.config)
     load_weights(model, weights, str(run.weights))
     return Checkpoint(model.eval(), run.card, sha256)
 
 
-def load_weights(model: CausalRN, weights: dict[str, torch.Tensor], source: str) -> None:
+def load_weights(model: SequenceModel, weights: dict[str, torch.Tensor], source: str) -> None:
     """Put weights into a model, after checking names, shapes and values; `source` is named in errors.
 
     Raises:
@@ -69,7 +69,7 @@ def load_weights(model: CausalRN, weights: dict[str, torch.Tensor], source: str)
     model.load_state_dict(weights)
 
 
-def save_checkpoint(path: Path, model: CausalRN, card: ModelCard, origin: dict[str, Any]) -> RunFolder:
+def save_checkpoint(path: Path, model: SequenceModel, card: ModelCard, origin: dict[str, Any]) -> RunFolder:
     """Write a RUN folder whole or not at all; an earlier RUN there is replaced.
 
     Args:
@@ -81,7 +81,7 @@ def save_checkpoint(path: Path, model: CausalRN, card: ModelCard, origin: dict[s
     return RunFolder.open(path)
 
 
-def save_weights(path: Path, model: CausalRN) -> None:
+def save_weights(path: Path, model: SequenceModel) -> None:
     """Write the weights, float32, as safetensors."""
     weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
     path.write_bytes(safetensors.torch.save(weights))  # not save_file: a full disk has to be an OSError

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalrn.errors import InputError
+from causalrn.errors import ConfigError, InputError
 
 
 def sha256_file(path: Path) -> str:
@@ -25,6 +25,23 @@ def sha256_file(path: Path) -> str:
 def json_text(data: Any) -> str:
     """JSON as all files of this toolkit have it: indented, one trailing newline, no NaN."""
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def parse_json_object(text: str, source: str) -> dict[str, Any]:
+    """Parse a JSON object, naming `source` when it is none.
+
+    Raises:
+        ConfigError: the text is no JSON object.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{source}: not valid JSON ({error.msg} at line {error.lineno})") from None
+    except (RecursionError, ValueError):
+        raise ConfigError(f"{source}: not valid JSON (nested too deeply, or a number too long)") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: expected a JSON object")
+    return data
 
 
 def check_output_file(path: Path) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.card import ModelCard
-from causalrn.config import parse_json_object
 from causalrn.errors import BundleError, ConfigError, InputError
-from causalrn.files import Marker, json_text, sha256_file
+from causalrn.files import Marker, json_text, parse_json_object, sha256_file
 from causalrn.state_spec import StateSpec
 
 MANIFEST_NAME = "manifest.json"

@@ -1,12 +1,13 @@
-"""CausalRN in parallel form: [B, T] token ids -> [B, T, V] logits. This is what is trained, and the oracle.
+"""Models in parallel form: [B, T] token ids -> [B, T, V] logits. This is what is trained, and the oracle.
 
-The paper's symbols (arXiv 2406.16168, section 3) and the names here:
+The frame that a CausalRN shares with its baselines; what happens in a block is in causalrn_block.py and
+transformer_block.py:
 
-    x      residual stream [B, T, E]       r   LN0(x)
-    a, b   W1 r + b1, W2 r    [B, T, H]    o   readout: mean over j <= i of f(a_i, b_j)
-    x <- x + W3 LN0(o) + b3                logits = Wh LN0(x)
+    x = wte[token] + wpe[position]   [B, T, E]
+    x <- block(x)                    N times
+    logits = Wh LN0(x)               [B, T, V]
 
-Parameters keep the names of the official code (fc_1, fc_2, fc_3), so that checkpoints read alike.
+Parameters keep the names of the official code (fc_1, fc_2, ...), so that checkpoints read alike.
 """
 
 from __future__ import annotations
@@ -17,38 +18,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from causalrn import parallel_readout
-from causalrn.config import ModelConfig
+from causalrn.causalrn_block import CausalRNBlock
+from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.normalization import normalize
+from causalrn.transformer_block import TransformerBlock
 
-Readout = Callable[[Tensor, Tensor, ModelConfig], Tensor]
-
-
-class Block(nn.Module):
-    """One block: read the past through pairs, write to the residual stream. [B, T, E] -> [B, T, E]."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fc_1 = nn.Linear(config.embedding, config.hidden, bias=config.bias_1)
-        self.fc_2 = nn.Linear(config.embedding, config.hidden, bias=config.bias_2)
-        self.fc_3 = nn.Linear(config.hidden, config.embedding, bias=config.bias_3)
-
-    def forward(self, x: Tensor, readout: Readout = parallel_readout.readout) -> Tensor:
-        """Apply the block with the given form of the readout."""
-        r = normalize(x, self.config.norm)
-        o = readout(self.fc_1(r), self.fc_2(r), self.config)
-        if self.config.post_norm:
-            o = normalize(o, self.config.norm)
-        out: Tensor = x + self.fc_3(o)
-        return out
+Mixer = Callable[..., Tensor]
+"""How a block reads the past: (a, b, config) for a readout, (q, k, v, config) for attention."""
 
 
-class CausalRN(nn.Module):
-    """A Causal Relation Network in parallel form.
+class SequenceModel(nn.Module):
+    """A CausalRN or one of its baselines, in parallel form.
 
     Args:
-        config: which one; see :class:`causalrn.config.ModelConfig`.
+        config: which one; see :mod:`causalrn.config`.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -57,8 +40,8 @@ class CausalRN(nn.Module):
         self.wte = nn.Embedding(config.vocabulary, config.embedding)
         if config.capacity is not None:
             self.wpe = nn.Embedding(config.capacity, config.embedding)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
-        self.head = nn.Linear(config.embedding, config.vocabulary, bias=config.bias_head)
+        self.blocks = nn.ModuleList(_make_block(config) for _ in range(config.blocks))
+        self.head = nn.Linear(config.embedding, config.vocabulary, bias=getattr(config, "bias_head", False))
         self._initialize()
 
     def _initialize(self) -> None:
@@ -68,28 +51,38 @@ class CausalRN(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            if isinstance(block, TransformerBlock):
+                block.initialize_outputs(len(self.blocks))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """wte[token] + wpe[position], [B, T] -> [B, T, E]."""
         x: Tensor = self.wte(tokens)
         return x + self.wpe.weight[: tokens.shape[1]] if self.config.capacity is not None else x
 
-    def forward(self, tokens: Tensor, readout: Readout = parallel_readout.readout) -> Tensor:
+    def forward(self, tokens: Tensor, mixer: Mixer | None = None) -> Tensor:
         """Logits at every position.
 
         Args:
             tokens: int64 [B, T], T at most the capacity.
-            readout: the form of the readout; tests pass :func:`causalrn.naive.readout`.
+            mixer: how blocks read the past; tests pass the definitions in :mod:`causalrn.naive`.
 
         Returns:
             [B, T, V] in the parameters' dtype.
         """
         x = self.embed(tokens)
         for block in self.blocks:
-            x = block(x, readout)
+            x = block(x) if mixer is None else block(x, mixer)
         out: Tensor = self.head(normalize(x, self.config.norm))
         return out
 
-    def oracle(self) -> CausalRN:
+    def oracle(self) -> SequenceModel:
         """A float64 copy on the CPU, in evaluation mode: what every other form is judged by."""
         return copy.deepcopy(self).to(device="cpu", dtype=torch.float64).eval().requires_grad_(False)
+
+
+def _make_block(config: ModelConfig) -> nn.Module:
+    if isinstance(config, TransformerConfig):
+        return TransformerBlock(config)
+    assert isinstance(config, CausalRNConfig)
+    return CausalRNBlock(config)

@@ -1,4 +1,4 @@
-"""The definition: every readout written as the paper's formula, holding [B, T, T, H]. Slow and plain on purpose.
+"""The definition: every readout, and attention, written as the formula says. Slow and plain on purpose.
 
 Nothing runs this but tests: the fast parallel form and the recurrent cell are measured against it. Formulas:
 arXiv 2406.16168, section 3; LN0 is normalization without affine part and with eps 0.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from causalrn.config import ModelConfig
+from causalrn.config import CausalRNConfig, TransformerConfig
 
 
 def ln0(x: Tensor, norm: str) -> Tensor:
@@ -37,7 +37,7 @@ def activate(x: Tensor, activation: str) -> Tensor:
     return functions[activation](x)
 
 
-def readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
+def readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     """o_i = mean over j <= i of f(a_i, b_j), then the head scale if the model has one.
 
     Args:
@@ -62,3 +62,28 @@ def readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
     if config.head_scale == "max":
         o = o / o.amax(-1, keepdim=True)
     return o.reshape(batch, time, hidden)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, config: TransformerConfig) -> Tensor:
+    """o_i = sum over j <= i of w_ij v_j / sum of w_ij, position by position.
+
+    w_ij is exp(q_i . k_j / sqrt(D)) for softmax, phi(q_i) . phi(k_j) with phi = elu + 1 for linear attention.
+
+    Args:
+        q, k, v: [B, T, G, D], any floating dtype.
+        config: names the kind of attention.
+
+    Returns:
+        o, [B, T, G, D].
+    """
+    out = torch.empty_like(v)
+    for i in range(q.shape[1]):
+        queries, keys = q[:, i, None], k[:, : i + 1]  # [B, 1, G, D], [B, i + 1, G, D]
+        if config.attention == "softmax":
+            scores = (queries * keys).sum(-1) / config.head_width**0.5  # [B, i + 1, G]
+            weights = torch.exp(scores - scores.amax(1, keepdim=True))
+        else:
+            elu = torch.nn.functional.elu
+            weights = ((elu(queries) + 1) * (elu(keys) + 1)).sum(-1)
+        out[:, i] = (weights[..., None] * v[:, : i + 1]).sum(1) / weights.sum(1)[..., None]
+    return out

@@ -15,6 +15,11 @@ MEAN_SQUARE_FLOOR = 1e-30
 """Mean squares are clamped here (or get this as an epsilon, in exported graphs): nothing but zero notices."""
 
 
+def without_autocast(x: Tensor) -> torch.autocast:
+    """A context in which mixed precision leaves operations on `x` alone."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def centre(x: Tensor) -> Tensor:
     """Subtract the mean over the last axis; a constant vector becomes exactly zero. [..., n] -> [..., n]."""
     constant = x.amax(-1, keepdim=True) == x.amin(-1, keepdim=True)

@@ -1,8 +1,9 @@
 """Checkpoints of the paper authors' code: read, understood from their shapes, and turned into our names.
 
 The official training script saves ``torch.save(model.state_dict())``; a compiled model's keys begin with
-``_orig_mod.``. Shapes tell the vocabulary, widths, number of blocks, capacity and biases. They do not tell the
-readout, heads, norm, activation or post-norm: those are asked for.
+``_orig_mod.``. Keys tell a CausalRN from a Transformer, and a buffer tells a Linear Transformer. Shapes tell the
+vocabulary, widths, number of blocks, capacity and biases. They do not tell the readout, heads, norm, activation or
+post-norm: those are asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +23,38 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from causalrn.checkpoint import load_weights
-from causalrn.config import ModelConfig
+from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.errors import CheckpointError
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 
 _COMPILED_PREFIX = "_orig_mod."
 _BUFFERS = re.compile(r"pre_block\.pos|.*\.causal_mask")
+_LINEAR_BUFFER = re.compile(r".*\.attn\.causal_mask")
 _NAMES = (
     (re.compile(r"pre_block\.(wte|wpe)\.weight"), r"\1.weight"),
     (re.compile(r"block_all\.(\d+)\.(fc_[123])\.(weight|bias)"), r"blocks.\1.\2.\3"),
+    (re.compile(r"block_all\.(\d+)\.(attn|mlp)\.(fc_[12])\.(weight|bias)"), r"blocks.\1.\2.\3.\4"),
     (re.compile(r"post_block\.fc_cls\.(weight|bias)"), r"head.\1"),
 )
 
 
-def read_official(path: Path) -> dict[str, Tensor]:
-    """Read a state dict saved by the official code (.pth, .pt) or as .safetensors; nothing in it is executed.
+@dataclass(frozen=True)
+class OfficialWeights:
+    """A state dict of the official code under our names.
 
-    Returns:
-        Weights under our names, float32.
+    Attributes:
+        source: where it came from, for errors.
+        weights: float32.
+        model: "causalrn", "transformer" or "linear-transformer", as the keys say.
+    """
+
+    source: str
+    weights: dict[str, Tensor]
+    model: str
+
+
+def read_official(path: Path) -> OfficialWeights:
+    """Read a state dict saved by the official code (.pth, .pt) or as .safetensors; nothing in it is executed.
 
     Raises:
         CheckpointError: the file is missing, corrupt, holds something else, or a model of another kind.
@@ -72,11 +88,11 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
     return state
 
 
-def rename_official(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def rename_official(state: Mapping[str, Any], source: str) -> OfficialWeights:
     """Translate official keys to ours; buffers that are no weights are left out. `source` is named in errors.
 
     Raises:
-        CheckpointError: a key that no Causal Relation Network has, or a value that is no float tensor.
+        CheckpointError: a key that none of the paper's models has, or a value that is no float tensor.
     """
     weights = {}
     for key, value in state.items():
@@ -85,54 +101,58 @@ def rename_official(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
             continue
         ours = next((rule.sub(to, name) for rule, to in _NAMES if rule.fullmatch(name)), None)
         if ours is None:
-            kind = " (a Transformer baseline?)" if ".attn." in name else ""
-            raise CheckpointError(f"{source}: {key} is no weight of a Causal Relation Network{kind}")
+            raise CheckpointError(f"{source}: {key} is no weight of a Causal Relation Network or its baselines")
         plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and value.ndim > 0
         if not plain or not value.is_floating_point():
             raise CheckpointError(f"{source}: {key} is no dense floating-point tensor")
         if ours in weights:
             raise CheckpointError(f"{source}: holds {name} twice, with and without {_COMPILED_PREFIX}: remove one")
         weights[ours] = value.float()
-    return weights
+    model = "transformer" if any(".attn." in name for name in weights) else "causalrn"
+    if any(_LINEAR_BUFFER.fullmatch(key.removeprefix(_COMPILED_PREFIX)) for key in state):
+        model = "linear-transformer"
+    return OfficialWeights(source, weights, model)
 
 
-def infer_config(weights: Mapping[str, Tensor], source: str, **asked: Any) -> ModelConfig:
+def infer_config(official: OfficialWeights, **asked: Any) -> ModelConfig:
     """Build the configuration: sizes and biases from shapes, the rest from `asked`.
 
     Args:
-        weights: under our names.
-        asked: ``readout`` and whatever else shapes do not tell, as fields of :class:`ModelConfig`.
+        asked: what shapes do not tell, as fields of the configuration; ``readout`` for a CausalRN.
 
     Raises:
         CheckpointError: a weight that every model has is missing or not a matrix.
         ConfigError: what was asked for contradicts the shapes.
     """
-    for name in ("wte.weight", "blocks.0.fc_1.weight", "head.weight"):
+    weights, source = official.weights, official.source
+    is_causalrn = official.model == "causalrn"
+    inner = "blocks.0.fc_1" if is_causalrn else "blocks.0.mlp.fc_1"
+    for name in ("wte.weight", f"{inner}.weight", "head.weight"):
         if name not in weights or weights[name].ndim != 2:
-            raise CheckpointError(f"{source}: no matrix {name}: not the state dict of a Causal Relation Network")
+            raise CheckpointError(f"{source}: no matrix {name}: not the state dict of one of the paper's models")
     vocabulary, embedding = weights["wte.weight"].shape
     numbers = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
     blocks = len(numbers)
     if numbers != {str(index) for index in range(blocks)}:
         raise CheckpointError(f"{source}: its {blocks} blocks are not numbered 0 to {blocks - 1}")
     capacity = len(weights["wpe.weight"]) if "wpe.weight" in weights else None
-    return ModelConfig(
-        vocabulary=vocabulary,
-        embedding=embedding,
-        hidden=len(weights["blocks.0.fc_1.weight"]),
-        blocks=blocks,
-        capacity=capacity,
-        positions="learned" if capacity is not None else "none",
-        bias_1="blocks.0.fc_1.bias" in weights,
-        bias_2="blocks.0.fc_2.bias" in weights,
-        bias_3="blocks.0.fc_3.bias" in weights,
-        bias_head="head.bias" in weights,
-        **asked,
-    )
+    found: dict[str, Any] = {
+        "vocabulary": vocabulary,
+        "embedding": embedding,
+        "hidden": len(weights[f"{inner}.weight"]),
+        "blocks": blocks,
+        "capacity": capacity,
+        "positions": "learned" if capacity is not None else "none",
+    }
+    if not is_causalrn:
+        attention = "linear" if official.model == "linear-transformer" else "softmax"
+        return TransformerConfig(**found, **{"attention": attention, **asked})
+    biases = {f"bias_{index}": f"blocks.0.fc_{index}.bias" in weights for index in (1, 2, 3)}
+    return CausalRNConfig(**found, **biases, bias_head="head.bias" in weights, **asked)
 
 
-def build_official(weights: dict[str, Tensor], source: str, **asked: Any) -> CausalRN:
+def build_official(official: OfficialWeights, **asked: Any) -> SequenceModel:
     """A model in parallel form with these weights; arguments and errors as :func:`infer_config`."""
-    model = CausalRN(infer_config(weights, source, **asked))
-    load_weights(model, weights, source)
+    model = SequenceModel(infer_config(official, **asked))
+    load_weights(model, official.weights, official.source)
     return model.eval()

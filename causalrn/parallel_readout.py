@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from causalrn.config import ModelConfig
+from causalrn.config import CausalRNConfig
 from causalrn.normalization import normalize
 from causalrn.pair_sum import pair_sum
 
 
-def readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
+def readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     """o_i = mean over j <= i of f(a_i, b_j). Same arguments and result as :func:`causalrn.naive.readout`.
 
     With post-norm o may come out scaled by a positive number per position (the norm cancels it), chosen so that
@@ -28,7 +28,7 @@ def _counts(a: Tensor) -> Tensor:
     return torch.arange(1, a.shape[1] + 1, device=a.device, dtype=a.dtype)[:, None]
 
 
-def _pool_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
+def _pool_readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     if config.readout == "linear":
         a, b = normalize(a, config.norm), normalize(b, config.norm)
     heads = (*a.shape[:-1], config.heads, config.head_width)
@@ -47,7 +47,7 @@ def _tamed(o: Tensor) -> Tensor:
     return o / o.detach().amax(-1, keepdim=True)
 
 
-def _linear_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
+def _linear_readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     a, b = normalize(a, config.norm), normalize(b, config.norm)
     mean = b.exp().cumsum(1) / _counts(a)
     if not config.post_norm:
@@ -56,7 +56,7 @@ def _linear_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
     return _tamed((a - a.detach().amax(-1, keepdim=True)).exp() * mean)
 
 
-def _plain_readout(a: Tensor, b: Tensor, config: ModelConfig) -> Tensor:
+def _plain_readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     log_o = a + b.logcumsumexp(1) - _counts(a).log()
     if config.post_norm:
         log_o = log_o - log_o.detach().amax(-1, keepdim=True)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from causalrn.config import ModelConfig
+from causalrn.config import CausalRNConfig
 from causalrn.normalization import MEAN_SQUARE_FLOOR
 
 ACTIVATIONS = {"exp": torch.exp, "relu": torch.relu, "elu": functional.elu, "gelu": functional.gelu}
@@ -29,6 +29,12 @@ def rms_norm_or_nan(x: Tensor, ones: Tensor) -> Tensor:
     mean_square = x.square().mean(-1, keepdim=True)
     nan = torch.full_like(mean_square, torch.nan)
     return rms_norm(x, ones) + torch.where(mean_square < torch.inf, torch.zeros_like(mean_square), nan)
+
+
+def positions(position: Tensor, time: int) -> Tensor:
+    """int64 [T]: position, position + 1, ..."""
+    first = position.reshape(1)
+    return first if time == 1 else first + torch.arange(time, device=position.device)
 
 
 def step_masks(rows: int, position: Tensor, *, fixed: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -55,7 +61,7 @@ def prefill_weights(past_rows: int, time: int, position: Tensor, *, fixed: bool,
     return reads.to(dtype)[:, None]
 
 
-def pairs_to_sum(pairs: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig, *, lone: bool = False) -> Tensor:
+def pairs_to_sum(pairs: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig, *, lone: bool = False) -> Tensor:
     """Activate pair sums and add them up over positions.
 
     Args:
@@ -75,7 +81,7 @@ def pairs_to_sum(pairs: Tensor, weights: Tensor, ones: Tensor, config: ModelConf
 
 
 def read_pool_step(
-    ab: Tensor, pool: Tensor, terms: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig, *, lone: bool
+    ab: Tensor, pool: Tensor, terms: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig, *, lone: bool
 ) -> Tensor:
     """One new position reads a pool whose slot for it is zero. ab [2, B * H], pool [n, B, H] -> [B, H]."""
     rows = pool.reshape(-1, config.hidden) if lone else pool.flatten(1)
@@ -83,7 +89,7 @@ def read_pool_step(
     return o if lone else o.reshape(-1, config.hidden)
 
 
-def read_pool(a: Tensor, rows: Tensor, weights: Tensor, ones: Tensor, config: ModelConfig) -> Tensor:
+def read_pool(a: Tensor, rows: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig) -> Tensor:
     """T new positions read `rows`, their own too. a [T * B, H], rows [n, B, H], weights [T, 1, n] -> [T * B, H]."""
     flat = rows.flatten(1)  # [n, B * H]
     pairs = a.reshape(-1, 1, flat.shape[1]) + flat  # [T, n, B * H]

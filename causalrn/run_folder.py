@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.card import ModelCard
-from causalrn.config import parse_json_object
 from causalrn.errors import CausalRNError, CheckpointError
-from causalrn.files import Marker, json_text, sha256_file, written_file
+from causalrn.files import Marker, json_text, parse_json_object, sha256_file, written_file
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"

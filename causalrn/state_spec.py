@@ -7,6 +7,7 @@ and every runtime reads it, none recomputes it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +61,10 @@ class StateTensor:
         """Whether it holds rounding errors only: any two dtypes or splits disagree on them, and may."""
         return self.role == "carry"
 
-    @property
-    def width(self) -> int:
-        """Size of the last axis."""
-        return int(self.shape[-1])
+    def sized(self, *, batch: int, rows: int = 0) -> tuple[int, ...]:
+        """The shape in numbers, for so many sequences and, where it grows, so many rows."""
+        sizes = {"B": batch, "t": rows}
+        return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in self.shape)
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,18 @@ class StateSpec:
         if pool not in POOL_KINDS:
             raise ConfigError(f"pool {pool!r} is unknown: choose one of {', '.join(POOL_KINDS)}")
         capacity = config.capacity if capacity is None else capacity
-        hidden = config.hidden
+        shape = config.state_shape
         if config.state_kind == "pool":
             if pool == "fixed" and capacity is None:
                 raise ConfigError("a fixed pool needs a capacity: this model has no learned positions, so name one")
             rows: Dim = capacity if pool == "fixed" and capacity is not None else "t"
             update = "replace" if pool == "concat" else "append"
             kinds: list[tuple[str, tuple[Dim, ...], str, str, int]] = [
-                ("pool", (rows, "B", hidden), update, "token", 1)
+                ("pool", (rows, "B", *shape), update, "token", 1)
             ]
         else:
             roles = config.state_kind.split("+")
-            kinds = [(role, ("B", hidden), "replace", "constant", 0) for role in roles]
+            kinds = [(role, ("B", *shape), "replace", "constant", 0) for role in roles]
         digits = max(2, len(str(config.blocks - 1)))  # so that sorted names are in block order
         tensors = tuple(
             StateTensor(f"{block:0{digits}d}.{role}", role, shape, update, growth, capacity, batch_axis=batch_axis)
@@ -119,15 +120,8 @@ class StateSpec:
         return 1 if self.pool == "growing" else 0
 
     def size_bytes(self, tokens: int, batch: int = 1) -> int:
-        """Bytes that the state holds after `tokens` positions: N * t * H * 4 for a pool of float32."""
-        total = 0
-        for tensor in self.tensors:
-            sizes = {"t": tokens, "B": batch}
-            count = 4
-            for dim in tensor.shape:
-                count *= sizes[dim] if isinstance(dim, str) else dim
-            total += count
-        return total
+        """Bytes that the state holds after `tokens` positions: N * t * H * 4 for an exact readout's pool of float32."""
+        return sum(4 * math.prod(tensor.sized(batch=batch, rows=tokens)) for tensor in self.tensors)
 
     def to_json(self) -> dict[str, Any]:
         """The specification as JSON values."""

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from causalrn.config import ModelConfig
+from causalrn.config import CausalRNConfig
 from causalrn.errors import TrainingError
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 from causalrn.tasks import IGNORE, CopyTask, IntArray, random_source
 
 _FINAL_RATE = 0.1
@@ -76,10 +76,10 @@ class Preset:
     learning_rate: float
     steps: int
 
-    def model(self, task: CopyTask, **options: Any) -> ModelConfig:
-        """The configuration for a task; `options` are further fields of :class:`ModelConfig`."""
+    def model(self, task: CopyTask, **options: Any) -> CausalRNConfig:
+        """The configuration for a task; `options` are further fields of :class:`CausalRNConfig`."""
         sizes = {"embedding": self.width, "hidden": self.width, "blocks": self.blocks, "capacity": task.capacity}
-        return ModelConfig(**{"vocabulary": task.vocabulary, **sizes, **options})
+        return CausalRNConfig(**{"vocabulary": task.vocabulary, **sizes, **options})
 
 
 PRESETS = {
@@ -124,7 +124,7 @@ class Trainer:
         model: in parallel form; moved to the settings' device.
     """
 
-    def __init__(self, model: CausalRN, task: CopyTask, settings: TrainingSettings) -> None:
+    def __init__(self, model: SequenceModel, task: CopyTask, settings: TrainingSettings) -> None:
         _return_freed_memory()
         self.model, self.task, self.settings = model.to(settings.device).train(), task, settings
         self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=_BETAS)

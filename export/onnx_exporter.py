@@ -23,11 +23,12 @@ from onnx.external_data_helper import set_external_data
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
 from causalrn.checkpoint import Checkpoint
+from causalrn.config import ModelConfig, TransformerConfig
 from causalrn.errors import ConfigError
 from causalrn.files import json_text
 from causalrn.folding import fold
 from causalrn.manifest import MANIFEST_VERSION, Graph, Manifest
-from causalrn.state_spec import StateSpec, StateTensor
+from causalrn.state_spec import StateSpec
 
 OPSETS = (21, 22, 23)
 """RMSNormalization is opset 23; below it the graphs use onnxruntime's SimplifiedLayerNormalization."""
@@ -38,6 +39,8 @@ WEIGHTS_FILE = "weights.bin"
 _EXTERNAL_BYTES = 1024
 _ALIGNMENT = 64
 _PREFILL_CHUNK = {"pool": 16, "sum": 64, "carry+sum": 64, "max+sum": 16}
+_ATTENTION_CHUNK = 64
+"""Most tokens of a prefill chunk: by state kind, and for pools of keys and values, whose pairs are one number each."""
 
 
 def export_onnx(
@@ -79,7 +82,7 @@ def export_onnx(
         target="onnx",
         graphs=graphs,
         opset=opset,
-        prefill_chunk=_PREFILL_CHUNK[checkpoint.card.config.state_kind],
+        prefill_chunk=_prefill_chunk(checkpoint.card.config),
         checkpoint_sha256=checkpoint.sha256,
         created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},
     )
@@ -92,6 +95,10 @@ def _save(models: Mapping[str, onnx.ModelProto], folder: Path, *, checked: bool)
         onnx.save(model, folder / file)
         if checked:
             onnx.checker.check_model(folder / file)
+
+
+def _prefill_chunk(config: ModelConfig) -> int:
+    return _ATTENTION_CHUNK if isinstance(config, TransformerConfig) else _PREFILL_CHUNK[config.state_kind]
 
 
 def _graphs(spec: StateSpec) -> dict[str, Graph]:
@@ -114,7 +121,7 @@ def _trace(cell: RecurrentCell, graph: str) -> onnx.ModelProto:
     if not one_token:
         token_dims[1] = torch.export.Dim("T", min=2, max=1 << 20)
     tokens = torch.zeros(example_batch, example_time, dtype=torch.int64)
-    state = tuple(torch.zeros(_example_shape(tensor, batch=example_batch, rows=6)) for tensor in spec.tensors)
+    state = tuple(torch.zeros(tensor.sized(batch=example_batch, rows=6)) for tensor in spec.tensors)
     state_dims = tuple({axis: dims[d] for axis, d in enumerate(t.shape) if d in dims} for t in spec.tensors)
     shapes = (token_dims, None, state_dims)
     with _quiet(), torch.no_grad():
@@ -130,11 +137,6 @@ def _trace(cell: RecurrentCell, graph: str) -> onnx.ModelProto:
         )
     assert program is not None
     return program.model_proto
-
-
-def _example_shape(tensor: StateTensor, *, batch: int, rows: int) -> tuple[int, ...]:
-    sizes = {"B": batch, "t": rows}
-    return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in tensor.shape)
 
 
 @contextlib.contextmanager

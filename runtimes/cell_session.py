@@ -93,7 +93,7 @@ class CellSession(Session):
         """Tokens of the next chunk: fewer as the pool grows, so that its pairs stay in the cache."""
         if not self.spec.has_pool:
             return self.prefill_chunk
-        row_bytes = self._batch * self.spec.tensors[0].width * self._buffers.dtype.itemsize
+        row_bytes = self._batch * self.card.config.pair_width * self._buffers.dtype.itemsize
         rows = self.capacity if self.spec.pool == "fixed" and self.capacity is not None else position
         return max(1, min(self.prefill_chunk, _PAIR_BYTES // ((rows + self.prefill_chunk) * row_bytes)))
 

@@ -102,7 +102,7 @@ class _BoundStep:
         self._tokens = np.zeros((self.batch, 1), np.int64)
         self._position = np.zeros((), np.int64)
         self._logits = np.zeros((self.batch, 1, config.vocabulary), np.float32)
-        shapes = [(self.batch, tensor.width) for tensor in session.spec.tensors]
+        shapes = [tensor.sized(batch=self.batch) for tensor in session.spec.tensors]
         self._sides = [[np.zeros(shape, np.float32) for shape in shapes] for _ in range(2)]
         self._bindings = [self._bind(session, side) for side in range(2)]
 

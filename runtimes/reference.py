@@ -20,7 +20,7 @@ from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
 
 if TYPE_CHECKING:  # torch is not there on a device
-    from causalrn.model import CausalRN
+    from causalrn.model import SequenceModel
 
 GOLDEN_NAME = "golden.safetensors"
 _GOLDEN_ROWS, _GOLDEN_TOKENS = 2, 48
@@ -83,7 +83,7 @@ def state_positions(steps: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, steps // 2), max(1, steps - 1)}))
 
 
-def make_reference(model: CausalRN, card: ModelCard, tokens: IntArray) -> Reference:
+def make_reference(model: SequenceModel, card: ModelCard, tokens: IntArray) -> Reference:
     """Compute a reference from a model in parallel form.
 
     Raises:

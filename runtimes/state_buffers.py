@@ -38,15 +38,10 @@ class StateBuffers:
         self.arrays = [np.zeros(self._allocated_shape(tensor, batch, 0), self.dtype) for tensor in self.spec.tensors]
 
     def _allocated_shape(self, tensor: StateTensor, batch: int, rows: int) -> tuple[int, ...]:
-        """Shape of the buffer: a row more than the capacity, for a step's zero slot. numpy commits pages when used."""
-        if tensor.growth == "constant":
-            return (batch, tensor.width)
-        if self.spec.pool == "concat":
-            return (rows, batch, tensor.width)
-        if self.spec.pool == "fixed":
-            return (int(tensor.shape[0]), batch, tensor.width)
-        most = _FIRST_ROWS if tensor.capacity is None else tensor.capacity
-        return (max(rows, most) + 1, batch, tensor.width)
+        """Shape of the buffer. A growing pool has a row more than the capacity, for a step's zero slot."""
+        if self.spec.pool == "growing":  # numpy commits pages when they are used
+            rows = max(rows, _FIRST_ROWS if tensor.capacity is None else tensor.capacity) + 1
+        return tensor.sized(batch=batch, rows=rows)
 
     def reserve(self, rows: int) -> None:
         """Make room for so many positions: pools without a capacity grow by doubling."""
@@ -100,13 +95,14 @@ class StateBuffers:
         arrays = []
         for tensor in self.spec.tensors:
             value = tensors[tensor.name]
-            rows = (position,) if tensor.growth == "token" else ()
-            if value.shape != (*rows, batch, tensor.width) or value.dtype != self.dtype:
+            shape = self._allocated_shape(tensor, batch, position)
+            expected = (position, *shape[1:]) if tensor.growth == "token" else shape
+            if value.shape != expected or value.dtype != self.dtype:
                 raise StateError(
                     f"state tensor {tensor.name} is {value.dtype} {list(value.shape)}, "
-                    f"expected {self.dtype} {[*rows, batch, tensor.width]}"
+                    f"expected {self.dtype} {list(expected)}"
                 )
-            array = np.zeros(self._allocated_shape(tensor, batch, position), self.dtype)
+            array = np.zeros(shape, self.dtype)
             array[: len(value)] = value
             arrays.append(array)
         self.arrays = arrays

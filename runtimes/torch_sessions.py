@@ -11,7 +11,7 @@ import torch
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
 from causalrn.errors import InputError, StateError
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot, check_finite
 
@@ -24,12 +24,12 @@ class ParallelSession(Session):
     """The parallel form as a session: its state is the history of tokens, every call computes it anew.
 
     Args:
-        model: on the CPU, float32; or its float64 :meth:`CausalRN.oracle`.
+        model: on the CPU, float32; or its float64 :meth:`SequenceModel.oracle`.
     """
 
     runtime = "parallel"
 
-    def __init__(self, model: CausalRN, card: ModelCard, owner: str = "") -> None:
+    def __init__(self, model: SequenceModel, card: ModelCard, owner: str = "") -> None:
         super().__init__(card, card.config.capacity, owner)
         self._model = model.eval()
         self._history = np.zeros((1, 0), np.int64)
@@ -54,7 +54,7 @@ class ParallelSession(Session):
         self._history = history.astype(np.int64)
 
 
-def forward_in_batches(model: CausalRN, tokens: IntArray) -> FloatArray:
+def forward_in_batches(model: SequenceModel, tokens: IntArray) -> FloatArray:
     """The parallel form over any number of rows, a bounded amount of memory at a time: [B, T] -> [B, T, V]."""
     time, config = tokens.shape[1], model.config
     row_bytes = 8 * time * max(8 * config.hidden, config.vocabulary)

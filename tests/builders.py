@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from causalrn.cell import RecurrentCell
-from causalrn.config import ModelConfig
-from causalrn.model import CausalRN
+from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.model import SequenceModel
 from causalrn.official import build_official, rename_official
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,23 +32,26 @@ GOLDEN_CASES: dict[str, dict[str, Any]] = {
     "exact_heads2": {"readout": "exact", "heads": 2},
     "exact_rms": {"readout": "exact", "norm": "rms"},
     "linear": {"readout": "linear"},
+    "transformer": {},
+    "linear_transformer": {},
     **ABLATIONS,
 }
 
 
-def golden_case(name: str) -> tuple[CausalRN, torch.Tensor, torch.Tensor]:
+def golden_case(name: str) -> tuple[SequenceModel, torch.Tensor, torch.Tensor]:
     """A golden model, its tokens [B, T] and its float64 logits."""
     data = np.load(GOLDEN / f"{name}.npz")
     state = {key.removeprefix("weight:"): torch.from_numpy(data[key]) for key in data.files if ":" in key}
-    model = build_official(rename_official(state, name), name, **GOLDEN_CASES[name])
+    model = build_official(rename_official(state, name), **GOLDEN_CASES[name])
     return model, torch.from_numpy(data["tokens"]), torch.from_numpy(data["logits_fp64"])
 
 
-def random_model(seed: int = 0, **options: Any) -> CausalRN:
+def random_model(seed: int = 0, **options: Any) -> SequenceModel:
     """Unit-gain weights and non-zero biases: with the official initialisation deleting all history barely shows."""
     sizes = {"vocabulary": 29, "embedding": 32, "hidden": 32, "blocks": 2, "capacity": 40}
-    config = ModelConfig(**{**sizes, **options})
-    model = CausalRN(config)
+    kind = TransformerConfig if "attention" in options else CausalRNConfig
+    config = kind(**{**sizes, **options})
+    model = SequenceModel(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -13,7 +13,7 @@ from causalrn.card import ModelCard
 from causalrn.checkpoint import save_checkpoint
 from causalrn.errors import CheckpointError, InputError
 from causalrn.files import check_replaceable, sha256_file
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 from causalrn.official import build_official, read_official
 from causalrn.run_folder import RUN_MARKER, is_run
 from causalrn.runtimes.copying import teacher_forced_accuracy
@@ -66,7 +66,7 @@ def convert(source: Path, output: Path, asked: Mapping[str, Any], *, samples: in
     return lines
 
 
-def _copy_task(model: CausalRN) -> CopyTask | None:
+def _copy_task(model: SequenceModel) -> CopyTask | None:
     """The copying task that a model of these sizes was made for, if any."""
     config = model.config
     if config.vocabulary != ALPHABET_SIZES["letters"] or config.capacity is None or config.capacity < 4:

@@ -19,7 +19,7 @@ from causalrn.checkpoint import read_training_state, save_weights, write_trainin
 from causalrn.errors import CausalRNError, CheckpointError, InputError, TrainingError, TrainingInterruptedError
 from causalrn.export.cli.console import progress
 from causalrn.files import check_replaceable, written_file
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 from causalrn.run_folder import (
     LOG_NAME,
     PARTIAL_LOG_NAME,
@@ -162,7 +162,7 @@ class _TrainingRun:
     def __init__(self, plan: TrainingPlan, output: Path) -> None:
         assert plan.card.task is not None
         self.plan, self.output = plan, output
-        self.trainer = Trainer(CausalRN(plan.card.config), plan.card.task, plan.settings)
+        self.trainer = Trainer(SequenceModel(plan.card.config), plan.card.task, plan.settings)
         self.saved_step = 0
         self.note = ""
 
@@ -233,11 +233,11 @@ class _TrainingRun:
         self.saved_step = trainer.steps_done
 
 
-def _evaluate(model: CausalRN, card: ModelCard, count: int) -> tuple[CopyAccuracy, CopyAccuracy]:
+def _evaluate(model: SequenceModel, card: ModelCard, count: int) -> tuple[CopyAccuracy, CopyAccuracy]:
     """Teacher-forced in parallel form, free-running in recurrent form, on fresh strings; always on the CPU."""
     assert card.task is not None
     strings = card.task.sample(random_source("evaluate", 0), count)
-    copy = CausalRN(card.config)
+    copy = SequenceModel(card.config)
     copy.load_state_dict(model.state_dict())
     forced = teacher_forced_accuracy(ParallelSession(copy, card), card.task, strings)
     free = free_running_accuracy(RecurrentSession(RecurrentCell.from_model(copy), card), card.task, strings)

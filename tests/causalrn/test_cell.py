@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from causalrn import naive
+from causalrn.causalrn_block import CausalRNBlock
 from causalrn.cell import RecurrentCell
 from causalrn.errors import CheckpointError, ConfigError
 from causalrn.folding import fold
-from causalrn.model import Block, CausalRN
+from causalrn.model import SequenceModel
 from causalrn.recurrent_readout import read_compensated_sum
 from causalrn.tolerances import TOLERANCES
 from tests.builders import GOLDEN_CASES, golden_case, random_model, random_tokens, relative_error, run_cell
@@ -30,6 +31,12 @@ FAMILY = [
     {"readout": "plain"},
     {"readout": "plain", "post_norm": False, "norm": "rms"},
     {"readout": "plain", "activation": "relu"},
+    {"attention": "softmax"},
+    {"attention": "softmax", "heads": 4, "norm": "rms", "hidden": 48},
+    {"attention": "softmax", "heads": 2, "positions": "none", "capacity": None},
+    {"attention": "linear"},
+    {"attention": "linear", "heads": 4, "norm": "rms"},
+    {"attention": "linear", "heads": 2, "positions": "none", "capacity": None},
 ]
 
 
@@ -52,11 +59,12 @@ def test_cell_equals_official_code(name, dtype):
 
 @pytest.mark.parametrize("options", FAMILY, ids=str)
 @settings(max_examples=15, deadline=None)
-@given(splits=_splits(14), pool=st.sampled_from(POOLS), seed=st.integers(0, 3))
-def test_any_split_gives_the_oracles_logits_and_the_same_state(options, splits, pool, seed):
+@given(splits=_splits(14), pool=st.sampled_from(POOLS), batch=st.sampled_from([1, 2]), seed=st.integers(0, 3))
+def test_any_split_gives_the_oracles_logits_and_the_same_state(options, splits, pool, batch, seed):
     model = random_model(seed, **options)
-    tokens = random_tokens(model.config, 2, 14, seed)
-    cell = RecurrentCell.from_model(model, pool=pool, dtype=torch.float64)
+    tokens = random_tokens(model.config, batch, 14, seed)
+    capacity = 20 if pool == "fixed" else None  # None: the model's, and some have none
+    cell = RecurrentCell.from_model(model, pool=pool, capacity=capacity, dtype=torch.float64)
     logits, state = run_cell(cell, tokens, splits)
     stepped, stepped_state = run_cell(cell, tokens, [1] * 14)
     expected = model.oracle()(tokens)
@@ -89,6 +97,25 @@ def test_state_holds_what_the_oracle_computes_per_block(readout):
             assert torch.allclose(maximum + total.log(), b.logsumexp(0), rtol=1e-11)
 
 
+@pytest.mark.parametrize("attention", ["softmax", "linear"])
+def test_state_of_a_transformer_holds_the_oracles_keys_and_values(attention):
+    model = random_model(attention=attention, heads=2, blocks=3)
+    oracle, tokens = model.oracle(), random_tokens(model.config, 2, 11)
+    seen = []
+    for block in oracle.blocks:
+        block.attn.fc_1.register_forward_hook(lambda module, args, qkv: seen.append(qkv))
+    oracle(tokens)
+    _, state = run_cell(RecurrentCell.from_model(model, dtype=torch.float64), tokens, [4, 1, 1, 5])
+    for index, qkv in enumerate(seen):
+        if attention == "softmax":
+            assert relative_error(state[index], qkv[..., 32:].transpose(0, 1)) <= 1e-11
+        else:
+            k, v = (part.reshape(2, 11, 2, 16) for part in qkv[..., 32:].chunk(2, dim=-1))
+            k = torch.nn.functional.elu(k) + 1
+            assert relative_error(state[index][..., :-1], torch.einsum("btgd,btge->bgde", k, v)) <= 1e-11
+            assert relative_error(state[index][..., -1], k.sum(1)) <= 1e-11
+
+
 @pytest.mark.parametrize("readout", ["linear", "plain"])
 def test_linear_prefill_adds_in_the_order_of_steps(readout):
     model = random_model(readout=readout)
@@ -99,30 +126,34 @@ def test_linear_prefill_adds_in_the_order_of_steps(readout):
         assert relative_error(mine, theirs) <= 1e-6
 
 
-@pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
-def test_a_lost_history_is_noticed(readout):
+@pytest.mark.parametrize(
+    "options",
+    [{"readout": "exact"}, {"readout": "linear"}, {"readout": "plain"}, {"attention": "softmax"}, {"attention": "linear"}],
+    ids=str,
+)
+def test_a_lost_history_is_noticed(options):
     """The checks above can fail: a state reset between two chunks is far out of tolerance."""
-    model = random_model(readout=readout)
+    model = random_model(**options)
     tokens = random_tokens(model.config, 1, 12)
     cell = RecurrentCell.from_model(model, dtype=torch.float64)
     whole, state = run_cell(cell, tokens, [12])
     fresh = [torch.zeros_like(tensor) for tensor in state]
     with torch.no_grad():
-        lost, *_ = cell(tokens[:, 6:], torch.tensor(6), *[t[:6] if readout == "exact" else t for t in fresh])
+        lost, *_ = cell(tokens[:, 6:], torch.tensor(6), *[t[:6] if cell.spec.has_pool else t for t in fresh])
     assert relative_error(lost, whole[:, 6:]) > 1e-3
 
 
-def _spiked(readout: str, hidden: int, a_channels: list[int]) -> CausalRN:
+def _spiked(readout: str, hidden: int, a_channels: list[int]) -> SequenceModel:
     model = random_model(readout=readout, hidden=hidden, embedding=16, blocks=1, capacity=12)
     block = model.blocks[0]
-    assert isinstance(block, Block)
+    assert isinstance(block, CausalRNBlock)
     with torch.no_grad():
         for layer, channels in ((block.fc_1, a_channels), (block.fc_2, [3])):
             layer.weight[channels] *= 50 if readout == "plain" else 1e4
     return model
 
 
-def _worst_error_of_spiked(model: CausalRN) -> float:
+def _worst_error_of_spiked(model: SequenceModel) -> float:
     """Relative error of parallel and recurrent float32, against the definition in float64."""
     tokens = random_tokens(model.config, 2, 12)
     expected = model.oracle()(tokens, naive.readout)

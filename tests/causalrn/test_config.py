@@ -2,8 +2,9 @@
 
 import pytest
 
-from causalrn.config import ModelConfig, parse_json_object
+from causalrn.config import CausalRNConfig, ModelConfig
 from causalrn.errors import ConfigError
+from causalrn.files import parse_json_object
 
 SIZES = {"vocabulary": 29, "embedding": 8, "hidden": 8, "blocks": 2, "capacity": 10}
 
@@ -28,7 +29,7 @@ SIZES = {"vocabulary": 29, "embedding": 8, "hidden": 8, "blocks": 2, "capacity":
 )
 def test_contradictions_are_named(change, message):
     with pytest.raises(ConfigError, match=message):
-        ModelConfig(**{**SIZES, **change})
+        CausalRNConfig(**{**SIZES, **change})
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_contradictions_are_named(change, message):
     [({}, "max"), ({"post_norm": False}, "none"), ({"activation": "relu"}, "none"), ({"readout": "plain"}, "none")],
 )
 def test_default_head_scale_follows_official_code(options, expected):
-    assert ModelConfig(**SIZES, **options).head_scale == expected
+    assert CausalRNConfig(**SIZES, **options).head_scale == expected
 
 
 @pytest.mark.parametrize(
@@ -50,11 +51,11 @@ def test_default_head_scale_follows_official_code(options, expected):
     ],
 )
 def test_state_is_constant_only_where_algebra_allows(readout, activation, expected):
-    assert ModelConfig(**SIZES, readout=readout, activation=activation).state_kind == expected
+    assert CausalRNConfig(**SIZES, readout=readout, activation=activation).state_kind == expected
 
 
 def test_json_round_trip():
-    config = ModelConfig(**SIZES, heads=2, norm="rms", bias_head=True)
+    config = CausalRNConfig(**SIZES, heads=2, norm="rms", bias_head=True)
     assert ModelConfig.from_json(config.to_json()) == config
 
 
@@ -69,7 +70,7 @@ def test_json_round_trip():
 )
 def test_json_with_wrong_values_names_the_source(change, message):
     with pytest.raises(ConfigError, match=message):
-        ModelConfig.from_json(ModelConfig(**SIZES).to_json() | change, "here")
+        ModelConfig.from_json(CausalRNConfig(**SIZES).to_json() | change, "here")
 
 
 def test_json_without_a_field_is_refused():

@@ -14,6 +14,15 @@ FAMILY = [
     for activation in ("exp", "elu", "relu", "gelu")
     for post_norm in (True, False)
 ]
+BASELINES = [
+    {"attention": attention, "heads": heads, "norm": norm}
+    for attention in ("softmax", "linear")
+    for heads, norm in ((1, "layer"), (4, "rms"))
+]
+
+
+def _definition(model):
+    return naive.attention if hasattr(model.config, "attention") else naive.readout
 
 
 @pytest.mark.parametrize("name", GOLDEN_CASES)
@@ -30,11 +39,11 @@ def test_parallel_float32_is_within_tolerance_of_official_code(name):
     assert error <= TOLERANCES["float32", "parallel"].logit_bound(float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("options", FAMILY, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize("options", FAMILY + BASELINES, ids=lambda o: "-".join(map(str, o.values())))
 def test_parallel_equals_definition(options):
     oracle = random_model(**options).oracle()
     tokens = random_tokens(oracle.config, 3, 17)
-    assert relative_error(oracle(tokens), oracle(tokens, naive.readout)) <= 1e-12
+    assert relative_error(oracle(tokens), oracle(tokens, _definition(oracle))) <= 1e-12
 
 
 @pytest.mark.parametrize("time", [1, 2, 63, 300])
@@ -44,15 +53,15 @@ def test_parallel_equals_definition_at_odd_lengths(time):
     assert relative_error(oracle(tokens), oracle(tokens, naive.readout)) <= 1e-12
 
 
-@pytest.mark.parametrize("options", FAMILY, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize("options", FAMILY + BASELINES, ids=lambda o: "-".join(map(str, o.values())))
 def test_gradients_equal_those_of_definition(options):
-    model = random_model(heads=2, **options).double()
+    heads = 2 if options.get("readout") == "exact" else 1
+    model = random_model(**{"heads": heads, **options}).double()
     tokens = random_tokens(model.config, 2, 9)
     gradients = []
-    for readout in (None, naive.readout):
+    for mixer in (None, _definition(model)):
         model.zero_grad()
-        logits = model(tokens) if readout is None else model(tokens, readout)
-        logits.square().sum().backward()
+        model(tokens, mixer).square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     assert relative_error(gradients[0], gradients[1]) <= 1e-11
 
@@ -68,10 +77,13 @@ def test_future_tokens_change_nothing_before_them():
     assert not torch.equal(before[12], after[12])
 
 
-@pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
-def test_history_matters_in_test_models(readout):
+HISTORY = [{"readout": "exact"}, {"readout": "linear"}, {"readout": "plain"}, *BASELINES]
+
+
+@pytest.mark.parametrize("options", HISTORY, ids=lambda o: "-".join(map(str, o.values())))
+def test_history_matters_in_test_models(options):
     """Models that tests are built on must fail loudly when their past is lost."""
-    oracle = random_model(readout=readout).oracle()
+    oracle = random_model(**options).oracle()
     tokens = random_tokens(oracle.config, 1, 20)
     alone = torch.cat([oracle(tokens[:, :1])] * 20, 1)
     assert relative_error(alone, oracle(tokens)) > 1e-2

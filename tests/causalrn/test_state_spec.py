@@ -2,7 +2,7 @@
 
 import pytest
 
-from causalrn.config import ModelConfig
+from causalrn.config import CausalRNConfig
 from causalrn.errors import ConfigError
 from causalrn.state_spec import StateSpec
 
@@ -10,7 +10,7 @@ SIZES = {"vocabulary": 29, "embedding": 8, "hidden": 6, "blocks": 12, "capacity"
 
 
 def test_growing_pool_appends_time_major_rows():
-    spec = StateSpec.from_config(ModelConfig(**SIZES))
+    spec = StateSpec.from_config(CausalRNConfig(**SIZES))
     first = spec.tensors[0]
     assert (first.name, first.shape, first.update, first.batch_axis) == ("00.pool", ("t", "B", 6), "append", 1)
     assert (first.input_name, first.output_name) == ("past.00.pool", "row.00.pool")
@@ -18,19 +18,19 @@ def test_growing_pool_appends_time_major_rows():
 
 
 def test_fixed_pool_has_its_capacity_as_shape():
-    spec = StateSpec.from_config(ModelConfig(**SIZES), "fixed", 7)
+    spec = StateSpec.from_config(CausalRNConfig(**SIZES), "fixed", 7)
     assert spec.tensors[0].shape == (7, "B", 6)
     assert spec.step_pad_rows == 0
 
 
 def test_concat_pool_gives_the_complete_next_state():
-    first = StateSpec.from_config(ModelConfig(**SIZES), "concat").tensors[0]
+    first = StateSpec.from_config(CausalRNConfig(**SIZES), "concat").tensors[0]
     assert (first.update, first.output_name) == ("replace", "present.00.pool")
 
 
 @pytest.mark.parametrize(("readout", "names"), [("linear", ["00.sum"]), ("plain", ["00.max", "00.sum"])])
 def test_constant_states_replace(readout, names):
-    spec = StateSpec.from_config(ModelConfig(**SIZES, readout=readout), "fixed")
+    spec = StateSpec.from_config(CausalRNConfig(**SIZES, readout=readout), "fixed")
     assert [tensor.name for tensor in spec.tensors[: len(names)]] == names
     assert {tensor.update for tensor in spec.tensors} == {"replace"}
     assert (spec.pool, spec.has_pool) == ("none", False)
@@ -38,27 +38,27 @@ def test_constant_states_replace(readout, names):
 
 def test_sorted_names_are_in_block_order():
     """Servers pair past and present by sorted name: twelve blocks need zero-padded numbers."""
-    names = [tensor.name for tensor in StateSpec.from_config(ModelConfig(**SIZES, readout="plain")).tensors]
+    names = [tensor.name for tensor in StateSpec.from_config(CausalRNConfig(**SIZES, readout="plain")).tensors]
     assert names == sorted(names)
 
 
 def test_size_in_bytes_is_the_formula():
-    spec = StateSpec.from_config(ModelConfig(**SIZES))
+    spec = StateSpec.from_config(CausalRNConfig(**SIZES))
     assert spec.size_bytes(tokens=9, batch=2) == 12 * 9 * 2 * 6 * 4
 
 
 @pytest.mark.parametrize("pool", ["growing", "fixed", "concat"])
 def test_json_round_trip(pool):
-    spec = StateSpec.from_config(ModelConfig(**SIZES), pool)
+    spec = StateSpec.from_config(CausalRNConfig(**SIZES), pool)
     assert StateSpec.from_json(spec.to_json()) == spec
 
 
 def test_unknown_pool_is_refused():
     with pytest.raises(ConfigError, match="pool 'ring' is unknown: choose one of growing, fixed, concat"):
-        StateSpec.from_config(ModelConfig(**SIZES), "ring")
+        StateSpec.from_config(CausalRNConfig(**SIZES), "ring")
 
 
 def test_fixed_pool_without_any_capacity_is_refused():
-    config = ModelConfig(29, 8, 8, 1, None, positions="none")
+    config = CausalRNConfig(29, 8, 8, 1, None, positions="none")
     with pytest.raises(ConfigError, match="a fixed pool needs a capacity"):
         StateSpec.from_config(config, "fixed")

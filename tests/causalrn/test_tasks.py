@@ -5,7 +5,7 @@ import pytest
 
 from causalrn.alphabet import Alphabet, guess_alphabet, parse_token_ids
 from causalrn.card import ModelCard
-from causalrn.config import ModelConfig
+from causalrn.config import CausalRNConfig
 from causalrn.errors import ConfigError, InputError
 from causalrn.tasks import IGNORE, CopyTask, task_from_json
 
@@ -67,4 +67,4 @@ def test_token_ids_are_read_from_text():
 
 def test_card_refuses_an_alphabet_of_another_size():
     with pytest.raises(ConfigError, match="alphabet bytes has 256 tokens, the model 29"):
-        ModelCard(ModelConfig(29, 8, 8, 1, 10), Alphabet("bytes"))
+        ModelCard(CausalRNConfig(29, 8, 8, 1, 10), Alphabet("bytes"))

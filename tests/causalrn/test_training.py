@@ -11,7 +11,7 @@ from causalrn.checkpoint import load_checkpoint
 from causalrn.errors import CheckpointError, InputError, TrainingError, TrainingInterruptedError
 from causalrn.export.cli import training_run
 from causalrn.export.cli.training_run import TrainingPlan, resume_training, run_training
-from causalrn.model import CausalRN
+from causalrn.model import SequenceModel
 from causalrn.runtimes.copying import CopyAccuracy
 from causalrn.tasks import PURPOSES, CopyTask, random_source
 from causalrn.training import PRESETS, Trainer, TrainingSettings, choose_device
@@ -23,7 +23,7 @@ SETTINGS = TrainingSettings(steps=25, batch=15, learning_rate=5e-3, warmup=5)
 def _train(settings=SETTINGS):
     torch.manual_seed(0)
     task = CopyTask(3)
-    model = CausalRN(dataclasses.replace(PRESETS["tiny"].model(task), blocks=1))
+    model = SequenceModel(dataclasses.replace(PRESETS["tiny"].model(task), blocks=1))
     trainer = Trainer(model, task, settings)
     return [trainer.step().loss for _ in range(settings.steps)], model
 
@@ -61,7 +61,7 @@ def test_rate_warms_up_and_decays():
 
 def test_loss_that_is_not_finite_stops_training():
     task = CopyTask(3)
-    model = CausalRN(PRESETS["tiny"].model(task))
+    model = SequenceModel(PRESETS["tiny"].model(task))
     with torch.no_grad():
         model.head.weight.fill_(torch.inf)
     with pytest.raises(TrainingError, match="at step 1: lower the learning rate"):
@@ -160,7 +160,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
     for accumulate in (1, 3):
         torch.manual_seed(0)
         task = CopyTask(3)
-        model = CausalRN(PRESETS["tiny"].model(task)).double()
+        model = SequenceModel(PRESETS["tiny"].model(task)).double()
         trainer = Trainer(model, task, dataclasses.replace(SETTINGS, accumulate=accumulate, learning_rate=1e-9))
         trainer.step()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))

@@ -132,6 +132,11 @@ def test_other_opsets_are_refused(runs, tmp_path, opset):
         {"positions": "none", "capacity": None},
         {"readout": "plain", "post_norm": False},
         {"hidden": 2048, "blocks": 1},
+        {"attention": "softmax"},
+        {"attention": "softmax", "heads": 4, "norm": "rms", "hidden": 48},
+        {"attention": "softmax", "positions": "none", "capacity": None},
+        {"attention": "linear", "heads": 2},
+        {"attention": "linear", "positions": "none", "capacity": None},
     ],
     ids=str,
 )
@@ -148,9 +153,7 @@ def test_the_family_exports_and_agrees_with_the_oracle(tmp_path, options):
         assert relative_error(np.concatenate(parts, 1), expected[rows]) <= TOLERANCES["float32", "onnxruntime"].relative
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in GOLDEN_CASES if "exp_post-yes" in n or n in ("exact", "exact_wide_hidden", "linear")]
-)
+@pytest.mark.parametrize("name", GOLDEN_CASES)
 def test_golden_models_agree_with_official_code_in_onnxruntime(tmp_path, name):
     model, tokens, expected = golden_case(name)
     manifest = export_onnx(Checkpoint(model, ModelCard(model.config), "test"), tmp_path)
