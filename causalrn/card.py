@@ -9,7 +9,7 @@ from typing import Any
 from causalrn.alphabet import Alphabet
 from causalrn.config import ModelConfig
 from causalrn.errors import ConfigError
-from causalrn.tasks import CopyTask, task_from_json
+from causalrn.tasks import Task, task_from_json
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ModelCard:
 
     config: ModelConfig
     alphabet: Alphabet | None = None
-    task: CopyTask | None = None
+    task: Task | None = None
 
     def __post_init__(self) -> None:
         if self.alphabet is not None and self.alphabet.size != self.config.vocabulary:

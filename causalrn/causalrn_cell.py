@@ -41,7 +41,7 @@ class CausalRNCellBlock(nn.Module):
         self.register_buffer("b3", rounded(block.b3, dtype))
 
     def forward(self, x: Tensor, past: State, reader: _Reader, norm: Norm) -> tuple[Tensor, State]:
-        """x [T * B, E] and the block's state -> the next x, and new rows or the next state."""
+        """X [T * B, E] and the block's state -> the next x, and new rows or the next state."""
         ab = functional.linear(norm(x), self.w12, self.b12)  # [T * B, 2H]
         o, present = reader(ab, past)
         return x + functional.linear(reader.finish(o), self.w3, self.b3), present
@@ -142,7 +142,9 @@ class _LonePoolReader(_PoolReader):
     def __call__(self, ab: Tensor, past: State) -> tuple[Tensor, State]:
         config, ones = self.config, self.shared.ones_pair
         pair = self.normalized(ab.reshape(2, -1))  # [2, H]
-        new = functional.embedding(self.shared.second_row, pair)  # row 1 as [1, 1, H]: one Gather, not Slice and Reshape
+        new = functional.embedding(
+            self.shared.second_row, pair
+        )  # row 1 as [1, 1, H]: one Gather, not Slice and Reshape
         return readouts.read_pool_step(pair, past[0], self.terms, self.weights, ones, config, lone=True), (new,)
 
 

@@ -147,7 +147,7 @@ def infer_config(official: OfficialWeights, **asked: Any) -> ModelConfig:
     if not is_causalrn:
         attention = "linear" if official.model == "linear-transformer" else "softmax"
         return TransformerConfig(**found, **{"attention": attention, **asked})
-    biases = {f"bias_{index}": f"blocks.0.fc_{index}.bias" in weights for index in (1, 2, 3)}
+    biases: dict[str, Any] = {f"bias_{index}": f"blocks.0.fc_{index}.bias" in weights for index in (1, 2, 3)}
     return CausalRNConfig(**found, **biases, bias_head="head.bias" in weights, **asked)
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as functional
+from torch.nn.parallel import DistributedDataParallel
 
-from causalrn.config import CausalRNConfig
+from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.distributed import Processes
 from causalrn.errors import TrainingError
 from causalrn.model import SequenceModel
-from causalrn.tasks import IGNORE, CopyTask, IntArray, random_source
+from causalrn.tasks import IGNORE, Examples, Task
+
+PRECISIONS = ("fp32", "bf16")
+SCHEDULES = ("cosine", "constant")
 
 _FINAL_RATE = 0.1
 _CLIP_NORM = 1.0
@@ -30,29 +34,38 @@ class TrainingSettings:
 
     Attributes:
         steps: optimizer steps.
-        batch: strings per step.
-        accumulate: parts that a step's strings are taken in, one after the other, to save memory; the gradient is the
-            same.
-        learning_rate: peak, reached after `warmup` steps, decaying as a cosine to a tenth of it.
+        batch: sequences per step, over all processes.
+        accumulate: parts that a step's sequences are taken in, one after the other, to save memory; the gradient is
+            the same.
+        learning_rate: peak, reached after `warmup` steps.
+        schedule: what follows: "cosine" decay to a tenth of the peak, or "constant" (as the paper trains).
         warmup: steps of linear warm-up.
         seed: of weights and data.
         device: a torch device name.
+        precision: "fp32", or "bf16": matrix products in bfloat16 by autocast; norms, readouts and weights stay float32.
+        compile: run the model through torch.compile.
     """
 
     steps: int
     batch: int
     learning_rate: float
     accumulate: int = 1
+    schedule: str = "cosine"
     warmup: int = 50
     seed: int = 0
     device: str = "cpu"
+    precision: str = "fp32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.accumulate > self.batch:
-            raise TrainingError(f"accumulate is {self.accumulate}, but there are only {self.batch} strings per step")
+            raise TrainingError(f"accumulate is {self.accumulate}, but there are only {self.batch} sequences per step")
+        for name, choices in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in choices:
+                raise TrainingError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}")
         if not 0 < self.learning_rate < math.inf:
             raise TrainingError(f"learning rate is {self.learning_rate}: it must be above 0")
         if self.seed < 0 or self.warmup < 0:
@@ -62,13 +75,15 @@ class TrainingSettings:
         """Learning rate of the given step, counted from 0."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.learning_rate
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.learning_rate * (_FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A size of model with the settings that train it on copying: E = H = `width`."""
+    """A size of model and the settings that train it on copying: E = `width`, H = E, or 4 E for a Transformer's MLP."""
 
     width: int
     blocks: int
@@ -76,10 +91,13 @@ class Preset:
     learning_rate: float
     steps: int
 
-    def model(self, task: CopyTask, **options: Any) -> CausalRNConfig:
-        """The configuration for a task; `options` are further fields of :class:`CausalRNConfig`."""
-        sizes = {"embedding": self.width, "hidden": self.width, "blocks": self.blocks, "capacity": task.capacity}
-        return CausalRNConfig(**{"vocabulary": task.vocabulary, **sizes, **options})
+    def model(self, task: Task, kind: type[ModelConfig] = CausalRNConfig, **options: Any) -> ModelConfig:
+        """The configuration for a task; `options` are further fields of the kind of configuration."""
+        width = options.get("embedding", self.width)
+        hidden = 4 * width if kind is TransformerConfig else width
+        capacity = None if options.get("positions") == "none" else task.capacity
+        sizes = {"embedding": width, "hidden": hidden, "blocks": self.blocks, "capacity": capacity}
+        return kind(**{"vocabulary": task.vocabulary, **sizes, **options})
 
 
 PRESETS = {
@@ -117,18 +135,37 @@ def choose_device(name: str) -> str:
 class Trainer:
     """Trains a model in place, one optimizer step at a time.
 
-    The strings of a step depend on the seed and the step only, so a resumed run sees what an uninterrupted one would.
-    Same model, settings and thread count: same weights.
+    The sequences of a step depend on the seed and the step only, so a resumed run sees what an uninterrupted one would.
+    Same model, settings, processes and thread count: same weights. Other numbers of processes or parts give the same
+    gradients up to rounding.
 
     Args:
         model: in parallel form; moved to the settings' device.
+        processes: who takes part; each takes its share of every step's sequences.
+
+    Raises:
+        TrainingError: there are fewer sequences per step than processes and parts.
     """
 
-    def __init__(self, model: SequenceModel, task: CopyTask, settings: TrainingSettings) -> None:
+    def __init__(
+        self, model: SequenceModel, task: Task, settings: TrainingSettings, processes: Processes | None = None
+    ) -> None:
         _return_freed_memory()
         self.model, self.task, self.settings = model.to(settings.device).train(), task, settings
+        self.processes = processes or Processes()
+        shares = self.processes.size * settings.accumulate
+        if shares > settings.batch:
+            raise TrainingError(
+                f"{settings.batch} sequences per step are too few for {self.processes.size} processes "
+                f"times accumulate {settings.accumulate}: use a larger --batch"
+            )
         self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=_BETAS)
         self.steps_done = 0
+        parallel = DistributedDataParallel(self.model) if self.processes.size > 1 else self.model
+        self._later = parallel.no_sync if isinstance(parallel, DistributedDataParallel) else contextlib.nullcontext
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = (
+            torch.compile(parallel) if settings.compile else parallel
+        )
 
     def step(self) -> TrainingStep:
         """Take one optimizer step.
@@ -140,8 +177,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.rate_at(step)
         self.optimizer.zero_grad(set_to_none=True)
-        strings = self.task.sample(random_source("train", settings.seed, step), settings.batch)
-        loss = sum(self._backward(part, len(strings)) for part in np.array_split(strings, settings.accumulate))
+        examples = self.task.draw("train", settings.batch, settings.seed, step)
+        *earlier, last = examples.split(self.processes.size)[self.processes.rank].split(settings.accumulate)
+        with self._later():  # gradients are exchanged once, with the last part
+            loss = sum(self._backward(part, examples.target_count) for part in earlier)
+        loss = self.processes.sum(loss + self._backward(last, examples.target_count), settings.device)
         if not math.isfinite(loss):
             raise TrainingError(f"the loss became {loss} at step {step + 1}: lower the learning rate")
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
@@ -149,14 +189,16 @@ class Trainer:
         self.steps_done += 1
         return TrainingStep(step + 1, loss, settings.rate_at(step))
 
-    def _backward(self, strings: IntArray, count: int) -> float:
-        """Gradients of a part of the batch; returns its share of the loss."""
+    def _backward(self, part: Examples, targets: int) -> float:
+        """Gradients of a part of the sequences; returns its share of the mean loss over all `targets`."""
         device = self.settings.device
-        inputs = torch.from_numpy(self.task.inputs(strings)).to(device)
-        targets = torch.from_numpy(self.task.targets(strings)).to(device)
-        logits = self.model(inputs).flatten(0, 1)
-        loss = functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE) * (len(strings) / count)
-        loss.backward()  # type: ignore[no-untyped-call]
+        inputs, wanted = (torch.from_numpy(tokens).to(device) for tokens in (part.inputs, part.targets))
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            logits = self._forward(inputs)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        total = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORE, reduction="sum")
+        loss = total / targets
+        (loss * self.processes.size).backward()  # type: ignore[no-untyped-call]  # gradients are averaged, not summed
         return loss.item()
 
     def state(self) -> dict[str, torch.Tensor]:

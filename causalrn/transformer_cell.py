@@ -34,7 +34,7 @@ class TransformerCellBlock(nn.Module):
             self.register_buffer(name, rounded(getattr(block, name), dtype))
 
     def forward(self, x: Tensor, past: State, reader: _Reader, norm: Norm) -> tuple[Tensor, State]:
-        """x [T * B, E] and the block's state -> the next x, and new rows or the next state."""
+        """X [T * B, E] and the block's state -> the next x, and new rows or the next state."""
         o, present = reader(functional.linear(norm(x), self.wqkv), past)
         x = x + functional.linear(o, self.wo)
         h = functional.gelu(functional.linear(norm(x), self.w1, self.b1))

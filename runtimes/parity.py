@@ -11,9 +11,9 @@ import numpy as np
 
 from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.copying import CopyAccuracy
 from causalrn.runtimes.reference import Golden, Reference, States, compared_states, drive_in_steps, recorded_snapshot
 from causalrn.runtimes.session import Array, FloatArray, Session
+from causalrn.runtimes.task_accuracy import TaskAccuracy
 from causalrn.tolerances import REGRESSION_RELATIVE, TOLERANCES, Tolerance
 
 
@@ -31,7 +31,7 @@ class ParityRow:
         argmax_agreement: share of positions with the same most likely token.
         first_bad_step: first position out of tolerance, from 0; None if there is none.
         recorded_relative: against what the writing runtime said itself; None without golden vectors.
-        copy: copy accuracy; None where there is no task.
+        task: how well it does the model's task; None where that is not measured.
     """
 
     form: str
@@ -43,7 +43,7 @@ class ParityRow:
     argmax_agreement: float
     first_bad_step: int | None
     recorded_relative: float | None = None
-    copy: CopyAccuracy | None = None
+    task: TaskAccuracy | None = None
 
     @property
     def passed(self) -> bool:
@@ -65,7 +65,7 @@ class ParityRow:
             key: None if isinstance(value, float) and not np.isfinite(value) else value
             for key, value in self.__dict__.items()
         }
-        return data | {"copy": None if self.copy is None else self.copy.to_json(), "passed": self.passed}
+        return data | {"task": None if self.task is None else self.task.to_json(), "passed": self.passed}
 
 
 _Drive = Callable[[Any], tuple[FloatArray, States]]
@@ -126,9 +126,9 @@ def against_recorded(row: ParityRow, session: CellSession, golden: Golden) -> Pa
     return dataclasses.replace(row, recorded_relative=float(np.max(errors)))
 
 
-def with_copy(row: ParityRow, copy: CopyAccuracy) -> ParityRow:
-    """The row with a copy accuracy."""
-    return dataclasses.replace(row, copy=copy)
+def with_task(row: ParityRow, task: TaskAccuracy) -> ParityRow:
+    """The row with an accuracy."""
+    return dataclasses.replace(row, task=task)
 
 
 def _compare_rows(session: Session, reference: Reference, mode: str, run: _Drive) -> ParityRow:

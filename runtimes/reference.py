@@ -68,9 +68,9 @@ class Golden:
 def sample_tokens(card: ModelCard, rng: np.random.Generator, count: int, steps: int) -> IntArray:
     """Token sequences to compare on, int64 [count, steps]: sequences of the task in half of the rows, else random."""
     tokens = rng.integers(0, card.config.vocabulary, (count, steps), dtype=np.int64)
-    if card.task is not None:
+    if card.task is not None and card.task.has_source:
         rows = (count + 1) // 2
-        sequences = card.task.inputs(card.task.sample(rng, rows))[:, :steps]
+        sequences = card.task.sample(rng, rows, held_out=True).inputs[:, :steps]
         tokens[:rows, : sequences.shape[1]] = sequences
     return tokens
 

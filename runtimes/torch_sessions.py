@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ class ParallelSession(Session):
     """The parallel form as a session: its state is the history of tokens, every call computes it anew.
 
     Args:
-        model: on the CPU, float32; or its float64 :meth:`SequenceModel.oracle`.
+        model: on any device, float32; or its float64 :meth:`SequenceModel.oracle`.
     """
 
     runtime = "parallel"
@@ -59,9 +59,15 @@ def forward_in_batches(model: SequenceModel, tokens: IntArray) -> FloatArray:
     time, config = tokens.shape[1], model.config
     row_bytes = 8 * time * max(8 * config.hidden, config.vocabulary)
     rows = max(1, _PARALLEL_BYTES // row_bytes)
+    device = model.head.weight.device
     with torch.inference_mode():
-        parts = [model(torch.from_numpy(tokens[i : i + rows])).numpy() for i in range(0, len(tokens), rows)]
+        parts = [model(torch.from_numpy(part).to(device)).cpu().numpy() for part in _rows_of(tokens, rows)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _rows_of(tokens: IntArray, rows: int) -> Iterator[IntArray]:
+    for start in range(0, len(tokens), rows):
+        yield tokens[start : start + rows]
 
 
 class RecurrentSession(CellSession):

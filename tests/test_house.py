@@ -35,7 +35,7 @@ TORCH_FREE = (
     "causalrn.runtimes",
     *(
         f"causalrn.runtimes.{name}"
-        for name in ("ort_session", "reference", "parity", "generation", "copying", "state_file")
+        for name in ("ort_session", "reference", "parity", "generation", "task_accuracy", "state_file")
     ),
 )
 

@@ -13,7 +13,7 @@ from causalrn import __version__
 
 COMMANDS = {
     "demo": "Train, export, verify and generate in one go, in about a minute.",
-    "train": "Train a CausalRN in parallel mode on a task.",
+    "train": "Train a CausalRN or a baseline in parallel mode on a task.",
     "convert": "Turn weights saved by the paper's training script into a RUN.",
     "export": "Export a RUN's recurrent cell as a bundle for a device.",
     "inspect": "Show what a RUN or a bundle holds.",

@@ -2,61 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from causalrn.alphabet import ALPHABET_SIZES, Alphabet, guess_alphabet
 from causalrn.card import ModelCard
 from causalrn.checkpoint import save_checkpoint
+from causalrn.config import ATTENTIONS, READOUTS
 from causalrn.errors import CheckpointError, InputError
+from causalrn.export.cli.options import ModelOptions
 from causalrn.files import check_replaceable, sha256_file
 from causalrn.model import SequenceModel
-from causalrn.official import build_official, read_official
+from causalrn.official import OfficialWeights, build_official, read_official
 from causalrn.run_folder import RUN_MARKER, is_run
-from causalrn.runtimes.copying import teacher_forced_accuracy
+from causalrn.runtimes.task_accuracy import teacher_forced_accuracy
 from causalrn.runtimes.torch_sessions import ParallelSession
-from causalrn.tasks import CopyTask, random_source
+from causalrn.tasks import CopyTask
 
 _CLEARLY = 0.05
 """A readout whose token accuracy is better by this much is the one that the weights were trained with."""
 
+_AS_READOUT = {"readout": {"head_scale": "", "heads": 1}}
+"""Options that belong to one readout: another one is tried without them."""
 
-def convert(source: Path, output: Path, asked: Mapping[str, Any], *, samples: int, seed: int, force: bool) -> list[str]:
+
+def convert(
+    source: Path,
+    output: Path,
+    asked: ModelOptions,
+    kind: str | None = None,
+    *,
+    samples: int,
+    seed: int,
+    force: bool,
+) -> list[str]:
     """Convert official weights to a RUN; gives lines that say what was found.
 
     Args:
-        asked: fields of :class:`ModelConfig` that shapes do not tell; ``readout`` among them.
+        asked: what shapes do not tell, the readout among it.
+        kind: which model the weights are; None takes what their keys say.
         samples: strings of the copying task to try with each readout.
         force: convert whatever the copying task says.
 
     Raises:
         CheckpointError: the file does not fit, or another readout copies clearly better.
-        ConfigError: what was asked for contradicts itself or the shapes.
+        InputError, ConfigError: what was asked for contradicts itself or the file.
     """
     check_replaceable(output, RUN_MARKER)
     if is_run(output):
         raise InputError(f"{output} holds an earlier RUN: name another output, or delete it first")
-    weights = read_official(source)
-    model = build_official(weights, str(source), **asked)
+    official = _as_asked(read_official(source), kind)
+    _, fields = asked.fields_for(official.model)
+    if official.model == "causalrn" and "readout" not in fields:
+        raise InputError(f"{source} holds a CausalRN: say which with --readout {', '.join(READOUTS)}")
+    model = build_official(official, **fields)
     config = model.config
     lines = [f"{source}: {config.describe()}"]
     task = _copy_task(model)
     if task is not None:
-        accuracies = _try_readouts(weights, asked, task, samples, seed)
-        shown = ", ".join(f"{readout} {100 * accuracy:.1f} %" for readout, accuracy in accuracies.items())
-        lines.append(f"copying {task.length} letters, tokens right with each readout: {shown}")
-        best = max(accuracies, key=lambda readout: accuracies[readout])
-        if accuracies[best] > accuracies[config.readout] + _CLEARLY and not force:
-            mine, theirs = (f"{100 * accuracies[name]:.1f} %" for name in (config.readout, best))
+        option = "readout" if official.model == "causalrn" else "attention"
+        accuracies = _try_readouts(official, option, fields, task, samples, seed)
+        shown = ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in accuracies.items())
+        lines.append(f"copying {task.length} letters, tokens right with each {option}: {shown}")
+        best = max(accuracies, key=lambda name: accuracies[name])
+        if accuracies[best] > accuracies[fields[option]] + _CLEARLY and not force:
+            mine, theirs = (f"{100 * accuracies[name]:.1f} %" for name in (fields[option], best))
             raise CheckpointError(
-                f"{source}: with --readout {config.readout} these weights copy {mine} of the tokens, "
+                f"{source}: with {option} {fields[option]} these weights copy {mine} of the tokens, "
                 f"with {best} {theirs}: they were trained with {best} (use --force to convert all the same)"
             )
         if accuracies[best] < 2 / ALPHABET_SIZES["letters"]:
-            lines.append("no readout copies better than chance: the model was trained on another task, or not at all")
+            lines.append(f"no {option} copies better than chance: the model was trained on another task, or not at all")
             task = None
     alphabet = guess_alphabet(config.vocabulary)
     card = ModelCard(config, None if alphabet is None else Alphabet(alphabet), task)
@@ -64,6 +81,17 @@ def convert(source: Path, output: Path, asked: Mapping[str, Any], *, samples: in
     save_checkpoint(output, model, card, origin)
     lines.append(f"wrote {output}")
     return lines
+
+
+def _as_asked(official: OfficialWeights, model: str | None) -> OfficialWeights:
+    """The weights as the model that the user names; a Transformer's do not always tell which of the two they are."""
+    if model is None or model == official.model:
+        return official
+    if "causalrn" in (model, official.model):
+        raise InputError(
+            f"--model {model} and {official.source} contradict each other: its keys are a {official.model}'s"
+        )
+    return dataclasses.replace(official, model=model)
 
 
 def _copy_task(model: SequenceModel) -> CopyTask | None:
@@ -75,15 +103,15 @@ def _copy_task(model: SequenceModel) -> CopyTask | None:
 
 
 def _try_readouts(
-    weights: dict[str, Tensor], asked: Mapping[str, Any], task: CopyTask, samples: int, seed: int
+    official: OfficialWeights, option: str, fields: dict[str, Any], task: CopyTask, samples: int, seed: int
 ) -> dict[str, float]:
-    """Teacher-forced token accuracy with the readout asked for, and with each other that these options allow."""
-    strings = task.sample(random_source("convert", seed), samples)
-    readouts = [asked["readout"], *(r for r in ("exact", "linear", "plain") if r != asked["readout"])]
+    """Teacher-forced token accuracy with what was asked for, and with each other that the rest allows."""
+    examples = task.draw("convert", samples, seed)
+    choices = READOUTS if option == "readout" else ATTENTIONS
     accuracies = {}
-    for readout in readouts:
-        options = dict(asked) if readout == asked["readout"] else {**asked, "readout": readout, "head_scale": ""}
-        model = build_official(weights, "the weights", **options)
+    for choice in (fields[option], *(other for other in choices if other != fields[option])):
+        changed = fields if choice == fields[option] else {**fields, option: choice, **_AS_READOUT.get(option, {})}
+        model = build_official(official, **changed)
         session = ParallelSession(model, ModelCard(model.config))
-        accuracies[readout] = teacher_forced_accuracy(session, task, strings).token_accuracy
+        accuracies[choice] = teacher_forced_accuracy(session, task, examples).token_accuracy
     return accuracies

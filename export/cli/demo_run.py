@@ -13,14 +13,15 @@ from causalrn.errors import InputError
 from causalrn.export.cli.console import console
 from causalrn.export.cli.export_run import export_bundle
 from causalrn.export.cli.generate_run import generate_text
-from causalrn.export.cli.training_run import TrainingPlan, run_training
+from causalrn.export.cli.training_plan import TrainingPlan
+from causalrn.export.cli.training_run import run_training
 from causalrn.export.cli.verify_report import print_report
 from causalrn.export.cli.verify_run import VerifyOptions, verify_with_checkpoint
 from causalrn.manifest import is_bundle
 from causalrn.run_folder import is_run
 from causalrn.runtimes import open_session
 from causalrn.runtimes.generation import GenerationOptions
-from causalrn.tasks import random_source
+from causalrn.tasks import CopyTask, random_source
 
 _GOAL = 0.995
 
@@ -40,7 +41,8 @@ def demonstrate(output: Path, length: int, seed: int) -> bool:
         raise InputError(f"{output} holds a RUN or bundle: name another folder")
     run, bundle, out = output / "run", output / "bundle", console()
     out.print(f"1. train an exact CausalRN to copy strings of {length} letters", style="bold")
-    trained = run_training(TrainingPlan.from_options(length=length, seed=seed), run, overwrite=True)
+    trained = run_training(TrainingPlan.from_options(task=CopyTask(length), seed=seed), run, overwrite=True)
+    assert trained is not None
     out.print(trained.summary() + "\n", soft_wrap=True)
     out.print("2. export its recurrent cell to ONNX", style="bold")
     written = export_bundle(run, bundle, pool="growing", capacity=None, opset=23)
@@ -50,7 +52,7 @@ def demonstrate(output: Path, length: int, seed: int) -> bool:
     print_report(report)
     prompt = "".join(random_source("demo", seed).choice(list(string.ascii_lowercase), length))
     _show_generation(out, bundle, prompt)
-    copies = trained.free_running.accuracy >= _GOAL
+    copies = trained.accuracy >= _GOAL
     if not copies:
         out.print(f"the model copies fewer than {100 * _GOAL} % of the strings: train longer, with `train --steps`")
     return report.passed and copies

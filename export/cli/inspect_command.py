@@ -82,7 +82,7 @@ def _inspect_run(folder: Path) -> dict[str, Any]:
 
 
 def _model(card: Any) -> dict[str, Any]:
-    task = None if card.task is None else f"{card.task.name}, {card.task.length} letters"
+    task = None if card.task is None else card.task.describe()
     return {**card.config.to_json(), "alphabet": card.alphabet and card.alphabet.name, "task": task}
 
 

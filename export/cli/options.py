@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from causalrn.config import ACTIVATIONS, HEAD_SCALES, NORMS
+from causalrn.config import ACTIVATIONS, HEAD_SCALES, NORMS, CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.errors import InputError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -43,6 +46,8 @@ def _all_of(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+MODELS = ("causalrn", "transformer", "linear-transformer")
+
 family_options: Decorator = _all_of(
     click.option("--heads", type=click.IntRange(min=1), default=1, show_default=True),
     click.option("--norm", type=click.Choice(NORMS), default="layer", show_default=True),
@@ -55,7 +60,62 @@ family_options: Decorator = _all_of(
         "[default: max for exact+exp with post-norm]",
     ),
 )
-"""What `train` and `convert` both ask for beside the readout: fields of `ModelConfig`."""
+"""What `train` and `convert` both ask for beside the readout: fields of a configuration."""
+
+_CAUSALRN_ONLY = {
+    "readout": "--readout",
+    "activation": "--activation",
+    "no_post_norm": "--no-post-norm",
+    "head_scale": "--head-scale",
+}
+
+
+def given_options(context: click.Context) -> set[str]:
+    """Names of the options that stand on the command line."""
+    return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What a command was asked about a model, before it is known which kind of model it is.
+
+    Attributes:
+        shared: fields that every configuration has.
+        causalrn: fields that only a CausalRN has.
+        insisted: options in `causalrn` that stand on the command line: an error for another model.
+    """
+
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    causalrn: Mapping[str, Any] = field(default_factory=dict)
+    insisted: tuple[str, ...] = ()
+
+    @classmethod
+    def pop(cls, options: dict[str, Any], given: set[str]) -> ModelOptions:
+        """Take them out of a command's `options`; `given` names those that stand on the command line."""
+        causalrn = {name: options.pop(name) for name in _CAUSALRN_ONLY}
+        causalrn["post_norm"] = not causalrn.pop("no_post_norm")
+        names = ("heads", "norm", "positions", "embedding", "hidden", "blocks")
+        shared = {name: options.pop(name) for name in names if name in options}
+        insisted = tuple(_CAUSALRN_ONLY[name] for name in sorted(given & _CAUSALRN_ONLY.keys()))
+        return cls(_chosen(shared), _chosen(causalrn), insisted)
+
+    def fields_for(self, model: str) -> tuple[type[ModelConfig], dict[str, Any]]:
+        """The kind of configuration that a model of :data:`MODELS` has, and what was asked of its fields.
+
+        Raises:
+            InputError: an option that this kind of model does not have.
+        """
+        if model == "causalrn":
+            return CausalRNConfig, {**self.shared, **self.causalrn}
+        for option in self.insisted:
+            raise InputError(f"--model {model} and {option} contradict each other: only a CausalRN has that option")
+        return TransformerConfig, {**self.shared, "attention": "linear" if model == "linear-transformer" else "softmax"}
+
+
+def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those left to their defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
 
 runtime_options: Decorator = _all_of(
     click.option(
@@ -69,14 +129,3 @@ runtime_options: Decorator = _all_of(
     ),
 )
 """How onnxruntime runs."""
-
-
-def pop_model_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the model's options out of a command's `options`, as fields of `ModelConfig`."""
-    fields = {name: options.pop(name) for name in ("readout", "heads", "norm", "activation")}
-    fields["post_norm"] = not options.pop("no_post_norm")
-    for name in ("head_scale", "hidden"):
-        value = options.pop(name, None)
-        if value is not None:
-            fields[name] = value
-    return fields

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from causalrn.alphabet import Alphabet
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
 from causalrn.checkpoint import read_training_state, save_weights, write_training_state
-from causalrn.errors import CausalRNError, CheckpointError, InputError, TrainingError, TrainingInterruptedError
+from causalrn.distributed import Processes, joined_processes
+from causalrn.errors import InputError, TrainingError, TrainingInterruptedError
 from causalrn.export.cli.console import progress
+from causalrn.export.cli.training_plan import TrainingPlan
 from causalrn.files import check_replaceable, written_file
 from causalrn.model import SequenceModel
 from causalrn.run_folder import (
@@ -29,103 +32,58 @@ from causalrn.run_folder import (
     RunFolder,
     is_run,
 )
-from causalrn.runtimes.copying import CopyAccuracy, free_running_accuracy, teacher_forced_accuracy
+from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy, teacher_forced_accuracy
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
-from causalrn.tasks import CopyTask, random_source
-from causalrn.training import PRESETS, Trainer, TrainingSettings, choose_device
+from causalrn.tasks import Corpus, Task, TextTask
+from causalrn.training import Trainer, TrainingStep
 
-_QUICK_STRINGS, _FINAL_STRINGS = 250, 1000
+_QUICK, _FINAL = 250, 1000
+"""Sequences to evaluate on: on the way, and at the end."""
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
-    """What to train and how.
+class Evaluation:
+    """How well the model does its task: the right tokens given in parallel form, and let alone in recurrent form."""
 
-    Attributes:
-        evaluate_every: steps between evaluations; each renews the checkpoint.
-        until: stop early at an evaluation where this share of strings, 0 to 1, is copied free-running.
-    """
-
-    card: ModelCard
-    settings: TrainingSettings
-    evaluate_every: int
-    until: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.until is not None and not 0 < self.until <= 1:
-            raise InputError(f"--until is {self.until}: it must be above 0 and at most 1")
-
-    @classmethod
-    def from_options(
-        cls,
-        *,
-        length: int,
-        preset: str = "tiny",
-        device: str = "auto",
-        seed: int = 0,
-        evaluate_every: int | None = None,
-        until: float | None = None,
-        model: Mapping[str, Any] | None = None,
-        **settings: Any,
-    ) -> TrainingPlan:
-        """From the command line's options.
-
-        Args:
-            model: fields of :class:`ModelConfig` beside those of the preset.
-            settings: fields of :class:`TrainingSettings`; None stands for the preset's value.
-        """
-        size, task = PRESETS[preset], CopyTask(length)
-        defaults = {"steps": size.steps, "batch": size.batch, "learning_rate": size.learning_rate}
-        given = {name: value for name, value in settings.items() if value is not None}
-        chosen = TrainingSettings(**{**defaults, **given}, seed=seed, device=choose_device(device))
-        card = ModelCard(size.model(task, **(model or {})), Alphabet("letters"), task)
-        return cls(card, chosen, evaluate_every or max(25, -(-chosen.steps // 8)), until)
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan as JSON values, for resuming."""
-        return {
-            "card": self.card.to_json(),
-            "settings": asdict(self.settings),
-            "evaluate_every": self.evaluate_every,
-            "until": self.until,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], source: str) -> TrainingPlan:
-        """Read :meth:`to_json`'s form back; `source` is named in errors.
-
-        Raises:
-            CheckpointError: an entry is missing or wrong.
-        """
-        try:
-            settings = TrainingSettings(**data["settings"])
-            return cls(ModelCard.from_json(data["card"], source), settings, data["evaluate_every"], data["until"])
-        except (KeyError, TypeError, CausalRNError) as error:
-            raise CheckpointError(f"{source}: malformed training plan ({error})") from None
+    teacher_forced: TaskAccuracy
+    free_running: TaskAccuracy
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run ended: accuracies on 1,000 fresh strings."""
+    """How a run ended."""
 
     output: Path
+    task: Task
     steps: int
     seconds: float
-    teacher_forced: CopyAccuracy
-    free_running: CopyAccuracy
+    evaluation: Evaluation
+
+    @property
+    def accuracy(self) -> float:
+        """What the task is judged by, 0 to 1."""
+        return self.evaluation.free_running.accuracy
 
     def summary(self) -> str:
         """Two lines for people."""
-        free, forced = self.free_running, self.teacher_forced
-        return (
-            f"copied {free.copied}/{free.strings} strings by free-running greedy decoding "
-            f"({100 * free.accuracy:.1f} %), {forced.copied}/{forced.strings} teacher-forced\n"
-            f"wrote {self.output} after {self.steps} steps in {self.seconds:.0f} s"
-        )
+        free, forced = self.evaluation.free_running, self.evaluation.teacher_forced
+        counts = f"{self.task.verb} {free.right}/{free.counted} {free.unit}"
+        share = f"({100 * free.accuracy:.1f} %)"
+        if self.task.feeds_back:
+            said = f"{counts} by free-running greedy decoding {share}, {forced.right}/{forced.counted} teacher-forced"
+        else:
+            assert forced.loss is not None
+            said = f"{counts} of held-out text right {share}, {forced.loss / math.log(2):.3f} bits per byte"
+        return f"{said}\nwrote {self.output} after {self.steps} steps in {self.seconds:.0f} s"
 
 
-def run_training(plan: TrainingPlan, output: Path, *, overwrite: bool = False) -> TrainingResult:
+def run_training(plan: TrainingPlan, output: Path, *, overwrite: bool = False) -> TrainingResult | None:
     """Train with a progress bar, keeping the newest checkpoint and a log in `output`.
+
+    Under torchrun every process calls this; the first one evaluates, reports and writes.
+
+    Returns:
+        How it ended; None in all processes but the first.
 
     Raises:
         InputError: the output folder holds something else, or an earlier RUN without `overwrite`.
@@ -134,11 +92,12 @@ def run_training(plan: TrainingPlan, output: Path, *, overwrite: bool = False) -
     check_replaceable(output, RUN_MARKER)
     if is_run(output) and not overwrite:
         raise InputError(f"{output} holds an earlier RUN: name another output, or add --overwrite")
-    torch.manual_seed(plan.settings.seed)
-    return _TrainingRun(plan, output).run()
+    with joined_processes(plan.settings.device) as processes:
+        torch.manual_seed(plan.settings.seed)
+        return _TrainingRun(plan, output, processes).run()
 
 
-def resume_training(output: Path, device: str = "auto") -> TrainingResult:
+def resume_training(output: Path, device: str = "auto") -> TrainingResult | None:
     """Go on with an interrupted run: the final weights are those of a run without interruption.
 
     Raises:
@@ -146,33 +105,73 @@ def resume_training(output: Path, device: str = "auto") -> TrainingResult:
         TrainingError: the training has ended already.
     """
     tensors, data = read_training_state(output / STATE_NAME)
-    plan = TrainingPlan.from_json(data, str(output / STATE_NAME))
-    plan = replace(plan, settings=replace(plan.settings, device=choose_device(device)))
-    run = _TrainingRun(plan, output)
-    run.trainer.load_state(tensors)
-    if run.trainer.steps_done >= plan.settings.steps:
-        raise TrainingError(f"{output}: the training has ended after {plan.settings.steps} steps: nothing to resume")
-    run.saved_step = run.trainer.steps_done
-    return run.run()
+    plan = TrainingPlan.from_json(data, str(output / STATE_NAME)).on_device(device)
+    with joined_processes(plan.settings.device) as processes:
+        run = _TrainingRun(plan, output, processes)
+        run.trainer.load_state(tensors)
+        if run.trainer.steps_done >= plan.settings.steps:
+            ended = f"the training has ended after {plan.settings.steps} steps"
+            raise TrainingError(f"{output}: {ended}: nothing to resume")
+        run.saved_step = run.trainer.steps_done
+        return run.run()
 
 
 class _TrainingRun:
     """A training in progress: what has been saved, and when it started."""
 
-    def __init__(self, plan: TrainingPlan, output: Path) -> None:
-        assert plan.card.task is not None
-        self.plan, self.output = plan, output
-        self.trainer = Trainer(SequenceModel(plan.card.config), plan.card.task, plan.settings)
+    def __init__(self, plan: TrainingPlan, output: Path, processes: Processes) -> None:
+        self.plan, self.output, self.processes = plan, output, processes
+        self.trainer = Trainer(SequenceModel(plan.card.config), plan.task, plan.settings, processes)
         self.saved_step = 0
-        self.note = ""
+        self.started = time.monotonic()
 
-    def run(self) -> TrainingResult:
+    def run(self) -> TrainingResult | None:
+        if not self.processes.is_first:
+            for _ in self._steps(lambda step, last: None):
+                pass
+            return None
+        with self._kept_or_removed(), progress(f"train {self.plan.card.config.kind}", self.plan.settings.steps) as bar:
+            bar(self.trainer.steps_done)
+            note = ""
+            for step, evaluation in self._steps(self._evaluate):
+                self._log(step, evaluation)
+                if evaluation is not None:
+                    self._save()
+                    note = f", {self.plan.task.verb} {100 * evaluation.free_running.accuracy:.1f} %"
+                bar(1, f"loss {step.loss:.4f}{note}")
+        assert evaluation is not None
+        seconds = time.monotonic() - self.started
+        return TrainingResult(self.output, self.plan.task, step.step, seconds, evaluation)
+
+    def _steps(
+        self, evaluate: Callable[[TrainingStep, bool], Evaluation | None]
+    ) -> Iterator[tuple[TrainingStep, Evaluation | None]]:
+        """Optimizer steps to the end, with an evaluation where one is due; all processes end together."""
+        plan, ended = self.plan, False
+        while not ended:
+            step, evaluation = self.trainer.step(), None
+            ended = step.step == plan.settings.steps
+            if ended or step.step % plan.evaluate_every == 0:
+                evaluation = evaluate(step, ended)
+                reached = evaluation is not None and self._reached(evaluation)
+                if self.processes.from_first(reached, plan.settings.device) and not ended:
+                    ended, evaluation = True, evaluate(step, True)
+            yield step, evaluation
+
+    def _reached(self, evaluation: Evaluation) -> bool:
+        return self.plan.until is not None and evaluation.free_running.accuracy >= self.plan.until
+
+    def _evaluate(self, step: TrainingStep, last: bool) -> Evaluation:
+        return evaluate(self.trainer.model, self.plan.card, _FINAL if last else _QUICK)
+
+    @contextlib.contextmanager
+    def _kept_or_removed(self) -> Iterator[None]:
+        """What is in the output folder in the end: the last checkpoint, or what was there before."""
         created = not self.output.exists()
         self.output.mkdir(parents=True, exist_ok=True)
-        partial_log = self.output / PARTIAL_LOG_NAME
         try:
-            self._start_log(partial_log)
-            return self._train(partial_log)
+            self._start_log()
+            yield
         except KeyboardInterrupt:
             kept = f"{self.output} keeps the checkpoint of step {self.saved_step}"
             lost = "before the first evaluation: " + (
@@ -181,69 +180,61 @@ class _TrainingRun:
             hint = ", go on with train --resume" if self.saved_step else ""
             raise TrainingInterruptedError(f"interrupted: {kept if self.saved_step else lost}{hint}") from None
         finally:
-            partial_log.unlink(missing_ok=True)
+            self._partial_log.unlink(missing_ok=True)
             if created and not self.saved_step:
                 shutil.rmtree(self.output)
 
-    def _start_log(self, partial: Path) -> None:
+    @property
+    def _partial_log(self) -> Path:
+        return self.output / PARTIAL_LOG_NAME
+
+    def _start_log(self) -> None:
         """A resumed run keeps the log up to its checkpoint; an earlier RUN's log stays until there is a new one."""
         lines: list[str] = []
         log = self.output / LOG_NAME
         if self.saved_step and log.is_file():
             lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
             lines = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.saved_step]
-        partial.write_text("".join(lines), encoding="utf-8")
+        self._partial_log.write_text("".join(lines), encoding="utf-8")
 
-    def _train(self, partial_log: Path) -> TrainingResult:
-        plan, trainer, started = self.plan, self.trainer, time.monotonic()
-        total = plan.settings.steps
-        with (
-            partial_log.open("a", encoding="utf-8") as log,
-            progress(f"train {plan.card.config.readout}", total) as advance,
-        ):
-            advance(trainer.steps_done)
-            while True:
-                step = trainer.step()
-                line: dict[str, Any] = {**asdict(step), "seconds": round(time.monotonic() - started, 3)}
-                last = step.step == total
-                if last or step.step % plan.evaluate_every == 0:
-                    forced, free = _evaluate(trainer.model, plan.card, _FINAL_STRINGS if last else _QUICK_STRINGS)
-                    if plan.until is not None and free.accuracy >= plan.until and not last:
-                        last = True
-                        forced, free = _evaluate(trainer.model, plan.card, _FINAL_STRINGS)
-                    line |= {"teacher_forced": forced.to_json(), "free_running": free.to_json()}
-                    self.note = f", copied {100 * free.accuracy:.1f} %"
-                _write_line(log, line)
-                if "free_running" in line:
-                    self._save()
-                    if partial_log.exists():
-                        partial_log.replace(self.output / LOG_NAME)
-                advance(1, f"loss {step.loss:.4f}{self.note}")
-                if last:
-                    return TrainingResult(self.output, step.step, time.monotonic() - started, forced, free)
+    def _log(self, step: TrainingStep, evaluation: Evaluation | None) -> None:
+        line: dict[str, Any] = {**asdict(step), "seconds": round(time.monotonic() - self.started, 3)}
+        if evaluation is not None:
+            line |= {
+                "teacher_forced": evaluation.teacher_forced.to_json(),
+                "free_running": evaluation.free_running.to_json(),
+            }
+        path = self._partial_log if self._partial_log.exists() else self.output / LOG_NAME
+        with path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
 
     def _save(self) -> None:
         """Renew the checkpoint: what resuming needs, the weights, the card; each whole or not at all."""
-        trainer = self.trainer
-        write_training_state(self.output / STATE_NAME, trainer.state(), self.plan.to_json())
+        trainer, plan = self.trainer, self.plan
+        write_training_state(self.output / STATE_NAME, trainer.state(), plan.to_json())
         with written_file(self.output / WEIGHTS_NAME) as partial:
             save_weights(partial, trainer.model)
-        origin = {"trained": {**asdict(self.plan.settings), "at_step": trainer.steps_done}}
-        RunFolder(self.output, self.plan.card, origin).write_config()
+        trained = {**asdict(plan.settings), "processes": self.processes.size, "at_step": trainer.steps_done}
+        RunFolder(self.output, plan.card, {"trained": trained, **_origin_of_text(plan.task)}).write_config()
         self.saved_step = trainer.steps_done
+        if self._partial_log.exists():
+            self._partial_log.replace(self.output / LOG_NAME)
 
 
-def _evaluate(model: SequenceModel, card: ModelCard, count: int) -> tuple[CopyAccuracy, CopyAccuracy]:
-    """Teacher-forced in parallel form, free-running in recurrent form, on fresh strings; always on the CPU."""
+def _origin_of_text(task: Task) -> dict[str, Any]:
+    corpus: Corpus | None = task.corpus if isinstance(task, TextTask) else None
+    return {} if corpus is None else {"text": {"file": corpus.path.name, "sha256": corpus.sha256}}
+
+
+def evaluate(model: SequenceModel, card: ModelCard, count: int) -> Evaluation:
+    """Accuracy on fresh sequences: teacher-forced on the model's device, free-running on the CPU."""
     assert card.task is not None
-    strings = card.task.sample(random_source("evaluate", 0), count)
+    examples = card.task.draw("evaluate", count)
+    forced = teacher_forced_accuracy(ParallelSession(model, card), card.task, examples)
+    model.train()
+    if not card.task.feeds_back:
+        return Evaluation(forced, forced)
     copy = SequenceModel(card.config)
     copy.load_state_dict(model.state_dict())
-    forced = teacher_forced_accuracy(ParallelSession(copy, card), card.task, strings)
-    free = free_running_accuracy(RecurrentSession(RecurrentCell.from_model(copy), card), card.task, strings)
-    return forced, free
-
-
-def _write_line(log: IO[str], line: Mapping[str, Any]) -> None:
-    log.write(json.dumps(line) + "\n")
-    log.flush()
+    session = RecurrentSession(RecurrentCell.from_model(copy), card)
+    return Evaluation(forced, free_running_accuracy(session, card.task, examples))

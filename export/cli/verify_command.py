@@ -26,8 +26,15 @@ Exit code 1 if anything is out of tolerance."""
     multiple=True,
     help="parallel, recurrent or onnxruntime; may be repeated.  [default: all that this call can run]",
 )
-@click.option("--task", type=click.Choice(["copy"]), default="copy", show_default=True, help="Accuracy to measure.")
-@click.option("--samples", type=click.IntRange(min=1), default=1000, show_default=True, help="Strings to copy.")
+@click.option(
+    "--task",
+    type=click.Choice(["copy", "copy-mixed", "lookup", "text"]),
+    help="Insist on this task.  [default: the model's]",
+)
+@click.option("--text", type=PATH, help="Measure a text model's accuracy on the last tenth of this file.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=1000, show_default=True, help="Sequences to measure accuracy on."
+)
 @click.option("--steps", type=click.IntRange(min=2), help="Tokens per sequence.  [default: the capacity, at most 256]")
 @seed_option
 @runtime_options
@@ -38,7 +45,8 @@ def command(
     bundle: Path,
     checkpoint: Path | None,
     runtimes: tuple[str, ...],
-    task: str,
+    task: str | None,
+    text: Path | None,
     samples: int,
     steps: int | None,
     seed: int,
@@ -56,7 +64,7 @@ def command(
     from causalrn.export.cli.verify_run import VerifyOptions, verify_with_checkpoint, verify_with_golden
     from causalrn.runtimes import SessionOptions
 
-    options = VerifyOptions(runtimes, samples, steps, seed, SessionOptions(provider, threads))
+    options = VerifyOptions(runtimes, samples, steps, seed, task, text, SessionOptions(provider, threads))
     if checkpoint is None:
         if steps is not None:
             raise InputError("--steps needs --checkpoint: the golden vectors in the bundle have their own length")

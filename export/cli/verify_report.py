@@ -30,13 +30,13 @@ def _table(report: VerifyReport) -> Table:
     recorded = any(row.recorded_relative is not None for row in report.rows)
     table = Table(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("form", no_wrap=True)
-    for name in ("max abs", "relative", "state", *(["recorded"] if recorded else []), "argmax", "copied", "bad\nstep"):
+    for name in ("max abs", "relative", "state", *(["recorded"] if recorded else []), "argmax", "right", "bad\nstep"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in report.rows:
         cells = [row.form.replace(", ", "\n"), _figure(row.max_abs), _figure(row.relative), _figure(row.state_relative)]
         cells += [_figure(row.recorded_relative)] if recorded else []
-        cells += [f"{100 * row.argmax_agreement:.4g}%", _copied(row), _step(row)]
+        cells += [f"{100 * row.argmax_agreement:.4g}%", _right(row), _step(row)]
         table.add_row(*cells, Text("ok", "green") if row.passed else Text("FAIL", "red"))
     return table
 
@@ -45,8 +45,8 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}"
 
 
-def _copied(row: ParityRow) -> str:
-    return "-" if row.copy is None else f"{row.copy.copied}/{row.copy.strings}"
+def _right(row: ParityRow) -> str:
+    return "-" if row.task is None else f"{row.task.right}/{row.task.counted}"
 
 
 def _step(row: ParityRow) -> str:
@@ -62,14 +62,16 @@ def _explain(report: VerifyReport) -> str:
         f"{report.largest_logit:.3g}, at least {tolerance.absolute:.0e}), "
         f"states {row.state_bound:.0e} of each tensor's largest value; float32 rounding through all blocks stays below "
         f"this, a wrong row, mask or weight does not. States are compared with the float64 recurrent form, itself "
-        f"{report.recurrent_error:.0e} from the oracle. {_explain_copied(report)}"
+        f"{report.recurrent_error:.0e} from the oracle. {_explain_right(report)}"
     )
 
 
-def _explain_copied(report: VerifyReport) -> str:
-    if all(row.copy is None for row in report.rows):
+def _explain_right(report: VerifyReport) -> str:
+    if all(row.task is None for row in report.rows):
         return ""
+    if any(row.task is not None and row.task.unit == "bytes" for row in report.rows):
+        return "Right: bytes of the text whose most likely next byte is the next one."
     return (
-        "Copied: strings that free-running greedy decoding repeats whole; for parallel counted teacher-forced, which "
+        "Right: strings that free-running greedy decoding answers whole; for parallel counted teacher-forced, which "
         "is the same count, since both see the same tokens up to a first error."
     )

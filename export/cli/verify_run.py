@@ -14,7 +14,6 @@ from causalrn.export.cli.console import progress
 from causalrn.manifest import Bundle
 from causalrn.runtimes import RUNTIMES, Session, SessionOptions, open_session
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.copying import CopyAccuracy, free_running_accuracy, teacher_forced_accuracy
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity import (
     ParityRow,
@@ -23,24 +22,35 @@ from causalrn.runtimes.parity import (
     compare_prefill,
     compare_resumed,
     compare_steps,
-    with_copy,
+    with_task,
 )
 from causalrn.runtimes.reference import GOLDEN_NAME, Reference, load_golden, make_reference, sample_tokens
-from causalrn.tasks import random_source
+from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy, teacher_forced_accuracy
+from causalrn.tasks import Corpus, Task, TextTask, random_source
 
 _SEQUENCES, _MOST_STEPS = 4, 256
 REPORT_VERSION = 1
-_COPY_TIES = 0.002
+_TIES = 0.002
 
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """What to verify: runtimes (none means all), strings to copy, tokens per sequence, seed."""
+    """What to verify.
+
+    Attributes:
+        runtimes: which; none means all.
+        samples: sequences of the task to measure accuracy on.
+        steps: tokens per sequence to compare; None takes the capacity, at most 256.
+        task: the model's task, if the caller insists on one.
+        text: the file that a text model's accuracy is measured on.
+    """
 
     runtimes: tuple[str, ...] = ()
     samples: int = 1000
     steps: int | None = None
     seed: int = 0
+    task: str | None = None
+    text: Path | None = None
     session: SessionOptions = field(default_factory=SessionOptions)
 
 
@@ -91,7 +101,7 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
 
     wanted = _wanted(options, RUNTIMES)
     bundle, checkpoint = Bundle.open(path), load_checkpoint(run)
-    card, problems = checkpoint.card, []
+    card, problems, task = checkpoint.card, [], _task(bundle, options)
     if bundle.manifest.card.config != card.config:
         raise InputError(f"{path} holds another model than {run}: {bundle.manifest.card.config.describe()}")
     if bundle.manifest.checkpoint_sha256 != checkpoint.sha256:
@@ -104,37 +114,44 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
     for runtime in wanted:
         source = run if runtime in ("parallel", "recurrent") else path
         with open_session(source, runtime, options.session if runtime == "onnxruntime" else None) as session:
-            rows += _compare(session, reference, options)
+            rows += _compare(session, reference, options, task)
     against = f"the float64 oracle of {run}, {len(tokens)} sequences of {tokens.shape[1]} tokens, seed {options.seed}"
-    return _report(bundle, against, rows, reference, tuple(problems))
+    return _report(bundle, against, rows, reference, tuple(problems), task)
 
 
 def verify_with_golden(path: Path, options: VerifyOptions) -> VerifyReport:
     """Check a bundle against the golden vectors that it carries; needs neither torch nor onnx."""
     _wanted(options, ("onnxruntime",), " without --checkpoint")
     bundle = Bundle.open(path)
+    task = _task(bundle, options)
     golden = load_golden(bundle.file(GOLDEN_NAME))
     with open_bundle(bundle, options.session) as session:
         assert isinstance(session, CellSession)
         stepped = against_recorded(compare_steps(session, golden.reference), session, golden)
         rows = [
-            _with_accuracy(stepped, session, options, _copy_by_steps),
-            _with_accuracy(compare_prefill(session, golden.reference), session, options, free_running_accuracy),
+            _with_accuracy(stepped, session, options, task, _by_steps),
+            _with_accuracy(compare_prefill(session, golden.reference), session, options, task, free_running_accuracy),
             compare_resumed(session, golden),
         ]
     tokens = golden.reference.tokens
     against = f"the oracle's golden vectors in the bundle, {len(tokens)} sequences of {tokens.shape[1]} tokens"
-    return _report(bundle, against, rows, golden.reference, ())
+    return _report(bundle, against, rows, golden.reference, (), task)
 
 
 def _report(
-    bundle: Bundle, against: str, rows: list[ParityRow], reference: Reference, problems: tuple[str, ...]
+    bundle: Bundle,
+    against: str,
+    rows: list[ParityRow],
+    reference: Reference,
+    problems: tuple[str, ...],
+    task: Task | None,
 ) -> VerifyReport:
     card = bundle.manifest.card
-    problems += _copy_problems(rows)
-    notes: tuple[str, ...] = (
-        () if card.task is not None else ("no task is known for this model: copy accuracy was not measured",)
-    )
+    problems += _accuracy_problems(rows)
+    notes: tuple[str, ...] = ()
+    if task is None:
+        why = "no task is known for this model" if card.task is None else "the text is not here, name it with --text"
+        notes += (f"{why}: accuracy was not measured",)
     capacity, steps = bundle.manifest.state.tensors[0].capacity, reference.tokens.shape[1]
     if capacity is not None and steps < capacity:
         notes += (f"positions from {steps} to the capacity of {capacity} were not compared: see --steps",)
@@ -143,13 +160,30 @@ def _report(
     )
 
 
-def _copy_problems(rows: list[ParityRow]) -> tuple[str, ...]:
-    """Forms of one model copy the same strings; a tie between two letters may tip a string in a thousand."""
-    counts = {row.form: row.copy for row in rows if row.copy is not None}
-    copied = [copy.copied for copy in counts.values()]
-    if not copied or max(copied) - min(copied) <= max(1, _COPY_TIES * next(iter(counts.values())).strings):
+def _task(bundle: Bundle, options: VerifyOptions) -> Task | None:
+    """The task to measure; None where it is unknown, or its text is not here.
+
+    Raises:
+        InputError: the options ask for another task than the model's.
+    """
+    task = bundle.manifest.card.task
+    if task is not None and options.task not in (None, task.name):
+        raise InputError(f"--task {options.task} and {bundle.path} contradict each other: its task is {task.name}")
+    if options.text is not None and not isinstance(task, TextTask):
+        raise InputError(f"--text and {bundle.path} contradict each other: the model was not trained on a text")
+    if isinstance(task, TextTask):
+        return None if options.text is None else TextTask(task.length, Corpus.open(options.text))
+    return task
+
+
+def _accuracy_problems(rows: list[ParityRow]) -> tuple[str, ...]:
+    """Forms of one model are right on the same strings; a tie between two tokens may tip one in a thousand."""
+    counts = {row.form: row.task for row in rows if row.task is not None}
+    right = [accuracy.right for accuracy in counts.values()]
+    if not right or max(right) - min(right) <= max(1, _TIES * next(iter(counts.values())).counted):
         return ()
-    return ("the forms copy different strings: " + ", ".join(f"{form} {c.copied}" for form, c in counts.items()),)
+    listed = ", ".join(f"{form} {accuracy.right}" for form, accuracy in counts.items())
+    return (f"the forms differ in how many answers are right: {listed}",)
 
 
 def _wanted(options: VerifyOptions, possible: tuple[str, ...], when: str = "") -> tuple[str, ...]:
@@ -171,25 +205,30 @@ def _steps(bundle: Bundle, options: VerifyOptions) -> int:
     return steps
 
 
-def _compare(session: Session, reference: Reference, options: VerifyOptions) -> list[ParityRow]:
+def _compare(session: Session, reference: Reference, options: VerifyOptions, task: Task | None) -> list[ParityRow]:
     if session.runtime == "parallel":
-        return [_with_accuracy(compare_parallel(session, reference), session, options, teacher_forced_accuracy)]
-    rows = [_with_accuracy(compare_steps(session, reference), session, options, _copy_by_steps)]
+        row = compare_parallel(session, reference)
+        return [_with_accuracy(row, session, options, task, teacher_forced_accuracy)]
+    rows = [_with_accuracy(compare_steps(session, reference), session, options, task, _by_steps)]
     if session.runtime != "recurrent":
-        rows.append(_with_accuracy(compare_prefill(session, reference), session, options, free_running_accuracy))
+        prefilled = compare_prefill(session, reference)
+        rows.append(_with_accuracy(prefilled, session, options, task, free_running_accuracy))
     return rows
 
 
-_copy_by_steps = functools.partial(free_running_accuracy, by_steps=True)
+_by_steps = functools.partial(free_running_accuracy, by_steps=True)
 
 
 def _with_accuracy(
-    row: ParityRow, session: Session, options: VerifyOptions, measure: Callable[..., CopyAccuracy]
+    row: ParityRow,
+    session: Session,
+    options: VerifyOptions,
+    task: Task | None,
+    measure: Callable[..., TaskAccuracy],
 ) -> ParityRow:
-    """Add copy accuracy where the model has the task and the session room for it."""
-    task = session.card.task
+    """Add the task's accuracy where there is a task, and the session has room for it."""
     if not row.is_finite or task is None or (session.capacity is not None and session.capacity < task.capacity):
         return row
-    strings = task.sample(random_source("verify", options.seed), options.samples)
-    with progress(f"copy, {row.form}", options.samples) as advance:
-        return with_copy(row, measure(session, task, strings, advance))
+    examples = task.draw("verify", options.samples, options.seed)
+    with progress(f"{task.name}, {row.form}", options.samples) as advance:
+        return with_task(row, measure(session, task, examples, advance))

@@ -128,7 +128,13 @@ def test_linear_prefill_adds_in_the_order_of_steps(readout):
 
 @pytest.mark.parametrize(
     "options",
-    [{"readout": "exact"}, {"readout": "linear"}, {"readout": "plain"}, {"attention": "softmax"}, {"attention": "linear"}],
+    [
+        {"readout": "exact"},
+        {"readout": "linear"},
+        {"readout": "plain"},
+        {"attention": "softmax"},
+        {"attention": "linear"},
+    ],
     ids=str,
 )
 def test_a_lost_history_is_noticed(options):

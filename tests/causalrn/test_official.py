@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from causalrn.config import CausalRNConfig, TransformerConfig
 from causalrn.errors import CheckpointError, ConfigError
 from causalrn.official import build_official, infer_config, read_official, rename_official
 from tests.builders import GOLDEN, GOLDEN_CASES, golden_case
@@ -20,6 +21,7 @@ def _saved(tmp_path, value):
 
 def test_shapes_tell_the_sizes(official):
     config = infer_config(rename_official(official, "w"), readout="exact")
+    assert isinstance(config, CausalRNConfig)
     assert (config.vocabulary, config.embedding, config.hidden, config.blocks, config.capacity) == (29, 64, 64, 4, 18)
     assert (config.bias_1, config.bias_2, config.bias_3, config.bias_head) == (True, False, True, False)
 
@@ -44,10 +46,12 @@ def test_safetensors_are_read_too(tmp_path, official):
 
 
 @pytest.mark.parametrize(
-    ("name", "attention", "sizes"), [("transformer", "softmax", (32, 128, 3)), ("linear_transformer", "linear", (32, 128, 3))]
+    ("name", "attention", "sizes"),
+    [("transformer", "softmax", (32, 128, 3)), ("linear_transformer", "linear", (32, 128, 3))],
 )
 def test_baselines_are_told_by_their_keys(name, attention, sizes):
     config = golden_case(name)[0].config
+    assert isinstance(config, TransformerConfig)
     assert config.attention == attention
     assert (config.embedding, config.hidden, config.blocks) == sizes
 

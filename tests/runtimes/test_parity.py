@@ -12,8 +12,8 @@ from causalrn.checkpoint import load_checkpoint
 from causalrn.errors import CheckpointError
 from causalrn.export.cli.convert_run import convert
 from causalrn.export.cli.export_run import export_bundle
+from causalrn.export.cli.options import ModelOptions
 from causalrn.runtimes import open_session
-from causalrn.runtimes.copying import free_running_accuracy, teacher_forced_accuracy
 from causalrn.runtimes.parity import (
     against_recorded,
     compare_parallel,
@@ -22,6 +22,7 @@ from causalrn.runtimes.parity import (
     compare_steps,
 )
 from causalrn.runtimes.reference import GOLDEN_NAME, load_golden, make_reference, recorded_snapshot, sample_tokens
+from causalrn.runtimes.task_accuracy import free_running_accuracy, teacher_forced_accuracy
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 from tests.builders import GOLDEN, random_model
 
@@ -160,8 +161,9 @@ def test_copy_accuracy_counts_strings_and_tokens(runs):
     """A session that always knows the answer, except for one letter of one string."""
     checkpoint = load_checkpoint(runs["exact"])
     task = checkpoint.card.task
-    strings = task.sample(np.random.default_rng(0), 300)
-    answers = np.concatenate([task.inputs(strings), np.full((300, 1), 2)], axis=1)
+    examples = task.sample(np.random.default_rng(0), 300)
+    strings = examples.inputs[:, 1 : task.length + 1]
+    answers = np.concatenate([examples.inputs, np.full((300, 1), 2)], axis=1)
     answers[7, -3] = answers[7, -3] % 26 + 3
 
     class Knowing(ParallelSession):
@@ -180,8 +182,8 @@ def test_copy_accuracy_counts_strings_and_tokens(runs):
 
     session = Knowing(checkpoint.model, checkpoint.card)
     for measure in (free_running_accuracy, teacher_forced_accuracy):
-        accuracy = measure(session, task, strings)
-        assert (accuracy.copied, accuracy.strings) == (299, 300)
+        accuracy = measure(session, task, examples)
+        assert (accuracy.right, accuracy.counted) == (299, 300)
         assert (accuracy.tokens_right, accuracy.tokens) == (300 * 20 - 1, 300 * 20)
 
 
@@ -189,7 +191,7 @@ def test_copy_accuracy_counts_strings_and_tokens(runs):
 def official(tmp_path_factory):
     """The authors' linear model: it copies most strings, and not all."""
     folder = tmp_path_factory.mktemp("official")
-    asked = {"readout": "linear"}
+    asked = ModelOptions(causalrn={"readout": "linear"})
     convert(GOLDEN / "official_linear_copy8.pth", folder / "run", asked, samples=20, seed=0, force=False)
     export_bundle(folder / "run", folder / "bundle", pool="growing", capacity=None, opset=23)
     return folder
@@ -199,12 +201,12 @@ def official(tmp_path_factory):
 def test_free_running_counts_what_teacher_forcing_counts(official, runtime):
     with open_session(official / ("bundle" if runtime == "onnxruntime" else "run"), runtime) as session:
         task = session.card.task
-        strings = task.sample(np.random.default_rng(3), 400)
+        examples = task.sample(np.random.default_rng(3), 400)
         forced, free, stepped = (
-            teacher_forced_accuracy(session, task, strings),
-            free_running_accuracy(session, task, strings),
-            free_running_accuracy(session, task, strings, by_steps=True),
+            teacher_forced_accuracy(session, task, examples),
+            free_running_accuracy(session, task, examples),
+            free_running_accuracy(session, task, examples, by_steps=True),
         )
-        assert 200 < forced.copied < 400
-        assert forced.copied == free.copied == stepped.copied
+        assert 200 < forced.right < 400
+        assert forced.right == free.right == stepped.right
         assert free.tokens_right == stepped.tokens_right

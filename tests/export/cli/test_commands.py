@@ -71,9 +71,9 @@ def test_main_job_from_training_to_generation(call, tmp_path):
     report = json.loads((tmp_path / "r.json").read_text())
     forms = [row["form"] for row in report["rows"]]
     assert forms == ["parallel", "recurrent, steps", "onnxruntime, steps", "onnxruntime, prefill+steps"]
-    assert len({row["copy"]["copied"] for row in report["rows"]}) == 1
-    assert report["rows"][0]["copy"]["strings"] == 200
-    assert report["rows"][0]["copy"]["accuracy"] >= 0.995
+    assert len({row["task"]["right"] for row in report["rows"]}) == 1
+    assert report["rows"][0]["task"]["counted"] == 200
+    assert report["rows"][0]["task"]["accuracy"] >= 0.995
     code, out, _ = call("run", bundle, "--prompt", "xyz")
     assert (code, out) == (0, "xyz\n")
 

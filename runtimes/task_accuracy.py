@@ -1,0 +1,146 @@
+"""How well a session does its task: with the right tokens given, and let alone, its own tokens fed back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from causalrn.runtimes.generation import GenerationOptions, choose_tokens
+from causalrn.runtimes.session import FloatArray, IntArray, Session
+from causalrn.tasks import IGNORE, Examples, Task
+
+_BATCH = 250
+_GREEDY = GenerationOptions()
+
+
+@dataclass(frozen=True)
+class TaskAccuracy:
+    """How many answers came out right.
+
+    Attributes:
+        unit: what is counted: "strings", right where every token of the answer is, EOS included; or "bytes".
+        counted, right: how many there were, and were right.
+        tokens, tokens_right: the same for single tokens.
+        loss: mean negative log-likelihood of the right token, in nats; None where the model was let alone.
+    """
+
+    unit: str
+    counted: int
+    right: int
+    tokens: int
+    tokens_right: int
+    loss: float | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """Share that is right, 0 to 1."""
+        return self.right / self.counted
+
+    @property
+    def token_accuracy(self) -> float:
+        """Share of tokens that are right, 0 to 1."""
+        return self.tokens_right / self.tokens
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts and shares as JSON values."""
+        return {**self.__dict__, "accuracy": self.accuracy, "token_accuracy": self.token_accuracy}
+
+
+def free_running_accuracy(
+    session: Session,
+    task: Task,
+    examples: Examples,
+    on_batch: Callable[[int], object] = lambda count: None,
+    *,
+    by_steps: bool = False,
+) -> TaskAccuracy:
+    """Let the session answer each prompt by itself: its own greedy tokens are fed back.
+
+    A task that has no prompt and answer (text) is given the right tokens here too, step by step.
+
+    Args:
+        on_batch: called with the number of sequences after each batch, for progress bars.
+        by_steps: take the prompt token by token too, instead of by prefill.
+    """
+    take = _take_by_steps if by_steps else Session.prefill
+
+    def answer(session: Session, batch: Examples) -> tuple[IntArray, None]:
+        return _decode(session, batch, take, feeds_back=task.feeds_back), None
+
+    return _measure(session, task, examples, answer, on_batch)
+
+
+def teacher_forced_accuracy(
+    session: Session, task: Task, examples: Examples, on_batch: Callable[[int], object] = lambda count: None
+) -> TaskAccuracy:
+    """Give the session the right tokens and count where its most likely token is the next one.
+
+    An answer that is right everywhere here is given by greedy decoding too, and the other way round: up to the first
+    error both see the same tokens.
+    """
+    return _measure(session, task, examples, _teacher_force, on_batch)
+
+
+_Answer = Callable[[Session, Examples], tuple[IntArray, float | None]]
+
+
+def _measure(
+    session: Session, task: Task, examples: Examples, answer: _Answer, on_batch: Callable[[int], object]
+) -> TaskAccuracy:
+    whole = tokens_right = 0
+    losses: list[float] = []
+    for batch in _batches(examples):
+        session.reset(len(batch))
+        answers, loss = answer(session, batch)
+        counts = batch.targets != IGNORE
+        right = answers == batch.targets  # [B, T]
+        whole += int((right | ~counts).all(1).sum())
+        tokens_right += int((right & counts).sum())
+        losses += [] if loss is None else [loss]
+        on_batch(len(batch))
+    session.reset(1)
+    tokens = examples.target_count
+    counted, right_count = (len(examples), whole) if task.unit == "strings" else (tokens, tokens_right)
+    return TaskAccuracy(task.unit, counted, right_count, tokens, tokens_right, sum(losses) / tokens if losses else None)
+
+
+def _take_by_steps(session: Session, tokens: IntArray) -> FloatArray:
+    return np.stack([session.step(column) for column in tokens.T], axis=1)
+
+
+def _decode(
+    session: Session, batch: Examples, take: Callable[[Session, IntArray], FloatArray], *, feeds_back: bool
+) -> IntArray:
+    """The most likely token at every position from the first that counts on, int64 [B, T].
+
+    Where an answer has begun, its own last token goes in; where it has not or is over, the given one.
+    """
+    counts = batch.targets != IGNORE
+    first, last = np.flatnonzero(counts.any(0))[[0, -1]]
+    answers = np.full_like(batch.inputs, IGNORE - 1)  # equal to no target
+    logits = take(session, batch.inputs[:, : first + 1])[:, -1]
+    answers[:, first] = choose_tokens(logits, _GREEDY, session.position)
+    for index in range(first + 1, last + 1):
+        own = counts[:, index - 1] & feeds_back
+        logits = session.step(np.where(own, answers[:, index - 1], batch.inputs[:, index]))
+        answers[:, index] = choose_tokens(logits, _GREEDY, session.position)
+    return answers
+
+
+def _teacher_force(session: Session, batch: Examples) -> tuple[IntArray, float]:
+    logits = session.prefill(batch.inputs)
+    counts = batch.targets != IGNORE
+    scores, right = logits[counts].astype(np.float64), batch.targets[counts]  # [n, V], [n]
+    largest = scores.max(-1)
+    log_sums = largest + np.log(np.exp(scores - largest[:, None]).sum(-1))
+    loss = float((log_sums - np.take_along_axis(scores, right[:, None], 1)[:, 0]).sum())
+    answers: IntArray = logits.argmax(-1).astype(np.int64)
+    return answers, loss
+
+
+def _batches(examples: Examples) -> Iterator[Examples]:
+    for start in range(0, len(examples), _BATCH):
+        yield examples.rows(slice(start, start + _BATCH))
