@@ -17,7 +17,7 @@ demo: $(VENV)/installed-export ## train, export, verify and generate, in about a
 	$(BIN)/causalrn-export demo -o demo
 
 test: lint ## all checks and tests, as CI runs them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .

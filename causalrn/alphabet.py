@@ -11,6 +11,7 @@ from causalrn.errors import InputError
 BOS, SEP, EOS = 0, 1, 2
 _FIRST_LETTER = 3
 _LETTERS = string.ascii_lowercase
+_SEPARATOR = " "
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Alphabet:
         return (EOS,) if self.name == "letters" else ()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the text alone, without markers.
+        """Token ids of the text alone, without markers; a blank among letters stands for SEP.
 
         Raises:
             InputError: a character that the alphabet does not have.
@@ -51,17 +52,22 @@ class Alphabet:
         if self.name == "bytes":
             return list(text.encode())
         for index, character in enumerate(text):
-            if character not in _LETTERS:
+            if character not in _LETTERS + _SEPARATOR:
                 raise InputError(
                     f"character {character!r} at place {index + 1} of the text is not in the alphabet: "
                     "this model knows the letters a to z"
                 )
-        return [_FIRST_LETTER + _LETTERS.index(character) for character in text]
+        return [SEP if c == _SEPARATOR else _FIRST_LETTER + _LETTERS.index(c) for c in text]
 
     def prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt: letters get BOS before and SEP after, bytes nothing."""
+        """Token ids of a prompt. Bytes stay as they are; letters get BOS before, and SEP after if they have none.
+
+        So "abc" asks for a copy of abc, and "abcdef cd" for what followed cd in abcdef.
+        """
         ids = self.encode(text)
-        return [BOS, *ids, SEP] if self.name == "letters" else ids
+        if self.name == "bytes":
+            return ids
+        return [BOS, *ids] if SEP in ids else [BOS, *ids, SEP]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; markers are left out, bytes that are no UTF-8 are replaced."""

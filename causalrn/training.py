@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as functional
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
@@ -144,7 +146,7 @@ class Trainer:
         processes: who takes part; each takes its share of every step's sequences.
 
     Raises:
-        TrainingError: there are fewer sequences per step than processes and parts.
+        TrainingError: there are fewer sequences per step than processes and parts, or the model is not for compiling.
     """
 
     def __init__(
@@ -159,13 +161,18 @@ class Trainer:
                 f"{settings.batch} sequences per step are too few for {self.processes.size} processes "
                 f"times accumulate {settings.accumulate}: use a larger --batch"
             )
+        if settings.compile and isinstance(model.config, CausalRNConfig) and model.config.state_kind == "pool":
+            raise TrainingError(
+                f"compile and {model.config.kind} contradict each other: its pairs run tile by tile, "
+                "which torch.compile unrolls for minutes and does not make faster; leave out --compile"
+            )
         self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=_BETAS)
         self.steps_done = 0
-        parallel = DistributedDataParallel(self.model) if self.processes.size > 1 else self.model
-        self._later = parallel.no_sync if isinstance(parallel, DistributedDataParallel) else contextlib.nullcontext
-        self._forward: Callable[[torch.Tensor], torch.Tensor] = (
-            torch.compile(parallel) if settings.compile else parallel
-        )
+        self._parallel: nn.Module = self.model
+        self._later: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        if self.processes.size > 1:
+            self._parallel = shared = DistributedDataParallel(self.model)
+            self._later = shared.no_sync
 
     def step(self) -> TrainingStep:
         """Take one optimizer step.
@@ -194,12 +201,29 @@ class Trainer:
         device = self.settings.device
         inputs, wanted = (torch.from_numpy(tokens).to(device) for tokens in (part.inputs, part.targets))
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            logits = self._forward(inputs)
+            logits = self._compiled(inputs) if self.settings.compile else self._parallel(inputs)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         total = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORE, reduction="sum")
         loss = total / targets
         (loss * self.processes.size).backward()  # type: ignore[no-untyped-call]  # gradients are averaged, not summed
         return loss.item()
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The model through torch.compile; what it cannot compile is one clear error."""
+        compiled = torch.compile(self._parallel)
+
+        def run(inputs: torch.Tensor) -> torch.Tensor:
+            try:
+                logits: torch.Tensor = compiled(inputs)
+                return logits
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = str(error).splitlines()[0]
+                raise TrainingError(
+                    f"torch.compile does not work here ({reason}): install a C++ compiler, or leave out --compile"
+                ) from None
+
+        return run
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that going on needs, as named tensors: weights, Adam's moments, steps done."""

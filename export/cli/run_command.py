@@ -59,7 +59,8 @@ def command(
     """Generate text after a prompt, or compute logits for token ids.
 
     A copying model repeats prompts of the length that it was trained with. Prompts of a letters model get BOS before
-    and SEP after them; with --state-in they are appended as they are. Without a prompt, --state-in goes on where the
+    and SEP after them; a blank stands for SEP, so that "abcdefgh cde" asks a lookup model what followed cde. With
+    --state-in prompts are appended as they are. Without a prompt, --state-in goes on where the
     state was saved.
     """
     from causalrn.export.cli import generate_run

@@ -159,6 +159,10 @@ def test_letters_prompt_has_markers_and_text_comes_back():
     assert alphabet.decode([3, 4, 28, 2]) == "abz"
 
 
+def test_blank_among_letters_is_the_separator():
+    assert Alphabet("letters").prompt("abz az") == [0, 3, 4, 28, 1, 3, 28]
+
+
 def test_letters_refuse_other_characters_by_place():
     with pytest.raises(InputError, match=r"'B' at place 2 .* letters a to z"):
         Alphabet("letters").encode("aBc")

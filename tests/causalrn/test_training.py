@@ -1,23 +1,33 @@
 """Training: it learns, repeats itself, and keeps or refuses what it should."""
 
 import dataclasses
+import functools
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from causalrn.checkpoint import load_checkpoint
+from causalrn.config import TransformerConfig
+from causalrn.distributed import Processes
 from causalrn.errors import CheckpointError, InputError, TrainingError, TrainingInterruptedError
 from causalrn.export.cli import training_run
 from causalrn.export.cli.training_plan import TrainingPlan
 from causalrn.export.cli.training_run import Evaluation, resume_training, run_training
 from causalrn.model import SequenceModel
 from causalrn.runtimes.task_accuracy import TaskAccuracy
-from causalrn.tasks import CopyTask
+from causalrn.tasks import CopyMixedTask, CopyTask, Corpus, TextTask
 from causalrn.training import PRESETS, Trainer, TrainingSettings, choose_device
 from tests.builders import GOLDEN
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = TrainingSettings(steps=25, batch=15, learning_rate=5e-3, warmup=5)
 
 
@@ -156,6 +166,197 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
         trainer.step()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.allclose(gradients[0], gradients[1], rtol=1e-9, atol=1e-14)
+
+
+def _gradients(model):
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+_TWO_PROCESSES = """
+import sys, torch
+from causalrn.distributed import joined_processes
+from tests.causalrn.test_training import _gradients, _mixed_trainer
+
+with joined_processes("cpu") as processes:
+    trainer = _mixed_trainer(processes)
+    loss = trainer.step().loss
+    if processes.is_first:
+        torch.save((loss, _gradients(trainer.model)), sys.argv[1])
+"""
+
+
+def _mixed_trainer(processes=None):
+    """Strings of mixed lengths: shares of a batch then hold different numbers of targets."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    task = CopyMixedTask(5)
+    model = SequenceModel(PRESETS["tiny"].model(task, blocks=2))
+    return Trainer(model, task, dataclasses.replace(SETTINGS, accumulate=2), processes)
+
+
+def _torchrun(*arguments, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
+    (tmp_path / "script.py").write_text(_TWO_PROCESSES)
+    process = _torchrun(tmp_path / "script.py", tmp_path / "two.pt", env={**os.environ, "PYTHONPATH": str(ROOT)})
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    loss, gradients = torch.load(tmp_path / "two.pt")
+    alone = _mixed_trainer()
+    assert alone.step().loss == pytest.approx(loss, rel=1e-6)
+    assert (gradients - _gradients(alone.model)).abs().max() <= 1e-6 * gradients.abs().max()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run(tmp_path):
+    command = "-m causalrn.export.cli train --length 3 --steps 4 --batch 9 --evaluate-every 2 --device cpu -o"
+    process = _torchrun(*command.split(), tmp_path / "run")
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    assert output.count("wrote ") == 1
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+    load_checkpoint(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path):
+    options = [
+        "--length",
+        "3",
+        "--steps",
+        "300",
+        "--batch",
+        "8",
+        "--evaluate-every",
+        "3",
+        "--blocks",
+        "1",
+        "--device",
+        "cpu",
+        "-o",
+    ]
+    train = [sys.executable, "-m", "causalrn.export.cli", "train"]
+    subprocess.run([*train, *options, tmp_path / "whole"], cwd=ROOT, check=True, capture_output=True)
+    process = subprocess.Popen([*train, *options, tmp_path / "cut"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "cut" / "config.json").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    resume_training(tmp_path / "cut", "cpu")
+    whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+
+
+def test_too_few_sequences_for_all_processes_are_refused():
+    with pytest.raises(TrainingError, match="15 sequences per step are too few for 16 processes"):
+        Trainer(SequenceModel(PRESETS["tiny"].model(CopyTask(3))), CopyTask(3), SETTINGS, Processes(0, 16))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"readout": "exact"},
+        {"readout": "linear"},
+        {"kind": TransformerConfig, "attention": "softmax"},
+        {"kind": TransformerConfig, "attention": "linear"},
+    ],
+    ids=str,
+)
+def test_bfloat16_trains_with_products_in_bfloat16_and_readouts_in_float32(options, monkeypatch):
+    seen = set()
+    for name in ("cumsum", "tril"):  # what sums over the past in linear readout and attention
+        original = getattr(torch.Tensor, name)
+
+        def recorded(x, *args, original=original, **options):
+            seen.add(x.dtype)
+            return original(x, *args, **options)
+
+        monkeypatch.setattr(torch.Tensor, name, recorded)
+    losses = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        model = SequenceModel(PRESETS["tiny"].model(CopyTask(3), **options, blocks=1))
+        trainer = Trainer(model, CopyTask(3), dataclasses.replace(SETTINGS, precision=precision))
+        losses.append(trainer.step().loss)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert _gradients(model).isfinite().all()
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=2e-2)
+    assert seen <= {torch.float32}
+
+
+def test_constant_schedule_stays_at_its_peak():
+    settings = dataclasses.replace(SETTINGS, schedule="constant")
+    assert {settings.rate_at(step) for step in range(4, 25)} == {5e-3}
+
+
+def test_compiling_pairs_is_refused():
+    task = CopyTask(3)
+    with pytest.raises(TrainingError, match=r"compile and exact\+exp contradict each other"):
+        Trainer(SequenceModel(PRESETS["tiny"].model(task)), task, dataclasses.replace(SETTINGS, compile=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler imports what torch has deprecated
+def test_compiled_model_has_the_same_gradients(monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))  # all but the C++
+    task, gradients = CopyTask(3), []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = SequenceModel(PRESETS["tiny"].model(task, readout="linear", blocks=1))
+        trainer = Trainer(model, task, dataclasses.replace(SETTINGS, compile=compiled))
+        trainer.step()
+        gradients.append(_gradients(model))
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+def test_compiling_without_a_compiler_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/nonexistent"))
+    task = CopyTask(3)
+    model = SequenceModel(PRESETS["tiny"].model(task, readout="linear", blocks=1))
+    trainer = Trainer(model, task, dataclasses.replace(SETTINGS, compile=True))
+    with pytest.raises(TrainingError, match="install a C\\+\\+ compiler, or leave out --compile"):
+        trainer.step()
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"the quick brown fox. " * 100)
+    return path
+
+
+def test_text_is_learned_and_judged_by_its_bytes(monkeypatch, tmp_path, text):
+    monkeypatch.setattr(training_run, "_FINAL", 20)
+    options = {"steps": 60, "batch": 16, "evaluate_every": 60, "device": "cpu", "model": {"readout": "linear"}}
+    plan = TrainingPlan.from_options(task=TextTask(16, Corpus.open(text)), **options)
+    result = run_training(plan, tmp_path / "run")
+    forced = result.evaluation.teacher_forced
+    assert (forced.unit, forced.counted) == ("bytes", 20 * 16)
+    assert forced.accuracy > 0.5
+    assert "bits per byte" in result.summary()
+    card = load_checkpoint(tmp_path / "run").card
+    assert (card.alphabet.name, card.task, card.task.has_source) == ("bytes", TextTask(16), False)
+    assert str(tmp_path) not in (tmp_path / "run" / "config.json").read_text()
+
+
+def test_text_that_changed_is_not_resumed(monkeypatch, tmp_path, text):
+    monkeypatch.setattr(training_run, "_QUICK", 4)
+    options = {"steps": 4, "batch": 4, "evaluate_every": 2, "device": "cpu"}
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, 4, error=RuntimeError)
+        with pytest.raises(RuntimeError):
+            run_training(TrainingPlan.from_options(task=TextTask(9, Corpus.open(text)), **options), tmp_path / "run")
+    text.write_bytes(b"another text " * 200)
+    with pytest.raises(InputError, match="not the text that the training began with"):
+        resume_training(tmp_path / "run", "cpu")
 
 
 def test_training_stops_early_at_the_accuracy_asked_for(plan, tmp_path, monkeypatch):

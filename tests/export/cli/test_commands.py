@@ -106,10 +106,50 @@ def test_conversion_to_the_wrong_readout_is_refused_unless_forced(call, tmp_path
     assert call(*arguments, "--force")[0] == 0
 
 
-def test_conversion_asks_for_the_readout(call, tmp_path):
-    code, _, error = call("convert", GOLDEN / "official_exact_copy8.pth", "-o", tmp_path / "run")
-    assert code == 2
-    assert "--readout" in error
+@pytest.mark.parametrize("name", ["transformer", "linear_transformer"])
+def test_baselines_convert_by_their_keys_and_agree_with_the_official_logits(call, tmp_path, name):
+    golden = np.load(GOLDEN / f"{name}.npz")
+    state = {key[7:]: torch.from_numpy(golden[key]) for key in golden.files if key.startswith("weight:")}
+    torch.save(state, tmp_path / "w.pth")
+    np.save(tmp_path / "ids.npy", golden["tokens"])
+    _assert_one_line(
+        call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", "--readout", "exact"), "--readout", "transformer"
+    )
+    assert call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", "--samples", 5)[0] == 0
+    assert call("export", tmp_path / "run", "-o", tmp_path / "bundle")[0] == 0
+    code, out, _ = call("verify", tmp_path / "bundle", "--checkpoint", tmp_path / "run")
+    assert (code, out.rstrip()[-4:]) == (0, "PASS")
+    arguments = ("--input-ids", tmp_path / "ids.npy", "--logits", tmp_path / "out.npy", "--mode", "mixed")
+    assert call("run", tmp_path / "bundle", *arguments)[0] == 0
+    bound = TOLERANCES["float32", "onnxruntime"].logit_bound(np.abs(golden["logits_fp64"]).max())
+    assert np.abs(np.load(tmp_path / "out.npy") - golden["logits_fp64"]).max() <= bound
+
+
+@pytest.mark.slow
+def test_text_model_is_verified_on_its_text(call, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_bytes(b"the quick brown fox. " * 100)
+    sizes = ("--length", 12, "--steps", 40, "--batch", 16, "--embedding", 16, "--blocks", 1, "--readout", "linear")
+    assert call("train", "--task", "text", "--text", text, *sizes, "-o", tmp_path / "run")[0] == 0
+    assert call("export", tmp_path / "run", "-o", tmp_path / "bundle")[0] == 0
+    code, out, _ = call("verify", tmp_path / "bundle", "--samples", 20)
+    assert code == 0
+    assert "name it with --text" in out
+    code, out, _ = call(
+        "verify", tmp_path / "bundle", "--checkpoint", tmp_path / "run", "--samples", 20, "--text", text
+    )
+    assert code == 0
+    assert "/240" in out
+    assert call("run", tmp_path / "bundle", "--prompt", "the qu", "--max-new-tokens", 3)[0] == 0
+
+
+@pytest.mark.slow
+def test_lookup_model_is_asked_with_a_blank(call, tmp_path):
+    sizes = ("--length", 4, "--key", 1, "--steps", 3, "--batch", 8, "--embedding", 16, "--blocks", 1)
+    assert call("train", "--task", "lookup", *sizes, "-o", tmp_path / "run")[0] == 0
+    code, _, error = call("run", tmp_path / "run", "--prompt", "abcd b", "--max-new-tokens", 2)
+    assert code == 0
+    assert "position 9" in error  # BOS abcd SEP b, and two more
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
@@ -234,7 +274,20 @@ def test_batch_prints_a_line_per_prompt(call, exact_bundle):
         (["train", "-o", "OUT", "--heads", "7"], ["heads 7", "hidden 64"]),
         (["train", "-o", "OUT", "--readout", "linear", "--head-scale", "max"], ["head_scale max", "linear"]),
         (["train", "-o", "OUT", "--until", "95"], ["--until is 95"]),
-        (["train", "-o", "OUT", "--accumulate", "65"], ["accumulate is 65", "64 strings"]),
+        (["train", "-o", "OUT", "--readout", "linear", "--heads", "2"], ["heads 2", "readout linear"]),
+        (["train", "-o", "OUT", "--model", "transformer", "--readout", "exact"], ["--model transformer", "--readout"]),
+        (["train", "-o", "OUT", "--model", "transformer", "--no-post-norm"], ["--model transformer", "--no-post-norm"]),
+        (["train", "-o", "OUT", "--model", "transformer", "--heads", "3"], ["heads 3", "embedding 64"]),
+        (["train", "-o", "OUT", "--task", "copy", "--key", "2"], ["--task copy", "--key"]),
+        (["train", "-o", "OUT", "--task", "copy", "--text", "TEXT"], ["--task copy", "--text"]),
+        (["train", "-o", "OUT", "--task", "text"], ["--text FILE"]),
+        (["train", "-o", "OUT", "--task", "text", "--text", "NOFILE"], ["no such file"]),
+        (["train", "-o", "OUT", "--task", "text", "--text", "TEXT"], ["too few for length 128", "--length"]),
+        (["train", "-o", "OUT", "--task", "lookup", "--length", "3", "--key", "3"], ["key 3", "length 3"]),
+        (["train", "-o", "OUT", "--compile"], ["compile", "exact+exp", "--compile"]),
+        (["verify", "BUNDLE", "--task", "lookup"], ["--task lookup", "its task is copy"]),
+        (["verify", "BUNDLE", "--text", "TEXT"], ["--text", "not trained on a text"]),
+        (["train", "-o", "OUT", "--accumulate", "65"], ["accumulate is 65", "64 sequences"]),
         (["train", "-o", "RUN", "--resume"], ["training.safetensors"]),
         (["train", "-o", "RUN", "--resume", "--steps", "5"], ["--resume"]),
         (["train", "-o", "OUT", "--device", "abacus"], ["abacus", "--device auto"]),
@@ -242,6 +295,8 @@ def test_batch_prints_a_line_per_prompt(call, exact_bundle):
         (["convert", "TEXT", "-o", "OUT", "--readout", "exact"], ["ids.txt"]),
         (["convert", "PTH", "-o", "OUT", "--readout", "linear", "--head-scale", "max"], ["head_scale max"]),
         (["convert", "PTH", "-o", "OUT", "--readout", "exact", "--heads", "5"], ["heads 5"]),
+        (["convert", "PTH", "-o", "OUT"], ["say which with --readout"]),
+        (["convert", "PTH", "-o", "OUT", "--model", "transformer"], ["--model transformer", "causalrn"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and len(value) > 1 else None,
 )
@@ -303,8 +358,7 @@ def test_torch_is_only_needed_where_it_is_used(call, tmp_path, monkeypatch):
 
 
 def test_demo_shows_the_whole_path(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("causalrn.training.PRESETS", {"tiny": _tiny_preset()})
-    monkeypatch.setattr("causalrn.export.cli.training_run.PRESETS", {"tiny": _tiny_preset()})
+    monkeypatch.setattr("causalrn.export.cli.training_plan.PRESETS", {"tiny": _tiny_preset()})
     torch.manual_seed(0)
     code, out, _ = call("demo", "-o", tmp_path / "demo", "--length", 2)
     assert code == 1  # twenty steps teach nothing, and demo says so by its exit code
