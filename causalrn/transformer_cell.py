@@ -80,9 +80,14 @@ class _Reader:
         """[n * B, E] or [n, B, E] -> [B, G, n, D]."""
         return x.reshape(-1, self.batch, self.config.heads, self.config.head_width).permute(1, 2, 0, 3)
 
+    def new_by_head(self, x: Tensor) -> Tensor:
+        """[T * B, E] -> [B, G, T, D]; for T = 1 nothing has to move."""
+        shape = (self.batch, self.config.heads, 1, self.config.head_width)
+        return x.reshape(shape) if self.time == 1 else self.by_head(x)
+
     def joined(self, o: Tensor) -> Tensor:
         """[B, G, T, D] -> [T * B, E]."""
-        return o.permute(2, 0, 1, 3).reshape(-1, self.config.embedding)
+        return (o if self.time == 1 else o.permute(2, 0, 1, 3)).reshape(-1, self.config.embedding)
 
 
 class _PoolReader(_Reader):
@@ -110,7 +115,7 @@ class _PoolReader(_Reader):
         new = qkv[:, width:].reshape(-1, self.batch, 2 * width)  # [T, B, 2E]
         rows = past[0] + self.own.t()[:, :, None] * new if self.in_place else torch.cat([past[0], new])
         keys, values = (self.by_head(part) for part in rows.chunk(2, dim=-1))
-        scores = self.by_head(q) @ keys.mT  # [B, G, T, n]; 1 / sqrt(D) is in the weights
+        scores = self.new_by_head(q) @ keys.mT  # [B, G, T, n]; 1 / sqrt(D) is in the weights
         o = self.softmax(scores) @ values
         return self.joined(o), (rows if self.shared.spec.pool == "concat" else new,)
 
@@ -142,9 +147,11 @@ class _SumReader(_Reader):
     """Linear attention: the sum over the past, then the chunk's own pairs."""
 
     def __call__(self, qkv: Tensor, past: State) -> tuple[Tensor, State]:
-        q, k, v = (self.by_head(part) for part in qkv.chunk(3, dim=-1))  # [B, G, T, D]
-        q, k, v = elu_plus_one(q), elu_plus_one(k), functional.pad(v, (0, 1), value=1.0)
-        local = k.mT @ v  # [B, G, D, D + 1]
+        width = self.config.embedding
+        q, k = (self.new_by_head(part) for part in elu_plus_one(qkv[:, : 2 * width]).chunk(2, dim=-1))  # [B, G, T, D]
+        v = functional.pad(self.new_by_head(qkv[:, 2 * width :]), (0, 1), value=1.0)
+        columns = k.reshape(*k.shape[:2], -1, 1) if self.time == 1 else k.mT
+        local = columns @ v  # [B, G, D, D + 1]
         present: State
         if len(past) == 2:
             carry, total = past
