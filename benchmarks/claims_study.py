@@ -229,7 +229,7 @@ def markdown(report: dict[str, Any]) -> str:
     """The table, for people."""
     n, settings = report["n"], report["settings"]
     lines = [
-        f"| variant | parameters | strings, N = {n} steps | strings, 2N = {2 * n} | letters, 2N | the paper | verdict |",
+        f"| variant | parameters | strings, {n} steps | strings, {2 * n} | letters, {2 * n} | the paper | verdict |",
         "|---|---|---|---|---|---|---|",
     ]
     said = {True: "copies", False: "does not", None: ""}
