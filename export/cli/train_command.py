@@ -29,7 +29,7 @@ Examples:
   causalrn-export train --task copy --length 16 -o run
   causalrn-export train --task copy --length 64 --preset paper --until 0.995 -o run64
   causalrn-export train --model transformer --length 16 -o transformer
-  causalrn-export train --task lookup --length 24 --key 3 --steps 800 -o lookup
+  causalrn-export train --task lookup --length 8 --key 2 --steps 2000 -o lookup
   causalrn-export train --task text --text book.txt --length 128 --readout linear -o book
   causalrn-export train --resume -o run64
   torchrun --nproc-per-node 2 --no-python causalrn-export train --length 32 -o run32"""
