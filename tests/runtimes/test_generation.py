@@ -157,5 +157,5 @@ def test_prompts_that_do_not_fit_take_nothing(session):
     with pytest.raises(InputError, match="nothing to go on from"):
         session.generate(None)
     with pytest.raises(InputError, match="not in the alphabet"):
-        session.generate("a b")
+        session.generate("a-b")
     assert session.position == 0
