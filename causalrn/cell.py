@@ -60,9 +60,7 @@ class RecurrentCell(nn.Module):
         else:
             assert isinstance(config, CausalRNConfig)
             self.reading = CausalRNReading(config, spec, dtype)
-        # folding has bounded the stream, except without post-norm: there exp may drive it anywhere
-        bounded = getattr(config, "post_norm", True)
-        self._stream_norm = readouts.rms_norm if bounded else readouts.rms_norm_or_nan
+        self._stream_norm = readouts.rms_norm if config.bounds_stream else readouts.rms_norm_or_nan
         self.eval()
 
     @classmethod

@@ -44,6 +44,7 @@ class ModelConfig(ABC):
         heads: G.
         norm: "layer" (LayerNorm without affine part) or "rms".
         positions: "learned" or "none" (unbounded streams).
+        bias_head: whether the head has a bias.
 
     Raises:
         ConfigError: a value is unknown, out of range, or contradicts another one.
@@ -59,6 +60,7 @@ class ModelConfig(ABC):
     heads: int = 1
     norm: str = "layer"
     positions: str = "learned"
+    bias_head: bool = False
 
     def __post_init__(self) -> None:
         self._check_choices()
@@ -107,6 +109,11 @@ class ModelConfig(ABC):
     @abstractmethod
     def state_shape(self) -> tuple[int, ...]:
         """Shape of one row of a block's pool, or of each of its tensors of constant size, for one sequence."""
+
+    @property
+    def bounds_stream(self) -> bool:
+        """Whether the weights bound the residual stream, whatever the tokens."""
+        return True
 
     @property
     @abstractmethod
@@ -174,7 +181,7 @@ class CausalRNConfig(ModelConfig):
         post_norm: normalize the readout's output o before W3.
         head_scale: "max" divides o, per position and head, by its largest channel (the official Relation
             Network does); default "max" for exact with exp and post-norm, else "none".
-        bias_1, bias_2, bias_3, bias_head: which of W1, W2, W3 and the head have a bias.
+        bias_1, bias_2, bias_3: which of W1, W2 and W3 have a bias.
     """
 
     architecture: ClassVar[str] = "causalrn"
@@ -186,7 +193,6 @@ class CausalRNConfig(ModelConfig):
     bias_1: bool = True
     bias_2: bool = False
     bias_3: bool = True
-    bias_head: bool = False
 
     def __post_init__(self) -> None:
         if not self.head_scale:
@@ -228,6 +234,11 @@ class CausalRNConfig(ModelConfig):
     def state_shape(self) -> tuple[int, ...]:
         """[H]: a row of b, or sums over such rows."""
         return (self.hidden,)
+
+    @property
+    def bounds_stream(self) -> bool:
+        """Only with post-norm: without it exp may drive the stream anywhere."""
+        return self.post_norm
 
     @property
     def pair_width(self) -> int:

@@ -41,7 +41,7 @@ class SequenceModel(nn.Module):
         if config.capacity is not None:
             self.wpe = nn.Embedding(config.capacity, config.embedding)
         self.blocks = nn.ModuleList(_make_block(config) for _ in range(config.blocks))
-        self.head = nn.Linear(config.embedding, config.vocabulary, bias=getattr(config, "bias_head", False))
+        self.head = nn.Linear(config.embedding, config.vocabulary, bias=config.bias_head)
         self._initialize()
 
     def _initialize(self) -> None:

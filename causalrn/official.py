@@ -143,12 +143,13 @@ def infer_config(official: OfficialWeights, **asked: Any) -> ModelConfig:
         "blocks": blocks,
         "capacity": capacity,
         "positions": "learned" if capacity is not None else "none",
+        "bias_head": "head.bias" in weights,
     }
     if not is_causalrn:
         attention = "linear" if official.model == "linear-transformer" else "softmax"
         return TransformerConfig(**found, **{"attention": attention, **asked})
     biases: dict[str, Any] = {f"bias_{index}": f"blocks.0.fc_{index}.bias" in weights for index in (1, 2, 3)}
-    return CausalRNConfig(**found, **biases, bias_head="head.bias" in weights, **asked)
+    return CausalRNConfig(**found, **biases, **asked)
 
 
 def build_official(official: OfficialWeights, **asked: Any) -> SequenceModel:

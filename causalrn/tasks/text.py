@@ -31,7 +31,7 @@ class Corpus:
 
     @classmethod
     def open(cls, path: Path) -> Corpus:
-        """Read a file; large ones stay on the disk.
+        """Read a file into memory.
 
         Raises:
             InputError: no such file, or nothing in it.
@@ -40,7 +40,7 @@ class Corpus:
             raise InputError(f"{path}: no such file: name the text to train on")
         if not path.stat().st_size:
             raise InputError(f"{path}: the file is empty: name the text to train on")
-        return cls(path.absolute(), sha256_file(path), np.memmap(path, np.uint8, mode="r"))
+        return cls(path.absolute(), sha256_file(path), np.fromfile(path, np.uint8))
 
     def part(self, *, held_out: bool) -> npt.NDArray[np.uint8]:
         """The first nine tenths, or the last one."""

@@ -63,7 +63,9 @@ def run_guarded(action: Callable[[], Any]) -> int:
 
 
 def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
-    """One line on standard error."""
+    """One line on standard error; under torchrun from the first process only."""
+    if os.environ.get("RANK", "0") != "0":
+        return code
     print("Error: " + " ".join(message.split()), file=sys.stderr)
     return code
 
