@@ -15,6 +15,8 @@ from typing import Any
 
 from causalrn.errors import ConfigError, InputError
 
+_PARTIAL = ".partial"
+
 
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
@@ -76,7 +78,7 @@ def written_file(path: Path) -> Iterator[Path]:
         yield path
         return
     path = path.resolve()  # through symbolic links
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
     os.close(handle)
     partial = Path(name)
     try:
@@ -143,9 +145,20 @@ class Marker:
     names: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
 
+    def is_leftover(self, name: str) -> bool:
+        """Whether a killed process may have left this file: one of `leftovers`, or a half-written one of `names`."""
+        half_written = name.endswith(_PARTIAL) and any(name.startswith(f".{own}.") for own in (self.file, *self.names))
+        return name in self.leftovers or half_written
+
+    def remove_leftovers(self, path: Path) -> None:
+        """Delete what killed processes have left in the folder `path`."""
+        for entry in list(path.iterdir()):
+            if entry.is_file() and self.is_leftover(entry.name):
+                entry.unlink()
+
     def foreign(self, path: Path) -> list[str]:
         """Entries of the folder `path` that this toolkit did not write; all of them where the marker is missing."""
-        entries = sorted(entry.name for entry in path.iterdir() if entry.name not in self.leftovers)
+        entries = sorted(entry.name for entry in path.iterdir() if not self.is_leftover(entry.name))
         try:
             data = json.loads((path / self.file).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):

@@ -37,7 +37,7 @@ class Corpus:
             InputError: no such file, or nothing in it.
         """
         if not path.is_file():
-            raise InputError(f"{path}: no such file: name the text to train on")
+            raise InputError(f"{path}: no such file, or not a plain one: name the text to train on")
         if not path.stat().st_size:
             raise InputError(f"{path}: the file is empty: name the text to train on")
         return cls(path.absolute(), sha256_file(path), np.fromfile(path, np.uint8))

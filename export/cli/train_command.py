@@ -70,7 +70,7 @@ Examples:
 )
 @click.option("--embedding", type=click.IntRange(min=2), help="Embedding width E.  [default: the preset's]")
 @click.option("--hidden", type=click.IntRange(min=2), help="Hidden width H.  [default: E, or 4 E]")
-@click.option("--blocks", type=click.IntRange(min=1), help="Number of blocks.  [default: the preset's]")
+@click.option("--blocks", type=click.IntRange(1, 1000), help="Number of blocks.  [default: the preset's]")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps.  [default: the preset's]")
 @click.option(
     "--batch",

@@ -169,6 +169,7 @@ class _TrainingRun:
         """What is in the output folder in the end: the last checkpoint, or what was there before."""
         created = not self.output.exists()
         self.output.mkdir(parents=True, exist_ok=True)
+        RUN_MARKER.remove_leftovers(self.output)
         try:
             self._start_log()
             yield

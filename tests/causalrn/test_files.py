@@ -37,6 +37,16 @@ def test_failed_folder_leaves_the_old_one(tmp_path):
     assert (target / "manifest.json").read_text() == MINE
 
 
+def test_what_a_killed_process_left_is_ours_to_remove(tmp_path):
+    (tmp_path / "manifest.json").write_text(MINE)
+    for name in (".partial", ".first.abc.partial", ".manifest.json.x.partial", ".mine.abc.partial", "first.partial"):
+        (tmp_path / name).write_text("half")
+    assert OURS.foreign(tmp_path) == [".mine.abc.partial", "first.partial"]
+    OURS.remove_leftovers(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"manifest.json", ".mine.abc.partial", "first.partial"}
+
+
 def test_folder_of_ours_is_replaced_whole(tmp_path):
     target = tmp_path / "bundle"
     for content in ("first", "second"):

@@ -248,9 +248,11 @@ def test_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path):
         time.sleep(0.005)
     process.kill()
     assert process.wait() == -signal.SIGKILL
+    (tmp_path / "cut" / ".model.safetensors.x.partial").write_text("half")  # as it may leave
     resume_training(tmp_path / "cut", "cpu")
     whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut
+    assert not list((tmp_path / "cut").glob(".*"))
 
 
 def test_too_few_sequences_for_all_processes_are_refused():
