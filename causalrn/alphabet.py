@@ -50,7 +50,7 @@ class Alphabet:
             InputError: a character that the alphabet does not have.
         """
         if self.name == "bytes":
-            return list(text.encode())
+            return list(text.encode(errors="surrogateescape"))  # bytes that are no UTF-8, as a shell gives them
         for index, character in enumerate(text):
             if character not in _LETTERS + _SEPARATOR:
                 raise InputError(
@@ -63,11 +63,18 @@ class Alphabet:
         """Token ids of a prompt. Bytes stay as they are; letters get BOS before, and SEP after if they have none.
 
         So "abc" asks for a copy of abc, and "abcdef cd" for what followed cd in abcdef.
+
+        Raises:
+            InputError: a character that the alphabet does not have, or a blank where none can be.
         """
         ids = self.encode(text)
         if self.name == "bytes":
             return ids
-        return [BOS, *ids] if SEP in ids else [BOS, *ids, SEP]
+        if SEP not in ids:
+            return [BOS, *ids, SEP]
+        if ids.count(SEP) > 1 or ids[0] == SEP or ids[-1] == SEP:
+            raise InputError("a blank stands for SEP: write one, between a string and what is asked of it")
+        return [BOS, *ids]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; markers are left out, bytes that are no UTF-8 are replaced."""

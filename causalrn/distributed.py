@@ -51,6 +51,11 @@ class Processes:
         return bool(flag)
 
 
+def is_lost_process(error: RuntimeError) -> bool:
+    """Whether an error says that another process cannot be reached any more."""
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "Connection"))
+
+
 def local_device(device: str) -> str:
     """The device for this process: with several processes and "cuda", each its own GPU."""
     return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
@@ -66,7 +71,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
     Raises:
         TrainingError: the environment is not torchrun's, or this PyTorch cannot do it.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield Processes()
         return
     if not dist.is_available():
@@ -77,5 +82,6 @@ def joined_processes(device: str) -> Iterator[Processes]:
         raise TrainingError(f"cannot join the other processes ({error}): start with torchrun") from None
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # nobody leaves while the first one still writes
     finally:
         dist.destroy_process_group()

@@ -24,12 +24,13 @@ from torch import Tensor
 
 from causalrn.checkpoint import load_weights
 from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
-from causalrn.errors import CheckpointError
+from causalrn.errors import CheckpointError, ConfigError
 from causalrn.model import SequenceModel
 
 _COMPILED_PREFIX = "_orig_mod."
 _BUFFERS = re.compile(r"pre_block\.pos|.*\.causal_mask")
 _LINEAR_BUFFER = re.compile(r".*\.attn\.causal_mask")
+_KIND = re.compile(r"blocks\.\d+\.(?:(attn|mlp)\.)?fc_")
 _NAMES = (
     (re.compile(r"pre_block\.(wte|wpe)\.weight"), r"\1.weight"),
     (re.compile(r"block_all\.(\d+)\.(fc_[123])\.(weight|bias)"), r"blocks.\1.\2.\3"),
@@ -81,7 +82,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
         raise CheckpointError(
             f"{path}: holds more than weights, or is no torch file: save it with torch.save(model.state_dict(), ...)"
         ) from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, UnicodeDecodeError) as error:
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: corrupt or truncated torch file: copy it again") from error
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise CheckpointError(f"{path}: holds no state dict: save it with torch.save(model.state_dict(), ...)")
@@ -108,8 +109,13 @@ def rename_official(state: Mapping[str, Any], source: str) -> OfficialWeights:
         if ours in weights:
             raise CheckpointError(f"{source}: holds {name} twice, with and without {_COMPILED_PREFIX}: remove one")
         weights[ours] = value.float()
-    model = "transformer" if any(".attn." in name for name in weights) else "causalrn"
-    if any(_LINEAR_BUFFER.fullmatch(key.removeprefix(_COMPILED_PREFIX)) for key in state):
+    kinds = {match[1] or "causalrn" for name in weights if (match := _KIND.match(name))}
+    if not kinds:
+        raise CheckpointError(f"{source}: no blocks in it: not the state dict of one of the paper's models")
+    if "causalrn" in kinds and len(kinds) > 1:
+        raise CheckpointError(f"{source}: mixes a CausalRN's weights with a Transformer's: save one model")
+    model = "causalrn" if "causalrn" in kinds else "transformer"
+    if model == "transformer" and any(_LINEAR_BUFFER.fullmatch(key.removeprefix(_COMPILED_PREFIX)) for key in state):
         model = "linear-transformer"
     return OfficialWeights(source, weights, model)
 
@@ -145,11 +151,14 @@ def infer_config(official: OfficialWeights, **asked: Any) -> ModelConfig:
         "positions": "learned" if capacity is not None else "none",
         "bias_head": "head.bias" in weights,
     }
-    if not is_causalrn:
-        attention = "linear" if official.model == "linear-transformer" else "softmax"
-        return TransformerConfig(**found, **{"attention": attention, **asked})
-    biases: dict[str, Any] = {f"bias_{index}": f"blocks.0.fc_{index}.bias" in weights for index in (1, 2, 3)}
-    return CausalRNConfig(**found, **biases, **asked)
+    try:
+        if not is_causalrn:
+            attention = "linear" if official.model == "linear-transformer" else "softmax"
+            return TransformerConfig(**found, **{"attention": attention, **asked})
+        biases: dict[str, Any] = {f"bias_{index}": f"blocks.0.fc_{index}.bias" in weights for index in (1, 2, 3)}
+        return CausalRNConfig(**found, **biases, **asked)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def build_official(official: OfficialWeights, **asked: Any) -> SequenceModel:

@@ -25,6 +25,7 @@ PRECISIONS = ("fp32", "bf16")
 SCHEDULES = ("cosine", "constant")
 
 _FINAL_RATE = 0.1
+_MOST_RATE = 1000.0
 _CLIP_NORM = 1.0
 _BETAS = (0.9, 0.95)
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -68,8 +69,8 @@ class TrainingSettings:
         for name, choices in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in choices:
                 raise TrainingError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise TrainingError(f"learning rate is {self.learning_rate}: it must be above 0")
+        if not 0 < self.learning_rate <= _MOST_RATE:
+            raise TrainingError(f"learning rate is {self.learning_rate}: it must be above 0, at most {_MOST_RATE:g}")
         if self.seed < 0 or self.warmup < 0:
             raise TrainingError("seed and warm-up must be 0 or more")
 
@@ -128,8 +129,8 @@ def choose_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.ones(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).splitlines()[0][:60]
         raise TrainingError(f"device {name!r} cannot be used here ({reason}): use --device auto or cpu") from None
     return name
 

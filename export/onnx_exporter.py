@@ -34,6 +34,7 @@ OPSETS = (21, 22, 23)
 """RMSNormalization is opset 23; below it the graphs use onnxruntime's SimplifiedLayerNormalization."""
 
 _TRACE_OPSET = 23
+_LEAST_CAPACITY, _EXAMPLE_ROWS = 2, 6
 _IR_VERSIONS = {21: 10, 22: 10, 23: 11}
 WEIGHTS_FILE = "weights.bin"
 _EXTERNAL_BYTES = 1024
@@ -66,6 +67,9 @@ def export_onnx(
     if opset not in OPSETS:
         raise ConfigError(f"opset {opset} is not supported: choose one of {', '.join(map(str, OPSETS))}")
     spec = StateSpec.from_config(checkpoint.card.config, pool, capacity)
+    most = spec.tensors[0].capacity
+    if most is not None and most < _LEAST_CAPACITY:
+        raise ConfigError(f"capacity {most} is too short to be of use: export with at least {_LEAST_CAPACITY}")
     cell = RecurrentCell(fold(checkpoint.model), spec)
     graphs = _graphs(spec)
     models = {}
@@ -121,7 +125,8 @@ def _trace(cell: RecurrentCell, graph: str) -> onnx.ModelProto:
     if not one_token:
         token_dims[1] = torch.export.Dim("T", min=2, max=1 << 20)
     tokens = torch.zeros(example_batch, example_time, dtype=torch.int64)
-    state = tuple(torch.zeros(tensor.sized(batch=example_batch, rows=6)) for tensor in spec.tensors)
+    rows = _EXAMPLE_ROWS if cell.capacity is None else min(_EXAMPLE_ROWS, cell.capacity + pad)
+    state = tuple(torch.zeros(tensor.sized(batch=example_batch, rows=rows)) for tensor in spec.tensors)
     state_dims = tuple({axis: dims[d] for axis, d in enumerate(t.shape) if d in dims} for t in spec.tensors)
     shapes = (token_dims, None, state_dims)
     with _quiet(), torch.no_grad():

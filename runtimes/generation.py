@@ -155,7 +155,8 @@ def choose_tokens(logits: FloatArray, options: GenerationOptions, position: int)
 
 
 def _draw(logits: FloatArray, options: GenerationOptions, rng: np.random.Generator) -> int:
-    scaled = logits.astype(np.float64) / options.temperature
+    with np.errstate(over="ignore"):  # a tiny temperature is greedy
+        scaled = (logits.astype(np.float64) - logits.max()) / options.temperature
     order = np.argsort(-scaled, kind="stable")
     if options.top_k:
         order = order[: options.top_k]
@@ -194,7 +195,7 @@ def _limit(session: Session, prompt_tokens: int, options: GenerationOptions) -> 
     session.check_room(prompt_tokens)
     if session.capacity is None:
         if options.max_new_tokens is None:
-            raise InputError("this model has no capacity: say how many tokens to generate (max new tokens)")
+            raise InputError("this model has no capacity: say how many tokens to generate (--max-new-tokens)")
         return options.max_new_tokens
     room = session.capacity - session.position - prompt_tokens + 1
     return room if options.max_new_tokens is None else min(room, options.max_new_tokens)

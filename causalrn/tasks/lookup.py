@@ -41,7 +41,7 @@ class LookupTask(Task):
         if self.length * (1 - float(LETTERS) ** -self.key) ** self.length < 2:
             raise ConfigError(
                 f"key {self.key} is too short for length {self.length}: hardly any {self.key}-gram would stand in a "
-                "string only once; use a longer key"
+                "string only once; use a longer key, or longer strings"
             )
 
     def sample(self, rng: np.random.Generator, count: int, *, held_out: bool = False) -> Examples:

@@ -36,10 +36,10 @@ class Corpus:
         Raises:
             InputError: no such file, or nothing in it.
         """
-        if not path.is_file():
-            raise InputError(f"{path}: no such file, or not a plain one: name the text to train on")
-        if not path.stat().st_size:
-            raise InputError(f"{path}: the file is empty: name the text to train on")
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+        if not path.is_file() or not path.stat().st_size:
+            raise InputError(f"{path}: not a plain file with bytes in it")
         return cls(path.absolute(), sha256_file(path), np.fromfile(path, np.uint8))
 
     def part(self, *, held_out: bool) -> npt.NDArray[np.uint8]:

@@ -53,7 +53,7 @@ def convert(
     if is_run(output):
         raise InputError(f"{output} holds an earlier RUN: name another output, or delete it first")
     official = _as_asked(read_official(source), kind)
-    _, fields = asked.fields_for(official.model)
+    _, fields = asked.fields_for(official.model, f"{source} (a {official.model})")
     if official.model == "causalrn" and "readout" not in fields:
         raise InputError(f"{source} holds a CausalRN: say which with --readout {', '.join(READOUTS)}")
     model = build_official(official, **fields)

@@ -99,8 +99,11 @@ class ModelOptions:
         insisted = tuple(_CAUSALRN_ONLY[name] for name in sorted(given & _CAUSALRN_ONLY.keys()))
         return cls(_chosen(shared), _chosen(causalrn), insisted)
 
-    def fields_for(self, model: str) -> tuple[type[ModelConfig], dict[str, Any]]:
+    def fields_for(self, model: str, source: str = "") -> tuple[type[ModelConfig], dict[str, Any]]:
         """The kind of configuration that a model of :data:`MODELS` has, and what was asked of its fields.
+
+        Args:
+            source: what says that it is such a model, for errors; the option --model unless another is named.
 
         Raises:
             InputError: an option that this kind of model does not have.
@@ -108,7 +111,8 @@ class ModelOptions:
         if model == "causalrn":
             return CausalRNConfig, {**self.shared, **self.causalrn}
         for option in self.insisted:
-            raise InputError(f"--model {model} and {option} contradict each other: only a CausalRN has that option")
+            source = source or f"--model {model}"
+            raise InputError(f"{source} and {option} contradict each other: only a CausalRN has that option")
         return TransformerConfig, {**self.shared, "attention": "linear" if model == "linear-transformer" else "softmax"}
 
 

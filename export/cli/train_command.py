@@ -20,6 +20,7 @@ from causalrn.export.cli.options import (
     seed_option,
 )
 
+_MOST = 2**31 - 1
 _TASKS = ("copy", "copy-mixed", "lookup", "text")
 
 
@@ -44,10 +45,10 @@ Examples:
 )
 @click.option(
     "--length",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, _MOST),
     help="Letters per string, or bytes per window of a text.  [default: 16; 128 for text]",
 )
-@click.option("--key", type=click.IntRange(min=1), help="Letters of the k-gram to look up.  [default: 3]")
+@click.option("--key", type=click.IntRange(1, _MOST), help="Letters of the k-gram to look up.  [default: 3]")
 @click.option("--text", type=PATH, help="The file to learn; its last tenth is kept for evaluation.")
 @click.option(
     "--model", type=click.Choice(MODELS), default="causalrn", show_default=True, help="A CausalRN, or a baseline."
@@ -68,13 +69,13 @@ Examples:
     show_default=True,
     help="tiny E=H=64, 4 blocks; small 128, 6; paper 192, 12, batch 320. A Transformer's H is 4 E.",
 )
-@click.option("--embedding", type=click.IntRange(min=2), help="Embedding width E.  [default: the preset's]")
-@click.option("--hidden", type=click.IntRange(min=2), help="Hidden width H.  [default: E, or 4 E]")
+@click.option("--embedding", type=click.IntRange(2, _MOST), help="Embedding width E.  [default: the preset's]")
+@click.option("--hidden", type=click.IntRange(2, _MOST), help="Hidden width H.  [default: E, or 4 E]")
 @click.option("--blocks", type=click.IntRange(1, 1000), help="Number of blocks.  [default: the preset's]")
-@click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps.  [default: the preset's]")
+@click.option("--steps", type=click.IntRange(1, _MOST), help="Optimizer steps.  [default: the preset's]")
 @click.option(
     "--batch",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, _MOST),
     help="Sequences per step, over all processes.  [default: the preset's]",
 )
 @click.option("--learning-rate", type=float, help="Peak learning rate.  [default: the preset's]")
@@ -87,10 +88,10 @@ Examples:
 )
 @click.option(
     "--evaluate-every",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, _MOST),
     help="Evaluate so often.  [default: an eighth of all, at least 25]",
 )
-@click.option("--accumulate", type=click.IntRange(min=1), help="Take a step's sequences in so many parts.")
+@click.option("--accumulate", type=click.IntRange(1, _MOST), help="Take a step's sequences in so many parts.")
 @click.option("--until", type=float, help="Stop early once this share is right, e.g. 0.995 of all strings.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option(

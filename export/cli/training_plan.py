@@ -34,6 +34,8 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         if self.until is not None and not 0 < self.until <= 1:
             raise InputError(f"--until is {self.until}: it must be above 0 and at most 1")
+        if self.evaluate_every < 1:
+            raise InputError(f"evaluate every is {self.evaluate_every}: it must be at least 1")
 
     @property
     def task(self) -> Task:
@@ -102,7 +104,10 @@ class TrainingPlan:
         return plan if text is None else plan._with_text(*text)
 
     def _with_text(self, path: Path, sha256: str) -> TrainingPlan:
-        corpus = Corpus.open(path)
+        try:
+            corpus = Corpus.open(path)
+        except InputError as error:
+            raise InputError(f"{error}; the training began with this text: put it back") from None
         if corpus.sha256 != sha256:
             raise InputError(f"{path}: not the text that the training began with (SHA-256 differs): restore it")
         task = TextTask(self.task.length, corpus)

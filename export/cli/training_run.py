@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import torch
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
 from causalrn.checkpoint import read_training_state, save_weights, write_training_state
-from causalrn.distributed import Processes, joined_processes
+from causalrn.distributed import Processes, is_lost_process, joined_processes
 from causalrn.errors import InputError, TrainingError, TrainingInterruptedError
 from causalrn.export.cli.console import progress
 from causalrn.export.cli.training_plan import TrainingPlan
@@ -105,6 +104,7 @@ def resume_training(output: Path, device: str = "auto") -> TrainingResult | None
         TrainingError: the training has ended already.
     """
     tensors, data = read_training_state(output / STATE_NAME)
+    check_replaceable(output, RUN_MARKER)
     plan = TrainingPlan.from_json(data, str(output / STATE_NAME)).on_device(device)
     with joined_processes(plan.settings.device) as processes:
         run = _TrainingRun(plan, output, processes)
@@ -149,7 +149,7 @@ class _TrainingRun:
         """Optimizer steps to the end, with an evaluation where one is due; all processes end together."""
         plan, ended = self.plan, False
         while not ended:
-            step, evaluation = self.trainer.step(), None
+            step, evaluation = self._step(), None
             ended = step.step == plan.settings.steps
             if ended or step.step % plan.evaluate_every == 0:
                 evaluation = evaluate(step, ended)
@@ -157,6 +157,17 @@ class _TrainingRun:
                 if self.processes.from_first(reached, plan.settings.device) and not ended:
                     ended, evaluation = True, evaluate(step, True)
             yield step, evaluation
+
+    def _step(self) -> TrainingStep:
+        try:
+            return self.trainer.step()
+        except RuntimeError as error:
+            if self.processes.size == 1 or not is_lost_process(error):
+                raise
+            raise TrainingError(
+                f"another process of this training ended: {self.output} keeps the checkpoint of step "
+                f"{self.saved_step}, go on with train --resume"
+            ) from None
 
     def _reached(self, evaluation: Evaluation) -> bool:
         return self.plan.until is not None and evaluation.free_running.accuracy >= self.plan.until
@@ -167,7 +178,7 @@ class _TrainingRun:
     @contextlib.contextmanager
     def _kept_or_removed(self) -> Iterator[None]:
         """What is in the output folder in the end: the last checkpoint, or what was there before."""
-        created = not self.output.exists()
+        created = [folder for folder in (self.output, *self.output.parents) if not folder.exists()]
         self.output.mkdir(parents=True, exist_ok=True)
         RUN_MARKER.remove_leftovers(self.output)
         try:
@@ -182,8 +193,8 @@ class _TrainingRun:
             raise TrainingInterruptedError(f"interrupted: {kept if self.saved_step else lost}{hint}") from None
         finally:
             self._partial_log.unlink(missing_ok=True)
-            if created and not self.saved_step:
-                shutil.rmtree(self.output)
+            for folder in created if not self.saved_step else ():
+                folder.rmdir()
 
     @property
     def _partial_log(self) -> Path:
@@ -194,8 +205,8 @@ class _TrainingRun:
         lines: list[str] = []
         log = self.output / LOG_NAME
         if self.saved_step and log.is_file():
-            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-            lines = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.saved_step]
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            lines = [line for line in lines if _logged_step(line) <= self.saved_step]
         self._partial_log.write_text("".join(lines), encoding="utf-8")
 
     def _log(self, step: TrainingStep, evaluation: Evaluation | None) -> None:
@@ -210,16 +221,28 @@ class _TrainingRun:
             log.write(json.dumps(line) + "\n")
 
     def _save(self) -> None:
-        """Renew the checkpoint: what resuming needs, the weights, the card; each whole or not at all."""
+        """Renew the checkpoint, each file whole or not at all.
+
+        What resuming needs comes last: whatever fails before it, resuming goes on from the save before, and ends with
+        the same weights.
+        """
         trainer, plan = self.trainer, self.plan
-        write_training_state(self.output / STATE_NAME, trainer.state(), plan.to_json())
         with written_file(self.output / WEIGHTS_NAME) as partial:
             save_weights(partial, trainer.model)
         trained = {**asdict(plan.settings), "processes": self.processes.size, "at_step": trainer.steps_done}
         RunFolder(self.output, plan.card, {"trained": trained, **_origin_of_text(plan.task)}).write_config()
+        write_training_state(self.output / STATE_NAME, trainer.state(), plan.to_json())
         self.saved_step = trainer.steps_done
         if self._partial_log.exists():
             self._partial_log.replace(self.output / LOG_NAME)
+
+
+def _logged_step(line: str) -> float:
+    """The step that a line of the log is about; infinity where it is damaged, or was cut off."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _origin_of_text(task: Task) -> dict[str, Any]:

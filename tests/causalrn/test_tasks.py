@@ -113,7 +113,7 @@ def test_text_without_its_file_is_named(text):
     with pytest.raises(InputError, match="no such file"):
         Corpus.open(text.with_name("missing"))
     text.write_bytes(b"")
-    with pytest.raises(InputError, match="empty"):
+    with pytest.raises(InputError, match="not a plain file with bytes in it"):
         Corpus.open(text)
 
 
@@ -161,6 +161,9 @@ def test_letters_prompt_has_markers_and_text_comes_back():
 
 def test_blank_among_letters_is_the_separator():
     assert Alphabet("letters").prompt("abz az") == [0, 3, 4, 28, 1, 3, 28]
+    for text in (" ", "abc ", " abc", "a  b", "a b c"):
+        with pytest.raises(InputError, match="a blank stands for SEP: write one"):
+            Alphabet("letters").prompt(text)
 
 
 def test_letters_refuse_other_characters_by_place():
@@ -170,6 +173,7 @@ def test_letters_refuse_other_characters_by_place():
 
 def test_bytes_take_any_text():
     alphabet = Alphabet("bytes")
+    assert alphabet.prompt("a\udcff") == [97, 255]  # as Python hands over what is no UTF-8
     assert alphabet.decode(alphabet.prompt("naïve")) == "naïve"
     assert alphabet.stop_ids == ()
 

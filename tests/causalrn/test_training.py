@@ -16,11 +16,12 @@ import torch
 
 from causalrn.checkpoint import load_checkpoint
 from causalrn.config import TransformerConfig
-from causalrn.distributed import Processes
+from causalrn.distributed import Processes, joined_processes
 from causalrn.errors import CheckpointError, InputError, TrainingError, TrainingInterruptedError
 from causalrn.export.cli import training_run
 from causalrn.export.cli.training_plan import TrainingPlan
 from causalrn.export.cli.training_run import Evaluation, resume_training, run_training
+from causalrn.files import written_file
 from causalrn.model import SequenceModel
 from causalrn.runtimes.task_accuracy import TaskAccuracy
 from causalrn.tasks import CopyMixedTask, CopyTask, Corpus, TextTask
@@ -225,25 +226,12 @@ def test_two_processes_train_one_run(tmp_path):
 
 @pytest.mark.slow
 def test_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path):
-    options = [
-        "--length",
-        "3",
-        "--steps",
-        "300",
-        "--batch",
-        "8",
-        "--evaluate-every",
-        "3",
-        "--blocks",
-        "1",
-        "--device",
-        "cpu",
-        "-o",
-    ]
+    sizes = "--length 3 --steps 300 --batch 8 --evaluate-every 3 --blocks 1"
+    options = [*sizes.split(), "--device", "cpu", "-o"]
     train = [sys.executable, "-m", "causalrn.export.cli", "train"]
     subprocess.run([*train, *options, tmp_path / "whole"], cwd=ROOT, check=True, capture_output=True)
     process = subprocess.Popen([*train, *options, tmp_path / "cut"], cwd=ROOT, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "cut" / "config.json").exists():
+    while not (tmp_path / "cut" / "training.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.005)
     process.kill()
@@ -253,6 +241,46 @@ def test_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path):
     whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut
     assert not list((tmp_path / "cut").glob(".*"))
+
+
+@pytest.mark.slow
+def test_lost_process_is_one_clear_error(tmp_path):
+    options = [
+        "--length",
+        "3",
+        "--steps",
+        "1000000",
+        "--batch",
+        "8",
+        "--evaluate-every",
+        "20",
+        "--blocks",
+        "1",
+        "--device",
+        "cpu",
+        "-o",
+    ]
+    process = _torchrun("-m", "causalrn.export.cli", "train", *options, tmp_path / "run")
+    while not (tmp_path / "run" / "training.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ranks = {int(dict(e.split("=", 1) for e in _environment(pid) if "=" in e)["RANK"]): int(pid) for pid in workers}
+    os.kill(ranks[1], signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert "[rank0]" not in output
+    load_checkpoint(tmp_path / "run")
+
+
+def _environment(pid):
+    return Path(f"/proc/{pid}/environ").read_text().split("\0")
+
+
+@pytest.mark.parametrize("size", ["abc", "", "0"])
+def test_environment_that_is_not_torchruns_is_refused(monkeypatch, size):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(TrainingError, match="start with torchrun"), joined_processes("cpu"):
+        pass
 
 
 def test_too_few_sequences_for_all_processes_are_refused():
@@ -349,6 +377,42 @@ def test_text_is_learned_and_judged_by_its_bytes(monkeypatch, tmp_path, text):
     assert str(tmp_path) not in (tmp_path / "run" / "config.json").read_text()
 
 
+@pytest.mark.parametrize("damage", [b"garbage\n", b"[1]\n", b"{}\n", b'{"step": "a"}\n', b"\xe2\x00\n", b'{"step": 1'])
+def test_damaged_log_does_not_stop_resuming(plan, tmp_path, monkeypatch, damage):
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, 4, error=RuntimeError)
+        with pytest.raises(RuntimeError):
+            run_training(plan, tmp_path / "run")
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_bytes(log.read_bytes() + damage)
+    resume_training(tmp_path / "run", "cpu")
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "training.safetensors"])
+def test_last_save_that_fails_is_made_up_for_by_resuming(plan, tmp_path, monkeypatch, file):
+    run_training(plan, tmp_path / "whole")
+
+    def full(path):
+        if path.name == file and json.loads((tmp_path / "cut" / "config.json").read_text())["origin"]:
+            raise OSError(28, "No space left on device", str(path))
+        return written_file(path)
+
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, 4, error=RuntimeError)
+        with pytest.raises(RuntimeError):
+            run_training(plan, tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        for module in ("causalrn.export.cli.training_run", "causalrn.run_folder", "causalrn.checkpoint"):
+            patch.setattr(f"{module}.written_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            resume_training(tmp_path / "cut", "cpu")
+    resume_training(tmp_path / "cut", "cpu")
+    load_checkpoint(tmp_path / "cut")
+    whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+
+
 def test_text_that_changed_is_not_resumed(monkeypatch, tmp_path, text):
     monkeypatch.setattr(training_run, "_QUICK", 4)
     options = {"steps": 4, "batch": 4, "evaluate_every": 2, "device": "cpu"}
@@ -356,9 +420,15 @@ def test_text_that_changed_is_not_resumed(monkeypatch, tmp_path, text):
         _interrupt_at(patch, 4, error=RuntimeError)
         with pytest.raises(RuntimeError):
             run_training(TrainingPlan.from_options(task=TextTask(9, Corpus.open(text)), **options), tmp_path / "run")
+    content = text.read_bytes()
+    text.unlink()
+    with pytest.raises(InputError, match="no such file; the training began with this text: put it back"):
+        resume_training(tmp_path / "run", "cpu")
     text.write_bytes(b"another text " * 200)
     with pytest.raises(InputError, match="not the text that the training began with"):
         resume_training(tmp_path / "run", "cpu")
+    text.write_bytes(content)
+    resume_training(tmp_path / "run", "cpu")
 
 
 def test_training_stops_early_at_the_accuracy_asked_for(plan, tmp_path, monkeypatch):

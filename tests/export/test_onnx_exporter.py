@@ -153,6 +153,15 @@ def test_the_family_exports_and_agrees_with_the_oracle(tmp_path, options):
         assert relative_error(np.concatenate(parts, 1), expected[rows]) <= TOLERANCES["float32", "onnxruntime"].relative
 
 
+@pytest.mark.parametrize("options", [{}, {"attention": "softmax"}], ids=str)
+def test_smallest_capacity_exports_and_agrees(tmp_path, options):
+    model, bundle = _export(tmp_path / "b", {"capacity": 2, "blocks": 1, **options})
+    tokens = random_tokens(model.config, 1, 2)
+    session = OnnxRuntimeSession(bundle)
+    logits = np.stack([session.step(tokens[:, i].numpy()) for i in range(2)], 1)
+    assert relative_error(logits, model.oracle()(tokens)) <= TOLERANCES["float32", "onnxruntime"].relative
+
+
 @pytest.mark.parametrize("name", GOLDEN_CASES)
 def test_golden_models_agree_with_official_code_in_onnxruntime(tmp_path, name):
     model, tokens, expected = golden_case(name)

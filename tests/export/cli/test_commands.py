@@ -48,6 +48,13 @@ def test_help_has_a_summary_and_an_example(call, command):
     assert f"causalrn-export {command}" in out
 
 
+@pytest.mark.parametrize("option", ["length", "batch", "embedding", "hidden", "accumulate", "key"])
+def test_huge_numbers_are_bad_usage(call, tmp_path, option):
+    code, _, error = call("train", "-o", tmp_path / "run", f"--{option}", 10**30)
+    assert code == 2
+    assert f"--{option}" in error
+
+
 def test_help_needs_no_heavy_package():
     script = (
         "import sys; from causalrn.export.cli import group\n"
@@ -268,6 +275,8 @@ def test_batch_prints_a_line_per_prompt(call, exact_bundle):
         (["export", "RUN", "-o", "OUT", "--opset", "9"], ["opset 9"]),
         (["export", "RUN", "-o", "OUT", "--capacity", "50"], ["50", "40 learned positions"]),
         (["export", "RUN", "-o", "RUN"], ["holds other files"]),
+        (["export", "RUN", "-o", "OUT", "--capacity", "1"], ["capacity 1", "at least 2"]),
+        (["train", "-o", "OUT", "--learning-rate", "1e300"], ["learning rate is 1e+300", "at most 1000"]),
         (["run", "RUN", "--prompt", "a", "--provider", "cuda"], ["cuda", "onnxruntime"]),
         (["export", "BUNDLE", "-o", "OUT"], ["config.json"]),
         (["train", "-o", "RUN", "--steps", "1"], ["--overwrite"]),
