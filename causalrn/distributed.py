@@ -51,7 +51,7 @@ class Processes:
         return bool(flag)
 
 
-def is_lost_process(error: RuntimeError) -> bool:
+def _is_lost_process(error: RuntimeError) -> bool:
     """Whether an error says that another process cannot be reached any more."""
     return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "Connection"))
 
@@ -83,5 +83,11 @@ def joined_processes(device: str) -> Iterator[Processes]:
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
         dist.barrier()  # nobody leaves while the first one still writes
+    except RuntimeError as error:
+        if not _is_lost_process(error):
+            raise
+        raise TrainingError(
+            "another process of this training ended: see its message, then go on with train --resume"
+        ) from None
     finally:
         dist.destroy_process_group()

@@ -179,7 +179,7 @@ class Trainer:
         """Take one optimizer step.
 
         Raises:
-            TrainingError: the loss is no longer finite; the weights are those before the step.
+            TrainingError: the loss or a gradient is no longer finite; the weights are those before the step.
         """
         settings, step = self.settings, self.steps_done
         for group in self.optimizer.param_groups:
@@ -192,7 +192,9 @@ class Trainer:
         loss = self.processes.sum(loss + self._backward(last, examples.target_count), settings.device)
         if not math.isfinite(loss):
             raise TrainingError(f"the loss became {loss} at step {step + 1}: lower the learning rate")
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM))
+        if not math.isfinite(norm):
+            raise TrainingError(f"the gradient became {norm} at step {step + 1}: lower the learning rate")
         self.optimizer.step()
         self.steps_done += 1
         return TrainingStep(step + 1, loss, settings.rate_at(step))

@@ -59,12 +59,14 @@ def free_running_accuracy(
 ) -> TaskAccuracy:
     """Let the session answer each prompt by itself: its own greedy tokens are fed back.
 
-    A task that has no prompt and answer (text) is given the right tokens here too, step by step.
+    A task that has no prompt and answer (text) is given the right tokens here too.
 
     Args:
         on_batch: called with the number of sequences after each batch, for progress bars.
         by_steps: take the prompt token by token too, instead of by prefill.
     """
+    if not task.feeds_back and not by_steps:
+        return teacher_forced_accuracy(session, task, examples, on_batch)
     take = _take_by_steps if by_steps else Session.prefill
 
     def answer(session: Session, batch: Examples) -> tuple[IntArray, None]:

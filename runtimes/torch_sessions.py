@@ -10,6 +10,7 @@ import torch
 
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
+from causalrn.config import TransformerConfig
 from causalrn.errors import InputError, StateError
 from causalrn.model import SequenceModel
 from causalrn.runtimes.cell_session import CellSession
@@ -57,7 +58,8 @@ class ParallelSession(Session):
 def forward_in_batches(model: SequenceModel, tokens: IntArray) -> FloatArray:
     """The parallel form over any number of rows, a bounded amount of memory at a time: [B, T] -> [B, T, V]."""
     time, config = tokens.shape[1], model.config
-    row_bytes = 8 * time * max(8 * config.hidden, config.vocabulary)
+    scores = config.heads * time if isinstance(config, TransformerConfig) else 0
+    row_bytes = 8 * time * max(8 * config.hidden, config.vocabulary, 2 * scores)
     rows = max(1, _PARALLEL_BYTES // row_bytes)
     device = model.head.weight.device
     with torch.inference_mode():

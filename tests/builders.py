@@ -38,11 +38,16 @@ GOLDEN_CASES: dict[str, dict[str, Any]] = {
 }
 
 
+def official_state(name: str) -> dict[str, torch.Tensor]:
+    """A golden model's state dict under its official keys."""
+    data = np.load(GOLDEN / f"{name}.npz")
+    return {key.partition(":")[2]: torch.from_numpy(data[key]) for key in data.files if ":" in key}
+
+
 def golden_case(name: str) -> tuple[SequenceModel, torch.Tensor, torch.Tensor]:
     """A golden model, its tokens [B, T] and its float64 logits."""
     data = np.load(GOLDEN / f"{name}.npz")
-    state = {key.removeprefix("weight:"): torch.from_numpy(data[key]) for key in data.files if ":" in key}
-    model = build_official(rename_official(state, name), **GOLDEN_CASES[name])
+    model = build_official(rename_official(official_state(name), name), **GOLDEN_CASES[name])
     return model, torch.from_numpy(data["tokens"]), torch.from_numpy(data["logits_fp64"])
 
 

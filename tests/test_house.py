@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -248,3 +249,22 @@ def test_broken_links_are_found(tmp_path: Path) -> None:
     (tmp_path / "causalrn" / "export").symlink_to(tmp_path / "export")  # absolute
     (tmp_path / "causalrn" / "runtimes").symlink_to("../calibration")  # elsewhere
     assert broken_links(tmp_path) == ["runtimes", "calibration", "export"]  # calibration is missing
+
+
+# --- documents ------------------------------------------------------------------------------------------------------
+
+
+def dead_links(path: Path) -> list[str]:
+    """Relative links of a Markdown file that lead nowhere."""
+    links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
+    return [link for link in links if "://" not in link and not (path.parent / link).exists()]
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
+def test_links_in_documents_lead_somewhere(path: Path) -> None:
+    assert dead_links(path) == []
+
+
+def test_dead_links_are_found(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("[self](a.md) [gone](b.md#part) [far](https://example.org/c.md)")
+    assert dead_links(tmp_path / "a.md") == ["b.md"]

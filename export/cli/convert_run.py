@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +64,11 @@ def convert(
     if task is not None:
         option = "readout" if official.model == "causalrn" else "attention"
         accuracies = _try_readouts(official, option, fields, task, samples, seed)
+        if not force:
+            _check_choice(official, option, fields[option], accuracies)
         shown = ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in accuracies.items())
         lines.append(f"copying {task.length} letters, tokens right with each {option}: {shown}")
-        best = max(accuracies, key=lambda name: accuracies[name])
-        if accuracies[best] > accuracies[fields[option]] + _CLEARLY and not force:
-            mine, theirs = (f"{100 * accuracies[name]:.1f} %" for name in (fields[option], best))
-            raise CheckpointError(
-                f"{source}: with {option} {fields[option]} these weights copy {mine} of the tokens, "
-                f"with {best} {theirs}: they were trained with {best} (use --force to convert all the same)"
-            )
-        if accuracies[best] < 2 / ALPHABET_SIZES["letters"]:
+        if max(accuracies.values()) < 2 / ALPHABET_SIZES["letters"]:
             lines.append(f"no {option} copies better than chance: the model was trained on another task, or not at all")
             task = None
     alphabet = guess_alphabet(config.vocabulary)
@@ -83,11 +79,22 @@ def convert(
     return lines
 
 
+def _check_choice(official: OfficialWeights, option: str, chosen: str, accuracies: Mapping[str, float]) -> None:
+    """Refuse a readout, or an attention, with which the weights copy clearly worse than with another."""
+    best = max(accuracies, key=lambda name: accuracies[name])
+    if accuracies[best] > accuracies[chosen] + _CLEARLY:
+        mine, theirs = (f"{100 * accuracies[name]:.1f} %" for name in (chosen, best))
+        raise CheckpointError(
+            f"{official.source}: with {option} {chosen} these weights copy {mine} of the tokens, "
+            f"with {best} {theirs}: they were trained with {best} (use --force to convert all the same)"
+        )
+
+
 def _as_asked(official: OfficialWeights, model: str | None) -> OfficialWeights:
-    """The weights as the model that the user names; a Transformer's do not always tell which of the two they are."""
+    """The weights as the model that the user names: without its buffer a Linear Transformer looks like the other."""
     if model is None or model == official.model:
         return official
-    if "causalrn" in (model, official.model):
+    if model != "linear-transformer" or official.model != "transformer":
         raise InputError(
             f"--model {model} and {official.source} contradict each other: its keys are a {official.model}'s"
         )

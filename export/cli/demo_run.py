@@ -42,7 +42,8 @@ def demonstrate(output: Path, length: int, seed: int) -> bool:
     run, bundle, out = output / "run", output / "bundle", console()
     out.print(f"1. train an exact CausalRN to copy strings of {length} letters", style="bold")
     trained = run_training(TrainingPlan.from_options(task=CopyTask(length), seed=seed), run, overwrite=True)
-    assert trained is not None
+    if trained is None:
+        raise InputError("the demonstration runs in one process: start it without torchrun")
     out.print(trained.summary() + "\n", soft_wrap=True)
     out.print("2. export its recurrent cell to ONNX", style="bold")
     written = export_bundle(run, bundle, pool="growing", capacity=None, opset=23)

@@ -19,9 +19,9 @@ from causalrn.export.cli.options import (
     output_option,
     seed_option,
 )
+from causalrn.tasks import TASKS, Corpus, Task, make_task
 
 _MOST = 2**31 - 1
-_TASKS = ("copy", "copy-mixed", "lookup", "text")
 
 
 @click.command(
@@ -37,7 +37,7 @@ Examples:
 )
 @click.option(
     "--task",
-    type=click.Choice(_TASKS),
+    type=click.Choice(list(TASKS)),
     default="copy",
     show_default=True,
     help="copy: strings of one length; copy-mixed: of 1 to --length letters; lookup: what followed a k-gram; "
@@ -132,10 +132,8 @@ def command(context: click.Context, /, output: Path, overwrite: bool, resume: bo
         console().print(result.summary(), soft_wrap=True)
 
 
-def _make_task(name: str, length: int | None, key: int | None, text: Path | None) -> Any:
+def _make_task(name: str, length: int | None, key: int | None, text: Path | None) -> Task:
     """The task, from its options."""
-    from causalrn.tasks import Corpus, make_task
-
     if key is not None and name != "lookup":
         raise InputError(f"--task {name} and --key contradict each other: only lookup has a key")
     if (text is not None) != (name == "text"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,7 +18,7 @@ import torch
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
 from causalrn.checkpoint import read_training_state, save_weights, write_training_state
-from causalrn.distributed import Processes, is_lost_process, joined_processes
+from causalrn.distributed import Processes, joined_processes
 from causalrn.errors import InputError, TrainingError, TrainingInterruptedError
 from causalrn.export.cli.console import progress
 from causalrn.export.cli.training_plan import TrainingPlan
@@ -36,6 +38,7 @@ from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 from causalrn.tasks import Corpus, Task, TextTask
 from causalrn.training import Trainer, TrainingStep
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _QUICK, _FINAL = 250, 1000
 """Sequences to evaluate on: on the way, and at the end."""
 
@@ -109,8 +112,8 @@ def resume_training(output: Path, device: str = "auto") -> TrainingResult | None
     with joined_processes(plan.settings.device) as processes:
         run = _TrainingRun(plan, output, processes)
         run.trainer.load_state(tensors)
-        if run.trainer.steps_done >= plan.settings.steps:
-            ended = f"the training has ended after {plan.settings.steps} steps"
+        if data.get("ended") or run.trainer.steps_done >= plan.settings.steps:
+            ended = f"the training has ended after {run.trainer.steps_done} steps"
             raise TrainingError(f"{output}: {ended}: nothing to resume")
         run.saved_step = run.trainer.steps_done
         return run.run()
@@ -123,6 +126,7 @@ class _TrainingRun:
         self.plan, self.output, self.processes = plan, output, processes
         self.trainer = Trainer(SequenceModel(plan.card.config), plan.task, plan.settings, processes)
         self.saved_step = 0
+        self.ended = False
         self.started = time.monotonic()
 
     def run(self) -> TrainingResult | None:
@@ -136,7 +140,8 @@ class _TrainingRun:
             for step, evaluation in self._steps(self._evaluate):
                 self._log(step, evaluation)
                 if evaluation is not None:
-                    self._save()
+                    with _uninterrupted():
+                        self._save()
                     note = f", {self.plan.task.verb} {100 * evaluation.free_running.accuracy:.1f} %"
                 bar(1, f"loss {step.loss:.4f}{note}")
         assert evaluation is not None
@@ -147,27 +152,16 @@ class _TrainingRun:
         self, evaluate: Callable[[TrainingStep, bool], Evaluation | None]
     ) -> Iterator[tuple[TrainingStep, Evaluation | None]]:
         """Optimizer steps to the end, with an evaluation where one is due; all processes end together."""
-        plan, ended = self.plan, False
-        while not ended:
-            step, evaluation = self._step(), None
-            ended = step.step == plan.settings.steps
-            if ended or step.step % plan.evaluate_every == 0:
-                evaluation = evaluate(step, ended)
+        plan = self.plan
+        while not self.ended:
+            step, evaluation = self.trainer.step(), None
+            self.ended = step.step == plan.settings.steps
+            if self.ended or step.step % plan.evaluate_every == 0:
+                evaluation = evaluate(step, self.ended)
                 reached = evaluation is not None and self._reached(evaluation)
-                if self.processes.from_first(reached, plan.settings.device) and not ended:
-                    ended, evaluation = True, evaluate(step, True)
+                if self.processes.from_first(reached, plan.settings.device) and not self.ended:
+                    self.ended, evaluation = True, evaluate(step, True)
             yield step, evaluation
-
-    def _step(self) -> TrainingStep:
-        try:
-            return self.trainer.step()
-        except RuntimeError as error:
-            if self.processes.size == 1 or not is_lost_process(error):
-                raise
-            raise TrainingError(
-                f"another process of this training ended: {self.output} keeps the checkpoint of step "
-                f"{self.saved_step}, go on with train --resume"
-            ) from None
 
     def _reached(self, evaluation: Evaluation) -> bool:
         return self.plan.until is not None and evaluation.free_running.accuracy >= self.plan.until
@@ -207,6 +201,8 @@ class _TrainingRun:
         if self.saved_step and log.is_file():
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             lines = [line for line in lines if _logged_step(line) <= self.saved_step]
+        if lines:
+            self.started -= float(json.loads(lines[-1]).get("seconds", 0.0))
         self._partial_log.write_text("".join(lines), encoding="utf-8")
 
     def _log(self, step: TrainingStep, evaluation: Evaluation | None) -> None:
@@ -231,10 +227,27 @@ class _TrainingRun:
             save_weights(partial, trainer.model)
         trained = {**asdict(plan.settings), "processes": self.processes.size, "at_step": trainer.steps_done}
         RunFolder(self.output, plan.card, {"trained": trained, **_origin_of_text(plan.task)}).write_config()
-        write_training_state(self.output / STATE_NAME, trainer.state(), plan.to_json())
-        self.saved_step = trainer.steps_done
         if self._partial_log.exists():
             self._partial_log.replace(self.output / LOG_NAME)
+        write_training_state(self.output / STATE_NAME, trainer.state(), plan.to_json() | {"ended": self.ended})
+        self.saved_step = trainer.steps_done
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block: files that belong together are renewed together."""
+    if threading.current_thread() is not threading.main_thread():  # signals are not ours to handle
+        yield
+        return
+    waiting: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: waiting.append(n)) for number in _INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if waiting:
+        raise KeyboardInterrupt
 
 
 def _logged_step(line: str) -> float:

@@ -9,6 +9,7 @@ import click
 from causalrn.errors import InputError
 from causalrn.export.cli.console import EXIT_CHECK_FAILED, require_extra, write_json
 from causalrn.export.cli.options import PATH, json_option, runtime_options, seed_option
+from causalrn.tasks import TASKS
 
 
 @click.command(
@@ -28,7 +29,7 @@ Exit code 1 if anything is out of tolerance."""
 )
 @click.option(
     "--task",
-    type=click.Choice(["copy", "copy-mixed", "lookup", "text"]),
+    type=click.Choice(list(TASKS)),
     help="Insist on this task.  [default: the model's]",
 )
 @click.option("--text", type=PATH, help="Measure a text model's accuracy on the last tenth of this file.")

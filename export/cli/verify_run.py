@@ -29,7 +29,7 @@ from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy,
 from causalrn.tasks import Corpus, Task, TextTask, random_source
 
 _SEQUENCES, _MOST_STEPS = 4, 256
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 _TIES = 0.002
 
 
@@ -167,8 +167,9 @@ def _task(bundle: Bundle, options: VerifyOptions) -> Task | None:
         InputError: the options ask for another task than the model's.
     """
     task = bundle.manifest.card.task
-    if task is not None and options.task not in (None, task.name):
-        raise InputError(f"--task {options.task} and {bundle.path} contradict each other: its task is {task.name}")
+    name = "unknown" if task is None else task.name
+    if options.task not in (None, name):
+        raise InputError(f"--task {options.task} and {bundle.path} contradict each other: its task is {name}")
     if options.text is not None and not isinstance(task, TextTask):
         raise InputError(f"--text and {bundle.path} contradict each other: the model was not trained on a text")
     if isinstance(task, TextTask):

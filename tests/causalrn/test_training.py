@@ -23,6 +23,8 @@ from causalrn.export.cli.training_plan import TrainingPlan
 from causalrn.export.cli.training_run import Evaluation, resume_training, run_training
 from causalrn.files import written_file
 from causalrn.model import SequenceModel
+from causalrn.pair_sum import pair_sum
+from causalrn.run_folder import RunFolder
 from causalrn.runtimes.task_accuracy import TaskAccuracy
 from causalrn.tasks import CopyMixedTask, CopyTask, Corpus, TextTask
 from causalrn.training import PRESETS, Trainer, TrainingSettings, choose_device
@@ -289,25 +291,28 @@ def test_too_few_sequences_for_all_processes_are_refused():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "reads"),
     [
-        {"readout": "exact"},
-        {"readout": "linear"},
-        {"kind": TransformerConfig, "attention": "softmax"},
-        {"kind": TransformerConfig, "attention": "linear"},
+        ({"readout": "exact"}, True),
+        ({"readout": "linear"}, True),
+        ({"kind": TransformerConfig, "attention": "softmax"}, False),  # PyTorch's own attention chooses for itself
+        ({"kind": TransformerConfig, "attention": "linear"}, True),
     ],
     ids=str,
 )
-def test_bfloat16_trains_with_products_in_bfloat16_and_readouts_in_float32(options, monkeypatch):
+def test_bfloat16_trains_with_products_in_bfloat16_and_readouts_in_float32(options, reads, monkeypatch):
     seen = set()
-    for name in ("cumsum", "tril"):  # what sums over the past in linear readout and attention
-        original = getattr(torch.Tensor, name)
 
-        def recorded(x, *args, original=original, **options):
+    def recorded(original):
+        def record(x, *args, **options):
             seen.add(x.dtype)
             return original(x, *args, **options)
 
-        monkeypatch.setattr(torch.Tensor, name, recorded)
+        return record
+
+    for name in ("cumsum", "tril"):  # what sums over the past in linear readout and attention
+        monkeypatch.setattr(torch.Tensor, name, recorded(getattr(torch.Tensor, name)))
+    monkeypatch.setattr("causalrn.parallel_readout.pair_sum", recorded(pair_sum))
     losses = []
     for precision in ("fp32", "bf16"):
         torch.manual_seed(0)
@@ -317,7 +322,35 @@ def test_bfloat16_trains_with_products_in_bfloat16_and_readouts_in_float32(optio
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         assert _gradients(model).isfinite().all()
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=2e-2)
-    assert seen <= {torch.float32}
+    assert seen == ({torch.float32} if reads else set())
+
+
+def test_gradient_that_is_not_finite_spares_the_weights():
+    model = SequenceModel(PRESETS["tiny"].model(CopyTask(3), blocks=1))
+    model.head.weight.register_hook(lambda gradient: gradient * torch.inf)
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(TrainingError, match=r"the gradient became .* at step 1: lower the learning rate"):
+        Trainer(model, CopyTask(3), SETTINGS).step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_interrupt_during_a_save_waits_for_its_end(plan, tmp_path, monkeypatch, overwrite):
+    if overwrite:
+        run_training(plan, tmp_path)
+    write_config = RunFolder.write_config
+
+    def interrupted(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        write_config(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_config", interrupted)
+        with pytest.raises(TrainingInterruptedError, match="keeps the checkpoint of step 2"):
+            run_training(plan, tmp_path, overwrite=overwrite)
+    load_checkpoint(tmp_path)
+    resume_training(tmp_path, "cpu")
+    assert RunFolder.open(tmp_path).origin["trained"]["at_step"] == 4
 
 
 def test_constant_schedule_stays_at_its_peak():
@@ -436,6 +469,8 @@ def test_training_stops_early_at_the_accuracy_asked_for(plan, tmp_path, monkeypa
     monkeypatch.setattr(training_run, "evaluate", lambda *args: Evaluation(perfect, perfect))
     result = run_training(dataclasses.replace(plan, until=0.9), tmp_path)
     assert result.steps == 2
+    with pytest.raises(TrainingError, match="has ended after 2 steps"):
+        resume_training(tmp_path, "cpu")
     with pytest.raises(InputError, match="--until is 95"):
         dataclasses.replace(plan, until=95)
 

@@ -15,7 +15,7 @@ from causalrn.export.cli.console import run_guarded
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.run_folder import RunFolder
 from causalrn.tolerances import TOLERANCES
-from tests.builders import GOLDEN
+from tests.builders import GOLDEN, official_state
 
 
 @pytest.fixture
@@ -116,8 +116,7 @@ def test_conversion_to_the_wrong_readout_is_refused_unless_forced(call, tmp_path
 @pytest.mark.parametrize("name", ["transformer", "linear_transformer"])
 def test_baselines_convert_by_their_keys_and_agree_with_the_official_logits(call, tmp_path, name):
     golden = np.load(GOLDEN / f"{name}.npz")
-    state = {key[7:]: torch.from_numpy(golden[key]) for key in golden.files if key.startswith("weight:")}
-    torch.save(state, tmp_path / "w.pth")
+    torch.save(official_state(name), tmp_path / "w.pth")
     np.save(tmp_path / "ids.npy", golden["tokens"])
     _assert_one_line(
         call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", "--readout", "exact"), "--readout", "transformer"
@@ -306,6 +305,7 @@ def test_batch_prints_a_line_per_prompt(call, exact_bundle):
         (["convert", "PTH", "-o", "OUT", "--readout", "exact", "--heads", "5"], ["heads 5"]),
         (["convert", "PTH", "-o", "OUT"], ["say which with --readout"]),
         (["convert", "PTH", "-o", "OUT", "--model", "transformer"], ["--model transformer", "causalrn"]),
+        (["convert", "LINEAR", "-o", "OUT", "--model", "transformer"], ["--model transformer", "linear-transformer"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and len(value) > 1 else None,
 )
@@ -314,6 +314,7 @@ def test_every_mistake_is_one_clear_line(call, tmp_path, runs, bundles, argument
     np.save(tmp_path / "toobig.npy", np.array([[1, 99]]))
     np.save(tmp_path / "toolong.npy", np.zeros((1, 41), np.int64))
     (tmp_path / "ids.txt").write_text("1 2 3")
+    torch.save(official_state("linear_transformer"), tmp_path / "linear.pth")
     places = {
         "BUNDLE": bundles["exact"],
         "RUN": runs["exact"],
@@ -327,6 +328,7 @@ def test_every_mistake_is_one_clear_line(call, tmp_path, runs, bundles, argument
         "TOOLONG": tmp_path / "toolong.npy",
         "TEXT": tmp_path / "ids.txt",
         "PTH": GOLDEN / "official_exact_copy8.pth",
+        "LINEAR": tmp_path / "linear.pth",
     }
     before = sorted(path.name for path in tmp_path.iterdir())
     _assert_one_line(call(*(places.get(a, a) for a in arguments)), *words)
