@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from causalrn.errors import TrainingError
 
-_PATIENCE = timedelta(hours=2)
+_PATIENCE = timedelta(minutes=30)
 """How long the others wait while the first process evaluates."""
 
 

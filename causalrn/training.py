@@ -229,13 +229,13 @@ class Trainer:
         return run
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that going on needs, as named tensors: weights, Adam's moments, steps done."""
+        """Everything that going on needs, as copies by name: weights, Adam's moments, steps done."""
         tensors = {"steps_done": torch.tensor(self.steps_done)}
         for name, parameter in self.model.named_parameters():
             tensors[f"weight.{name}"] = parameter.detach()
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{key}.{name}"] = value
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
     def load_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from :meth:`state`.
@@ -251,7 +251,8 @@ class Trainer:
                 if any(value.shape not in ((), parameter.shape) for value in moments.values()):
                     raise RuntimeError(f"{name} has another shape")
                 self.optimizer.state[parameter] = {
-                    key: value.to(self.settings.device) if value.ndim else value for key, value in moments.items()
+                    key: value.to(self.settings.device, copy=True) if value.ndim else value.clone()
+                    for key, value in moments.items()
                 }
         except (KeyError, RuntimeError) as error:
             raise TrainingError(f"the training state belongs to another model ({error})") from None

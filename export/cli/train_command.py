@@ -122,7 +122,7 @@ def command(context: click.Context, /, output: Path, overwrite: bool, resume: bo
     if resume:
         if overwrite or given - {"device", "output", "resume"}:
             raise InputError("--resume goes on with the options of the start: give -o and --device only")
-        result = resume_training(output, options["device"])
+        result = resume_training(output, options["device"] if "device" in given else None)
     else:
         kind, model = ModelOptions.pop(options, given).fields_for(options.pop("model"))
         task = _make_task(*(options.pop(name) for name in ("task", "length", "key", "text")))

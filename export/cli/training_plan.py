@@ -71,8 +71,9 @@ class TrainingPlan:
         card = ModelCard(size.model(task, kind, **(model or {})), Alphabet(task.alphabet), task)
         return cls(card, chosen, evaluate_every or max(25, -(-chosen.steps // 8)), until)
 
-    def on_device(self, device: str) -> TrainingPlan:
-        """The same plan on another device."""
+    def on_device(self, device: str | None) -> TrainingPlan:
+        """The same plan on another device; None stands for the same kind of device, checked to be here."""
+        device = device or self.settings.device.partition(":")[0]
         return dataclasses.replace(self, settings=dataclasses.replace(self.settings, device=_device(device)))
 
     def to_json(self) -> dict[str, Any]:

@@ -99,8 +99,11 @@ def run_training(plan: TrainingPlan, output: Path, *, overwrite: bool = False) -
         return _TrainingRun(plan, output, processes).run()
 
 
-def resume_training(output: Path, device: str = "auto") -> TrainingResult | None:
+def resume_training(output: Path, device: str | None = None) -> TrainingResult | None:
     """Go on with an interrupted run: the final weights are those of a run without interruption.
+
+    Args:
+        device: another device than the one that the training began on.
 
     Raises:
         CheckpointError: the folder holds no training that can be resumed.
@@ -223,12 +226,14 @@ class _TrainingRun:
         the same weights.
         """
         trainer, plan = self.trainer, self.plan
+        if not self.saved_step:  # what an earlier RUN left must not be resumed with these weights
+            (self.output / STATE_NAME).unlink(missing_ok=True)
+        if self._partial_log.exists():
+            self._partial_log.replace(self.output / LOG_NAME)
         with written_file(self.output / WEIGHTS_NAME) as partial:
             save_weights(partial, trainer.model)
         trained = {**asdict(plan.settings), "processes": self.processes.size, "at_step": trainer.steps_done}
         RunFolder(self.output, plan.card, {"trained": trained, **_origin_of_text(plan.task)}).write_config()
-        if self._partial_log.exists():
-            self._partial_log.replace(self.output / LOG_NAME)
         write_training_state(self.output / STATE_NAME, trainer.state(), plan.to_json() | {"ended": self.ended})
         self.saved_step = trainer.steps_done
 

@@ -152,6 +152,8 @@ def _report(
     if task is None:
         why = "no task is known for this model" if card.task is None else "the text is not here, name it with --text"
         notes += (f"{why}: accuracy was not measured",)
+    elif rows and all(row.task is None for row in rows):
+        notes += (f"the task needs {task.capacity} positions, more than there are: accuracy was not measured",)
     capacity, steps = bundle.manifest.state.tensors[0].capacity, reference.tokens.shape[1]
     if capacity is not None and steps < capacity:
         notes += (f"positions from {steps} to the capacity of {capacity} were not compared: see --steps",)
@@ -173,6 +175,8 @@ def _task(bundle: Bundle, options: VerifyOptions) -> Task | None:
     if options.text is not None and not isinstance(task, TextTask):
         raise InputError(f"--text and {bundle.path} contradict each other: the model was not trained on a text")
     if isinstance(task, TextTask):
+        if options.task is not None and options.text is None:
+            raise InputError("--task text needs --text FILE")
         return None if options.text is None else TextTask(task.length, Corpus.open(options.text))
     return task
 

@@ -149,6 +149,8 @@ def test_json_round_trip(task):
 def test_unknown_task_is_refused():
     with pytest.raises(ConfigError, match="this version knows copy, copy-mixed, lookup, text"):
         task_from_json({"name": "sort", "length": 3})
+    with pytest.raises(ConfigError, match="task text has unknown entries: corpus"):
+        task_from_json({"name": "text", "length": 3, "corpus": "x"})
     with pytest.raises(ConfigError, match="task copy and key contradict each other"):
         make_task("copy", 5, key=2)
 

@@ -101,7 +101,21 @@ def test_earlier_run_is_kept_unless_asked(plan, tmp_path):
     with pytest.raises(InputError, match="add --overwrite"):
         run_training(plan, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
-    run_training(plan, tmp_path, overwrite=True)
+    other = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, seed=7))
+    run_training(other, tmp_path, overwrite=True)
+    assert (tmp_path / "model.safetensors").read_bytes() != before
+
+
+def test_states_of_a_trainer_are_copies():
+    task = CopyTask(3)
+    first, second = (Trainer(SequenceModel(PRESETS["tiny"].model(task, blocks=1)), task, SETTINGS) for _ in range(2))
+    first.step()
+    state = first.state()
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    first.step()
+    second.load_state(state)
+    second.step()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in state.items())
 
 
 def _interrupt_at(monkeypatch, step, error=KeyboardInterrupt):
