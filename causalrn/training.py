@@ -186,10 +186,11 @@ class Trainer:
             group["lr"] = settings.rate_at(step)
         self.optimizer.zero_grad(set_to_none=True)
         examples = self.task.draw("train", settings.batch, settings.seed, step)
+        targets = examples.target_count
         *earlier, last = examples.split(self.processes.size)[self.processes.rank].split(settings.accumulate)
         with self._later():  # gradients are exchanged once, with the last part
-            loss = sum(self._backward(part, examples.target_count) for part in earlier)
-        loss = self.processes.sum(loss + self._backward(last, examples.target_count), settings.device)
+            loss = sum(self._backward(part, targets) for part in earlier)
+        loss = self.processes.sum(loss + self._backward(last, targets), settings.device)
         if not math.isfinite(loss):
             raise TrainingError(f"the loss became {loss} at step {step + 1}: lower the learning rate")
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM))

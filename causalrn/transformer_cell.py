@@ -6,6 +6,8 @@ Rows are time-major, [T * B, ...]. Softmax attention keeps a pool of rows [k | v
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
@@ -30,8 +32,8 @@ class TransformerCellBlock(nn.Module):
 
     def __init__(self, block: FoldedTransformerBlock, dtype: torch.dtype) -> None:
         super().__init__()
-        for name in ("wqkv", "wo", "w1", "b1", "w2", "b2"):
-            self.register_buffer(name, rounded(getattr(block, name), dtype))
+        for field in dataclasses.fields(block):
+            self.register_buffer(field.name, rounded(getattr(block, field.name), dtype))
 
     def forward(self, x: Tensor, past: State, reader: _Reader, norm: Norm) -> tuple[Tensor, State]:
         """X [T * B, E] and the block's state -> the next x, and new rows or the next state."""

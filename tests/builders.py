@@ -13,7 +13,8 @@ from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model import SequenceModel
 from causalrn.official import build_official, rename_official
 
-GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
 
 ABLATIONS = {
     f"ablation_{code}_{activation}_post-{post}": {
@@ -103,3 +104,8 @@ def relative_error(value: torch.Tensor | np.ndarray[Any, Any], expected: torch.T
     value, expected = np.asarray(value, np.float64), np.asarray(expected, np.float64)
     assert value.shape == expected.shape
     return float(np.abs(value - expected).max() / np.abs(expected).max())
+
+
+def gradients_of(model: SequenceModel) -> torch.Tensor:
+    """All gradients of a model as one vector."""
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])

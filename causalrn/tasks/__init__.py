@@ -60,8 +60,9 @@ def task_from_json(data: Mapping[str, Any] | None) -> Task | None:
         return None
     if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
         raise ConfigError(f"task {data!r} is unknown: this version knows {', '.join(TASKS)}")
-    unknown = data.keys() - {"name", "length", "key"}
-    if unknown:
-        raise ConfigError(f"task {data['name']} has unknown entries: {', '.join(sorted(unknown))}")
     values = dict(data)
-    return make_task(values.pop("name"), values.pop("length", 0), **values)
+    name = values.pop("name")
+    unknown = values.keys() - TASKS[name].json_fields() if name in TASKS else ()
+    if unknown:
+        raise ConfigError(f"task {name} has unknown entries: {', '.join(sorted(unknown))}")
+    return make_task(name, values.pop("length", 0), **values)

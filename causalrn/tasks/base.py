@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -112,9 +113,14 @@ class Task(ABC):
         """Examples for one purpose: the same for the same arguments, and never the training's for another purpose."""
         return self.sample(random_source(purpose, seed, step), count, held_out=purpose != "train")
 
+    @classmethod
+    def json_fields(cls) -> tuple[str, ...]:
+        """Fields that make a task what it is, and are written down; a text's content is not."""
+        return tuple(field.name for field in dataclasses.fields(cls) if field.compare)
+
     def to_json(self) -> dict[str, Any]:
         """The task as JSON values."""
-        return {"name": self.name, "length": self.length}
+        return {"name": self.name, **{name: getattr(self, name) for name in self.json_fields()}}
 
     def describe(self) -> str:
         """A few words for people."""

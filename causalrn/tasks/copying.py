@@ -51,7 +51,8 @@ class CopyMixedTask(Task):
         first, second = (place - 1, place - 2 - length)  # index into the string, in each of its two copies
         for index in (first, second):
             inside = (index >= 0) & (index < length)
-            tokens[inside] = np.take_along_axis(letters, index.clip(0, self.length - 1) + 0 * length, 1)[inside]
+            source = np.broadcast_to(index.clip(0, self.length - 1), inside.shape)
+            tokens[inside] = np.take_along_axis(letters, source, 1)[inside]
         tokens[np.arange(count), length[:, 0] + 1] = SEP
         return next_tokens(tokens, (place > length + 1) & (place <= 2 * length + 2))
 

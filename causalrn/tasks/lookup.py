@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -72,10 +72,6 @@ class LookupTask(Task):
             if single.size:
                 start[row] = single[chance[single].argmax()]
         return start
-
-    def to_json(self) -> dict[str, Any]:
-        """The task as JSON values."""
-        return {**super().to_json(), "key": self.key}
 
     def describe(self) -> str:
         """A few words for people."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.errors import InputError
-from causalrn.files import sha256_file
 from causalrn.tasks.base import Examples, Task, next_tokens
 
 _HELD_OUT = 0.1
@@ -40,7 +40,8 @@ class Corpus:
             raise InputError(f"{path}: no such file")
         if not path.is_file() or not path.stat().st_size:
             raise InputError(f"{path}: not a plain file with bytes in it")
-        return cls(path.absolute(), sha256_file(path), np.fromfile(path, np.uint8))
+        data = np.fromfile(path, np.uint8)
+        return cls(path.absolute(), hashlib.sha256(data.data).hexdigest(), data)
 
     def part(self, *, held_out: bool) -> npt.NDArray[np.uint8]:
         """The first nine tenths, or the last one."""

@@ -62,12 +62,7 @@ family_options: Decorator = _all_of(
 )
 """What `train` and `convert` both ask for beside the readout: fields of a configuration."""
 
-_CAUSALRN_ONLY = {
-    "readout": "--readout",
-    "activation": "--activation",
-    "no_post_norm": "--no-post-norm",
-    "head_scale": "--head-scale",
-}
+_CAUSALRN_ONLY = ("readout", "activation", "no_post_norm", "head_scale")
 
 
 def given_options(context: click.Context) -> set[str]:
@@ -96,7 +91,7 @@ class ModelOptions:
         causalrn["post_norm"] = not causalrn.pop("no_post_norm")
         names = ("heads", "norm", "positions", "embedding", "hidden", "blocks")
         shared = {name: options.pop(name) for name in names if name in options}
-        insisted = tuple(_CAUSALRN_ONLY[name] for name in sorted(given & _CAUSALRN_ONLY.keys()))
+        insisted = tuple(f"--{name.replace('_', '-')}" for name in sorted(given.intersection(_CAUSALRN_ONLY)))
         return cls(_chosen(shared), _chosen(causalrn), insisted)
 
     def fields_for(self, model: str, source: str = "") -> tuple[type[ModelConfig], dict[str, Any]]:
@@ -110,9 +105,9 @@ class ModelOptions:
         """
         if model == "causalrn":
             return CausalRNConfig, {**self.shared, **self.causalrn}
-        for option in self.insisted:
+        if self.insisted:
             source = source or f"--model {model}"
-            raise InputError(f"{source} and {option} contradict each other: only a CausalRN has that option")
+            raise InputError(f"{source} and {self.insisted[0]} contradict each other: only a CausalRN has that option")
         return TransformerConfig, {**self.shared, "attention": "linear" if model == "linear-transformer" else "softmax"}
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -137,11 +137,12 @@ class _TrainingRun:
             for _ in self._steps(lambda step, last: None):
                 pass
             return None
-        with self._kept_or_removed(), progress(f"train {self.plan.card.config.kind}", self.plan.settings.steps) as bar:
+        title, total = f"train {self.plan.card.config.kind}", self.plan.settings.steps
+        with self._kept_or_removed() as log, progress(title, total) as bar:
             bar(self.trainer.steps_done)
             note = ""
             for step, evaluation in self._steps(self._evaluate):
-                self._log(step, evaluation)
+                self._write_line(log, step, evaluation)
                 if evaluation is not None:
                     with _uninterrupted():
                         self._save()
@@ -173,14 +174,15 @@ class _TrainingRun:
         return evaluate(self.trainer.model, self.plan.card, _FINAL if last else _QUICK)
 
     @contextlib.contextmanager
-    def _kept_or_removed(self) -> Iterator[None]:
-        """What is in the output folder in the end: the last checkpoint, or what was there before."""
+    def _kept_or_removed(self) -> Iterator[IO[str]]:
+        """Give the open log; in the end the folder holds the last checkpoint, or what was there before."""
         created = [folder for folder in (self.output, *self.output.parents) if not folder.exists()]
         self.output.mkdir(parents=True, exist_ok=True)
         RUN_MARKER.remove_leftovers(self.output)
         try:
             self._start_log()
-            yield
+            with self._partial_log.open("a", encoding="utf-8") as log:
+                yield log
         except KeyboardInterrupt:
             kept = f"{self.output} keeps the checkpoint of step {self.saved_step}"
             lost = "before the first evaluation: " + (
@@ -208,16 +210,15 @@ class _TrainingRun:
             self.started -= float(json.loads(lines[-1]).get("seconds", 0.0))
         self._partial_log.write_text("".join(lines), encoding="utf-8")
 
-    def _log(self, step: TrainingStep, evaluation: Evaluation | None) -> None:
+    def _write_line(self, log: IO[str], step: TrainingStep, evaluation: Evaluation | None) -> None:
         line: dict[str, Any] = {**asdict(step), "seconds": round(time.monotonic() - self.started, 3)}
         if evaluation is not None:
             line |= {
                 "teacher_forced": evaluation.teacher_forced.to_json(),
                 "free_running": evaluation.free_running.to_json(),
             }
-        path = self._partial_log if self._partial_log.exists() else self.output / LOG_NAME
-        with path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        log.write(json.dumps(line) + "\n")
+        log.flush()
 
     def _save(self) -> None:
         """Renew the checkpoint, each file whole or not at all.
