@@ -15,6 +15,9 @@ from typing import Any
 
 from causalrn.errors import ConfigError, InputError
 
+CERTIFICATE_NAME = "certificate.json"
+"""The one file of a user that may lie in a bundle's folder: `verify --certificate` writes it."""
+
 _PARTIAL = ".partial"
 
 
@@ -55,7 +58,7 @@ def check_output_file(path: Path) -> None:
     _check_place(path)
     folder = path.absolute().parent
     for marker in ("manifest.json", "config.json"):
-        if path.exists() and (folder / marker).is_file():
+        if path.exists() and (folder / marker).is_file() and path.name != CERTIFICATE_NAME:
             raise InputError(f"{path} belongs to the bundle or RUN {folder.name}: name another place")
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from causalrn.card import ModelCard
 from causalrn.errors import BundleError, ConfigError, InputError
-from causalrn.files import Marker, json_text, parse_json_object, sha256_file
+from causalrn.files import CERTIFICATE_NAME, Marker, json_text, parse_json_object, sha256_file
 from causalrn.state_spec import StateSpec
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 _FORMAT = "causalrn-bundle"
 _OWN_HASH = "manifest_sha256"
-BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT)
+BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, names=(CERTIFICATE_NAME,))
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Manifest:
         prefill_chunk: most tokens that a runtime should give the prefill graph at once.
         checkpoint_sha256: hash of the weights file that it was exported from.
         created_with: versions of what wrote it.
+        streams: names of the graphs' values that the blocks and, last, the head read from the residual stream, [T * B,
+            E] each; none in bundles of early versions.
         files: per file of the bundle its SHA-256 and size; filled in when the bundle is sealed.
     """
 
@@ -58,6 +60,7 @@ class Manifest:
     prefill_chunk: int
     checkpoint_sha256: str
     created_with: Mapping[str, str]
+    streams: tuple[str, ...] = ()
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class Manifest:
             "state": self.state.to_json(),
             "checkpoint_sha256": self.checkpoint_sha256,
             "created_with": dict(self.created_with),
+            "streams": list(self.streams),
             "files": {name: dict(entry) for name, entry in self.files.items()},
         }
         return data | {_OWN_HASH: _own_hash(data)}
@@ -103,6 +107,7 @@ class Manifest:
                 prefill_chunk=data["prefill_chunk"],
                 checkpoint_sha256=data["checkpoint_sha256"],
                 created_with=data["created_with"],
+                streams=tuple(data.get("streams", ())),
                 files=data["files"],
             )
             manifest._check()
@@ -134,6 +139,8 @@ class Manifest:
             raise ValueError("the state does not belong to the model")
         if not isinstance(self.target, str) or not isinstance(self.created_with, dict):
             raise ValueError("target or created_with is of a wrong type")
+        if self.streams and len(self.streams) != self.card.config.blocks + 1:
+            raise ValueError(f"{len(self.streams)} streams for {self.card.config.blocks} blocks")
         if type(self.prefill_chunk) is not int or self.prefill_chunk < 1:
             raise ValueError(f"prefill_chunk is {self.prefill_chunk!r}")
 

@@ -39,5 +39,30 @@ TOLERANCES = {
 }
 """By dtype and runtime; the same for every readout."""
 
+
+@dataclass(frozen=True)
+class Budget:
+    """What a quantized form may lose: it is not judged by rounding.
+
+    Attributes:
+        kl_divergence: largest mean KL(exact || form) over positions, in nats.
+        argmax_changes: largest share of positions whose most likely token changes although it was no tie.
+        accuracy_drop: largest loss of accuracy on the task, as a share: 0.005 is half a percentage point.
+    """
+
+    kl_divergence: float = 0.01
+    argmax_changes: float = 0.01
+    accuracy_drop: float = 0.005
+
+
+ACCURACY_TIES = 0.002
+"""Forms of one model are right on the same strings; a tie between two tokens may tip one in a thousand."""
+
+BOUND_FACTOR = 5.0
+"""By how much the error bound of docs/parity.md exceeds the largest rounding error that was drawn."""
+
+LEAST_BOUND = 8 * 2.0**-24
+"""A form may always be off by a few roundings of the largest value, however little was drawn."""
+
 REGRESSION_RELATIVE = 5e-6
 """Same runtime, another machine: instruction sets sum in another order, so golden vectors repeat to this."""

@@ -8,6 +8,7 @@ written into the metadata.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import logging
@@ -71,10 +72,11 @@ def export_onnx(
     if most is not None and most < _LEAST_CAPACITY:
         raise ConfigError(f"capacity {most} is too short to be of use: export with at least {_LEAST_CAPACITY}")
     cell = RecurrentCell(fold(checkpoint.model), spec)
-    graphs = _graphs(spec)
+    graphs, streams = _graphs(spec), _stream_names(checkpoint.card.config.blocks)
     models = {}
     for name, graph in graphs.items():
         model = _trace(cell, name)
+        _name_streams(model, streams)
         _strip_leftovers(model)
         _set_opset(model, opset)
         _describe(model, checkpoint.card, spec, name, graph)
@@ -89,6 +91,7 @@ def export_onnx(
         prefill_chunk=_prefill_chunk(checkpoint.card.config),
         checkpoint_sha256=checkpoint.sha256,
         created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},
+        streams=streams,
     )
 
 
@@ -156,6 +159,34 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _stream_names(blocks: int) -> tuple[str, ...]:
+    """stream.00 is what block 0 reads, and so on; the last is what the head reads."""
+    digits = max(2, len(str(blocks)))
+    return tuple(f"stream.{block:0{digits}d}" for block in range(blocks + 1))
+
+
+def _name_streams(model: onnx.ModelProto, names: tuple[str, ...]) -> None:
+    """Name the residual stream between blocks, so that `verify` can look at it. Nothing else changes."""
+    inside = {name: [node for node in model.graph.node if block in _scopes(node)] for name, block in _blocks(names)}
+    found = {name: nodes[-1].output[0] for name, nodes in inside.items()}  # a block ends with x + ...
+    found[names[0]] = inside[names[1]][0].input[0]  # and begins by normalizing x
+    renamed = {old: new for new, old in found.items()}
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+
+
+def _blocks(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Per stream that a block writes, the module that writes it."""
+    return [(name, f"blocks.{block}") for block, name in enumerate(names[1:])]
+
+
+def _scopes(node: onnx.NodeProto) -> tuple[str, ...]:
+    """The modules that a traced node comes from, outermost first."""
+    entries = {entry.key: entry.value for entry in node.metadata_props}
+    return tuple(ast.literal_eval(entries.get("pkg.torch.onnx.name_scopes", "()")))
 
 
 def _strip_leftovers(model: onnx.ModelProto) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,11 @@ class CellSession(Session):
         """:meth:`_run` for a step by itself: only `state` has to stay as it is."""
         return self._run(tokens, position, state)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of the state."""
+        return self._buffers.dtype
+
     def pad_rows(self, time: int) -> int:
         """Rows of zeros that the graph for T tokens expects behind a growing pool."""
         return self.spec.step_pad_rows if time == 1 else 0
@@ -96,6 +102,12 @@ class CellSession(Session):
         row_bytes = self._batch * self.card.config.pair_width * self._buffers.dtype.itemsize
         rows = self.capacity if self.spec.pool == "fixed" and self.capacity is not None else position
         return max(1, min(self.prefill_chunk, _PAIR_BYTES // ((rows + self.prefill_chunk) * row_bytes)))
+
+    def _record_streams(self, streams: Sequence[Array]) -> None:
+        """Keep what a graph showed of the residual stream, [T * B, E] each, rows time-major."""
+        assert self._probed is not None
+        by_row = [stream.reshape(-1, self._batch, stream.shape[-1]).swapaxes(0, 1) for stream in streams]
+        self._probed.append(by_row)
 
     def _clear(self, batch: int) -> None:
         self._buffers.clear(batch)

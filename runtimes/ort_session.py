@@ -11,6 +11,7 @@ import onnxruntime
 from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
 from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.onnx_outputs import with_outputs
 from causalrn.runtimes.session import Array, FloatArray, IntArray
 
 PROVIDERS = {
@@ -48,13 +49,16 @@ class OnnxRuntimeSession(CellSession):
         self.provider, self.threads = provider, threads
         self._step_pad = manifest.graphs["step"].pad_rows
         self._bundle = bundle
+        self._streams: tuple[str, ...] = ()
         self._graphs: dict[str, Any] = {}
+        self._other_graphs: dict[str, Any] = {}  # those that show streams; the ordinary ones while probing
         self._outputs = ["logits", *(tensor.output_name for tensor in self.spec.tensors)]
         self._inputs = [tensor.input_name for tensor in self.spec.tensors]
         self._position_input = np.zeros((), np.int64)
         self._binds = provider == "cpu" and not self.spec.has_pool
         self._bound: _BoundStep | None = None
-        self._graph("step_single" if "step_single" in manifest.graphs else "step")  # what cannot load fails here
+        self._has_single = "step_single" in manifest.graphs
+        self._graph("step_single" if self._has_single else "step")  # what cannot load fails here
 
     def pad_rows(self, time: int) -> int:
         """Rows of zeros behind a growing pool, as the manifest says."""
@@ -64,25 +68,37 @@ class OnnxRuntimeSession(CellSession):
         """A graph, loaded when it is first needed: a single sequence never needs the step for batches."""
         if name not in self._graphs:
             file = self._bundle.manifest.graphs[name].file
-            self._graphs[name] = _load_graph(self._bundle, file, self.provider, self.threads)
+            self._graphs[name] = _load_graph(self._bundle, file, self.provider, self.threads, self._streams)
         return self._graphs[name]
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
         if tokens.shape[1] > 1:
             graph = self._graph("prefill")
-        elif tokens.shape[0] == 1 and "step_single" in self._graphs:
-            graph = self._graphs["step_single"]
+        elif tokens.shape[0] == 1 and self._has_single:
+            graph = self._graph("step_single")
         else:
             graph = self._graph("step")
         self._position_input[...] = position
         feed: dict[str, Any] = dict(zip(self._inputs, state, strict=True))
         feed["tokens"], feed["position"] = tokens, self._position_input
-        logits, *outputs = graph.run(self._outputs, feed)
-        return logits, outputs
+        if self._streams:
+            results = graph.run([*self._outputs, *self._streams], feed)
+            self._record_streams(results[len(self._outputs) :])
+        else:
+            results = graph.run(self._outputs, feed)
+        return results[0], results[1 : len(self._outputs)]
+
+    def _set_probing(self, on: bool) -> None:
+        if on and not self._bundle.manifest.streams:
+            raise RuntimeUnavailableError(
+                f"{self._bundle.path}: its graphs name no values between blocks: export again"
+            )
+        self._streams = self._bundle.manifest.streams if on else ()
+        self._graphs, self._other_graphs = self._other_graphs, self._graphs
 
     def _run_step(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
         """A step of a constant-size state runs through buffers that are bound once: 1.3x faster than `run`."""
-        if not self._binds:
+        if not self._binds or self._streams:
             return self._run(tokens, position, state)
         if self._bound is None or self._bound.batch != self._batch:
             self._bound = _BoundStep(self, self._graph("step"))
@@ -90,7 +106,7 @@ class OnnxRuntimeSession(CellSession):
 
     def close(self) -> None:
         """Release onnxruntime's sessions."""
-        self._graphs, self._bound = {}, None
+        self._graphs, self._other_graphs, self._bound = {}, {}, None
 
 
 class _BoundStep:
@@ -130,7 +146,8 @@ class _BoundStep:
         return self._logits.copy(), self._sides[1 - side]
 
 
-def _load_graph(bundle: Bundle, file: str, provider: str, threads: int) -> Any:
+def _load_graph(bundle: Bundle, file: str, provider: str, threads: int, streams: tuple[str, ...]) -> Any:
+    """Load a graph; `streams` are intermediate values that it should give, too."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -139,8 +156,12 @@ def _load_graph(bundle: Bundle, file: str, provider: str, threads: int) -> Any:
     if provider != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     path = bundle.file(file)
+    source: Any = path
+    if streams:
+        source = with_outputs(path.read_bytes(), streams)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[name])
+        session = onnxruntime.InferenceSession(source, options, providers=[name])
     except Exception as error:  # onnxruntime's own classes, RuntimeError and others, by version
         raise _load_error(bundle, file, provider, error) from None
     if name not in session.get_providers():

@@ -5,6 +5,7 @@ A session checks its input before anything runs, so that an error leaves the sta
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.card import ModelCard
-from causalrn.errors import CapacityError, InputError, NonFiniteError, StateError
+from causalrn.errors import CapacityError, InputError, NonFiniteError, RuntimeUnavailableError, StateError
 
 if TYPE_CHECKING:
     from causalrn.runtimes.generation import GeneratedStep, GenerationOptions
@@ -65,6 +66,7 @@ class Session(ABC):
         self._position = 0
         self._batch = 1
         self._logits: FloatArray | None = None
+        self._probed: list[list[FloatArray]] | None = None
 
     @property
     def position(self) -> int:
@@ -158,6 +160,35 @@ class Session(ABC):
 
         return generate(self, prompts, options or GenerationOptions())
 
+    @contextlib.contextmanager
+    def probing(self) -> Iterator[None]:
+        """A context in which every call also records the residual stream: see :attr:`streams`.
+
+        Raises:
+            RuntimeUnavailableError: this runtime, or this bundle, cannot show it.
+        """
+        self._set_probing(True)
+        self._probed = []
+        try:
+            yield
+        finally:
+            self._probed = None
+            self._set_probing(False)
+
+    @property
+    def streams(self) -> list[FloatArray]:
+        """What each block read from the residual stream in the last call, and last what the head read.
+
+        N + 1 arrays [B, T, E]; with layer norm they are centred over E, as only centred values are ever read. Only
+        inside :meth:`probing`.
+        """
+        assert self._probed, "ask inside probing(), after a call"
+        return [np.concatenate(parts, axis=1) for parts in zip(*self._probed, strict=True)]
+
+    def _set_probing(self, on: bool) -> None:
+        """Have :meth:`_advance` append to `_probed`, per chunk of tokens, N + 1 arrays [B, T, E]; or stop it."""
+        raise RuntimeUnavailableError(f"the runtime {self.runtime} does not show what happens between blocks")
+
     def close(self) -> None:  # noqa: B027 - most runtimes hold nothing that has to be released
         """Release what the runtime holds."""
 
@@ -213,6 +244,8 @@ class Session(ABC):
         return np.ascontiguousarray(tokens, dtype=np.int64)
 
     def _advance_checked(self, tokens: IntArray, *, single: bool) -> FloatArray:
+        if self._probed is not None:
+            self._probed.clear()
         logits = self._advance(tokens, single=single)
         self._position += tokens.shape[1]
         self._logits = logits[:, -1].copy()

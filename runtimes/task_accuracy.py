@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ class TaskAccuracy:
         counted, right: how many there were, and were right.
         tokens, tokens_right: the same for single tokens.
         loss: mean negative log-likelihood of the right token, in nats; None where the model was let alone.
+        by_position: for each position of an answer, how many tokens there were and how many were right.
+        by_length: for each length of an answer, how many answers there were and how many were right.
     """
 
     unit: str
@@ -33,6 +37,8 @@ class TaskAccuracy:
     tokens: int
     tokens_right: int
     loss: float | None = None
+    by_position: tuple[tuple[int, int], ...] = ()
+    by_length: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
@@ -46,7 +52,13 @@ class TaskAccuracy:
 
     def to_json(self) -> dict[str, Any]:
         """Counts and shares as JSON values."""
-        return {**self.__dict__, "accuracy": self.accuracy, "token_accuracy": self.token_accuracy}
+        return {
+            **self.__dict__,
+            "by_position": [list(pair) for pair in self.by_position],
+            "by_length": {str(length): list(pair) for length, pair in self.by_length.items()},
+            "accuracy": self.accuracy,
+            "token_accuracy": self.token_accuracy,
+        }
 
 
 def free_running_accuracy(
@@ -56,6 +68,7 @@ def free_running_accuracy(
     on_batch: Callable[[int], object] = lambda count: None,
     *,
     by_steps: bool = False,
+    seconds: float | None = None,
 ) -> TaskAccuracy:
     """Let the session answer each prompt by itself: its own greedy tokens are fed back.
 
@@ -64,49 +77,89 @@ def free_running_accuracy(
     Args:
         on_batch: called with the number of sequences after each batch, for progress bars.
         by_steps: take the prompt token by token too, instead of by prefill.
+        seconds: stop after the batch that passes this; None measures all examples.
     """
     if not task.feeds_back and not by_steps:
-        return teacher_forced_accuracy(session, task, examples, on_batch)
+        return teacher_forced_accuracy(session, task, examples, on_batch, seconds=seconds)
     take = _take_by_steps if by_steps else Session.prefill
 
     def answer(session: Session, batch: Examples) -> tuple[IntArray, None]:
         return _decode(session, batch, take, feeds_back=task.feeds_back), None
 
-    return _measure(session, task, examples, answer, on_batch)
+    return _measure(session, task, examples, answer, on_batch, seconds)
 
 
 def teacher_forced_accuracy(
-    session: Session, task: Task, examples: Examples, on_batch: Callable[[int], object] = lambda count: None
+    session: Session,
+    task: Task,
+    examples: Examples,
+    on_batch: Callable[[int], object] = lambda count: None,
+    *,
+    seconds: float | None = None,
 ) -> TaskAccuracy:
     """Give the session the right tokens and count where its most likely token is the next one.
 
     An answer that is right everywhere here is given by greedy decoding too, and the other way round: up to the first
     error both see the same tokens.
     """
-    return _measure(session, task, examples, _teacher_force, on_batch)
+    return _measure(session, task, examples, _teacher_force, on_batch, seconds)
 
 
 _Answer = Callable[[Session, Examples], tuple[IntArray, float | None]]
 
 
 def _measure(
-    session: Session, task: Task, examples: Examples, answer: _Answer, on_batch: Callable[[int], object]
+    session: Session,
+    task: Task,
+    examples: Examples,
+    answer: _Answer,
+    on_batch: Callable[[int], object],
+    seconds: float | None,
 ) -> TaskAccuracy:
-    whole = tokens_right = 0
-    losses: list[float] = []
+    tally, started = _Tally(), time.monotonic()
     for batch in _batches(examples):
         session.reset(len(batch))
         answers, loss = answer(session, batch)
-        counts = batch.targets != IGNORE
-        right = answers == batch.targets  # [B, T]
-        whole += int((right | ~counts).all(1).sum())
-        tokens_right += int((right & counts).sum())
-        losses += [] if loss is None else [loss]
+        tally.add(batch, answers, loss)
         on_batch(len(batch))
+        if seconds is not None and time.monotonic() - started > seconds:
+            break
     session.reset(1)
-    tokens = examples.target_count
-    counted, right_count = (len(examples), whole) if task.unit == "strings" else (tokens, tokens_right)
-    return TaskAccuracy(task.unit, counted, right_count, tokens, tokens_right, sum(losses) / tokens if losses else None)
+    return tally.accuracy(task.unit)
+
+
+class _Tally:
+    """Counts of what was right, batch by batch."""
+
+    def __init__(self) -> None:
+        self.positions: Counter[int] = Counter()
+        self.positions_right: Counter[int] = Counter()
+        self.lengths: Counter[int] = Counter()
+        self.lengths_right: Counter[int] = Counter()
+        self.losses: list[float] = []
+
+    def add(self, batch: Examples, answers: IntArray, loss: float | None) -> None:
+        counts = batch.targets != IGNORE  # [B, T]
+        right = (answers == batch.targets) & counts
+        place, length = counts.cumsum(1) - 1, counts.sum(1)  # [B, T], [B]
+        self.positions.update(place[counts].tolist())
+        self.positions_right.update(place[right].tolist())
+        self.lengths.update(length.tolist())
+        self.lengths_right.update(length[right.sum(1) == length].tolist())
+        self.losses += [] if loss is None else [loss]
+
+    def accuracy(self, unit: str) -> TaskAccuracy:
+        tokens, tokens_right = self.positions.total(), self.positions_right.total()
+        strings = self.lengths.total(), self.lengths_right.total()
+        return TaskAccuracy(
+            unit,
+            *(strings if unit == "strings" else (tokens, tokens_right)),
+            tokens,
+            tokens_right,
+            sum(self.losses) / tokens if self.losses else None,
+            tuple((self.positions[place], self.positions_right[place]) for place in sorted(self.positions)),
+            {length: (self.lengths[length], self.lengths_right[length]) for length in sorted(self.lengths)},
+        )
 
 
 def _take_by_steps(session: Session, tokens: IntArray) -> FloatArray:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
 from causalrn.config import TransformerConfig
 from causalrn.errors import InputError, StateError
 from causalrn.model import SequenceModel
+from causalrn.normalization import centre
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot, check_finite
 
@@ -39,8 +43,14 @@ class ParallelSession(Session):
         history = np.concatenate([self._history, tokens], axis=1)
         logits = forward_in_batches(self._model, history)[:, -tokens.shape[1] :]
         check_finite(logits)
+        if self._probed is not None:
+            streams = residual_streams(self._model, history)
+            self._probed.append([stream[:, -tokens.shape[1] :] for stream in streams])
         self._history = history
         return logits
+
+    def _set_probing(self, on: bool) -> None:
+        pass
 
     def _clear(self, batch: int) -> None:
         self._history = np.zeros((batch, 0), np.int64)
@@ -72,20 +82,78 @@ def _rows_of(tokens: IntArray, rows: int) -> Iterator[IntArray]:
         yield tokens[start : start + rows]
 
 
+def residual_streams(model: SequenceModel, tokens: IntArray) -> list[FloatArray]:
+    """What each block of the parallel form reads from the residual stream, and last what the head reads.
+
+    N + 1 arrays [B, T, E]; centred over E where the norm is a layer norm, as in :attr:`Session.streams`.
+    """
+    with watched_streams(model.blocks) as parts:
+        forward_in_batches(model, tokens)
+    centred = model.config.norm == "layer"
+    return [torch.cat([centre(x) if centred else x for x in rows]).cpu().numpy() for rows in zip(*parts, strict=True)]
+
+
+@contextlib.contextmanager
+def watched_streams(blocks: nn.ModuleList) -> Iterator[list[list[torch.Tensor]]]:
+    """Record what goes into each block and out of the last one: a list of N + 1 tensors per call of the model."""
+    calls: list[list[torch.Tensor]] = []
+
+    def before(block: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if block is blocks[0]:
+            calls.append([])
+        calls[-1].append(inputs[0])
+
+    def after_last(_: nn.Module, __: Any, output: Any) -> None:
+        calls[-1].append(output[0] if isinstance(output, tuple) else output)
+
+    hooks = [block.register_forward_pre_hook(before) for block in blocks]
+    hooks.append(blocks[-1].register_forward_hook(after_last))
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class RecurrentSession(CellSession):
-    """The recurrent cell in PyTorch on the CPU, in the cell's dtype."""
+    """The recurrent cell in PyTorch on the CPU, in the cell's dtype.
+
+    Args:
+        threads: inside one operator, during this session's calls only; None leaves PyTorch's setting alone.
+    """
 
     runtime = "recurrent"
 
-    def __init__(self, cell: RecurrentCell, card: ModelCard, owner: str = "") -> None:
+    def __init__(self, cell: RecurrentCell, card: ModelCard, owner: str = "", *, threads: int | None = None) -> None:
         if cell.dtype not in _NUMPY_DTYPES:
             raise InputError(f"the recurrent runtime runs float32 and float64, not {cell.dtype}")
         dtype: npt.DTypeLike = _NUMPY_DTYPES[cell.dtype]
         super().__init__(card, cell.spec, owner, prefill_chunk=_PREFILL_CHUNK, dtype=dtype)
-        self._cell = cell
+        self._cell, self._threads = cell, threads
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
-        with torch.inference_mode():
+        with torch.inference_mode(), _torch_threads(self._threads):
             tensors = [torch.from_numpy(array) for array in state]
-            logits, *outputs = self._cell(torch.from_numpy(tokens), torch.tensor(position), *tensors)
+            if self._probed is None:
+                logits, *outputs = self._cell(torch.from_numpy(tokens), torch.tensor(position), *tensors)
+            else:
+                with watched_streams(self._cell.blocks) as calls:
+                    logits, *outputs = self._cell(torch.from_numpy(tokens), torch.tensor(position), *tensors)
+                self._record_streams([stream.numpy() for stream in calls[0]])
             return logits.numpy(), [output.numpy() for output in outputs]
+
+    def _set_probing(self, on: bool) -> None:
+        pass

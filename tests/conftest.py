@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,24 @@ import torch
 from causalrn.alphabet import Alphabet
 from causalrn.card import ModelCard
 from causalrn.checkpoint import save_checkpoint
+from causalrn.export.cli import group
+from causalrn.export.cli.console import run_guarded
 from causalrn.export.cli.export_run import export_bundle
 from causalrn.tasks import CopyTask
 from tests.builders import random_model
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call a command: (exit code, standard output, standard error)."""
+
+    def _call(*arguments: object) -> tuple[int, str, str]:
+        code = run_guarded(lambda: group([str(a) for a in arguments], standalone_mode=False))
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return _call
+
 
 torch.set_num_threads(1)  # tests are many and small: threads cost more than they give
 

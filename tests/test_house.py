@@ -36,7 +36,20 @@ TORCH_FREE = (
     "causalrn.runtimes",
     *(
         f"causalrn.runtimes.{name}"
-        for name in ("ort_session", "reference", "parity", "generation", "task_accuracy", "state_file")
+        for name in ("ort_session", "onnx_outputs", "generation", "task_accuracy", "state_file")
+    ),
+    *(
+        f"causalrn.runtimes.parity.{name}"
+        for name in (
+            "reference",
+            "golden",
+            "comparison",
+            "results",
+            "attribution",
+            "verification",
+            "report",
+            "certificate",
+        )
     ),
 )
 

@@ -49,7 +49,7 @@ def demonstrate(output: Path, length: int, seed: int) -> bool:
     written = export_bundle(run, bundle, pool="growing", capacity=None, opset=23)
     out.print(f"wrote {bundle}: {', '.join(written.manifest.files)}\n", soft_wrap=True)
     out.print("3. verify every form against the float64 oracle", style="bold")
-    report = verify_with_checkpoint(bundle, run, VerifyOptions(seed=seed))
+    report = verify_with_checkpoint(bundle, run, VerifyOptions(seed=seed)).report
     print_report(report)
     prompt = "".join(random_source("demo", seed).choice(list(string.ascii_lowercase), length))
     _show_generation(out, bundle, prompt)

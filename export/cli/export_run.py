@@ -11,7 +11,9 @@ from causalrn.export.onnx_exporter import export_onnx
 from causalrn.files import check_replaceable, written_folder
 from causalrn.manifest import BUNDLE_MARKER, Bundle, seal_bundle
 from causalrn.runtimes.opening import open_bundle
-from causalrn.runtimes.reference import golden_tokens, make_reference, save_golden
+from causalrn.runtimes.parity.golden import golden_tokens, save_golden
+from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.reference import state_positions
 
 
 def export_bundle(run: Path, output: Path, *, pool: str, capacity: int | None, opset: int) -> Bundle:
@@ -31,7 +33,8 @@ def export_bundle(run: Path, output: Path, *, pool: str, capacity: int | None, o
         manifest = export_onnx(checkpoint, folder, pool=pool, capacity=capacity, opset=opset)
         advance(1, "golden vectors")
         tokens = golden_tokens(checkpoint.card, manifest.state.tensors[0].capacity)
-        reference = make_reference(checkpoint.model, checkpoint.card, tokens)
+        oracle = Oracle(checkpoint.model, checkpoint.card)
+        reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
         with open_bundle(seal_bundle(folder, manifest)) as session:
             save_golden(folder, reference, session)
         advance(1, "manifest")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import sys
 import time
-import zipfile
 from pathlib import Path
 from typing import TextIO
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from causalrn.alphabet import parse_token_ids
 from causalrn.errors import InputError
 from causalrn.export.cli.console import progress
+from causalrn.export.cli.token_ids import load_token_ids
 from causalrn.files import check_output_file, written_file
 from causalrn.runtimes.generation import GenerationOptions
 from causalrn.runtimes.session import Session
@@ -96,7 +96,7 @@ def _prompts(session: Session, prompts: tuple[str, ...]) -> list[str] | npt.NDAr
 
 def write_logits(session: Session, input_ids: Path, output: Path, mode: str) -> None:
     """Teacher-forced logits of token ids, as float32 .npy [B, T, V], whole or not at all."""
-    ids = _load_ids(input_ids)
+    ids = load_token_ids(input_ids)
     check_output_file(output)
     if output.exists() and output.samefile(input_ids):
         raise InputError(f"{output} is the file of token ids itself: name another one for the logits")
@@ -116,16 +116,3 @@ def write_logits(session: Session, input_ids: Path, output: Path, mode: str) -> 
     logits = np.concatenate(parts, axis=1).astype(np.float32)
     with written_file(output) as partial, partial.open("wb") as file:
         np.save(file, logits)
-
-
-def _load_ids(path: Path) -> npt.NDArray[np.integer]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: name a .npy file with token ids [B, T]")
-    try:
-        ids = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        raise InputError(f"{path}: not a .npy file of numbers: write it with numpy.save") from None
-    if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
-        what = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, np.ndarray) else "an archive"
-        raise InputError(f"{path}: holds {what}, expected integers [B, T] with at least one token")
-    return ids

@@ -3,29 +3,85 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from causalrn.export.cli.console import console, write_json
+from causalrn.errors import InputError
+from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, write_json
 from causalrn.export.cli.options import PATH, json_option
+
+if TYPE_CHECKING:
+    from causalrn.runtimes.parity.certificate import Certificate
 
 
 @click.command(
     epilog="""\b
 Examples:
   causalrn-export inspect bundle
-  causalrn-export inspect run --json run.json"""
+  causalrn-export inspect bundle --certificate certificate.json
+  causalrn-export inspect run --json run.json
+Exit code 1 if a certificate does not hold for the bundle."""
 )
-@click.argument("folder", type=PATH)
+@click.argument("folder", metavar="BUNDLE_OR_RUN", type=PATH)
+@click.option("--certificate", type=PATH, help="What `verify --certificate` wrote: show whether it holds.")
 @json_option
-def command(folder: Path, json_path: Path | None) -> None:
-    """Show what a RUN or a bundle holds: the model, its state, its files. Checks every hash."""
-    from rich.table import Table
+@click.pass_context
+def command(context: click.Context, folder: Path, certificate: Path | None, json_path: Path | None) -> None:
+    """Show what a RUN or a bundle holds: the model, its state, its files. Checks every hash.
 
+    A file certificate.json in a bundle's folder is shown without being asked for.
+    """
     from causalrn.manifest import is_bundle
 
+    if certificate is not None and not is_bundle(folder):
+        raise InputError(f"--certificate and {folder} contradict each other: a certificate is about a bundle")
+    faults: list[str] = []
+    shown = _certificate(folder, certificate) if is_bundle(folder) else None
+    if shown is not None:  # before the bundle: a file that changed may keep it from being opened
+        faults = shown.faults(folder)
+        _print_certificate(shown, faults)
     data = _inspect_bundle(folder) if is_bundle(folder) else _inspect_run(folder)
+    _print_contents(data)
+    if shown is not None:
+        data["certificate"] = {"holds": not faults, "faults": faults, "issued": shown.issued, "report": shown.report}
+    write_json(json_path, {"report": "causalrn-inspect", "version": 1, **data})
+    if faults:
+        context.exit(EXIT_CHECK_FAILED)
+
+
+def _certificate(folder: Path, path: Path | None) -> Certificate | None:
+    from causalrn.files import CERTIFICATE_NAME
+    from causalrn.runtimes.parity.certificate import load_certificate
+
+    if path is None and not (folder / CERTIFICATE_NAME).is_file():
+        return None
+    return load_certificate(folder / CERTIFICATE_NAME if path is None else path)
+
+
+def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
+    out, report = console(), certificate.report
+    if faults:
+        out.print(f"certificate VOID: {'; '.join(faults)}; verify the bundle again", style="bold red", soft_wrap=True)
+    else:
+        out.print("certificate holds: every file is the one that was verified", style="bold green")
+    versions = ", ".join(f"{name} {report['environment'][name]}" for name in ("causalrn", "onnxruntime", "machine"))
+    out.print(f"issued {certificate.issued} with {versions}, against {report['against']}", soft_wrap=True)
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 1))
+    for name in ("level", "form", "error", "allowed", "outcome"):
+        table.add_column(name, no_wrap=name != "outcome")
+    for result in report["results"]:
+        figures = ("-" if result[name] is None else f"{result[name]:.1e}" for name in ("error", "allowed"))
+        table.add_row(result["level"], result["form"], *figures, result["summary"])
+    out.print(table)
+    out.print()
+
+
+def _print_contents(data: dict[str, Any]) -> None:
+    from rich.table import Table
+
     out = console()
     for title in ("about", "model"):
         out.print(title, style="bold")
@@ -43,7 +99,6 @@ def command(folder: Path, json_path: Path | None) -> None:
     out.print(state)
     memory = ", ".join(f"{tokens}: {size / 1e3:,.1f} kB" for tokens, size in data["state"]["bytes"].items())
     out.print(f"state bytes by tokens seen (batch 1): {memory}", soft_wrap=True)
-    write_json(json_path, {"report": "causalrn-inspect", "version": 1, **data})
 
 
 def _inspect_bundle(folder: Path) -> dict[str, Any]:

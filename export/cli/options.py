@@ -20,7 +20,7 @@ PATH = click.Path(path_type=Path)
 output_option: Decorator = click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
 
 
-def _checked_place(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+def checked_place(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """Say before the work that a report cannot be written."""
     if value is not None:
         from causalrn.files import check_output_file
@@ -30,7 +30,7 @@ def _checked_place(context: click.Context, parameter: click.Parameter, value: Pa
 
 
 json_option: Decorator = click.option(
-    "--json", "json_path", type=PATH, callback=_checked_place, help="Also write the report to this file."
+    "--json", "json_path", type=PATH, callback=checked_place, help="Also write the report to this file."
 )
 seed_option: Decorator = click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 

@@ -3,77 +3,165 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from causalrn.errors import InputError
 from causalrn.export.cli.console import EXIT_CHECK_FAILED, require_extra, write_json
-from causalrn.export.cli.options import PATH, json_option, runtime_options, seed_option
+from causalrn.export.cli.options import PATH, checked_place, json_option, runtime_options, seed_option
+from causalrn.runtimes.parity.results import LEVELS
 from causalrn.tasks import TASKS
 
 
 @click.command(
     epilog="""\b
 Examples:
-  causalrn-export verify bundle --checkpoint run     against the float64 oracle
-  causalrn-export verify bundle                      on a device, without torch
+  causalrn-export verify bundle --checkpoint run             against the float64 oracle
+  causalrn-export verify bundle                              on a device, without torch
+  causalrn-export verify bundle --checkpoint run --html report.html --certificate certificate.json
+  causalrn-export verify bundle --checkpoint run --level drift --drift-steps 100000
+  causalrn-export verify bundle --checkpoint run --max-kl 0.01 --max-accuracy-drop 0.5
 Exit code 1 if anything is out of tolerance."""
 )
 @click.argument("bundle", type=PATH)
 @click.option("--checkpoint", type=PATH, help="The RUN that it was exported from: compare with the oracle itself.")
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    type=click.Choice(LEVELS),
+    help="Check only this; may be repeated.  [default: all]",
+)
 @click.option(
     "--runtime",
     "runtimes",
     multiple=True,
     help="parallel, recurrent or onnxruntime; may be repeated.  [default: all that this call can run]",
 )
-@click.option(
-    "--task",
-    type=click.Choice(list(TASKS)),
-    help="Insist on this task.  [default: the model's]",
-)
+@click.option("--task", type=click.Choice(list(TASKS)), help="Insist on this task.  [default: the model's]")
 @click.option("--text", type=PATH, help="Measure a text model's accuracy on the last tenth of this file.")
 @click.option(
     "--samples", type=click.IntRange(min=1), default=1000, show_default=True, help="Sequences to measure accuracy on."
 )
 @click.option("--steps", type=click.IntRange(min=2), help="Tokens per sequence.  [default: the capacity, at most 256]")
+@click.option(
+    "--drift-steps",
+    type=click.IntRange(min=2),
+    help="Tokens of the long run, all of them.  [default: the capacity, at most 4,096, and what time allows]",
+)
+@click.option("--load-inputs", "inputs", type=PATH, help="Compare on these token ids, .npy [B, T].")
 @seed_option
 @runtime_options
+@click.option(
+    "--time-budget",
+    "seconds",
+    type=click.FloatRange(min=1),
+    default=300,
+    show_default=True,
+    help="Seconds: task and drift stop early where it gets short, and what is not reached is named.",
+)
+@click.option("--fail-fast", is_flag=True, help="Stop after the first level at which anything fails.")
+@click.option("--min-accuracy", type=click.FloatRange(0, 100), help="Fail below this accuracy on the task, in percent.")
+@click.option("--max-kl", type=click.FloatRange(min=0), help="Budget for a quantized form: KL divergence, in nats.")
+@click.option(
+    "--max-argmax-changes",
+    type=click.FloatRange(0, 100),
+    help="Budget for a quantized form: positions whose most likely token changes, in percent; ties are not counted.",
+)
+@click.option(
+    "--max-accuracy-drop", type=click.FloatRange(0, 100), help="Budget for a quantized form: percentage points lost."
+)
 @json_option
+@click.option("--html", type=PATH, callback=checked_place, help="Also write the report as one page to this file.")
+@click.option("--certificate", type=PATH, callback=checked_place, help="If all is well, certify it in this file.")
+@click.option("--save-outputs", type=PATH, callback=checked_place, help="Also write tokens and all logits, .npz.")
 @click.pass_context
-def command(
-    context: click.Context,
-    bundle: Path,
-    checkpoint: Path | None,
-    runtimes: tuple[str, ...],
-    task: str | None,
-    text: Path | None,
-    samples: int,
-    steps: int | None,
-    seed: int,
-    provider: str,
-    threads: int,
-    json_path: Path | None,
-) -> None:
+def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **options: Any) -> None:
     """Prove that a bundle says what was trained.
 
-    With --checkpoint, every form runs the same sequences as the float64 parallel form (the oracle): parallel and
-    recurrent in PyTorch, the bundle step by step, and by prefill and steps. Without it, the bundle is checked against
-    the oracle's golden vectors that it carries.
+    With --checkpoint, every form runs the same sequences as the float64 parallel form (the oracle). Without it, the
+    bundle is checked against the oracle's golden vectors that it carries. Levels: logits; state, every state tensor,
+    also from exact states fed in; split, random chunks; layer, the values between blocks; drift over a long run; task,
+    accuracy before and after; determinism, what is equal bit for bit. What fails is traced to its first step, block and
+    tensor, and to the side that is wrong. How much rounding is allowed follows from the weights: docs/parity.md.
+
+    A budget judges the bundle as a quantized form, by what its distributions and its accuracy lose.
     """
     from causalrn.export.cli.verify_report import print_report
-    from causalrn.export.cli.verify_run import VerifyOptions, verify_with_checkpoint, verify_with_golden
-    from causalrn.runtimes import SessionOptions
+    from causalrn.export.cli.verify_run import verify_with_checkpoint, verify_with_golden
 
-    options = VerifyOptions(runtimes, samples, steps, seed, task, text, SessionOptions(provider, threads))
+    places = {name: options.pop(name) for name in ("json_path", "html", "certificate", "save_outputs")}
+    if places["html"] is not None:
+        require_extra("jinja2")
+    asked = _options(options)
     if checkpoint is None:
-        if steps is not None:
-            raise InputError("--steps needs --checkpoint: the golden vectors in the bundle have their own length")
-        report = verify_with_golden(bundle, options)
+        for name in ("steps", "drift_steps", "inputs"):
+            if options[name] is not None:
+                option = "--load-inputs" if name == "inputs" else f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} needs --checkpoint: the golden vectors in the bundle are what they are")
+        verified = verify_with_golden(bundle, asked)
     else:
         require_extra("torch")
-        report = verify_with_checkpoint(bundle, checkpoint, options)
-    print_report(report)
-    write_json(json_path, report.to_json())
-    if not report.passed:
+        verified = verify_with_checkpoint(bundle, checkpoint, asked)
+    print_report(verified.report)
+    _write(verified, **places)
+    if not verified.report.passed:
         context.exit(EXIT_CHECK_FAILED)
+
+
+def _options(given: dict[str, Any]) -> Any:
+    """The command's options as an object."""
+    from causalrn.export.cli.verify_run import VerifyOptions
+    from causalrn.runtimes import SessionOptions
+    from causalrn.tolerances import Budget
+
+    asked = dict(given)
+    if asked["steps"] is not None and asked["inputs"] is not None:
+        raise InputError("--steps and --load-inputs contradict each other: the file says how many tokens there are")
+    limits = {
+        "kl_divergence": asked.pop("max_kl"),
+        "argmax_changes": _share(asked.pop("max_argmax_changes")),
+        "accuracy_drop": _share(asked.pop("max_accuracy_drop")),
+    }
+    chosen = {name: limit for name, limit in limits.items() if limit is not None}
+    levels = asked.pop("levels") or LEVELS
+    return VerifyOptions(
+        levels=tuple(level for level in LEVELS if level in levels),
+        budget=Budget(**chosen) if chosen else None,
+        least_accuracy=_share(asked.pop("min_accuracy")),
+        session=SessionOptions(asked.pop("provider"), asked.pop("threads")),
+        **asked,
+    )
+
+
+def _share(percent: float | None) -> float | None:
+    return None if percent is None else percent / 100
+
+
+def _write(
+    verified: Any, json_path: Path | None, html: Path | None, certificate: Path | None, save_outputs: Path | None
+) -> None:
+    """Write what was asked for beside the terminal's report."""
+    import numpy as np
+
+    from causalrn.export.cli.console import console
+    from causalrn.files import written_file
+
+    report = verified.report
+    write_json(json_path, report.to_json())
+    if html is not None:
+        from causalrn.export.cli.verify_page import render_page
+
+        with written_file(html) as partial:
+            partial.write_text(render_page(report.to_json()), encoding="utf-8")
+    if save_outputs is not None:
+        with written_file(save_outputs) as partial, partial.open("wb") as file:
+            np.savez(file, **verified.outputs)
+    if certificate is not None:
+        from causalrn.runtimes.parity.certificate import save_certificate
+
+        if report.passed:
+            save_certificate(certificate, report.bundle, report.to_json())
+        else:
+            console().print(f"{certificate} was not written: only what passes is certified", soft_wrap=True)

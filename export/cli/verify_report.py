@@ -1,4 +1,4 @@
-"""A verification as people see it: one table for 80 columns, the tolerance explained, a verdict."""
+"""A verification as people see it in a terminal: one table for 80 columns, what failed and why, a verdict."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from rich.table import Table
 from rich.text import Text
 
 from causalrn.export.cli.console import console
-from causalrn.export.cli.verify_run import VerifyReport
-from causalrn.runtimes.parity import ParityRow
-from causalrn.tolerances import TOLERANCES
+from causalrn.runtimes.parity.report import VerifyReport
+from causalrn.runtimes.parity.results import Attribution, LevelResult, Side
+from causalrn.tolerances import BOUND_FACTOR
 
 
 def print_report(report: VerifyReport) -> None:
-    """Print the table and the verdict."""
+    """Print the table, what failed and why, and the verdict."""
     out = console()
     out.print(f"{report.bundle}: {report.card.config.describe()}", soft_wrap=True)
     out.print(f"compared with {report.against}", soft_wrap=True)
     out.print(_table(report))
+    for attribution in report.attributions:
+        out.print(_attribution(attribution))
+        out.print(attribution.verdict + "\n")
     out.print(_explain(report))
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
@@ -27,51 +30,67 @@ def print_report(report: VerifyReport) -> None:
 
 
 def _table(report: VerifyReport) -> Table:
-    recorded = any(row.recorded_relative is not None for row in report.rows)
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=True)
+    table.add_column("level", no_wrap=True)
     table.add_column("form", no_wrap=True)
-    for name in ("max abs", "relative", "state", *(["recorded"] if recorded else []), "argmax", "right", "bad\nstep"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("error", justify="right", no_wrap=True)
+    table.add_column("allowed", justify="right", no_wrap=True)
+    table.add_column("outcome")
     table.add_column("", no_wrap=True)
-    for row in report.rows:
-        cells = [row.form.replace(", ", "\n"), _figure(row.max_abs), _figure(row.relative), _figure(row.state_relative)]
-        cells += [_figure(row.recorded_relative)] if recorded else []
-        cells += [f"{100 * row.argmax_agreement:.4g}%", _right(row), _step(row)]
-        table.add_row(*cells, Text("ok", "green") if row.passed else Text("FAIL", "red"))
+    level = ""
+    for result in report.results:
+        shown = "" if result.level == level else result.level
+        level = result.level
+        table.add_row(shown, result.form, _figure(result.error), _figure(result.allowed), result.summary, _mark(result))
     return table
 
 
+def _mark(result: LevelResult) -> Text:
+    return Text("ok", "green") if result.passed else Text("FAIL", "bold red")
+
+
 def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1e}"
+    return "-" if value is None else "0" if value == 0 else f"{value:.1e}"
 
 
-def _right(row: ParityRow) -> str:
-    return "-" if row.task is None else f"{row.task.right}/{row.task.counted}"
+def _attribution(attribution: Attribution) -> Table:
+    """What each way of computing the step gave at which a failure begins."""
+    table = Table(
+        title=f"{attribution.form} fails at {attribution.level}; cause: {attribution.cause}",
+        title_style="bold red",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    for name in ("computed by", "from state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("error", "allowed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("first wrong")
+    for side in attribution.sides:
+        table.add_row(*_side(side))
+    return table
 
 
-def _step(row: ParityRow) -> str:
-    return "-" if row.first_bad_step is None else str(row.first_bad_step)
+def _side(side: Side) -> tuple[str, str, str, str, str]:
+    shown = side.first or side.worst
+    wrong = "" if side.first is None else f"{side.first.place}, {side.first.tensor}"
+    return side.form, side.state, _figure(shown.error), _figure(shown.allowed), wrong or "nothing"
 
 
 def _explain(report: VerifyReport) -> str:
-    if not report.rows:
+    if not report.results:
         return ""
-    row, tolerance = report.rows[0], TOLERANCES["float32", "onnxruntime"]
+    budget = report.settings["budget"]
+    if budget is not None:
+        return (
+            f"judged by budgets, not by rounding: KL divergence {budget['kl_divergence']:g} nats, most likely token "
+            f"changed {100 * budget['argmax_changes']:g} % (ties not counted), accuracy lost "
+            f"{100 * budget['accuracy_drop']:g} points."
+        )
     return (
-        f"tolerance: logits {row.bound:.1e} ({tolerance.relative:.0e} of the largest |logit| "
-        f"{report.largest_logit:.3g}, at least {tolerance.absolute:.0e}), "
-        f"states {row.state_bound:.0e} of each tensor's largest value; float32 rounding through all blocks stays below "
-        f"this, a wrong row, mask or weight does not. States are compared with the float64 recurrent form, itself "
-        f"{report.recurrent_error:.0e} from the oracle. {_explain_right(report)}"
-    )
-
-
-def _explain_right(report: VerifyReport) -> str:
-    if all(row.task is None for row in report.rows):
-        return ""
-    if any(row.task is not None and row.task.unit == "bytes" for row in report.rows):
-        return "Right: bytes of the text whose most likely next byte is the next one."
-    return (
-        "Right: strings that free-running greedy decoding answers whole; for parallel counted teacher-forced, which "
-        "is the same count, since both see the same tokens up to a first error."
+        "error: relative to the largest |value| (logits: "
+        f"{report.reference['largest_logit']:.3g}); allowed: {BOUND_FACTOR:g} x what float32 rounding does to this "
+        "model on these tokens (docs/parity.md). States are compared with the float64 recurrent form, itself "
+        f"{report.reference['float64_recurrent_relative_error']:.0e} from the oracle."
     )

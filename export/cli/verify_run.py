@@ -1,36 +1,41 @@
-"""One verification as `verify` and `demo` drive it: which sessions run, on what, with progress."""
+"""One verification as `verify` and `demo` drive it: opens the forms, makes the reference, shows progress."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import contextlib
+import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from causalrn.card import ModelCard
+import numpy as np
+
 from causalrn.errors import InputError
 from causalrn.export.cli.console import progress
+from causalrn.export.cli.token_ids import load_token_ids
 from causalrn.manifest import Bundle
-from causalrn.runtimes import RUNTIMES, Session, SessionOptions, open_session
+from causalrn.runtimes import RUNTIMES, Session, SessionOptions
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.opening import open_bundle
-from causalrn.runtimes.parity import (
-    ParityRow,
-    against_recorded,
-    compare_parallel,
-    compare_prefill,
-    compare_resumed,
-    compare_steps,
-    with_task,
-)
-from causalrn.runtimes.reference import GOLDEN_NAME, Reference, load_golden, make_reference, sample_tokens
-from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy, teacher_forced_accuracy
+from causalrn.runtimes.opening import RUN_RUNTIMES, open_bundle
+from causalrn.runtimes.parity.attribution import Witnesses
+from causalrn.runtimes.parity.drift import RecordedLongReference
+from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
+from causalrn.runtimes.parity.levels import Case
+from causalrn.runtimes.parity.reference import sample_tokens, state_positions
+from causalrn.runtimes.parity.report import VerifyReport, block_reports
+from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.parity.verification import Plan, Verification
+from causalrn.runtimes.session import Array, IntArray
 from causalrn.tasks import Corpus, Task, TextTask, random_source
+from causalrn.tolerances import Budget
+
+if TYPE_CHECKING:  # torch is not there on a device
+    from causalrn.checkpoint import Checkpoint
+    from causalrn.runtimes.parity.oracle import Oracle
 
 _SEQUENCES, _MOST_STEPS = 4, 256
-REPORT_VERSION = 2
-_TIES = 0.002
+_DRIFT_STEPS = 4096
+_NOISE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,127 +44,225 @@ class VerifyOptions:
 
     Attributes:
         runtimes: which; none means all.
+        levels: which of :data:`causalrn.runtimes.parity.results.LEVELS`.
         samples: sequences of the task to measure accuracy on.
         steps: tokens per sequence to compare; None takes the capacity, at most 256.
+        drift_steps: steps of the long run, all of them; None takes the capacity, at most 4,096, and what time allows.
         task: the model's task, if the caller insists on one.
         text: the file that a text model's accuracy is measured on.
+        inputs: a .npy file of token ids to compare on, instead of sampled ones.
+        budget: what a quantized form may lose; None judges by rounding.
+        least_accuracy: smallest accuracy that passes, 0 to 1.
+        seconds: time budget.
     """
 
     runtimes: tuple[str, ...] = ()
+    levels: tuple[str, ...] = LEVELS
     samples: int = 1000
     steps: int | None = None
+    drift_steps: int | None = None
     seed: int = 0
     task: str | None = None
     text: Path | None = None
+    inputs: Path | None = None
+    budget: Budget | None = None
+    least_accuracy: float | None = None
+    seconds: float = 300.0
+    fail_fast: bool = False
     session: SessionOptions = field(default_factory=SessionOptions)
 
 
 @dataclass(frozen=True)
-class VerifyReport:
-    """The outcome.
+class Verified:
+    """A report, and what the forms said: token ids, the oracle's logits, and each form's."""
 
-    Attributes:
-        against: what the rows were compared with, for people.
-        notes: what a reader should know beside the rows.
-        problems: what is wrong beside the rows; any problem fails the verification.
-    """
-
-    bundle: Path
-    card: ModelCard
-    against: str
-    rows: tuple[ParityRow, ...]
-    largest_logit: float
-    recurrent_error: float
-    notes: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether every row is within tolerance and nothing else is wrong."""
-        return bool(self.rows) and all(row.passed for row in self.rows) and not self.problems
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {
-            "report": "causalrn-verify",
-            "version": REPORT_VERSION,
-            "passed": self.passed,
-            "bundle": str(self.bundle),
-            **self.card.to_json(),
-            "against": self.against,
-            "largest_logit": self.largest_logit,
-            "float64_recurrent_relative_error": self.recurrent_error,
-            "rows": [row.to_json() for row in self.rows],
-            "notes": list(self.notes),
-            "problems": list(self.problems),
-        }
+    report: VerifyReport
+    outputs: dict[str, Array]
 
 
-def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> VerifyReport:
+def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Verified:
     """Compare parallel, recurrent and exported forms with the float64 oracle of a RUN."""
     from causalrn.checkpoint import load_checkpoint
+    from causalrn.runtimes.parity.oracle import Oracle, OracleLongReference
 
     wanted = _wanted(options, RUNTIMES)
     bundle, checkpoint = Bundle.open(path), load_checkpoint(run)
-    card, problems, task = checkpoint.card, [], _task(bundle, options)
-    if bundle.manifest.card.config != card.config:
+    if bundle.manifest.card.config != checkpoint.card.config:
         raise InputError(f"{path} holds another model than {run}: {bundle.manifest.card.config.describe()}")
+    task = _task(bundle, options)
+    tokens, what = _tokens(bundle, options)
+    oracle = Oracle(checkpoint.model, checkpoint.card)
+    with progress("oracle", 1):
+        reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
+        conditions = _conditions(oracle, tokens)
+    long = OracleLongReference(oracle, reference, _long_tokens(bundle, options), _NOISE_SHARE * options.seconds)
+    problems: tuple[str, ...] = ()
     if bundle.manifest.checkpoint_sha256 != checkpoint.sha256:
-        problems.append(f"the bundle was exported from other weights than those in {run} (SHA-256 differs)")
-    tokens = sample_tokens(card, random_source("verify", options.seed, 1), _SEQUENCES, _steps(bundle, options))
-    with progress("oracle", 1) as advance:
-        reference = make_reference(checkpoint.model, card, tokens)
-        advance()
-    rows: list[ParityRow] = []
-    for runtime in wanted:
-        source = run if runtime in ("parallel", "recurrent") else path
-        with open_session(source, runtime, options.session if runtime == "onnxruntime" else None) as session:
-            rows += _compare(session, reference, options, task)
-    against = f"the float64 oracle of {run}, {len(tokens)} sequences of {tokens.shape[1]} tokens, seed {options.seed}"
-    return _report(bundle, against, rows, reference, tuple(problems), task)
+        problems = (f"the bundle was exported from other weights than those in {run} (SHA-256 differs)",)
+    opener = _Opener(bundle, options.session, checkpoint)
+    with contextlib.ExitStack() as stack:
+        forms = {name: stack.enter_context(opener.open(name)) for name in RUNTIMES if name in (*RUN_RUNTIMES, *wanted)}
+        peers = {name: forms[name] for name in RUN_RUNTIMES}
+        verification = Verification(
+            {name: forms[name] for name in wanted},
+            Case(reference, options.budget, options.seed),
+            _plan(options, task, bundle),
+            long,
+            opener.open_cell,
+            Witnesses(peers, opener.graph(), oracle.states),
+            provider=options.session.provider,
+            progress=progress,
+        )
+        verification.run()
+    against = f"the float64 oracle of {run}, {what}"
+    report = _report(bundle, verification, against, problems, options, checkpoint.sha256, conditions)
+    return _verified(report, verification)
 
 
-def verify_with_golden(path: Path, options: VerifyOptions) -> VerifyReport:
+def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
     """Check a bundle against the golden vectors that it carries; needs neither torch nor onnx."""
     _wanted(options, ("onnxruntime",), " without --checkpoint")
     bundle = Bundle.open(path)
     task = _task(bundle, options)
     golden = load_golden(bundle.file(GOLDEN_NAME))
-    with open_bundle(bundle, options.session) as session:
+    reference = golden.reference
+    opener = _Opener(bundle, options.session)
+    with opener.open("onnxruntime") as session:
+        verification = Verification(
+            {session.runtime: session},
+            Case(reference, options.budget, options.seed),
+            _plan(options, task, bundle),
+            RecordedLongReference(reference),
+            opener.open_cell,
+            Witnesses({}, opener.graph()),
+            golden=golden,
+            provider=options.session.provider,
+            progress=progress,
+        )
+        verification.run()
+    count, steps = reference.tokens.shape
+    against = f"the oracle's golden vectors in the bundle, {count} sequences of {steps} tokens"
+    return _verified(_report(bundle, verification, against, (), options, None, None), verification)
+
+
+def _verified(report: VerifyReport, verification: Verification) -> Verified:
+    reference = verification.case.reference
+    return Verified(report, {"tokens": reference.tokens, "oracle.logits": reference.logits, **verification.outputs})
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """Opens forms of one model, as often as they are wanted."""
+
+    bundle: Bundle
+    options: SessionOptions
+    checkpoint: Checkpoint | None = None
+
+    def open(self, name: str, threads: int | None = None) -> Session:
+        """A form by the name of its runtime, with so many threads inside one operator."""
+        if name not in RUN_RUNTIMES:
+            threads = self.options.threads if threads is None else threads
+            return open_bundle(self.bundle, SessionOptions(self.options.provider, threads))
+        from causalrn.cell import RecurrentCell
+        from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
+
+        assert self.checkpoint is not None
+        model, card, owner = self.checkpoint.model, self.checkpoint.card, self.checkpoint.sha256
+        if name == "parallel":
+            return ParallelSession(model, card, owner)
+        return RecurrentSession(RecurrentCell.from_model(model), card, owner, threads=threads)
+
+    def open_cell(self, name: str, threads: int | None) -> CellSession:
+        """A form that carries a state."""
+        session = self.open(name, threads)
         assert isinstance(session, CellSession)
-        stepped = against_recorded(compare_steps(session, golden.reference), session, golden)
-        rows = [
-            _with_accuracy(stepped, session, options, task, _by_steps),
-            _with_accuracy(compare_prefill(session, golden.reference), session, options, task, free_running_accuracy),
-            compare_resumed(session, golden),
-        ]
-    tokens = golden.reference.tokens
-    against = f"the oracle's golden vectors in the bundle, {len(tokens)} sequences of {tokens.shape[1]} tokens"
-    return _report(bundle, against, rows, golden.reference, (), task)
+        return session
+
+    def graph(self) -> CellSession | None:
+        """The bundle's graphs in float64, where onnx is installed."""
+        if importlib.util.find_spec("onnx") is None:
+            return None
+        from causalrn.runtimes.evaluator_session import EvaluatorSession
+
+        return EvaluatorSession(self.bundle)
+
+
+def _conditions(oracle: Oracle, tokens: IntArray) -> list[dict[str, Any]]:
+    import torch
+
+    from causalrn.conditioning import condition_blocks
+
+    return [block.to_json() for block in condition_blocks(oracle.parallel, torch.from_numpy(tokens))]
 
 
 def _report(
     bundle: Bundle,
+    verification: Verification,
     against: str,
-    rows: list[ParityRow],
-    reference: Reference,
     problems: tuple[str, ...],
-    task: Task | None,
+    options: VerifyOptions,
+    checkpoint_sha256: str | None,
+    conditions: list[dict[str, Any]] | None,
 ) -> VerifyReport:
-    card = bundle.manifest.card
-    problems += _accuracy_problems(rows)
-    notes: tuple[str, ...] = ()
-    if task is None:
-        why = "no task is known for this model" if card.task is None else "the text is not here, name it with --text"
-        notes += (f"{why}: accuracy was not measured",)
-    elif rows and all(row.task is None for row in rows):
-        notes += (f"the task needs {task.capacity} positions, more than there are: accuracy was not measured",)
-    capacity, steps = bundle.manifest.state.tensors[0].capacity, reference.tokens.shape[1]
-    if capacity is not None and steps < capacity:
-        notes += (f"positions from {steps} to the capacity of {capacity} were not compared: see --steps",)
+    reference = verification.case.reference
+    blocks = block_reports(reference, conditions)
     return VerifyReport(
-        bundle.path, card, against, tuple(rows), reference.largest_logit, reference.recurrent_error, notes, problems
+        bundle=bundle.path,
+        bundle_sha256=bundle.sha256,
+        checkpoint_sha256=checkpoint_sha256,
+        card=bundle.manifest.card,
+        against=against,
+        results=tuple(verification.results),
+        attributions=tuple(verification.attributions),
+        blocks=blocks,
+        reference={
+            "sequences": len(reference.tokens),
+            "steps": reference.steps,
+            "largest_logit": reference.largest_logit,
+            "float64_recurrent_relative_error": reference.recurrent_error,
+        },
+        settings={
+            "levels": list(options.levels),
+            "forms": list(verification.forms),
+            "seed": options.seed,
+            "provider": options.session.provider,
+            "threads": options.session.threads,
+            "time_budget_s": options.seconds,
+            "budget": None if options.budget is None else dict(options.budget.__dict__),
+        },
+        notes=(
+            *_notes(bundle, verification, options),
+            *(block.describe() for block in blocks if block.ill_conditioned),
+        ),
+        problems=problems,
     )
+
+
+def _notes(bundle: Bundle, verification: Verification, options: VerifyOptions) -> list[str]:
+    """What a reader should know beside the results."""
+    notes = []
+    late = [level for level in verification.not_checked if level != "task" or verification.plan.examples is not None]
+    if late:
+        why = (
+            "--fail-fast" if options.fail_fast and verification.failed else f"the time budget of {options.seconds:g} s"
+        )
+        notes.append(f"not checked, because of {why}: {', '.join(late)}")
+    if "task" in options.levels and verification.plan.examples is None:
+        notes.append(f"{_why_no_task(bundle, verification.plan)}: accuracy was not measured")
+    capacity, longest = bundle.manifest.state.tensors[0].capacity, verification.longest_run
+    if capacity is None or longest < capacity:
+        end = "without end" if capacity is None else f"to the capacity of {capacity:,}"
+        notes.append(f"compared over at most {longest:,} steps; the model goes on {end}: see --steps and --drift-steps")
+    return notes
+
+
+def _why_no_task(bundle: Bundle, plan: Plan) -> str:
+    task = bundle.manifest.card.task
+    if task is None:
+        return "no task is known for this model"
+    if plan.task is None:
+        return "the text is not here, name it with --text"
+    return f"the task needs {task.capacity} positions, more than there are"
 
 
 def _task(bundle: Bundle, options: VerifyOptions) -> Task | None:
@@ -181,14 +284,21 @@ def _task(bundle: Bundle, options: VerifyOptions) -> Task | None:
     return task
 
 
-def _accuracy_problems(rows: list[ParityRow]) -> tuple[str, ...]:
-    """Forms of one model are right on the same strings; a tie between two tokens may tip one in a thousand."""
-    counts = {row.form: row.task for row in rows if row.task is not None}
-    right = [accuracy.right for accuracy in counts.values()]
-    if not right or max(right) - min(right) <= max(1, _TIES * next(iter(counts.values())).counted):
-        return ()
-    listed = ", ".join(f"{form} {accuracy.right}" for form, accuracy in counts.items())
-    return (f"the forms differ in how many answers are right: {listed}",)
+def _plan(options: VerifyOptions, task: Task | None, bundle: Bundle) -> Plan:
+    capacity = bundle.manifest.state.tensors[0].capacity
+    fits = task is not None and (capacity is None or capacity >= task.capacity)
+    examples = task.draw("verify", options.samples, options.seed) if task is not None and fits else None
+    if options.least_accuracy is not None and examples is None:
+        raise InputError(f"--min-accuracy and {bundle.path} contradict each other: accuracy cannot be measured here")
+    return Plan(
+        levels=options.levels,
+        fail_fast=options.fail_fast,
+        seconds=options.seconds,
+        task=task,
+        examples=examples,
+        least_accuracy=options.least_accuracy,
+        whole_drift=options.drift_steps is not None,
+    )
 
 
 def _wanted(options: VerifyOptions, possible: tuple[str, ...], when: str = "") -> tuple[str, ...]:
@@ -198,6 +308,29 @@ def _wanted(options: VerifyOptions, possible: tuple[str, ...], when: str = "") -
         if runtime not in possible:
             raise InputError(f"runtime {runtime} cannot be verified{when}: choose {' or '.join(possible)}")
     return tuple(runtime for runtime in possible if runtime in (options.runtimes or possible))
+
+
+def _tokens(bundle: Bundle, options: VerifyOptions) -> tuple[IntArray, str]:
+    """Token sequences to compare on, and what they are, for people."""
+    if options.inputs is not None:
+        tokens = _load_inputs(options.inputs, bundle)
+        return tokens, f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {options.inputs}"
+    steps = _steps(bundle, options)
+    rng = random_source("verify", options.seed, 1)
+    tokens = sample_tokens(bundle.manifest.card, rng, _SEQUENCES, steps)
+    return tokens, f"{_SEQUENCES} sequences of {steps} tokens, seed {options.seed}"
+
+
+def _load_inputs(path: Path, bundle: Bundle) -> IntArray:
+    tokens = load_token_ids(path)
+    vocabulary, capacity = bundle.manifest.card.config.vocabulary, bundle.manifest.state.tensors[0].capacity
+    if tokens.shape[1] < 2:
+        raise InputError(f"{path}: one token per sequence is too short to verify: give at least 2")
+    if tokens.min() < 0 or tokens.max() >= vocabulary:
+        raise InputError(f"{path}: token ids from {tokens.min()} to {tokens.max()}, the vocabulary is {vocabulary}")
+    if capacity is not None and tokens.shape[1] > capacity:
+        raise InputError(f"{path}: {tokens.shape[1]} tokens per sequence, the bundle's capacity is {capacity}")
+    return tokens.astype(np.int64)
 
 
 def _steps(bundle: Bundle, options: VerifyOptions) -> int:
@@ -210,30 +343,10 @@ def _steps(bundle: Bundle, options: VerifyOptions) -> int:
     return steps
 
 
-def _compare(session: Session, reference: Reference, options: VerifyOptions, task: Task | None) -> list[ParityRow]:
-    if session.runtime == "parallel":
-        row = compare_parallel(session, reference)
-        return [_with_accuracy(row, session, options, task, teacher_forced_accuracy)]
-    rows = [_with_accuracy(compare_steps(session, reference), session, options, task, _by_steps)]
-    if session.runtime != "recurrent":
-        prefilled = compare_prefill(session, reference)
-        rows.append(_with_accuracy(prefilled, session, options, task, free_running_accuracy))
-    return rows
-
-
-_by_steps = functools.partial(free_running_accuracy, by_steps=True)
-
-
-def _with_accuracy(
-    row: ParityRow,
-    session: Session,
-    options: VerifyOptions,
-    task: Task | None,
-    measure: Callable[..., TaskAccuracy],
-) -> ParityRow:
-    """Add the task's accuracy where there is a task, and the session has room for it."""
-    if not row.is_finite or task is None or (session.capacity is not None and session.capacity < task.capacity):
-        return row
-    examples = task.draw("verify", options.samples, options.seed)
-    with progress(f"{task.name}, {row.form}", options.samples) as advance:
-        return with_task(row, measure(session, task, examples, advance))
+def _long_tokens(bundle: Bundle, options: VerifyOptions) -> IntArray:
+    """One long sequence, [1, S]."""
+    capacity = bundle.manifest.state.tensors[0].capacity
+    steps = options.drift_steps or min(capacity or _DRIFT_STEPS, _DRIFT_STEPS)
+    if capacity is not None and steps > capacity:
+        raise InputError(f"--drift-steps {steps} is beyond the bundle's capacity of {capacity}")
+    return sample_tokens(bundle.manifest.card, random_source("verify", options.seed, 2), 1, steps)

@@ -1,33 +1,17 @@
 """The commands as users call them: what they write and say, and one line for every mistake."""
 
 import json
-import shutil
 import subprocess
 import sys
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
-from causalrn.export.cli import COMMANDS, group
+from causalrn.export.cli import COMMANDS
 from causalrn.export.cli.console import run_guarded
-from causalrn.manifest import Bundle, seal_bundle
-from causalrn.run_folder import RunFolder
 from causalrn.tolerances import TOLERANCES
 from tests.builders import GOLDEN, official_state
-
-
-@pytest.fixture
-def call(capfd):
-    """Call a command: (exit code, standard output, standard error)."""
-
-    def _call(*arguments):
-        code = run_guarded(lambda: group([str(a) for a in arguments], standalone_mode=False))
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return _call
 
 
 def _assert_one_line(result, *words):
@@ -76,11 +60,11 @@ def test_main_job_from_training_to_generation(call, tmp_path):
     assert code == 0
     assert out.rstrip().endswith("PASS")
     report = json.loads((tmp_path / "r.json").read_text())
-    forms = [row["form"] for row in report["rows"]]
-    assert forms == ["parallel", "recurrent, steps", "onnxruntime, steps", "onnxruntime, prefill+steps"]
-    assert len({row["task"]["right"] for row in report["rows"]}) == 1
-    assert report["rows"][0]["task"]["counted"] == 200
-    assert report["rows"][0]["task"]["accuracy"] >= 0.995
+    tasks = {row["form"]: row["figures"]["after"] for row in report["results"] if row["level"] == "task"}
+    assert list(tasks) == ["parallel", "recurrent, steps", "onnxruntime, steps", "onnxruntime, prefill"]
+    assert len({task["right"] for task in tasks.values()}) == 1
+    assert tasks["parallel"]["counted"] == 200
+    assert tasks["parallel"]["accuracy"] >= 0.995
     code, out, _ = call("run", bundle, "--prompt", "xyz")
     assert (code, out) == (0, "xyz\n")
 
@@ -156,55 +140,6 @@ def test_lookup_model_is_asked_with_a_blank(call, tmp_path):
     code, _, error = call("run", tmp_path / "run", "--prompt", "abcd b", "--max-new-tokens", 2)
     assert code == 0
     assert "position 9" in error  # BOS abcd SEP b, and two more
-
-
-@pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
-def test_verify_without_checkpoint_uses_golden_vectors(call, bundles, readout):
-    code, out, _ = call("verify", bundles[readout], "--samples", 10)
-    assert code == 0
-    assert "golden vectors" in out
-    assert "resumed" in out
-
-
-def test_verify_fails_with_exit_1_on_other_weights(call, bundles, runs, tmp_path):
-    """A checkpoint that was trained on after the export: same configuration, other weights."""
-    import safetensors.torch
-
-    shutil.copytree(runs["exact"], tmp_path / "run")
-    path = tmp_path / "run" / "model.safetensors"
-    weights = safetensors.torch.load_file(path)
-    weights["blocks.1.fc_2.weight"] += 1e-3
-    safetensors.torch.save_file(weights, path)
-    RunFolder.open(tmp_path / "run").write_config()
-    code, out, _ = call("verify", bundles["exact"], "--checkpoint", tmp_path / "run", "--samples", 5)
-    assert code == 1
-    assert "other weights" in out
-    assert out.rstrip().endswith("FAIL")
-
-
-@pytest.mark.parametrize("damage", ["Neg", "Log"])  # other numbers, or none at all
-@pytest.mark.parametrize("graph", ["step", "step_single", "prefill"])
-@pytest.mark.parametrize("against", ["checkpoint", "golden"])
-def test_verify_notices_damage_in_every_graph(call, exact_bundle, runs, tmp_path, graph, against, damage):
-    """The logits of one graph spoiled, and the bundle sealed again: hashes fit, answers do not."""
-    bundle = shutil.copytree(exact_bundle, tmp_path / "bundle")
-    model = onnx.load(bundle / f"{graph}.onnx", load_external_data=False)
-    for node in model.graph.node:
-        node.output[:] = ["right" if name == "logits" else name for name in node.output]
-    model.graph.node.append(onnx.helper.make_node(damage, ["right"], ["logits"]))
-    onnx.save(model, bundle / f"{graph}.onnx")
-    seal_bundle(bundle, Bundle.open(exact_bundle).manifest)
-    arguments = ("--checkpoint", runs["exact"]) if against == "checkpoint" else ()
-    code, out, _ = call("verify", bundle, "--samples", 5, *arguments)
-    assert code == 1
-    assert out.rstrip().endswith("FAIL")
-
-
-def test_verify_of_chosen_runtimes_shows_only_those(call, bundles, runs, tmp_path):
-    arguments = ("--runtime", "recurrent", "--samples", 5, "--steps", 10, "--json", tmp_path / "r.json")
-    assert call("verify", bundles["linear"], "--checkpoint", runs["linear"], *arguments)[0] == 0
-    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
-    assert [row["form"] for row in rows] == ["recurrent, steps"]
 
 
 @pytest.mark.parametrize("kind", ["bundle", "run"])

@@ -1,0 +1,29 @@
+"""Token ids from a user's file."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from causalrn.errors import InputError
+
+
+def load_token_ids(path: Path) -> npt.NDArray[np.integer]:
+    """Read a .npy file of token ids, integers [B, T].
+
+    Raises:
+        InputError: missing, or something else.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: name a .npy file with token ids [B, T]")
+    try:
+        ids = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise InputError(f"{path}: not a .npy file of numbers: write it with numpy.save") from None
+    if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
+        what = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, np.ndarray) else "an archive"
+        raise InputError(f"{path}: holds {what}, expected integers [B, T] with at least one token")
+    return ids

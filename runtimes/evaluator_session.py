@@ -1,0 +1,91 @@
+"""The graphs of an ONNX bundle in onnx's reference evaluator, in float64: what the graph means, whoever runs it.
+
+Slow, and for telling faults apart: where it agrees with the oracle and a runtime does not, the runtime is wrong. Needs
+onnx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from causalrn.manifest import Bundle
+from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.session import Array, FloatArray, IntArray
+
+_FLOAT, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
+
+
+class SimplifiedLayerNormalization(OpRun):
+    """onnxruntime's contrib op of bundles below opset 23: an RMS norm over the last axis."""
+
+    def _run(self, x: Array, scale: Array, axis: int, epsilon: float, stash_type: int) -> tuple[Array]:
+        return (x / np.sqrt(np.square(x).mean(-1, keepdims=True) + epsilon) * scale,)
+
+
+class EvaluatorSession(CellSession):
+    """An ONNX bundle in float64.
+
+    Args:
+        bundle: opened, its hashes checked.
+    """
+
+    runtime = "graph in float64"
+
+    def __init__(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        super().__init__(
+            manifest.card, manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, dtype=np.float64
+        )
+        self._bundle = bundle
+        self._streams: tuple[str, ...] = ()
+        self._evaluators: dict[str, Any] = {}
+        self._outputs = ["logits", *(tensor.output_name for tensor in self.spec.tensors)]
+        self._inputs = [tensor.input_name for tensor in self.spec.tensors]
+
+    def _evaluator(self, name: str) -> Any:
+        if name not in self._evaluators:
+            model = _in_float64(onnx.load(self._bundle.file(self._bundle.manifest.graphs[name].file)))
+            self._evaluators[name] = ReferenceEvaluator(model, new_ops=[SimplifiedLayerNormalization])
+        return self._evaluators[name]
+
+    def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
+        name = "step" if tokens.shape[1] == 1 else "prefill"
+        if name == "step" and tokens.shape[0] == 1 and "step_single" in self._bundle.manifest.graphs:
+            name = "step_single"
+        feed = dict(zip(self._inputs, state, strict=True)) | {"tokens": tokens, "position": np.array(position)}
+        with np.errstate(all="ignore"):  # NaN and infinity are what it is asked about
+            results = self._evaluator(name).run([*self._outputs, *self._streams], feed)
+        if self._streams:
+            self._record_streams(results[len(self._outputs) :])
+        return results[0], results[1 : len(self._outputs)]
+
+    def _set_probing(self, on: bool) -> None:
+        self._streams = self._bundle.manifest.streams if on else ()
+
+
+def _in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with every float32 a float64."""
+    for tensor in model.graph.initializer:
+        _widen(tensor)
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type == _FLOAT:
+            value.type.tensor_type.elem_type = _DOUBLE
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _FLOAT:
+                attribute.i = _DOUBLE
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                _widen(attribute.t)
+    return model
+
+
+def _widen(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type == _FLOAT:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))

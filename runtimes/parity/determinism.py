@@ -1,0 +1,113 @@
+"""The level `determinism`: which runs are equal bit for bit. What is claimed for which runtime stands in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.parity.reference import Reference, Run, run_in_chunks
+from causalrn.runtimes.parity.results import LevelResult
+from causalrn.runtimes.session import FloatArray, IntArray
+
+OpenAgain = Callable[[int | None], CellSession]
+"""Open another session over the same model, with so many threads inside one operator; None takes the same number."""
+
+CHECKS = {
+    "repeat": "the same session, run twice",
+    "interleaved": "two sessions that take turns, each as if it were alone",
+    "resumed": "snapshot in the middle, restored in another session, and the uninterrupted run",
+    "threads": "one thread inside an operator, and two",
+}
+
+CLAIMS = {
+    "onnxruntime": ("repeat", "interleaved", "resumed", "threads"),
+    "recurrent": ("repeat", "interleaved", "resumed"),
+}
+"""By runtime, what has to be equal bit for bit on one machine, on the CPU. PyTorch makes no promise about threads, and
+no other provider than the CPU's has been tried: there everything is measured and nothing claimed."""
+
+
+def check_determinism(
+    form: str, session: CellSession, reference: Reference, open_again: OpenAgain, *, provider: str = "cpu"
+) -> LevelResult:
+    """Run each check of :data:`CHECKS` on the first two sequences; a claimed equality that does not hold fails."""
+    tokens, claimed = reference.tokens[:2], CLAIMS.get(session.runtime, ()) if provider == "cpu" else ()
+    alone = _run(session, tokens)
+    with open_again(None) as other, open_again(1) as one, open_again(2) as two:
+        differences = {
+            "repeat": _difference(alone, _run(session, tokens)),
+            "interleaved": _interleaved(session, other, tokens, alone),
+            "resumed": _resumed(session, other, tokens, alone),
+            "threads": _difference(_run(one, tokens), _run(two, tokens)),
+        }
+    session.reset(1)
+    broken = [name for name in claimed if differences[name] != 0]
+    unclaimed = [name for name in CHECKS if name not in claimed and differences[name] != 0]
+    summary = f"{', '.join(broken)}: not bit-equal" if broken else f"{len(claimed)} equalities bit for bit"
+    if unclaimed and not broken:
+        summary += f"; {', '.join(unclaimed)} not (not claimed)"
+    return LevelResult(
+        "determinism",
+        form,
+        not broken,
+        summary,
+        max(differences[name] for name in claimed) if claimed else None,
+        0.0 if claimed else None,
+        figures={
+            "differences": {name: value if np.isfinite(value) else None for name, value in differences.items()},
+            "claimed": list(claimed),
+        },
+    )
+
+
+def _run(session: CellSession, tokens: IntArray) -> Run:
+    """Half by prefill, half by steps, with the state at the end."""
+    half, steps = tokens.shape[1] // 2, tokens.shape[1]
+    return run_in_chunks(session, tokens, [*([half] if half else []), *[1] * (steps - half)], [steps])
+
+
+def _interleaved(session: CellSession, other: CellSession, tokens: IntArray, alone: Run) -> float:
+    """The other session runs other tokens in between; neither may notice."""
+    others = (tokens + 1) % session.card.config.vocabulary
+    expected = _run(other, others)
+    session.reset(len(tokens))
+    other.reset(len(tokens))
+    half = tokens.shape[1] // 2
+    parts: tuple[list[FloatArray], list[FloatArray]] = ([], [])
+    for start, end in [(0, half), *((index, index + 1) for index in range(half, tokens.shape[1]))]:
+        for running, said, given in ((session, parts[0], tokens), (other, parts[1], others)):
+            chunk = given[:, start:end]
+            if chunk.shape[1]:
+                said.append(running.prefill(chunk) if end == half else running.step(chunk[:, 0])[:, None])
+    states = ({tokens.shape[1]: running.snapshot().tensors} for running in (session, other))
+    mine, theirs = (Run(np.concatenate(said, axis=1), state) for said, state in zip(parts, states, strict=True))
+    return max(_difference(alone, mine), _difference(expected, theirs))
+
+
+def _resumed(session: CellSession, other: CellSession, tokens: IntArray, alone: Run) -> float:
+    """What follows a snapshot in another session equals the uninterrupted run."""
+    half, steps = tokens.shape[1] // 2, tokens.shape[1]
+    if not half:
+        return 0.0
+    run_in_chunks(session, tokens[:, :half], [half])
+    rest = run_in_chunks(other, tokens[:, half:], [1] * (steps - half), [steps], start=session.snapshot())
+    return _difference(Run(alone.logits[:, half:], alone.states), rest)
+
+
+def _difference(one: Run, two: Run) -> float:
+    """Largest |difference| of logits and of the states at the end; 0 only where all bits are equal."""
+    pairs = [(one.logits, two.logits)]
+    pairs += [(one.states[p][name], two.states[p][name]) for p in one.states for name in one.states[p]]
+    if any(first.shape != second.shape for first, second in pairs):
+        return float("inf")
+    return max(
+        (
+            0.0
+            if first.tobytes() == second.tobytes()
+            else max(float(np.abs(first.astype(np.float64) - second).max(initial=0.0)), 2.0**-149)
+            for first, second in pairs
+        ),
+        default=0.0,
+    )

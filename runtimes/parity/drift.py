@@ -1,0 +1,198 @@
+"""The level `drift`: how the error develops over a long run, step by step, and what that means for the end of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from causalrn.errors import NonFiniteError
+from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.parity.comparison import computation_order, relative_error
+from causalrn.runtimes.parity.growth import fit_growth
+from causalrn.runtimes.parity.levels import Case
+from causalrn.runtimes.parity.reference import Reference, compared_tensors
+from causalrn.runtimes.parity.results import LevelResult, finite
+from causalrn.runtimes.session import Array, FloatArray, IntArray, Session
+
+_SEGMENTS = 32
+_MOST_TOKENS_AT_ONCE = 2048
+_HORIZON = 10
+"""A stream without end is expected to go on for so many times the steps that were run."""
+
+
+class LongReference(ABC):
+    """Exact logits along one long sequence, a stretch at a time."""
+
+    tokens: IntArray
+    """[1, S]."""
+
+    @abstractmethod
+    def advance(self, start: int, end: int) -> tuple[FloatArray, FloatArray]:
+        """Exact logits [n, V] of positions start to end, and the largest |difference| allowed at each, [n]."""
+
+    @abstractmethod
+    def state(self) -> tuple[Mapping[str, Array], Mapping[str, float]]:
+        """The exact state after the last stretch, empty where it is not known; and the relative error allowed of it."""
+
+
+class RecordedLongReference(LongReference):
+    """The first of a reference's sequences, as long as it is: what a device has."""
+
+    def __init__(self, reference: Reference) -> None:
+        self.tokens = reference.tokens[:1]
+        self._reference = reference
+        self._end = 0
+
+    def advance(self, start: int, end: int) -> tuple[FloatArray, FloatArray]:
+        """See :meth:`LongReference.advance`."""
+        self._end = end
+        return self._reference.logits[0, start:end], self._reference.bounds.logits[start:end]
+
+    def state(self) -> tuple[Mapping[str, Array], Mapping[str, float]]:
+        """See :meth:`LongReference.state`."""
+        return self._reference.rows(slice(0, 1)).states.get(self._end, {}), self._reference.bounds.states
+
+
+@dataclass
+class _Curve:
+    """One session's errors, relative to the largest |logit|: per stretch its last step, median and maximum."""
+
+    steps: list[int] = field(default_factory=list)
+    medians: list[float] = field(default_factory=list)
+    maxima: list[float] = field(default_factory=list)
+    allowed: list[float] = field(default_factory=list)
+    first_bad: int | None = None
+
+    def add(self, start: int, errors: FloatArray, allowed: FloatArray) -> None:
+        bad = np.flatnonzero(~(errors <= allowed))
+        if len(bad) and self.first_bad is None:
+            self.first_bad = start + int(bad[0])
+        self.steps.append(start + len(errors))
+        self.medians.append(float(np.median(errors)))
+        self.maxima.append(float(errors.max()))
+        self.allowed.append(float(allowed[-1]))
+
+
+def check_drift(
+    sessions: Mapping[str, CellSession],
+    long: LongReference,
+    cases: Mapping[str, Case],
+    *,
+    seconds: float | None,
+    on_steps: Callable[[int], object] = lambda count: None,
+) -> list[LevelResult]:
+    """Step all sessions along one long sequence, in lockstep with the exact values.
+
+    Args:
+        sessions, cases: by form.
+        seconds: stop after the stretch that passes this; None goes to the end.
+        on_steps: called with the number of steps after each stretch, for progress bars.
+    """
+    curves = {form: _Curve() for form in sessions}
+    for session in sessions.values():
+        session.reset(1)
+    started, largest, end = time.monotonic(), 0.0, 0
+    ends = _stretches(long.tokens.shape[1])
+    for start, end in zip([0, *ends], ends, strict=False):
+        exact, allowed = long.advance(start, end)
+        largest = max(largest, float(np.abs(exact).max())) or 1.0
+        for form, session in sessions.items():
+            errors = np.abs(_step(session, long.tokens[0, start:end]) - exact).max(1)
+            curves[form].add(start, errors / largest, allowed / largest)
+        on_steps(end - start)
+        if seconds is not None and time.monotonic() - started > seconds:
+            break
+    exact_state, allowed_state = long.state()
+    results = [
+        _result(form, sessions[form], curve, cases[form], _state_errors(sessions[form], exact_state), allowed_state)
+        for form, curve in curves.items()
+    ]
+    for session in sessions.values():
+        session.reset(1)
+    return results
+
+
+def _stretches(steps: int) -> list[int]:
+    """Where stretches end: dense at the beginning, then evenly spread, none longer than memory allows."""
+    ends = {int(end) for end in np.geomspace(1, steps, _SEGMENTS // 2)}
+    ends |= {int(end) for end in np.linspace(0, steps, _SEGMENTS + 1)[1:]}
+    return sorted((ends | set(range(_MOST_TOKENS_AT_ONCE, steps, _MOST_TOKENS_AT_ONCE))) - {0})
+
+
+def _step(session: Session, tokens: IntArray) -> FloatArray:
+    """[n, V], NaN from where the session gave NaN or infinity."""
+    logits = np.full((len(tokens), session.card.config.vocabulary), np.nan)
+    try:
+        for index, token in enumerate(tokens):
+            logits[index] = session.step(token[None])[0]
+    except NonFiniteError:
+        pass
+    return logits
+
+
+def _result(
+    form: str,
+    session: CellSession,
+    curve: _Curve,
+    case: Case,
+    states: Mapping[str, float],
+    allowed_states: Mapping[str, float],
+) -> LevelResult:
+    """Judge a curve: within tolerance everywhere, the state at the end, too, and not growing out of it."""
+    steps = curve.steps[-1]
+    growth = fit_growth(np.array(curve.steps), np.array(curve.medians))
+    horizon = session.capacity or _HORIZON * steps
+    predicted = growth.at(horizon)
+    wrong = [name for name, error in states.items() if not error <= allowed_states[name]]
+    tensor = min(wrong, key=computation_order, default=None)
+    grows = growth.name != "flat" and not predicted <= curve.allowed[-1]
+    passed = curve.first_bad is None and not grows and tensor is None
+    if case.budget is not None:
+        passed, tensor = growth.name != "exponential", None
+    summary = f"{growth.name} over {steps:,} steps"
+    if not passed:
+        since = f", step {curve.first_bad} on" if curve.first_bad is not None else f": {predicted:.0e} at {horizon:,}"
+        summary += since + (f", {tensor}" if tensor else "")
+    return LevelResult(
+        "drift",
+        form,
+        passed,
+        summary,
+        max(curve.maxima) if np.isfinite(curve.maxima).all() else float("nan"),
+        curve.allowed[-1],
+        None if passed else curve.first_bad,
+        None if tensor is None else int(tensor.partition(".")[0]),
+        tensor,
+        {
+            "steps": steps,
+            "growth": {**growth.__dict__, "horizon": horizon, "predicted": finite(predicted)},
+            "curve": _curve_json(curve),
+            "states": {name: finite(error) for name, error in states.items()},
+            "allowed_states": {name: finite(allowed_states[name]) for name in states},
+        },
+    )
+
+
+def _curve_json(curve: _Curve) -> dict[str, list[float | None] | list[int]]:
+    return {
+        "steps": curve.steps,
+        "median": [finite(error) for error in curve.medians],
+        "largest": [finite(error) for error in curve.maxima],
+        "allowed": [finite(error) for error in curve.allowed],
+    }
+
+
+def _state_errors(session: CellSession, exact: Mapping[str, Array]) -> dict[str, float]:
+    """By tensor, how far the state is off at the end, relative to its largest value."""
+    said = session.snapshot().tensors
+    return {name: relative_error(said[name], exact[name]) for name in compared_tensors(session) if name in exact}
+
+
+def growing_bound(bound: float, known_steps: int, steps: int) -> float:
+    """A bound that was computed for some steps, at a later one: a sum of t rounded terms errs by sqrt(t) at most."""
+    return bound * max(1.0, math.sqrt(steps / known_steps))

@@ -1,0 +1,181 @@
+"""The oracle: exact values, and how far from them rounding may lead, from a trained model. Needs torch."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from causalrn.card import ModelCard
+from causalrn.cell import RecurrentCell
+from causalrn.errors import CheckpointError
+from causalrn.model import SequenceModel
+from causalrn.rounding_noise import UNIT_ROUNDOFF, RoundingNoise
+from causalrn.runtimes.parity.comparison import relative_error
+from causalrn.runtimes.parity.drift import LongReference, growing_bound
+from causalrn.runtimes.parity.reference import (
+    Bounds,
+    Reference,
+    Run,
+    States,
+    compared_tensors,
+    run_in_chunks,
+)
+from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.runtimes.torch_sessions import RecurrentSession, forward_in_batches, residual_streams
+from causalrn.tolerances import BOUND_FACTOR, LEAST_BOUND, TOLERANCES
+
+_NOISE_SEEDS = (1, 2, 3)
+_FLOAT64_SHARE = 2 * 2.0**-53 / UNIT_ROUNDOFF["float32"]
+"""What float64 rounds away beside float32; twice, for two float64 forms are compared."""
+
+
+class Oracle:
+    """A trained model in float64: the parallel form for logits and streams, the recurrent form for states.
+
+    Args:
+        model: as trained, float32.
+        card: its card.
+    """
+
+    def __init__(self, model: SequenceModel, card: ModelCard) -> None:
+        self.card = card
+        self.parallel = model.oracle()
+        self.recurrent = RecurrentSession(RecurrentCell.from_model(model, dtype=torch.float64), card)
+        self.rounded = RecurrentSession(_round_weights(RecurrentCell.from_model(model, dtype=torch.float64)), card)
+
+    def reference(self, tokens: IntArray, positions: Iterable[int]) -> Reference:
+        """Exact values and bounds for token sequences.
+
+        Args:
+            tokens: int64 [B, T].
+            positions: where states are wanted, below T.
+
+        Raises:
+            CheckpointError: the float64 recurrent form does not reproduce the oracle, so that its states prove nothing.
+        """
+        positions = sorted(positions)
+        logits, streams = forward_in_batches(self.parallel, tokens), residual_streams(self.parallel, tokens)
+        exact = self._steps(tokens, positions)
+        bounds = self._bounds(tokens, positions, logits, streams, exact.states)
+        largest = float(np.abs(logits).max())
+        error = float(np.abs(exact.logits - logits).max())
+        bound = max(
+            TOLERANCES["float64", "recurrent"].logit_bound(largest), _FLOAT64_SHARE * float(bounds.logits.max())
+        )
+        if not error <= bound:
+            raise CheckpointError(
+                f"the float64 recurrent form is {error:.1e} from the oracle (allowed {bound:.1e}): these weights are "
+                "so ill-conditioned that no recurrent state can be vouched for"
+            )
+        return Reference(tokens, logits, streams, exact.states, bounds, error / largest if largest else error)
+
+    def states(self, tokens: IntArray, positions: Iterable[int]) -> States:
+        """The exact states at further positions."""
+        return self._steps(tokens, sorted(positions)).states
+
+    def _steps(self, tokens: IntArray, positions: Sequence[int]) -> Run:
+        """The float64 recurrent form step by step; its pools are kept once."""
+        constant = [position for position in positions if not self.recurrent.spec.has_pool]
+        last = max(positions, default=0)
+        run = run_in_chunks(self.recurrent, tokens, [1] * tokens.shape[1], constant or [last])
+        if constant:
+            return run
+        pools = run.states.get(last, {})
+        views = {position: {name: pool[:position] for name, pool in pools.items()} for position in positions}
+        return Run(run.logits, views)
+
+    def _bounds(
+        self,
+        tokens: IntArray,
+        positions: Sequence[int],
+        logits: FloatArray,
+        streams: Sequence[FloatArray],
+        states: States,
+    ) -> Bounds:
+        """What rounding does, drawn a few times, times a factor (docs/parity.md)."""
+        cuts = [0, *positions, tokens.shape[1]]
+        lengths = [end - start for start, end in itertools.pairwise(cuts) if end > start]
+        runs = []
+        for seed in _NOISE_SEEDS:
+            with RoundingNoise(seed):
+                runs.append(run_in_chunks(self.rounded, tokens, lengths, positions, probe=True))
+        names = compared_tensors(self.recurrent)
+        drawn = {
+            name: max(relative_error(run.states[p][name], states[p][name]) for run in runs for p in positions)
+            for name in names
+        }
+        return Bounds(
+            _envelope([run.logits for run in runs], logits),
+            np.stack([_envelope([run.streams[k] for run in runs], stream) for k, stream in enumerate(streams)]),
+            {name: max(BOUND_FACTOR * error, LEAST_BOUND) for name, error in drawn.items()},
+        )
+
+
+class OracleLongReference(LongReference):
+    """Exact logits of a long sequence from the float64 recurrent form, by chunks: bounded memory, any length.
+
+    What rounding may do is drawn along with it as long as that is affordable, and then grows as the root of the steps.
+
+    Args:
+        oracle: whose recurrent form runs.
+        reference: over shorter sequences: it vouches for the recurrent form, and no bound here is below its own.
+        tokens: int64 [1, S].
+        noise_seconds: how long errors may be drawn.
+    """
+
+    def __init__(self, oracle: Oracle, reference: Reference, tokens: IntArray, noise_seconds: float) -> None:
+        self.tokens = tokens
+        self._known, self._known_states = reference.bounds.logits, reference.bounds.states
+        self._oracle, self._noise_left = oracle, noise_seconds
+        self._worst, self._drawn = 0.0, 1
+
+    def advance(self, start: int, end: int) -> tuple[FloatArray, FloatArray]:
+        """See :meth:`LongReference.advance`."""
+        if start == 0:
+            self._oracle.recurrent.reset(1)
+            self._oracle.rounded.reset(1)
+        chunk = self.tokens[:, start:end]
+        exact = self._oracle.recurrent.prefill(chunk)
+        if self._noise_left > 0:
+            began = time.monotonic()
+            with RoundingNoise(end):
+                drawn = self._oracle.rounded.prefill(chunk)
+            self._worst, self._drawn = max(self._worst, float(np.abs(drawn - exact).max())), end
+            self._noise_left -= time.monotonic() - began
+        return exact[0], np.array([self._bound(step) for step in range(start, end)])
+
+    def _bound(self, step: int) -> float:
+        known = float(self._known[min(step, len(self._known) - 1)])
+        return growing_bound(max(known, BOUND_FACTOR * self._worst), self._drawn, step + 1)
+
+    def state(self) -> tuple[Mapping[str, Array], Mapping[str, float]]:
+        """See :meth:`LongReference.state`."""
+        exact, end = self._oracle.recurrent.snapshot().tensors, self._oracle.recurrent.position
+        drawn = self._oracle.rounded.snapshot().tensors if self._drawn == end else {}
+        bounds = {
+            name: max(growing_bound(known, self._drawn, end), BOUND_FACTOR * relative_error(drawn[name], exact[name]))
+            if drawn
+            else growing_bound(known, self._drawn, end)
+            for name, known in self._known_states.items()
+        }
+        return exact, bounds
+
+
+def _round_weights(cell: RecurrentCell) -> RecurrentCell:
+    """The folded weights as the float32 cell has them, in float64."""
+    for buffer in cell.buffers():
+        if buffer.dtype == torch.float64:
+            buffer.copy_(buffer.float())
+    return cell
+
+
+def _envelope(draws: Sequence[FloatArray], exact: FloatArray) -> FloatArray:
+    """[T]: the largest error of any draw at each position or before, times the factor; never below a few roundings."""
+    worst = np.max([np.abs(draw - exact).max((0, 2)) for draw in draws], axis=0)
+    least = LEAST_BOUND * np.abs(exact).max()
+    bounds: FloatArray = np.maximum(BOUND_FACTOR * np.maximum.accumulate(worst), least)
+    return bounds

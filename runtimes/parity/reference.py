@@ -1,0 +1,201 @@
+"""What the right answer is, and how far from it rounding may lead. Needs numpy only; see oracle.py and golden.py."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from causalrn.card import ModelCard
+from causalrn.errors import NonFiniteError
+from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
+
+States = Mapping[int, Mapping[str, Array]]
+"""By position (tokens seen), the state by tensor name."""
+
+LOGITS = "logits"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far rounding may lead from the exact values: the first-order error bound of docs/parity.md.
+
+    Attributes:
+        logits: [T], largest |difference| of a logit at each position or before.
+        streams: [N + 1, T], the same for each stream.
+        states: by tensor, largest |difference| relative to the tensor's largest |value|.
+    """
+
+    logits: FloatArray
+    streams: FloatArray
+    states: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Token sequences and what a model says of them, exactly.
+
+    Attributes:
+        tokens: int64 [B, T].
+        logits: the oracle's, float64 [B, T, V].
+        streams: the oracle's residual stream, N + 1 arrays [B, T, E]: what each block reads, and last the head.
+        states: the float64 recurrent form's, at the positions that are compared.
+        bounds: what rounding may do.
+        recurrent_error: largest difference of the float64 recurrent form's logits from the oracle's, relative to the
+            largest |logit|: what vouches for the states.
+    """
+
+    tokens: IntArray
+    logits: FloatArray
+    streams: Sequence[FloatArray]
+    states: States
+    bounds: Bounds
+    recurrent_error: float
+
+    @property
+    def steps(self) -> int:
+        """Tokens per sequence, T."""
+        return int(self.tokens.shape[1])
+
+    @property
+    def largest_logit(self) -> float:
+        """Largest |logit|."""
+        return float(np.abs(self.logits).max())
+
+    def rows(self, part: slice) -> Reference:
+        """Some of the sequences, with all bounds as they are."""
+        return replace(
+            self,
+            tokens=self.tokens[part],
+            logits=self.logits[part],
+            streams=[stream[part] for stream in self.streams],
+            states={
+                position: {name: _rows_of(name, value, part) for name, value in tensors.items()}
+                for position, tensors in self.states.items()
+            },
+        )
+
+    def snapshot(self, position: int, session: CellSession) -> Snapshot:
+        """The exact state at a position, rounded to the session's dtype, for it to go on from."""
+        tensors = {name: np.array(value, session.dtype) for name, value in self.states[position].items()}
+        return Snapshot(position, len(self.tokens), tensors, None, session.owner)
+
+
+def _rows_of(name: str, value: Array, part: slice) -> Array:
+    return value[:, part] if is_pool(name) else value[part]
+
+
+def is_pool(name: str) -> bool:
+    """Whether a state tensor grows with every token, [t, B, ...]; the others are [B, ...]."""
+    return name.endswith(".pool")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a session said of some token sequences.
+
+    Attributes:
+        logits: [B, T, V]; NaN from the position on where the session gave up (NaN or infinity came out).
+        states: at the positions that were asked for.
+        streams: N + 1 arrays [B, T, E]; none where the session was not probed.
+    """
+
+    logits: FloatArray
+    states: States
+    streams: Sequence[FloatArray] = ()
+
+
+def run_in_chunks(
+    session: Session,
+    tokens: IntArray,
+    lengths: Iterable[int],
+    positions: Iterable[int] = (),
+    *,
+    start: Snapshot | None = None,
+    probe: bool = False,
+) -> Run:
+    """Drive a session through tokens [B, T] in chunks: a step where a chunk is one token, else a prefill.
+
+    Args:
+        lengths: of the chunks, T in all.
+        positions: where to copy the state, counted from the sequence's beginning; ends of chunks only.
+        start: a state to go on from; None starts afresh.
+        probe: record the residual stream, too.
+
+    Raises:
+        RuntimeUnavailableError: `probe`, and the session cannot show the stream.
+    """
+    if start is None:
+        session.reset(len(tokens))
+    else:
+        session.restore(start)
+    with session.probing() if probe else contextlib.nullcontext():
+        return _take_chunks(session, tokens, lengths, set(positions), probe=probe)
+
+
+def _take_chunks(session: Session, tokens: IntArray, lengths: Iterable[int], wanted: set[int], *, probe: bool) -> Run:
+    first = session.position
+    logits: list[FloatArray] = []
+    streams: list[Sequence[FloatArray]] = []
+    states: dict[int, Mapping[str, Array]] = {}
+    for length in lengths:
+        chunk = tokens[:, session.position - first : session.position - first + length]
+        try:
+            logits.append(session.step(chunk[:, 0])[:, None] if length == 1 else session.prefill(chunk))
+        except NonFiniteError:
+            if probe:
+                streams.append(session.streams)
+            return Run(_padded(logits, tokens, session), states, _joined(streams, tokens.shape[1]))
+        if probe:
+            streams.append(session.streams)
+        if session.position in wanted:
+            states[session.position] = dict(session.snapshot().tensors)
+    return Run(np.concatenate(logits, axis=1), states, _joined(streams, tokens.shape[1]))
+
+
+def _padded(parts: Sequence[FloatArray], tokens: IntArray, session: Session) -> FloatArray:
+    """The logits so far, and NaN for what did not come."""
+    logits = np.full((*tokens.shape, session.card.config.vocabulary), np.nan)
+    if parts:
+        known = np.concatenate(parts, axis=1)
+        logits[:, : known.shape[1]] = known
+    return logits
+
+
+def _joined(parts: Sequence[Sequence[FloatArray]], time: int) -> Sequence[FloatArray]:
+    """Streams of all chunks, filled up with NaN to T positions."""
+    joined = [np.concatenate(chunks, axis=1) for chunks in zip(*parts, strict=True)]
+    return [
+        np.pad(stream, ((0, 0), (0, time - stream.shape[1]), (0, 0)), constant_values=np.nan)
+        if stream.shape[1] < time
+        else stream
+        for stream in joined
+    ]
+
+
+def sample_tokens(card: ModelCard, rng: np.random.Generator, count: int, steps: int) -> IntArray:
+    """Token sequences to compare on, int64 [count, steps]: sequences of the task in half of the rows, else random."""
+    tokens = rng.integers(0, card.config.vocabulary, (count, steps), dtype=np.int64)
+    if card.task is not None and card.task.has_source:
+        rows = (count + 1) // 2
+        sequences = card.task.sample(rng, rows, held_out=True).inputs[:, :steps]
+        tokens[:rows, : sequences.shape[1]] = sequences
+    return tokens
+
+
+def state_positions(steps: int) -> tuple[int, ...]:
+    """Positions at which states are compared: the first, two in the middle, and before the last step.
+
+    Not after the last one: no logits read what it leaves behind, so nothing would vouch for the reference's state.
+    Two neighbours, so that a step from the one exact state can be compared with the other.
+    """
+    middle = max(1, steps // 2)
+    return tuple(sorted({1, middle, min(middle + 1, max(1, steps - 1)), max(1, steps - 1)}))
+
+
+def compared_tensors(session: CellSession) -> tuple[str, ...]:
+    """Names of the state tensors that can be compared: not those that hold rounding errors only."""
+    return tuple(tensor.name for tensor in session.spec.tensors if not tensor.is_remainder)

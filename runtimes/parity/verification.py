@@ -1,0 +1,256 @@
+"""One verification: which forms run at which levels, within a time budget, and what becomes of failures.
+
+Needs no torch: the oracle and the forms that need it are handed in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from causalrn.errors import NonFiniteError
+from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.opening import RUN_RUNTIMES
+from causalrn.runtimes.parity.attribution import Witnesses, attribute_failure
+from causalrn.runtimes.parity.determinism import check_determinism
+from causalrn.runtimes.parity.drift import LongReference, check_drift
+from causalrn.runtimes.parity.golden import Golden
+from causalrn.runtimes.parity.levels import (
+    Case,
+    Driven,
+    check_layer,
+    check_logits,
+    check_recorded,
+    check_resumed,
+    check_split,
+    check_state,
+    drive_in_random_chunks,
+    drive_in_steps,
+    drive_whole,
+)
+from causalrn.runtimes.parity.results import LEVELS, Attribution, LevelResult
+from causalrn.runtimes.parity.task_level import judge_task
+from causalrn.runtimes.session import Array, Session
+from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy, teacher_forced_accuracy
+from causalrn.tasks import Examples, Task
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[..., Any]]]
+"""Shows progress: (description, total) gives a context whose value is called with counts."""
+
+_TASK_SHARE, _DRIFT_SHARE = 0.4, 0.5
+"""Of the time that is left, what the two levels may take that could take any time."""
+
+
+def no_progress(description: str, total: int) -> AbstractContextManager[Callable[..., Any]]:
+    """Show nothing."""
+    return nullcontext(lambda *_: None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to check.
+
+    Attributes:
+        levels: which of :data:`LEVELS`.
+        fail_fast: stop after the first level at which anything fails.
+        seconds: time budget: task and drift take fewer samples and steps where it gets short, and levels that it does
+            not reach are named as not checked.
+        examples: for the task; None where there is none.
+        least_accuracy: smallest accuracy that passes, 0 to 1.
+        whole_drift: run all of the long sequence whatever the budget.
+    """
+
+    levels: tuple[str, ...] = LEVELS
+    fail_fast: bool = False
+    seconds: float = 300.0
+    task: Task | None = None
+    examples: Examples | None = None
+    least_accuracy: float | None = None
+    whole_drift: bool = False
+
+
+@dataclass
+class Verification:
+    """Forms of one model, compared with one reference.
+
+    Attributes:
+        forms: open sessions by name; "parallel" is the trained form, the others carry a state.
+        open_again: opens another session of a form with so many threads inside one operator.
+        long: tokens and exact values for a long run.
+        golden: where the reference came from a bundle.
+        witnesses: what failures are compared with.
+        provider: of onnxruntime; bit equality is claimed for the CPU's.
+    """
+
+    forms: Mapping[str, Session]
+    case: Case
+    plan: Plan
+    long: LongReference
+    open_again: Callable[[str, int | None], CellSession]
+    witnesses: Witnesses
+    golden: Golden | None = None
+    provider: str = "cpu"
+    progress: Progress = no_progress
+    results: list[LevelResult] = field(default_factory=list)
+    attributions: list[Attribution] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+    outputs: dict[str, Array] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Check level by level; what was found is in `results`, `attributions` and `not_checked`."""
+        self._deadline = time.monotonic() + self.plan.seconds
+        self._stepped: dict[str, Driven] = {}
+        checks = {
+            "logits": self._logits,
+            "state": self._state,
+            "split": self._split,
+            "layer": self._layer,
+            "drift": self._drift,
+            "task": self._task,
+            "determinism": self._determinism,
+        }
+        wanted = [level for level in LEVELS if level in self.plan.levels]
+        for level in wanted:
+            if self._left() <= 0:
+                self.not_checked.append(level)
+                continue
+            checks[level]()
+            if self.plan.fail_fast and self.failed:
+                self.not_checked += wanted[wanted.index(level) + 1 :]
+                return
+
+    @property
+    def cells(self) -> dict[str, CellSession]:
+        """The forms that carry a state."""
+        return {name: session for name, session in self.forms.items() if isinstance(session, CellSession)}
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything has failed so far."""
+        return not all(result.passed for result in self.results)
+
+    @property
+    def longest_run(self) -> int:
+        """Steps of the longest sequence that was compared."""
+        drifts: list[int] = [result.figures["steps"] for result in self.results if result.level == "drift"]
+        return max([self.case.reference.steps, *drifts])
+
+    def _case(self, name: str) -> Case:
+        """A budget is for what was exported; the forms that it came from are judged by rounding."""
+        return self.case if name not in RUN_RUNTIMES else replace(self.case, budget=None)
+
+    def _left(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def _in_steps(self, name: str) -> Driven:
+        """Driven once; logits and states are both read from it."""
+        if name not in self._stepped:
+            session = self.forms[name]
+            drive = drive_in_steps if isinstance(session, CellSession) else drive_whole
+            with self.progress(f"steps, {name}", 1):
+                self._stepped[name] = drive(session, self.case.reference)
+            rows = len(self.case.reference.tokens)
+            self.outputs[f"{name}.logits"] = self._stepped[name].logits[-rows:]
+        return self._stepped[name]
+
+    def _add(self, result: LevelResult, session: Session, driven: Driven) -> None:
+        """Keep a result; the first failure of a form is traced to its beginning."""
+        self.results.append(result)
+        known = {attribution.form.partition(",")[0] for attribution in self.attributions}
+        by_rounding = self._case(session.runtime).budget is None
+        if not result.passed and by_rounding and result.form.partition(",")[0] not in known:
+            with self.progress(f"tracing {result.level}, {result.form}", 1):
+                self.attributions.append(attribute_failure(result, session, driven, self.witnesses))
+
+    def _logits(self) -> None:
+        for name, session in self.forms.items():
+            driven = self._in_steps(name)
+            self._add(check_logits(name, driven, self._case(name), session), session, driven)
+            if self.golden is not None and isinstance(session, CellSession):
+                self.results.append(check_recorded(session, self.golden))
+
+    def _state(self) -> None:
+        for name, session in self.cells.items():
+            driven = self._in_steps(name)
+            self._add(check_state(name, driven, self._case(name), session), session, driven)
+            if self.golden is not None:
+                self.results.append(check_resumed(session, self.golden, self.case))
+
+    def _split(self) -> None:
+        for name, session in self.cells.items():
+            with self.progress(f"splits, {name}", 1):
+                driven = drive_in_random_chunks(session, self.case.reference, self.case.seed)
+            self._add(check_split(name, driven, self._case(name), session), session, driven)
+
+    def _layer(self) -> None:
+        for name, session in self.forms.items():
+            drive = drive_in_steps if isinstance(session, CellSession) else drive_whole
+            with self.progress(f"layers, {name}", 1):
+                driven = drive(session, self.case.reference, probe=True)
+            self._add(check_layer(name, driven, self._case(name), session), session, driven)
+
+    def _drift(self) -> None:
+        if not self.cells:
+            return
+        seconds = None if self.plan.whole_drift else _DRIFT_SHARE * self._left()
+        with self.progress("drift", self.long.tokens.shape[1]) as advance:
+            cases = {name: self._case(name) for name in self.cells}
+            self.results += check_drift(self.cells, self.long, cases, seconds=seconds, on_steps=advance)
+
+    def _task(self) -> None:
+        task, examples = self.plan.task, self.plan.examples
+        if task is None or examples is None:
+            self.not_checked.append("task")
+            return
+        ways = self._ways()
+        before: TaskAccuracy | None = None
+        for form, (session, measure) in ways.items():
+            seconds = _TASK_SHARE * self._left() / len(ways)
+            try:
+                with self.progress(f"{task.name}, {form}", len(examples)) as advance:
+                    after = measure(session, task, examples, advance, seconds=seconds)
+            except NonFiniteError:
+                self.results.append(_not_finite("task", form))
+                continue
+            self.results.append(
+                judge_task(
+                    form, after, before, budget=self._case(session.runtime).budget, least=self.plan.least_accuracy
+                )
+            )
+            before = before or after
+
+    def _ways(self) -> dict[str, tuple[Session, Callable[..., TaskAccuracy]]]:
+        """How each form answers: the trained form is given the right tokens, the others are let alone."""
+        ways: dict[str, tuple[Session, Callable[..., TaskAccuracy]]] = {}
+        for name, session in self.forms.items():
+            if not isinstance(session, CellSession):
+                ways[name] = (session, teacher_forced_accuracy)
+                continue
+            ways[f"{name}, steps"] = (session, _by_steps)
+            if name != "recurrent":
+                ways[f"{name}, prefill"] = (session, free_running_accuracy)
+        return ways
+
+    def _determinism(self) -> None:
+        for name, session in self.cells.items():
+
+            def again(threads: int | None, name: str = name) -> CellSession:
+                return self.open_again(name, threads)
+
+            try:
+                with self.progress(f"determinism, {name}", 1):
+                    result = check_determinism(name, session, self.case.reference, again, provider=self.provider)
+            except NonFiniteError:
+                result = _not_finite("determinism", name)
+            self.results.append(result)
+
+
+def _not_finite(level: str, form: str) -> LevelResult:
+    return LevelResult(level, form, False, "NaN or infinity came out")
+
+
+def _by_steps(*arguments: Any, **options: Any) -> TaskAccuracy:
+    return free_running_accuracy(*arguments, by_steps=True, **options)

@@ -1,0 +1,200 @@
+"""Judging: what counts as a difference, what as a tie, and that NaN never passes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from causalrn.card import ModelCard
+from causalrn.cell import RecurrentCell
+from causalrn.checkpoint import load_checkpoint
+from causalrn.errors import CheckpointError
+from causalrn.manifest import Bundle
+from causalrn.runtimes.ort_session import OnnxRuntimeSession
+from causalrn.runtimes.parity.comparison import compare_distributions, compare_run
+from causalrn.runtimes.parity.determinism import CHECKS, CLAIMS, check_determinism
+from causalrn.runtimes.parity.levels import (
+    Case,
+    check_layer,
+    check_logits,
+    check_split,
+    check_state,
+    drive_in_random_chunks,
+    drive_in_steps,
+    drive_whole,
+)
+from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, sample_tokens, state_positions
+from causalrn.runtimes.parity.task_level import judge_task
+from causalrn.runtimes.task_accuracy import TaskAccuracy
+from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
+from causalrn.tolerances import Budget
+from tests.builders import ROOT, random_model
+
+
+@pytest.fixture(scope="module", params=["exact", "linear", "plain"])
+def case(request):
+    """A model, its card, and a case of 3 sequences of 20 tokens."""
+    model = random_model(readout=request.param)
+    card = ModelCard(model.config)
+    tokens = sample_tokens(card, np.random.default_rng(0), 3, 20)
+    return model, card, Case(Oracle(model, card).reference(tokens, state_positions(20)))
+
+
+@pytest.fixture
+def session(case):
+    model, card, _ = case
+    return RecurrentSession(RecurrentCell.from_model(model), card)
+
+
+def test_good_forms_pass_every_level(case, session):
+    model, card, checked = case
+    stepped = drive_in_steps(session, checked.reference, probe=True)
+    whole = drive_whole(ParallelSession(model, card), checked.reference, probe=True)
+    chunked = drive_in_random_chunks(session, checked.reference, 0)
+    results = [
+        check_logits("recurrent", stepped, checked, session),
+        check_logits("parallel", whole, checked, session),
+        check_state("recurrent", stepped, checked, session),
+        check_split("recurrent", chunked, checked, session),
+        check_layer("recurrent", stepped, checked, session),
+    ]
+    for result in results:
+        assert result.passed, result
+        assert 0 < result.error < result.allowed
+        assert (result.step, result.block, result.tensor) == (None, None, None)
+
+
+def test_reference_vouches_for_its_states(case):
+    assert 0 < case[2].reference.recurrent_error < 1e-11
+
+
+def test_references_whose_recurrent_form_disagrees_are_refused(case, monkeypatch):
+    model, card, checked = case
+    oracle, forward = Oracle(model, card), RecurrentCell.forward
+
+    def biased(self, *arguments):
+        logits, *state = forward(self, *arguments)
+        return logits + 1e-6, *state
+
+    monkeypatch.setattr(RecurrentCell, "forward", biased)
+    with pytest.raises(CheckpointError, match="no recurrent state can be vouched for"):
+        oracle.reference(checked.reference.tokens, (1, 10))
+
+
+def test_chunks_are_random_and_hold_prefills_onto_a_state(case, session):
+    chunkings = {lengths for _, _, lengths in drive_in_random_chunks(session, case[2].reference, 0).runs}
+    assert len(chunkings) >= 2  # of three, two may be the same by chance
+    for lengths in chunkings:
+        assert sum(lengths) == 20
+        assert max(lengths[1:]) > 1
+    others = {lengths for _, _, lengths in drive_in_random_chunks(session, case[2].reference, 1).runs}
+    assert chunkings != others
+
+
+def test_nan_never_passes(case, session):
+    reference = case[2].reference
+    run = run_in_chunks(session, reference.tokens, [1] * 20, reference.states, probe=True)
+    names = compared_tensors(session)
+    assert all(deviation.passed for deviation in compare_run(run, reference, names))
+    broken = dataclasses.replace(run, logits=run.logits.copy())
+    broken.logits[1, 7, 3] = np.nan
+    (bad,) = [d for d in compare_run(broken, reference, names) if not d.passed]
+    assert (bad.tensor, bad.first_bad_step, bad.place) == ("logits", 7, "head")
+    nan = dataclasses.replace(reference, bounds=dataclasses.replace(reference.bounds, logits=np.full(20, np.nan)))
+    assert not next(d for d in compare_run(run, nan, names) if d.tensor == "logits").passed
+
+
+def test_session_that_gives_up_is_bad_from_that_step(case, session):
+    reference = case[2].reference
+    run_cell = session._run
+
+    def run(tokens, position, state):
+        logits, outputs = run_cell(tokens, position, state)
+        return (np.full_like(logits, np.inf) if position == 5 else logits), outputs
+
+    session._run = run
+    said = run_in_chunks(session, reference.tokens, [1] * 20, reference.states, probe=True)
+    bad = [d for d in compare_run(said, reference, ()) if not d.passed]
+    assert {d.tensor: d.first_bad_step for d in bad}["logits"] == 5
+    assert np.isnan(said.logits[:, 5:]).all()
+    assert not np.isnan(said.streams[0][:, :6]).any()  # what went in was still right
+
+
+def test_ties_within_tolerance_are_ambiguous_and_not_changes():
+    exact = np.array([[[1.0, 1.0 + 1e-7, 0.0], [1.0, 2.0, 0.0]]])
+    tipped = np.array([[[1.0 + 2e-7, 1.0, 0.0], [1.0, 2.0, 0.0]]])
+    agreement = compare_distributions(tipped, exact, np.full(2, 1e-6))
+    assert (agreement.argmax_agreement, agreement.argmax_changes, agreement.ambiguous) == (0.5, 0.0, 0.5)
+    agreement = compare_distributions(tipped, exact, np.full(2, 1e-8))
+    assert (agreement.argmax_changes, agreement.ambiguous) == (0.5, 0.0)
+
+
+def test_kl_divergence_is_that_of_its_definition():
+    rng = np.random.default_rng(0)
+    exact, said = rng.standard_normal((2, 3, 5)), rng.standard_normal((2, 3, 5))
+    p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (exact, said))
+    assert compare_distributions(said, exact, np.zeros(3)).kl_divergence == pytest.approx(
+        (p * np.log(p / q)).sum(-1).mean()
+    )
+    assert compare_distributions(exact + 7.0, exact, np.zeros(3)).kl_divergence == pytest.approx(0, abs=1e-12)
+
+
+def _accuracy(right, counted=1000):
+    return TaskAccuracy("strings", counted, right, counted, right)
+
+
+@pytest.mark.parametrize(
+    ("after", "budget", "least", "passed"),
+    [
+        (998, None, None, True),
+        (997, None, None, False),
+        (1001 - 1, None, None, True),
+        (996, Budget(accuracy_drop=0.005), None, True),
+        (994, Budget(accuracy_drop=0.005), None, False),
+        (1000, None, 0.999, True),
+        (998, None, 0.999, False),
+    ],
+)
+def test_accuracy_may_differ_by_ties_or_by_its_budget(after, budget, least, passed):
+    result = judge_task("onnxruntime", _accuracy(after), _accuracy(1000), budget=budget, least=least)
+    assert result.passed == passed
+    assert ("asked for 99.9%" in result.summary) == (not passed and least is not None)
+
+
+def test_determinism_claims_stand_in_the_docs():
+    text = (ROOT / "docs" / "parity.md").read_text()
+    for name, meaning in CHECKS.items():
+        assert f"`{name}`" in text
+        assert meaning in text
+    for runtime, claims in CLAIMS.items():
+        assert f"| {runtime} | {', '.join(claims)} |" in text
+
+
+@pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
+def test_every_claimed_equality_holds_in_onnxruntime(bundles, runs, readout):
+    checkpoint = load_checkpoint(runs[readout])
+    tokens = sample_tokens(checkpoint.card, np.random.default_rng(1), 2, 40)
+    reference = Oracle(checkpoint.model, checkpoint.card).reference(tokens, (1, 20))
+    bundle = Bundle.open(bundles[readout])
+
+    def again(threads):
+        return OnnxRuntimeSession(bundle, threads=threads or 1)
+
+    with again(None) as session:
+        result = check_determinism("onnxruntime", session, reference, again)
+    assert result.passed
+    assert result.figures["claimed"] == list(CHECKS)
+    assert result.error == 0
+
+
+def test_other_providers_are_measured_and_nothing_is_claimed(case, session):
+    model, card, checked = case
+
+    def again(threads):
+        return RecurrentSession(RecurrentCell.from_model(model), card, threads=threads)
+
+    result = check_determinism("recurrent", session, checked.reference, again, provider="cuda")
+    assert result.passed
+    assert result.figures["claimed"] == []
+    assert set(result.figures["differences"]) == set(CHECKS)
