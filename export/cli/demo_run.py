@@ -15,8 +15,9 @@ from causalrn.export.cli.export_run import export_bundle
 from causalrn.export.cli.generate_run import generate_text
 from causalrn.export.cli.training_plan import TrainingPlan
 from causalrn.export.cli.training_run import run_training
+from causalrn.export.cli.verify_options import VerifyOptions
 from causalrn.export.cli.verify_report import print_report
-from causalrn.export.cli.verify_run import VerifyOptions, verify_with_checkpoint
+from causalrn.export.cli.verify_run import verify_with_checkpoint
 from causalrn.manifest import is_bundle
 from causalrn.run_folder import is_run
 from causalrn.runtimes import open_session

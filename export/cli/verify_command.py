@@ -112,7 +112,7 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
 
 def _options(given: dict[str, Any]) -> Any:
     """The command's options as an object."""
-    from causalrn.export.cli.verify_run import VerifyOptions
+    from causalrn.export.cli.verify_options import VerifyOptions
     from causalrn.runtimes import SessionOptions
     from causalrn.tolerances import Budget
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from causalrn.errors import InputError
 from causalrn.export.cli.console import progress
-from causalrn.export.cli.token_ids import load_token_ids
+from causalrn.export.cli.verify_options import (
+    VerifyOptions,
+    chosen_task,
+    chosen_tokens,
+    long_tokens,
+    make_plan,
+    wanted_runtimes,
+)
 from causalrn.manifest import Bundle
 from causalrn.runtimes import RUNTIMES, Session, SessionOptions
 from causalrn.runtimes.cell_session import CellSession
@@ -21,55 +26,16 @@ from causalrn.runtimes.parity.attribution import Witnesses
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
 from causalrn.runtimes.parity.levels import Case
-from causalrn.runtimes.parity.reference import sample_tokens, state_positions
+from causalrn.runtimes.parity.reference import state_positions
 from causalrn.runtimes.parity.report import VerifyReport, block_reports
-from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Plan, Verification
 from causalrn.runtimes.session import Array, IntArray
-from causalrn.tasks import Corpus, Task, TextTask, random_source
-from causalrn.tolerances import Budget
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.checkpoint import Checkpoint
     from causalrn.runtimes.parity.oracle import Oracle
 
-_SEQUENCES, _MOST_STEPS = 4, 256
-_DRIFT_STEPS = 4096
 _NOISE_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class VerifyOptions:
-    """What to verify.
-
-    Attributes:
-        runtimes: which; none means all.
-        levels: which of :data:`causalrn.runtimes.parity.results.LEVELS`.
-        samples: sequences of the task to measure accuracy on.
-        steps: tokens per sequence to compare; None takes the capacity, at most 256.
-        drift_steps: steps of the long run, all of them; None takes the capacity, at most 4,096, and what time allows.
-        task: the model's task, if the caller insists on one.
-        text: the file that a text model's accuracy is measured on.
-        inputs: a .npy file of token ids to compare on, instead of sampled ones.
-        budget: what a quantized form may lose; None judges by rounding.
-        least_accuracy: smallest accuracy that passes, 0 to 1.
-        seconds: time budget.
-    """
-
-    runtimes: tuple[str, ...] = ()
-    levels: tuple[str, ...] = LEVELS
-    samples: int = 1000
-    steps: int | None = None
-    drift_steps: int | None = None
-    seed: int = 0
-    task: str | None = None
-    text: Path | None = None
-    inputs: Path | None = None
-    budget: Budget | None = None
-    least_accuracy: float | None = None
-    seconds: float = 300.0
-    fail_fast: bool = False
-    session: SessionOptions = field(default_factory=SessionOptions)
 
 
 @dataclass(frozen=True)
@@ -85,17 +51,17 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
     from causalrn.checkpoint import load_checkpoint
     from causalrn.runtimes.parity.oracle import Oracle, OracleLongReference
 
-    wanted = _wanted(options, RUNTIMES)
+    wanted = wanted_runtimes(options, RUNTIMES)
     bundle, checkpoint = Bundle.open(path), load_checkpoint(run)
     if bundle.manifest.card.config != checkpoint.card.config:
         raise InputError(f"{path} holds another model than {run}: {bundle.manifest.card.config.describe()}")
-    task = _task(bundle, options)
-    tokens, what = _tokens(bundle, options)
+    task = chosen_task(bundle, options)
+    tokens, what = chosen_tokens(bundle, options)
     oracle = Oracle(checkpoint.model, checkpoint.card)
     with progress("oracle", 1):
         reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
         conditions = _conditions(oracle, tokens)
-    long = OracleLongReference(oracle, reference, _long_tokens(bundle, options), _NOISE_SHARE * options.seconds)
+    long = OracleLongReference(oracle, reference, long_tokens(bundle, options), _NOISE_SHARE * options.seconds)
     problems: tuple[str, ...] = ()
     if bundle.manifest.checkpoint_sha256 != checkpoint.sha256:
         problems = (f"the bundle was exported from other weights than those in {run} (SHA-256 differs)",)
@@ -106,7 +72,7 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
         verification = Verification(
             {name: forms[name] for name in wanted},
             Case(reference, options.budget, options.seed),
-            _plan(options, task, bundle),
+            make_plan(options, task, bundle),
             long,
             opener.open_cell,
             Witnesses(peers, opener.graph(), oracle.states),
@@ -121,9 +87,9 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
 
 def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
     """Check a bundle against the golden vectors that it carries; needs neither torch nor onnx."""
-    _wanted(options, ("onnxruntime",), " without --checkpoint")
+    wanted_runtimes(options, ("onnxruntime",), " without --checkpoint")
     bundle = Bundle.open(path)
-    task = _task(bundle, options)
+    task = chosen_task(bundle, options)
     golden = load_golden(bundle.file(GOLDEN_NAME))
     reference = golden.reference
     opener = _Opener(bundle, options.session)
@@ -131,7 +97,7 @@ def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
         verification = Verification(
             {session.runtime: session},
             Case(reference, options.budget, options.seed),
-            _plan(options, task, bundle),
+            make_plan(options, task, bundle),
             RecordedLongReference(reference),
             opener.open_cell,
             Witnesses({}, opener.graph()),
@@ -263,90 +229,3 @@ def _why_no_task(bundle: Bundle, plan: Plan) -> str:
     if plan.task is None:
         return "the text is not here, name it with --text"
     return f"the task needs {task.capacity} positions, more than there are"
-
-
-def _task(bundle: Bundle, options: VerifyOptions) -> Task | None:
-    """The task to measure; None where it is unknown, or its text is not here.
-
-    Raises:
-        InputError: the options ask for another task than the model's.
-    """
-    task = bundle.manifest.card.task
-    name = "unknown" if task is None else task.name
-    if options.task not in (None, name):
-        raise InputError(f"--task {options.task} and {bundle.path} contradict each other: its task is {name}")
-    if options.text is not None and not isinstance(task, TextTask):
-        raise InputError(f"--text and {bundle.path} contradict each other: the model was not trained on a text")
-    if isinstance(task, TextTask):
-        if options.task is not None and options.text is None:
-            raise InputError("--task text needs --text FILE")
-        return None if options.text is None else TextTask(task.length, Corpus.open(options.text))
-    return task
-
-
-def _plan(options: VerifyOptions, task: Task | None, bundle: Bundle) -> Plan:
-    capacity = bundle.manifest.state.tensors[0].capacity
-    fits = task is not None and (capacity is None or capacity >= task.capacity)
-    examples = task.draw("verify", options.samples, options.seed) if task is not None and fits else None
-    if options.least_accuracy is not None and examples is None:
-        raise InputError(f"--min-accuracy and {bundle.path} contradict each other: accuracy cannot be measured here")
-    return Plan(
-        levels=options.levels,
-        fail_fast=options.fail_fast,
-        seconds=options.seconds,
-        task=task,
-        examples=examples,
-        least_accuracy=options.least_accuracy,
-        whole_drift=options.drift_steps is not None,
-    )
-
-
-def _wanted(options: VerifyOptions, possible: tuple[str, ...], when: str = "") -> tuple[str, ...]:
-    for runtime in options.runtimes:
-        if runtime not in RUNTIMES:
-            raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
-        if runtime not in possible:
-            raise InputError(f"runtime {runtime} cannot be verified{when}: choose {' or '.join(possible)}")
-    return tuple(runtime for runtime in possible if runtime in (options.runtimes or possible))
-
-
-def _tokens(bundle: Bundle, options: VerifyOptions) -> tuple[IntArray, str]:
-    """Token sequences to compare on, and what they are, for people."""
-    if options.inputs is not None:
-        tokens = _load_inputs(options.inputs, bundle)
-        return tokens, f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {options.inputs}"
-    steps = _steps(bundle, options)
-    rng = random_source("verify", options.seed, 1)
-    tokens = sample_tokens(bundle.manifest.card, rng, _SEQUENCES, steps)
-    return tokens, f"{_SEQUENCES} sequences of {steps} tokens, seed {options.seed}"
-
-
-def _load_inputs(path: Path, bundle: Bundle) -> IntArray:
-    tokens = load_token_ids(path)
-    vocabulary, capacity = bundle.manifest.card.config.vocabulary, bundle.manifest.state.tensors[0].capacity
-    if tokens.shape[1] < 2:
-        raise InputError(f"{path}: one token per sequence is too short to verify: give at least 2")
-    if tokens.min() < 0 or tokens.max() >= vocabulary:
-        raise InputError(f"{path}: token ids from {tokens.min()} to {tokens.max()}, the vocabulary is {vocabulary}")
-    if capacity is not None and tokens.shape[1] > capacity:
-        raise InputError(f"{path}: {tokens.shape[1]} tokens per sequence, the bundle's capacity is {capacity}")
-    return tokens.astype(np.int64)
-
-
-def _steps(bundle: Bundle, options: VerifyOptions) -> int:
-    capacity = bundle.manifest.state.tensors[0].capacity
-    steps = options.steps or min(capacity or _MOST_STEPS, _MOST_STEPS)
-    if capacity is not None and steps > capacity:
-        raise InputError(f"--steps {steps} is beyond the bundle's capacity of {capacity}")
-    if steps < 2:
-        raise InputError(f"{bundle.path}: a capacity of {capacity} is too short to verify: export it with at least 2")
-    return steps
-
-
-def _long_tokens(bundle: Bundle, options: VerifyOptions) -> IntArray:
-    """One long sequence, [1, S]."""
-    capacity = bundle.manifest.state.tensors[0].capacity
-    steps = options.drift_steps or min(capacity or _DRIFT_STEPS, _DRIFT_STEPS)
-    if capacity is not None and steps > capacity:
-        raise InputError(f"--drift-steps {steps} is beyond the bundle's capacity of {capacity}")
-    return sample_tokens(bundle.manifest.card, random_source("verify", options.seed, 2), 1, steps)

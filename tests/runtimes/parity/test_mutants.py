@@ -13,7 +13,8 @@ import pytest
 from onnx import numpy_helper
 
 from causalrn.export.cli import verify_run
-from causalrn.export.cli.verify_run import VerifyOptions, verify_with_checkpoint, verify_with_golden
+from causalrn.export.cli.verify_options import VerifyOptions
+from causalrn.export.cli.verify_run import verify_with_checkpoint, verify_with_golden
 from causalrn.manifest import Bundle, seal_bundle
 
 _COMPARING = ("logits", "state", "split", "layer")

@@ -1,0 +1,161 @@
+"""What `verify` was asked to check: options, and the tokens, task and runtimes that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from causalrn.errors import InputError
+from causalrn.export.cli.token_ids import load_token_ids
+from causalrn.manifest import Bundle
+from causalrn.runtimes import RUNTIMES, SessionOptions
+from causalrn.runtimes.parity.reference import sample_tokens
+from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.parity.verification import Plan
+from causalrn.runtimes.session import IntArray
+from causalrn.tasks import Corpus, Task, TextTask, random_source
+from causalrn.tolerances import Budget
+
+_SEQUENCES, _MOST_STEPS = 4, 256
+_DRIFT_STEPS = 4096
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to verify.
+
+    Attributes:
+        runtimes: which; none means all.
+        levels: which of :data:`causalrn.runtimes.parity.results.LEVELS`.
+        samples: sequences of the task to measure accuracy on.
+        steps: tokens per sequence to compare; None takes the capacity, at most 256.
+        drift_steps: steps of the long run, all of them; None takes the capacity, at most 4,096, and what time allows.
+        task: the model's task, if the caller insists on one.
+        text: the file that a text model's accuracy is measured on.
+        inputs: a .npy file of token ids to compare on, instead of sampled ones.
+        budget: what a quantized form may lose; None judges by rounding.
+        least_accuracy: smallest accuracy that passes, 0 to 1.
+        seconds: time budget.
+    """
+
+    runtimes: tuple[str, ...] = ()
+    levels: tuple[str, ...] = LEVELS
+    samples: int = 1000
+    steps: int | None = None
+    drift_steps: int | None = None
+    seed: int = 0
+    task: str | None = None
+    text: Path | None = None
+    inputs: Path | None = None
+    budget: Budget | None = None
+    least_accuracy: float | None = None
+    seconds: float = 300.0
+    fail_fast: bool = False
+    session: SessionOptions = field(default_factory=SessionOptions)
+
+
+def chosen_task(bundle: Bundle, options: VerifyOptions) -> Task | None:
+    """The task to measure; None where it is unknown, or its text is not here.
+
+    Raises:
+        InputError: the options ask for another task than the model's.
+    """
+    task = bundle.manifest.card.task
+    name = "unknown" if task is None else task.name
+    if options.task not in (None, name):
+        raise InputError(f"--task {options.task} and {bundle.path} contradict each other: its task is {name}")
+    if options.text is not None and not isinstance(task, TextTask):
+        raise InputError(f"--text and {bundle.path} contradict each other: the model was not trained on a text")
+    if isinstance(task, TextTask):
+        if options.task is not None and options.text is None:
+            raise InputError("--task text needs --text FILE")
+        return None if options.text is None else TextTask(task.length, Corpus.open(options.text))
+    return task
+
+
+def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle) -> Plan:
+    """What to check, with examples of the task if it fits into the bundle.
+
+    Raises:
+        InputError: a gate on accuracy, and nothing to measure it on.
+    """
+    capacity = bundle.manifest.state.tensors[0].capacity
+    fits = task is not None and (capacity is None or capacity >= task.capacity)
+    examples = task.draw("verify", options.samples, options.seed) if task is not None and fits else None
+    if options.least_accuracy is not None and examples is None:
+        raise InputError(f"--min-accuracy and {bundle.path} contradict each other: accuracy cannot be measured here")
+    return Plan(
+        levels=options.levels,
+        fail_fast=options.fail_fast,
+        seconds=options.seconds,
+        task=task,
+        examples=examples,
+        least_accuracy=options.least_accuracy,
+        whole_drift=options.drift_steps is not None,
+    )
+
+
+def wanted_runtimes(options: VerifyOptions, possible: tuple[str, ...], when: str = "") -> tuple[str, ...]:
+    """The runtimes that were asked for, of those that are possible; all of them where none was.
+
+    Raises:
+        InputError: an unknown one, or one that is not possible (`when` says why).
+    """
+    for runtime in options.runtimes:
+        if runtime not in RUNTIMES:
+            raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
+        if runtime not in possible:
+            raise InputError(f"runtime {runtime} cannot be verified{when}: choose {' or '.join(possible)}")
+    return tuple(runtime for runtime in possible if runtime in (options.runtimes or possible))
+
+
+def chosen_tokens(bundle: Bundle, options: VerifyOptions) -> tuple[IntArray, str]:
+    """Token sequences to compare on, and what they are, for people.
+
+    Raises:
+        InputError: a file that does not fit the model, or more steps than there are positions.
+    """
+    if options.inputs is not None:
+        tokens = _load_inputs(options.inputs, bundle)
+        return tokens, f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {options.inputs}"
+    steps = _steps(bundle, options)
+    rng = random_source("verify", options.seed, 1)
+    tokens = sample_tokens(bundle.manifest.card, rng, _SEQUENCES, steps)
+    return tokens, f"{_SEQUENCES} sequences of {steps} tokens, seed {options.seed}"
+
+
+def _load_inputs(path: Path, bundle: Bundle) -> IntArray:
+    tokens = load_token_ids(path)
+    vocabulary, capacity = bundle.manifest.card.config.vocabulary, bundle.manifest.state.tensors[0].capacity
+    if tokens.shape[1] < 2:
+        raise InputError(f"{path}: one token per sequence is too short to verify: give at least 2")
+    if tokens.min() < 0 or tokens.max() >= vocabulary:
+        raise InputError(f"{path}: token ids from {tokens.min()} to {tokens.max()}, the vocabulary is {vocabulary}")
+    if capacity is not None and tokens.shape[1] > capacity:
+        raise InputError(f"{path}: {tokens.shape[1]} tokens per sequence, the bundle's capacity is {capacity}")
+    return tokens.astype(np.int64)
+
+
+def _steps(bundle: Bundle, options: VerifyOptions) -> int:
+    capacity = bundle.manifest.state.tensors[0].capacity
+    steps = options.steps or min(capacity or _MOST_STEPS, _MOST_STEPS)
+    if capacity is not None and steps > capacity:
+        raise InputError(f"--steps {steps} is beyond the bundle's capacity of {capacity}")
+    if steps < 2:
+        raise InputError(f"{bundle.path}: a capacity of {capacity} is too short to verify: export it with at least 2")
+    return steps
+
+
+def long_tokens(bundle: Bundle, options: VerifyOptions) -> IntArray:
+    """One long sequence, [1, S].
+
+    Raises:
+        InputError: more steps than there are positions.
+    """
+    capacity = bundle.manifest.state.tensors[0].capacity
+    steps = options.drift_steps or min(capacity or _DRIFT_STEPS, _DRIFT_STEPS)
+    if capacity is not None and steps > capacity:
+        raise InputError(f"--drift-steps {steps} is beyond the bundle's capacity of {capacity}")
+    return sample_tokens(bundle.manifest.card, random_source("verify", options.seed, 2), 1, steps)
