@@ -56,13 +56,16 @@ def check_output_file(path: Path) -> None:
         InputError: the folder does not exist, `path` is a folder, or a file of a bundle or RUN.
     """
     _check_place(path)
-    folder = path.absolute().parent
-    for marker in ("manifest.json", "config.json"):
-        if path.exists() and (folder / marker).is_file() and path.name != CERTIFICATE_NAME:
-            raise InputError(f"{path} belongs to the bundle or RUN {folder.name}: name another place")
+    folder = path.resolve().parent
+    if any((folder / marker).is_file() for marker in ("manifest.json", "config.json")):
+        raise InputError(f"{path} lies in the bundle or RUN {folder.name}: name a place outside")
 
 
 def _check_place(path: Path) -> None:
+    try:
+        path.resolve()
+    except (OSError, RuntimeError):
+        raise InputError(f"{path} is a circle of symbolic links: name a file") from None
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file")
     if not path.absolute().parent.is_dir():

@@ -123,9 +123,11 @@ class Manifest:
         Raises:
             ValueError: a file outside the bundle, a graph that is missing or not listed, an impossible number.
         """
-        for name in self.files:
+        for name, entry in self.files.items():
             if Path(name).name != name:
                 raise ValueError(f"{name!r} is no plain file name")
+            if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+                raise ValueError(f"the entry of {name!r} is no hash and size")
         for name in ("step", "prefill"):
             if name not in self.graphs:
                 raise ValueError(f"no graph {name}")
@@ -137,10 +139,11 @@ class Manifest:
         pool = self.state.pool if self.state.has_pool else "growing"
         if self.state != StateSpec.from_config(self.card.config, pool, self.state.tensors[0].capacity):
             raise ValueError("the state does not belong to the model")
-        if not isinstance(self.target, str) or not isinstance(self.created_with, dict):
-            raise ValueError("target or created_with is of a wrong type")
-        if self.streams and len(self.streams) != self.card.config.blocks + 1:
-            raise ValueError(f"{len(self.streams)} streams for {self.card.config.blocks} blocks")
+        words = [self.target, self.checkpoint_sha256, *self.created_with.values(), *self.streams]
+        if not all(isinstance(word, str) for word in words) or type(self.opset) is not int:
+            raise ValueError("target, opset, checkpoint_sha256, created_with or streams is of a wrong type")
+        if self.streams and len(set(self.streams)) != self.card.config.blocks + 1:
+            raise ValueError(f"{len(set(self.streams))} streams for {self.card.config.blocks} blocks")
         if type(self.prefill_chunk) is not int or self.prefill_chunk < 1:
             raise ValueError(f"prefill_chunk is {self.prefill_chunk!r}")
 
@@ -148,7 +151,10 @@ class Manifest:
 def _own_hash(data: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest without the entry that holds it."""
     content = {key: value for key, value in data.items() if key != _OWN_HASH}
-    return hashlib.sha256(json_text(content).encode()).hexdigest()
+    try:
+        return hashlib.sha256(json_text(content).encode()).hexdigest()
+    except ValueError:  # NaN, which no manifest of ours holds
+        return ""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""How far a form may be from the float64 oracle: one table, used by `verify` and by the tests. Needs no torch.
+"""How far a form may be from the float64 oracle: every limit stands here. Needs no torch.
+
+`verify` computes how far rounding may lead (docs/parity.md); fixed tolerances are for tests of single parts.
 
 Errors are relative to the largest |logit| (or |state value|) of the sequence. Float32 rounds to 6e-8; twelve blocks
 of matrix products, norms and sums of a few hundred terms leave 1e-6 to 2e-6 at the paper's size with weights of
@@ -63,6 +65,16 @@ BOUND_FACTOR = 5.0
 
 LEAST_BOUND = 8 * 2.0**-24
 """A form may always be off by a few roundings of the largest value, however little was drawn."""
+
+LARGEST_BOUND = 0.1
+"""Where rounding may move the logits by more, relative to the largest, agreement within the bound proves nothing."""
+
+ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP = 1e-4, 30.0
+"""A block is ill-conditioned if rounding may move what it writes by more than the first, relative to its largest value,
+and by so many times more than what it reads: later blocks only inherit the error."""
+
+FLOAT64_SHARE = 2 * 2.0**-53 / 2.0**-24
+"""What float64 rounds away beside float32; twice, for two float64 forms are compared."""
 
 REGRESSION_RELATIVE = 5e-6
 """Same runtime, another machine: instruction sets sum in another order, so golden vectors repeat to this."""

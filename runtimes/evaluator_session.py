@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from causalrn.errors import RuntimeUnavailableError
 from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray
@@ -34,6 +35,8 @@ class EvaluatorSession(CellSession):
 
     Args:
         bundle: opened, its hashes checked.
+
+    Every call raises RuntimeUnavailableError where the evaluator does not know an operation of the graph.
     """
 
     runtime = "graph in float64"
@@ -60,13 +63,18 @@ class EvaluatorSession(CellSession):
         if name == "step" and tokens.shape[0] == 1 and "step_single" in self._bundle.manifest.graphs:
             name = "step_single"
         feed = dict(zip(self._inputs, state, strict=True)) | {"tokens": tokens, "position": np.array(position)}
-        with np.errstate(all="ignore"):  # NaN and infinity are what it is asked about
-            results = self._evaluator(name).run([*self._outputs, *self._streams], feed)
+        try:
+            with np.errstate(all="ignore"):  # NaN and infinity are what it is asked about
+                results = self._evaluator(name).run([*self._outputs, *self._streams], feed)
+        except Exception as error:  # whatever operations raise
+            raise RuntimeUnavailableError(f"onnx's reference evaluator cannot run this graph: {error}") from None
         if self._streams:
             self._record_streams(results[len(self._outputs) :])
         return results[0], results[1 : len(self._outputs)]
 
     def _set_probing(self, on: bool) -> None:
+        if on and not self._bundle.manifest.streams:
+            raise RuntimeUnavailableError("an early bundle, whose blocks have no names: export again")
         self._streams = self._bundle.manifest.streams if on else ()
 
 

@@ -68,7 +68,13 @@ class OnnxRuntimeSession(CellSession):
         """A graph, loaded when it is first needed: a single sequence never needs the step for batches."""
         if name not in self._graphs:
             file = self._bundle.manifest.graphs[name].file
-            self._graphs[name] = _load_graph(self._bundle, file, self.provider, self.threads, self._streams)
+            graph = _load_graph(self._bundle, file, self.provider, self.threads, self._streams)
+            inputs, outputs = ({value.name for value in values} for values in (graph.get_inputs(), graph.get_outputs()))
+            if inputs != {"tokens", "position", *self._inputs} or not outputs >= set(self._outputs):
+                raise BundleError(
+                    f"{self._bundle.path / file}: not the inputs and outputs of the manifest: export again"
+                )
+            self._graphs[name] = graph
         return self._graphs[name]
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
@@ -81,11 +87,12 @@ class OnnxRuntimeSession(CellSession):
         self._position_input[...] = position
         feed: dict[str, Any] = dict(zip(self._inputs, state, strict=True))
         feed["tokens"], feed["position"] = tokens, self._position_input
-        if self._streams:
+        try:
             results = graph.run([*self._outputs, *self._streams], feed)
+        except Exception as error:  # onnxruntime's own classes, by version
+            raise BundleError(f"{self._bundle.path}: a graph cannot run: {_shortened(error)}: export again") from None
+        if self._streams:
             self._record_streams(results[len(self._outputs) :])
-        else:
-            results = graph.run(self._outputs, feed)
         return results[0], results[1 : len(self._outputs)]
 
     def _set_probing(self, on: bool) -> None:
@@ -186,10 +193,16 @@ def _provider_name(provider: str) -> str:
     return name
 
 
-def _load_error(bundle: Bundle, file: str, provider: str, error: Exception) -> Exception:
-    """The file's hash has been checked, so what fails here is the runtime, not the file."""
+def _shortened(error: Exception) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
-    reason = reason if len(reason) <= 160 else f"{reason[:60]} ... {reason[-95:]}"
+    return reason if len(reason) <= 160 else f"{reason[:60]} ... {reason[-95:]}"
+
+
+def _load_error(bundle: Bundle, file: str, provider: str, error: Exception) -> Exception:
+    """The file's hash has been checked, so what fails here is most likely the runtime, not the file."""
+    reason = _shortened(error)
+    if "Protobuf parsing failed" in reason:
+        return BundleError(f"{bundle.path / file}: not an ONNX graph: export the bundle again")
     if provider != "cpu":
         return RuntimeUnavailableError(f"provider {provider} cannot run {bundle.path / file}: {reason}")
     return RuntimeUnavailableError(

@@ -180,9 +180,9 @@ class Session(ABC):
         """What each block read from the residual stream in the last call, and last what the head read.
 
         N + 1 arrays [B, T, E]; with layer norm they are centred over E, as only centred values are ever read. Only
-        inside :meth:`probing`.
+        inside :meth:`probing`; empty where the last call gave nothing at all.
         """
-        assert self._probed, "ask inside probing(), after a call"
+        assert self._probed is not None, "ask inside probing()"
         return [np.concatenate(parts, axis=1) for parts in zip(*self._probed, strict=True)]
 
     def _set_probing(self, on: bool) -> None:
@@ -282,5 +282,7 @@ def check_finite(logits: FloatArray) -> None:
         NonFiniteError: there is one.
     """
     # NaN and infinity survive a sum; only where it is not finite (it may overflow by itself) every value is looked at
-    if not math.isfinite(np.add.reduce(logits, axis=None)) and not np.isfinite(logits).all():
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = np.add.reduce(logits, axis=None)
+    if not math.isfinite(total) and not np.isfinite(logits).all():
         raise NonFiniteError("the model gave NaN or infinity: its weights, or the values they reach, are out of range")

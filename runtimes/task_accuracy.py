@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,6 +50,27 @@ class TaskAccuracy:
         """Share of tokens that are right, 0 to 1."""
         return self.tokens_right / self.tokens
 
+    def __add__(self, other: TaskAccuracy) -> TaskAccuracy:
+        """Both sets of examples together."""
+        tokens, loss = self.tokens + other.tokens, None
+        if self.loss is not None and other.loss is not None:
+            loss = (self.loss * self.tokens + other.loss * other.tokens) / tokens
+        positions = itertools.zip_longest(self.by_position, other.by_position, fillvalue=(0, 0))
+        lengths = Counter({length: counted for length, (counted, _) in self.by_length.items()})
+        lengths.update({length: counted for length, (counted, _) in other.by_length.items()})
+        right = Counter({length: right for length, (_, right) in self.by_length.items()})
+        right.update({length: right for length, (_, right) in other.by_length.items()})
+        return TaskAccuracy(
+            self.unit,
+            self.counted + other.counted,
+            self.right + other.right,
+            tokens,
+            self.tokens_right + other.tokens_right,
+            loss,
+            tuple((counted + more, good + better) for (counted, good), (more, better) in positions),
+            {length: (lengths[length], right[length]) for length in sorted(lengths)},
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Counts and shares as JSON values."""
         return {
@@ -68,7 +89,6 @@ def free_running_accuracy(
     on_batch: Callable[[int], object] = lambda count: None,
     *,
     by_steps: bool = False,
-    seconds: float | None = None,
 ) -> TaskAccuracy:
     """Let the session answer each prompt by itself: its own greedy tokens are fed back.
 
@@ -77,53 +97,40 @@ def free_running_accuracy(
     Args:
         on_batch: called with the number of sequences after each batch, for progress bars.
         by_steps: take the prompt token by token too, instead of by prefill.
-        seconds: stop after the batch that passes this; None measures all examples.
     """
     if not task.feeds_back and not by_steps:
-        return teacher_forced_accuracy(session, task, examples, on_batch, seconds=seconds)
+        return teacher_forced_accuracy(session, task, examples, on_batch)
     take = _take_by_steps if by_steps else Session.prefill
 
     def answer(session: Session, batch: Examples) -> tuple[IntArray, None]:
         return _decode(session, batch, take, feeds_back=task.feeds_back), None
 
-    return _measure(session, task, examples, answer, on_batch, seconds)
+    return _measure(session, task, examples, answer, on_batch)
 
 
 def teacher_forced_accuracy(
-    session: Session,
-    task: Task,
-    examples: Examples,
-    on_batch: Callable[[int], object] = lambda count: None,
-    *,
-    seconds: float | None = None,
+    session: Session, task: Task, examples: Examples, on_batch: Callable[[int], object] = lambda count: None
 ) -> TaskAccuracy:
     """Give the session the right tokens and count where its most likely token is the next one.
 
     An answer that is right everywhere here is given by greedy decoding too, and the other way round: up to the first
     error both see the same tokens.
     """
-    return _measure(session, task, examples, _teacher_force, on_batch, seconds)
+    return _measure(session, task, examples, _teacher_force, on_batch)
 
 
 _Answer = Callable[[Session, Examples], tuple[IntArray, float | None]]
 
 
 def _measure(
-    session: Session,
-    task: Task,
-    examples: Examples,
-    answer: _Answer,
-    on_batch: Callable[[int], object],
-    seconds: float | None,
+    session: Session, task: Task, examples: Examples, answer: _Answer, on_batch: Callable[[int], object]
 ) -> TaskAccuracy:
-    tally, started = _Tally(), time.monotonic()
-    for batch in _batches(examples):
+    tally = _Tally()
+    for batch in batches(examples):
         session.reset(len(batch))
         answers, loss = answer(session, batch)
         tally.add(batch, answers, loss)
         on_batch(len(batch))
-        if seconds is not None and time.monotonic() - started > seconds:
-            break
     session.reset(1)
     return tally.accuracy(task.unit)
 
@@ -196,6 +203,7 @@ def _teacher_force(session: Session, batch: Examples) -> tuple[IntArray, float]:
     return answers, loss
 
 
-def _batches(examples: Examples) -> Iterator[Examples]:
+def batches(examples: Examples) -> Iterator[Examples]:
+    """The examples, as many at a time as are answered together."""
     for start in range(0, len(examples), _BATCH):
         yield examples.rows(slice(start, start + _BATCH))

@@ -41,11 +41,14 @@ class ParallelSession(Session):
 
     def _advance(self, tokens: IntArray, *, single: bool) -> FloatArray:
         history = np.concatenate([self._history, tokens], axis=1)
-        logits = forward_in_batches(self._model, history)[:, -tokens.shape[1] :]
+        new = slice(-tokens.shape[1], None)
+        if self._probed is None:
+            logits = forward_in_batches(self._model, history)[:, new]
+        else:
+            whole, streams = forward_with_streams(self._model, history)
+            logits = whole[:, new]
+            self._probed.append([stream[:, new] for stream in streams])
         check_finite(logits)
-        if self._probed is not None:
-            streams = residual_streams(self._model, history)
-            self._probed.append([stream[:, -tokens.shape[1] :] for stream in streams])
         self._history = history
         return logits
 
@@ -82,15 +85,18 @@ def _rows_of(tokens: IntArray, rows: int) -> Iterator[IntArray]:
         yield tokens[start : start + rows]
 
 
-def residual_streams(model: SequenceModel, tokens: IntArray) -> list[FloatArray]:
-    """What each block of the parallel form reads from the residual stream, and last what the head reads.
+def forward_with_streams(model: SequenceModel, tokens: IntArray) -> tuple[FloatArray, list[FloatArray]]:
+    """The parallel form, and what each block reads from the residual stream, and last what the head reads.
 
-    N + 1 arrays [B, T, E]; centred over E where the norm is a layer norm, as in :attr:`Session.streams`.
+    Returns:
+        Logits [B, T, V], and N + 1 arrays [B, T, E]; centred over E where the norm is a layer norm, as in
+        :attr:`Session.streams`.
     """
     with watched_streams(model.blocks) as parts:
-        forward_in_batches(model, tokens)
+        logits = forward_in_batches(model, tokens)
     centred = model.config.norm == "layer"
-    return [torch.cat([centre(x) if centred else x for x in rows]).cpu().numpy() for rows in zip(*parts, strict=True)]
+    streams = [torch.cat([centre(x) if centred else x for x in rows]) for rows in zip(*parts, strict=True)]
+    return logits, [stream.cpu().numpy() for stream in streams]
 
 
 @contextlib.contextmanager

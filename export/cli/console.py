@@ -83,8 +83,14 @@ def console() -> Console:
     """The console for what people read: standard output, at most 100 columns wide."""
     from rich.console import Console
 
+    class LastingConsole(Console):
+        """Goes on when whoever reads has gone away: the verdict and the files still count."""
+
+        def on_broken_pipe(self) -> None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     # no markup: what is printed may hold a path with brackets in it
-    return Console(highlight=False, markup=False, width=min(Console().width, 100))
+    return LastingConsole(highlight=False, markup=False, width=min(Console().width, 100))
 
 
 @contextlib.contextmanager

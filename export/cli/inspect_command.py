@@ -35,7 +35,9 @@ def command(context: click.Context, folder: Path, certificate: Path | None, json
     from causalrn.manifest import is_bundle
 
     if certificate is not None and not is_bundle(folder):
-        raise InputError(f"--certificate and {folder} contradict each other: a certificate is about a bundle")
+        raise InputError(f"{folder} is no bundle: --certificate is about one")
+    if certificate is not None and json_path is not None and certificate.resolve() == json_path.resolve():
+        raise InputError(f"{json_path} is the certificate itself: name another file for --json")
     faults: list[str] = []
     shown = _certificate(folder, certificate) if is_bundle(folder) else None
     if shown is not None:  # before the bundle: a file that changed may keep it from being opened
@@ -54,12 +56,15 @@ def _certificate(folder: Path, path: Path | None) -> Certificate | None:
     from causalrn.files import CERTIFICATE_NAME
     from causalrn.runtimes.parity.certificate import load_certificate
 
-    if path is None and not (folder / CERTIFICATE_NAME).is_file():
+    beside = folder / CERTIFICATE_NAME
+    if path is None and not beside.exists() and not beside.is_symlink():
         return None
-    return load_certificate(folder / CERTIFICATE_NAME if path is None else path)
+    return load_certificate(beside if path is None else path)
 
 
 def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
+    from causalrn.runtimes.parity.results import LEVELS
+
     out, report = console(), certificate.report
     if faults:
         out.print(f"certificate VOID: {'; '.join(faults)}; verify the bundle again", style="bold red", soft_wrap=True)
@@ -76,6 +81,15 @@ def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
         figures = ("-" if result[name] is None else f"{result[name]:.1e}" for name in ("error", "allowed"))
         table.add_row(result["level"], result["form"], *figures, result["summary"])
     out.print(table)
+    settings = report["settings"]
+    if settings["budget"] is not None:
+        budget = ", ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in settings["budget"].items())
+        out.print(f"judged by a budget, not by rounding: {budget}", style="yellow", soft_wrap=True)
+    missing = [level for level in LEVELS if level not in {result["level"] for result in report["results"]}]
+    if missing:
+        out.print(f"not checked: {', '.join(missing)}", style="yellow")
+    for note in report["notes"]:
+        out.print(f"note: {note}", soft_wrap=True)
     out.print()
 
 

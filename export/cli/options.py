@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,27 @@ def checked_place(context: click.Context, parameter: click.Parameter, value: Pat
 
         check_output_file(value)
     return value
+
+
+def checked_certificate(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """The same; but a certificate may lie beside the bundle's files, under its own name."""
+    if value is not None:
+        from causalrn.files import CERTIFICATE_NAME
+
+        if value.name == CERTIFICATE_NAME and not value.is_symlink() and not value.is_dir() and value.parent.is_dir():
+            return value
+    return checked_place(context, parameter, value)
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers that NaN and infinity are not in."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """Read a number; NaN compares with nothing, so the range alone would let it through."""
+        number: float = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", parameter, context)
+        return number
 
 
 json_option: Decorator = click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def load_token_ids(path: Path) -> npt.NDArray[np.integer]:
         raise InputError(f"{path}: no such file: name a .npy file with token ids [B, T]")
     try:
         ids = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile):
+    except (ValueError, EOFError, SyntaxError, OverflowError, MemoryError, tokenize.TokenError, zipfile.BadZipFile):
         raise InputError(f"{path}: not a .npy file of numbers: write it with numpy.save") from None
     if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
         what = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, np.ndarray) else "an archive"

@@ -8,10 +8,20 @@ from typing import Any
 import click
 
 from causalrn.errors import InputError
-from causalrn.export.cli.console import EXIT_CHECK_FAILED, require_extra, write_json
-from causalrn.export.cli.options import PATH, checked_place, json_option, runtime_options, seed_option
+from causalrn.export.cli.console import EXIT_CHECK_FAILED, require_extra
+from causalrn.export.cli.options import (
+    PATH,
+    FiniteRange,
+    checked_certificate,
+    checked_place,
+    json_option,
+    runtime_options,
+    seed_option,
+)
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.tasks import TASKS
+
+_MOST = 1 << 31
 
 
 @click.command(
@@ -42,12 +52,18 @@ Exit code 1 if anything is out of tolerance."""
 @click.option("--task", type=click.Choice(list(TASKS)), help="Insist on this task.  [default: the model's]")
 @click.option("--text", type=PATH, help="Measure a text model's accuracy on the last tenth of this file.")
 @click.option(
-    "--samples", type=click.IntRange(min=1), default=1000, show_default=True, help="Sequences to measure accuracy on."
+    "--samples",
+    type=click.IntRange(1, _MOST),
+    default=1000,
+    show_default=True,
+    help="Sequences to measure accuracy on.",
 )
-@click.option("--steps", type=click.IntRange(min=2), help="Tokens per sequence.  [default: the capacity, at most 256]")
+@click.option(
+    "--steps", type=click.IntRange(2, _MOST), help="Tokens per sequence.  [default: the capacity, at most 256]"
+)
 @click.option(
     "--drift-steps",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, _MOST),
     help="Tokens of the long run, all of them.  [default: the capacity, at most 4,096, and what time allows]",
 )
 @click.option("--load-inputs", "inputs", type=PATH, help="Compare on these token ids, .npy [B, T].")
@@ -56,25 +72,25 @@ Exit code 1 if anything is out of tolerance."""
 @click.option(
     "--time-budget",
     "seconds",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=300,
     show_default=True,
     help="Seconds: task and drift stop early where it gets short, and what is not reached is named.",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop after the first level at which anything fails.")
-@click.option("--min-accuracy", type=click.FloatRange(0, 100), help="Fail below this accuracy on the task, in percent.")
-@click.option("--max-kl", type=click.FloatRange(min=0), help="Budget for a quantized form: KL divergence, in nats.")
+@click.option("--min-accuracy", type=FiniteRange(0, 100), help="Fail below this accuracy on the task, in percent.")
+@click.option("--max-kl", type=FiniteRange(min=0), help="Budget for a quantized form: KL divergence, in nats.")
 @click.option(
     "--max-argmax-changes",
-    type=click.FloatRange(0, 100),
+    type=FiniteRange(0, 100),
     help="Budget for a quantized form: positions whose most likely token changes, in percent; ties are not counted.",
 )
 @click.option(
-    "--max-accuracy-drop", type=click.FloatRange(0, 100), help="Budget for a quantized form: percentage points lost."
+    "--max-accuracy-drop", type=FiniteRange(0, 100), help="Budget for a quantized form: percentage points lost."
 )
 @json_option
 @click.option("--html", type=PATH, callback=checked_place, help="Also write the report as one page to this file.")
-@click.option("--certificate", type=PATH, callback=checked_place, help="If all is well, certify it in this file.")
+@click.option("--certificate", type=PATH, callback=checked_certificate, help="If all is well, certify it in this file.")
 @click.option("--save-outputs", type=PATH, callback=checked_place, help="Also write tokens and all logits, .npz.")
 @click.pass_context
 def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **options: Any) -> None:
@@ -88,26 +104,49 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
 
     A budget judges the bundle as a quantized form, by what its distributions and its accuracy lose.
     """
+    from causalrn.export.cli.verify_files import certify, check_places, write_reports
     from causalrn.export.cli.verify_report import print_report
     from causalrn.export.cli.verify_run import verify_with_checkpoint, verify_with_golden
 
-    places = {name: options.pop(name) for name in ("json_path", "html", "certificate", "save_outputs")}
+    places = {name: options.pop(name) for name in ("json_path", "html", "save_outputs")}
+    certificate = options.pop("certificate")
+    check_places([*places.values(), certificate], [options["inputs"], options["text"]])
     if places["html"] is not None:
         require_extra("jinja2")
+    _check_combinations(checkpoint, options)
     asked = _options(options)
     if checkpoint is None:
-        for name in ("steps", "drift_steps", "inputs"):
-            if options[name] is not None:
-                option = "--load-inputs" if name == "inputs" else f"--{name.replace('_', '-')}"
-                raise InputError(f"{option} needs --checkpoint: the golden vectors in the bundle are what they are")
         verified = verify_with_golden(bundle, asked)
     else:
         require_extra("torch")
         verified = verify_with_checkpoint(bundle, checkpoint, asked)
+    write_reports(verified, **places)
     print_report(verified.report)
-    _write(verified, **places)
+    if certificate is not None:
+        certify(certificate, verified.report)
     if not verified.report.passed:
         context.exit(EXIT_CHECK_FAILED)
+
+
+def _check_combinations(checkpoint: Path | None, options: dict[str, Any]) -> None:
+    """Refuse options that would be ignored.
+
+    Raises:
+        InputError: one that needs a checkpoint, or a level that is not checked.
+    """
+    needs = {"steps": "--steps", "drift_steps": "--drift-steps", "inputs": "--load-inputs"}
+    for name, option in (needs | {"max_accuracy_drop": "--max-accuracy-drop"}).items():
+        if checkpoint is None and options[name] is not None:
+            why = "before" if name == "max_accuracy_drop" else "other tokens than the golden vectors in the bundle"
+            raise InputError(f"{option} needs --checkpoint: there is nothing to compare {why} with")
+    if options["steps"] is not None and options["inputs"] is not None:
+        raise InputError("--steps and --load-inputs contradict each other: the file says how many tokens there are")
+    levels = options["levels"] or LEVELS
+    for level, names in (("task", ("min_accuracy", "max_accuracy_drop", "text")), ("drift", ("drift_steps",))):
+        for name in names:
+            if level not in levels and options[name] is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} and --level contradict each other: the level {level} is not checked")
 
 
 def _options(given: dict[str, Any]) -> Any:
@@ -117,8 +156,6 @@ def _options(given: dict[str, Any]) -> Any:
     from causalrn.tolerances import Budget
 
     asked = dict(given)
-    if asked["steps"] is not None and asked["inputs"] is not None:
-        raise InputError("--steps and --load-inputs contradict each other: the file says how many tokens there are")
     limits = {
         "kl_divergence": asked.pop("max_kl"),
         "argmax_changes": _share(asked.pop("max_argmax_changes")),
@@ -137,31 +174,3 @@ def _options(given: dict[str, Any]) -> Any:
 
 def _share(percent: float | None) -> float | None:
     return None if percent is None else percent / 100
-
-
-def _write(
-    verified: Any, json_path: Path | None, html: Path | None, certificate: Path | None, save_outputs: Path | None
-) -> None:
-    """Write what was asked for beside the terminal's report."""
-    import numpy as np
-
-    from causalrn.export.cli.console import console
-    from causalrn.files import written_file
-
-    report = verified.report
-    write_json(json_path, report.to_json())
-    if html is not None:
-        from causalrn.export.cli.verify_page import render_page
-
-        with written_file(html) as partial:
-            partial.write_text(render_page(report.to_json()), encoding="utf-8")
-    if save_outputs is not None:
-        with written_file(save_outputs) as partial, partial.open("wb") as file:
-            np.savez(file, **verified.outputs)
-    if certificate is not None:
-        from causalrn.runtimes.parity.certificate import save_certificate
-
-        if report.passed:
-            save_certificate(certificate, report.bundle, report.to_json())
-        else:
-            console().print(f"{certificate} was not written: only what passes is certified", soft_wrap=True)

@@ -75,7 +75,7 @@ def chosen_task(bundle: Bundle, options: VerifyOptions) -> Task | None:
     return task
 
 
-def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle) -> Plan:
+def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle, deadline: float) -> Plan:
     """What to check, with examples of the task if it fits into the bundle.
 
     Raises:
@@ -89,7 +89,7 @@ def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle) -> Plan
     return Plan(
         levels=options.levels,
         fail_fast=options.fail_fast,
-        seconds=options.seconds,
+        deadline=deadline,
         task=task,
         examples=examples,
         least_accuracy=options.least_accuracy,
@@ -109,6 +109,21 @@ def wanted_runtimes(options: VerifyOptions, possible: tuple[str, ...], when: str
         if runtime not in possible:
             raise InputError(f"runtime {runtime} cannot be verified{when}: choose {' or '.join(possible)}")
     return tuple(runtime for runtime in possible if runtime in (options.runtimes or possible))
+
+
+def check_levels(bundle: Bundle, options: VerifyOptions, runtimes: tuple[str, ...]) -> None:
+    """Refuse levels at which there would be nothing to see.
+
+    Raises:
+        InputError: a form without a state alone, or an early bundle whose blocks have no names.
+    """
+    if runtimes == ("parallel",) and not set(options.levels) & {"logits", "layer", "task"}:
+        raise InputError(f"--runtime parallel and --level {options.levels[0]} contradict each other: it has no state")
+    if "layer" in options.levels and not bundle.manifest.streams:
+        others = " ".join(f"--level {level}" for level in options.levels if level != "layer")
+        raise InputError(
+            f"{bundle.path}: an early bundle, whose blocks have no names: export it again, or ask for {others}"
+        )
 
 
 def chosen_tokens(bundle: Bundle, options: VerifyOptions) -> tuple[IntArray, str]:

@@ -33,13 +33,14 @@ def render_page(report: Mapping[str, Any]) -> str:
     )
     environment.filters["figure"] = _figure
     environment.filters["heat"] = _heat
+    environment.filters["setting"] = _setting
     indexed = list(enumerate(report["results"]))
     return environment.get_template("verify_page.html.j2").render(
         report=report,
-        data=json.dumps(report).replace("<", "\\u003c"),  # nothing in it may end the element that holds it
+        data=json.dumps(report, allow_nan=False).replace("<", "\\u003c"),  # nothing may end the element that holds it
         charts=[chart for chart in (_steps_chart(indexed), _drift_chart(indexed)) if chart is not None],
         heats=[(index, result) for index, result in indexed if "heat" in result["figures"]],
-        accuracies=[(index, result) for index, result in indexed if result["level"] == "task"],
+        accuracies=[(index, result) for index, result in indexed if "after" in result["figures"]],
     )
 
 
@@ -48,6 +49,15 @@ def _figure(value: float | None) -> str:
     if value is None:
         return "-"
     return "0" if value == 0 else f"{value:.1e}" if isinstance(value, float) else str(value)
+
+
+def _setting(value: Any) -> str:
+    """A setting as people read it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {entry:g}" for name, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return "none" if value is None else str(value)
 
 
 def _heat(ratio: float | None) -> float:

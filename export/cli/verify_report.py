@@ -74,8 +74,10 @@ def _attribution(attribution: Attribution) -> Table:
 
 def _side(side: Side) -> tuple[str, str, str, str, str]:
     shown = side.first or side.worst
-    wrong = "" if side.first is None else f"{side.first.place}, {side.first.tensor}"
-    return side.form, side.state, _figure(shown.error), _figure(shown.allowed), wrong or "nothing"
+    if side.problem or shown is None:
+        return side.form, side.state, "-", "-", side.problem
+    wrong = "nothing" if side.first is None else f"{side.first.place}, {side.first.tensor}"
+    return side.form, side.state, _figure(shown.error), _figure(shown.allowed), wrong
 
 
 def _explain(report: VerifyReport) -> str:
@@ -84,9 +86,9 @@ def _explain(report: VerifyReport) -> str:
     budget = report.settings["budget"]
     if budget is not None:
         return (
-            f"judged by budgets, not by rounding: KL divergence {budget['kl_divergence']:g} nats, most likely token "
-            f"changed {100 * budget['argmax_changes']:g} % (ties not counted), accuracy lost "
-            f"{100 * budget['accuracy_drop']:g} points."
+            f"the bundle is judged by budgets, not by rounding: KL divergence {budget['kl_divergence']:g} nats, most "
+            f"likely token changed {100 * budget['argmax_changes']:g} % (ties not counted), accuracy lost "
+            f"{100 * budget['accuracy_drop']:g} points; parallel and recurrent by rounding."
         )
     return (
         "error: relative to the largest |value| (logits: "

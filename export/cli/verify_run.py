@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from causalrn.errors import InputError
 from causalrn.export.cli.console import progress
 from causalrn.export.cli.verify_options import (
     VerifyOptions,
+    check_levels,
     chosen_task,
     chosen_tokens,
     long_tokens,
@@ -24,12 +26,13 @@ from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.opening import RUN_RUNTIMES, open_bundle
 from causalrn.runtimes.parity.attribution import Witnesses
 from causalrn.runtimes.parity.drift import RecordedLongReference
-from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
+from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import state_positions
 from causalrn.runtimes.parity.report import VerifyReport, block_reports
 from causalrn.runtimes.parity.verification import Plan, Verification
 from causalrn.runtimes.session import Array, IntArray
+from causalrn.tolerances import LARGEST_BOUND
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.checkpoint import Checkpoint
@@ -51,8 +54,10 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
     from causalrn.checkpoint import load_checkpoint
     from causalrn.runtimes.parity.oracle import Oracle, OracleLongReference
 
+    deadline = time.monotonic() + options.seconds
     wanted = wanted_runtimes(options, RUNTIMES)
     bundle, checkpoint = Bundle.open(path), load_checkpoint(run)
+    check_levels(bundle, options, wanted)
     if bundle.manifest.card.config != checkpoint.card.config:
         raise InputError(f"{path} holds another model than {run}: {bundle.manifest.card.config.describe()}")
     task = chosen_task(bundle, options)
@@ -72,10 +77,11 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
         verification = Verification(
             {name: forms[name] for name in wanted},
             Case(reference, options.budget, options.seed),
-            make_plan(options, task, bundle),
+            make_plan(options, task, bundle, deadline),
             long,
             opener.open_cell,
             Witnesses(peers, opener.graph(), oracle.states),
+            references=lambda tokens: oracle.reference(tokens, state_positions(tokens.shape[1])),
             provider=options.session.provider,
             progress=progress,
         )
@@ -87,17 +93,19 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
 
 def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
     """Check a bundle against the golden vectors that it carries; needs neither torch nor onnx."""
-    wanted_runtimes(options, ("onnxruntime",), " without --checkpoint")
+    deadline = time.monotonic() + options.seconds
+    wanted = wanted_runtimes(options, ("onnxruntime",), " without --checkpoint")
     bundle = Bundle.open(path)
+    check_levels(bundle, options, wanted)
     task = chosen_task(bundle, options)
-    golden = load_golden(bundle.file(GOLDEN_NAME))
+    golden = load_golden(bundle)
     reference = golden.reference
     opener = _Opener(bundle, options.session)
     with opener.open("onnxruntime") as session:
         verification = Verification(
             {session.runtime: session},
             Case(reference, options.budget, options.seed),
-            make_plan(options, task, bundle),
+            make_plan(options, task, bundle, deadline),
             RecordedLongReference(reference),
             opener.open_cell,
             Witnesses({}, opener.graph()),
@@ -196,25 +204,41 @@ def _report(
             "time_budget_s": options.seconds,
             "budget": None if options.budget is None else dict(options.budget.__dict__),
         },
-        notes=(
-            *_notes(bundle, verification, options),
-            *(block.describe() for block in blocks if block.ill_conditioned),
-        ),
-        problems=problems,
+        not_checked=tuple(verification.not_checked),
+        notes=(*_notes(bundle, verification), *(block.describe() for block in blocks if block.ill_conditioned)),
+        problems=(*problems, *_problems(verification, options)),
     )
 
 
-def _notes(bundle: Bundle, verification: Verification, options: VerifyOptions) -> list[str]:
-    """What a reader should know beside the results."""
-    notes = []
-    late = [level for level in verification.not_checked if level != "task" or verification.plan.examples is not None]
-    if late:
-        why = (
-            "--fail-fast" if options.fail_fast and verification.failed else f"the time budget of {options.seconds:g} s"
+def _problems(verification: Verification, options: VerifyOptions) -> list[str]:
+    """What keeps a verification from passing beside its results."""
+    problems, reference = [], verification.case.reference
+    bound = float(reference.bounds.logits[-1]) / reference.largest_logit
+    if not bound <= LARGEST_BOUND and options.budget is None:
+        problems.append(
+            f"rounding alone may move the logits by {bound:.0e} of the largest: these weights are so ill-conditioned "
+            "that agreement in float32 proves nothing"
         )
-        notes.append(f"not checked, because of {why}: {', '.join(late)}")
-    if "task" in options.levels and verification.plan.examples is None:
-        notes.append(f"{_why_no_task(bundle, verification.plan)}: accuracy was not measured")
+    late = [level for level in verification.not_checked if level != "task" or verification.plan.examples is not None]
+    if late and options.fail_fast and verification.failed:
+        problems.append(f"not checked, because of --fail-fast: {', '.join(late)}")
+    elif late:
+        problems.append(f"not checked within {options.seconds:g} s: {', '.join(late)}; give more with --time-budget")
+    return problems
+
+
+def _notes(bundle: Bundle, verification: Verification) -> list[str]:
+    """What a reader should know beside the results."""
+    notes, plan = [], verification.plan
+    if "task" in plan.levels and plan.examples is None:
+        notes.append(f"{_why_no_task(bundle, plan)}: accuracy was not measured")
+    if plan.examples is not None and 0 < verification.answered < len(plan.examples):
+        notes.append(
+            f"there was time for {verification.answered:,} of {len(plan.examples):,} sequences of the task: see "
+            "--time-budget"
+        )
+    if not any(form not in RUN_RUNTIMES for form in verification.forms):
+        notes.append("the bundle itself was not run: this says nothing about it")
     capacity, longest = bundle.manifest.state.tensors[0].capacity, verification.longest_run
     if capacity is None or longest < capacity:
         end = "without end" if capacity is None else f"to the capacity of {capacity:,}"

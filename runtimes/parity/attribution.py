@@ -7,21 +7,23 @@ in float64. Which of them go wrong names the culprit.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import Deviation, compare_run, computation_order
-from causalrn.runtimes.parity.levels import Driven
-from causalrn.runtimes.parity.reference import LOGITS, Bounds, Reference, States, compared_tensors, run_in_chunks
+from causalrn.runtimes.parity.levels import Drive, Driven, state_names
+from causalrn.runtimes.parity.reference import LOGITS, Reference, States, run_in_chunks
 from causalrn.runtimes.parity.results import Attribution, LevelResult, Side
-from causalrn.runtimes.session import IntArray, Session
+from causalrn.runtimes.session import IntArray, Session, Snapshot
 
 StateSource = Callable[[IntArray, Iterable[int]], States]
 """Exact states at further positions: (tokens, positions) -> states."""
 
 _MOST_STATE_BYTES = 256 << 20
+_SAME_ORDER = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,20 @@ def attribute_failure(result: LevelResult, session: Session, driven: Driven, wit
         session: the form that failed.
         driven: how the level drove it.
     """
-    part, lengths = _failing_part(session, driven)
-    part = _with_dense_states(part, lengths, session, witnesses)
-    own = Side(session.runtime, "own", tuple(_deviations(session, part, lengths)))
-    first = _earliest(own.deviations)
+    drive = _failing_drive(session, driven)
+    if drive.reference.first and isinstance(session, CellSession):  # it went wrong right after a state was fed in
+        part, own = drive.reference, None
+        first = _earliest(_again(session, drive.reference, drive.reference.first, drive.lengths[0]))
+        start, length = part.first, drive.lengths[0]
+    else:
+        part = _with_dense_states(drive.reference, drive.lengths, session, witnesses)
+        own = Side(session.runtime, "own", tuple(_from_fresh_state(session, part, drive.lengths)))
+        first = _earliest(own.deviations)
+        start, length = _chunk_around(drive.lengths, 0 if first is None else first.first_bad_step or 0)
     if first is None or first.first_bad_step is None:
         sentence = "the failure did not repeat when the run was looked at closely: it is not deterministic"
-        return Attribution(result.level, result.form, result.step or 0, "", "", "unknown", sentence, (own,))
-    start, length = _chunk_around(lengths, first.first_bad_step)
-    sides = [own, *_sides_from_exact(session, part, start, length, witnesses)]
+        return Attribution(result.level, result.form, result.step or 0, "", "", "unknown", sentence, ())
+    sides = [*([] if own is None else [own]), *_sides_from_exact(session, part, start, length, witnesses)]
     cause, sentence = _judge(session, first, sides)
     return Attribution(
         result.level,
@@ -69,40 +76,44 @@ def attribute_failure(result: LevelResult, session: Session, driven: Driven, wit
     )
 
 
-def _failing_part(session: Session, driven: Driven) -> tuple[Reference, tuple[int, ...]]:
-    """The first run that is out of tolerance, and how it was chunked."""
-    names = _names(session)
-    for run, part, lengths in driven.runs:
-        if any(not deviation.passed for deviation in compare_run(run, part, names)):
-            return part, lengths
-    _, part, lengths = driven.runs[0]
-    return part, lengths
-
-
-def _names(session: Session) -> tuple[str, ...]:
-    return compared_tensors(session) if isinstance(session, CellSession) else ()
+def _failing_drive(session: Session, driven: Driven) -> Drive:
+    """The first run that is out of tolerance."""
+    for drive in driven.drives:
+        deviations = compare_run(drive.run, drive.reference, state_names(session))
+        if any(not deviation.passed for deviation in deviations):
+            return drive
+    return driven.drives[0]
 
 
 def _with_dense_states(part: Reference, lengths: Sequence[int], session: Session, witnesses: Witnesses) -> Reference:
-    """The reference with the exact state at the end of every chunk, where it can be had and fits into memory."""
+    """The reference with exact states at the ends of chunks: all of them, or as many as memory allows to compare."""
     if witnesses.states is None or not isinstance(session, CellSession):
         return part
-    ends = [sum(lengths[: count + 1]) for count in range(len(lengths))][:-1]
-    size = session.spec.size_bytes(part.steps, len(part.tokens))
-    if not ends or (not session.spec.has_pool and size * len(ends) > _MOST_STATE_BYTES):
-        return part
-    return replace(part, states={**part.states, **witnesses.states(part.tokens, {*ends, *part.states})})
+    ends = list(itertools.accumulate(lengths))[:-1]
+    size = session.spec.size_bytes(part.steps, len(part.tokens)) * len(ends)
+    every = 1 + size // _MOST_STATE_BYTES
+    return replace(part, states={**part.states, **witnesses.states(part.tokens, {*ends[::every], *part.states})})
 
 
-def _deviations(session: Session, part: Reference, lengths: Sequence[int]) -> list[Deviation]:
-    """The run again, looked at between blocks where the session can show that."""
-    names = _names(session)
+def _from_fresh_state(session: Session, part: Reference, lengths: Sequence[int]) -> list[Deviation]:
+    """The whole run again, looked at between blocks where the session can show that."""
+    return _probed(session, part, lengths, None)
+
+
+def _again(session: CellSession, part: Reference, start: int, length: int) -> list[Deviation]:
+    """One chunk again, from the exact state before it."""
+    window = part if part.first == start and part.steps == length else part.window(start, length)
+    return _probed(session, window, [length], part.snapshot(start, session) if start else None)
+
+
+def _probed(session: Session, part: Reference, lengths: Sequence[int], start: Snapshot | None) -> list[Deviation]:
+    positions = [position for position in part.states if position > part.first]
     try:
-        run = run_in_chunks(session, part.tokens, lengths, part.states, probe=True)
+        run = run_in_chunks(session, part.tokens, lengths, positions, start=start, probe=True)
     except RuntimeUnavailableError:
-        run = run_in_chunks(session, part.tokens, lengths, part.states)
+        run = run_in_chunks(session, part.tokens, lengths, positions, start=start)
     session.reset(1)
-    return compare_run(run, part, names)
+    return compare_run(run, part, state_names(session))
 
 
 def _earliest(deviations: Sequence[Deviation]) -> Deviation | None:
@@ -127,60 +138,39 @@ def _sides_from_exact(session: Session, part: Reference, start: int, length: int
     forms |= {name: peer for name, peer in witnesses.peers.items() if peer is not session}
     if witnesses.graph is not None:
         forms[witnesses.graph.runtime] = witnesses.graph
-    window, sides = _window(part, start, length), []
+    sides = []
     for name, form in forms.items():
-        if not isinstance(form, CellSession):
-            sides.append(Side(name, "none", tuple(_cut(_deviations(form, part, [part.steps]), start + length))))
-        elif start == 0 or start in part.states:
-            sides.append(Side(name, "exact", tuple(_step_from_exact(form, part, window, start, length))))
+        cell = isinstance(form, CellSession)
+        if (cell and start and start not in part.states) or (not cell and part.first):
+            continue  # no exact state is known there, or not what came before it
+        try:
+            sides.append(_side(name, form, part, start, length))
+        except RuntimeUnavailableError as error:
+            sides.append(Side(name, "exact", (), str(error)))
     return sides
 
 
-def _cut(deviations: Sequence[Deviation], end: int) -> list[Deviation]:
+def _side(name: str, form: Session, part: Reference, start: int, length: int) -> Side:
+    if isinstance(form, CellSession):
+        return Side(name, "exact", tuple(_again(form, part, start, length)))
+    deviations = _from_fresh_state(form, part.of_parallel(), [part.steps])
+    return Side(name, "none", tuple(_until(deviation, start + length) for deviation in deviations))
+
+
+def _until(deviation: Deviation, end: int) -> Deviation:
     """What goes wrong after the chunk says nothing about it."""
-    return [
-        replace(d, first_bad_step=None) if d.first_bad_step is not None and d.first_bad_step >= end else d
-        for d in deviations
-    ]
-
-
-def _step_from_exact(form: CellSession, part: Reference, window: Reference, start: int, length: int) -> list[Deviation]:
-    snapshot = part.snapshot(start, form) if start else None
-    try:
-        run = run_in_chunks(form, window.tokens, [length], [start + length], start=snapshot, probe=True)
-    except RuntimeUnavailableError:
-        run = run_in_chunks(form, window.tokens, [length], [start + length], start=snapshot)
-    form.reset(1)
-    return [
-        replace(d, first_bad_step=d.first_bad_step + start)
-        if d.first_bad_step is not None and d.tensor not in window.bounds.states
-        else d
-        for d in compare_run(run, window, _names(form))
-    ]
-
-
-def _window(part: Reference, start: int, length: int) -> Reference:
-    """A stretch of the reference; its states keep their positions."""
-    end = start + length
-    bounds = Bounds(part.bounds.logits[start:end], part.bounds.streams[:, start:end], part.bounds.states)
-    return replace(
-        part,
-        tokens=part.tokens[:, start:end],
-        logits=part.logits[:, start:end],
-        streams=[stream[:, start:end] for stream in part.streams],
-        bounds=bounds,
-    )
+    late = deviation.first_bad_step is not None and deviation.first_bad_step >= end
+    return replace(deviation, first_bad_step=None) if late else deviation
 
 
 def _judge(session: Session, first: Deviation, sides: Sequence[Side]) -> tuple[str, str]:
     """The cause, and a sentence about it."""
-    by_form = {(side.form, side.state): side for side in sides}
-    local = by_form.get((session.runtime, "exact"))
-    parallel = by_form.get(("parallel", "none"))
-    if session.runtime == "parallel" or (parallel is not None and not parallel.passed):
+    local = next((side for side in sides if (side.form, side.state) == (session.runtime, "exact")), None)
+    parallel = next((side for side in sides if side.form == "parallel"), None)
+    if session.runtime == "parallel" or (parallel is not None and _explains(parallel, sides[0])):
         return "weights", (
             "even the trained form in float32 is out of tolerance: the weights are more delicate than the error bound "
-            "allows for, or the checkpoint is damaged"
+            "allows for"
         )
     if local is None:
         return "unknown", "no exact state is known there to tell a local error from a carried one"
@@ -192,7 +182,7 @@ def _judge(session: Session, first: Deviation, sides: Sequence[Side]) -> tuple[s
     if session.runtime == "recurrent":
         return "cell", f"wrong even from the exact state, the parallel form is right: {_hint(local.first or first)}"
     graph = next((side for side in sides if side.form.startswith("graph")), None)
-    if graph is None:
+    if graph is None or graph.problem:
         return "graph or runtime", f"wrong even from the exact state: {_hint(local.first or first)}"
     if graph.passed:
         return "runtime", (
@@ -200,6 +190,13 @@ def _judge(session: Session, first: Deviation, sides: Sequence[Side]) -> tuple[s
             "provider, or what feeds it is at fault, not the bundle"
         )
     return "graph", f"the graph itself is wrong, in float64 too: {_hint(graph.first or first)}"
+
+
+def _explains(parallel: Side, own: Side) -> bool:
+    """Whether the trained form is as wrong as the one that failed, within an order of magnitude."""
+    if parallel.passed or parallel.worst is None or own.worst is None:
+        return False
+    return parallel.worst.ratio >= _SAME_ORDER * own.worst.ratio
 
 
 def _hint(first: Deviation) -> str:

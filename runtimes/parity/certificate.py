@@ -12,6 +12,7 @@ from typing import Any
 from causalrn.errors import BundleError, ConfigError, InputError
 from causalrn.files import json_text, parse_json_object, sha256_file, written_file
 from causalrn.manifest import MANIFEST_NAME, Bundle
+from causalrn.runtimes.parity.report import VerifyReport
 
 CERTIFICATE_VERSION = 1
 _FORMAT = "causalrn-certificate"
@@ -44,25 +45,24 @@ class Certificate:
         return faults
 
 
-def save_certificate(path: Path, bundle: Path, report: Mapping[str, Any]) -> None:
-    """Certify a report that passed, for the bundle as it lies there.
+def save_certificate(path: Path, report: VerifyReport) -> None:
+    """Certify a report for the bundle as it lies there.
 
     Raises:
-        InputError: the report did not pass.
+        InputError: the report did not pass, or does not speak of the bundle.
         BundleError: the bundle is not the one that was verified.
     """
-    if not report["passed"]:
-        raise InputError("only what passes is certified")
-    opened = Bundle.open(bundle)
-    if opened.sha256 != report["bundle"]["sha256"]:
-        raise BundleError(f"{bundle} changed while it was verified: verify it again")
-    files = {name: sha256_file(bundle / name) for name in (MANIFEST_NAME, *opened.manifest.files)}
+    if report.why_not_certified:
+        raise InputError(report.why_not_certified)
+    bundle = Bundle.open(report.bundle)
+    if bundle.sha256 != report.bundle_sha256:
+        raise BundleError(f"{report.bundle} changed while it was verified: verify it again")
     data = {
         "certificate": _FORMAT,
         "version": CERTIFICATE_VERSION,
         "issued": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "files": files,
-        "report": dict(report),
+        "files": {name: sha256_file(report.bundle / name) for name in (MANIFEST_NAME, *bundle.manifest.files)},
+        "report": report.to_json(),
     }
     with written_file(path) as partial:
         partial.write_text(json_text({**data, _OWN_HASH: _own_hash(data)}), encoding="utf-8")
@@ -74,23 +74,45 @@ def load_certificate(path: Path) -> Certificate:
     Raises:
         InputError: the file is missing, no certificate of this version, or changed since it was written.
     """
+    remedy = "name one that `verify --certificate` wrote"
     try:
-        text = path.read_text(encoding="utf-8")
-        data = parse_json_object(text, str(path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file: name a certificate that `verify --certificate` wrote") from None
+        data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{path}: no such file: {remedy}") from None
     except (UnicodeDecodeError, ConfigError):
-        raise InputError(f"{path}: not a certificate: name one that `verify --certificate` wrote") from None
+        raise InputError(f"{path}: not a certificate: {remedy}") from None
     if data.get("certificate") != _FORMAT:
-        raise InputError(f"{path}: not a certificate: name one that `verify --certificate` wrote")
-    if data.get("version") != CERTIFICATE_VERSION:
-        raise InputError(
-            f"{path}: certificate version {data.get('version')!r}, this toolkit reads {CERTIFICATE_VERSION}"
-        )
+        raise InputError(f"{path}: not a certificate: {remedy}")
+    if data.get("version") is True or data.get("version") != CERTIFICATE_VERSION:
+        version = data.get("version")
+        raise InputError(f"{path}: certificate version {version!r}, this toolkit reads {CERTIFICATE_VERSION}")
     if data.pop(_OWN_HASH, None) != _own_hash(data):
         raise InputError(f"{path}: changed since it was written: it certifies nothing; verify again")
-    return Certificate(data["issued"], data["files"], data["report"])
+    try:
+        return _read(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: malformed certificate ({error}): verify again") from None
+
+
+def _read(data: Mapping[str, Any]) -> Certificate:
+    """Check what is inside, whoever wrote it."""
+    report, files = data["report"], data["files"]
+    if report["passed"] is not True or not report["results"]:
+        raise ValueError("nothing passed")
+    if files[MANIFEST_NAME] != report["bundle"]["sha256"]:
+        raise ValueError("its manifest is not the bundle's that was verified")
+    for result in report["results"]:
+        figures = [result[name] for name in ("error", "allowed")]
+        words = [result[name] for name in ("level", "form", "summary")]
+        if not all(isinstance(word, str) for word in words) or result["passed"] is not True:
+            raise ValueError("a result that does not pass")
+        if not all(figure is None or isinstance(figure, int | float) for figure in figures):
+            raise ValueError("a figure that is no number")
+    return Certificate(str(data["issued"]), {str(name): str(sha) for name, sha in files.items()}, report)
 
 
 def _own_hash(data: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json_text(data).encode()).hexdigest()
+    try:
+        return hashlib.sha256(json_text(data).encode()).hexdigest()
+    except ValueError:  # NaN, which no file of ours holds
+        return ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.runtimes.parity.reference import LOGITS, Reference, Run
+from causalrn.runtimes.parity.reference import LOGITS, Reference, Run, is_pool
 from causalrn.runtimes.session import Array, FloatArray
 
 _BoolArray = npt.NDArray[np.bool_]
@@ -68,19 +68,17 @@ def compare_run(run: Run, reference: Reference, names: Iterable[str]) -> list[De
     Args:
         names: the state tensors to compare, at all positions that the run has and the reference, too.
     """
-    deviations = {
-        stream_name(k, len(run.streams)): _over_steps(
-            stream_name(k, len(run.streams)), stream, reference.streams[k], reference.bounds.streams[k]
-        )
-        for k, stream in enumerate(run.streams)
-    }
-    deviations[LOGITS] = _over_steps(LOGITS, run.logits, reference.logits, reference.bounds.logits)
+    first, bounds = reference.first, reference.bounds
+    deviations = [_over_steps(LOGITS, run.logits, reference.logits, bounds.logits, first)]
+    for k, stream in enumerate(run.streams):
+        name = stream_name(k, len(run.streams))
+        deviations.append(_over_steps(name, stream, reference.streams[k], bounds.streams[k], first))
     positions = sorted(run.states.keys() & reference.states.keys())
     for name in names:
         if positions:
             pairs = [(p, run.states[p][name], reference.states[p][name]) for p in positions]
-            deviations[name] = _over_positions(name, pairs, reference.bounds.states[name])
-    return sorted(deviations.values(), key=lambda deviation: computation_order(deviation.tensor))
+            deviations.append(_over_positions(name, pairs, bounds.states[name]))
+    return sorted(deviations, key=lambda deviation: computation_order(deviation.tensor))
 
 
 def stream_name(index: int, count: int) -> str:
@@ -97,11 +95,6 @@ def computation_order(tensor: str) -> tuple[int, int]:
     return (int(tensor.partition(".")[0]), 1)
 
 
-def worst_of(deviations: Sequence[Deviation]) -> Deviation:
-    """The deviation that is largest for what is allowed; the first of equals."""
-    return max(deviations, key=lambda deviation: (not deviation.passed, deviation.ratio))
-
-
 def merged(several: Sequence[Sequence[Deviation]]) -> list[Deviation]:
     """Per tensor the worst of several comparisons, with the earliest bad step of any."""
     by_tensor: dict[str, list[Deviation]] = {}
@@ -112,20 +105,21 @@ def merged(several: Sequence[Sequence[Deviation]]) -> list[Deviation]:
 
 
 def _merge(deviations: Sequence[Deviation]) -> Deviation:
-    bad = [deviation.first_bad_step for deviation in deviations if deviation.first_bad_step is not None]
-    return replace(worst_of(deviations), first_bad_step=min(bad, default=None))
+    """The worst error, and the earliest place that is out of tolerance."""
+    worst = max(deviations, key=lambda deviation: deviation.ratio)
+    bad = [deviation for deviation in deviations if deviation.first_bad_step is not None]
+    earliest = min(bad, key=lambda deviation: deviation.first_bad_step or 0, default=worst)
+    return replace(worst, first_bad_step=earliest.first_bad_step, bad_row=earliest.bad_row)
 
 
-def _over_steps(name: str, value: FloatArray, exact: FloatArray, allowed: FloatArray) -> Deviation:
+def _over_steps(name: str, value: FloatArray, exact: FloatArray, allowed: FloatArray, first: int) -> Deviation:
     """Compare [B, T, n] position by position."""
     errors = step_errors(value, exact)
     largest = float(np.abs(exact).max()) or 1.0
-    allowed = allowed[: len(errors)]
     bad = np.flatnonzero(~(errors <= allowed))  # NaN is bad
     worst = int(bad[0]) if np.isnan(errors).any() else int(np.argmax(errors / allowed))
-    return Deviation(
-        name, float(errors[worst] / largest), float(allowed[worst] / largest), int(bad[0]) if len(bad) else None
-    )
+    first_bad = first + int(bad[0]) if len(bad) else None
+    return Deviation(name, float(errors[worst] / largest), float(allowed[worst] / largest), first_bad)
 
 
 def step_errors(value: FloatArray, exact: FloatArray) -> FloatArray:
@@ -138,29 +132,26 @@ def _over_positions(name: str, pairs: Sequence[tuple[int, Array, Array]], allowe
     """Compare a state tensor at several positions."""
     deviations = []
     for position, value, exact in pairs:
-        error, row = _state_error(name, value, exact, allowed)
-        passed = error <= allowed
-        deviations.append(Deviation(name, error, allowed, None if passed else position - 1, None if passed else row))
+        errors = _row_errors(value, exact)
+        bad = np.flatnonzero(~(errors <= allowed))
+        row = int(bad[0]) if len(bad) and is_pool(name) and value.shape == exact.shape else None
+        step = position - 1 if len(bad) else None
+        deviations.append(Deviation(name, float(np.max(errors, initial=0.0)), allowed, step, row))
     return _merge(deviations)
 
 
 def relative_error(value: Array, exact: Array) -> float:
     """Largest |difference| over the largest |exact value|; infinite where the shapes differ, NaN stays NaN."""
-    if value.shape != exact.shape:
-        return float("inf")
-    largest = float(np.abs(exact).max(initial=0.0)) or 1.0
-    return float(np.abs(value.astype(np.float64) - exact).max(initial=0.0)) / largest
+    return float(np.max(_row_errors(value, exact), initial=0.0))
 
 
-def _state_error(name: str, value: Array, exact: Array, allowed: float) -> tuple[float, int | None]:
-    """Largest |difference| over the largest |value|, and the first row of a pool that is off."""
+def _row_errors(value: Array, exact: Array) -> FloatArray:
+    """The same for each entry of the first axis."""
     if value.shape != exact.shape:
-        return float("inf"), None
+        return np.array([np.inf])
     largest = float(np.abs(exact).max(initial=0.0)) or 1.0
-    errors = np.abs(value.astype(np.float64) - exact) / largest
-    by_row = errors.reshape(len(errors), -1).max(1, initial=0.0)
-    bad = np.flatnonzero(~(by_row <= allowed))
-    return float(by_row.max(initial=0.0)), int(bad[0]) if len(bad) and name.endswith(".pool") else None
+    errors: FloatArray = np.abs(value.astype(np.float64) - exact).reshape(len(exact), -1).max(1, initial=0.0) / largest
+    return errors
 
 
 @dataclass(frozen=True)
@@ -183,6 +174,12 @@ class Agreement:
     def to_json(self) -> Mapping[str, float | None]:
         """The figures as JSON values; NaN becomes null."""
         return {key: value if np.isfinite(value) else None for key, value in self.__dict__.items()}
+
+
+def mean_agreement(several: Sequence[Agreement]) -> Agreement:
+    """The mean of each figure; NaN stays NaN."""
+    columns = zip(*(agreement.__dict__.values() for agreement in several), strict=True)
+    return Agreement(*(float(np.mean(column)) for column in columns))
 
 
 def compare_distributions(value: FloatArray, exact: FloatArray, allowed: FloatArray) -> Agreement:

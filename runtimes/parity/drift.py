@@ -12,9 +12,15 @@ import numpy as np
 
 from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.parity.comparison import computation_order, relative_error
+from causalrn.runtimes.parity.comparison import (
+    Agreement,
+    compare_distributions,
+    computation_order,
+    mean_agreement,
+    relative_error,
+)
 from causalrn.runtimes.parity.growth import fit_growth
-from causalrn.runtimes.parity.levels import Case
+from causalrn.runtimes.parity.levels import Case, judge_agreement
 from causalrn.runtimes.parity.reference import Reference, compared_tensors
 from causalrn.runtimes.parity.results import LevelResult, finite
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session
@@ -60,22 +66,36 @@ class RecordedLongReference(LongReference):
 
 @dataclass
 class _Curve:
-    """One session's errors, relative to the largest |logit|: per stretch its last step, median and maximum."""
+    """One session's errors, relative to the largest |logit|: per stretch its last step, median, maximum and bound."""
 
     steps: list[int] = field(default_factory=list)
     medians: list[float] = field(default_factory=list)
     maxima: list[float] = field(default_factory=list)
     allowed: list[float] = field(default_factory=list)
+    agreements: list[Agreement] = field(default_factory=list)
     first_bad: int | None = None
 
-    def add(self, start: int, errors: FloatArray, allowed: FloatArray) -> None:
+    def add(self, start: int, said: FloatArray, exact: FloatArray, allowed: FloatArray, largest: float) -> None:
+        """Take in a stretch: logits [n, V], and the largest |difference| allowed at each position."""
+        errors = np.abs(said - exact).max(1)
         bad = np.flatnonzero(~(errors <= allowed))
         if len(bad) and self.first_bad is None:
             self.first_bad = start + int(bad[0])
         self.steps.append(start + len(errors))
-        self.medians.append(float(np.median(errors)))
-        self.maxima.append(float(errors.max()))
-        self.allowed.append(float(allowed[-1]))
+        self.medians.append(float(np.median(errors)) / largest)
+        self.maxima.append(float(errors.max()) / largest)
+        self.allowed.append(float(allowed[int(errors.argmax())]) / largest)
+        self.agreements.append(compare_distributions(said[None], exact[None], allowed))
+
+    @property
+    def worst(self) -> int:
+        """The stretch whose error is largest for what is allowed; NaN before all."""
+        return int(np.argmax(np.array(self.maxima) / np.array(self.allowed)))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether numbers came out everywhere."""
+        return bool(np.isfinite(self.maxima).all())
 
 
 def check_drift(
@@ -102,8 +122,7 @@ def check_drift(
         exact, allowed = long.advance(start, end)
         largest = max(largest, float(np.abs(exact).max())) or 1.0
         for form, session in sessions.items():
-            errors = np.abs(_step(session, long.tokens[0, start:end]) - exact).max(1)
-            curves[form].add(start, errors / largest, allowed / largest)
+            curves[form].add(start, _step(session, long.tokens[0, start:end]), exact, allowed, largest)
         on_steps(end - start)
         if seconds is not None and time.monotonic() - started > seconds:
             break
@@ -152,19 +171,21 @@ def _result(
     tensor = min(wrong, key=computation_order, default=None)
     grows = growth.name != "flat" and not predicted <= curve.allowed[-1]
     passed = curve.first_bad is None and not grows and tensor is None
-    if case.budget is not None:
-        passed, tensor = growth.name != "exponential", None
     summary = f"{growth.name} over {steps:,} steps"
-    if not passed:
-        since = f", step {curve.first_bad} on" if curve.first_bad is not None else f": {predicted:.0e} at {horizon:,}"
+    if case.budget is not None:
+        words, within = judge_agreement(mean_agreement(curve.agreements), case.budget)
+        passed, tensor, summary = within, None, f"{summary}, {words}"
+    elif not passed:
+        since = f", step {curve.first_bad} on" if curve.first_bad is not None else ""
+        since += f": {predicted:.0e} at {horizon:,}" if grows and not since else ""
         summary += since + (f", {tensor}" if tensor else "")
     return LevelResult(
         "drift",
         form,
         passed,
         summary,
-        max(curve.maxima) if np.isfinite(curve.maxima).all() else float("nan"),
-        curve.allowed[-1],
+        curve.maxima[curve.worst],
+        curve.allowed[curve.worst],
         None if passed else curve.first_bad,
         None if tensor is None else int(tensor.partition(".")[0]),
         tensor,
@@ -172,6 +193,7 @@ def _result(
             "steps": steps,
             "growth": {**growth.__dict__, "horizon": horizon, "predicted": finite(predicted)},
             "curve": _curve_json(curve),
+            "distribution": mean_agreement(curve.agreements).to_json(),
             "states": {name: finite(error) for name, error in states.items()},
             "allowed_states": {name: finite(allowed_states[name]) for name in states},
         },
@@ -194,5 +216,5 @@ def _state_errors(session: CellSession, exact: Mapping[str, Array]) -> dict[str,
 
 
 def growing_bound(bound: float, known_steps: int, steps: int) -> float:
-    """A bound that was computed for some steps, at a later one: a sum of t rounded terms errs by sqrt(t) at most."""
+    """A bound that was computed for some steps, at a later one: the error of a sum of t terms grows as sqrt(t)."""
     return bound * max(1.0, math.sqrt(steps / known_steps))

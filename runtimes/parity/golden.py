@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save
 
 from causalrn.card import ModelCard
 from causalrn.errors import BundleError
+from causalrn.manifest import Bundle, Manifest
 from causalrn.runtimes.parity.reference import (
     Bounds,
     Reference,
@@ -74,32 +75,81 @@ def save_golden(folder: Path, reference: Reference, session: Session) -> None:
     (folder / GOLDEN_NAME).write_bytes(content)
 
 
-def load_golden(path: Path) -> Golden:
+def load_golden(bundle: Bundle) -> Golden:
     """Read a bundle's golden vectors.
 
     Raises:
-        BundleError: the file is corrupt or of another version.
+        BundleError: the file is corrupt, of another version, or does not fit the bundle.
     """
+    path = bundle.file(GOLDEN_NAME)
     try:
-        tensors = load_file(path)
-        bounds = Bounds(
-            tensors["bound.logits"],
-            tensors["bound.streams"],
-            {name: float(value[0]) for name, value in _below(tensors, "bound.state.").items()},
-        )
-        reference = Reference(
-            tensors["tokens"],
-            tensors["oracle.logits"],
-            list(tensors["oracle.streams"]),
-            _with_prefixes(_states(tensors, "oracle.state."), tensors["oracle.positions"].tolist()),
-            bounds,
-            float(tensors["oracle.recurrent_error"][0]),
-        )
-        return Golden(reference, tensors["recorded.logits"], _states(tensors, "recorded.state."))
+        golden = _read(load_file(path))
+        _check(golden, bundle.manifest)
+        return golden
     except KeyError as error:
         raise BundleError(f"{path}: golden vectors of another version (no {error}): export the bundle again") from None
-    except (SafetensorError, ValueError, IndexError, OSError) as error:
+    except (SafetensorError, ValueError, IndexError, TypeError, OSError) as error:
         raise BundleError(f"{path}: malformed golden vectors ({error}): export the bundle again") from None
+
+
+def _read(tensors: Mapping[str, Array]) -> Golden:
+    bounds = Bounds(
+        tensors["bound.logits"],
+        tensors["bound.streams"],
+        {name: float(value[0]) for name, value in _below(tensors, "bound.state.").items()},
+    )
+    reference = Reference(
+        tensors["tokens"],
+        tensors["oracle.logits"],
+        list(tensors["oracle.streams"]),
+        _with_prefixes(_states(tensors, "oracle.state."), tensors["oracle.positions"].tolist()),
+        bounds,
+        float(tensors["oracle.recurrent_error"][0]),
+    )
+    return Golden(reference, tensors["recorded.logits"], _states(tensors, "recorded.state."))
+
+
+def _check(golden: Golden, manifest: Manifest) -> None:
+    """Check that everything is there, has the shape that the bundle gives it, and is a finite number.
+
+    Raises:
+        ValueError: something is not.
+    """
+    reference, config, spec = golden.reference, manifest.card.config, manifest.state
+    capacity, (batch, steps) = spec.tensors[0].capacity, reference.tokens.shape
+    tokens = reference.tokens
+    if tokens.dtype != np.int64 or batch < 1 or steps < 2 or steps > (capacity or steps):
+        raise ValueError(f"tokens {tokens.dtype} {list(tokens.shape)}")
+    if tokens.min() < 0 or tokens.max() >= config.vocabulary:
+        raise ValueError("tokens outside the vocabulary")
+    (recorded,) = golden.recorded_states
+    if not reference.states or not all(0 < position < steps for position in (*reference.states, recorded)):
+        raise ValueError("positions outside the sequences")
+    _expect("logits", reference.logits, (batch, steps, config.vocabulary))
+    _expect("recorded logits", golden.recorded_logits, (batch, steps, config.vocabulary))
+    _expect("streams", np.stack(reference.streams), (config.blocks + 1, batch, steps, config.embedding))
+    _expect("bounds of logits", reference.bounds.logits, (steps,), positive=True)
+    _expect("bounds of streams", reference.bounds.streams, (config.blocks + 1, steps), positive=True)
+    for position, states in (*reference.states.items(), *golden.recorded_states.items()):
+        for tensor in spec.tensors:
+            _expect(tensor.name, states[tensor.name], tensor.sized(batch=batch, rows=position))
+    errors = [*(reference.bounds.states[t.name] for t in spec.tensors if not t.is_remainder)]
+    _expect("bounds of states", np.array(errors), (len(errors),), positive=True)
+    _expect("recurrent error", np.array(reference.recurrent_error), ())
+    if reference.recurrent_error < 0 or not reference.largest_logit > 0:
+        raise ValueError("logits that are all zero, or a negative error")
+
+
+def _expect(name: str, value: Array, shape: tuple[int, ...], *, positive: bool = False) -> None:
+    """Check an array of floating-point numbers.
+
+    Raises:
+        ValueError: another shape or dtype, NaN or infinity, or not positive where it has to be.
+    """
+    if value.shape != shape or value.dtype.kind != "f":
+        raise ValueError(f"{name} {value.dtype} {list(value.shape)}, expected {list(shape)}")
+    if not np.isfinite(value).all() or (positive and not (value > 0).all()):
+        raise ValueError(f"{name} with values that cannot be")
 
 
 def _without_prefixes(states: States) -> States:

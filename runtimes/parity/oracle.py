@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,7 +12,7 @@ from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
 from causalrn.errors import CheckpointError
 from causalrn.model import SequenceModel
-from causalrn.rounding_noise import UNIT_ROUNDOFF, RoundingNoise
+from causalrn.rounding_noise import RoundingNoise
 from causalrn.runtimes.parity.comparison import relative_error
 from causalrn.runtimes.parity.drift import LongReference, growing_bound
 from causalrn.runtimes.parity.reference import (
@@ -25,12 +24,10 @@ from causalrn.runtimes.parity.reference import (
     run_in_chunks,
 )
 from causalrn.runtimes.session import Array, FloatArray, IntArray
-from causalrn.runtimes.torch_sessions import RecurrentSession, forward_in_batches, residual_streams
-from causalrn.tolerances import BOUND_FACTOR, LEAST_BOUND, TOLERANCES
+from causalrn.runtimes.torch_sessions import RecurrentSession, forward_with_streams
+from causalrn.tolerances import BOUND_FACTOR, FLOAT64_SHARE, LEAST_BOUND, TOLERANCES
 
-_NOISE_SEEDS = (1, 2, 3)
-_FLOAT64_SHARE = 2 * 2.0**-53 / UNIT_ROUNDOFF["float32"]
-"""What float64 rounds away beside float32; twice, for two float64 forms are compared."""
+_NOISE_SEEDS = (1, 2)
 
 
 class Oracle:
@@ -45,7 +42,8 @@ class Oracle:
         self.card = card
         self.parallel = model.oracle()
         self.recurrent = RecurrentSession(RecurrentCell.from_model(model, dtype=torch.float64), card)
-        self.rounded = RecurrentSession(_round_weights(RecurrentCell.from_model(model, dtype=torch.float64)), card)
+        self.rounded_cell = _round_weights(RecurrentCell.from_model(model, dtype=torch.float64))
+        self.rounded = RecurrentSession(self.rounded_cell, card)
 
     def reference(self, tokens: IntArray, positions: Iterable[int]) -> Reference:
         """Exact values and bounds for token sequences.
@@ -58,20 +56,26 @@ class Oracle:
             CheckpointError: the float64 recurrent form does not reproduce the oracle, so that its states prove nothing.
         """
         positions = sorted(positions)
-        logits, streams = forward_in_batches(self.parallel, tokens), residual_streams(self.parallel, tokens)
+        logits, streams = forward_with_streams(self.parallel, tokens)
         exact = self._steps(tokens, positions)
         bounds = self._bounds(tokens, positions, logits, streams, exact.states)
         largest = float(np.abs(logits).max())
         error = float(np.abs(exact.logits - logits).max())
-        bound = max(
-            TOLERANCES["float64", "recurrent"].logit_bound(largest), _FLOAT64_SHARE * float(bounds.logits.max())
-        )
+        bound = max(TOLERANCES["float64", "recurrent"].logit_bound(largest), FLOAT64_SHARE * float(bounds.logits.max()))
         if not error <= bound:
             raise CheckpointError(
                 f"the float64 recurrent form is {error:.1e} from the oracle (allowed {bound:.1e}): these weights are "
                 "so ill-conditioned that no recurrent state can be vouched for"
             )
-        return Reference(tokens, logits, streams, exact.states, bounds, error / largest if largest else error)
+        return Reference(
+            tokens,
+            logits,
+            streams,
+            exact.states,
+            bounds,
+            error / largest if largest else error,
+            self._parallel_bounds(tokens, logits, streams),
+        )
 
     def states(self, tokens: IntArray, positions: Iterable[int]) -> States:
         """The exact states at further positions."""
@@ -97,21 +101,31 @@ class Oracle:
         states: States,
     ) -> Bounds:
         """What rounding does, drawn a few times, times a factor (docs/parity.md)."""
-        cuts = [0, *positions, tokens.shape[1]]
-        lengths = [end - start for start, end in itertools.pairwise(cuts) if end > start]
         runs = []
         for seed in _NOISE_SEEDS:
-            with RoundingNoise(seed):
-                runs.append(run_in_chunks(self.rounded, tokens, lengths, positions, probe=True))
+            with RoundingNoise(seed, self.rounded_cell):
+                runs.append(run_in_chunks(self.rounded, tokens, [1] * tokens.shape[1], positions, probe=True))
         names = compared_tensors(self.recurrent)
         drawn = {
-            name: max(relative_error(run.states[p][name], states[p][name]) for run in runs for p in positions)
+            name: np.max([relative_error(run.states[p][name], states[p][name]) for run in runs for p in positions])
             for name in names
         }
         return Bounds(
             _envelope([run.logits for run in runs], logits),
             np.stack([_envelope([run.streams[k] for run in runs], stream) for k, stream in enumerate(streams)]),
-            {name: max(BOUND_FACTOR * error, LEAST_BOUND) for name, error in drawn.items()},
+            {name: float(np.maximum(BOUND_FACTOR * error, LEAST_BOUND)) for name, error in drawn.items()},
+        )
+
+    def _parallel_bounds(self, tokens: IntArray, logits: FloatArray, streams: Sequence[FloatArray]) -> Bounds:
+        """The same for the parallel form, as it was trained: not folded."""
+        draws = []
+        for seed in _NOISE_SEEDS:
+            with RoundingNoise(seed):
+                draws.append(forward_with_streams(self.parallel, tokens))
+        return Bounds(
+            _envelope([said for said, _ in draws], logits),
+            np.stack([_envelope([shown[k] for _, shown in draws], stream) for k, stream in enumerate(streams)]),
+            {},
         )
 
 
@@ -130,8 +144,8 @@ class OracleLongReference(LongReference):
     def __init__(self, oracle: Oracle, reference: Reference, tokens: IntArray, noise_seconds: float) -> None:
         self.tokens = tokens
         self._known, self._known_states = reference.bounds.logits, reference.bounds.states
-        self._oracle, self._noise_left = oracle, noise_seconds
-        self._worst, self._drawn = 0.0, 1
+        self._oracle, self._noise_left, self._noise_end = oracle, noise_seconds, 0
+        self._worst, self._drawn = 0.0, len(self._known)
 
     def advance(self, start: int, end: int) -> tuple[FloatArray, FloatArray]:
         """See :meth:`LongReference.advance`."""
@@ -142,9 +156,10 @@ class OracleLongReference(LongReference):
         exact = self._oracle.recurrent.prefill(chunk)
         if self._noise_left > 0:
             began = time.monotonic()
-            with RoundingNoise(end):
-                drawn = self._oracle.rounded.prefill(chunk)
-            self._worst, self._drawn = max(self._worst, float(np.abs(drawn - exact).max())), end
+            with RoundingNoise(0, self._oracle.rounded_cell):
+                drawn = np.stack([self._oracle.rounded.step(token) for token in chunk.T], axis=1)
+            self._worst = max(self._worst, float(np.abs(drawn - exact).max()))
+            self._noise_end, self._drawn = end, max(self._drawn, end)
             self._noise_left -= time.monotonic() - began
         return exact[0], np.array([self._bound(step) for step in range(start, end)])
 
@@ -155,14 +170,12 @@ class OracleLongReference(LongReference):
     def state(self) -> tuple[Mapping[str, Array], Mapping[str, float]]:
         """See :meth:`LongReference.state`."""
         exact, end = self._oracle.recurrent.snapshot().tensors, self._oracle.recurrent.position
-        drawn = self._oracle.rounded.snapshot().tensors if self._drawn == end else {}
-        bounds = {
-            name: max(growing_bound(known, self._drawn, end), BOUND_FACTOR * relative_error(drawn[name], exact[name]))
-            if drawn
-            else growing_bound(known, self._drawn, end)
+        drawn = self._oracle.rounded.snapshot().tensors if self._noise_end == end else {}
+        errors = {name: relative_error(drawn[name], exact[name]) if drawn else 0.0 for name in self._known_states}
+        return exact, {
+            name: max(growing_bound(known, self._drawn, end), BOUND_FACTOR * errors[name])
             for name, known in self._known_states.items()
         }
-        return exact, bounds
 
 
 def _round_weights(cell: RecurrentCell) -> RecurrentCell:

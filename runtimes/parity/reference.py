@@ -46,6 +46,8 @@ class Reference:
         bounds: what rounding may do.
         recurrent_error: largest difference of the float64 recurrent form's logits from the oracle's, relative to the
             largest |logit|: what vouches for the states.
+        parallel_bounds: what rounding may do in the parallel form, which is not folded; None where it is not there.
+        first: position of the first token, for a stretch out of longer sequences; states keep their positions.
     """
 
     tokens: IntArray
@@ -54,6 +56,8 @@ class Reference:
     states: States
     bounds: Bounds
     recurrent_error: float
+    parallel_bounds: Bounds | None = None
+    first: int = 0
 
     @property
     def steps(self) -> int:
@@ -77,6 +81,37 @@ class Reference:
                 for position, tensors in self.states.items()
             },
         )
+
+    def twice(self) -> Reference:
+        """Every sequence two times."""
+        return replace(
+            self,
+            tokens=np.concatenate([self.tokens] * 2),
+            logits=np.concatenate([self.logits] * 2),
+            streams=[np.concatenate([stream] * 2) for stream in self.streams],
+            states={
+                position: {
+                    name: np.concatenate([value] * 2, axis=int(is_pool(name))) for name, value in tensors.items()
+                }
+                for position, tensors in self.states.items()
+            },
+        )
+
+    def window(self, start: int, length: int) -> Reference:
+        """A stretch of all sequences."""
+        end, bounds = start + length, self.bounds
+        return replace(
+            self,
+            tokens=self.tokens[:, start:end],
+            logits=self.logits[:, start:end],
+            streams=[stream[:, start:end] for stream in self.streams],
+            bounds=Bounds(bounds.logits[start:end], bounds.streams[:, start:end], bounds.states),
+            first=self.first + start,
+        )
+
+    def of_parallel(self) -> Reference:
+        """The same with the bounds of the parallel form."""
+        return self if self.parallel_bounds is None else replace(self, bounds=self.parallel_bounds)
 
     def snapshot(self, position: int, session: CellSession) -> Snapshot:
         """The exact state at a position, rounded to the session's dtype, for it to go on from."""

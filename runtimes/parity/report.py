@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.card import ModelCard
+from causalrn.runtimes.opening import RUN_RUNTIMES
 from causalrn.runtimes.parity.reference import Reference
 from causalrn.runtimes.parity.results import Attribution, LevelResult, finite
+from causalrn.tolerances import ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP
 
 REPORT_VERSION = 3
-ILL_CONDITIONED = 1e-4
-_JUMP = 30.0
-"""A block is ill-conditioned if rounding may move what it writes by more than the first, relative to its largest value,
-and by so many times more than what it reads: later blocks only inherit the error."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class BlockReport:
     def ill_conditioned(self) -> bool:
         """Whether the error bound explodes here."""
         worst = max(self.bound_state, self.bound_out)
-        return not worst <= max(ILL_CONDITIONED, _JUMP * self.bound_in)
+        return not worst <= max(ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP * self.bound_in)
 
     def describe(self) -> str:
         """For people: how uncertain, and why."""
@@ -90,6 +88,7 @@ class VerifyReport:
         blocks: error bounds and conditions.
         reference: sequences and steps compared, largest |logit|: what relative errors refer to.
         settings: seed, provider, threads, levels: what to repeat it with.
+        not_checked: levels that were asked for and not reached, or not possible.
         notes: what a reader should know beside the results.
         problems: what is wrong beside the results; any problem fails the verification.
     """
@@ -104,6 +103,7 @@ class VerifyReport:
     blocks: tuple[BlockReport, ...]
     reference: Mapping[str, Any]
     settings: Mapping[str, Any]
+    not_checked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -111,6 +111,15 @@ class VerifyReport:
     def passed(self) -> bool:
         """Whether every result is within tolerance and nothing else is wrong."""
         return bool(self.results) and all(result.passed for result in self.results) and not self.problems
+
+    @property
+    def why_not_certified(self) -> str:
+        """Why nothing can be certified; empty where it can."""
+        if not self.passed:
+            return "only what passes is certified"
+        if all(form in RUN_RUNTIMES for form in self.settings["forms"]):
+            return "the bundle itself was not run"
+        return ""
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -128,6 +137,7 @@ class VerifyReport:
             "results": [result.to_json() for result in self.results],
             "attributions": [attribution.to_json() for attribution in self.attributions],
             "blocks": [block.to_json() for block in self.blocks],
+            "not_checked": list(self.not_checked),
             "notes": list(self.notes),
             "problems": list(self.problems),
         }

@@ -45,29 +45,30 @@ class LevelResult:
         form: str,
         deviations: Sequence[Deviation],
         *,
-        summary: str = "",
-        passed: bool = True,
+        summary: str,
+        verdict: bool | None = None,
         **figures: Any,
     ) -> LevelResult:
         """The result of comparing tensors: it names the first one, in the order of computation, that is off first.
 
         Args:
-            summary: what to say where all is well.
-            passed: False fails the level whatever the deviations.
+            summary: what to say where all is well, or something else decides.
+            verdict: whether the level passes, where something else than the deviations decides.
         """
         bad = [deviation for deviation in deviations if not deviation.passed]
-        worst = max(deviations, key=lambda deviation: deviation.ratio)
+        worst = max(deviations, key=lambda deviation: deviation.ratio, default=None)
         first = min(bad, key=lambda deviation: deviation.first_bad_step or 0, default=None)
-        if first is not None:
+        passed = not bad and worst is not None if verdict is None else verdict
+        if first is not None and verdict is None:
             row = "" if first.bad_row is None else f", row {first.bad_row}"
             summary = f"step {first.first_bad_step}: {first.place}, {first.tensor}{row}"
         return cls(
             level,
             form,
-            passed and not bad,
-            summary or f"worst at {worst.tensor}",
-            worst.error,
-            worst.allowed,
+            passed,
+            summary if worst is not None else "nothing came out that could be compared",
+            None if worst is None else worst.error,
+            None if worst is None else worst.allowed,
             None if first is None else first.first_bad_step,
             None if first is None else first.block,
             None if first is None else first.tensor,
@@ -87,16 +88,18 @@ class Side:
         form: "parallel", "recurrent", "onnxruntime", "graph in float64", ...
         state: "own" (carried from the beginning), "exact" (the reference's, fed in), or "none" (computed anew).
         deviations: how far each tensor is from the oracle.
+        problem: why it could not be computed; empty where it was.
     """
 
     form: str
     state: str
     deviations: tuple[Deviation, ...]
+    problem: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether this side agrees with the oracle."""
-        return all(deviation.passed for deviation in self.deviations)
+        return not self.problem and all(deviation.passed for deviation in self.deviations)
 
     @property
     def first(self) -> Deviation | None:
@@ -104,9 +107,9 @@ class Side:
         return next((deviation for deviation in self.deviations if not deviation.passed), None)
 
     @property
-    def worst(self) -> Deviation:
+    def worst(self) -> Deviation | None:
         """What is furthest off for what is allowed."""
-        return max(self.deviations, key=lambda deviation: deviation.ratio)
+        return max(self.deviations, key=lambda deviation: deviation.ratio, default=None)
 
     def to_json(self) -> dict[str, Any]:
         """The side as JSON values."""
@@ -114,6 +117,7 @@ class Side:
             "form": self.form,
             "state": self.state,
             "passed": self.passed,
+            "problem": self.problem,
             "tensors": [deviation_json(deviation) for deviation in self.deviations],
         }
 
@@ -126,7 +130,7 @@ class Attribution:
         level, form: what failed.
         step: the first position out of tolerance.
         tensor, place: the first tensor out of tolerance there, and what computed it.
-        cause: "graph", "runtime", "state handling", "accumulation", "cell", "weights" or "unknown".
+        cause: "graph", "runtime", "graph or runtime", "state handling", "cell", "weights" or "unknown".
         verdict: one sentence for people.
         sides: the ways of computing that step that were compared.
     """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.task_accuracy import TaskAccuracy
 from causalrn.tolerances import ACCURACY_TIES, Budget
-
-_ROUNDING = 1e-9
 
 
 def judge_task(
@@ -20,15 +20,17 @@ def judge_task(
     """Compare an accuracy with that of the trained form.
 
     Args:
-        before: of the parallel form, or of the first form that ran; None for the first itself.
+        before: of the parallel form, or where that is not there of the first form that ran, on the same examples; None
+            for that form itself.
         budget: what a quantized form may lose; without one, forms differ by ties at most.
         least: smallest accuracy that passes, 0 to 1.
     """
     summary, passed = describe_accuracy(after), True
     if before is not None:
-        change = after.accuracy - before.accuracy
-        tie = max(ACCURACY_TIES, 1 / min(after.counted, before.counted))
-        passed = abs(change) <= tie + _ROUNDING if budget is None else -change <= budget.accuracy_drop + _ROUNDING
+        lost = before.right - after.right  # of the same examples
+        ties = max(1, math.floor(ACCURACY_TIES * before.counted + 0.5))
+        most = ties if budget is None else math.floor(budget.accuracy_drop * before.counted + 1e-6)
+        passed = lost <= most and (budget is not None or -lost <= ties)
         if not passed:
             summary += f", before {describe_accuracy(before)}"
     if least is not None and after.accuracy < least:

@@ -5,6 +5,7 @@ Needs no torch: the oracle and the forms that need it are handed in.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -27,19 +28,23 @@ from causalrn.runtimes.parity.levels import (
     check_resumed,
     check_split,
     check_state,
+    drive_from_exact_states,
     drive_in_random_chunks,
     drive_in_steps,
+    drive_resumed,
     drive_whole,
 )
+from causalrn.runtimes.parity.reference import Reference
 from causalrn.runtimes.parity.results import LEVELS, Attribution, LevelResult
 from causalrn.runtimes.parity.task_level import judge_task
-from causalrn.runtimes.session import Array, Session
-from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy, teacher_forced_accuracy
+from causalrn.runtimes.session import Array, IntArray, Session
+from causalrn.runtimes.task_accuracy import TaskAccuracy, batches, free_running_accuracy, teacher_forced_accuracy
 from causalrn.tasks import Examples, Task
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., Any]]]
 """Shows progress: (description, total) gives a context whose value is called with counts."""
 
+_TRACED_STEPS = 512
 _TASK_SHARE, _DRIFT_SHARE = 0.4, 0.5
 """Of the time that is left, what the two levels may take that could take any time."""
 
@@ -56,8 +61,8 @@ class Plan:
     Attributes:
         levels: which of :data:`LEVELS`.
         fail_fast: stop after the first level at which anything fails.
-        seconds: time budget: task and drift take fewer samples and steps where it gets short, and levels that it does
-            not reach are named as not checked.
+        deadline: of `time.monotonic`: task and drift take fewer samples and steps where time gets short; a level that
+            is not reached is not checked.
         examples: for the task; None where there is none.
         least_accuracy: smallest accuracy that passes, 0 to 1.
         whole_drift: run all of the long sequence whatever the budget.
@@ -65,7 +70,7 @@ class Plan:
 
     levels: tuple[str, ...] = LEVELS
     fail_fast: bool = False
-    seconds: float = 300.0
+    deadline: float = math.inf
     task: Task | None = None
     examples: Examples | None = None
     least_accuracy: float | None = None
@@ -82,6 +87,7 @@ class Verification:
         long: tokens and exact values for a long run.
         golden: where the reference came from a bundle.
         witnesses: what failures are compared with.
+        references: makes a reference for further tokens; None where there is no checkpoint.
         provider: of onnxruntime; bit equality is claimed for the CPU's.
     """
 
@@ -92,17 +98,18 @@ class Verification:
     open_again: Callable[[str, int | None], CellSession]
     witnesses: Witnesses
     golden: Golden | None = None
+    references: Callable[[IntArray], Reference] | None = None
     provider: str = "cpu"
     progress: Progress = no_progress
     results: list[LevelResult] = field(default_factory=list)
     attributions: list[Attribution] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     outputs: dict[str, Array] = field(default_factory=dict)
+    answered: int = 0
+    _stepped: dict[str, Driven] = field(default_factory=dict)
 
     def run(self) -> None:
         """Check level by level; what was found is in `results`, `attributions` and `not_checked`."""
-        self._deadline = time.monotonic() + self.plan.seconds
-        self._stepped: dict[str, Driven] = {}
         checks = {
             "logits": self._logits,
             "state": self._state,
@@ -114,13 +121,19 @@ class Verification:
         }
         wanted = [level for level in LEVELS if level in self.plan.levels]
         for level in wanted:
-            if self._left() <= 0:
+            if self._left() <= 0 or not self._possible(level):
                 self.not_checked.append(level)
                 continue
             checks[level]()
             if self.plan.fail_fast and self.failed:
                 self.not_checked += wanted[wanted.index(level) + 1 :]
                 return
+
+    def _possible(self, level: str) -> bool:
+        """Whether anything that is verified has what a level looks at."""
+        if level == "task":
+            return self.plan.examples is not None
+        return bool(self.cells) or level in ("logits", "layer")
 
     @property
     def cells(self) -> dict[str, CellSession]:
@@ -140,28 +153,31 @@ class Verification:
 
     def _case(self, name: str) -> Case:
         """A budget is for what was exported; the forms that it came from are judged by rounding."""
+        if name == "parallel":
+            return replace(self.case, reference=self.case.reference.of_parallel(), budget=None)
         return self.case if name not in RUN_RUNTIMES else replace(self.case, budget=None)
 
     def _left(self) -> float:
-        return self._deadline - time.monotonic()
+        return self.plan.deadline - time.monotonic()
+
+    def _drive(self, name: str, *, probe: bool = False) -> Driven:
+        """In steps, or whole where a form has no state."""
+        session, reference = self.forms[name], self._case(name).reference
+        drive = drive_in_steps if isinstance(session, CellSession) else drive_whole
+        return drive(session, reference, probe=probe)
 
     def _in_steps(self, name: str) -> Driven:
         """Driven once; logits and states are both read from it."""
         if name not in self._stepped:
-            session = self.forms[name]
-            drive = drive_in_steps if isinstance(session, CellSession) else drive_whole
             with self.progress(f"steps, {name}", 1):
-                self._stepped[name] = drive(session, self.case.reference)
-            rows = len(self.case.reference.tokens)
-            self.outputs[f"{name}.logits"] = self._stepped[name].logits[-rows:]
+                self._stepped[name] = self._drive(name)
+            self.outputs[f"{name}.logits"] = self._stepped[name].last_logits()[: len(self.case.reference.tokens)]
         return self._stepped[name]
 
     def _add(self, result: LevelResult, session: Session, driven: Driven) -> None:
         """Keep a result; the first failure of a form is traced to its beginning."""
         self.results.append(result)
-        known = {attribution.form.partition(",")[0] for attribution in self.attributions}
-        by_rounding = self._case(session.runtime).budget is None
-        if not result.passed and by_rounding and result.form.partition(",")[0] not in known:
+        if not result.passed and not self._known(result):
             with self.progress(f"tracing {result.level}, {result.form}", 1):
                 self.attributions.append(attribute_failure(result, session, driven, self.witnesses))
 
@@ -174,22 +190,25 @@ class Verification:
 
     def _state(self) -> None:
         for name, session in self.cells.items():
-            driven = self._in_steps(name)
-            self._add(check_state(name, driven, self._case(name), session), session, driven)
+            stepped, case = self._in_steps(name), self._case(name)
+            from_exact = drive_from_exact_states(session, case.reference)
+            driven = Driven((*stepped.drives, *from_exact.drives))
+            self._add(check_state(name, stepped, from_exact, case, session), session, driven)
             if self.golden is not None:
-                self.results.append(check_resumed(session, self.golden, self.case))
+                resumed = drive_resumed(session, self.golden)
+                self.results.append(check_resumed(resumed, case, session))
 
     def _split(self) -> None:
         for name, session in self.cells.items():
+            case = self._case(name)
             with self.progress(f"splits, {name}", 1):
-                driven = drive_in_random_chunks(session, self.case.reference, self.case.seed)
-            self._add(check_split(name, driven, self._case(name), session), session, driven)
+                driven = drive_in_random_chunks(session, case.reference, case.seed)
+            self._add(check_split(name, driven, case, session), session, driven)
 
     def _layer(self) -> None:
         for name, session in self.forms.items():
-            drive = drive_in_steps if isinstance(session, CellSession) else drive_whole
             with self.progress(f"layers, {name}", 1):
-                driven = drive(session, self.case.reference, probe=True)
+                driven = self._drive(name, probe=True)
             self._add(check_layer(name, driven, self._case(name), session), session, driven)
 
     def _drift(self) -> None:
@@ -198,34 +217,61 @@ class Verification:
         seconds = None if self.plan.whole_drift else _DRIFT_SHARE * self._left()
         with self.progress("drift", self.long.tokens.shape[1]) as advance:
             cases = {name: self._case(name) for name in self.cells}
-            self.results += check_drift(self.cells, self.long, cases, seconds=seconds, on_steps=advance)
+            found = check_drift(self.cells, self.long, cases, seconds=seconds, on_steps=advance)
+        for result in found:
+            self.results.append(result)
+            self._trace_drift(result, self.cells[result.form])
+
+    def _trace_drift(self, result: LevelResult, session: CellSession) -> None:
+        """Trace a long run that went wrong early enough for the oracle to follow step by step."""
+        step = result.step
+        if result.passed or step is None or step >= _TRACED_STEPS or self.references is None or self._known(result):
+            return
+        reference = self.references(self.long.tokens[:, : step + 2])
+        with self.progress(f"tracing {result.level}, {result.form}", 1):
+            driven = drive_in_steps(session, reference)
+            self.attributions.append(attribute_failure(result, session, driven, self.witnesses))
+
+    def _known(self, result: LevelResult) -> bool:
+        """Whether a form's failure is traced already, or judged by a budget and not to be traced."""
+        form = result.form.partition(",")[0]
+        traced = {attribution.form.partition(",")[0] for attribution in self.attributions}
+        return form in traced or self._case(form).budget is not None
 
     def _task(self) -> None:
         task, examples = self.plan.task, self.plan.examples
         if task is None or examples is None:
-            self.not_checked.append("task")
             return
-        ways = self._ways()
-        before: TaskAccuracy | None = None
-        for form, (session, measure) in ways.items():
-            seconds = _TASK_SHARE * self._left() / len(ways)
-            try:
-                with self.progress(f"{task.name}, {form}", len(examples)) as advance:
-                    after = measure(session, task, examples, advance, seconds=seconds)
-            except NonFiniteError:
-                self.results.append(_not_finite("task", form))
-                continue
-            self.results.append(
-                judge_task(
-                    form, after, before, budget=self._case(session.runtime).budget, least=self.plan.least_accuracy
-                )
-            )
-            before = before or after
+        ways, until = self._ways(), time.monotonic() + _TASK_SHARE * self._left()
+        found: dict[str, TaskAccuracy | None] = {}
+        with self.progress(task.name, len(examples) * len(ways)) as advance:
+            for batch in batches(examples):  # all forms answer the same examples, however many there is time for
+                for form, (session, measure) in ways.items():
+                    found[form] = _added(found, form, session, measure, task, batch)
+                    advance(len(batch), form)
+                self.answered += len(batch)
+                if time.monotonic() > until:
+                    break
+        before = next(iter(found.values()))
+        for form, after in found.items():
+            if form in self._asked(ways):
+                self.results.append(self._judge_task(form, after, before if after is not before else None))
+
+    def _judge_task(self, form: str, after: TaskAccuracy | None, before: TaskAccuracy | None) -> LevelResult:
+        if after is None:
+            return _not_finite("task", form)
+        budget = self._case(form.partition(",")[0]).budget
+        return judge_task(form, after, before, budget=budget, least=self.plan.least_accuracy)
+
+    def _asked(self, ways: Mapping[str, object]) -> list[str]:
+        """The ways of forms that are verified: the trained form may be there for comparison only."""
+        return [form for form in ways if form.partition(",")[0] in self.forms]
 
     def _ways(self) -> dict[str, tuple[Session, Callable[..., TaskAccuracy]]]:
-        """How each form answers: the trained form is given the right tokens, the others are let alone."""
+        """How each form answers: the trained form, first, is given the right tokens, the others are let alone."""
         ways: dict[str, tuple[Session, Callable[..., TaskAccuracy]]] = {}
-        for name, session in self.forms.items():
+        forms = {name: peer for name, peer in self.witnesses.peers.items() if name == "parallel"} | dict(self.forms)
+        for name, session in forms.items():
             if not isinstance(session, CellSession):
                 ways[name] = (session, teacher_forced_accuracy)
                 continue
@@ -242,7 +288,8 @@ class Verification:
 
             try:
                 with self.progress(f"determinism, {name}", 1):
-                    result = check_determinism(name, session, self.case.reference, again, provider=self.provider)
+                    provider = "cpu" if name in RUN_RUNTIMES else self.provider
+                    result = check_determinism(name, session, self.case.reference, again, provider=provider)
             except NonFiniteError:
                 result = _not_finite("determinism", name)
             self.results.append(result)
@@ -250,6 +297,25 @@ class Verification:
 
 def _not_finite(level: str, form: str) -> LevelResult:
     return LevelResult(level, form, False, "NaN or infinity came out")
+
+
+def _added(
+    found: Mapping[str, TaskAccuracy | None],
+    form: str,
+    session: Session,
+    measure: Callable[..., TaskAccuracy],
+    task: Task,
+    batch: Examples,
+) -> TaskAccuracy | None:
+    """What was found so far and a further batch together; None where NaN or infinity came out."""
+    before = found.get(form)
+    if form in found and before is None:
+        return None
+    try:
+        now = measure(session, task, batch)
+    except NonFiniteError:
+        return None
+    return now if before is None else before + now
 
 
 def _by_steps(*arguments: Any, **options: Any) -> TaskAccuracy:

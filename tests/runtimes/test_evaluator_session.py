@@ -12,7 +12,7 @@ from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import open_session
 from causalrn.runtimes.evaluator_session import EvaluatorSession
 from causalrn.runtimes.onnx_outputs import with_outputs
-from causalrn.runtimes.torch_sessions import residual_streams
+from causalrn.runtimes.torch_sessions import forward_with_streams
 from tests.builders import random_model, random_tokens, relative_error
 
 _ROUNDED_WEIGHTS = 3e-7
@@ -37,7 +37,7 @@ def test_graph_in_float64_is_the_oracle(bundles, runs, readout, batch):
     logits, streams = _mixed(EvaluatorSession(Bundle.open(bundles[readout])), tokens.numpy())
     assert logits.dtype == np.float64
     assert relative_error(logits, model(tokens)) < _ROUNDED_WEIGHTS
-    for stream, expected in zip(streams, residual_streams(model, tokens.numpy()), strict=True):
+    for stream, expected in zip(streams, forward_with_streams(model, tokens.numpy())[1], strict=True):
         assert relative_error(stream, expected) < _ROUNDED_WEIGHTS
 
 
@@ -60,7 +60,7 @@ def test_every_runtime_shows_the_oracles_streams(bundles, runs, readout, form):
         session.reset(2)
         session.prefill(tokens)
         assert (np.abs(session.step([1, 1]) - plain) < 1e-4).all()  # probing left nothing behind
-    expected = residual_streams(model, tokens)
+    _, expected = forward_with_streams(model, tokens)
     assert len(streams) == len(expected) == 3
     for stream, values in zip(streams, expected, strict=True):
         assert relative_error(stream, values) < 2e-6

@@ -81,8 +81,13 @@ def test_mixed_lengths_are_counted_apart(runs):
     assert accuracy.by_position[0][0] == 60
 
 
-def test_time_limit_stops_after_a_batch(runs):
+def test_accuracies_of_parts_add_up(runs):
     checkpoint = load_checkpoint(runs["exact"])
-    examples = checkpoint.card.task.sample(np.random.default_rng(0), 600)
+    task = checkpoint.card.task
+    examples = task.sample(np.random.default_rng(0), 90)
     session = ParallelSession(checkpoint.model, checkpoint.card)
-    assert teacher_forced_accuracy(session, checkpoint.card.task, examples, seconds=0).counted == 250
+    whole = teacher_forced_accuracy(session, task, examples)
+    parts = [teacher_forced_accuracy(session, task, examples.rows(part)) for part in (slice(0, 31), slice(31, 90))]
+    together = parts[0] + parts[1]
+    assert together.loss == pytest.approx(whole.loss)
+    assert {**together.__dict__, "loss": 0} == {**whole.__dict__, "loss": 0}

@@ -1,5 +1,7 @@
 """Golden vectors: the oracle's numbers in a bundle, and the check that a device makes of them."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,10 @@ from safetensors.numpy import load_file, save_file
 
 from causalrn.checkpoint import load_checkpoint
 from causalrn.errors import BundleError
+from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import open_session
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
-from causalrn.runtimes.parity.levels import Case, check_recorded, check_resumed
+from causalrn.runtimes.parity.levels import Case, check_recorded, check_resumed, drive_resumed
 from causalrn.runtimes.parity.oracle import Oracle
 
 READOUTS = ("exact", "linear", "plain")
@@ -17,7 +20,7 @@ READOUTS = ("exact", "linear", "plain")
 
 @pytest.mark.parametrize("readout", READOUTS)
 def test_golden_vectors_are_the_oracles(runs, bundles, readout):
-    golden = load_golden(bundles[readout] / GOLDEN_NAME).reference
+    golden = load_golden(Bundle.open(bundles[readout])).reference
     checkpoint = load_checkpoint(runs[readout])
     logits = checkpoint.model.oracle()(torch.from_numpy(golden.tokens)).numpy()
     assert np.allclose(logits, golden.logits, rtol=1e-12)
@@ -35,32 +38,78 @@ def test_golden_vectors_are_the_oracles(runs, bundles, readout):
 
 @pytest.mark.parametrize("readout", READOUTS)
 def test_bundle_repeats_what_was_recorded_and_resumes_from_it(bundles, readout):
-    golden = load_golden(bundles[readout] / GOLDEN_NAME)
+    golden = load_golden(Bundle.open(bundles[readout]))
     with open_session(bundles[readout]) as session:
         recorded = check_recorded(session, golden)
         assert recorded.passed
         assert recorded.error == 0.0  # the same machine: bit for bit
-        assert check_resumed(session, golden, Case(golden.reference)).passed
+        assert check_resumed(drive_resumed(session, golden), Case(golden.reference), session).passed
 
 
 def test_wrong_recorded_values_are_noticed(exact_bundle):
-    golden = load_golden(exact_bundle / GOLDEN_NAME)
+    golden = load_golden(Bundle.open(exact_bundle))
     with open_session(exact_bundle) as session:
         golden.recorded_logits[1, 30, 5] += 1e-3
         assert not check_recorded(session, golden).passed
         (position,) = golden.recorded_states
         golden.recorded_states[position]["01.pool"][3] = 0
-        result = check_resumed(session, golden, Case(golden.reference))
+        result = check_resumed(drive_resumed(session, golden), Case(golden.reference), session)
     assert not result.passed
     assert result.step == position
 
 
-def test_golden_vectors_of_another_version_are_refused(exact_bundle, tmp_path):
-    tensors = load_file(exact_bundle / GOLDEN_NAME)
-    del tensors["bound.logits"]
-    save_file(tensors, tmp_path / GOLDEN_NAME)
-    with pytest.raises(BundleError, match="another version"):
-        load_golden(tmp_path / GOLDEN_NAME)
-    (tmp_path / GOLDEN_NAME).write_bytes(b"nothing")
+def _damaged(bundle, tmp_path, change):
+    """A bundle whose golden vectors were changed, sealed again."""
+    target = shutil.copytree(bundle, tmp_path / "bundle")
+    tensors = load_file(target / GOLDEN_NAME)
+    change(tensors)
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, target / GOLDEN_NAME)
+    return seal_bundle(target, Bundle.open(bundle).manifest)
+
+
+def _set(name, value):
+    def change(tensors):
+        tensors[name] = value(tensors[name])
+
+    return change
+
+
+def _drop(name):
+    return lambda tensors: tensors.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_drop("bound.logits"), "another version"),
+        (_drop("bound.state.01.pool"), "another version"),
+        (_drop("recorded.logits"), "another version"),
+        (_set("bound.logits", lambda a: a * np.inf), "bounds of logits"),
+        (_set("bound.logits", lambda a: -a), "bounds of logits"),
+        (_set("bound.streams", lambda a: a[:1]), "bounds of streams"),
+        (_set("bound.state.00.pool", lambda a: a + np.inf), "bounds of states"),
+        (_set("tokens", lambda a: a[0]), "malformed"),
+        (_set("tokens", lambda a: a + 29), "outside the vocabulary"),
+        (_set("tokens", lambda a: a[:, :1]), "tokens int64"),
+        (_set("oracle.logits", lambda a: a * np.nan), "logits"),
+        (_set("oracle.logits", lambda a: a * 0), "all zero"),
+        (_set("oracle.logits", lambda a: a[:, 1:]), "logits"),
+        (_set("oracle.streams", lambda a: a[..., :5]), "streams"),
+        (_set("oracle.positions", lambda a: a * 0), "positions"),
+        (_set("oracle.positions", lambda a: a + 99), "positions"),
+        (_set("oracle.recurrent_error", lambda a: a - 1), "negative"),
+        (_set("recorded.logits", lambda a: a[..., :3]), "recorded logits"),
+    ],
+)
+def test_damaged_golden_vectors_are_refused_in_one_line(exact_bundle, tmp_path, change, words):
+    with pytest.raises(BundleError, match=words) as raised:
+        load_golden(_damaged(exact_bundle, tmp_path, change))
+    assert "golden.safetensors" in str(raised.value)
+    assert "export the bundle again" in str(raised.value)
+
+
+def test_junk_is_no_golden_file(exact_bundle, tmp_path):
+    target = shutil.copytree(exact_bundle, tmp_path / "bundle")
+    (target / GOLDEN_NAME).write_bytes(b"nothing")
     with pytest.raises(BundleError, match="malformed"):
-        load_golden(tmp_path / GOLDEN_NAME)
+        load_golden(seal_bundle(target, Bundle.open(exact_bundle).manifest))

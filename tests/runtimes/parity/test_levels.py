@@ -19,6 +19,7 @@ from causalrn.runtimes.parity.levels import (
     check_logits,
     check_split,
     check_state,
+    drive_from_exact_states,
     drive_in_random_chunks,
     drive_in_steps,
     drive_whole,
@@ -55,7 +56,7 @@ def test_good_forms_pass_every_level(case, session):
     results = [
         check_logits("recurrent", stepped, checked, session),
         check_logits("parallel", whole, checked, session),
-        check_state("recurrent", stepped, checked, session),
+        check_state("recurrent", stepped, drive_from_exact_states(session, checked.reference), checked, session),
         check_split("recurrent", chunked, checked, session),
         check_layer("recurrent", stepped, checked, session),
     ]
@@ -83,12 +84,12 @@ def test_references_whose_recurrent_form_disagrees_are_refused(case, monkeypatch
 
 
 def test_chunks_are_random_and_hold_prefills_onto_a_state(case, session):
-    chunkings = {lengths for _, _, lengths in drive_in_random_chunks(session, case[2].reference, 0).runs}
+    chunkings = {drive.lengths for drive in drive_in_random_chunks(session, case[2].reference, 0).drives}
     assert len(chunkings) >= 2  # of three, two may be the same by chance
     for lengths in chunkings:
         assert sum(lengths) == 20
         assert max(lengths[1:]) > 1
-    others = {lengths for _, _, lengths in drive_in_random_chunks(session, case[2].reference, 1).runs}
+    others = {drive.lengths for drive in drive_in_random_chunks(session, case[2].reference, 1).drives}
     assert chunkings != others
 
 

@@ -1,0 +1,59 @@
+"""What `verify` writes beside its table: the report as JSON and as a page, outputs, and a certificate."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from causalrn.errors import InputError
+from causalrn.export.cli.console import console, write_json
+from causalrn.export.cli.verify_run import Verified
+from causalrn.files import written_file
+from causalrn.runtimes.parity.report import VerifyReport
+
+
+def check_places(outputs: Sequence[Path | None], inputs: Sequence[Path | None]) -> None:
+    """Refuse files that would be written twice, or that are read.
+
+    Raises:
+        InputError: two outputs are the same file, or one is an input.
+    """
+    read = {path.resolve() for path in inputs if path is not None}
+    written: set[Path] = set()
+    for path in outputs:
+        if path is None:
+            continue
+        if path.resolve() in read:
+            raise InputError(f"{path} is an input of this command: name another file to write")
+        if path.resolve() in written:
+            raise InputError(f"{path} is named for two outputs: name a file for each")
+        written.add(path.resolve())
+
+
+def write_reports(verified: Verified, json_path: Path | None, html: Path | None, save_outputs: Path | None) -> None:
+    """Write what was asked for."""
+    write_json(json_path, verified.report.to_json())
+    if html is not None:
+        from causalrn.export.cli.verify_page import render_page
+
+        with written_file(html) as partial:
+            partial.write_text(render_page(verified.report.to_json()), encoding="utf-8", errors="replace")
+    if save_outputs is not None:
+        archive = io.BytesIO()  # a device or pipe that is written to cannot be searched
+        np.savez(archive, **verified.outputs)  # type: ignore[arg-type]
+        with written_file(save_outputs) as partial:
+            partial.write_bytes(archive.getvalue())
+
+
+def certify(path: Path, report: VerifyReport) -> None:
+    """Write a certificate, or say why there is none."""
+    from causalrn.runtimes.parity.certificate import save_certificate
+
+    if report.why_not_certified:
+        console().print(f"{path} was not written: {report.why_not_certified}", soft_wrap=True)
+    else:
+        save_certificate(path, report)
+        console().print(f"wrote {path}", soft_wrap=True)
