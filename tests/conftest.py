@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from causalrn.checkpoint import save_checkpoint
 from causalrn.export.cli import group
 from causalrn.export.cli.console import run_guarded
 from causalrn.export.cli.export_run import export_bundle
+from causalrn.manifest import Bundle, seal_bundle
 from causalrn.tasks import CopyTask
 from tests.builders import random_model
 
@@ -59,3 +62,19 @@ def bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 def exact_bundle(bundles: dict[str, Path]) -> Path:
     """The exact bundle, for tests of what does not depend on the readout."""
     return bundles["exact"]
+
+
+@pytest.fixture(scope="session")
+def damaged(exact_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose block 1 has another W3 than was trained."""
+    folder = tmp_path_factory.mktemp("damaged") / "bundle"
+    shutil.copytree(exact_bundle, folder)
+    for graph in Bundle.open(exact_bundle).manifest.graphs.values():
+        model = onnx.load(folder / graph.file)
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "blocks.1.w3")
+        array = onnx.numpy_helper.to_array(tensor).copy()
+        array[3, 4] += 0.01
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+        onnx.save(model, folder / graph.file)
+    seal_bundle(folder, Bundle.open(exact_bundle).manifest)
+    return folder

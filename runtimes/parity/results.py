@@ -80,6 +80,11 @@ class LevelResult:
         return {**self.__dict__, "error": finite(self.error), "allowed": finite(self.allowed)}
 
 
+def not_finite(level: str, form: str) -> LevelResult:
+    """The result of a form that gave NaN or infinity where a level needs numbers."""
+    return LevelResult(level, form, False, "NaN or infinity came out")
+
+
 @dataclass(frozen=True)
 class Side:
     """One way of computing the step at which something first goes wrong.

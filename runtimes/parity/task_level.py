@@ -3,31 +3,103 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from causalrn.runtimes.parity.results import LevelResult
-from causalrn.runtimes.task_accuracy import TaskAccuracy
+from causalrn.errors import NonFiniteError
+from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.parity.results import LevelResult, not_finite
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.task_accuracy import TaskAccuracy, batches, free_running_accuracy, teacher_forced_accuracy
+from causalrn.tasks import Examples, Task
 from causalrn.tolerances import ACCURACY_TIES, Budget
+
+Way = Callable[[Task, Examples], TaskAccuracy]
+"""How a form answers examples."""
+
+
+def task_ways(forms: Mapping[str, Session], trained: Session | None) -> dict[str, Way]:
+    """How each form answers: the trained form, first, is given the right tokens, the others are let alone.
+
+    Args:
+        trained: what to compare with, also where it is not among the forms.
+    """
+    everyone = ({} if trained is None else {trained.runtime: trained}) | dict(forms)
+    ways: dict[str, Way] = {}
+    for name, session in everyone.items():
+        if not isinstance(session, CellSession):
+            ways[name] = _way(session, teacher_forced_accuracy)
+            continue
+        ways[f"{name}, steps"] = _way(session, free_running_accuracy, by_steps=True)
+        if name != "recurrent":
+            ways[f"{name}, prefill"] = _way(session, free_running_accuracy)
+    return ways
+
+
+def _way(session: Session, measure: Callable[..., TaskAccuracy], **options: Any) -> Way:
+    return lambda task, examples: measure(session, task, examples, **options)
+
+
+def answer_all(
+    ways: Mapping[str, Way],
+    task: Task,
+    examples: Examples,
+    seconds: float,
+    on_batch: Callable[[int], object] = lambda count: None,
+) -> dict[str, TaskAccuracy | None]:
+    """Let all forms answer the same examples, batch by batch, as many as there is time for, but one batch at least.
+
+    Returns:
+        By form what was right; None where NaN or infinity came out.
+    """
+    answers: dict[str, TaskAccuracy | None] = {}
+    started = time.monotonic()
+    for batch in batches(examples):
+        for form, way in ways.items():
+            before = answers.get(form)
+            if form in answers and before is None:
+                continue
+            try:
+                now = way(task, batch)
+                answers[form] = now if before is None else before + now
+            except NonFiniteError:
+                answers[form] = None
+            on_batch(len(batch))
+        if time.monotonic() - started > seconds:
+            break
+    return answers
+
+
+def judge_all(
+    answers: Mapping[str, TaskAccuracy | None], budgets: Mapping[str, Budget | None], least: float | None
+) -> list[LevelResult]:
+    """One result per form, each compared with the first, the trained form where it is there."""
+    first, before = next(iter(answers.items()))
+    results = []
+    for form, after in answers.items():
+        if after is None or before is None:
+            results.append(not_finite("task", form))
+        else:
+            results.append(
+                judge_task(form, after, before if form != first else None, budget=budgets[form], least=least)
+            )
+    return results
 
 
 def judge_task(
-    form: str,
-    after: TaskAccuracy,
-    before: TaskAccuracy | None,
-    *,
-    budget: Budget | None,
-    least: float | None,
+    form: str, after: TaskAccuracy, before: TaskAccuracy | None, *, budget: Budget | None, least: float | None
 ) -> LevelResult:
-    """Compare an accuracy with that of the trained form.
+    """Compare an accuracy with that of another form on the same examples.
 
     Args:
-        before: of the parallel form, or where that is not there of the first form that ran, on the same examples; None
-            for that form itself.
+        before: None where there is nothing to compare with.
         budget: what a quantized form may lose; without one, forms differ by ties at most.
         least: smallest accuracy that passes, 0 to 1.
     """
     summary, passed = describe_accuracy(after), True
     if before is not None:
-        lost = before.right - after.right  # of the same examples
+        lost = before.right - after.right
         ties = max(1, math.floor(ACCURACY_TIES * before.counted + 0.5))
         most = ties if budget is None else math.floor(budget.accuracy_drop * before.counted + 1e-6)
         passed = lost <= most and (budget is not None or -lost <= ties)
@@ -36,7 +108,11 @@ def judge_task(
     if least is not None and after.accuracy < least:
         passed = False
         summary += f", asked for {100 * least:.4g}%"
-    figures = {"after": after.to_json(), "before": None if before is None else before.to_json()}
+    figures = {
+        "examples": sum(counted for counted, _ in after.by_length.values()),
+        "after": after.to_json(),
+        "before": None if before is None else before.to_json(),
+    }
     return LevelResult("task", form, passed, summary, figures=figures)
 
 

@@ -35,10 +35,9 @@ from causalrn.runtimes.parity.levels import (
     drive_whole,
 )
 from causalrn.runtimes.parity.reference import Reference
-from causalrn.runtimes.parity.results import LEVELS, Attribution, LevelResult
-from causalrn.runtimes.parity.task_level import judge_task
+from causalrn.runtimes.parity.results import LEVELS, Attribution, LevelResult, not_finite
+from causalrn.runtimes.parity.task_level import answer_all, judge_all, task_ways
 from causalrn.runtimes.session import Array, IntArray, Session
-from causalrn.runtimes.task_accuracy import TaskAccuracy, batches, free_running_accuracy, teacher_forced_accuracy
 from causalrn.tasks import Examples, Task
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., Any]]]
@@ -105,7 +104,6 @@ class Verification:
     attributions: list[Attribution] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     outputs: dict[str, Array] = field(default_factory=dict)
-    answered: int = 0
     _stepped: dict[str, Driven] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -150,6 +148,12 @@ class Verification:
         """Steps of the longest sequence that was compared."""
         drifts: list[int] = [result.figures["steps"] for result in self.results if result.level == "drift"]
         return max([self.case.reference.steps, *drifts])
+
+    @property
+    def answered(self) -> int:
+        """Examples of the task that were answered."""
+        counts: list[int] = [result.figures["examples"] for result in self.results if "examples" in result.figures]
+        return max(counts, default=0)
 
     def _case(self, name: str) -> Case:
         """A budget is for what was exported; the forms that it came from are judged by rounding."""
@@ -242,43 +246,12 @@ class Verification:
         task, examples = self.plan.task, self.plan.examples
         if task is None or examples is None:
             return
-        ways, until = self._ways(), time.monotonic() + _TASK_SHARE * self._left()
-        found: dict[str, TaskAccuracy | None] = {}
+        ways = task_ways(self.forms, self.witnesses.peers.get("parallel"))
         with self.progress(task.name, len(examples) * len(ways)) as advance:
-            for batch in batches(examples):  # all forms answer the same examples, however many there is time for
-                for form, (session, measure) in ways.items():
-                    found[form] = _added(found, form, session, measure, task, batch)
-                    advance(len(batch), form)
-                self.answered += len(batch)
-                if time.monotonic() > until:
-                    break
-        before = next(iter(found.values()))
-        for form, after in found.items():
-            if form in self._asked(ways):
-                self.results.append(self._judge_task(form, after, before if after is not before else None))
-
-    def _judge_task(self, form: str, after: TaskAccuracy | None, before: TaskAccuracy | None) -> LevelResult:
-        if after is None:
-            return _not_finite("task", form)
-        budget = self._case(form.partition(",")[0]).budget
-        return judge_task(form, after, before, budget=budget, least=self.plan.least_accuracy)
-
-    def _asked(self, ways: Mapping[str, object]) -> list[str]:
-        """The ways of forms that are verified: the trained form may be there for comparison only."""
-        return [form for form in ways if form.partition(",")[0] in self.forms]
-
-    def _ways(self) -> dict[str, tuple[Session, Callable[..., TaskAccuracy]]]:
-        """How each form answers: the trained form, first, is given the right tokens, the others are let alone."""
-        ways: dict[str, tuple[Session, Callable[..., TaskAccuracy]]] = {}
-        forms = {name: peer for name, peer in self.witnesses.peers.items() if name == "parallel"} | dict(self.forms)
-        for name, session in forms.items():
-            if not isinstance(session, CellSession):
-                ways[name] = (session, teacher_forced_accuracy)
-                continue
-            ways[f"{name}, steps"] = (session, _by_steps)
-            if name != "recurrent":
-                ways[f"{name}, prefill"] = (session, free_running_accuracy)
-        return ways
+            answers = answer_all(ways, task, examples, _TASK_SHARE * self._left(), advance)
+        budgets = {form: self._case(form.partition(",")[0]).budget for form in ways}
+        results = judge_all(answers, budgets, self.plan.least_accuracy)
+        self.results += [result for result in results if result.form.partition(",")[0] in self.forms]
 
     def _determinism(self) -> None:
         for name, session in self.cells.items():
@@ -291,32 +264,5 @@ class Verification:
                     provider = "cpu" if name in RUN_RUNTIMES else self.provider
                     result = check_determinism(name, session, self.case.reference, again, provider=provider)
             except NonFiniteError:
-                result = _not_finite("determinism", name)
+                result = not_finite("determinism", name)
             self.results.append(result)
-
-
-def _not_finite(level: str, form: str) -> LevelResult:
-    return LevelResult(level, form, False, "NaN or infinity came out")
-
-
-def _added(
-    found: Mapping[str, TaskAccuracy | None],
-    form: str,
-    session: Session,
-    measure: Callable[..., TaskAccuracy],
-    task: Task,
-    batch: Examples,
-) -> TaskAccuracy | None:
-    """What was found so far and a further batch together; None where NaN or infinity came out."""
-    before = found.get(form)
-    if form in found and before is None:
-        return None
-    try:
-        now = measure(session, task, batch)
-    except NonFiniteError:
-        return None
-    return now if before is None else before + now
-
-
-def _by_steps(*arguments: Any, **options: Any) -> TaskAccuracy:
-    return free_running_accuracy(*arguments, by_steps=True, **options)

@@ -1,11 +1,9 @@
 """`verify` as users call it: what it compares, writes, certifies and refuses."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 
 import jsonschema
@@ -61,21 +59,6 @@ def test_verify_notices_damage_in_every_graph(call, exact_bundle, runs, tmp_path
     assert code == 1
     assert "head, logits" in out
     assert out.rstrip().endswith("FAIL")
-
-
-@pytest.fixture(scope="module")
-def damaged(exact_bundle, tmp_path_factory):
-    """A bundle whose block 1 has another W3 than was trained."""
-    folder = shutil.copytree(exact_bundle, tmp_path_factory.mktemp("damaged") / "bundle")
-    for graph in Bundle.open(exact_bundle).manifest.graphs.values():
-        model = onnx.load(folder / graph.file)
-        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "blocks.1.w3")
-        array = onnx.numpy_helper.to_array(tensor).copy()
-        array[3, 4] += 0.01
-        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-        onnx.save(model, folder / graph.file)
-    seal_bundle(folder, Bundle.open(exact_bundle).manifest)
-    return folder
 
 
 def test_chosen_runtimes_and_levels_alone_are_shown(call, bundles, runs, tmp_path):
@@ -192,53 +175,6 @@ def test_page_opens_in_a_browser_without_requests_or_errors(call, exact_bundle, 
     assert [entry["url"] for entry in asked if entry.get("initiator", "not an origin") not in ("not an origin",)] == []
 
 
-def test_certificate_holds_until_the_bundle_changes(call, exact_bundle, runs, tmp_path):
-    bundle = shutil.copytree(exact_bundle, tmp_path / "bundle")
-    certificate = tmp_path / "certificate.json"
-    code, _, _ = call("verify", bundle, "--checkpoint", runs["exact"], "--samples", 5, "--certificate", certificate)
-    assert code == 0
-    code, out, _ = call("inspect", bundle, "--certificate", certificate, "--json", tmp_path / "i.json")
-    assert code == 0
-    assert "certificate holds" in out
-    assert "determinism" in out
-    shown = json.loads((tmp_path / "i.json").read_text())["certificate"]
-    assert shown["holds"]
-    assert shown["report"]["checkpoint_sha256"] == Bundle.open(bundle).manifest.checkpoint_sha256
-
-    model = onnx.load(bundle / "step.onnx", load_external_data=False)
-    model.doc_string = "changed"
-    onnx.save(model, bundle / "step.onnx")
-    code, out, error = call("inspect", bundle, "--certificate", certificate)
-    assert code == 2  # the manifest's hash does not fit either
-    assert "VOID: step.onnx is not the file that was verified" in out
-    assert "step.onnx" in error
-    seal_bundle(bundle, Bundle.open(exact_bundle).manifest)
-    code, out, _ = call("inspect", bundle, "--certificate", certificate)
-    assert code == 1
-    assert "VOID: manifest.json is not" in out
-    assert "step.onnx" in out
-
-
-def test_certificate_beside_the_bundle_is_found_and_replaced(call, exact_bundle, runs, tmp_path):
-    bundle = shutil.copytree(exact_bundle, tmp_path / "bundle")
-    for _ in range(2):
-        assert call("verify", bundle, "--level", "logits", "--certificate", bundle / "certificate.json")[0] == 0
-    assert "certificate holds" in call("inspect", bundle)[1]
-    data = json.loads((bundle / "certificate.json").read_text())
-    data["report"]["results"][0]["error"] = 0.0
-    (bundle / "certificate.json").write_text(json.dumps(data))
-    code, _, error = call("inspect", bundle)
-    assert code == 2
-    assert "changed since it was written" in error
-
-
-def test_failed_verification_is_not_certified(call, damaged, runs, tmp_path):
-    code, out, _ = call("verify", damaged, "--level", "logits", "--certificate", tmp_path / "c.json")
-    assert code == 1
-    assert "was not written" in out
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_own_tokens_are_compared_and_outputs_kept(call, exact_bundle, runs, tmp_path):
     ids = np.random.default_rng(0).integers(0, 29, (3, 11))
     np.save(tmp_path / "ids.npy", ids)
@@ -319,15 +255,6 @@ def _with_weights(bundle, tmp_path, name, change):
     return folder
 
 
-def test_bundle_that_was_not_run_is_not_certified(call, damaged, runs, tmp_path):
-    arguments = ("--checkpoint", runs["exact"], "--runtime", "recurrent", "--level", "logits")
-    code, out, _ = call("verify", damaged, *arguments, "--certificate", tmp_path / "c.json")
-    assert code == 0
-    assert "the bundle itself was not run: this says nothing about it" in out
-    assert "was not written: the bundle itself was not run" in out
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_budget_does_not_pass_what_is_no_number_or_wrong(call, exact_bundle, runs, tmp_path):
     folder = _with_weights(exact_bundle, tmp_path, "head", lambda a: a + np.eye(*a.shape))
     arguments = ("--checkpoint", runs["exact"], "--runtime", "onnxruntime", "--samples", 20, "--max-kl", 0.01)
@@ -365,134 +292,3 @@ def test_single_sequence_runs_the_graph_for_batches_too(call, exact_bundle, runs
     np.save(tmp_path / "ids.npy", np.arange(8)[None])
     arguments = ("--load-inputs", tmp_path / "ids.npy", "--level", "logits", "--runtime", "onnxruntime")
     assert call("verify", folder, "--checkpoint", runs["exact"], *arguments)[0] == 1
-
-
-def test_graph_that_is_another_one_is_one_clear_line(call, bundles, tmp_path):
-    folder = shutil.copytree(bundles["exact"], tmp_path / "bundle")
-    manifest = Bundle.open(folder).manifest
-    for source, words in ((bundles["linear"] / "step.onnx", "not the inputs and outputs"), (None, "not an ONNX graph")):
-        (folder / "step_single.onnx").write_bytes(b"junk" if source is None else source.read_bytes())
-        seal_bundle(folder, manifest)
-        code, _, error = call("verify", folder)
-        assert code == 2
-        assert "step_single.onnx" in error
-        assert words in error
-        assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--drift-steps", "9"], ["--drift-steps needs --checkpoint"]),
-        (["--load-inputs", "IDS"], ["--load-inputs needs --checkpoint"]),
-        (["--max-accuracy-drop", "1"], ["--max-accuracy-drop needs --checkpoint"]),
-        (["--level", "logits", "--min-accuracy", "1"], ["--min-accuracy and --level contradict"]),
-        (["--checkpoint", "RUN", "--level", "logits", "--drift-steps", "9"], ["--drift-steps and --level contradict"]),
-        (["--checkpoint", "RUN", "--steps", "9", "--load-inputs", "IDS"], ["--steps and --load-inputs contradict"]),
-        (["--checkpoint", "RUN", "--load-inputs", "IDS", "--save-outputs", "IDS"], ["is an input of this command"]),
-        (["--json", "OUT", "--html", "OUT"], ["named for two outputs"]),
-        (["--json", "BUNDLE/new.json"], ["lies in the bundle"]),
-        (["--json", "BUNDLE/certificate.json"], ["lies in the bundle"]),
-        (["--json", "LINK"], ["lies in the bundle"]),
-        (["--json", "LOOP"], ["symbolic links"]),
-        (["--checkpoint", "RUN", "--load-inputs", "WIDE"], ["token ids from 0 to 99", "vocabulary is 29"]),
-        (["--checkpoint", "RUN", "--load-inputs", "LONG"], ["41 tokens per sequence", "capacity is 40"]),
-        (["--checkpoint", "RUN", "--load-inputs", "SHORT"], ["one token per sequence"]),
-        (["--checkpoint", "RUN", "--drift-steps", "41"], ["--drift-steps 41", "capacity of 40"]),
-        (["--checkpoint", "RUN", "--runtime", "parallel", "--level", "state"], ["parallel", "has no state"]),
-        (["--checkpoint", "RUN", "--load-inputs", "BROKEN"], ["not a .npy file"]),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) and len(value) > 1 else None,
-)
-def test_mistakes_in_verify_are_one_clear_line(call, exact_bundle, runs, tmp_path, options, words):
-    bundle = shutil.copytree(exact_bundle, tmp_path / "bundle")
-    for name, shape in (("ids", (2, 9)), ("long", (1, 41)), ("short", (2, 1))):
-        np.save(tmp_path / f"{name}.npy", np.zeros(shape, np.int64))
-    np.save(tmp_path / "wide.npy", np.array([[0, 99]]))
-    (tmp_path / "broken.npy").write_bytes((tmp_path / "ids.npy").read_bytes().replace(b"{'descr'", b"[[[[[[[["))
-    (tmp_path / "link.json").symlink_to(bundle / "weights.bin")
-    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
-    places = {
-        "RUN": runs["exact"],
-        "OUT": tmp_path / "out",
-        "LINK": tmp_path / "link.json",
-        "LOOP": tmp_path / "loop.json",
-        "BUNDLE/new.json": bundle / "new.json",
-        "BUNDLE/certificate.json": bundle / "certificate.json",
-        **{name.upper(): tmp_path / f"{name}.npy" for name in ("ids", "wide", "long", "short", "broken")},
-    }
-    before = {path: path.is_file() and path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
-    code, _, error = call("verify", bundle, *(places.get(option, option) for option in options))
-    assert code == 2
-    assert error.startswith("Error: ")
-    assert error.count("\n") == 1
-    for word in words:
-        assert word in error
-    assert {path: path.is_file() and path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
-
-
-@pytest.mark.parametrize("value", ["nan", "inf", "1e309"])
-@pytest.mark.parametrize("option", ["--time-budget", "--max-kl", "--min-accuracy", "--max-argmax-changes"])
-def test_numbers_that_are_none_are_bad_usage(call, exact_bundle, option, value):
-    code, _, error = call("verify", exact_bundle, option, value)
-    assert code == 2
-    assert option in error
-
-
-def _resealed(change):
-    """A certificate with something changed, and its own hash mended."""
-
-    def damage(data):
-        from causalrn.runtimes.parity import certificate
-
-        change(data)
-        data.pop("certificate_sha256", None)
-        data["certificate_sha256"] = certificate._own_hash(data)
-
-    return damage
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda data: data.update(version=2), "version 2"),
-        (lambda data: data.update(certificate="other"), "not a certificate"),
-        (lambda data: data["report"].update(passed=False), "changed since"),
-        (_resealed(lambda data: data["report"].update(passed=False)), "nothing passed"),
-        (_resealed(lambda data: data.update(files={})), "malformed"),
-        (_resealed(lambda data: data.pop("issued")), "malformed"),
-        (_resealed(lambda data: data.update(report=[])), "malformed"),
-        (_resealed(lambda data: data["report"].update(results=None)), "nothing passed"),
-        (_resealed(lambda data: data["report"]["bundle"].update(sha256="0" * 64)), "not the bundle's"),
-        (_resealed(lambda data: data["report"]["results"][0].update(error="x")), "no number"),
-        (_resealed(lambda data: data["report"]["results"][0].update(summary=5)), "malformed"),
-    ],
-)
-def test_wrong_certificates_are_refused_in_one_line(call, exact_bundle, tmp_path, change, words):
-    path = tmp_path / "c.json"
-    assert call("verify", exact_bundle, "--level", "logits", "--certificate", path)[0] == 0
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
-    code, _, error = call("inspect", exact_bundle, "--certificate", path)
-    assert code == 2
-    assert words in error
-    assert error.count("\n") == 1
-
-
-def test_inspect_says_what_a_certificate_does_not_cover(call, exact_bundle, runs, tmp_path):
-    arguments = ("--level", "logits", "--max-kl", 0.5, "--certificate", tmp_path / "c.json")
-    assert call("verify", exact_bundle, "--checkpoint", runs["exact"], *arguments)[0] == 0
-    _, out, _ = call("inspect", exact_bundle, "--certificate", tmp_path / "c.json")
-    assert "judged by a budget, not by rounding: kl divergence 0.5" in out
-    assert "not checked: state, split, layer, drift, task, determinism" in out
-
-
-def test_reader_that_goes_away_changes_neither_verdict_nor_files(exact_bundle, tmp_path):
-    script = "import sys; sys.argv[0] = 'causalrn-export'; from causalrn.export.cli import main; main()"
-    command = [sys.executable, "-c", script, "verify", str(exact_bundle), "--level", "logits", "--json", "r.json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path, env=environment) as process:
-        process.stdout.close()
-        assert process.wait() == 0
-    assert json.loads((tmp_path / "r.json").read_text())["passed"]
