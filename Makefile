@@ -24,9 +24,10 @@ lint: $(VENV)/installed-dev ## ruff and mypy only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-dev ## latency of a step, memory of training
+bench: $(VENV)/installed-dev ## latency of a step, memory of training, error bounds
 	$(BIN)/python benchmarks/step_latency.py
 	$(BIN)/python benchmarks/training_memory.py
+	$(BIN)/python benchmarks/error_bound.py
 
 clean: ## remove .venv, demo/ and what tools left behind
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -97,9 +97,13 @@ def measure(model: SequenceModel, tokens: np.ndarray) -> list[dict]:
     reference = Oracle(model, card).reference(tokens, (1, steps - 1))
     cell, parallel = RecurrentSession(RecurrentCell.from_model(model), card), ParallelSession(model, card)
     rows = []
-    for session, lengths in ((cell, [1] * steps), (cell, [steps]), (parallel, [steps])):
+    folded, unfolded = reference.bounds.logits, reference.of_parallel().bounds.logits
+    for session, lengths, bound in (
+        (cell, [1] * steps, folded),
+        (cell, [steps], folded),
+        (parallel, [steps], unfolded),
+    ):
         errors = step_errors(run_in_chunks(session, tokens, lengths).logits, reference.logits)
-        bound = reference.bounds.logits
         rows.append(
             {
                 "error": float(errors.max()) / reference.largest_logit,

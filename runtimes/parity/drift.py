@@ -92,11 +92,6 @@ class _Curve:
         """The stretch whose error is largest for what is allowed; NaN before all."""
         return int(np.argmax(np.array(self.maxima) / np.array(self.allowed)))
 
-    @property
-    def is_finite(self) -> bool:
-        """Whether numbers came out everywhere."""
-        return bool(np.isfinite(self.maxima).all())
-
 
 def check_drift(
     sessions: Mapping[str, CellSession],
