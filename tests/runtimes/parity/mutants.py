@@ -262,7 +262,7 @@ SESSIONS = [
     Mutant("prefill writes a row too many", _one_row_too_many, "stream.01", "state handling"),
     Mutant("sum not updated", _sum_not_updated, "01.sum", "runtime", "linear"),
     Mutant("snapshot off", _snapshot_off, "01.pool"),
-    Mutant("restore loses a row", _restore_loses_a_row, levels=("state", "determinism")),
+    Mutant("restore loses a row", _restore_loses_a_row, "00.pool", "runtime", levels=("state", "determinism")),
     Mutant("rows of a batch mixed up", _batch_rows_mixed, "logits", "runtime"),
     Mutant("noise of 1e-7", _noise, levels=("determinism",)),
     Mutant("buffers shared between sessions", _buffers_shared_between_sessions, levels=("determinism",)),
