@@ -63,6 +63,8 @@ def _certificate(folder: Path, path: Path | None) -> Certificate | None:
 
 
 def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
+    from causalrn.export.cli.results_table import results_table
+    from causalrn.runtimes.parity.certificate import SHOWN_VERSIONS
     from causalrn.runtimes.parity.results import LEVELS
 
     out, report = console(), certificate.report
@@ -70,17 +72,9 @@ def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
         out.print(f"certificate VOID: {'; '.join(faults)}; verify the bundle again", style="bold red", soft_wrap=True)
     else:
         out.print("certificate holds: every file is the one that was verified", style="bold green")
-    versions = ", ".join(f"{name} {report['environment'][name]}" for name in ("causalrn", "onnxruntime", "machine"))
+    versions = ", ".join(f"{name} {report['environment'][name]}" for name in SHOWN_VERSIONS)
     out.print(f"issued {certificate.issued} with {versions}, against {report['against']}", soft_wrap=True)
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 1))
-    for name in ("level", "form", "error", "allowed", "outcome"):
-        table.add_column(name, no_wrap=name != "outcome")
-    for result in report["results"]:
-        figures = ("-" if result[name] is None else f"{result[name]:.1e}" for name in ("error", "allowed"))
-        table.add_row(result["level"], result["form"], *figures, result["summary"])
-    out.print(table)
+    out.print(results_table(report["results"]))
     settings = report["settings"]
     if settings["budget"] is not None:
         budget = ", ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in settings["budget"].items())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from causalrn.export.cli.console import console
+from causalrn.export.cli.results_table import figure_text, results_table
 from causalrn.runtimes.parity.report import VerifyReport
-from causalrn.runtimes.parity.results import Attribution, LevelResult, Side
+from causalrn.runtimes.parity.results import Attribution, Side
 from causalrn.tolerances import BOUND_FACTOR
 
 
@@ -17,7 +17,7 @@ def print_report(report: VerifyReport) -> None:
     out = console()
     out.print(f"{report.bundle}: {report.card.config.describe()}", soft_wrap=True)
     out.print(f"compared with {report.against}", soft_wrap=True)
-    out.print(_table(report))
+    out.print(results_table(result.to_json() for result in report.results))
     for attribution in report.attributions:
         out.print(_attribution(attribution))
         out.print(attribution.verdict + "\n")
@@ -27,30 +27,6 @@ def print_report(report: VerifyReport) -> None:
     for problem in report.problems:
         out.print(f"problem: {problem}", style="red", soft_wrap=True)
     out.print("PASS" if report.passed else "FAIL", style="bold green" if report.passed else "bold red")
-
-
-def _table(report: VerifyReport) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=True)
-    table.add_column("level", no_wrap=True)
-    table.add_column("form", no_wrap=True)
-    table.add_column("error", justify="right", no_wrap=True)
-    table.add_column("allowed", justify="right", no_wrap=True)
-    table.add_column("outcome")
-    table.add_column("", no_wrap=True)
-    level = ""
-    for result in report.results:
-        shown = "" if result.level == level else result.level
-        level = result.level
-        table.add_row(shown, result.form, _figure(result.error), _figure(result.allowed), result.summary, _mark(result))
-    return table
-
-
-def _mark(result: LevelResult) -> Text:
-    return Text("ok", "green") if result.passed else Text("FAIL", "bold red")
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else "0" if value == 0 else f"{value:.1e}"
 
 
 def _attribution(attribution: Attribution) -> Table:
@@ -77,7 +53,7 @@ def _side(side: Side) -> tuple[str, str, str, str, str]:
     if side.problem or shown is None:
         return side.form, side.state, "-", "-", side.problem
     wrong = "nothing" if side.first is None else f"{side.first.place}, {side.first.tensor}"
-    return side.form, side.state, _figure(shown.error), _figure(shown.allowed), wrong
+    return side.form, side.state, figure_text(shown.error), figure_text(shown.allowed), wrong
 
 
 def _explain(report: VerifyReport) -> str:

@@ -15,6 +15,8 @@ from causalrn.manifest import MANIFEST_NAME, Bundle
 from causalrn.runtimes.parity.report import VerifyReport
 
 CERTIFICATE_VERSION = 1
+SHOWN_VERSIONS = ("causalrn", "onnxruntime", "machine")
+"""What of the environment is shown with a certificate."""
 _FORMAT = "causalrn-certificate"
 _OWN_HASH = "certificate_sha256"
 
@@ -101,6 +103,12 @@ def _read(data: Mapping[str, Any]) -> Certificate:
         raise ValueError("nothing passed")
     if files[MANIFEST_NAME] != report["bundle"]["sha256"]:
         raise ValueError("its manifest is not the bundle's that was verified")
+    budget = report["settings"]["budget"]
+    if not all(isinstance(limit, int | float) for limit in (budget or {}).values()):
+        raise ValueError("a budget that is no number")
+    shown = (report["against"], *report["notes"], *(report["environment"][name] for name in SHOWN_VERSIONS))
+    if not all(isinstance(text, str) for text in shown):
+        raise ValueError("words that are none")
     for result in report["results"]:
         figures = [result[name] for name in ("error", "allowed")]
         words = [result[name] for name in ("level", "form", "summary")]

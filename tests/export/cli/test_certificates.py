@@ -92,6 +92,11 @@ def _resealed(change):
         (_resealed(lambda data: data["report"]["bundle"].update(sha256="0" * 64)), "not the bundle's"),
         (_resealed(lambda data: data["report"]["results"][0].update(error="x")), "no number"),
         (_resealed(lambda data: data["report"]["results"][0].update(summary=5)), "malformed"),
+        (_resealed(lambda data: data["report"].update(environment=None)), "malformed"),
+        (_resealed(lambda data: data["report"]["environment"].update(machine=5)), "words that are none"),
+        (_resealed(lambda data: data["report"].update(notes=[5])), "words that are none"),
+        (_resealed(lambda data: data["report"].pop("settings")), "malformed"),
+        (_resealed(lambda data: data["report"]["settings"].update(budget={"x": "y"})), "no number"),
     ],
 )
 def test_wrong_certificates_are_refused_in_one_line(call, exact_bundle, tmp_path, change, words):

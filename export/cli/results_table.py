@@ -1,0 +1,34 @@
+"""Results of a verification as a table for 80 columns: `verify` prints it, `inspect` shows a certificate's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+
+def results_table(results: Iterable[Mapping[str, Any]]) -> Table:
+    """A row per level and form; results in their JSON form."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("level", no_wrap=True)
+    table.add_column("form", no_wrap=True)
+    table.add_column("error", justify="right", no_wrap=True)
+    table.add_column("allowed", justify="right", no_wrap=True)
+    table.add_column("outcome")
+    table.add_column("", no_wrap=True)
+    level = ""
+    for result in results:
+        shown = "" if result["level"] == level else result["level"]
+        level = result["level"]
+        figures = (figure_text(result[name]) for name in ("error", "allowed"))
+        verdict = Text("ok", "green") if result["passed"] else Text("FAIL", "bold red")
+        table.add_row(shown, result["form"], *figures, result["summary"], verdict)
+    return table
+
+
+def figure_text(value: float | None) -> str:
+    """An error as people read it; a dash where there is none."""
+    return "-" if value is None else "0" if value == 0 else f"{value:.1e}"
