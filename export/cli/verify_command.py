@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from causalrn.export.cli.options import (
 )
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.tasks import TASKS
+
+if TYPE_CHECKING:
+    from causalrn.export.cli.verify_options import VerifyOptions
 
 _MOST = 1 << 31
 
@@ -149,7 +152,7 @@ def _check_combinations(checkpoint: Path | None, options: dict[str, Any]) -> Non
                 raise InputError(f"{option} and --level contradict each other: the level {level} is not checked")
 
 
-def _options(given: dict[str, Any]) -> Any:
+def _options(given: dict[str, Any]) -> VerifyOptions:
     """The command's options as an object."""
     from causalrn.export.cli.verify_options import VerifyOptions
     from causalrn.runtimes import SessionOptions

@@ -19,7 +19,7 @@ from causalrn.runtimes.parity.comparison import (
     mean_agreement,
     relative_error,
 )
-from causalrn.runtimes.parity.growth import fit_growth
+from causalrn.runtimes.parity.growth import Growth, fit_growth
 from causalrn.runtimes.parity.levels import Case, judge_agreement
 from causalrn.runtimes.parity.reference import Reference, compared_tensors
 from causalrn.runtimes.parity.results import LevelResult, finite
@@ -157,42 +157,47 @@ def _result(
     states: Mapping[str, float],
     allowed_states: Mapping[str, float],
 ) -> LevelResult:
-    """Judge a curve: within tolerance everywhere, the state at the end, too, and not growing out of it."""
-    steps = curve.steps[-1]
+    """The result of a curve, and of the state at its end."""
     growth = fit_growth(np.array(curve.steps), np.array(curve.medians))
-    horizon = session.capacity or _HORIZON * steps
-    predicted = growth.at(horizon)
+    horizon = session.capacity or _HORIZON * curve.steps[-1]
     wrong = [name for name, error in states.items() if not error <= allowed_states[name]]
     tensor = min(wrong, key=computation_order, default=None)
-    grows = growth.name != "flat" and not predicted <= curve.allowed[-1]
-    passed = curve.first_bad is None and not grows and tensor is None
-    summary = f"{growth.name} over {steps:,} steps"
-    if case.budget is not None:
-        words, within = judge_agreement(mean_agreement(curve.agreements), case.budget)
-        passed, tensor, summary = within, None, f"{summary}, {words}"
-    elif not passed:
-        since = f", step {curve.first_bad} on" if curve.first_bad is not None else ""
-        since += f": {predicted:.0e} at {horizon:,}" if grows and not since else ""
-        summary += since + (f", {tensor}" if tensor else "")
+    if case.budget is None:
+        passed, words = _judge(curve, growth, horizon, tensor)
+    else:
+        words, passed = judge_agreement(mean_agreement(curve.agreements), case.budget)
+        tensor = None
     return LevelResult(
         "drift",
         form,
         passed,
-        summary,
+        f"{growth.name} over {curve.steps[-1]:,} steps{', ' if words else ''}{words}",
         curve.maxima[curve.worst],
         curve.allowed[curve.worst],
         None if passed else curve.first_bad,
         None if tensor is None else int(tensor.partition(".")[0]),
         tensor,
         {
-            "steps": steps,
-            "growth": {**growth.__dict__, "horizon": horizon, "predicted": finite(predicted)},
+            "steps": curve.steps[-1],
+            "growth": {**growth.__dict__, "horizon": horizon, "predicted": finite(growth.at(horizon))},
             "curve": _curve_json(curve),
             "distribution": mean_agreement(curve.agreements).to_json(),
             "states": {name: finite(error) for name, error in states.items()},
             "allowed_states": {name: finite(allowed_states[name]) for name in states},
         },
     )
+
+
+def _judge(curve: _Curve, growth: Growth, horizon: int, tensor: str | None) -> tuple[bool, str]:
+    """Within tolerance everywhere, the state at the end, too, and not growing out of it; or else why not."""
+    predicted = growth.at(horizon)
+    grows = growth.name != "flat" and not predicted <= curve.allowed[-1]
+    if curve.first_bad is not None:
+        words = [f"step {curve.first_bad} on"]
+    else:
+        words = [f"{predicted:.0e} at {horizon:,}"] if grows else []
+    words += [] if tensor is None else [tensor]
+    return not words, ", ".join(words)
 
 
 def _curve_json(curve: _Curve) -> dict[str, list[float | None] | list[int]]:
