@@ -51,6 +51,7 @@ class OnnxRuntimeSession(CellSession):
         self._bundle = bundle
         self._streams: tuple[str, ...] = ()
         self._graphs: dict[str, Any] = {}
+        self._known_shapes: list[Any] = []  # graphs whose outputs have the shapes of the contract
         self._other_graphs: dict[str, Any] = {}  # those that show streams; the ordinary ones while probing
         self._outputs = ["logits", *(tensor.output_name for tensor in self.spec.tensors)]
         self._inputs = [tensor.input_name for tensor in self.spec.tensors]
@@ -78,12 +79,10 @@ class OnnxRuntimeSession(CellSession):
         return self._graphs[name]
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
-        if tokens.shape[1] > 1:
-            graph = self._graph("prefill")
-        elif tokens.shape[0] == 1 and self._has_single:
-            graph = self._graph("step_single")
-        else:
-            graph = self._graph("step")
+        name = "prefill" if tokens.shape[1] > 1 else "step"
+        if name == "step" and tokens.shape[0] == 1 and self._has_single:
+            name = "step_single"
+        graph = self._graph(name)
         self._position_input[...] = position
         feed: dict[str, Any] = dict(zip(self._inputs, state, strict=True))
         feed["tokens"], feed["position"] = tokens, self._position_input
@@ -91,9 +90,26 @@ class OnnxRuntimeSession(CellSession):
             results = graph.run([*self._outputs, *self._streams], feed)
         except Exception as error:  # onnxruntime's own classes, by version
             raise BundleError(f"{self._bundle.path}: a graph cannot run: {_shortened(error)}: export again") from None
+        if graph not in self._known_shapes:
+            self._check_shapes(results, *tokens.shape)
+            self._known_shapes.append(graph)
         if self._streams:
             self._record_streams(results[len(self._outputs) :])
         return results[0], results[1 : len(self._outputs)]
+
+    def _check_shapes(self, results: Sequence[Array], batch: int, time: int) -> None:
+        """Refuse what is not shaped as the contract says, before it reaches the state."""
+        names = [*self._outputs, *self._streams]
+        expected: list[tuple[int, ...]] = [(batch, time, self.card.config.vocabulary)]
+        for tensor in self.spec.tensors:
+            shape = tensor.sized(batch=batch)
+            expected.append((time, *shape[1:]) if tensor.update == "append" else shape)
+        expected += [(time * batch, self.card.config.embedding)] * len(self._streams)
+        for index, (value, shape) in enumerate(zip(results, expected, strict=True)):
+            grown = self.spec.pool == "concat" and 0 < index <= len(self._inputs)  # rows of a pool that came back whole
+            if value.dtype != np.float32 or value.shape[int(grown) :] != shape[int(grown) :]:
+                what = f"{names[index]} is {value.dtype} {list(value.shape)}, expected float32 {list(shape)}"
+                raise BundleError(f"{self._bundle.path}: {what}: export the bundle again")
 
     def _set_probing(self, on: bool) -> None:
         if on and not self._bundle.manifest.streams:
@@ -149,7 +165,10 @@ class _BoundStep:
                 mine[...] = given
         self._tokens[...] = tokens
         self._position[...] = position
-        self._graph.run_with_iobinding(self._bindings[side])
+        try:
+            self._graph.run_with_iobinding(self._bindings[side])
+        except Exception as error:  # onnxruntime's own classes, by version
+            raise BundleError(f"the step graph cannot run: {_shortened(error)}: export the bundle again") from None
         return self._logits.copy(), self._sides[1 - side]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,7 +127,13 @@ def check_levels(bundle: Bundle, options: VerifyOptions, runtimes: tuple[str, ..
         )
 
 
-def chosen_tokens(bundle: Bundle, options: VerifyOptions) -> tuple[IntArray, str]:
+def every_token(vocabulary: int) -> IntArray:
+    """Sequences of two tokens in which every id occurs at both positions, [V, 2]."""
+    ids = np.arange(vocabulary, dtype=np.int64)
+    return np.stack([ids, ids[::-1]], axis=1)
+
+
+def chosen_tokens(bundle: Bundle, options: VerifyOptions, task: Task | None) -> tuple[IntArray, str]:
     """Token sequences to compare on, and what they are, for people.
 
     Raises:
@@ -137,7 +144,8 @@ def chosen_tokens(bundle: Bundle, options: VerifyOptions) -> tuple[IntArray, str
         return tokens, f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {options.inputs}"
     steps = _steps(bundle, options)
     rng = random_source("verify", options.seed, 1)
-    tokens = sample_tokens(bundle.manifest.card, rng, _SEQUENCES, steps)
+    card = bundle.manifest.card if task is None else dataclasses.replace(bundle.manifest.card, task=task)
+    tokens = sample_tokens(card, rng, _SEQUENCES, steps)
     return tokens, f"{_SEQUENCES} sequences of {steps} tokens, seed {options.seed}"
 
 

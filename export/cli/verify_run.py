@@ -16,6 +16,7 @@ from causalrn.export.cli.verify_options import (
     check_levels,
     chosen_task,
     chosen_tokens,
+    every_token,
     long_tokens,
     make_plan,
     wanted_runtimes,
@@ -61,10 +62,11 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
     if bundle.manifest.card.config != checkpoint.card.config:
         raise InputError(f"{path} holds another model than {run}: {bundle.manifest.card.config.describe()}")
     task = chosen_task(bundle, options)
-    tokens, what = chosen_tokens(bundle, options)
+    tokens, what = chosen_tokens(bundle, options, task)
     oracle = Oracle(checkpoint.model, checkpoint.card)
     with progress("oracle", 1):
         reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
+        vocabulary = oracle.reference(every_token(checkpoint.card.config.vocabulary), (1,))
         conditions = _conditions(oracle, tokens)
     long = OracleLongReference(oracle, reference, long_tokens(bundle, options), _NOISE_SHARE * options.seconds)
     problems: tuple[str, ...] = ()
@@ -76,7 +78,7 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
         peers = {name: forms[name] for name in RUN_RUNTIMES}
         verification = Verification(
             {name: forms[name] for name in wanted},
-            Case(reference, options.budget, options.seed),
+            Case(reference, options.budget, options.seed, vocabulary),
             make_plan(options, task, bundle, deadline),
             long,
             opener.open_cell,
@@ -242,7 +244,8 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
     capacity, longest = bundle.manifest.state.tensors[0].capacity, verification.longest_run
     if capacity is None or longest < capacity:
         end = "without end" if capacity is None else f"to the capacity of {capacity:,}"
-        notes.append(f"compared over at most {longest:,} steps; the model goes on {end}: see --steps and --drift-steps")
+        more = "see --steps and --drift-steps" if verification.golden is None else "a --checkpoint reaches further"
+        notes.append(f"compared over at most {longest:,} steps; the model goes on {end}: {more}")
     return notes
 
 

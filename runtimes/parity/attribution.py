@@ -60,7 +60,10 @@ def attribute_failure(result: LevelResult, session: Session, driven: Driven, wit
         first = _earliest(own.deviations)
         start, length = _chunk_around(drive.lengths, 0 if first is None else first.first_bad_step or 0)
     if first is None or first.first_bad_step is None:
-        sentence = "the failure did not repeat when the run was looked at closely: it is not deterministic"
+        sentence = (
+            "the failure did not repeat when the run was looked at step by step: it depends on when a state is copied, "
+            "or is not deterministic"
+        )
         return Attribution(result.level, result.form, result.step or 0, "", "", "unknown", sentence, ())
     sides = [*([] if own is None else [own]), *_sides_from_exact(session, part, start, length, witnesses)]
     cause, sentence = _judge(session, first, sides)

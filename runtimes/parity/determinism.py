@@ -90,9 +90,11 @@ def _interleaved(session: CellSession, other: CellSession, tokens: IntArray, alo
 def _resumed(session: CellSession, other: CellSession, tokens: IntArray, alone: Run) -> float:
     """What follows a snapshot in another session equals the uninterrupted run."""
     half, steps = tokens.shape[1] // 2, tokens.shape[1]
-    run_in_chunks(session, tokens[:, :half], [half])
-    rest = run_in_chunks(other, tokens[:, half:], [1] * (steps - half), [steps], start=session.snapshot())
-    return _difference(Run(alone.logits[:, half:], alone.states), rest)
+    before, snapshot = run_in_chunks(session, tokens[:, :half], [half]), session.snapshot()
+    rest = run_in_chunks(other, tokens[:, half:], [1] * (steps - half), [steps], start=snapshot)
+    assert snapshot.logits is not None
+    last = _difference_of(before.logits[:, -1], snapshot.logits)
+    return max(last, _difference(Run(alone.logits[:, half:], alone.states), rest))
 
 
 def _difference(one: Run, two: Run) -> float:

@@ -25,6 +25,7 @@ from causalrn.runtimes.session import FloatArray, Session
 from causalrn.tolerances import REGRESSION_RELATIVE, Budget
 
 _CHUNKINGS = 3
+_BATCHES = (1, 2, 3, 5)
 _HEAT_COLUMNS = 48
 
 
@@ -36,11 +37,13 @@ class Case:
         reference: tokens and exact values.
         budget: what a quantized form may lose; None judges by rounding.
         seed: of random chunkings.
+        vocabulary: short sequences in which every token id occurs; None where they are not known.
     """
 
     reference: Reference
     budget: Budget | None = None
     seed: int = 0
+    vocabulary: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,32 @@ def drive_whole(session: Session, reference: Reference, *, probe: bool = False) 
     return _drive(session, [reference], [(reference.steps,)], probe=probe)
 
 
-def drive_in_random_chunks(session: Session, reference: Reference, seed: int) -> Driven:
-    """In random chunks, prefills onto a state that is not empty among them; alone and as a batch."""
-    rng = np.random.default_rng([seed, reference.steps])
-    chunkings = [_random_chunks(rng, reference) for _ in range(_CHUNKINGS)]
-    parts = [reference.rows(slice(0, 1)), *([reference] if len(reference.tokens) > 1 else [])]
-    return _drive(session, parts, chunkings)
+def drive_in_chunks(session: Session, reference: Reference, seed: int) -> Driven:
+    """Prefills of all lengths onto fresh and other states, ending at every kind of place, in batches of several sizes.
+
+    Everything at once, as most prompts are taken, in each batch size; in two halves; and in random chunks, single steps
+    and prefills onto a state that is not empty among them.
+    """
+    rng, steps = np.random.default_rng([seed, reference.steps]), reference.steps
+    middle = max(1, steps // 2)
+    sizes = [_of_size(reference, size) for size in _BATCHES]
+    chunkings = [(middle, steps - middle), *(_random_chunks(rng, steps) for _ in range(_CHUNKINGS))]
+    drives = [_drive(session, [part], [(steps,)]) for part in sizes]
+    drives += [_drive(session, [part], [lengths]) for part, lengths in zip(sizes, chunkings, strict=True)]
+    drives.append(_drive(session, [reference], chunkings))
+    return Driven(tuple(drive for driven in drives for drive in driven.drives))
+
+
+def _of_size(reference: Reference, size: int) -> Reference:
+    """So many sequences; repeated where there are too few."""
+    while len(reference.tokens) < size:
+        reference = reference.twice()
+    return reference.rows(slice(0, size))
+
+
+def drive_together(session: Session, reference: Reference) -> Driven:
+    """All sequences as one batch, step by step."""
+    return _drive(session, [reference], [(1,) * reference.steps])
 
 
 def _drive(
@@ -136,10 +159,9 @@ def drive_from_exact_states(session: CellSession, reference: Reference) -> Drive
     return Driven(tuple(drives))
 
 
-def _random_chunks(rng: np.random.Generator, reference: Reference) -> tuple[int, ...]:
-    """Chunk lengths with ends where states are compared."""
-    cuts = {0, reference.steps, *reference.states}
-    cuts |= set(rng.integers(1, reference.steps, size=max(2, reference.steps // 8)).tolist())
+def _random_chunks(rng: np.random.Generator, steps: int) -> tuple[int, ...]:
+    """Chunk lengths: from a few long ones to many short ones."""
+    cuts = {0, steps} | set(rng.integers(1, steps, size=int(rng.integers(1, max(2, steps // 4) + 1))).tolist())
     return tuple(np.diff(sorted(cuts)).tolist())
 
 
@@ -182,7 +204,7 @@ def check_split(form: str, driven: Driven, case: Case, session: CellSession) -> 
         driven.deviations(session),
         case,
         driven.agreement(),
-        summary=f"{len({drive.lengths for drive in driven.drives})} random splits",
+        summary=f"{len({drive.lengths for drive in driven.drives})} splits",
         chunks=[list(drive.lengths) for drive in driven.drives],
     )
 

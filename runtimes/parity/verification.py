@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from causalrn.errors import NonFiniteError
+from causalrn.errors import NonFiniteError, StateError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.opening import RUN_RUNTIMES
 from causalrn.runtimes.parity.attribution import Witnesses, attribute_failure
@@ -29,9 +29,10 @@ from causalrn.runtimes.parity.levels import (
     check_split,
     check_state,
     drive_from_exact_states,
-    drive_in_random_chunks,
+    drive_in_chunks,
     drive_in_steps,
     drive_resumed,
+    drive_together,
     drive_whole,
 )
 from causalrn.runtimes.parity.reference import Reference
@@ -189,7 +190,13 @@ class Verification:
         for name, session in self.forms.items():
             driven = self._in_steps(name)
             self._add(check_logits(name, driven, self._case(name), session), session, driven)
-            if self.golden is not None and isinstance(session, CellSession):
+            if not isinstance(session, CellSession):
+                continue
+            if self.case.vocabulary is not None:
+                every = drive_together(session, self.case.vocabulary)
+                case = replace(self._case(name), reference=self.case.vocabulary)
+                self._add(check_logits(f"{name}, every token", every, case, session), session, every)
+            if self.golden is not None:
                 self.results.append(check_recorded(session, self.golden))
 
     def _state(self) -> None:
@@ -206,7 +213,7 @@ class Verification:
         for name, session in self.cells.items():
             case = self._case(name)
             with self.progress(f"splits, {name}", 1):
-                driven = drive_in_random_chunks(session, case.reference, case.seed)
+                driven = drive_in_chunks(session, case.reference, case.seed)
             self._add(check_split(name, driven, case, session), session, driven)
 
     def _layer(self) -> None:
@@ -265,4 +272,6 @@ class Verification:
                     result = check_determinism(name, session, self.case.reference, again, provider=provider)
             except NonFiniteError:
                 result = not_finite("determinism", name)
+            except StateError as error:
+                result = LevelResult("determinism", name, False, f"a state could not be restored: {error}")
             self.results.append(result)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from causalrn.manifest import Bundle, seal_bundle
@@ -93,3 +94,57 @@ def test_reader_that_goes_away_changes_neither_verdict_nor_files(exact_bundle, t
         process.stdout.close()
         assert process.wait() == 0
     assert json.loads((tmp_path / "r.json").read_text())["passed"]
+
+
+def _in_graph(bundle, tmp_path, graph, change):
+    """A bundle with one graph changed, sealed again."""
+    folder = shutil.copytree(bundle, tmp_path / "changed")
+    model = onnx.load(folder / f"{graph}.onnx", load_external_data=False)
+    change(model.graph)
+    onnx.save(model, folder / f"{graph}.onnx")
+    return seal_bundle(folder, Bundle.open(bundle).manifest).path
+
+
+def _after(output, op, inputs=(), **attributes):
+    """Something done to an output before it leaves the graph."""
+
+    def change(graph):
+        for node in graph.node:
+            node.output[:] = [f"{name}.right" if name == output else name for name in node.output]
+        names = [f"{output}.right"]
+        for index, values in enumerate(inputs):
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), f"{output}.{index}"))
+            names.append(f"{output}.{index}")
+        graph.node.append(onnx.helper.make_node(op, names, [output], **attributes))
+        for value in graph.output:
+            if value.name == output:
+                value.type.tensor_type.ClearField("shape")
+                if op == "Cast":
+                    value.type.tensor_type.elem_type = attributes["to"]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("readout", "graph", "change", "word"),
+    [
+        ("exact", "step_single", _after("logits", "Slice", [[0], [28], [2]]), "logits"),
+        ("exact", "prefill", _after("logits", "Slice", [[0], [3], [1]]), "logits"),
+        ("exact", "step", _after("row.00.pool", "Slice", [[0], [31], [2]]), "row.00.pool"),
+        ("exact", "prefill", _after("logits", "Cast", to=onnx.TensorProto.DOUBLE), "logits"),
+        ("linear", "step", _after("logits", "Slice", [[0], [28], [2]]), "step graph cannot run"),
+    ],
+)
+def test_outputs_of_another_shape_are_one_clear_line(call, bundles, tmp_path, readout, graph, change, word):
+    code, _, error = call("verify", _in_graph(bundles[readout], tmp_path, graph, change), "--samples", 5)
+    assert code == 2
+    assert word in error
+    assert "export the bundle again" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("pool", ["fixed", "concat"])
+def test_bundles_of_every_pool_check_themselves(call, runs, tmp_path, pool):
+    assert call("export", runs["exact"], "-o", tmp_path / "bundle", "--pool", pool)[0] == 0
+    code, out, error = call("verify", tmp_path / "bundle", "--samples", 5)
+    assert (code, out.rstrip()[-4:]) == (0, "PASS"), error

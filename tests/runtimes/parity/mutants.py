@@ -126,6 +126,7 @@ GRAPHS = [
     Mutant("W3 of block 1 off by 1e-3", _change("blocks.1.w3", _add((2, 5), 1e-3)), "stream.02", "graph"),
     Mutant("head off by 1e-3", _change("head", _add((7, 7), 1e-3)), "logits", "graph"),
     Mutant("embedding off by 1e-3", _change("wte", _add((slice(None), 1), 1e-3)), "stream.00", "graph"),
+    Mutant("one embedding row lost", _change("wte", _zero(27)), "stream.00", "graph"),
     Mutant("positions off by one, in the weights", _change("wpe", _roll), "stream.00", "graph"),
     Mutant("b1 of block 0 lost", _change("blocks.0.b12", _zero(slice(0, _H))), "stream.01", "graph"),
     Mutant("channel of block 1 pruned", _change("blocks.1.w12", _zero(_H + 9)), "01.pool", "graph"),
@@ -252,7 +253,57 @@ def _buffers_shared_between_sessions(session):
     session._buffers = _SHARED.setdefault(session.owner, session._buffers)
 
 
+def _logits_off(when):
+    """Five percent more, where a call is of a certain kind."""
+
+    def damage(session):
+        advance = session._advance
+
+        def off(tokens, *, single):
+            logits = advance(tokens, single=single)
+            return logits * np.float32(1.05) if when(session, tokens) else logits
+
+        session._advance = off
+
+    return damage
+
+
+def _second_chunk_forgets(session):
+    """From the second internal chunk of one prefill on, the state is empty."""
+    session.prefill_chunk = 6
+    run, prefill, started = session._run, session._prefill, {}
+
+    def begin(tokens):
+        started["at"] = session.position
+        return prefill(tokens)
+
+    def forget(tokens, position, state):
+        fresh = tokens.shape[1] > 1 and position > started.get("at", position)
+        return run(tokens, position, [np.zeros_like(array) for array in state] if fresh else state)
+
+    session._prefill, session._run = begin, forget
+
+
+def _last_logits_of_the_first_token(session):
+    advance = session._advance_checked
+
+    def first(tokens, *, single):
+        logits = advance(tokens, single=single)
+        session._logits = logits[:, 0].copy()
+        return logits
+
+    session._advance_checked = first
+
+
 SESSIONS = [
+    Mutant("fresh prefill off", _logits_off(lambda s, t: t.shape[1] > 1 and s.position == 0), "logits", "runtime"),
+    Mutant("prefill to the capacity off", _logits_off(lambda s, t: t.shape[1] > 1 and s.position + t.shape[1] == 40)),
+    Mutant("long prefill off", _logits_off(lambda s, t: t.shape[1] > 24)),
+    Mutant("batches of two off", _logits_off(lambda s, t: t.shape[0] == 2)),
+    Mutant("batches of three off", _logits_off(lambda s, t: t.shape[0] == 3)),
+    Mutant("batches above four off", _logits_off(lambda s, t: t.shape[0] > 4)),
+    Mutant("second chunk forgets", _second_chunk_forgets, "stream.01", "runtime"),
+    Mutant("last logits of another token", _last_logits_of_the_first_token, levels=("determinism",)),
     Mutant("states swapped", _states_swapped, "stream.01", "runtime"),
     Mutant("states swapped, linear", _states_swapped, "00.sum", "runtime", "linear"),
     Mutant("position off by one", _position_off_by_one, "stream.00", "runtime"),

@@ -20,7 +20,7 @@ from causalrn.runtimes.parity.levels import (
     check_split,
     check_state,
     drive_from_exact_states,
-    drive_in_random_chunks,
+    drive_in_chunks,
     drive_in_steps,
     drive_whole,
 )
@@ -52,7 +52,7 @@ def test_good_forms_pass_every_level(case, session):
     model, card, checked = case
     stepped = drive_in_steps(session, checked.reference, probe=True)
     whole = drive_whole(ParallelSession(model, card), checked.reference, probe=True)
-    chunked = drive_in_random_chunks(session, checked.reference, 0)
+    chunked = drive_in_chunks(session, checked.reference, 0)
     results = [
         check_logits("recurrent", stepped, checked, session),
         check_logits("parallel", whole, checked, session),
@@ -83,14 +83,15 @@ def test_references_whose_recurrent_form_disagrees_are_refused(case, monkeypatch
         oracle.reference(checked.reference.tokens, (1, 10))
 
 
-def test_chunks_are_random_and_hold_prefills_onto_a_state(case, session):
-    chunkings = {drive.lengths for drive in drive_in_random_chunks(session, case[2].reference, 0).drives}
-    assert len(chunkings) >= 2  # of three, two may be the same by chance
-    for lengths in chunkings:
-        assert sum(lengths) == 20
-        assert max(lengths[1:]) > 1
-    others = {drive.lengths for drive in drive_in_random_chunks(session, case[2].reference, 1).drives}
-    assert chunkings != others
+def test_chunks_are_of_all_kinds_in_batches_of_all_sizes(case, session):
+    drives = drive_in_chunks(session, case[2].reference, 0).drives
+    assert {len(drive.reference.tokens) for drive in drives if drive.lengths == (20,)} == {1, 2, 3, 5}
+    chunkings = {drive.lengths for drive in drives}
+    assert (10, 10) in chunkings
+    assert all(sum(lengths) == 20 for lengths in chunkings)
+    assert any(1 in lengths for lengths in chunkings)
+    assert any(len(drive.run.states) for drive in drives)
+    assert chunkings != {drive.lengths for drive in drive_in_chunks(session, case[2].reference, 1).drives}
 
 
 def test_nan_never_passes(case, session):
