@@ -195,7 +195,7 @@ class Verification:
             if self.case.vocabulary is not None:
                 every = drive_together(session, self.case.vocabulary)
                 case = replace(self._case(name), reference=self.case.vocabulary)
-                self._add(check_logits(f"{name}, every token", every, case, session), session, every)
+                self._add(check_logits(f"{name}, all ids", every, case, session), session, every)
             if self.golden is not None:
                 self.results.append(check_recorded(session, self.golden))
 
