@@ -7,7 +7,6 @@ docs/parity.md contains all of this; the figures here say where it comes from.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from causalrn import parallel_readout
 from causalrn.config import CausalRNConfig, ModelConfig
+from causalrn.files import finite
 from causalrn.model import SequenceModel
 from causalrn.normalization import centre
 from causalrn.transformer_block import attention
@@ -41,9 +41,8 @@ class BlockCondition:
 
     def to_json(self) -> dict[str, Any]:
         """The figures as JSON values; an infinite condition becomes null."""
-        condition = self.pair_condition
-        finite = condition if condition is not None and math.isfinite(condition) else None
-        return {**self.__dict__, "pair_condition": finite, "pair": self.pair and list(self.pair)}
+        condition = finite(self.pair_condition)
+        return {**self.__dict__, "pair_condition": condition, "pair": self.pair and list(self.pair)}
 
 
 def condition_blocks(oracle: SequenceModel, tokens: Tensor) -> list[BlockCondition]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,20 @@ def sha256_file(path: Path) -> str:
 def json_text(data: Any) -> str:
     """JSON as all files of this toolkit have it: indented, one trailing newline, no NaN."""
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def own_hash(data: Mapping[str, Any], entry: str) -> str:
+    """SHA-256 of JSON values without the entry that holds it; empty for NaN, which no file of ours holds."""
+    try:
+        text = json_text({key: value for key, value in data.items() if key != entry})
+    except ValueError:
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity: they become null."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def parse_json_object(text: str, source: str) -> dict[str, Any]:

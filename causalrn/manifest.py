@@ -11,7 +11,7 @@ from typing import Any
 
 from causalrn.card import ModelCard
 from causalrn.errors import BundleError, ConfigError, InputError
-from causalrn.files import CERTIFICATE_NAME, Marker, json_text, parse_json_object, sha256_file
+from causalrn.files import CERTIFICATE_NAME, Marker, json_text, own_hash, parse_json_object, sha256_file
 from causalrn.state_spec import StateSpec
 
 MANIFEST_NAME = "manifest.json"
@@ -79,7 +79,13 @@ class Manifest:
             "streams": list(self.streams),
             "files": {name: dict(entry) for name, entry in self.files.items()},
         }
-        return data | {_OWN_HASH: _own_hash(data)}
+        return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
+
+    def graph_for(self, batch: int, time: int) -> str:
+        """Name of the graph that takes T tokens of B sequences."""
+        if time > 1:
+            return "prefill"
+        return "step_single" if batch == 1 and "step_single" in self.graphs else "step"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], source: str) -> Manifest:
@@ -95,7 +101,7 @@ class Manifest:
                 f"{source}: manifest version {data.get('version')!r}, this toolkit reads {MANIFEST_VERSION}: "
                 "export again with this version, or install the one that wrote it"
             )
-        if data.get(_OWN_HASH) != _own_hash(data):
+        if data.get(_OWN_HASH) != own_hash(data, _OWN_HASH):
             raise BundleError(f"{source}: content differs from its own SHA-256: copy it again, or export again")
         try:
             manifest = cls(
@@ -146,15 +152,6 @@ class Manifest:
             raise ValueError(f"{len(set(self.streams))} streams for {self.card.config.blocks} blocks")
         if type(self.prefill_chunk) is not int or self.prefill_chunk < 1:
             raise ValueError(f"prefill_chunk is {self.prefill_chunk!r}")
-
-
-def _own_hash(data: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest without the entry that holds it."""
-    content = {key: value for key, value in data.items() if key != _OWN_HASH}
-    try:
-        return hashlib.sha256(json_text(content).encode()).hexdigest()
-    except ValueError:  # NaN, which no manifest of ours holds
-        return ""
 
 
 @dataclass(frozen=True)

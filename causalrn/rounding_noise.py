@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
-UNIT_ROUNDOFF = 2.0**-24
-"""Largest relative error of rounding once to the nearest float32."""
+from causalrn.tolerances import UNIT_ROUNDOFF
 
 _HASHES = (0x9E3779B1 - (1 << 32), 0x85EBCA6B - (1 << 32))  # odd multipliers, as signed 32-bit numbers
 _TINY = 1e-300

@@ -60,10 +60,13 @@ class Budget:
 ACCURACY_TIES = 0.002
 """Forms of one model are right on the same strings; a tie between two tokens may tip one in a thousand."""
 
+UNIT_ROUNDOFF = 2.0**-24
+"""Largest relative error of rounding once to the nearest float32."""
+
 BOUND_FACTOR = 5.0
 """By how much the error bound of docs/parity.md exceeds the largest rounding error that was drawn."""
 
-LEAST_BOUND = 8 * 2.0**-24
+LEAST_BOUND = 8 * UNIT_ROUNDOFF
 """A form may always be off by a few roundings of the largest value, however little was drawn."""
 
 LARGEST_BOUND = 0.1
@@ -73,7 +76,7 @@ ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP = 1e-4, 30.0
 """A block is ill-conditioned if rounding may move what it writes by more than the first, relative to its largest value,
 and by so many times more than what it reads: later blocks only inherit the error."""
 
-FLOAT64_SHARE = 2 * 2.0**-53 / 2.0**-24
+FLOAT64_SHARE = 2 * 2.0**-53 / UNIT_ROUNDOFF
 """What float64 rounds away beside float32; twice, for two float64 forms are compared."""
 
 REGRESSION_RELATIVE = 5e-6

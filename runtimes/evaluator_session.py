@@ -59,9 +59,7 @@ class EvaluatorSession(CellSession):
         return self._evaluators[name]
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
-        name = "step" if tokens.shape[1] == 1 else "prefill"
-        if name == "step" and tokens.shape[0] == 1 and "step_single" in self._bundle.manifest.graphs:
-            name = "step_single"
+        name = self._bundle.manifest.graph_for(*tokens.shape)
         feed = dict(zip(self._inputs, state, strict=True)) | {"tokens": tokens, "position": np.array(position)}
         try:
             with np.errstate(all="ignore"):  # NaN and infinity are what it is asked about

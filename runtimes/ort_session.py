@@ -58,8 +58,7 @@ class OnnxRuntimeSession(CellSession):
         self._position_input = np.zeros((), np.int64)
         self._binds = provider == "cpu" and not self.spec.has_pool
         self._bound: _BoundStep | None = None
-        self._has_single = "step_single" in manifest.graphs
-        self._graph("step_single" if self._has_single else "step")  # what cannot load fails here
+        self._graph(manifest.graph_for(batch=1, time=1))  # what cannot load fails here
 
     def pad_rows(self, time: int) -> int:
         """Rows of zeros behind a growing pool, as the manifest says."""
@@ -79,10 +78,7 @@ class OnnxRuntimeSession(CellSession):
         return self._graphs[name]
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
-        name = "prefill" if tokens.shape[1] > 1 else "step"
-        if name == "step" and tokens.shape[0] == 1 and self._has_single:
-            name = "step_single"
-        graph = self._graph(name)
+        graph = self._graph(self._bundle.manifest.graph_for(*tokens.shape))
         self._position_input[...] = position
         feed: dict[str, Any] = dict(zip(self._inputs, state, strict=True))
         feed["tokens"], feed["position"] = tokens, self._position_input

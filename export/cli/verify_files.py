@@ -35,12 +35,13 @@ def check_places(outputs: Sequence[Path | None], inputs: Sequence[Path | None]) 
 
 def write_reports(verified: Verified, json_path: Path | None, html: Path | None, save_outputs: Path | None) -> None:
     """Write what was asked for."""
-    write_json(json_path, verified.report.to_json())
+    report = verified.report.to_json()
+    write_json(json_path, report)
     if html is not None:
         from causalrn.export.cli.verify_page import render_page
 
         with written_file(html) as partial:
-            partial.write_text(render_page(verified.report.to_json()), encoding="utf-8", errors="replace")
+            partial.write_text(render_page(report), encoding="utf-8", errors="replace")
     if save_outputs is not None:
         archive = io.BytesIO()  # a device or pipe that is written to cannot be searched
         np.savez(archive, **verified.outputs)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import time
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from causalrn.runtimes.session import Array, IntArray
 from causalrn.tolerances import LARGEST_BOUND
 
 if TYPE_CHECKING:  # torch is not there on a device
+    from causalrn.cell import RecurrentCell
     from causalrn.checkpoint import Checkpoint
     from causalrn.runtimes.parity.oracle import Oracle
 
@@ -139,14 +141,21 @@ class _Opener:
         if name not in RUN_RUNTIMES:
             threads = self.options.threads if threads is None else threads
             return open_bundle(self.bundle, SessionOptions(self.options.provider, threads))
-        from causalrn.cell import RecurrentCell
         from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 
         assert self.checkpoint is not None
         model, card, owner = self.checkpoint.model, self.checkpoint.card, self.checkpoint.sha256
         if name == "parallel":
             return ParallelSession(model, card, owner)
-        return RecurrentSession(RecurrentCell.from_model(model), card, owner, threads=threads)
+        return RecurrentSession(self._cell, card, owner, threads=threads)
+
+    @functools.cached_property
+    def _cell(self) -> RecurrentCell:
+        """Folded once; it holds no state, so that all sessions can share it."""
+        from causalrn.cell import RecurrentCell
+
+        assert self.checkpoint is not None
+        return RecurrentCell.from_model(self.checkpoint.model)
 
     def open_cell(self, name: str, threads: int | None) -> CellSession:
         """A form that carries a state."""

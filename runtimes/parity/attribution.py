@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import Deviation, compare_run, computation_order
-from causalrn.runtimes.parity.levels import Drive, Driven, state_names
-from causalrn.runtimes.parity.reference import LOGITS, Reference, States, run_in_chunks
+from causalrn.runtimes.parity.levels import Drive, Driven
+from causalrn.runtimes.parity.reference import LOGITS, Reference, States, compared_tensors, run_in_chunks
 from causalrn.runtimes.parity.results import Attribution, LevelResult, Side
 from causalrn.runtimes.session import IntArray, Session, Snapshot
 
@@ -82,7 +82,7 @@ def attribute_failure(result: LevelResult, session: Session, driven: Driven, wit
 def _failing_drive(session: Session, driven: Driven) -> Drive:
     """The first run that is out of tolerance."""
     for drive in driven.drives:
-        deviations = compare_run(drive.run, drive.reference, state_names(session))
+        deviations = compare_run(drive.run, drive.reference, compared_tensors(session))
         if any(not deviation.passed for deviation in deviations):
             return drive
     return driven.drives[0]
@@ -116,7 +116,7 @@ def _probed(session: Session, part: Reference, lengths: Sequence[int], start: Sn
     except RuntimeUnavailableError:
         run = run_in_chunks(session, part.tokens, lengths, positions, start=start)
     session.reset(1)
-    return compare_run(run, part, state_names(session))
+    return compare_run(run, part, compared_tensors(session))
 
 
 def _earliest(deviations: Sequence[Deviation]) -> Deviation | None:

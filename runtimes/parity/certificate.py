@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from causalrn.errors import BundleError, ConfigError, InputError
-from causalrn.files import json_text, parse_json_object, sha256_file, written_file
+from causalrn.files import json_text, own_hash, parse_json_object, sha256_file, written_file
 from causalrn.manifest import MANIFEST_NAME, Bundle
 from causalrn.runtimes.parity.report import VerifyReport
 
@@ -67,7 +66,7 @@ def save_certificate(path: Path, report: VerifyReport) -> None:
         "report": report.to_json(),
     }
     with written_file(path) as partial:
-        partial.write_text(json_text({**data, _OWN_HASH: _own_hash(data)}), encoding="utf-8")
+        partial.write_text(json_text({**data, _OWN_HASH: own_hash(data, _OWN_HASH)}), encoding="utf-8")
 
 
 def load_certificate(path: Path) -> Certificate:
@@ -88,7 +87,7 @@ def load_certificate(path: Path) -> Certificate:
     if data.get("version") is True or data.get("version") != CERTIFICATE_VERSION:
         version = data.get("version")
         raise InputError(f"{path}: certificate version {version!r}, this toolkit reads {CERTIFICATE_VERSION}")
-    if data.pop(_OWN_HASH, None) != _own_hash(data):
+    if data.get(_OWN_HASH) != own_hash(data, _OWN_HASH):
         raise InputError(f"{path}: changed since it was written: it certifies nothing; verify again")
     try:
         return _read(data)
@@ -117,10 +116,3 @@ def _read(data: Mapping[str, Any]) -> Certificate:
         if not all(figure is None or isinstance(figure, int | float) for figure in figures):
             raise ValueError("a figure that is no number")
     return Certificate(str(data["issued"]), {str(name): str(sha) for name, sha in files.items()}, report)
-
-
-def _own_hash(data: Mapping[str, Any]) -> str:
-    try:
-        return hashlib.sha256(json_text(data).encode()).hexdigest()
-    except ValueError:  # NaN, which no file of ours holds
-        return ""

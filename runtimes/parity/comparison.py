@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from causalrn.files import finite
 from causalrn.runtimes.parity.reference import LOGITS, Reference, Run, is_pool
 from causalrn.runtimes.session import Array, FloatArray
 
@@ -173,7 +174,7 @@ class Agreement:
 
     def to_json(self) -> Mapping[str, float | None]:
         """The figures as JSON values; NaN becomes null."""
-        return {key: value if np.isfinite(value) else None for key, value in self.__dict__.items()}
+        return {key: finite(value) for key, value in self.__dict__.items()}
 
 
 def mean_agreement(several: Sequence[Agreement]) -> Agreement:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from causalrn.files import finite
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.reference import Reference, Run, run_in_chunks
 from causalrn.runtimes.parity.results import LevelResult
@@ -58,7 +59,7 @@ def check_determinism(
         float(np.max([differences[name] for name in claimed])) if claimed else None,
         0.0 if claimed else None,
         figures={
-            "differences": {name: value if np.isfinite(value) else None for name, value in differences.items()},
+            "differences": {name: finite(value) for name, value in differences.items()},
             "claimed": list(claimed),
         },
     )

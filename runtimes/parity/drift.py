@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from causalrn.errors import NonFiniteError
+from causalrn.files import finite
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import (
     Agreement,
@@ -22,7 +23,7 @@ from causalrn.runtimes.parity.comparison import (
 from causalrn.runtimes.parity.growth import Growth, fit_growth
 from causalrn.runtimes.parity.levels import Case, judge_agreement
 from causalrn.runtimes.parity.reference import Reference, compared_tensors
-from causalrn.runtimes.parity.results import LevelResult, finite
+from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session
 
 _SEGMENTS = 32

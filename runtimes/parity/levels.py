@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.files import finite
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import (
     Agreement,
@@ -20,7 +21,7 @@ from causalrn.runtimes.parity.comparison import (
 )
 from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.reference import LOGITS, Reference, Run, compared_tensors, run_in_chunks
-from causalrn.runtimes.parity.results import LevelResult, finite
+from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import FloatArray, Session
 from causalrn.tolerances import REGRESSION_RELATIVE, Budget
 
@@ -69,7 +70,7 @@ class Driven:
 
     def deviations(self, session: Session) -> list[Deviation]:
         """Per tensor the worst of all runs."""
-        return merged([compare_run(drive.run, drive.reference, state_names(session)) for drive in self.drives])
+        return merged([compare_run(drive.run, drive.reference, compared_tensors(session)) for drive in self.drives])
 
     def agreement(self) -> Agreement:
         """The distributions of all runs."""
@@ -83,11 +84,6 @@ class Driven:
     def last_logits(self) -> FloatArray:
         """What the last run said: [B, T, V]."""
         return self.drives[-1].run.logits
-
-
-def state_names(session: Session) -> tuple[str, ...]:
-    """State tensors that can be compared; none where a session has no state."""
-    return compared_tensors(session) if isinstance(session, CellSession) else ()
 
 
 def drive_in_steps(session: Session, reference: Reference, *, probe: bool = False) -> Driven:
@@ -118,9 +114,7 @@ def drive_in_chunks(session: Session, reference: Reference, seed: int) -> Driven
 
 def _of_size(reference: Reference, size: int) -> Reference:
     """So many sequences; repeated where there are too few."""
-    while len(reference.tokens) < size:
-        reference = reference.twice()
-    return reference.rows(slice(0, size))
+    return reference.rows(np.arange(size) % len(reference.tokens))
 
 
 def drive_together(session: Session, reference: Reference) -> Driven:
@@ -143,7 +137,7 @@ def _drive(
 def _alone_and_together(reference: Reference) -> list[Reference]:
     """Each sequence alone, and all as a batch; a single one twice, so that what serves batches is run, too."""
     rows = [reference.rows(slice(row, row + 1)) for row in range(len(reference.tokens))]
-    return [*rows, reference if len(rows) > 1 else reference.twice()]
+    return [*rows, _of_size(reference, max(2, len(rows)))]
 
 
 def drive_from_exact_states(session: CellSession, reference: Reference) -> Driven:
@@ -168,6 +162,7 @@ def _random_chunks(rng: np.random.Generator, steps: int) -> tuple[int, ...]:
 def check_logits(form: str, driven: Driven, case: Case, session: Session) -> LevelResult:
     """Logits against the oracle, and as distributions."""
     deviations = [deviation for deviation in driven.deviations(session) if deviation.tensor == LOGITS]
+    agreement = driven.agreement()
     errors = np.max([step_errors(d.run.logits, d.reference.logits) for d in driven.drives], axis=0)
     largest, bounds = case.reference.largest_logit, case.reference.bounds.logits
     return _judged(
@@ -175,8 +170,8 @@ def check_logits(form: str, driven: Driven, case: Case, session: Session) -> Lev
         form,
         deviations,
         case,
-        driven.agreement(),
-        summary=f"argmax {100 * driven.agreement().argmax_agreement:.4g}%",
+        agreement,
+        summary=f"argmax {100 * agreement.argmax_agreement:.4g}%",
         errors=[finite(float(error)) for error in errors / largest],
         allowed_errors=[finite(float(error)) for error in bounds / largest],
     )
@@ -184,7 +179,7 @@ def check_logits(form: str, driven: Driven, case: Case, session: Session) -> Lev
 
 def check_state(form: str, stepped: Driven, from_exact: Driven, case: Case, session: CellSession) -> LevelResult:
     """Every state tensor: on the way from a fresh state, and one step after an exact state was fed in."""
-    names = state_names(session)
+    names = compared_tensors(session)
     both = merged([stepped.deviations(session), from_exact.deviations(session)])
     return _judged(
         "state",

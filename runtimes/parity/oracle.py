@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -41,8 +42,9 @@ class Oracle:
     def __init__(self, model: SequenceModel, card: ModelCard) -> None:
         self.card = card
         self.parallel = model.oracle()
-        self.recurrent = RecurrentSession(RecurrentCell.from_model(model, dtype=torch.float64), card)
-        self.rounded_cell = _round_weights(RecurrentCell.from_model(model, dtype=torch.float64))
+        cell = RecurrentCell.from_model(model, dtype=torch.float64)
+        self.recurrent = RecurrentSession(cell, card)
+        self.rounded_cell = _round_weights(copy.deepcopy(cell))
         self.rounded = RecurrentSession(self.rounded_cell, card)
 
     def reference(self, tokens: IntArray, positions: Iterable[int]) -> Reference:

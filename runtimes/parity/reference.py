@@ -69,8 +69,8 @@ class Reference:
         """Largest |logit|."""
         return float(np.abs(self.logits).max())
 
-    def rows(self, part: slice) -> Reference:
-        """Some of the sequences, with all bounds as they are."""
+    def rows(self, part: slice | IntArray) -> Reference:
+        """Some of the sequences, or some of them more than once, with all bounds as they are."""
         return replace(
             self,
             tokens=self.tokens[part],
@@ -78,21 +78,6 @@ class Reference:
             streams=[stream[part] for stream in self.streams],
             states={
                 position: {name: _rows_of(name, value, part) for name, value in tensors.items()}
-                for position, tensors in self.states.items()
-            },
-        )
-
-    def twice(self) -> Reference:
-        """Every sequence two times."""
-        return replace(
-            self,
-            tokens=np.concatenate([self.tokens] * 2),
-            logits=np.concatenate([self.logits] * 2),
-            streams=[np.concatenate([stream] * 2) for stream in self.streams],
-            states={
-                position: {
-                    name: np.concatenate([value] * 2, axis=int(is_pool(name))) for name, value in tensors.items()
-                }
                 for position, tensors in self.states.items()
             },
         )
@@ -119,7 +104,7 @@ class Reference:
         return Snapshot(position, len(self.tokens), tensors, None, session.owner)
 
 
-def _rows_of(name: str, value: Array, part: slice) -> Array:
+def _rows_of(name: str, value: Array, part: slice | IntArray) -> Array:
     return value[:, part] if is_pool(name) else value[part]
 
 
@@ -231,6 +216,8 @@ def state_positions(steps: int) -> tuple[int, ...]:
     return tuple(sorted({1, middle, min(middle + 1, max(1, steps - 1)), max(1, steps - 1)}))
 
 
-def compared_tensors(session: CellSession) -> tuple[str, ...]:
-    """Names of the state tensors that can be compared: not those that hold rounding errors only."""
+def compared_tensors(session: Session) -> tuple[str, ...]:
+    """State tensors that can be compared: not those that hold rounding errors only; none where there is no state."""
+    if not isinstance(session, CellSession):
+        return ()
     return tuple(tensor.name for tensor in session.spec.tensors if not tensor.is_remainder)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.card import ModelCard
+from causalrn.files import finite
 from causalrn.runtimes.opening import RUN_RUNTIMES
 from causalrn.runtimes.parity.reference import Reference
-from causalrn.runtimes.parity.results import Attribution, LevelResult, finite
+from causalrn.runtimes.parity.results import Attribution, LevelResult
 from causalrn.tolerances import ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP
 
 REPORT_VERSION = 3

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from causalrn.files import finite
 from causalrn.runtimes.parity.comparison import Deviation
 
 LEVELS = ("logits", "state", "split", "layer", "drift", "task", "determinism")
@@ -162,8 +162,3 @@ def deviation_json(deviation: Deviation) -> dict[str, Any]:
         "error": finite(deviation.error),
         "allowed": finite(deviation.allowed),
     }
-
-
-def finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity: they become null."""
-    return value if value is not None and math.isfinite(value) else None

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from causalrn.rounding_noise import UNIT_ROUNDOFF, RoundingNoise
+from causalrn.rounding_noise import RoundingNoise
+from causalrn.tolerances import UNIT_ROUNDOFF
 
 UNIT = UNIT_ROUNDOFF
 
