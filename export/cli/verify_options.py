@@ -21,6 +21,7 @@ from causalrn.tolerances import Budget
 
 _SEQUENCES, _MOST_STEPS = 4, 256
 _DRIFT_STEPS = 4096
+_MOST_LOGITS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,12 @@ def check_levels(bundle: Bundle, options: VerifyOptions, runtimes: tuple[str, ..
 
 
 def every_token(vocabulary: int) -> IntArray:
-    """Sequences of two tokens in which every id occurs at both positions, [V, 2]."""
-    ids = np.arange(vocabulary, dtype=np.int64)
+    """Sequences of two tokens in which every id occurs at both positions, [V, 2].
+
+    Logits for them grow as the square of the vocabulary: beyond 2,048 ids, as many as memory allows, evenly spread.
+    """
+    count = min(vocabulary, max(2, _MOST_LOGITS // vocabulary))
+    ids = np.linspace(0, vocabulary - 1, count).astype(np.int64)
     return np.stack([ids, ids[::-1]], axis=1)
 
 

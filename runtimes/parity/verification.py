@@ -195,7 +195,9 @@ class Verification:
             if self.case.vocabulary is not None:
                 every = drive_together(session, self.case.vocabulary)
                 case = replace(self._case(name), reference=self.case.vocabulary)
-                self._add(check_logits(f"{name}, all ids", every, case, session), session, every)
+                ids = len(self.case.vocabulary.tokens)
+                which = "all" if ids == session.card.config.vocabulary else f"{ids:,}"
+                self._add(check_logits(f"{name}, {which} ids", every, case, session), session, every)
             if self.golden is not None:
                 self.results.append(check_recorded(session, self.golden))
 

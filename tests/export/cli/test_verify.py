@@ -12,6 +12,7 @@ import onnx
 import pytest
 import safetensors.torch
 
+from causalrn.export.cli.verify_options import every_token
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.run_folder import RunFolder
 from causalrn.runtimes.parity.verification import Verification
@@ -314,3 +315,12 @@ def test_single_sequence_runs_the_graph_for_batches_too(call, exact_bundle, runs
     np.save(tmp_path / "ids.npy", np.arange(8)[None])
     arguments = ("--load-inputs", tmp_path / "ids.npy", "--level", "logits", "--runtime", "onnxruntime")
     assert call("verify", folder, "--checkpoint", runs["exact"], *arguments)[0] == 1
+
+
+def test_every_token_id_is_compared_and_huge_vocabularies_stay_in_memory():
+    for vocabulary in (2, 29, 256, 2048):
+        tokens = every_token(vocabulary)
+        assert all(sorted(column) == list(range(vocabulary)) for column in tokens.T.tolist())
+    tokens = every_token(50_257)
+    assert tokens.shape == (83, 2)
+    assert (tokens.min(), tokens.max()) == (0, 50_256)
