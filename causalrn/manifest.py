@@ -12,6 +12,7 @@ from typing import Any
 from causalrn.card import ModelCard
 from causalrn.errors import BundleError, ConfigError, InputError
 from causalrn.files import CERTIFICATE_NAME, Marker, json_text, own_hash, parse_json_object, sha256_file
+from causalrn.quantization import Quantization
 from causalrn.state_spec import StateSpec
 
 MANIFEST_NAME = "manifest.json"
@@ -49,6 +50,7 @@ class Manifest:
         created_with: versions of what wrote it.
         streams: names of the graphs' values that the blocks and, last, the head read from the residual stream, [T * B,
             E] each; none in bundles of early versions.
+        quantization: how it was quantized; None in float32.
         files: per file of the bundle its SHA-256 and size; filled in when the bundle is sealed.
     """
 
@@ -61,6 +63,7 @@ class Manifest:
     checkpoint_sha256: str
     created_with: Mapping[str, str]
     streams: tuple[str, ...] = ()
+    quantization: Quantization | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +80,7 @@ class Manifest:
             "checkpoint_sha256": self.checkpoint_sha256,
             "created_with": dict(self.created_with),
             "streams": list(self.streams),
+            "quantization": None if self.quantization is None else self.quantization.to_json(),
             "files": {name: dict(entry) for name, entry in self.files.items()},
         }
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
@@ -114,6 +118,7 @@ class Manifest:
                 checkpoint_sha256=data["checkpoint_sha256"],
                 created_with=data["created_with"],
                 streams=tuple(data.get("streams", ())),
+                quantization=Quantization.from_json(data.get("quantization")),
                 files=data["files"],
             )
             manifest._check()
@@ -142,8 +147,8 @@ class Manifest:
                 raise ValueError(f"graph file {graph.file!r} is not listed")
             if graph.pad_rows != (0 if name == "prefill" else self.state.step_pad_rows):
                 raise ValueError(f"graph {name} has pad_rows {graph.pad_rows!r}")
-        pool = self.state.pool if self.state.has_pool else "growing"
-        if self.state != StateSpec.from_config(self.card.config, pool, self.state.tensors[0].capacity):
+        pool, first = self.state.pool if self.state.has_pool else "growing", self.state.tensors[0]
+        if self.state != StateSpec.from_config(self.card.config, pool, first.capacity, first.dtype):
             raise ValueError("the state does not belong to the model")
         words = [self.target, self.checkpoint_sha256, *self.created_with.values(), *self.streams]
         if not all(isinstance(word, str) for word in words) or type(self.opset) is not int:

@@ -16,6 +16,9 @@ from causalrn.config import ModelConfig
 from causalrn.errors import ConfigError
 
 POOL_KINDS = ("growing", "fixed", "concat")
+ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+"""Element types that a state may have, and the bytes of one element."""
+
 Dim = int | str
 
 
@@ -25,7 +28,8 @@ class StateTensor:
 
     Attributes:
         name: zero-padded block number and role, e.g. "00.pool"; sorted names are block order.
-        role: "pool" (one row per token), "sum", "max", or "carry" (what rounding took from the sum, Kahan 1965).
+        role: "pool" (one row per token), "scale" (one number per row of an int8 pool: row times scale is the value),
+            "sum", "max", or "carry" (what rounding took from the sum, Kahan 1965).
         shape: sizes; "t" is the number of tokens seen, "B" the batch.
         update: "append" (the graph gives new rows, the runtime writes them) or "replace" (it gives the
             complete next state).
@@ -61,6 +65,11 @@ class StateTensor:
         """Whether it holds rounding errors only: any two dtypes or splits disagree on them, and may."""
         return self.role == "carry"
 
+    @property
+    def scale_name(self) -> str | None:
+        """Name of the tensor that scales this one's rows; None where rows are values themselves."""
+        return self.name.removesuffix(self.role) + "scale" if self.dtype == "int8" else None
+
     def sized(self, *, batch: int, rows: int = 0) -> tuple[int, ...]:
         """The shape in numbers, for so many sequences and, where it grows, so many rows."""
         sizes = {"B": batch, "t": rows}
@@ -75,37 +84,44 @@ class StateSpec:
     tensors: tuple[StateTensor, ...]
 
     @classmethod
-    def from_config(cls, config: ModelConfig, pool: str = "growing", capacity: int | None = None) -> StateSpec:
+    def from_config(
+        cls, config: ModelConfig, pool: str = "growing", capacity: int | None = None, pool_dtype: str = "float32"
+    ) -> StateSpec:
         """Derive the state from a configuration.
 
         Args:
             pool: "growing" (rows out, the runtime appends), "fixed" (`capacity` rows and a mask, one shape for
                 every step) or "concat" (present = past + row, inside the graph). Without a pool it has no effect.
             capacity: most positions; defaults to the configuration's.
+            pool_dtype: element type of a pool's rows; "int8" comes with a scale per row. Sums are float32, always.
 
         Raises:
-            ConfigError: an unknown kind, or a fixed pool without a capacity.
+            ConfigError: an unknown kind or element type, or a fixed pool without a capacity.
         """
         if pool not in POOL_KINDS:
             raise ConfigError(f"pool {pool!r} is unknown: choose one of {', '.join(POOL_KINDS)}")
+        if pool_dtype not in ITEM_BYTES:
+            raise ConfigError(f"pool dtype {pool_dtype!r} is unknown: choose one of {', '.join(ITEM_BYTES)}")
         capacity = config.capacity if capacity is None else capacity
         shape = config.state_shape
         if config.state_kind == "pool":
             if pool == "fixed" and capacity is None:
                 raise ConfigError("a fixed pool needs a capacity: this model has no learned positions, so name one")
             rows: Dim = capacity if pool == "fixed" and capacity is not None else "t"
-            update = "replace" if pool == "concat" else "append"
-            kinds: list[tuple[str, tuple[Dim, ...], str, str, int]] = [
-                ("pool", (rows, "B", *shape), update, "token", 1)
-            ]
+            kinds: list[tuple[str, str, tuple[Dim, ...]]] = [("pool", pool_dtype, (rows, "B", *shape))]
+            kinds += [("scale", "float32", (rows, "B"))] if pool_dtype == "int8" else []
+            update, growth, batch_axis = "replace" if pool == "concat" else "append", "token", 1
         else:
             roles = config.state_kind.split("+")
-            kinds = [(role, ("B", *shape), "replace", "constant", 0) for role in roles]
+            kinds = [(role, "float32", ("B", *shape)) for role in roles]
+            update, growth, batch_axis = "replace", "constant", 0
         digits = max(2, len(str(config.blocks - 1)))  # so that sorted names are in block order
         tensors = tuple(
-            StateTensor(f"{block:0{digits}d}.{role}", role, shape, update, growth, capacity, batch_axis=batch_axis)
+            StateTensor(
+                f"{block:0{digits}d}.{role}", role, shape, update, growth, capacity, dtype, batch_axis=batch_axis
+            )
             for block in range(config.blocks)
-            for role, shape, update, growth, batch_axis in kinds
+            for role, dtype, shape in kinds
         )
         return cls(pool if config.state_kind == "pool" else "none", tensors)
 
@@ -121,7 +137,9 @@ class StateSpec:
 
     def size_bytes(self, tokens: int, batch: int = 1) -> int:
         """Bytes that the state holds after `tokens` positions: N * t * H * 4 for an exact readout's pool of float32."""
-        return sum(4 * math.prod(tensor.sized(batch=batch, rows=tokens)) for tensor in self.tensors)
+        return sum(
+            ITEM_BYTES[tensor.dtype] * math.prod(tensor.sized(batch=batch, rows=tokens)) for tensor in self.tensors
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The specification as JSON values."""

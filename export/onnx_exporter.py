@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 import torch
-from onnx.external_data_helper import set_external_data
 
 from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
@@ -28,6 +26,7 @@ from causalrn.config import ModelConfig, TransformerConfig
 from causalrn.errors import ConfigError
 from causalrn.files import json_text
 from causalrn.folding import fold
+from causalrn.graph_files import save_graphs
 from causalrn.manifest import MANIFEST_VERSION, Graph, Manifest
 from causalrn.state_spec import StateSpec
 
@@ -37,9 +36,6 @@ OPSETS = (21, 22, 23)
 _TRACE_OPSET = 23
 _LEAST_CAPACITY, _EXAMPLE_ROWS = 2, 6
 _IR_VERSIONS = {21: 10, 22: 10, 23: 11}
-WEIGHTS_FILE = "weights.bin"
-_EXTERNAL_BYTES = 1024
-_ALIGNMENT = 64
 _PREFILL_CHUNK = {"pool": 16, "sum": 64, "carry+sum": 64, "max+sum": 16}
 _ATTENTION_CHUNK = 64
 """Most tokens of a prefill chunk: by state kind, and for pools of keys and values, whose pairs are one number each."""
@@ -81,7 +77,7 @@ def export_onnx(
         _set_opset(model, opset)
         _describe(model, checkpoint.card, spec, name, graph)
         models[graph.file] = model
-    _save(models, folder, checked=opset >= _TRACE_OPSET)
+    save_graphs(models, folder, checked=opset >= _TRACE_OPSET)  # below, a contrib op stands for the RMS norm
     return Manifest(
         card=checkpoint.card,
         state=spec,
@@ -93,15 +89,6 @@ def export_onnx(
         created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},
         streams=streams,
     )
-
-
-def _save(models: Mapping[str, onnx.ModelProto], folder: Path, *, checked: bool) -> None:
-    """Write graphs and weights; `checked` by onnx's checker, which does not know onnxruntime's contrib op."""
-    _share_weights(models, folder / WEIGHTS_FILE)
-    for file, model in models.items():
-        onnx.save(model, folder / file)
-        if checked:
-            onnx.checker.check_model(folder / file)
 
 
 def _prefill_chunk(config: ModelConfig) -> int:
@@ -223,24 +210,3 @@ def _describe(model: onnx.ModelProto, card: ModelCard, spec: StateSpec, name: st
         "causalrn.state": json_text(spec.to_json()).strip(),
     }
     onnx.helper.set_model_props(model, entries)
-
-
-def _share_weights(models: Mapping[str, onnx.ModelProto], path: Path) -> None:
-    """Move initializers of a kilobyte or more into one file, each content once, aligned for memory mapping."""
-    places: dict[bytes, int] = {}
-    with path.open("wb") as file:
-        for model in models.values():
-            for tensor in model.graph.initializer:
-                content = onnx.numpy_helper.to_array(tensor).tobytes()
-                if len(content) < _EXTERNAL_BYTES:
-                    continue
-                key = hashlib.sha256(content).digest()
-                if key not in places:
-                    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-                    places[key] = file.tell()
-                    file.write(content)
-                for field in ("raw_data", "float_data", "double_data", "int32_data", "int64_data"):
-                    tensor.ClearField(field)
-                tensor.raw_data = b""  # set_external_data wants the field to be there
-                set_external_data(tensor, path.name, offset=places[key], length=len(content))
-                tensor.ClearField("raw_data")

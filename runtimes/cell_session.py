@@ -27,7 +27,7 @@ class CellSession(Session):
         card, capacity, owner: as for :class:`Session`.
         spec: the state contract.
         prefill_chunk: most tokens given to the prefill graph at once.
-        dtype: of state and logits.
+        dtype: of logits, and of what the state contract has in float32.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CellSession(Session):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Element type of the state."""
+        """Element type of logits, and of what the state contract has in float32."""
         return self._buffers.dtype
 
     def pad_rows(self, time: int) -> int:

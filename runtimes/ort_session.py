@@ -96,15 +96,15 @@ class OnnxRuntimeSession(CellSession):
     def _check_shapes(self, results: Sequence[Array], batch: int, time: int) -> None:
         """Refuse what is not shaped as the contract says, before it reaches the state."""
         names = [*self._outputs, *self._streams]
-        expected: list[tuple[int, ...]] = [(batch, time, self.card.config.vocabulary)]
+        expected: list[tuple[str, tuple[int, ...]]] = [("float32", (batch, time, self.card.config.vocabulary))]
         for tensor in self.spec.tensors:
             shape = tensor.sized(batch=batch)
-            expected.append((time, *shape[1:]) if tensor.update == "append" else shape)
-        expected += [(time * batch, self.card.config.embedding)] * len(self._streams)
-        for index, (value, shape) in enumerate(zip(results, expected, strict=True)):
+            expected.append((tensor.dtype, (time, *shape[1:]) if tensor.update == "append" else shape))
+        expected += [("float32", (time * batch, self.card.config.embedding))] * len(self._streams)
+        for index, (value, (dtype, shape)) in enumerate(zip(results, expected, strict=True)):
             grown = self.spec.pool == "concat" and 0 < index <= len(self._inputs)  # rows of a pool that came back whole
-            if value.dtype != np.float32 or value.shape[int(grown) :] != shape[int(grown) :]:
-                what = f"{names[index]} is {value.dtype} {list(value.shape)}, expected float32 {list(shape)}"
+            if value.dtype != dtype or value.shape[int(grown) :] != shape[int(grown) :]:
+                what = f"{names[index]} is {value.dtype} {list(value.shape)}, expected {dtype} {list(shape)}"
                 raise BundleError(f"{self._bundle.path}: {what}: export the bundle again")
 
     def _set_probing(self, on: bool) -> None:

@@ -23,19 +23,23 @@ class StateBuffers:
 
     Args:
         spec: the state contract.
-        dtype: element type; the contract's, except for a float64 reference session.
+        dtype: of what the contract has in float32: another one for a float64 reference session.
     """
 
     def __init__(self, spec: StateSpec, dtype: npt.DTypeLike = np.float32) -> None:
         self.spec = spec
         self.dtype = np.dtype(dtype)
+        self._dtypes = [self.dtype if t.dtype == "float32" else np.dtype(t.dtype) for t in spec.tensors]
         self.arrays: list[Array] = []
         self._appends = spec.tensors[0].update == "append"  # one rule for all: they hold the same kind of state
         self.clear(1)
 
     def clear(self, batch: int) -> None:
         """A fresh state: all zeros."""
-        self.arrays = [np.zeros(self._allocated_shape(tensor, batch, 0), self.dtype) for tensor in self.spec.tensors]
+        self.arrays = [
+            np.zeros(self._allocated_shape(tensor, batch, 0), dtype)
+            for tensor, dtype in zip(self.spec.tensors, self._dtypes, strict=True)
+        ]
 
     def _allocated_shape(self, tensor: StateTensor, batch: int, rows: int) -> tuple[int, ...]:
         """Shape of the buffer. A growing pool has a row more than the capacity, for a step's zero slot."""
@@ -48,7 +52,7 @@ class StateBuffers:
         if self.spec.pool != "growing" or rows < len(self.arrays[0]):
             return
         for index, old in enumerate(self.arrays):
-            self.arrays[index] = np.zeros((2 * rows + 1, *old.shape[1:]), self.dtype)
+            self.arrays[index] = np.zeros((2 * rows + 1, *old.shape[1:]), old.dtype)
             self.arrays[index][: len(old)] = old
 
     def views(self, position: int, pad_rows: int) -> list[Array]:
@@ -93,16 +97,16 @@ class StateBuffers:
         if tensors.keys() != {tensor.name for tensor in self.spec.tensors}:
             raise StateError(f"the state holds {sorted(tensors)[:3]}..., this model's tensors have other names")
         arrays = []
-        for tensor in self.spec.tensors:
+        for tensor, dtype in zip(self.spec.tensors, self._dtypes, strict=True):
             value = tensors[tensor.name]
             shape = self._allocated_shape(tensor, batch, position)
             expected = (position, *shape[1:]) if tensor.growth == "token" else shape
-            if value.shape != expected or value.dtype != self.dtype:
+            if value.shape != expected or value.dtype != dtype:
                 raise StateError(
                     f"state tensor {tensor.name} is {value.dtype} {list(value.shape)}, "
-                    f"expected {self.dtype} {list(expected)}"
+                    f"expected {dtype} {list(expected)}"
                 )
-            array = np.zeros(shape, self.dtype)
+            array = np.zeros(shape, dtype)
             array[: len(value)] = value
             arrays.append(array)
         self.arrays = arrays

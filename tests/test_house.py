@@ -28,6 +28,7 @@ TORCH_FREE = (
             "card",
             "files",
             "manifest",
+            "quantization",
             "run_folder",
             "tolerances",
         )

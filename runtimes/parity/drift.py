@@ -22,7 +22,7 @@ from causalrn.runtimes.parity.comparison import (
 )
 from causalrn.runtimes.parity.growth import Growth, fit_growth
 from causalrn.runtimes.parity.levels import Case, judge_agreement
-from causalrn.runtimes.parity.reference import Reference, compared_tensors
+from causalrn.runtimes.parity.reference import Reference, compared_tensors, current_values
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session
 
@@ -212,7 +212,7 @@ def _curve_json(curve: _Curve) -> dict[str, list[float | None] | list[int]]:
 
 def _state_errors(session: CellSession, exact: Mapping[str, Array]) -> dict[str, float]:
     """By tensor, how far the state is off at the end, relative to its largest value."""
-    said = session.snapshot().tensors
+    said = current_values(session)
     return {name: relative_error(said[name], exact[name]) for name in compared_tensors(session) if name in exact}
 
 

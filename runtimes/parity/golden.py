@@ -34,7 +34,8 @@ class Golden:
 
     Attributes:
         recorded_logits: float32 [B, T, V], step by step.
-        recorded_states: at one position in the middle, the runtime's own state: what a device resumes from.
+        recorded_states: at one position in the middle, the runtime's own state as it stores it: what a device resumes
+            from.
     """
 
     reference: Reference
@@ -55,8 +56,10 @@ def golden_tokens(card: ModelCard, capacity: int | None) -> IntArray:
 
 def save_golden(folder: Path, reference: Reference, session: Session) -> None:
     """Write golden vectors into a bundle's folder, recording what `session` (the bundle's own) says."""
-    middle = state_positions(reference.steps)[-2:-1] or (1,)
-    recorded = run_in_chunks(session, reference.tokens, [1] * reference.steps, middle)
+    (middle,) = state_positions(reference.steps)[-2:-1] or (1,)
+    first = run_in_chunks(session, reference.tokens[:, :middle], [1] * middle)
+    snapshot, rest = session.snapshot(), reference.steps - middle
+    recorded = run_in_chunks(session, reference.tokens[:, middle:], [1] * rest, start=snapshot)
     bounds = reference.bounds
     tensors: dict[str, Array] = {
         "tokens": reference.tokens,
@@ -67,9 +70,9 @@ def save_golden(folder: Path, reference: Reference, session: Session) -> None:
         "bound.logits": bounds.logits,
         "bound.streams": bounds.streams,
         **{f"bound.state.{name}": np.array([bound]) for name, bound in bounds.states.items()},
-        **_named("oracle.state.", _without_prefixes(reference.states), np.float32),
-        "recorded.logits": recorded.logits,
-        **_named("recorded.state.", recorded.states, np.float32),
+        **_named("oracle.state.", _without_prefixes(_in_float32(reference.states))),
+        "recorded.logits": np.concatenate([first.logits, recorded.logits], axis=1),
+        **_named("recorded.state.", {middle: snapshot.tensors}),
     }
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     (folder / GOLDEN_NAME).write_bytes(content)
@@ -130,25 +133,33 @@ def _check(golden: Golden, manifest: Manifest) -> None:
     _expect("streams", np.stack(reference.streams), (config.blocks + 1, batch, steps, config.embedding))
     _expect("bounds of logits", reference.bounds.logits, (steps,), positive=True)
     _expect("bounds of streams", reference.bounds.streams, (config.blocks + 1, steps), positive=True)
-    for position, states in (*reference.states.items(), *golden.recorded_states.items()):
-        for tensor in spec.tensors:
+    stored = golden.recorded_states[recorded]
+    for tensor in spec.tensors:
+        shape = tensor.sized(batch=batch, rows=recorded)
+        rows = recorded if tensor.growth == "token" else shape[0]  # a fixed pool is kept without its empty rows
+        _expect(f"recorded {tensor.name}", stored[tensor.name], (rows, *shape[1:]), dtype=tensor.dtype)
+    kept = [tensor for tensor in spec.tensors if tensor.role != "scale"]
+    for position, states in reference.states.items():
+        for tensor in kept:
             shape = tensor.sized(batch=batch, rows=position)
-            rows = position if tensor.growth == "token" else shape[0]  # a fixed pool is kept without its empty rows
+            rows = position if tensor.growth == "token" else shape[0]
             _expect(tensor.name, states[tensor.name], (rows, *shape[1:]))
-    errors = [*(reference.bounds.states[t.name] for t in spec.tensors if not t.is_remainder)]
+    errors = [reference.bounds.states[tensor.name] for tensor in kept if not tensor.is_remainder]
     _expect("bounds of states", np.array(errors), (len(errors),), positive=True)
     _expect("recurrent error", np.array(reference.recurrent_error), ())
     if reference.recurrent_error < 0 or not reference.largest_logit > 0:
         raise ValueError("logits that are all zero, or a negative error")
 
 
-def _expect(name: str, value: Array, shape: tuple[int, ...], *, positive: bool = False) -> None:
-    """Check an array of floating-point numbers.
+def _expect(
+    name: str, value: Array, shape: tuple[int, ...], *, positive: bool = False, dtype: str | None = None
+) -> None:
+    """Check an array of numbers: of one dtype, or where that is None of any floating-point type.
 
     Raises:
         ValueError: another shape or dtype, NaN or infinity, or not positive where it has to be.
     """
-    if value.shape != shape or value.dtype.kind != "f":
+    if value.shape != shape or (value.dtype.kind != "f" if dtype is None else value.dtype != dtype):
         raise ValueError(f"{name} {value.dtype} {list(value.shape)}, expected {list(shape)}")
     if not np.isfinite(value).all() or (positive and not (value > 0).all()):
         raise ValueError(f"{name} with values that cannot be")
@@ -171,11 +182,16 @@ def _with_prefixes(states: States, positions: Sequence[int]) -> States:
     }
 
 
-def _named(prefix: str, states: States, dtype: type) -> dict[str, Array]:
+def _in_float32(states: States) -> States:
     return {
-        f"{prefix}{position}.{name}": value.astype(dtype)
+        position: {name: value.astype(np.float32) for name, value in tensors.items()}
         for position, tensors in states.items()
-        for name, value in tensors.items()
+    }
+
+
+def _named(prefix: str, states: States) -> dict[str, Array]:
+    return {
+        f"{prefix}{position}.{name}": value for position, tensors in states.items() for name, value in tensors.items()
     }
 
 

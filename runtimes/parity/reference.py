@@ -12,6 +12,7 @@ from causalrn.card import ModelCard
 from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
+from causalrn.runtimes.state_values import state_values, stored_state
 
 States = Mapping[int, Mapping[str, Array]]
 """By position (tokens seen), the state by tensor name."""
@@ -99,8 +100,8 @@ class Reference:
         return self if self.parallel_bounds is None else replace(self, bounds=self.parallel_bounds)
 
     def snapshot(self, position: int, session: CellSession) -> Snapshot:
-        """The exact state at a position, rounded to the session's dtype, for it to go on from."""
-        tensors = {name: np.array(value, session.dtype) for name, value in self.states[position].items()}
+        """The exact state at a position, rounded to what the session stores, for it to go on from."""
+        tensors = stored_state(session.spec, self.states[position], session.dtype)
         return Snapshot(position, len(self.tokens), tensors, None, session.owner)
 
 
@@ -172,8 +173,14 @@ def _take_chunks(session: Session, tokens: IntArray, lengths: Iterable[int], wan
         if probe:
             streams.append(session.streams)
         if session.position in wanted:
-            states[session.position] = dict(session.snapshot().tensors)
+            states[session.position] = current_values(session)
     return Run(np.concatenate(logits, axis=1), states, _joined(streams, tokens.shape[1]))
+
+
+def current_values(session: Session) -> Mapping[str, Array]:
+    """The numbers that a session's state stands for, whatever it stores; empty where there is no state."""
+    tensors = session.snapshot().tensors
+    return state_values(session.spec, tensors) if isinstance(session, CellSession) else tensors
 
 
 def _padded(parts: Sequence[FloatArray], tokens: IntArray, session: Session) -> FloatArray:
@@ -217,7 +224,7 @@ def state_positions(steps: int) -> tuple[int, ...]:
 
 
 def compared_tensors(session: Session) -> tuple[str, ...]:
-    """State tensors that can be compared: not those that hold rounding errors only; none where there is no state."""
+    """State tensors that can be compared: no rounding errors, no scales of other tensors; none without a state."""
     if not isinstance(session, CellSession):
         return ()
-    return tuple(tensor.name for tensor in session.spec.tensors if not tensor.is_remainder)
+    return tuple(t.name for t in session.spec.tensors if not t.is_remainder and t.role != "scale")

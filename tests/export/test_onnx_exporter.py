@@ -9,7 +9,8 @@ import pytest
 from causalrn.card import ModelCard
 from causalrn.checkpoint import Checkpoint, load_checkpoint
 from causalrn.errors import ConfigError
-from causalrn.export.onnx_exporter import WEIGHTS_FILE, export_onnx
+from causalrn.export.onnx_exporter import export_onnx
+from causalrn.graph_files import WEIGHTS_FILE
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.tolerances import TOLERANCES

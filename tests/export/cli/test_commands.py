@@ -293,7 +293,7 @@ def test_full_disk_leaves_no_half_bundle(call, runs, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device", "weights.bin")
 
-    monkeypatch.setattr("causalrn.export.onnx_exporter._share_weights", full)
+    monkeypatch.setattr("causalrn.graph_files._share_weights", full)
     _assert_one_line(call("export", runs["linear"], "-o", tmp_path / "bundle"), "disk is full")
     assert list(tmp_path.iterdir()) == []
 

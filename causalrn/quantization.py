@@ -1,0 +1,60 @@
+"""How a bundle was quantized, as its manifest says it. Needs no onnx; the schemes themselves are in calibration/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SCHEMES = ("w8", "w4", "w8a8-dynamic", "w8a8", "fp16")
+"""Quantization schemes of bundles for ONNX runtimes."""
+WEIGHT_ONLY = ("w8", "w4")
+FORMS = ("nbits", "qdq")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a bundle's weights and state were quantized.
+
+    Attributes:
+        scheme: one of :data:`SCHEMES`.
+        form: how a weight-only scheme is written, one of :data:`FORMS`; None for other schemes.
+        pool8: whether pools hold int8 rows with a scale per row.
+        kept: names of weights that stayed float32.
+        source_sha256: hash of the bundle that was quantized.
+        calibration: for static scales, what they rest on: method, data, sequences and steps.
+    """
+
+    scheme: str
+    form: str | None
+    pool8: bool
+    kept: tuple[str, ...]
+    source_sha256: str
+    calibration: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        known = (
+            (self.scheme in SCHEMES or (self.scheme == "float32" and self.pool8))
+            and (self.form in FORMS) == (self.scheme in WEIGHT_ONLY)
+            and isinstance(self.pool8, bool)
+            and all(isinstance(word, str) for word in (*self.kept, self.source_sha256))
+        )
+        if not known:
+            raise ValueError(f"quantization {self.scheme!r}, form {self.form!r} is unknown")
+
+    def describe(self) -> str:
+        """A few words for people, e.g. "w8 (nbits), pool8"."""
+        form = "" if self.form is None else f" ({self.form})"
+        words = [] if self.scheme == "float32" else [self.scheme + form]
+        words += ["pool8"] if self.pool8 else []
+        words += [f"{len(self.kept)} weights kept float32"] if self.kept else []
+        return ", ".join(words)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as JSON values."""
+        return {**self.__dict__, "kept": list(self.kept)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> Quantization | None:
+        """Read :meth:`to_json`'s form back; None stays None."""
+        return None if data is None else cls(**{**data, "kept": tuple(data["kept"])})

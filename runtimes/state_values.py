@@ -1,0 +1,49 @@
+"""What the elements of a stored state mean: pools of int8 or float16 rows as numbers, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from causalrn.runtimes.session import Array
+from causalrn.state_spec import StateSpec
+
+INT8_LIMIT = 127
+"""Largest |int8| of a row: symmetric, so that zero is zero."""
+
+SCALE_FLOOR = 1e-30
+"""What a row is divided by at least: a row of zeros stays one."""
+
+
+def state_values(spec: StateSpec, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The numbers that a stored state stands for, by tensor; scales are absorbed into the rows that they scale.
+
+    Example:
+        a row of int8 (-127, 64, 0) with scale 0.5 is the float32 row (-63.5, 32, 0)
+    """
+    values = {}
+    for tensor in spec.tensors:
+        stored = tensors[tensor.name]
+        if tensor.scale_name is not None:
+            values[tensor.name] = stored * tensors[tensor.scale_name][..., None]
+        elif tensor.role != "scale":
+            values[tensor.name] = stored.astype(np.float32) if tensor.dtype == "float16" else stored
+    return values
+
+
+def stored_state(spec: StateSpec, values: Mapping[str, Array], dtype: np.dtype[np.floating]) -> dict[str, Array]:
+    """The state that stands for these numbers, or for what is nearest to them; `dtype` for what is float32.
+
+    A row of an int8 pool is scaled by its largest |value| / 127 and rounded to even, as the graphs do it.
+    """
+    stored: dict[str, Array] = {}
+    for tensor in spec.tensors:
+        if tensor.scale_name is not None:
+            row = np.asarray(values[tensor.name], np.float32)
+            scale = np.abs(row).max(-1, initial=0.0) / np.float32(INT8_LIMIT)
+            stored[tensor.name] = np.rint(row / np.maximum(scale, SCALE_FLOOR)[..., None]).astype(np.int8)
+            stored[tensor.scale_name] = scale.astype(dtype)
+        elif tensor.role != "scale":
+            stored[tensor.name] = np.array(values[tensor.name], dtype if tensor.dtype == "float32" else tensor.dtype)
+    return stored
