@@ -41,6 +41,10 @@ class RuntimeUnavailableError(CausalRNError):
     """A runtime, provider or optional package that this machine does not have."""
 
 
+class CalibrationError(CausalRNError):
+    """Calibration data or a calibration table that is missing, corrupt, too little, or belongs to another model."""
+
+
 class TrainingError(CausalRNError):
     """Training that cannot start or go on."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 from onnx.external_data_helper import set_external_data
 
-from causalrn.manifest import Bundle
+from causalrn.files import json_text
+from causalrn.manifest import MANIFEST_VERSION, Bundle, Manifest
 
 WEIGHTS_FILE = "weights.bin"
 _EXTERNAL_BYTES = 1024
@@ -29,6 +31,34 @@ def save_graphs(models: Mapping[str, onnx.ModelProto], folder: Path, *, checked:
         onnx.save(model, folder / file)
         if checked:
             onnx.checker.check_model(folder / file)
+
+
+def strip_leftovers(model: onnx.ModelProto) -> None:
+    """Remove what tracing and quantizing leave behind: it holds paths of the machine and changes from run to run."""
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for message in (model, model.graph, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        message.ClearField("metadata_props")
+        message.ClearField("doc_string")
+    model.graph.ClearField("value_info")
+    model.ClearField("functions")
+
+
+def describe_graph(model: onnx.ModelProto, manifest: Manifest, name: str) -> None:
+    """Write the state contract into the graph called `name` itself, for servers that see no manifest."""
+    model.producer_name, model.producer_version = "causalrn", version("causalrn")
+    model.graph.name = f"causalrn_{name}"
+    entries = {
+        "causalrn.manifest_version": str(MANIFEST_VERSION),
+        "causalrn.graph": name,
+        "causalrn.pad_rows": str(manifest.graphs[name].pad_rows),
+        "causalrn.card": json_text(manifest.card.to_json()).strip(),
+        "causalrn.state": json_text(manifest.state.to_json()).strip(),
+    }
+    if manifest.quantization is not None:
+        entries["causalrn.quantization"] = json_text(manifest.quantization.to_json()).strip()
+    onnx.helper.set_model_props(model, entries)
 
 
 def _share_weights(models: Mapping[str, onnx.ModelProto], path: Path) -> None:

@@ -48,7 +48,7 @@ class Budget:
 
     Attributes:
         kl_divergence: largest mean KL(exact || form) over positions, in nats.
-        argmax_changes: largest share of positions whose most likely token changes although it was no tie.
+        argmax_changes: largest share of positions whose most likely token changes although there was no tie.
         accuracy_drop: largest loss of accuracy on the task, as a share: 0.005 is half a percentage point.
     """
 
@@ -56,6 +56,9 @@ class Budget:
     argmax_changes: float = 0.01
     accuracy_drop: float = 0.005
 
+
+TIE_PROBABILITY = 0.05
+"""Two tokens whose exact probabilities differ by no more than this are a tie: any form may prefer either."""
 
 ACCURACY_TIES = 0.002
 """Forms of one model are right on the same strings; a tie between two tokens may tip one in a thousand."""

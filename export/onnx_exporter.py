@@ -19,15 +19,13 @@ from pathlib import Path
 import onnx
 import torch
 
-from causalrn.card import ModelCard
 from causalrn.cell import RecurrentCell
 from causalrn.checkpoint import Checkpoint
 from causalrn.config import ModelConfig, TransformerConfig
 from causalrn.errors import ConfigError
-from causalrn.files import json_text
 from causalrn.folding import fold
-from causalrn.graph_files import save_graphs
-from causalrn.manifest import MANIFEST_VERSION, Graph, Manifest
+from causalrn.graph_files import describe_graph, save_graphs, strip_leftovers
+from causalrn.manifest import Graph, Manifest
 from causalrn.state_spec import StateSpec
 
 OPSETS = (21, 22, 23)
@@ -73,12 +71,10 @@ def export_onnx(
     for name, graph in graphs.items():
         model = _trace(cell, name)
         _name_streams(model, streams)
-        _strip_leftovers(model)
+        strip_leftovers(model)
         _set_opset(model, opset)
-        _describe(model, checkpoint.card, spec, name, graph)
         models[graph.file] = model
-    save_graphs(models, folder, checked=opset >= _TRACE_OPSET)  # below, a contrib op stands for the RMS norm
-    return Manifest(
+    manifest = Manifest(
         card=checkpoint.card,
         state=spec,
         target="onnx",
@@ -89,6 +85,10 @@ def export_onnx(
         created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},
         streams=streams,
     )
+    for name, graph in graphs.items():
+        describe_graph(models[graph.file], manifest, name)
+    save_graphs(models, folder, checked=opset >= _TRACE_OPSET)  # below, a contrib op stands for the RMS norm
+    return manifest
 
 
 def _prefill_chunk(config: ModelConfig) -> int:
@@ -176,18 +176,6 @@ def _scopes(node: onnx.NodeProto) -> tuple[str, ...]:
     return tuple(ast.literal_eval(entries.get("pkg.torch.onnx.name_scopes", "()")))
 
 
-def _strip_leftovers(model: onnx.ModelProto) -> None:
-    """Remove what tracing leaves behind: it holds paths of the exporting machine and changes from run to run."""
-    for node in model.graph.node:
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
-    for message in (model, model.graph, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        message.ClearField("metadata_props")
-        message.ClearField("doc_string")
-    model.graph.ClearField("value_info")
-    model.ClearField("functions")
-
-
 def _set_opset(model: onnx.ModelProto, opset: int) -> None:
     if opset < _TRACE_OPSET:
         for node in model.graph.node:
@@ -196,17 +184,3 @@ def _set_opset(model: onnx.ModelProto, opset: int) -> None:
     model.ClearField("opset_import")
     model.opset_import.append(onnx.helper.make_opsetid("", opset))
     model.ir_version = _IR_VERSIONS[opset]
-
-
-def _describe(model: onnx.ModelProto, card: ModelCard, spec: StateSpec, name: str, graph: Graph) -> None:
-    """Write the state contract into the graph itself, for servers that see no manifest."""
-    model.producer_name, model.producer_version = "causalrn", version("causalrn")
-    model.graph.name = f"causalrn_{name}"
-    entries = {
-        "causalrn.manifest_version": str(MANIFEST_VERSION),
-        "causalrn.graph": name,
-        "causalrn.pad_rows": str(graph.pad_rows),
-        "causalrn.card": json_text(card.to_json()).strip(),
-        "causalrn.state": json_text(spec.to_json()).strip(),
-    }
-    onnx.helper.set_model_props(model, entries)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from causalrn.files import finite
 from causalrn.runtimes.parity.reference import LOGITS, Reference, Run, is_pool
 from causalrn.runtimes.session import Array, FloatArray
+from causalrn.tolerances import TIE_PROBABILITY
 
 _BoolArray = npt.NDArray[np.bool_]
 
@@ -162,9 +163,9 @@ class Agreement:
     Attributes:
         kl_divergence: mean of KL(exact || said) over positions, in nats.
         argmax_agreement: share of positions with the same most likely token.
-        argmax_changes: share of positions whose most likely token is another one, although the exact margin between
-            the two is larger than twice the error allowed: not a tie that rounding may tip.
-        ambiguous: share of positions where the margin between the two most likely tokens is a tie in that sense.
+        argmax_changes: share of positions whose most likely token is another one, although it is less likely than the
+            exact one by more than :data:`~causalrn.tolerances.TIE_PROBABILITY`: not a tie that a small error may tip.
+        ambiguous: share of positions where the two most likely tokens are a tie in that sense.
     """
 
     kl_divergence: float
@@ -183,20 +184,16 @@ def mean_agreement(several: Sequence[Agreement]) -> Agreement:
     return Agreement(*(float(np.mean(column)) for column in columns))
 
 
-def compare_distributions(value: FloatArray, exact: FloatArray, allowed: FloatArray) -> Agreement:
-    """Compare logits as distributions.
-
-    Args:
-        value, exact: [B, T, V].
-        allowed: [T], largest |difference| of a logit that counts as a tie.
-    """
+def compare_distributions(value: FloatArray, exact: FloatArray) -> Agreement:
+    """Compare logits [B, T, V] as distributions."""
     expected, said = _log_softmax(exact), _log_softmax(value.astype(np.float64))
-    kl = (np.exp(expected) * (expected - said)).sum(-1)  # [B, T]
+    probability = np.exp(expected)
+    kl = (probability * (expected - said)).sum(-1)  # [B, T]
     first, mine = exact.argmax(-1), value.argmax(-1)
-    top = np.sort(exact, axis=-1)
-    tie = top[..., -1] - top[..., -2] <= 2 * allowed if exact.shape[-1] > 1 else np.zeros(first.shape, bool)
-    margin = top[..., -1] - np.take_along_axis(exact, mine[..., None], -1)[..., 0]
-    changed: _BoolArray = (mine != first) & ~(margin <= 2 * allowed)
+    top = np.sort(probability, axis=-1)
+    tie = top[..., -1] - top[..., -2] <= TIE_PROBABILITY if exact.shape[-1] > 1 else np.zeros(first.shape, bool)
+    margin = top[..., -1] - np.take_along_axis(probability, mine[..., None], -1)[..., 0]
+    changed: _BoolArray = (mine != first) & (margin > TIE_PROBABILITY)
     return Agreement(float(kl.mean()), float((mine == first).mean()), float(changed.mean()), float(tie.mean()))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from causalrn.files import finite
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.parity.reference import Reference, Run, run_in_chunks
+from causalrn.runtimes.parity.reference import Reference, Run, current_values, run_in_chunks
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import Array, FloatArray, IntArray
 
@@ -83,7 +83,7 @@ def _interleaved(session: CellSession, other: CellSession, tokens: IntArray, alo
         for running, said, given in ((session, parts[0], tokens), (other, parts[1], others)):
             chunk = given[:, start:end]
             said.append(running.prefill(chunk) if end == half else running.step(chunk[:, 0])[:, None])
-    states = ({tokens.shape[1]: running.snapshot().tensors} for running in (session, other))
+    states = ({tokens.shape[1]: current_values(running)} for running in (session, other))
     mine, theirs = (Run(np.concatenate(said, axis=1), state) for said, state in zip(parts, states, strict=True))
     return max(_difference(alone, mine), _difference(expected, theirs))
 

@@ -86,7 +86,7 @@ class _Curve:
         self.medians.append(float(np.median(errors)) / largest)
         self.maxima.append(float(errors.max()) / largest)
         self.allowed.append(float(allowed[int(errors.argmax())]) / largest)
-        self.agreements.append(compare_distributions(said[None], exact[None], allowed))
+        self.agreements.append(compare_distributions(said[None], exact[None]))
 
     @property
     def worst(self) -> int:

@@ -75,10 +75,7 @@ class Driven:
     def agreement(self) -> Agreement:
         """The distributions of all runs."""
         return mean_agreement(
-            [
-                compare_distributions(drive.run.logits, drive.reference.logits, drive.reference.bounds.logits)
-                for drive in self.drives
-            ]
+            [compare_distributions(drive.run.logits, drive.reference.logits) for drive in self.drives]
         )
 
     def last_logits(self) -> FloatArray:

@@ -1,0 +1,166 @@
+"""Quantization schemes: from a float32 bundle to a quantized one that verifies and runs like any other."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from causalrn.calibration.activations import quantize_activations_dynamically, quantize_activations_statically
+from causalrn.calibration.pool_rows import narrow_pools
+from causalrn.calibration.products import find_products, split_products
+from causalrn.calibration.weights import convert_to_float16, quantize_to_int4, quantize_to_int8, quantize_to_nbits
+from causalrn.errors import CalibrationError, InputError
+from causalrn.graph_files import describe_graph, load_graphs, save_graphs, strip_leftovers
+from causalrn.manifest import Bundle, seal_bundle
+from causalrn.quantization import FORMS, SCHEMES, WEIGHT_ONLY, Quantization
+from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden, save_golden
+from causalrn.state_spec import StateSpec
+
+_BITS = {"w8": 8, "w4": 4}
+_STANDARD_OPSET = 23
+_CONTRIB = {"nbits"}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What to quantize, and how.
+
+    Attributes:
+        name: one of :data:`causalrn.quantization.SCHEMES`; "float32" leaves the weights alone (with `pool8`).
+        form: of w8 and w4: "nbits" (onnxruntime's MatMulNBits) or "qdq" (DequantizeLinear, portable).
+        pool8: int8 rows with a scale per row in pools.
+        keep: names of weights that stay float32.
+        limits: of w8a8: by the name of what is multiplied, the largest |value| that int8 has to hold.
+
+    Raises:
+        InputError: an unknown name, or a combination without meaning.
+    """
+
+    name: str
+    form: str | None = None
+    pool8: bool = False
+    keep: frozenset[str] = frozenset()
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in (*SCHEMES, "float32"):
+            raise InputError(f"scheme {self.name!r} is unknown: choose one of {', '.join(SCHEMES)}")
+        if self.form is not None and self.name not in WEIGHT_ONLY:
+            raise InputError(f"--form is for {' and '.join(WEIGHT_ONLY)}: {self.name} has one form only")
+        if self.name in WEIGHT_ONLY and self.form not in FORMS:
+            raise InputError(f"form {self.form!r} is unknown: choose one of {', '.join(FORMS)}")
+        if self.name == "float32" and not self.pool8:
+            raise InputError("nothing to quantize: name a --scheme, or --pool8")
+
+    @property
+    def pool_dtype(self) -> str:
+        """Element type of pools: fp16 keeps them in float16, for its products give no more than that."""
+        return "int8" if self.pool8 else "float16" if self.name == "fp16" else "float32"
+
+    @property
+    def portable(self) -> bool:
+        """Whether the graphs are meant for other runtimes than onnxruntime, too."""
+        return self.form == "qdq" or self.name in ("w8a8", "fp16")
+
+
+def quantize_graph(model: onnx.ModelProto, scheme: Scheme, spec: StateSpec) -> onnx.ModelProto:
+    """A quantized copy of a float32 graph.
+
+    Args:
+        spec: the state of the quantized graph.
+
+    Raises:
+        CalibrationError: w8a8, and no limit is known for something that is multiplied.
+    """
+    model = copy.deepcopy(model)
+    if spec.has_pool and scheme.pool_dtype != "float32":
+        narrow_pools(model, spec, portable=scheme.portable)
+    if scheme.name != "float32":
+        model = _quantize_products(model, scheme)
+    return model
+
+
+def _quantize_products(model: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProto:
+    products = split_products(model, scheme.keep)
+    if not products:
+        return model
+    if scheme.name == "fp16":
+        return convert_to_float16(model, products)
+    if scheme.name == "w8a8-dynamic":
+        return quantize_activations_dynamically(model, products)
+    if scheme.name == "w8a8":
+        missing = sorted({product.input for product in products} - scheme.limits.keys())
+        if missing:
+            raise CalibrationError(f"the calibration knows nothing of {missing[0]}: calibrate with this bundle")
+        return quantize_activations_statically(model, products, scheme.limits)
+    if scheme.form == "nbits":
+        return quantize_to_nbits(model, _BITS[scheme.name])
+    return quantize_to_int4(model) if scheme.name == "w4" else quantize_to_int8(model, products)
+
+
+def weight_names(bundle: Bundle) -> list[str]:
+    """Names of all weights that a scheme can quantize, in the order in which they are used."""
+    return [product.weight for product in find_products(next(iter(load_graphs(bundle).values())))]
+
+
+def check_source(bundle: Bundle) -> None:
+    """Refuse what cannot be quantized.
+
+    Raises:
+        InputError: another target than ONNX, or a bundle that is quantized already.
+    """
+    if bundle.manifest.target != "onnx":
+        raise InputError(f"{bundle.path}: a bundle for {bundle.manifest.target}: quantize takes ONNX bundles")
+    if bundle.manifest.quantization is not None:
+        how = bundle.manifest.quantization.describe()
+        raise InputError(f"{bundle.path} is quantized already ({how}): quantize the float32 bundle")
+
+
+def write_quantized(
+    source: Bundle, folder: Path, scheme: Scheme, calibration: Mapping[str, Any] | None = None
+) -> Bundle:
+    """Write a quantized bundle into an existing folder, golden vectors and all.
+
+    Args:
+        source: in float32; only read.
+        calibration: what the limits of `scheme` rest on, for the manifest.
+
+    Raises:
+        InputError, CalibrationError: as :func:`check_source` and :func:`quantize_graph`.
+    """
+    check_source(source)
+    before = source.manifest
+    spec = StateSpec.from_config(
+        before.card.config, before.state.pool if before.state.has_pool else "growing",
+        before.state.tensors[0].capacity, scheme.pool_dtype,
+    )  # fmt: skip
+    if scheme.pool8 and not spec.has_pool:
+        raise InputError(f"{source.path}: its state is no pool: leave --pool8 out")
+    quantization = Quantization(
+        scheme.name, scheme.form, scheme.pool8, tuple(sorted(scheme.keep)), source.sha256, calibration
+    )
+    models = {file: quantize_graph(model, scheme, spec) for file, model in load_graphs(source).items()}
+    manifest = dataclasses.replace(
+        before,
+        state=spec,
+        quantization=quantization,
+        created_with={**before.created_with, "onnxruntime": version("onnxruntime")},
+    )
+    for name, graph in manifest.graphs.items():
+        strip_leftovers(models[graph.file])
+        describe_graph(models[graph.file], manifest, name)
+    save_graphs(models, folder, checked=before.opset >= _STANDARD_OPSET and scheme.form not in _CONTRIB)
+    bundle = seal_bundle(folder, manifest)
+    if GOLDEN_NAME in before.files:
+        with open_bundle(bundle) as session:
+            save_golden(folder, load_golden(source).reference, session)
+        bundle = seal_bundle(folder, manifest)
+    return bundle

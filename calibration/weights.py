@@ -1,0 +1,128 @@
+"""Quantized weights in a graph: block-wise for onnxruntime's MatMulNBits, per channel for DequantizeLinear, float16.
+
+Each function changes the products that :func:`causalrn.calibration.products.split_products` made, in place or as a new
+graph, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantFormat
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+from causalrn.calibration.products import (
+    FloatArray,
+    Product,
+    drop_unused_initializers,
+    initializers,
+    quiet_quantizer,
+    rewrite_nodes,
+)
+
+BLOCK_SIZE = 64
+"""Weights of one output channel that share a scale."""
+_ACCURACY_LEVEL = 4
+"""Activations go to int8 inside MatMulNBits: the default keeps them float32 and takes ten times as long for 8 bits."""
+_INT8_LIMIT = 127
+
+
+def quantize_to_nbits(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
+    """Every product as onnxruntime's MatMulNBits: fast in onnxruntime, unknown elsewhere."""
+    quantizer = MatMulNBitsQuantizer(
+        model, bits=bits, block_size=BLOCK_SIZE, is_symmetric=True, accuracy_level=_ACCURACY_LEVEL
+    )
+    with quiet_quantizer():
+        quantizer.process()
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
+
+
+def quantize_to_int4(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Every weight as int4 with a scale per block of 64, behind a DequantizeLinear."""
+    quantizer = MatMulNBitsQuantizer(
+        model, bits=4, block_size=BLOCK_SIZE, is_symmetric=True, quant_format=QuantFormat.QDQ
+    )
+    with quiet_quantizer():
+        quantizer.process()
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
+
+
+def quantize_to_int8(model: onnx.ModelProto, products: Sequence[Product]) -> onnx.ModelProto:
+    """Every weight as int8 with a scale per output channel, behind a DequantizeLinear."""
+    weights, constants = {product.weight for product in products}, initializers(model)
+
+    def replace(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        if node.op_type != "MatMul" or node.input[1] not in weights:
+            return [node]
+        weight = node.input[1]
+        values, scale = int8_channels(numpy_helper.to_array(constants[weight]))
+        names = [f"{weight}.int8", f"{weight}.scale"]
+        model.graph.initializer.extend(
+            numpy_helper.from_array(array, name) for array, name in zip((values, scale), names, strict=True)
+        )
+        node.input[1] = f"{weight}.float32"
+        return [helper.make_node("DequantizeLinear", names, [node.input[1]], f"{weight}.dequantize", axis=1), node]
+
+    rewrite_nodes(model, replace)
+    drop_unused_initializers(model)
+    return model
+
+
+def int8_channels(weight: FloatArray) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int8]], FloatArray]:
+    """A weight [k, n] as int8 and a float32 scale per column: the largest |value| of a column becomes 127."""
+    scale = np.abs(weight).max(0) / np.float32(_INT8_LIMIT)
+    divisor = np.where(scale > 0, scale, 1)
+    return np.rint(weight / divisor).astype(np.int8), scale.astype(np.float32)
+
+
+def convert_to_float16(model: onnx.ModelProto, products: Sequence[Product]) -> onnx.ModelProto:
+    """Every product in float16, and the embeddings stored so. Norms, exp and the residual stream stay float32.
+
+    |LN0| <= sqrt(H - 1): in float16 exp overflows from H = 124 on, and sums over positions earlier.
+
+    Raises:
+        OverflowError: a weight is beyond float16's 65,504.
+    """
+    weights = {product.weight for product in products}
+    tables = {node.input[0] for node in model.graph.node if _looks_up(node, initializers(model))}
+    for tensor in model.graph.initializer:
+        if tensor.name in weights | tables:
+            tensor.CopyFrom(numpy_helper.from_array(_as_float16(tensor), tensor.name))
+
+    def replace(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        if node.op_type == "Gather" and node.input[0] in tables:
+            return _widened(node)
+        if node.op_type != "MatMul" or node.input[1] not in weights:
+            return [node]
+        narrow = f"{node.input[1]}.input.float16"
+        cast = helper.make_node("Cast", [node.input[0]], [narrow], f"{narrow}.cast", to=TensorProto.FLOAT16)
+        node.input[0] = narrow
+        return [cast, *_widened(node)]
+
+    rewrite_nodes(model, replace)
+    return model
+
+
+def _looks_up(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a node reads rows of a table of floating-point numbers."""
+    table = constants.get(node.input[0]) if node.op_type == "Gather" else None
+    return table is not None and table.data_type == TensorProto.FLOAT and len(table.dims) == 2
+
+
+def _widened(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The node, whose result is float16, and a Cast that gives it as float32 under the old name."""
+    (out,) = node.output
+    node.output[0] = f"{out}.float16"
+    return [node, helper.make_node("Cast", [node.output[0]], [out], f"{out}.cast", to=TensorProto.FLOAT)]
+
+
+def _as_float16(tensor: onnx.TensorProto) -> FloatArray:
+    array = numpy_helper.to_array(tensor)
+    if np.abs(array).max(initial=0.0) > np.finfo(np.float16).max:
+        raise OverflowError(f"{tensor.name} holds values beyond float16's range")
+    return array.astype(np.float16)
