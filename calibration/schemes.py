@@ -111,39 +111,45 @@ def weight_names(bundle: Bundle) -> list[str]:
     return [product.weight for product in find_products(next(iter(load_graphs(bundle).values())))]
 
 
-def check_source(bundle: Bundle) -> None:
+def check_scheme_fits(bundle: Bundle, scheme: Scheme) -> None:
     """Refuse what cannot be quantized.
 
     Raises:
-        InputError: another target than ONNX, or a bundle that is quantized already.
+        InputError: another target than ONNX, a bundle that is quantized already, or no pool where one is wanted.
     """
     if bundle.manifest.target != "onnx":
         raise InputError(f"{bundle.path}: a bundle for {bundle.manifest.target}: quantize takes ONNX bundles")
     if bundle.manifest.quantization is not None:
         how = bundle.manifest.quantization.describe()
         raise InputError(f"{bundle.path} is quantized already ({how}): quantize the float32 bundle")
+    if scheme.pool8 and not bundle.manifest.state.has_pool:
+        raise InputError(f"{bundle.path}: its state has constant size and no pool: leave --pool8 out")
 
 
 def write_quantized(
-    source: Bundle, folder: Path, scheme: Scheme, calibration: Mapping[str, Any] | None = None
+    source: Bundle,
+    folder: Path,
+    scheme: Scheme,
+    calibration: Mapping[str, Any] | None = None,
+    *,
+    golden: bool = True,
 ) -> Bundle:
-    """Write a quantized bundle into an existing folder, golden vectors and all.
+    """Write a quantized bundle into an existing folder.
 
     Args:
         source: in float32; only read.
         calibration: what the limits of `scheme` rest on, for the manifest.
+        golden: take the source's golden vectors along, and record what the quantized graphs say.
 
     Raises:
-        InputError, CalibrationError: as :func:`check_source` and :func:`quantize_graph`.
+        InputError, CalibrationError: as :func:`check_scheme_fits` and :func:`quantize_graph`.
     """
-    check_source(source)
+    check_scheme_fits(source, scheme)
     before = source.manifest
     spec = StateSpec.from_config(
         before.card.config, before.state.pool if before.state.has_pool else "growing",
         before.state.tensors[0].capacity, scheme.pool_dtype,
     )  # fmt: skip
-    if scheme.pool8 and not spec.has_pool:
-        raise InputError(f"{source.path}: its state is no pool: leave --pool8 out")
     quantization = Quantization(
         scheme.name, scheme.form, scheme.pool8, tuple(sorted(scheme.keep)), source.sha256, calibration
     )
@@ -159,7 +165,7 @@ def write_quantized(
         describe_graph(models[graph.file], manifest, name)
     save_graphs(models, folder, checked=before.opset >= _STANDARD_OPSET and scheme.form not in _CONTRIB)
     bundle = seal_bundle(folder, manifest)
-    if GOLDEN_NAME in before.files:
+    if golden and GOLDEN_NAME in before.files:
         with open_bundle(bundle) as session:
             save_golden(folder, load_golden(source).reference, session)
         bundle = seal_bundle(folder, manifest)

@@ -10,6 +10,8 @@ SCHEMES = ("w8", "w4", "w8a8-dynamic", "w8a8", "fp16")
 """Quantization schemes of bundles for ONNX runtimes."""
 WEIGHT_ONLY = ("w8", "w4")
 FORMS = ("nbits", "qdq")
+CALIBRATION_METHODS = ("minmax", "percentile", "entropy")
+"""The largest |value|; what all but a few values are below; what loses least information (TensorRT's method)."""
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,16 @@ class Budget:
     accuracy_drop: float = 0.005
 
 
+BUDGETS = {
+    "float32": Budget(0.001, 0.01, 0.005),
+    "fp16": Budget(0.001, 0.01, 0.005),
+    "w8": Budget(0.01, 0.02, 0.005),
+    "w8a8-dynamic": Budget(0.01, 0.02, 0.005),
+    "w8a8": Budget(0.02, 0.05, 0.01),
+    "w4": Budget(0.1, 0.1, 0.05),
+}
+"""By quantization scheme what a bundle may lose; "float32" is a bundle whose pool alone is quantized."""
+
 TIE_PROBABILITY = 0.05
 """Two tokens whose exact probabilities differ by no more than this are a tie: any form may prefer either."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,10 @@ class OnnxRuntimeSession(CellSession):
         self.provider, self.threads = provider, threads
         self._step_pad = manifest.graphs["step"].pad_rows
         self._bundle = bundle
-        self._streams: tuple[str, ...] = ()
-        self._graphs: dict[str, Any] = {}
+        self._shown: tuple[str, ...] = ()
+        self._watched: dict[str, Array] | None = None
+        self._graphs: dict[tuple[str, tuple[str, ...]], Any] = {}  # by name, and what they give beside their outputs
         self._known_shapes: list[Any] = []  # graphs whose outputs have the shapes of the contract
-        self._other_graphs: dict[str, Any] = {}  # those that show streams; the ordinary ones while probing
         self._outputs = ["logits", *(tensor.output_name for tensor in self.spec.tensors)]
         self._inputs = [tensor.input_name for tensor in self.spec.tensors]
         self._position_input = np.zeros((), np.int64)
@@ -66,16 +67,17 @@ class OnnxRuntimeSession(CellSession):
 
     def _graph(self, name: str) -> Any:
         """A graph, loaded when it is first needed: a single sequence never needs the step for batches."""
-        if name not in self._graphs:
+        key = name, self._shown
+        if key not in self._graphs:
             file = self._bundle.manifest.graphs[name].file
-            graph = _load_graph(self._bundle, file, self.provider, self.threads, self._streams)
+            graph = _load_graph(self._bundle, file, self.provider, self.threads, self._shown)
             inputs, outputs = ({value.name for value in values} for values in (graph.get_inputs(), graph.get_outputs()))
             if inputs != {"tokens", "position", *self._inputs} or not outputs >= set(self._outputs):
                 raise BundleError(
                     f"{self._bundle.path / file}: not the inputs and outputs of the manifest: export again"
                 )
-            self._graphs[name] = graph
-        return self._graphs[name]
+            self._graphs[key] = graph
+        return self._graphs[key]
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
         graph = self._graph(self._bundle.manifest.graph_for(*tokens.shape))
@@ -83,25 +85,28 @@ class OnnxRuntimeSession(CellSession):
         feed: dict[str, Any] = dict(zip(self._inputs, state, strict=True))
         feed["tokens"], feed["position"] = tokens, self._position_input
         try:
-            results = graph.run([*self._outputs, *self._streams], feed)
+            results = graph.run([*self._outputs, *self._shown], feed)
         except Exception as error:  # onnxruntime's own classes, by version
             raise BundleError(f"{self._bundle.path}: a graph cannot run: {_shortened(error)}: export again") from None
         if graph not in self._known_shapes:
             self._check_shapes(results, *tokens.shape)
             self._known_shapes.append(graph)
-        if self._streams:
+        if self._watched is not None:
+            self._watched.update(zip([*self._outputs, *self._shown], results, strict=True))
+        elif self._shown:
             self._record_streams(results[len(self._outputs) :])
         return results[0], results[1 : len(self._outputs)]
 
     def _check_shapes(self, results: Sequence[Array], batch: int, time: int) -> None:
         """Refuse what is not shaped as the contract says, before it reaches the state."""
-        names = [*self._outputs, *self._streams]
+        names = [*self._outputs, *self._shown]
         expected: list[tuple[str, tuple[int, ...]]] = [("float32", (batch, time, self.card.config.vocabulary))]
         for tensor in self.spec.tensors:
             shape = tensor.sized(batch=batch)
             expected.append((tensor.dtype, (time, *shape[1:]) if tensor.update == "append" else shape))
-        expected += [("float32", (time * batch, self.card.config.embedding))] * len(self._streams)
-        for index, (value, (dtype, shape)) in enumerate(zip(results, expected, strict=True)):
+        if self._probed is not None:
+            expected += [("float32", (time * batch, self.card.config.embedding))] * len(self._shown)
+        for index, (value, (dtype, shape)) in enumerate(zip(results, expected, strict=False)):
             grown = self.spec.pool == "concat" and 0 < index <= len(self._inputs)  # rows of a pool that came back whole
             if value.dtype != dtype or value.shape[int(grown) :] != shape[int(grown) :]:
                 what = f"{names[index]} is {value.dtype} {list(value.shape)}, expected {dtype} {list(shape)}"
@@ -112,12 +117,29 @@ class OnnxRuntimeSession(CellSession):
             raise RuntimeUnavailableError(
                 f"{self._bundle.path}: its graphs name no values between blocks: export again"
             )
-        self._streams = self._bundle.manifest.streams if on else ()
-        self._graphs, self._other_graphs = self._other_graphs, self._graphs
+        self._shown = self._bundle.manifest.streams if on else ()
+
+    @contextlib.contextmanager
+    def watching(self, names: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+        """A context in which every call leaves its graph's outputs and further values in the mapping that it gives.
+
+        Of a prefill in several chunks, those of the last chunk.
+
+        Args:
+            names: of values inside the graphs; they have to be there in each graph that runs.
+
+        Raises:
+            BundleError: by a call whose graph has no such value.
+        """
+        self._watched, self._shown = {}, tuple(names)
+        try:
+            yield self._watched
+        finally:
+            self._watched, self._shown = None, ()
 
     def _run_step(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
         """A step of a constant-size state runs through buffers that are bound once: 1.3x faster than `run`."""
-        if not self._binds or self._streams:
+        if not self._binds or self._shown or self._watched is not None:
             return self._run(tokens, position, state)
         if self._bound is None or self._bound.batch != self._batch:
             self._bound = _BoundStep(self, self._graph("step"))
@@ -125,7 +147,7 @@ class OnnxRuntimeSession(CellSession):
 
     def close(self) -> None:
         """Release onnxruntime's sessions."""
-        self._graphs, self._other_graphs, self._bound = {}, {}, None
+        self._graphs, self._bound = {}, None
 
 
 class _BoundStep:

@@ -18,7 +18,7 @@ IntArray = npt.NDArray[np.int64]
 IGNORE = -100
 """Target of positions that do not count: what stands before the answer is random and cannot be predicted."""
 
-PURPOSES = ("train", "evaluate", "verify", "convert", "demo")
+PURPOSES = ("train", "evaluate", "verify", "convert", "demo", "calibrate", "quantize")
 
 LETTERS = ALPHABET_SIZES["letters"] - EOS - 1
 """How many letters there are."""

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "Export a RUN's recurrent cell as a bundle for a device.",
     "inspect": "Show what a RUN or a bundle holds.",
     "verify": "Prove that a bundle says what was trained.",
+    "quantize": "Make a bundle smaller and faster, if it stays good enough.",
     "run": "Generate text, or compute logits for token ids.",
     "doctor": "Find out what works on this machine, by trying it.",
 }

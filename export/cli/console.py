@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 EXIT_FINE, EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 _EXTRAS = dict.fromkeys(("torch", "onnx", "onnxscript", "onnx_ir"), "causalrn[export]") | {
-    name: name for name in ("onnxruntime", "numpy", "safetensors")
+    **dict.fromkeys(("jinja2", "matplotlib"), "causalrn[report]"),
+    **{name: name for name in ("onnxruntime", "numpy", "safetensors")},
 }
 """What to install where a package is missing; the last three come with causalrn, unless somebody removed them."""
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.errors import InputError
+from causalrn.manifest import Bundle
 
 
 def load_token_ids(path: Path) -> npt.NDArray[np.integer]:
@@ -28,3 +29,20 @@ def load_token_ids(path: Path) -> npt.NDArray[np.integer]:
         what = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, np.ndarray) else "an archive"
         raise InputError(f"{path}: holds {what}, expected integers [B, T] with at least one token")
     return ids
+
+
+def checked_token_ids(path: Path, bundle: Bundle) -> npt.NDArray[np.int64]:
+    """Read token ids that a bundle can take, int64 [B, T] with at least 2 tokens per sequence.
+
+    Raises:
+        InputError: a file that does not fit the model.
+    """
+    tokens = load_token_ids(path)
+    vocabulary, capacity = bundle.manifest.card.config.vocabulary, bundle.manifest.state.tensors[0].capacity
+    if tokens.shape[1] < 2:
+        raise InputError(f"{path}: one token per sequence is too short to compare on: give at least 2")
+    if tokens.min() < 0 or tokens.max() >= vocabulary:
+        raise InputError(f"{path}: token ids from {tokens.min()} to {tokens.max()}, the vocabulary is {vocabulary}")
+    if capacity is not None and tokens.shape[1] > capacity:
+        raise InputError(f"{path}: {tokens.shape[1]} tokens per sequence, the bundle's capacity is {capacity}")
+    return tokens.astype(np.int64)

@@ -86,7 +86,8 @@ Exit code 1 if anything is out of tolerance."""
 @click.option(
     "--max-argmax-changes",
     type=FiniteRange(0, 100),
-    help="Budget for a quantized form: positions whose most likely token changes, in percent; ties are not counted.",
+    help="Budget for a quantized form: positions whose most likely token changes, in percent; ties (5 points of "
+    "probability) are not counted.",
 )
 @click.option(
     "--max-accuracy-drop", type=FiniteRange(0, 100), help="Budget for a quantized form: percentage points lost."
@@ -105,7 +106,8 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     accuracy before and after; determinism, what is equal bit for bit. What fails is traced to its first step, block and
     tensor, and to the side that is wrong. How much rounding is allowed follows from the weights: docs/parity.md.
 
-    A budget judges the bundle as a quantized form, by what its distributions and its accuracy lose.
+    A quantized bundle is judged by the budget of its scheme: by what its distributions and its accuracy lose. Options
+    set other limits; for a float32 bundle they replace the judgement by rounding.
     """
     from causalrn.export.cli.verify_files import certify, check_places, write_reports
     from causalrn.export.cli.verify_report import print_report
@@ -156,7 +158,6 @@ def _options(given: dict[str, Any]) -> VerifyOptions:
     """The command's options as an object."""
     from causalrn.export.cli.verify_options import VerifyOptions
     from causalrn.runtimes import SessionOptions
-    from causalrn.tolerances import Budget
 
     asked = dict(given)
     limits = {
@@ -164,11 +165,10 @@ def _options(given: dict[str, Any]) -> VerifyOptions:
         "argmax_changes": _share(asked.pop("max_argmax_changes")),
         "accuracy_drop": _share(asked.pop("max_accuracy_drop")),
     }
-    chosen = {name: limit for name, limit in limits.items() if limit is not None}
     levels = asked.pop("levels") or LEVELS
     return VerifyOptions(
         levels=tuple(level for level in LEVELS if level in levels),
-        budget=Budget(**chosen) if chosen else None,
+        limits={name: limit for name, limit in limits.items() if limit is not None},
         least_accuracy=_share(asked.pop("min_accuracy")),
         session=SessionOptions(asked.pop("provider"), asked.pop("threads")),
         **asked,

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from causalrn.errors import InputError
-from causalrn.export.cli.token_ids import load_token_ids
+from causalrn.export.cli.task_choice import fits
+from causalrn.export.cli.token_ids import checked_token_ids
 from causalrn.manifest import Bundle
 from causalrn.runtimes import RUNTIMES, SessionOptions
 from causalrn.runtimes.parity.reference import sample_tokens
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Plan
 from causalrn.runtimes.session import IntArray
-from causalrn.tasks import Corpus, Task, TextTask, random_source
-from causalrn.tolerances import Budget
+from causalrn.tasks import Task, random_source
+from causalrn.tolerances import BUDGETS, Budget
 
 _SEQUENCES, _MOST_STEPS = 4, 256
 _DRIFT_STEPS = 4096
@@ -37,7 +39,8 @@ class VerifyOptions:
         task: the model's task, if the caller insists on one.
         text: the file that a text model's accuracy is measured on.
         inputs: a .npy file of token ids to compare on, instead of sampled ones.
-        budget: what a quantized form may lose; None judges by rounding.
+        limits: entries of :class:`causalrn.tolerances.Budget` that the caller sets. None at all: a bundle in float32 is
+            judged by rounding, a quantized one by the budget of its scheme.
         least_accuracy: smallest accuracy that passes, 0 to 1.
         seconds: time budget.
     """
@@ -51,30 +54,19 @@ class VerifyOptions:
     task: str | None = None
     text: Path | None = None
     inputs: Path | None = None
-    budget: Budget | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
     least_accuracy: float | None = None
     seconds: float = 300.0
     fail_fast: bool = False
     session: SessionOptions = field(default_factory=SessionOptions)
 
 
-def chosen_task(bundle: Bundle, options: VerifyOptions) -> Task | None:
-    """The task to measure; None where it is unknown, or its text is not here.
-
-    Raises:
-        InputError: the options ask for another task than the model's.
-    """
-    task = bundle.manifest.card.task
-    name = "unknown" if task is None else task.name
-    if options.task not in (None, name):
-        raise InputError(f"--task {options.task} and {bundle.path} contradict each other: its task is {name}")
-    if options.text is not None and not isinstance(task, TextTask):
-        raise InputError(f"--text and {bundle.path} contradict each other: the model was not trained on a text")
-    if isinstance(task, TextTask):
-        if options.task is not None and options.text is None:
-            raise InputError("--task text needs --text FILE")
-        return None if options.text is None else TextTask(task.length, Corpus.open(options.text))
-    return task
+def chosen_budget(bundle: Bundle, options: VerifyOptions) -> Budget | None:
+    """What the bundle may lose; None judges it by rounding."""
+    quantization = bundle.manifest.quantization
+    if quantization is not None:
+        return dataclasses.replace(BUDGETS[quantization.scheme], **options.limits)
+    return Budget(**options.limits) if options.limits else None
 
 
 def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle, deadline: float) -> Plan:
@@ -83,9 +75,7 @@ def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle, deadlin
     Raises:
         InputError: a gate on accuracy, and nothing to measure it on.
     """
-    capacity = bundle.manifest.state.tensors[0].capacity
-    fits = task is not None and (capacity is None or capacity >= task.capacity)
-    examples = task.draw("verify", options.samples, options.seed) if task is not None and fits else None
+    examples = task.draw("verify", options.samples, options.seed) if task is not None and fits(bundle, task) else None
     if options.least_accuracy is not None and examples is None:
         raise InputError(f"--min-accuracy and {bundle.path} contradict each other: accuracy cannot be measured here")
     return Plan(
@@ -145,25 +135,13 @@ def chosen_tokens(bundle: Bundle, options: VerifyOptions, task: Task | None) -> 
         InputError: a file that does not fit the model, or more steps than there are positions.
     """
     if options.inputs is not None:
-        tokens = _load_inputs(options.inputs, bundle)
+        tokens = checked_token_ids(options.inputs, bundle)
         return tokens, f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {options.inputs}"
     steps = _steps(bundle, options)
     rng = random_source("verify", options.seed, 1)
     card = bundle.manifest.card if task is None else dataclasses.replace(bundle.manifest.card, task=task)
     tokens = sample_tokens(card, rng, _SEQUENCES, steps)
     return tokens, f"{_SEQUENCES} sequences of {steps} tokens, seed {options.seed}"
-
-
-def _load_inputs(path: Path, bundle: Bundle) -> IntArray:
-    tokens = load_token_ids(path)
-    vocabulary, capacity = bundle.manifest.card.config.vocabulary, bundle.manifest.state.tensors[0].capacity
-    if tokens.shape[1] < 2:
-        raise InputError(f"{path}: one token per sequence is too short to verify: give at least 2")
-    if tokens.min() < 0 or tokens.max() >= vocabulary:
-        raise InputError(f"{path}: token ids from {tokens.min()} to {tokens.max()}, the vocabulary is {vocabulary}")
-    if capacity is not None and tokens.shape[1] > capacity:
-        raise InputError(f"{path}: {tokens.shape[1]} tokens per sequence, the bundle's capacity is {capacity}")
-    return tokens.astype(np.int64)
 
 
 def _steps(bundle: Bundle, options: VerifyOptions) -> int:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from causalrn.errors import InputError
 from causalrn.export.cli.console import progress
+from causalrn.export.cli.task_choice import chosen_task, why_no_task
 from causalrn.export.cli.verify_options import (
     VerifyOptions,
     check_levels,
-    chosen_task,
+    chosen_budget,
     chosen_tokens,
     every_token,
     long_tokens,
@@ -32,7 +33,7 @@ from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import state_positions
 from causalrn.runtimes.parity.report import VerifyReport, block_reports
-from causalrn.runtimes.parity.verification import Plan, Verification
+from causalrn.runtimes.parity.verification import Verification
 from causalrn.runtimes.session import Array, IntArray
 from causalrn.tolerances import LARGEST_BOUND
 
@@ -63,7 +64,7 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
     check_levels(bundle, options, wanted)
     if bundle.manifest.card.config != checkpoint.card.config:
         raise InputError(f"{path} holds another model than {run}: {bundle.manifest.card.config.describe()}")
-    task = chosen_task(bundle, options)
+    task = chosen_task(bundle, options.task, options.text)
     tokens, what = chosen_tokens(bundle, options, task)
     oracle = Oracle(checkpoint.model, checkpoint.card)
     with progress("oracle", 1):
@@ -80,7 +81,7 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
         peers = {name: forms[name] for name in RUN_RUNTIMES}
         verification = Verification(
             {name: forms[name] for name in wanted},
-            Case(reference, options.budget, options.seed, vocabulary),
+            Case(reference, chosen_budget(bundle, options), options.seed, vocabulary),
             make_plan(options, task, bundle, deadline),
             long,
             opener.open_cell,
@@ -101,14 +102,14 @@ def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
     wanted = wanted_runtimes(options, ("onnxruntime",), " without --checkpoint")
     bundle = Bundle.open(path)
     check_levels(bundle, options, wanted)
-    task = chosen_task(bundle, options)
+    task = chosen_task(bundle, options.task, options.text)
     golden = load_golden(bundle)
     reference = golden.reference
     opener = _Opener(bundle, options.session)
     with opener.open("onnxruntime") as session:
         verification = Verification(
             {session.runtime: session},
-            Case(reference, options.budget, options.seed),
+            Case(reference, chosen_budget(bundle, options), options.seed),
             make_plan(options, task, bundle, deadline),
             RecordedLongReference(reference),
             opener.open_cell,
@@ -189,7 +190,7 @@ def _report(
     checkpoint_sha256: str | None,
     conditions: list[dict[str, Any]] | None,
 ) -> VerifyReport:
-    reference = verification.case.reference
+    reference, budget = verification.case.reference, verification.case.budget
     blocks = block_reports(reference, conditions)
     return VerifyReport(
         bundle=bundle.path,
@@ -213,7 +214,7 @@ def _report(
             "provider": options.session.provider,
             "threads": options.session.threads,
             "time_budget_s": options.seconds,
-            "budget": None if options.budget is None else dict(options.budget.__dict__),
+            "budget": None if budget is None else dict(budget.__dict__),
         },
         not_checked=tuple(verification.not_checked),
         notes=(*_notes(bundle, verification), *(block.describe() for block in blocks if block.ill_conditioned)),
@@ -225,7 +226,7 @@ def _problems(verification: Verification, options: VerifyOptions) -> list[str]:
     """What keeps a verification from passing beside its results."""
     problems, reference = [], verification.case.reference
     bound = float(reference.bounds.logits[-1]) / reference.largest_logit
-    if not bound <= LARGEST_BOUND and options.budget is None:
+    if not bound <= LARGEST_BOUND and verification.case.budget is None:
         problems.append(
             f"rounding alone may move the logits by {bound:.0e} of the largest: these weights are so ill-conditioned "
             "that agreement in float32 proves nothing"
@@ -242,7 +243,7 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
     """What a reader should know beside the results."""
     notes, plan = [], verification.plan
     if "task" in plan.levels and plan.examples is None:
-        notes.append(f"{_why_no_task(bundle, plan)}: accuracy was not measured")
+        notes.append(f"{why_no_task(bundle, plan.task)}: accuracy was not measured")
     if plan.examples is not None and 0 < verification.answered < len(plan.examples):
         notes.append(
             f"there was time for {verification.answered:,} of {len(plan.examples):,} sequences of the task: see "
@@ -256,12 +257,3 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
         more = "see --steps and --drift-steps" if verification.golden is None else "a --checkpoint reaches further"
         notes.append(f"compared over at most {longest:,} steps; the model goes on {end}: {more}")
     return notes
-
-
-def _why_no_task(bundle: Bundle, plan: Plan) -> str:
-    task = bundle.manifest.card.task
-    if task is None:
-        return "no task is known for this model"
-    if plan.task is None:
-        return "the text is not here, name it with --text"
-    return f"the task needs {task.capacity} positions, more than there are"

@@ -186,7 +186,7 @@ def mean_agreement(several: Sequence[Agreement]) -> Agreement:
 
 def compare_distributions(value: FloatArray, exact: FloatArray) -> Agreement:
     """Compare logits [B, T, V] as distributions."""
-    expected, said = _log_softmax(exact), _log_softmax(value.astype(np.float64))
+    expected, said = (_log_softmax(logits.astype(np.float64)) for logits in (exact, value))
     probability = np.exp(expected)
     kl = (probability * (expected - said)).sum(-1)  # [B, T]
     first, mine = exact.argmax(-1), value.argmax(-1)

@@ -199,7 +199,7 @@ class Verification:
                 which = "all" if ids == session.card.config.vocabulary else f"{ids:,}"
                 self._add(check_logits(f"{name}, {which} ids", every, case, session), session, every)
             if self.golden is not None:
-                self.results.append(check_recorded(session, self.golden))
+                self.results.append(check_recorded(session, self.golden, self.case.budget))
 
     def _state(self) -> None:
         for name, session in self.cells.items():

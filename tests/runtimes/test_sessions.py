@@ -326,4 +326,4 @@ def test_provider_for_a_run_is_refused(runs):
 def test_threads_are_passed_on(exact_bundle):
     with open_session(exact_bundle, options=SessionOptions(threads=2)) as session:
         assert isinstance(session, OnnxRuntimeSession)
-        assert session._graphs["step_single"].get_session_options().intra_op_num_threads == 2
+        assert session._graphs["step_single", ()].get_session_options().intra_op_num_threads == 2

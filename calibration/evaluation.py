@@ -1,0 +1,210 @@
+"""What a quantized bundle costs and what it lost, beside the float32 bundle that it was made from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from causalrn.files import finite
+from causalrn.graph_files import WEIGHTS_FILE
+from causalrn.manifest import Bundle
+from causalrn.runtimes.parity.comparison import Agreement, compare_distributions
+from causalrn.runtimes.parity.reference import run_in_chunks
+from causalrn.runtimes.session import FloatArray, IntArray, Session
+from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy, teacher_forced_accuracy
+from causalrn.tasks import Examples, Task
+
+_REPEATS, _TIMED_STEPS = 9, 16
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One bundle.
+
+    Attributes:
+        weights_bytes: of the file with the weights.
+        bundle_bytes: of all files but the golden vectors.
+        state_bytes_per_token: that every token adds to the state; 0 where its size is constant.
+        teacher_forced, free_running: accuracy on the task; None where it cannot be measured.
+        agreement: of the distributions with the reference's.
+        sqnr_db: by block, how much larger than its error is what the block writes to the residual stream, in decibel;
+            last what the head says. Infinite where there is no error.
+        step_us: median time of a step in microseconds, one sequence, in the middle of the tokens.
+    """
+
+    weights_bytes: int
+    bundle_bytes: int
+    state_bytes_per_token: int
+    teacher_forced: TaskAccuracy | None
+    free_running: TaskAccuracy | None
+    agreement: Agreement
+    sqnr_db: Mapping[str, float]
+    step_us: float
+
+    @property
+    def worst_unit(self) -> str:
+        """The block, or the head, whose error is largest beside what it says."""
+        return min(self.sqnr_db, key=lambda unit: self.sqnr_db[unit])
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as JSON values; infinite ones become null."""
+        accuracies = {"teacher_forced": self.teacher_forced, "free_running": self.free_running}
+        return {
+            **self.__dict__,
+            **{name: None if value is None else value.to_json() for name, value in accuracies.items()},
+            "agreement": self.agreement.to_json(),
+            "sqnr_db": {unit: finite(value) for unit, value in self.sqnr_db.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What quantized bundles are compared with, measured once.
+
+    Attributes:
+        tokens: int64 [B, T], for distributions, SQNR and time.
+        logits: [B, T, V] that count as exact: the oracle's, or the float32 bundle's.
+        streams: the float32 bundle's, N + 1 arrays [B, T, E].
+        task, examples: for accuracy; None where there are none.
+        measured: the float32 bundle itself.
+    """
+
+    tokens: IntArray
+    logits: FloatArray
+    own_logits: FloatArray
+    streams: Sequence[FloatArray]
+    task: Task | None
+    examples: Examples | None
+    measured: Measured
+
+
+def measure_baseline(
+    bundle: Bundle,
+    session: Session,
+    tokens: IntArray,
+    task: Task | None,
+    examples: Examples | None,
+    exact_logits: FloatArray | None,
+    on_batch: Callable[[int], object] = lambda count: None,
+) -> Baseline:
+    """Measure the float32 bundle.
+
+    Args:
+        exact_logits: the oracle's for `tokens`; None takes the bundle's own.
+    """
+    run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=True)
+    logits = run.logits if exact_logits is None else exact_logits
+    measured = Measured(
+        *_sizes(bundle),
+        *_accuracies(session, task, examples, on_batch),
+        compare_distributions(run.logits, logits),
+        {},
+        time_steps({"": session}, tokens)[""],
+    )
+    return Baseline(tokens, logits, run.logits, run.streams, task, examples, measured)
+
+
+def measure_quantized(
+    bundle: Bundle,
+    session: Session,
+    source: Session,
+    baseline: Baseline,
+    on_batch: Callable[[int], object] = lambda count: None,
+) -> tuple[Measured, float]:
+    """Measure a quantized bundle.
+
+    Args:
+        source: a session of the float32 bundle, to be timed in turns with it.
+
+    Returns:
+        The figures, and the median ratio of its time per step to the float32 bundle's.
+    """
+    tokens = baseline.tokens
+    run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=True)
+    times = time_steps({"before": source, "after": session}, tokens)
+    measured = Measured(
+        *_sizes(bundle),
+        *_accuracies(session, baseline.task, baseline.examples, on_batch),
+        compare_distributions(run.logits, baseline.logits),
+        _sqnr_by_unit(run.streams, run.logits, baseline),
+        times["after"],
+    )
+    return measured, times["ratio"]
+
+
+def sqnr_db(signal: FloatArray, said: FloatArray) -> float:
+    """Signal to quantization noise ratio in decibel: 10 log10(sum signal^2 / sum (said - signal)^2).
+
+    Example:
+        an error of a tenth of the signal everywhere is 20 dB
+    """
+    exact = signal.astype(np.float64)
+    noise = float(np.square(said - exact).sum())
+    power = float(np.square(exact).sum())
+    return float("inf") if noise == 0 else 10 * float(np.log10(max(power, 1e-300) / noise))
+
+
+def _sqnr_by_unit(streams: Sequence[FloatArray], logits: FloatArray, baseline: Baseline) -> dict[str, float]:
+    """Of what each block adds to the stream, and of the logits."""
+    ratios = {}
+    for block in range(len(streams) - 1):
+        exact = baseline.streams[block + 1] - baseline.streams[block]
+        ratios[f"block {block}"] = sqnr_db(exact, streams[block + 1] - streams[block])
+    return {**ratios, "head": sqnr_db(baseline.own_logits, logits)}
+
+
+def _accuracies(
+    session: Session, task: Task | None, examples: Examples | None, on_batch: Callable[[int], object]
+) -> tuple[TaskAccuracy | None, TaskAccuracy | None]:
+    if task is None or examples is None:
+        return None, None
+    given = teacher_forced_accuracy(session, task, examples, on_batch)
+    return given, free_running_accuracy(session, task, examples, on_batch, by_steps=True)
+
+
+def _sizes(bundle: Bundle) -> tuple[int, int, int]:
+    files = bundle.manifest.files
+    graphs = [graph.file for graph in bundle.manifest.graphs.values()]
+    state, capacity = bundle.manifest.state, bundle.manifest.state.tensors[0].capacity
+    fixed = state.pool == "fixed" and capacity is not None
+    per_token = state.size_bytes(1) // (capacity if fixed and capacity else 1) if state.has_pool else 0
+    weights = int(files[WEIGHTS_FILE]["size_bytes"])
+    return weights, weights + sum(int(files[file]["size_bytes"]) for file in graphs), per_token
+
+
+def time_steps(sessions: Mapping[str, Session], tokens: IntArray) -> dict[str, float]:
+    """Median microseconds per step of one sequence in the middle of `tokens`, sessions in turns.
+
+    Returns:
+        By session; and as "ratio" the median of last / first, repeat by repeat.
+    """
+    middle = max(1, (tokens.shape[1] - _TIMED_STEPS) // 2)
+    timed = tokens[:1, middle : middle + _TIMED_STEPS]
+    starts = {}
+    for name, session in sessions.items():
+        session.reset(1)
+        session.prefill(tokens[:1, :middle])
+        starts[name] = session.snapshot()
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for _ in range(_REPEATS + 1):  # the first one warms up
+        for name, session in sessions.items():
+            session.restore(starts[name])
+            began = time.perf_counter()
+            for token in timed[0]:
+                session.step(token)
+            times[name].append(1e6 * (time.perf_counter() - began) / timed.shape[1])
+    for session in sessions.values():
+        session.reset(1)
+    kept = [np.array(values[1:]) for values in times.values()]
+    medians = {name: float(np.median(values)) for name, values in zip(times, kept, strict=True)}
+    return {**medians, "ratio": float(np.median(kept[-1] / kept[0]))}
+
+
+def folder_bytes(path: Path) -> int:
+    """Size of all files in a folder."""
+    return sum(file.stat().st_size for file in path.iterdir())

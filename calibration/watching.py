@@ -1,0 +1,25 @@
+"""A float32 bundle opened so that what its products multiply can be watched, by the same names in all graphs."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from causalrn.calibration.products import split_products
+from causalrn.graph_files import load_graphs, save_graphs
+from causalrn.manifest import Bundle, seal_bundle
+from causalrn.runtimes.ort_session import OnnxRuntimeSession
+
+
+@contextlib.contextmanager
+def opened_for_watching(bundle: Bundle) -> Iterator[tuple[OnnxRuntimeSession, list[str]]]:
+    """A session over a copy of the bundle whose products are split as a scheme splits them, and the names to watch."""
+    graphs = load_graphs(bundle)
+    products = {product.input: None for model in graphs.values() for product in split_products(model)}
+    with tempfile.TemporaryDirectory() as folder:
+        save_graphs(graphs, Path(folder), checked=False)
+        copy = seal_bundle(Path(folder), bundle.manifest)
+        with OnnxRuntimeSession(copy) as session:
+            yield session, list(products)

@@ -1,0 +1,139 @@
+"""What `quantize` was asked to do, and the tokens, examples and prompts that follow from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from causalrn.calibration.observers import DEFAULT_PERCENTILE
+from causalrn.calibration.rollouts import LEAST_SEQUENCES, Prompts
+from causalrn.calibration.table import CalibrationTable
+from causalrn.errors import CalibrationError, InputError
+from causalrn.export.cli.task_choice import chosen_task, fits, why_no_task
+from causalrn.export.cli.token_ids import checked_token_ids
+from causalrn.manifest import Bundle
+from causalrn.runtimes.parity.reference import sample_tokens
+from causalrn.runtimes.session import IntArray
+from causalrn.tasks import Examples, Task, random_source
+from causalrn.tolerances import BUDGETS, Budget
+
+AUTOMATIC = "auto"
+_SEQUENCES, _MOST_STEPS = 8, 256
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """What to quantize, how, and what may be lost.
+
+    Attributes:
+        scheme: one of :data:`causalrn.quantization.SCHEMES`, or "float32" for `pool8` alone.
+        form: of w8 and w4; None for others.
+        method, percentile: how limits follow from calibration.
+        keep: how many of the most sensitive blocks stay float32, or :data:`AUTOMATIC`: as few as the budget needs.
+        sequences: to calibrate on.
+        inputs: a .npy file of token ids to calibrate and measure on, instead of the task's sequences.
+        text: the file that a text model is calibrated and measured on.
+        calibration: a table to use; save_calibration: where to write the one that was made.
+        samples: sequences of the task to measure accuracy on.
+        limits: entries of :class:`causalrn.tolerances.Budget` that the caller sets; others are the scheme's.
+        sensitivity: "block", "tensor", or None to rank only what has to be ranked.
+    """
+
+    scheme: str
+    form: str | None = None
+    pool8: bool = False
+    method: str = "minmax"
+    percentile: float = DEFAULT_PERCENTILE
+    keep: int | str = 0
+    sequences: int = 64
+    inputs: Path | None = None
+    text: Path | None = None
+    calibration: Path | None = None
+    save_calibration: Path | None = None
+    samples: int = 1000
+    seed: int = 0
+    limits: Mapping[str, float] = field(default_factory=dict)
+    sensitivity: str | None = None
+
+    @property
+    def budget(self) -> Budget:
+        """What the result may lose."""
+        return dataclasses.replace(BUDGETS[self.scheme], **self.limits)
+
+    @property
+    def needs_table(self) -> bool:
+        """Whether something has to be calibrated."""
+        return self.scheme == "w8a8" or self.save_calibration is not None
+
+
+@dataclass(frozen=True)
+class Data:
+    """Tokens that everything is measured on.
+
+    Attributes:
+        tokens: int64 [B, T], for distributions and time.
+        task, examples: for accuracy; None where it cannot be measured.
+        prompts: to calibrate on; None where nothing is.
+        table: given by the user, to be used instead.
+        notes: what a reader should know about them.
+    """
+
+    tokens: IntArray
+    task: Task | None
+    examples: Examples | None
+    prompts: Prompts | None
+    table: CalibrationTable | None
+    notes: tuple[str, ...]
+
+
+def choose_data(bundle: Bundle, options: QuantizeOptions) -> Data:
+    """Find what to measure and calibrate on.
+
+    Raises:
+        InputError: a file that does not fit, or a gate on accuracy that cannot be measured.
+        CalibrationError: nothing to calibrate on, or a table of another model.
+    """
+    task, notes = chosen_task(bundle, None, options.text), []
+    measurable = task is not None and fits(bundle, task)
+    if not measurable:
+        if "accuracy_drop" in options.limits:
+            raise InputError(f"--max-accuracy-drop cannot be checked: {why_no_task(bundle, task)}")
+        notes.append(f"{why_no_task(bundle, task)}: accuracy was not measured")
+    ids = None if options.inputs is None else checked_token_ids(options.inputs, bundle)
+    table = None if options.calibration is None else CalibrationTable.load(options.calibration)
+    if table is not None and options.calibration is not None:
+        table.check_fits(bundle, options.calibration)
+    prompts = _prompts(bundle, options, task, ids) if options.needs_table and table is None else None
+    count = table.sequences if table is not None else 0 if prompts is None else len(prompts.tokens)
+    if 0 < count < LEAST_SEQUENCES:
+        source = table.source if table is not None else prompts.source if prompts is not None else ""
+        notes.append(
+            f"calibrated on {source}: fewer than {LEAST_SEQUENCES} sequences show few of the values that will come"
+        )
+    examples = task.draw("quantize", options.samples, options.seed) if task is not None and measurable else None
+    tokens = _tokens(bundle, options, task, ids)
+    return Data(tokens, task if measurable else None, examples, prompts, table, tuple(notes))
+
+
+def _tokens(bundle: Bundle, options: QuantizeOptions, task: Task | None, ids: IntArray | None) -> IntArray:
+    """Sequences of the task, the user's, or random ones where there is nothing better."""
+    if ids is not None:
+        return ids[:_SEQUENCES]
+    capacity = bundle.manifest.state.tensors[0].capacity
+    steps = min(capacity or _MOST_STEPS, _MOST_STEPS)
+    if task is not None and task.has_source:
+        return task.draw("quantize", _SEQUENCES, options.seed, 1).inputs[:, :steps]
+    return sample_tokens(bundle.manifest.card, random_source("quantize", options.seed, 1), _SEQUENCES, steps)
+
+
+def _prompts(bundle: Bundle, options: QuantizeOptions, task: Task | None, ids: IntArray | None) -> Prompts:
+    capacity = bundle.manifest.state.tensors[0].capacity
+    if ids is not None:
+        return Prompts.of_tokens(ids, capacity, str(options.inputs))
+    if task is None or not task.has_source:
+        raise CalibrationError(
+            f"nothing to calibrate on ({why_no_task(bundle, task)}): give token ids with --load-inputs FILE.npy"
+        )
+    return Prompts.of_task(task, options.sequences, options.seed, capacity)

@@ -1,0 +1,168 @@
+"""One quantization as `quantize` drives it: calibrate, rank, write, measure, and keep the result or not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from causalrn.calibration.evaluation import Baseline, measure_baseline, measure_quantized
+from causalrn.calibration.report import QuantizeReport
+from causalrn.calibration.schemes import Scheme, check_scheme_fits, write_quantized
+from causalrn.calibration.sensitivity import POOLS, Sensitivity, rank_sensitivity, units_of
+from causalrn.calibration.table import CalibrationTable, calibrate
+from causalrn.errors import InputError
+from causalrn.export.cli.console import progress
+from causalrn.export.cli.quantize_options import AUTOMATIC, Data, QuantizeOptions, choose_data
+from causalrn.files import check_replaceable, written_folder
+from causalrn.manifest import BUNDLE_MARKER, Bundle
+from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.session import FloatArray, IntArray, Session
+
+
+class _RejectedError(Exception):
+    """Carries the report of a result that is not kept out of the folder's context."""
+
+    def __init__(self, report: QuantizeReport) -> None:
+        super().__init__("lost more than its budget")
+        self.report = report
+
+
+def quantize_bundle(path: Path, output: Path, options: QuantizeOptions, checkpoint: Path | None) -> QuantizeReport:
+    """Quantize a bundle; an earlier bundle in `output` is replaced, unless the result loses too much.
+
+    Args:
+        checkpoint: the RUN of the bundle: distributions are compared with its float64 oracle.
+
+    Raises:
+        InputError: the output is the source or something else, or options contradict the model.
+        CalibrationError: nothing to calibrate on, or a table that does not fit.
+    """
+    check_replaceable(output, BUNDLE_MARKER)
+    source = Bundle.open(path)
+    if output.resolve() == path.resolve():
+        raise InputError(f"{path} is the bundle itself: name another output")
+    scheme = Scheme(options.scheme, options.form, options.pool8)
+    check_scheme_fits(source, scheme)
+    data = choose_data(source, options)
+    exact, against = _exact_logits(source, checkpoint, data.tokens)
+    with open_bundle(source) as session:
+        with _examples_progress("float32", data) as advance:
+            baseline = measure_baseline(source, session, data.tokens, data.task, data.examples, exact, advance)
+        table = _calibrated(source, data, options)
+        if table is not None and options.scheme == "w8a8":
+            scheme = dataclasses.replace(scheme, limits=table.limits(options.method, options.percentile))
+        ranked = {}
+        for granularity in _granularities(options):
+            with progress(f"sensitivity by {granularity}", len(units_of(source, scheme, granularity))) as advance:
+                ranked[granularity] = rank_sensitivity(source, scheme, baseline, granularity, advance)
+        context = _Context(source, session, baseline, data, options, against, table, ranked)
+        try:
+            with written_folder(output, BUNDLE_MARKER) as folder:
+                report = _write_and_measure(folder, scheme, context)
+                if not report.passed:
+                    raise _RejectedError(report)
+        except _RejectedError as rejected:
+            return rejected.report
+    return report
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What does not change between attempts; `ranked` by granularity."""
+
+    source: Bundle
+    session: Session
+    baseline: Baseline
+    data: Data
+    options: QuantizeOptions
+    against: str
+    table: CalibrationTable | None
+    ranked: Mapping[str, Sequence[Sensitivity]]
+
+
+def _write_and_measure(folder: Path, scheme: Scheme, context: _Context) -> QuantizeReport:
+    """Write with as many blocks in float32 as was asked for; or, automatically, with as few as the budget needs."""
+    blocks = [entry for entry in context.ranked.get("block", ()) if entry.unit != POOLS]
+    keep = context.options.keep
+    counts = range(len(blocks) + 1) if keep == AUTOMATIC else [min(int(keep), len(blocks))]
+    for count in counts:
+        kept = frozenset(weight for entry in blocks[:count] for weight in entry.weights)
+        report = _attempt(folder, dataclasses.replace(scheme, keep=kept), context)
+        if report.passed:
+            break
+    return report
+
+
+def _attempt(folder: Path, scheme: Scheme, context: _Context) -> QuantizeReport:
+    options, table = context.options, context.table
+    used = None
+    if table is not None and scheme.name == "w8a8":
+        used = {
+            "method": options.method,
+            "percentile": options.percentile if options.method == "percentile" else None,
+            "source": table.source,
+            "sequences": table.sequences,
+            "steps": table.steps,
+        }
+    bundle = write_quantized(context.source, folder, scheme, used)
+    quantization = bundle.manifest.quantization
+    assert quantization is not None
+    with open_bundle(bundle) as session, _examples_progress(quantization.describe(), context.data) as advance:
+        after, ratio = measure_quantized(bundle, session, context.session, context.baseline, advance)
+    shown = next(iter(_granularities(options)), "block")
+    return QuantizeReport(
+        source=str(context.source.path),
+        source_sha256=context.source.sha256,
+        quantization=quantization,
+        before=context.baseline.measured,
+        after=after,
+        step_time_ratio=ratio,
+        against=context.against,
+        budget=options.budget,
+        sensitivities=context.ranked.get(shown, ()),
+        granularity=shown,
+        table=table,
+        notes=context.data.notes,
+    )
+
+
+def _exact_logits(bundle: Bundle, run: Path | None, tokens: IntArray) -> tuple[FloatArray | None, str]:
+    """The oracle's logits where there is a checkpoint, and what distributions are compared with."""
+    if run is None:
+        return None, f"the float32 bundle {bundle.path}"
+    from causalrn.checkpoint import load_checkpoint
+    from causalrn.runtimes.torch_sessions import forward_with_streams
+
+    checkpoint = load_checkpoint(run)
+    if checkpoint.sha256 != bundle.manifest.checkpoint_sha256:
+        raise InputError(f"{bundle.path} was exported from other weights than those in {run} (SHA-256 differs)")
+    logits, _ = forward_with_streams(checkpoint.model.oracle(), tokens)
+    return logits, f"the float64 oracle of {run}"
+
+
+def _calibrated(bundle: Bundle, data: Data, options: QuantizeOptions) -> CalibrationTable | None:
+    if data.table is not None or data.prompts is None:
+        return data.table
+    with progress("calibration", data.prompts.batches * data.prompts.tokens.shape[1]) as advance:
+        table = calibrate(bundle, data.prompts, options.seed, advance)
+    if options.save_calibration is not None:
+        table.save(options.save_calibration)
+    return table
+
+
+def _granularities(options: QuantizeOptions) -> list[str]:
+    """At which sensitivity is measured: first what is shown, and by block where some blocks are to be kept."""
+    wanted = [] if options.sensitivity is None else [options.sensitivity]
+    return wanted if not options.keep or "block" in wanted else [*wanted, "block"]
+
+
+@contextlib.contextmanager
+def _examples_progress(words: str, data: Data) -> Iterator[Callable[..., Any]]:
+    """Progress over examples, which are answered twice: teacher-forced, and free-running."""
+    total = 0 if data.examples is None else 2 * len(data.examples)
+    with progress(words, total) as advance:
+        yield advance
