@@ -38,6 +38,10 @@ class Ranges:
         """Largest |value| at any position."""
         return max(-min(self.lowest), max(self.highest))
 
+    def at(self, position: int) -> float:
+        """Largest |value| at a position; negative ones count from the end."""
+        return max(-self.lowest[position], self.highest[position])
+
     def to_json(self) -> dict[str, Any]:
         """The ranges as JSON values."""
         return {"lowest": list(self.lowest), "highest": list(self.highest)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.errors import InputError
-from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, write_json
+from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
 from causalrn.export.cli.options import PATH, json_option
 
 if TYPE_CHECKING:
@@ -21,16 +21,18 @@ Examples:
   causalrn-export inspect bundle
   causalrn-export inspect bundle --certificate certificate.json
   causalrn-export inspect run --json run.json
+  causalrn-export inspect calibration.json             what `quantize --save-calibration` wrote
 Exit code 1 if a certificate does not hold for the bundle."""
 )
-@click.argument("folder", metavar="BUNDLE_OR_RUN", type=PATH)
+@click.argument("folder", metavar="BUNDLE_OR_RUN_OR_TABLE", type=PATH)
 @click.option("--certificate", type=PATH, help="What `verify --certificate` wrote: show whether it holds.")
 @json_option
 @click.pass_context
 def command(context: click.Context, folder: Path, certificate: Path | None, json_path: Path | None) -> None:
     """Show what a RUN or a bundle holds: the model, its state, its files. Checks every hash.
 
-    A file certificate.json in a bundle's folder is shown without being asked for.
+    A file certificate.json in a bundle's folder is shown without being asked for. Of a calibration table, the ranges
+    are shown.
     """
     from causalrn.manifest import is_bundle
 
@@ -38,6 +40,10 @@ def command(context: click.Context, folder: Path, certificate: Path | None, json
         raise InputError(f"{folder} is no bundle: --certificate is about one")
     if certificate is not None and json_path is not None and certificate.resolve() == json_path.resolve():
         raise InputError(f"{json_path} is the certificate itself: name another file for --json")
+    if folder.is_file():
+        data = _inspect_table(folder)
+        write_json(json_path, {"report": "causalrn-inspect", "version": 1, **data})
+        return
     faults: list[str] = []
     shown = _certificate(folder, certificate) if is_bundle(folder) else None
     if shown is not None:  # before the bundle: a file that changed may keep it from being opened
@@ -117,6 +123,7 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
     about = {
         "folder": str(folder),
         "kind": f"bundle for {manifest.target}, opset {manifest.opset}",
+        "quantization": "none, float32" if manifest.quantization is None else manifest.quantization.describe(),
         "sha256": bundle.sha256,
         "checkpoint sha256": manifest.checkpoint_sha256,
         "created with": ", ".join(f"{name} {version}" for name, version in manifest.created_with.items()),
@@ -126,6 +133,28 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
         ),
     }
     return {"about": about, "model": _model(manifest.card), "state": _state(manifest.state)}
+
+
+def _inspect_table(path: Path) -> dict[str, Any]:
+    """Print a calibration table's ranges; they need onnxruntime's quantization tools, and those need onnx."""
+    require_extra("onnx")
+    from rich.table import Table
+
+    from causalrn.calibration.table import CalibrationTable
+    from causalrn.quantization import CALIBRATION_METHODS
+
+    table, out = CalibrationTable.load(path), console()
+    limits = {method: table.limits(method) for method in CALIBRATION_METHODS}
+    out.print(f"calibration table: {table.source}", style="bold", soft_wrap=True)
+    out.print(f"{len(table.rollouts)} rollouts, {table.sequences} sequences of {table.steps} steps", soft_wrap=True)
+    out.print(f"weights sha256 {table.checkpoint_sha256}\n", soft_wrap=True)
+    rows = Table("largest |value|", *CALIBRATION_METHODS, "first step", "last step", box=None, padding=(0, 2, 0, 1))
+    for name, ranges in (*table.activation_ranges.items(), *table.state_ranges.items()):
+        known = [f"{limits[method][name]:.4g}" if name in limits[method] else "" for method in CALIBRATION_METHODS]
+        known = known if any(known) else [f"{ranges.largest:.4g}", "", ""]
+        rows.add_row(name, *known, *(f"{ranges.at(step):.4g}" for step in (0, -1)))
+    out.print(rows)
+    return {"calibration": table.to_json(), "limits": limits}
 
 
 def _inspect_run(folder: Path) -> dict[str, Any]:

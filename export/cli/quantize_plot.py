@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "svg", "pdf")
 _MOST_BARS = 40
-_COLOUR, _SOFT = "#0969da", "#5f6b76"
+_COLOUR, _WORST = "#0969da", "#cf222e"
 
 
 def save_plot(path: Path, report: QuantizeReport) -> None:
@@ -55,7 +55,7 @@ def _plot_sqnr(axis: Axes, report: QuantizeReport) -> None:
     units = list(report.after.sqnr_db)
     worst = report.after.worst_unit
     values = [min(report.after.sqnr_db[unit], 150.0) for unit in units]
-    axis.bar(range(len(units)), values, color=["#cf222e" if unit == worst else _COLOUR for unit in units])
+    axis.bar(range(len(units)), values, color=[_WORST if unit == worst else _COLOUR for unit in units])
     axis.set_xticks(range(len(units)), [unit.removeprefix("block ") for unit in units], fontsize=8)
     axis.set_xlabel("block")
     axis.set_ylabel("SQNR, dB")
@@ -69,11 +69,10 @@ def _plot_states(axis: Axes, table: CalibrationTable) -> None:
     shown = {name: ranges for name, ranges in table.state_ranges.items() if not name.endswith((".scale", ".carry"))}
     colours = colormaps["viridis"]
     for index, (name, ranges) in enumerate(shown.items()):
-        largest = [max(-low, high) for low, high in zip(ranges.lowest, ranges.highest, strict=True)]
+        largest = [ranges.at(position) for position in range(len(ranges.lowest))]
         axis.plot(largest, color=colours(index / max(1, len(shown) - 1)), linewidth=1.2, label=name)
     axis.set_xlabel("position")
     axis.set_ylabel("largest |value|")
-    axis.set_title(f"State in {table.sequences} rollouts: {table.source}", loc="left", fontsize=10, wrap=True)
+    axis.set_title(f"State along rollouts: {table.source}", loc="left", fontsize=10, wrap=True)
     if len(shown) <= 12:
         axis.legend(fontsize=7, ncols=4, frameon=False)
-    axis.tick_params(colors=_SOFT)
