@@ -22,6 +22,7 @@ from causalrn.calibration.products import (
     quiet_quantizer,
     rewrite_nodes,
 )
+from causalrn.errors import InputError
 
 BLOCK_SIZE = 64
 """Weights of one output channel that share a scale."""
@@ -86,7 +87,7 @@ def convert_to_float16(model: onnx.ModelProto, products: Sequence[Product]) -> o
     |LN0| <= sqrt(H - 1): in float16 exp overflows from H = 124 on, and sums over positions earlier.
 
     Raises:
-        OverflowError: a weight is beyond float16's 65,504.
+        InputError: a weight is beyond float16's 65,504.
     """
     weights = {product.weight for product in products}
     tables = {node.input[0] for node in model.graph.node if _looks_up(node, initializers(model))}
@@ -124,5 +125,5 @@ def _widened(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 def _as_float16(tensor: onnx.TensorProto) -> FloatArray:
     array = numpy_helper.to_array(tensor)
     if np.abs(array).max(initial=0.0) > np.finfo(np.float16).max:
-        raise OverflowError(f"{tensor.name} holds values beyond float16's range")
+        raise InputError(f"{tensor.name} holds values beyond float16's 65,504: use another scheme, or keep its block")
     return array.astype(np.float16)

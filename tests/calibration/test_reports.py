@@ -1,0 +1,158 @@
+"""Before and after: figures are what they say, damage is named, and the gate lets nothing through."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+
+from causalrn.calibration.evaluation import (
+    Baseline,
+    Measured,
+    measure_baseline,
+    measure_quantized,
+    sqnr_db,
+    time_steps,
+)
+from causalrn.calibration.report import find_faults
+from causalrn.calibration.schemes import Scheme, write_quantized
+from causalrn.calibration.sensitivity import POOLS, rank_sensitivity, units_of
+from causalrn.calibration.weights import int8_channels
+from causalrn.graph_files import WEIGHTS_FILE, load_graphs, save_graphs
+from causalrn.manifest import Bundle, seal_bundle
+from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.parity.comparison import Agreement, compare_distributions
+from causalrn.runtimes.parity.reference import run_in_chunks
+from causalrn.runtimes.task_accuracy import TaskAccuracy
+from causalrn.tasks import CopyTask
+from causalrn.tolerances import Budget
+
+TOKENS = np.random.default_rng(0).integers(0, 29, (3, 24))
+
+
+@pytest.fixture(scope="module")
+def source(bundles) -> Bundle:
+    return Bundle.open(bundles["exact"])
+
+
+@pytest.fixture(scope="module")
+def baseline(source) -> Baseline:
+    task = CopyTask(8)
+    with open_bundle(source) as session:
+        return measure_baseline(source, session, TOKENS, task, task.draw("quantize", 20), None)
+
+
+def measured(bundle: Bundle, source: Bundle, baseline: Baseline) -> Measured:
+    with open_bundle(source) as before, open_bundle(bundle) as session:
+        return measure_quantized(bundle, session, before, baseline)[0]
+
+
+def test_sqnr_is_in_decibel():
+    signal = np.array([3.0, -4.0])
+    assert sqnr_db(signal, signal * 1.1) == pytest.approx(20.0)
+    assert sqnr_db(signal, signal) == float("inf")
+    assert np.isnan(sqnr_db(signal, np.array([np.nan, 0.0])))
+
+
+def test_sizes_are_those_of_the_files(source, baseline, tmp_path):
+    assert baseline.measured.weights_bytes == (source.path / WEIGHTS_FILE).stat().st_size
+    graphs = sum(path.stat().st_size for path in source.path.glob("*.onnx"))
+    assert baseline.measured.bundle_bytes == baseline.measured.weights_bytes + graphs
+    assert baseline.measured.state_bytes_per_token == 2 * 32 * 4
+    bundle = write_quantized(source, tmp_path, Scheme("float32", pool8=True))
+    assert measured(bundle, source, baseline).state_bytes_per_token == 2 * (32 + 4)
+
+
+def test_float32_bundle_agrees_with_itself(source, baseline):
+    assert baseline.measured.agreement == Agreement(0.0, 1.0, 0.0, baseline.measured.agreement.ambiguous)
+    same = measured(source, source, baseline)
+    assert set(same.sqnr_db.values()) == {float("inf")}
+    assert same.to_json()["sqnr_db"]["head"] is None
+    assert find_faults(baseline.measured, same, Budget(0, 0, 0)) == []
+
+
+def test_damaged_block_is_the_worst_and_fails(source, baseline, tmp_path):
+    bundle = write_quantized(source, folder(tmp_path, "good"), Scheme("w8", "qdq"))
+    good = measured(bundle, source, baseline)
+    graphs = load_graphs(bundle)
+    for model in graphs.values():
+        scale = next(tensor for tensor in model.graph.initializer if tensor.name == "blocks.1.w3.scale")
+        scale.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(scale), scale.name))
+    path = folder(tmp_path, "damaged")
+    save_graphs(graphs, path, checked=True)
+    bad = measured(seal_bundle(path, dataclasses.replace(bundle.manifest)), source, baseline)
+    assert bad.worst_unit == "block 1"
+    assert bad.sqnr_db["block 0"] == pytest.approx(good.sqnr_db["block 0"])
+    assert bad.sqnr_db["block 1"] < 1 < 20 < good.sqnr_db["block 1"]
+    assert bad.agreement.kl_divergence > 10 * good.agreement.kl_divergence
+    budget = Budget(2 * good.agreement.kl_divergence, 0.5, 1.0)
+    assert find_faults(baseline.measured, good, budget) == []
+    assert "KL divergence" in find_faults(baseline.measured, bad, budget)[0]
+
+
+def figures(right=1000, kl=0.0, changes=0.0, tokens_right=9000) -> Measured:
+    accuracy = TaskAccuracy("strings", 1000, right, 9000, tokens_right)
+    return Measured(1, 1, 1, accuracy, accuracy, Agreement(kl, 1.0, changes, 0.0), {}, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("after", "faults"),
+    [
+        (figures(995), 0),
+        (figures(994), 2),  # teacher-forced and free-running
+        (figures(1000), 0),
+        (figures(kl=0.01), 0),
+        (figures(kl=0.0101), 1),
+        (figures(kl=float("nan")), 1),
+        (figures(changes=0.03), 1),
+        (figures(changes=float("nan")), 1),
+        (figures(900, kl=1.0, changes=1.0), 4),
+    ],
+)
+def test_gate_counts_what_was_lost(after, faults):
+    assert len(find_faults(figures(), after, Budget(0.01, 0.02, 0.005))) == faults
+
+
+def test_time_is_measured_in_turns(source):
+    with open_bundle(source) as one, open_bundle(source) as two:
+        times = time_steps({"one": one, "two": two}, TOKENS)
+    assert set(times) == {"one", "two", "ratio"}
+    assert min(times.values()) > 0
+    assert one.position == 0
+
+
+def test_units_are_blocks_or_weights(source):
+    blocks = units_of(source, Scheme("w8", "nbits", pool8=True), "block")
+    assert list(blocks) == ["blocks.0", "blocks.1", "head", POOLS]
+    assert blocks["blocks.1"] == ("blocks.1.w12", "blocks.1.w3")
+    tensors = units_of(source, Scheme("w4", "nbits", keep=frozenset({"head"})), "tensor")
+    assert list(tensors) == ["blocks.0.w12", "blocks.0.w3", "blocks.1.w12", "blocks.1.w3"]
+    assert list(units_of(source, Scheme("float32", pool8=True), "tensor")) == [POOLS]
+
+
+def test_ranking_is_that_of_weights_that_were_rounded_by_hand(source, baseline, tmp_path):
+    ranked = rank_sensitivity(source, Scheme("w8", "qdq"), baseline, "tensor")
+    by_hand = {}
+    for entry in ranked:
+        graphs = load_graphs(source)
+        for model in graphs.values():
+            weight = next(tensor for tensor in model.graph.initializer if tensor.name == entry.unit)
+            values, scale = int8_channels(onnx.numpy_helper.to_array(weight).T)
+            weight.CopyFrom(onnx.numpy_helper.from_array((values * scale).T.copy(), weight.name))
+        path = folder(tmp_path, entry.unit)
+        save_graphs(graphs, path, checked=True)
+        with open_bundle(seal_bundle(path, source.manifest)) as session:
+            said = run_in_chunks(session, TOKENS, [1] * 24).logits
+        by_hand[entry.unit] = compare_distributions(said, baseline.own_logits).kl_divergence
+    assert ranked[0].unit == max(by_hand, key=lambda unit: by_hand[unit])
+    assert [entry.kl_divergence for entry in ranked] == sorted((e.kl_divergence for e in ranked), reverse=True)
+    for entry in ranked:
+        assert entry.kl_divergence == pytest.approx(by_hand[entry.unit], rel=1.0)  # onnxruntime rounds activations, too
+
+
+def folder(tmp_path, name):
+    path = tmp_path / name
+    path.mkdir()
+    return path

@@ -1,0 +1,207 @@
+"""Rollouts carry the state, feed tokens back, mark resets; what calibration sees is what a session computes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+from causalrn.calibration.observers import Histogram, HistogramObserver, int8_limits
+from causalrn.calibration.rollouts import BATCH, Prompts, RolloutDataReader, roll_out
+from causalrn.calibration.table import CalibrationTable, calibrate
+from causalrn.calibration.watching import opened_for_watching
+from causalrn.errors import CalibrationError
+from causalrn.manifest import Bundle
+from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.parity.reference import run_in_chunks
+from causalrn.tasks import CopyMixedTask, CopyTask
+
+IDS = np.random.default_rng(0).integers(0, 29, (5, 6))
+
+
+@pytest.fixture
+def bundle(exact_bundle):
+    return Bundle.open(exact_bundle)
+
+
+def tokens_of(session, prompts, seed=0):
+    steps = list(roll_out(session, prompts, seed))
+    return np.stack([step.tokens for step in steps], axis=1), steps
+
+
+def test_answers_are_the_models_own(bundle):
+    prompts = Prompts.of_task(CopyTask(6), 3, 0, 40)
+    with open_bundle(bundle) as session:
+        fed, _ = tokens_of(session, prompts)
+        said = run_in_chunks(session, fed, [1] * fed.shape[1]).logits.argmax(-1)
+    assert np.array_equal(fed[:, :8], prompts.tokens[:, :8])  # BOS, letters, SEP
+    assert np.array_equal(fed[:, 8:], said[:, 7:-1])  # greedy, with the state that was carried
+
+
+def test_mixed_lengths_are_let_alone_where_their_answers_are():
+    prompts = Prompts.of_task(CopyMixedTask(5), 20, 0, None)
+    separators = (prompts.tokens == 1).argmax(1)
+    for tokens, given, place in zip(prompts.tokens, prompts.given, separators, strict=True):
+        letters = place - 1
+        assert given[: place + 1].all()
+        assert not given[place + 1 : place + 1 + letters].any()
+        assert tokens[place + 1 + letters :].size == 0 or given[place + 2 + letters :].all()
+
+
+def test_users_tokens_are_prompts_and_go_on_at_random(bundle):
+    prompts = Prompts.of_tokens(IDS, 40, "ids.npy")
+    with open_bundle(bundle) as session:
+        one, other, again = (tokens_of(session, prompts, seed)[0] for seed in (0, 1, 0))
+    assert one.shape == (5, 12)
+    assert np.array_equal(one[:, :6], IDS)
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one[:, 6:], other[:, 6:])
+    assert Prompts.of_tokens(IDS, 8, "").tokens.shape == (5, 8)
+
+
+def test_each_batch_is_a_rollout_that_begins_with_a_reset(bundle):
+    prompts = Prompts.of_task(CopyTask(3), BATCH + 2, 0, 40)
+    with open_bundle(bundle) as session:
+        steps = list(roll_out(session, prompts, 0, keep_states=True))
+    assert [step.position for step in steps] == 2 * list(range(8))
+    assert [len(step.tokens) for step in steps] == 8 * [BATCH] + 8 * [2]
+    assert [step.before.position for step in steps] == [step.position for step in steps]
+    assert prompts.batches == 2
+
+
+def test_long_rollouts_are_sampled_at_their_ends_and_between(bundle):
+    prompts = Prompts(np.zeros((1, 40), np.int64), np.ones((1, 40), bool), 0.0, "")
+    with open_bundle(bundle) as session:
+        assert all(step.sampled for step in roll_out(session, prompts, 0))
+    from causalrn.calibration.rollouts import _sampled_positions
+
+    drawn = _sampled_positions(np.random.default_rng(0), 256)
+    assert {0, 255} <= drawn
+    assert len(drawn) >= 60
+    assert max(np.diff(sorted(drawn))) <= 10
+
+
+def test_table_holds_what_the_session_computed(bundle):
+    prompts = Prompts.of_tokens(IDS, 6, "ids.npy")  # teacher-forced, so that it can be run again
+    table = calibrate(bundle, prompts)
+    with opened_for_watching(bundle) as (session, names), session.watching(names) as values:
+        session.reset(5)
+        for position, column in enumerate(IDS.T):
+            session.step(column)
+            for name in names:
+                assert table.activation_ranges[name].highest[position] == values[name].max()
+                assert table.activation_ranges[name].lowest[position] == values[name].min()
+            assert table.state_ranges["01.pool"].at(position) == np.abs(values["row.01.pool"]).max()
+    assert names == ["blocks.0.w12.input", "blocks.0.w3.input", "blocks.1.w12.input", "blocks.1.w3.input", "head.input"]
+    assert table.rollouts == ({"sequences": 5, "steps": 6, "given": 30, "sampled": list(range(6))},)
+    assert table.activations["head.input"].counts.sum() == 5 * 6 * 32
+
+
+@pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
+def test_sums_and_maxima_are_ranged_as_a_whole(readout, bundles):
+    bundle = Bundle.open(bundles[readout])
+    table = calibrate(bundle, Prompts.of_tokens(IDS, 6, ""))
+    names = {tensor.name for tensor in bundle.manifest.state.tensors}
+    assert set(table.state_ranges) == names
+    if readout == "linear":
+        assert np.all(np.diff(table.state_ranges["00.sum"].highest) > 0)
+
+
+@pytest.mark.parametrize("readout", ["exact", "linear"])
+def test_reader_serves_onnxruntimes_own_calibrators(readout, bundles, tmp_path):
+    bundle = Bundle.open(bundles[readout])
+    prompts = Prompts.of_tokens(IDS, 6, "")
+    table = calibrate(bundle, prompts)
+    with opened_for_watching(bundle) as (session, names):
+        path = session._bundle.path / "step.onnx"
+        calibrator = create_calibrator(
+            path, ["MatMul"], str(tmp_path / "augmented.onnx"), CalibrationMethod.MinMax, use_external_data_format=True
+        )
+        reader = RolloutDataReader(session, prompts)
+        calibrator.collect_data(reader)
+        ranges = calibrator.compute_data()
+        assert reader.get_next() is None
+        reader.rewind()
+        assert reader.get_next() is not None
+    for name in names:
+        low, high = ranges[name].range_value
+        assert table.activation_ranges[name].largest == pytest.approx(max(-low, high), rel=1e-6)
+
+
+def test_limits_follow_their_definitions():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((20, 5000)).astype(np.float32)
+    values[3, 3] = 40.0
+    observer = HistogramObserver()
+    for row in values:
+        observer.observe("x", row)
+    histograms = observer.histograms()
+    assert histograms["x"].counts.sum() == values.size
+    limits = {method: int8_limits(histograms, method)["x"] for method in ("minmax", "percentile", "entropy")}
+    assert limits["minmax"] == 40.0
+    expected = max(np.abs(np.quantile(values, [0.00005, 0.99995])))
+    assert limits["percentile"] == pytest.approx(expected, abs=2 * 80 / len(histograms["x"].counts))
+    assert 2.0 < limits["entropy"] <= 40.0
+    assert int8_limits(histograms, "percentile", 90.0)["x"] < limits["percentile"]
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_limits_of_values_that_are_all_the_same(method):
+    observer = HistogramObserver()
+    for value in (0.0, 0.0):
+        observer.observe("zero", np.full(10, value, np.float32))
+    observer.observe("one", np.full(10, -1.0, np.float32))
+    limits = int8_limits(observer.histograms(), method)
+    assert limits["zero"] >= 0
+    assert np.isfinite(limits["zero"])
+    assert limits["one"] == pytest.approx(1.0, rel=0.02)
+
+
+def test_table_survives_its_file(bundle, tmp_path):
+    table = calibrate(bundle, Prompts.of_tokens(IDS, 40, "ids.npy"))
+    table.save(tmp_path / "table.json")
+    again = CalibrationTable.load(tmp_path / "table.json")
+    assert again.to_json() == table.to_json()
+    for method in ("minmax", "percentile", "entropy"):
+        assert again.limits(method) == table.limits(method)
+    histogram = again.activations["head.input"]
+    assert isinstance(histogram, Histogram)
+    assert histogram.largest <= histogram.limit
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "binary", "list", "format", "version", "changed", "short"])
+def test_damaged_tables_are_refused_by_name(damage, bundle, tmp_path):
+    path = tmp_path / "table.json"
+    calibrate(bundle, Prompts.of_tokens(IDS, 40, "")).save(path)
+    data = json.loads(path.read_text())
+    if damage == "missing":
+        path.unlink()
+    elif damage in ("empty", "binary"):
+        path.write_bytes(b"" if damage == "empty" else b"\xff\x00")
+    else:
+        changes = {"format": {"format": "x"}, "version": {"version": 9}, "changed": {"seed": 9}, "short": {"seed": 1}}
+        data |= changes.get(damage, {})
+        if damage == "short":
+            from causalrn.files import own_hash
+
+            del data["activations"]
+            data["calibration_sha256"] = own_hash(data, "calibration_sha256")
+        path.write_text(json.dumps([] if damage == "list" else data))
+    with pytest.raises(CalibrationError, match=r"table\.json: "):
+        CalibrationTable.load(path)
+
+
+def test_table_of_other_weights_is_refused(bundles, bundle, tmp_path):
+    table = calibrate(Bundle.open(bundles["linear"]), Prompts.of_tokens(IDS, 40, ""))
+    with pytest.raises(CalibrationError, match="other weights"):
+        table.check_fits(bundle, tmp_path / "table.json")
+
+
+def test_calibration_changes_nothing_in_the_bundle(bundle):
+    before = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+    calibrate(bundle, Prompts.of_tokens(IDS, 40, ""))
+    assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before
+    assert onnx.load(bundle.path / "step.onnx") is not None

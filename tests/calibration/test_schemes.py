@@ -1,0 +1,262 @@
+"""Quantized graphs: they say what the float32 graphs say, up to what their scheme may lose, whatever the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from causalrn.calibration.evaluation import sqnr_db
+from causalrn.calibration.observers import int8_limits
+from causalrn.calibration.rollouts import Prompts
+from causalrn.calibration.schemes import Scheme, weight_names, write_quantized
+from causalrn.calibration.table import calibrate
+from causalrn.calibration.weights import int8_channels
+from causalrn.checkpoint import Checkpoint
+from causalrn.errors import InputError
+from causalrn.export.onnx_exporter import export_onnx
+from causalrn.graph_files import load_graphs
+from causalrn.manifest import Bundle, seal_bundle
+from causalrn.quantization import Quantization
+from causalrn.runtimes import SessionOptions
+from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.parity.reference import run_in_chunks
+from causalrn.runtimes.state_file import load_state, save_state
+from tests.builders import random_model
+
+SCHEMES = {
+    "w8": Scheme("w8", "nbits"),
+    "w8-qdq": Scheme("w8", "qdq"),
+    "w4": Scheme("w4", "nbits"),
+    "w4-qdq": Scheme("w4", "qdq"),
+    "w8a8-dynamic": Scheme("w8a8-dynamic"),
+    "w8a8": Scheme("w8a8"),
+    "fp16": Scheme("fp16"),
+    "pool8": Scheme("float32", pool8=True),
+    "w8-pool8": Scheme("w8", "nbits", pool8=True),
+    "w8-qdq-pool8": Scheme("w8", "qdq", pool8=True),
+}
+LEAST_SQNR_DB = {"w8": 24, "w4": 3, "w8a8-dynamic": 22, "w8a8": 18, "fp16": 50, "float32": 28}
+"""Of the logits of two blocks with random weights of unit gain: 8 bits are about 50 dB per product, 4 bits 25."""
+TOKENS = np.random.default_rng(0).integers(0, 29, (3, 24))
+
+
+def scheme_for(bundle: Bundle, name: str) -> Scheme:
+    """A scheme of the table, its limits calibrated where it needs some."""
+    scheme = SCHEMES[name]
+    if scheme.name != "w8a8":
+        return scheme
+    ids = np.random.default_rng(1).integers(0, 29, (16, 12))
+    table = calibrate(bundle, Prompts.of_tokens(ids, 40, "random"))
+    return Scheme("w8a8", limits=table.limits("minmax"))
+
+
+def said(bundle: Bundle, chunks: list[int], tokens=TOKENS) -> np.ndarray:
+    with open_bundle(bundle) as session:
+        return run_in_chunks(session, tokens, chunks).logits
+
+
+@pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_quantized_bundle_says_nearly_the_same(name, readout, bundles, tmp_path):
+    source = Bundle.open(bundles[readout])
+    scheme = scheme_for(source, name)
+    if scheme.pool8 and readout != "exact":
+        with pytest.raises(InputError, match="no pool"):
+            write_quantized(source, tmp_path, scheme)
+        return
+    bundle = write_quantized(source, tmp_path, scheme)
+    exact = said(source, [1] * 24)
+    for chunks in ([1] * 24, [24], [5, 1, 10, 8]):
+        quantized = said(bundle, chunks)
+        assert sqnr_db(exact, quantized) > LEAST_SQNR_DB[scheme.name]
+        assert not np.array_equal(exact, quantized)
+
+
+@pytest.mark.parametrize("pool", ["fixed", "concat"])
+def test_narrow_pools_of_all_kinds_hold_the_same_rows(pool, exact_bundle, tmp_path):
+    growing, other = Bundle.open(exact_bundle), exported(tmp_path, random_model(0), pool=pool)
+    for name in ("pool8", "w8-qdq-pool8", "fp16"):
+        rows = []
+        for kind, source in (("growing", growing), (pool, other)):
+            bundle = write_quantized(source, folder(tmp_path, f"{name}-{kind}"), SCHEMES[name])
+            assert sqnr_db(said(source, [1] * 24), said(bundle, [1] * 24)) > 24
+            with open_bundle(bundle) as session:
+                run = run_in_chunks(session, TOKENS, [1] * 24, [12])
+                assert session.snapshot().tensors["00.pool"].dtype == ("float16" if name == "fp16" else "int8")
+                rows.append(run.states[12]["00.pool"])
+        assert np.abs(rows[0] - rows[1]).max() < 0.02 * np.abs(rows[0]).max()
+
+
+def test_earlier_opsets_can_be_quantized(tmp_path):
+    bundle = exported(tmp_path, random_model(0), opset=21)
+    for name in SCHEMES:
+        scheme = scheme_for(bundle, name)
+        quantized = write_quantized(bundle, folder(tmp_path, name), scheme)
+        assert sqnr_db(said(bundle, [24]), said(quantized, [24])) > LEAST_SQNR_DB[scheme.name]
+        graphs = load_graphs(quantized).values()
+        assert {entry.version for model in graphs for entry in model.opset_import if not entry.domain} == {21}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"heads": 4},
+        {"norm": "rms"},
+        {"activation": "relu"},
+        {"activation": "gelu", "readout": "linear"},
+        {"post_norm": False},
+        {"bias_1": False, "bias_head": True},
+        {"positions": "none", "capacity": None, "readout": "linear"},
+        {"attention": "softmax", "hidden": 128},
+        {"attention": "linear", "hidden": 128},
+    ],
+    ids=str,
+)
+def test_family_can_be_quantized(options, tmp_path):
+    bundle = exported(tmp_path, random_model(0, **options))
+    for name in (
+        "w8",
+        "w8a8-dynamic",
+        "w8a8",
+        "fp16",
+        "w8-qdq",
+        *(["pool8"] if bundle.manifest.state.has_pool else []),
+    ):
+        scheme = scheme_for(bundle, name)
+        quantized = write_quantized(bundle, folder(tmp_path, name), scheme)
+        assert sqnr_db(said(bundle, [24]), said(quantized, [1] * 24)) > LEAST_SQNR_DB[scheme.name] - 6
+
+
+@pytest.mark.parametrize("name", ["w8", "w8-pool8", "fp16", "w8a8-dynamic"])
+def test_restored_state_continues_bit_for_bit(name, bundles, tmp_path):
+    bundle = write_quantized(Bundle.open(bundles["exact"]), folder(tmp_path, "b"), SCHEMES[name])
+    with open_bundle(bundle) as session, open_bundle(bundle) as other:
+        run_in_chunks(session, TOKENS[:, :12], [1] * 12)
+        save_state(tmp_path / "state", session.snapshot())
+        rest = run_in_chunks(other, TOKENS[:, 12:], [1] * 12, start=load_state(tmp_path / "state"))
+    assert np.array_equal(rest.logits, said(bundle, [1] * 24)[:, 12:])
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_rows_of_a_batch_are_what_they_are_alone(name, bundles, tmp_path):
+    source = Bundle.open(bundles["exact"])
+    scheme = scheme_for(source, name)
+    bundle = write_quantized(source, tmp_path, scheme)
+    alone = np.concatenate([said(bundle, [1] * 24, TOKENS[row : row + 1]) for row in range(3)])
+    # dynamic scales are those of the whole batch, so that only an error of the scheme's size can be promised
+    least = LEAST_SQNR_DB[scheme.name] if scheme.name != "float32" and scheme.form != "qdq" else 60
+    assert sqnr_db(alone, said(bundle, [1] * 24)) > least
+
+
+def test_same_bytes_twice(exact_bundle, tmp_path):
+    source = Bundle.open(exact_bundle)
+    for name in SCHEMES:
+        scheme = scheme_for(source, name)
+        one, two = (write_quantized(source, folder(tmp_path, f"{name}-{n}"), scheme) for n in range(2))
+        assert one.sha256 == two.sha256
+
+
+@pytest.mark.parametrize("name", ["w8-qdq", "w4-qdq", "w8a8", "fp16", "w8-qdq-pool8"])
+def test_portable_forms_hold_what_tensorrt_accepts(name, exact_bundle, tmp_path):
+    source = Bundle.open(exact_bundle)
+    bundle = write_quantized(source, tmp_path, scheme_for(source, name))
+    for model in load_graphs(bundle).values():
+        onnx.checker.check_model(model, full_check=True)
+        constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        for node in model.graph.node:
+            assert not node.domain
+            assert node.op_type not in ("DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul")
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                assert node.input[1] in constants  # scales are constant
+                assert len(node.input) < 3 or not constants[node.input[2]].any()  # no zero points
+            if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+                assert constants[node.input[0]].dtype.itemsize == 1  # no int32 biases
+
+
+def test_kept_weights_stay_as_they_are(exact_bundle, tmp_path):
+    source = Bundle.open(exact_bundle)
+    kept = frozenset(weight for weight in weight_names(source) if weight.startswith("blocks.1"))
+    before = constants_of(source)
+    for name in ("w8", "w8-qdq", "fp16", "w8a8-dynamic"):
+        scheme = Scheme(SCHEMES[name].name, SCHEMES[name].form, keep=kept)
+        bundle = write_quantized(source, folder(tmp_path, name), scheme)
+        after = constants_of(bundle)
+        same = [array for key, array in after.items() if array.dtype == np.float32 and array.ndim == 2]
+        for weight in kept:  # onnxruntime's quantizer may transpose and rename it
+            assert any(np.array_equal(array, form) for array in same for form in (before[weight], before[weight].T))
+        assert bundle.manifest.quantization is not None
+        assert bundle.manifest.quantization.kept == tuple(sorted(kept))
+
+
+def test_quantized_bundle_is_not_quantized_again(exact_bundle, tmp_path):
+    bundle = write_quantized(Bundle.open(exact_bundle), tmp_path, SCHEMES["w8"])
+    with pytest.raises(InputError, match="quantized already"):
+        write_quantized(bundle, tmp_path, SCHEMES["w4"])
+
+
+@pytest.mark.parametrize("arguments", [("w5",), ("w8",), ("w8", "int"), ("w8a8", "qdq"), ("float32",)])
+def test_schemes_without_meaning_are_refused(arguments):
+    with pytest.raises(InputError):
+        Scheme(*arguments)
+    with pytest.raises(ValueError, match="unknown"):
+        Quantization(arguments[0], arguments[1] if len(arguments) > 1 else None, False, (), "")
+
+
+def test_float16_refuses_weights_beyond_its_range(tmp_path):
+    model = random_model(0)
+    model.blocks[0].fc_3.weight.data[0, 0] = 1e6
+    bundle = exported(tmp_path, model)
+    with pytest.raises(InputError, match=r"blocks\.0\.w3 .*float16"):
+        write_quantized(bundle, folder(tmp_path, "quantized"), SCHEMES["fp16"])
+
+
+def test_threads_do_not_change_what_is_said(exact_bundle, tmp_path):
+    bundle = write_quantized(Bundle.open(exact_bundle), tmp_path, SCHEMES["w8-pool8"])
+    with open_bundle(bundle, SessionOptions(threads=2)) as session:
+        two = run_in_chunks(session, TOKENS, [1] * 24).logits
+    assert np.array_equal(two, said(bundle, [1] * 24))
+
+
+@given(hnp.arrays(np.float32, (5, 4), elements=st.floats(-1e3, 1e3, width=32)))
+def test_int8_channels_are_off_by_half_a_step_at_most(weight):
+    values, scale = int8_channels(weight)
+    assert np.abs(values).max() <= 127
+    assert (np.abs(values * scale - weight) <= 0.5001 * scale + 1e-30).all()
+
+
+def test_limits_are_needed_for_every_product(exact_bundle, tmp_path):
+    source = Bundle.open(exact_bundle)
+    limits = int8_limits({}, "minmax")
+    from causalrn.errors import CalibrationError
+
+    with pytest.raises(CalibrationError, match=r"blocks\.0\.w12\.input"):
+        write_quantized(source, tmp_path, Scheme("w8a8", limits=limits))
+
+
+def constants_of(bundle: Bundle) -> dict[str, np.ndarray]:
+    return {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for model in load_graphs(bundle).values()
+        for tensor in model.graph.initializer
+    }
+
+
+def folder(tmp_path, name):
+    path = tmp_path / name
+    path.mkdir()
+    return path
+
+
+def exported(tmp_path, model, **options) -> Bundle:
+    """A bundle without golden vectors, of a model that was never saved."""
+    from causalrn.alphabet import Alphabet
+    from causalrn.card import ModelCard
+
+    path = tmp_path / f"source-{len(list(tmp_path.iterdir()))}"
+    path.mkdir()
+    checkpoint = Checkpoint(model, ModelCard(model.config, Alphabet("letters"), None), "0" * 64)
+    return seal_bundle(path, export_onnx(checkpoint, path, **options))
