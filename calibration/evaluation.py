@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,9 +31,9 @@ class Measured:
         state_bytes_per_token: that every token adds to the state; 0 where its size is constant.
         teacher_forced, free_running: accuracy on the task; None where it cannot be measured.
         agreement: of the distributions with the reference's.
-        sqnr_db: by block, how much larger than its error is what the block writes to the residual stream, in decibel;
-            last what the head says. Infinite where there is no error.
-        step_us: median time of a step in microseconds, one sequence, in the middle of the tokens.
+        sqnr_db: by block, how much larger what the block writes to the residual stream is than its error, in decibel,
+            errors that it inherits from earlier blocks included; last what the head says. Infinite without an error;
+            empty for the float32 bundle.
     """
 
     weights_bytes: int
@@ -44,12 +43,11 @@ class Measured:
     free_running: TaskAccuracy | None
     agreement: Agreement
     sqnr_db: Mapping[str, float]
-    step_us: float
 
     @property
     def worst_unit(self) -> str:
         """The block, or the head, whose error is largest beside what it says."""
-        return min(self.sqnr_db, key=lambda unit: self.sqnr_db[unit])
+        return min(self.sqnr_db, key=lambda unit: self.sqnr_db[unit], default="")
 
     def to_json(self) -> dict[str, Any]:
         """The figures as JSON values; infinite ones become null."""
@@ -69,6 +67,7 @@ class Baseline:
     Attributes:
         tokens: int64 [B, T], for distributions, SQNR and time.
         logits: [B, T, V] that count as exact: the oracle's, or the float32 bundle's.
+        own_logits: the float32 bundle's.
         streams: the float32 bundle's, N + 1 arrays [B, T, E].
         task, examples: for accuracy; None where there are none.
         measured: the float32 bundle itself.
@@ -104,7 +103,6 @@ def measure_baseline(
         *_accuracies(session, task, examples, on_batch),
         compare_distributions(run.logits, logits),
         {},
-        time_steps({"": session}, tokens)[""],
     )
     return Baseline(tokens, logits, run.logits, run.streams, task, examples, measured)
 
@@ -112,29 +110,18 @@ def measure_baseline(
 def measure_quantized(
     bundle: Bundle,
     session: Session,
-    source: Session,
     baseline: Baseline,
     on_batch: Callable[[int], object] = lambda count: None,
-) -> tuple[Measured, float]:
-    """Measure a quantized bundle.
-
-    Args:
-        source: a session of the float32 bundle, to be timed in turns with it.
-
-    Returns:
-        The figures, and the median ratio of its time per step to the float32 bundle's.
-    """
+) -> Measured:
+    """Measure a quantized bundle on what the baseline was measured on."""
     tokens = baseline.tokens
     run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=True)
-    times = time_steps({"before": source, "after": session}, tokens)
-    measured = Measured(
+    return Measured(
         *_sizes(bundle),
         *_accuracies(session, baseline.task, baseline.examples, on_batch),
         compare_distributions(run.logits, baseline.logits),
         _sqnr_by_unit(run.streams, run.logits, baseline),
-        times["after"],
     )
-    return measured, times["ratio"]
 
 
 def sqnr_db(signal: FloatArray, said: FloatArray) -> float:
@@ -154,7 +141,7 @@ def _sqnr_by_unit(streams: Sequence[FloatArray], logits: FloatArray, baseline: B
     ratios = {}
     for block in range(len(streams) - 1):
         exact = baseline.streams[block + 1] - baseline.streams[block]
-        ratios[f"block {block}"] = sqnr_db(exact, streams[block + 1] - streams[block])
+        ratios[f"blocks.{block}"] = sqnr_db(exact, streams[block + 1] - streams[block])
     return {**ratios, "head": sqnr_db(baseline.own_logits, logits)}
 
 
@@ -177,34 +164,40 @@ def _sizes(bundle: Bundle) -> tuple[int, int, int]:
     return weights, weights + sum(int(files[file]["size_bytes"]) for file in graphs), per_token
 
 
-def time_steps(sessions: Mapping[str, Session], tokens: IntArray) -> dict[str, float]:
-    """Median microseconds per step of one sequence in the middle of `tokens`, sessions in turns.
+@dataclass(frozen=True)
+class StepTimes:
+    """Time of a step of one sequence, measured in turns.
 
-    Returns:
-        By session; and as "ratio" the median of last / first, repeat by repeat.
+    Attributes:
+        before_us, after_us: medians in microseconds.
+        ratio: median of after / before, repeat by repeat: a machine that slows down for a while slows both.
     """
+
+    before_us: float
+    after_us: float
+    ratio: float
+
+
+def time_steps(before: Session, after: Session, tokens: IntArray) -> StepTimes:
+    """Time the steps in the middle of the first of `tokens`, two sessions in turns."""
     middle = max(1, (tokens.shape[1] - _TIMED_STEPS) // 2)
-    timed = tokens[:1, middle : middle + _TIMED_STEPS]
-    starts = {}
-    for name, session in sessions.items():
+    timed, times = tokens[0, middle : middle + _TIMED_STEPS], []
+    starts = []
+    for session in (before, after):
         session.reset(1)
         session.prefill(tokens[:1, :middle])
-        starts[name] = session.snapshot()
-    times: dict[str, list[float]] = {name: [] for name in sessions}
+        starts.append(session.snapshot())
     for _ in range(_REPEATS + 1):  # the first one warms up
-        for name, session in sessions.items():
-            session.restore(starts[name])
+        pair = []
+        for session, start in zip((before, after), starts, strict=True):
+            session.restore(start)
             began = time.perf_counter()
-            for token in timed[0]:
+            for token in timed:
                 session.step(token)
-            times[name].append(1e6 * (time.perf_counter() - began) / timed.shape[1])
-    for session in sessions.values():
+            pair.append(1e6 * (time.perf_counter() - began) / len(timed))
+        times.append(pair)
+    for session in (before, after):
         session.reset(1)
-    kept = [np.array(values[1:]) for values in times.values()]
-    medians = {name: float(np.median(values)) for name, values in zip(times, kept, strict=True)}
-    return {**medians, "ratio": float(np.median(kept[-1] / kept[0]))}
-
-
-def folder_bytes(path: Path) -> int:
-    """Size of all files in a folder."""
-    return sum(file.stat().st_size for file in path.iterdir())
+    kept = np.array(times[1:])  # [repeats, 2]
+    before_us, after_us = np.median(kept, axis=0).tolist()
+    return StepTimes(before_us, after_us, float(np.median(kept[:, 1] / kept[:, 0])))

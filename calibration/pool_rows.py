@@ -1,7 +1,7 @@
 """Pools whose rows a graph takes and gives in a narrower type: int8 with a scale per row, or float16.
 
-Only what goes in and out changes: rows are widened to float32 before they are read, and narrowed after they were
-computed. A call reads its own new rows as they were computed; later calls read them as they are stored.
+Rows are widened to float32 before they are read, and new ones are narrowed. A call reads its own new rows as they are
+stored, too: how a sequence is split into steps and prefills does not change what is computed.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization.onnx_model import ONNXModel
 
 from causalrn.runtimes.state_values import INT8_LIMIT, SCALE_FLOOR
 from causalrn.state_spec import StateSpec, StateTensor
 
 _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}
-_LIMIT, _FLOOR, _LAST = "pool.int8_limit", "pool.scale_floor", "pool.last_axis"
+_VIEWS = ("Reshape", "Unsqueeze", "Squeeze", "Identity")
+_LIMIT, _FLOOR, _LAST, _FIRST = "pool.int8_limit", "pool.scale_floor", "pool.last_axis", "pool.first_row"
+_ONE_ROW = "pool.one_row"
 _CONSTANTS: dict[str, npt.NDArray[Any]] = {
     _LIMIT: np.array(INT8_LIMIT, np.float32),
     _FLOOR: np.array(SCALE_FLOOR, np.float32),
     _LAST: np.array([-1], np.int64),
+    _FIRST: np.array([0], np.int64),
+    _ONE_ROW: np.array([1, -1], np.int64),
 }
 
 
@@ -33,32 +38,38 @@ def narrow_pools(model: onnx.ModelProto, spec: StateSpec, *, portable: bool) -> 
         portable: widen int8 rows by Cast and Mul, not by a DequantizeLinear whose scales are an input: TensorRT takes
             constant scales only. 1.1 times the time of the whole readout in onnxruntime.
     """
-    pools = [tensor for tensor in spec.tensors if tensor.role == "pool"]
-    concatenated = {
-        name: node.input[1] for node in model.graph.node for name in node.output if name.startswith("present.")
-    }
-    before, after = [], []
-    for pool in pools:
-        _rename(model, pool)
-        before += list(_widen(pool, portable=portable))
-        if pool.update == "append":
-            after += list(_narrow(f"{pool.output_name}.values", pool.output_name, pool))
-        else:
-            after += list(_narrow_and_append(concatenated[pool.output_name], pool))
-    nodes = [*before, *model.graph.node, *after]
-    model.graph.ClearField("node")
-    model.graph.node.extend(nodes)
+    for pool in spec.tensors:
+        if pool.role == "pool":
+            values = _rename(model, pool)
+            model.graph.node.extend(_widen(pool, portable=portable))
+            _read_as_stored(model, values, pool)
+            model.graph.node.extend(_narrow(values, pool))
+            model.graph.node.extend(_append(pool))
     _add_constants(model)
     _declare(model, spec)
+    ONNXModel(model).topological_sort()
 
 
-def _rename(model: onnx.ModelProto, pool: StateTensor) -> None:
-    """Have nodes read and write values beside what goes in and out; a pool's size can be asked of it as it is."""
-    renamed = {name: f"{name}.values" for name in (pool.input_name, pool.output_name)}
+def _rename(model: onnx.ModelProto, pool: StateTensor) -> str:
+    """Have nodes read float32 values beside what goes in; give the name of the new rows' values [T, B, H].
+
+    A pool's size can be asked of it as it is.
+    """
+    past, out = f"{pool.input_name}.values", f"{pool.output_name}.values"
+    row = out
     for node in model.graph.node:
         if node.op_type != "Shape":
-            node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
+            node.input[:] = [past if name == pool.input_name else name for name in node.input]
+        node.input[:] = [out if name == pool.output_name else name for name in node.input]
+        if pool.output_name in node.output:
+            node.output[:] = [out]
+            row = out if pool.update == "append" else node.input[1]  # of Concat(past, new)
+    return row
+
+
+def _row(pool: StateTensor) -> str:
+    """Name of the stored new rows."""
+    return f"row.{pool.name}"
 
 
 def _scale_of(name: str) -> str:
@@ -69,27 +80,32 @@ def _scale_of(name: str) -> str:
 def _widen(pool: StateTensor, *, portable: bool) -> Iterator[onnx.NodeProto]:
     """Stored rows [t, B, H] -> their values in float32."""
     name, values = pool.input_name, f"{pool.input_name}.values"
+    if pool.dtype == "float16" or portable:
+        yield from _widened(name, values, pool)
+        return
+    yield _node("Reshape", [name, f"pool.rows.{pool.shape[-1]}"], f"{name}.rows")  # [t * B, H]
+    yield _node("Reshape", [_scale_of(name), _LAST], f"{name}.scales")  # [t * B]
+    yield _node("DequantizeLinear", [f"{name}.rows", f"{name}.scales"], f"{name}.widened", axis=0)
+    yield _node("Shape", [name], f"{name}.shape")
+    yield _node("Reshape", [f"{name}.widened", f"{name}.shape"], values)
+
+
+def _widened(name: str, values: str, pool: StateTensor) -> Iterator[onnx.NodeProto]:
+    """The same by operations that any runtime has."""
     if pool.dtype == "float16":
         yield _node("Cast", [name], values, to=TensorProto.FLOAT)
-    elif portable:
-        yield _node("Cast", [name], f"{name}.float32", to=TensorProto.FLOAT)
-        yield _node("Unsqueeze", [_scale_of(name), _LAST], f"{name}.column")
-        yield _node("Mul", [f"{name}.float32", f"{name}.column"], values)
-    else:
-        width = pool.shape[-1]
-        yield _node("Reshape", [name, f"pool.rows.{width}"], f"{name}.rows")  # [t * B, H]
-        yield _node("Reshape", [_scale_of(name), _LAST], f"{name}.scales")  # [t * B]
-        yield _node("DequantizeLinear", [f"{name}.rows", f"{name}.scales"], f"{name}.widened", axis=0)
-        yield _node("Shape", [name], f"{name}.shape")
-        yield _node("Reshape", [f"{name}.widened", f"{name}.shape"], values)
+        return
+    yield _node("Cast", [name], f"{name}.float32", to=TensorProto.FLOAT)
+    yield _node("Unsqueeze", [_scale_of(name), _LAST], f"{name}.column")
+    yield _node("Mul", [f"{name}.float32", f"{name}.column"], values)
 
 
-def _narrow(values: str, name: str, pool: StateTensor) -> Iterator[onnx.NodeProto]:
+def _narrow(values: str, pool: StateTensor) -> Iterator[onnx.NodeProto]:
     """Values of new rows [T, B, H] -> what is stored: float16; or int8, rounded to even, and the scale."""
+    name, scale = _row(pool), _scale_of(_row(pool))
     if pool.dtype == "float16":
         yield _node("Cast", [values], name, to=TensorProto.FLOAT16)
         return
-    scale = _scale_of(name)
     yield _node("Abs", [values], f"{name}.magnitude")
     yield _node("ReduceMax", [f"{name}.magnitude", _LAST], f"{name}.largest", keepdims=0)
     yield _node("Div", [f"{name}.largest", _LIMIT], scale)
@@ -100,13 +116,50 @@ def _narrow(values: str, name: str, pool: StateTensor) -> Iterator[onnx.NodeProt
     yield _node("Cast", [f"{name}.rounded"], name, to=TensorProto.INT8)
 
 
-def _narrow_and_append(values: str, pool: StateTensor) -> Iterator[onnx.NodeProto]:
-    """The same for a pool that a graph gives back whole: its old rows stay as they are stored."""
-    row = f"row.{pool.name}"
-    yield from _narrow(values, row, pool)
-    yield _node("Concat", [pool.input_name, row], pool.output_name, axis=0)
-    if pool.scale_name is not None:
-        yield _node("Concat", [_scale_of(pool.input_name), _scale_of(row)], _scale_of(pool.output_name), axis=0)
+def _append(pool: StateTensor) -> Iterator[onnx.NodeProto]:
+    """For a pool that a graph gives back whole: its old rows stay as they are stored."""
+    if pool.update != "append":
+        yield _node("Concat", [pool.input_name, _row(pool)], pool.output_name, axis=0)
+        if pool.scale_name is not None:
+            scales = (_scale_of(name) for name in (pool.input_name, _row(pool), pool.output_name))
+            past, row, present = scales
+            yield _node("Concat", [past, row], present, axis=0)
+
+
+def _read_as_stored(model: onnx.ModelProto, values: str, pool: StateTensor) -> None:
+    """Let everything that reads the new rows' values read what their stored form stands for.
+
+    Also where they are read before they are shaped as rows, and in a step for one sequence, whose rows are taken from
+    a matrix that holds the query, too: [2, H].
+    """
+    stored = f"{_row(pool)}.as_stored"
+    nodes = list(model.graph.node)
+    made_by = {name: node for node in nodes for name in node.output}
+    new = list(_widened(_row(pool), stored, pool))
+    _redirect(nodes, values, stored)
+    source = values
+    while made_by[source].op_type in _VIEWS:
+        chain, source = made_by[source], made_by[source].input[0]
+        shaped = f"{stored}.{source}"
+        if _redirect(nodes, source, shaped, but=chain):
+            new.append(_node("Shape", [source], f"{shaped}.shape"))
+            new.append(_node("Reshape", [stored, f"{shaped}.shape"], shaped))
+    taken = made_by[source]
+    if taken.op_type == "Gather" and _redirect(nodes, taken.input[0], f"{stored}.pair", but=taken):
+        new.append(_node("Gather", [taken.input[0], _FIRST], f"{stored}.query"))
+        new.append(_node("Reshape", [stored, _ONE_ROW], f"{stored}.row"))
+        new.append(_node("Concat", [f"{stored}.query", f"{stored}.row"], f"{stored}.pair", axis=0))
+    model.graph.node.extend(new)
+
+
+def _redirect(nodes: list[onnx.NodeProto], old: str, new: str, but: onnx.NodeProto | None = None) -> bool:
+    """Have all nodes except one read another value; whether there was any."""
+    found = False
+    for node in nodes:
+        if node is not but and old in node.input:
+            node.input[:] = [new if name == old else name for name in node.input]
+            found = True
+    return found
 
 
 def _node(op: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
@@ -115,7 +168,7 @@ def _node(op: str, inputs: list[str], output: str, **attributes: Any) -> onnx.No
 
 def _add_constants(model: onnx.ModelProto) -> None:
     used = {name for node in model.graph.node for name in node.input}
-    constants: dict[str, npt.NDArray[Any]] = dict(_CONSTANTS)
+    constants = dict(_CONSTANTS)
     for name in used:
         if name.startswith("pool.rows."):
             constants[name] = np.array([-1, int(name.rpartition(".")[2])])

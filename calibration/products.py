@@ -51,6 +51,13 @@ def find_products(model: onnx.ModelProto) -> list[Product]:
     return [Product(node.input[1], node.input[0]) for node in model.graph.node if _is_product(node, weights)]
 
 
+def find_tables(model: onnx.ModelProto) -> list[str]:
+    """Names of the embedding tables: matrices of which rows are looked up."""
+    matrices = _matrices(model)
+    looked_up = (node.input[0] for node in model.graph.node if node.op_type == "Gather" and node.input[0] in matrices)
+    return list(dict.fromkeys(looked_up))
+
+
 def split_products(model: onnx.ModelProto, keep: Collection[str] = ()) -> list[Product]:
     """Turn every product, except with the weights `keep`, into a MatMul that is called as its weight, and an Add.
 
@@ -100,13 +107,16 @@ def drop_unused_initializers(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def quiet_quantizer() -> Iterator[None]:
-    """Onnxruntime's quantizers log every node, and advice for other callers, to the root logger."""
-    before = logging.root.manager.disable
+    """Quantizers of onnxruntime log every node to the root logger, and set it up when they are imported."""
+    root, disabled = logging.getLogger(), logging.root.manager.disable
+    handlers, level = list(root.handlers), root.level
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.disable(disabled)
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _matrices(model: onnx.ModelProto) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from causalrn.calibration.evaluation import Measured
+from causalrn.calibration.evaluation import Measured, StepTimes
 from causalrn.calibration.sensitivity import Sensitivity
 from causalrn.calibration.table import CalibrationTable
 from causalrn.quantization import Quantization
@@ -24,8 +24,9 @@ class QuantizeReport:
         source, source_sha256: the float32 bundle.
         quantization: what was done.
         before, after: figures of the two bundles, on the same tokens and examples.
-        step_time_ratio: after / before, median of paired repeats.
+        times: of a step of either bundle.
         against: what distributions are compared with, for people.
+        measured_on: which tokens, for people.
         budget: what the quantized bundle may lose.
         sensitivities: the most sensitive part first; empty where they were not asked for.
         granularity: of `sensitivities`: "block" or "tensor".
@@ -38,8 +39,9 @@ class QuantizeReport:
     quantization: Quantization
     before: Measured
     after: Measured
-    step_time_ratio: float
+    times: StepTimes
     against: str
+    measured_on: str
     budget: Budget
     sensitivities: Sequence[Sensitivity] = ()
     granularity: str = "block"
@@ -66,6 +68,8 @@ class QuantizeReport:
             "source": {"path": self.source, "sha256": self.source_sha256},
             "quantization": self.quantization.to_json(),
             "against": self.against,
+            "measured_on": self.measured_on,
+            "step_times": dict(self.times.__dict__),
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "ratios": self.ratios(),
@@ -84,7 +88,7 @@ class QuantizeReport:
             "state_bytes_per_token": after.state_bytes_per_token / before.state_bytes_per_token
             if before.state_bytes_per_token
             else None,
-            "step_us": self.step_time_ratio,
+            "step_us": self.times.ratio,
         }
 
 

@@ -49,12 +49,12 @@ class Prompts:
 
     @classmethod
     def of_task(cls, task: Task, count: int, seed: int, capacity: int | None) -> Prompts:
-        """Sequences of a task: prompts, then greedy answers fed back.
+        """Whole sequences of a task: prompts, then greedy answers fed back.
 
         A text has no answers: the first half of each window is given, the rest drawn from the model's distribution.
         """
         examples = task.draw("calibrate", count, seed)
-        steps = min(examples.inputs.shape[1], capacity or _MOST_STEPS, _MOST_STEPS)
+        steps = min(examples.inputs.shape[1], capacity or examples.inputs.shape[1])
         tokens = examples.inputs[:, :steps]
         if task.feeds_back:
             counts = examples.targets[:, :steps] != IGNORE

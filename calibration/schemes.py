@@ -14,7 +14,7 @@ import onnx
 
 from causalrn.calibration.activations import quantize_activations_dynamically, quantize_activations_statically
 from causalrn.calibration.pool_rows import narrow_pools
-from causalrn.calibration.products import find_products, split_products
+from causalrn.calibration.products import find_products, find_tables, split_products
 from causalrn.calibration.weights import convert_to_float16, quantize_to_int4, quantize_to_int8, quantize_to_nbits
 from causalrn.errors import CalibrationError, InputError
 from causalrn.graph_files import describe_graph, load_graphs, save_graphs, strip_leftovers
@@ -28,6 +28,9 @@ _BITS = {"w8": 8, "w4": 4}
 _STANDARD_OPSET = 23
 _CONTRIB = {"nbits"}
 
+POOLS = "pools"
+"""The part that stands for the rows of all pools."""
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -37,7 +40,7 @@ class Scheme:
         name: one of :data:`causalrn.quantization.SCHEMES`; "float32" leaves the weights alone (with `pool8`).
         form: of w8 and w4: "nbits" (onnxruntime's MatMulNBits) or "qdq" (DequantizeLinear, portable).
         pool8: int8 rows with a scale per row in pools.
-        keep: names of weights that stay float32.
+        keep: names of parts that stay float32, of those that :func:`quantizable_parts` lists.
         limits: of w8a8: by the name of what is multiplied, the largest |value| that int8 has to hold.
 
     Raises:
@@ -63,6 +66,8 @@ class Scheme:
     @property
     def pool_dtype(self) -> str:
         """Element type of pools: fp16 keeps them in float16, for its products give no more than that."""
+        if POOLS in self.keep:
+            return "float32"
         return "int8" if self.pool8 else "float16" if self.name == "fp16" else "float32"
 
     @property
@@ -90,10 +95,10 @@ def quantize_graph(model: onnx.ModelProto, scheme: Scheme, spec: StateSpec) -> o
 
 def _quantize_products(model: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProto:
     products = split_products(model, scheme.keep)
+    if scheme.name == "fp16":
+        return convert_to_float16(model, products, set(find_tables(model)) - scheme.keep)
     if not products:
         return model
-    if scheme.name == "fp16":
-        return convert_to_float16(model, products)
     if scheme.name == "w8a8-dynamic":
         return quantize_activations_dynamically(model, products)
     if scheme.name == "w8a8":
@@ -102,13 +107,18 @@ def _quantize_products(model: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProt
             raise CalibrationError(f"the calibration knows nothing of {missing[0]}: calibrate with this bundle")
         return quantize_activations_statically(model, products, scheme.limits)
     if scheme.form == "nbits":
-        return quantize_to_nbits(model, _BITS[scheme.name])
-    return quantize_to_int4(model) if scheme.name == "w4" else quantize_to_int8(model, products)
+        return quantize_to_nbits(model, products, _BITS[scheme.name])
+    return quantize_to_int4(model, products) if scheme.name == "w4" else quantize_to_int8(model, products)
 
 
-def weight_names(bundle: Bundle) -> list[str]:
-    """Names of all weights that a scheme can quantize, in the order in which they are used."""
-    return [product.weight for product in find_products(next(iter(load_graphs(bundle).values())))]
+def quantizable_parts(bundle: Bundle, scheme: Scheme) -> list[str]:
+    """Names of what a scheme changes, in the order of use: tables (fp16 only), weights, and :data:`POOLS`."""
+    graph = next(iter(bundle.manifest.graphs.values()))
+    model = onnx.load(bundle.file(graph.file), load_external_data=False)
+    parts = find_tables(model) if scheme.name == "fp16" else []
+    parts += [product.weight for product in find_products(model)] if scheme.name != "float32" else []
+    narrow = dataclasses.replace(scheme, keep=frozenset()).pool_dtype != "float32" and bundle.manifest.state.has_pool
+    return [*parts, POOLS] if narrow else parts
 
 
 def check_scheme_fits(bundle: Bundle, scheme: Scheme) -> None:
@@ -124,6 +134,9 @@ def check_scheme_fits(bundle: Bundle, scheme: Scheme) -> None:
         raise InputError(f"{bundle.path} is quantized already ({how}): quantize the float32 bundle")
     if scheme.pool8 and not bundle.manifest.state.has_pool:
         raise InputError(f"{bundle.path}: its state has constant size and no pool: leave --pool8 out")
+    parts = quantizable_parts(bundle, scheme)
+    if scheme.keep and not set(parts) - scheme.keep:
+        raise InputError(f"all {len(parts)} parts of {bundle.path} would stay float32: keep fewer")
 
 
 def write_quantized(

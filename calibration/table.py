@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from causalrn.calibration.observers import DEFAULT_PERCENTILE, Histogram, HistogramObserver, int8_limits
+from causalrn.calibration.observers import DEFAULT_PERCENTILE, Histogram, HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import BATCH, Prompts, roll_out
 from causalrn.calibration.watching import opened_for_watching
 from causalrn.errors import CalibrationError, ConfigError
@@ -57,7 +57,7 @@ class CalibrationTable:
         seed: of draws and of sampled steps.
         rollouts: for each, beginning with a reset: sequences, steps, how many tokens were given, and which positions
             were sampled for the histograms.
-        activations: by what is multiplied by a weight, the histogram of the sampled steps.
+        activations: by what is multiplied by a weight, a histogram over the sampled steps.
         activation_ranges, state_ranges: by tensor, ranges at every position; of a pool, those of the new row.
     """
 
@@ -80,8 +80,17 @@ class CalibrationTable:
         return max(int(rollout["steps"]) for rollout in self.rollouts)
 
     def limits(self, method: str, percentile: float = DEFAULT_PERCENTILE) -> dict[str, float]:
-        """What int8 should hold of each activation: see :func:`causalrn.calibration.observers.int8_limits`."""
-        return int8_limits(self.activations, method, percentile)
+        """The largest |value| that int8 should hold of each activation.
+
+        Args:
+            method: one of :data:`causalrn.quantization.CALIBRATION_METHODS`.
+            percentile: of the values that are not clipped, for the method of that name.
+        """
+        largest = {name: self.activation_ranges[name].largest for name in self.activations}
+        if method == "minmax":
+            return largest
+        found = histogram_limits(self.activations, method, percentile)
+        return {name: min(limit, largest[name]) for name, limit in found.items()}
 
     def check_fits(self, bundle: Bundle, path: Path) -> None:
         """Refuse the table of another model.
@@ -103,8 +112,6 @@ class CalibrationTable:
             "rollouts": [dict(rollout) for rollout in self.rollouts],
             "activations": {
                 name: {
-                    "lowest": histogram.lowest,
-                    "highest": histogram.highest,
                     "limit": histogram.limit,
                     "counts": histogram.counts.tolist(),
                     "by_position": self.activation_ranges[name].to_json(),
@@ -149,8 +156,8 @@ def _from_json(data: Mapping[str, Any]) -> CalibrationTable:
         data["seed"],
         tuple(data["rollouts"]),
         {
-            name: Histogram(np.array(e["counts"], np.int64), float(e["lowest"]), float(e["highest"]), float(e["limit"]))
-            for name, e in entries.items()
+            name: Histogram(np.array(entry["counts"], np.int64), float(entry["limit"]))
+            for name, entry in entries.items()
         },
         {name: _ranges(entry["by_position"]) for name, entry in entries.items()},
         {name: _ranges(entry) for name, entry in data["states"].items()},
@@ -190,7 +197,7 @@ def calibrate(
         prompts.source,
         seed,
         tuple(rollouts),
-        observer.histograms(),
+        observer.histograms,
         {name: by_name[name] for name in names},
         {name: value for name, value in by_name.items() if name not in names},
     )

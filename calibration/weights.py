@@ -6,13 +6,11 @@ graph, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantFormat
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from causalrn.calibration.products import (
     FloatArray,
@@ -31,23 +29,36 @@ _ACCURACY_LEVEL = 4
 _INT8_LIMIT = 127
 
 
-def quantize_to_nbits(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
+def quantize_to_nbits(model: onnx.ModelProto, products: Sequence[Product], bits: int) -> onnx.ModelProto:
     """Every product as onnxruntime's MatMulNBits: fast in onnxruntime, unknown elsewhere."""
-    quantizer = MatMulNBitsQuantizer(
-        model, bits=bits, block_size=BLOCK_SIZE, is_symmetric=True, accuracy_level=_ACCURACY_LEVEL
-    )
-    with quiet_quantizer():
-        quantizer.process()
-    quantized: onnx.ModelProto = quantizer.model.model
+    return _quantize_blocks(model, products, bits, portable=False)
+
+
+def quantize_to_int4(model: onnx.ModelProto, products: Sequence[Product]) -> onnx.ModelProto:
+    """Every weight as int4 with a scale per block of 64, behind a DequantizeLinear."""
+    quantized = _quantize_blocks(model, products, 4, portable=True)
+    for node in quantized.graph.node:
+        if node.op_type == "DequantizeLinear":  # it has its weight's name, which TensorRT takes for a second one
+            node.name = f"{node.name}.dequantize"
     return quantized
 
 
-def quantize_to_int4(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Every weight as int4 with a scale per block of 64, behind a DequantizeLinear."""
-    quantizer = MatMulNBitsQuantizer(
-        model, bits=4, block_size=BLOCK_SIZE, is_symmetric=True, quant_format=QuantFormat.QDQ
-    )
+def _quantize_blocks(
+    model: onnx.ModelProto, products: Sequence[Product], bits: int, *, portable: bool
+) -> onnx.ModelProto:
     with quiet_quantizer():
+        from onnxruntime.quantization import QuantFormat
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+        quantizer = MatMulNBitsQuantizer(
+            model,
+            bits=bits,
+            block_size=BLOCK_SIZE,
+            is_symmetric=True,
+            accuracy_level=_ACCURACY_LEVEL,
+            nodes_to_include=[product.weight for product in products],
+            quant_format=QuantFormat.QDQ if portable else QuantFormat.QOperator,
+        )
         quantizer.process()
     quantized: onnx.ModelProto = quantizer.model.model
     return quantized
@@ -81,8 +92,8 @@ def int8_channels(weight: FloatArray) -> tuple[np.ndarray[tuple[int, ...], np.dt
     return np.rint(weight / divisor).astype(np.int8), scale.astype(np.float32)
 
 
-def convert_to_float16(model: onnx.ModelProto, products: Sequence[Product]) -> onnx.ModelProto:
-    """Every product in float16, and the embeddings stored so. Norms, exp and the residual stream stay float32.
+def convert_to_float16(model: onnx.ModelProto, products: Sequence[Product], tables: Collection[str]) -> onnx.ModelProto:
+    """Every product in float16, and embedding tables stored so. Norms, exp and the residual stream stay float32.
 
     |LN0| <= sqrt(H - 1): in float16 exp overflows from H = 124 on, and sums over positions earlier.
 
@@ -90,9 +101,8 @@ def convert_to_float16(model: onnx.ModelProto, products: Sequence[Product]) -> o
         InputError: a weight is beyond float16's 65,504.
     """
     weights = {product.weight for product in products}
-    tables = {node.input[0] for node in model.graph.node if _looks_up(node, initializers(model))}
     for tensor in model.graph.initializer:
-        if tensor.name in weights | tables:
+        if tensor.name in weights or tensor.name in tables:
             tensor.CopyFrom(numpy_helper.from_array(_as_float16(tensor), tensor.name))
 
     def replace(node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -107,12 +117,6 @@ def convert_to_float16(model: onnx.ModelProto, products: Sequence[Product]) -> o
 
     rewrite_nodes(model, replace)
     return model
-
-
-def _looks_up(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
-    """Whether a node reads rows of a table of floating-point numbers."""
-    table = constants.get(node.input[0]) if node.op_type == "Gather" else None
-    return table is not None and table.data_type == TensorProto.FLOAT and len(table.dims) == 2
 
 
 def _widened(node: onnx.NodeProto) -> list[onnx.NodeProto]:

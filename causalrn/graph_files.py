@@ -84,4 +84,6 @@ def _share_weights(models: Mapping[str, onnx.ModelProto], path: Path) -> None:
 
 def _content(tensor: onnx.TensorProto) -> bytes:
     """The elements as they lie in a file: packed, where they are narrower than a byte."""
-    return tensor.raw_data if tensor.HasField("raw_data") else onnx.numpy_helper.to_array(tensor).tobytes()
+    if not tensor.HasField("raw_data"):
+        tensor = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor))
+    return tensor.raw_data

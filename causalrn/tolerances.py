@@ -50,18 +50,23 @@ class Budget:
         kl_divergence: largest mean KL(exact || form) over positions, in nats.
         argmax_changes: largest share of positions whose most likely token changes although there was no tie.
         accuracy_drop: largest loss of accuracy on the task, as a share: 0.005 is half a percentage point.
+        repeat: largest |difference| of a logit, relative to the largest |logit|, between the form and itself on another
+            machine: a value that rounds to another integer, for a last bit is different, moves the logits by this much.
+        split: the same between steps and prefill; 1 where scales depend on what else is in the call.
     """
 
     kl_divergence: float = 0.01
     argmax_changes: float = 0.01
     accuracy_drop: float = 0.005
+    repeat: float = 0.05
+    split: float = 0.05
 
 
 BUDGETS = {
-    "float32": Budget(0.001, 0.01, 0.005),
-    "fp16": Budget(0.001, 0.01, 0.005),
+    "float32": Budget(0.001, 0.01, 0.005, repeat=0.005, split=0.005),
+    "fp16": Budget(0.001, 0.01, 0.005, repeat=0.005, split=0.005),
     "w8": Budget(0.01, 0.02, 0.005),
-    "w8a8-dynamic": Budget(0.01, 0.02, 0.005),
+    "w8a8-dynamic": Budget(0.01, 0.02, 0.005, split=1.0),
     "w8a8": Budget(0.02, 0.05, 0.01),
     "w4": Budget(0.1, 0.1, 0.05),
 }

@@ -131,6 +131,7 @@ class OnnxRuntimeSession(CellSession):
         Raises:
             BundleError: by a call whose graph has no such value.
         """
+        assert self._probed is None, "a session is probed or watched"
         self._watched, self._shown = {}, tuple(names)
         try:
             yield self._watched

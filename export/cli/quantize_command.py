@@ -102,9 +102,7 @@ Exit code 1, and nothing written, if the result loses more than is allowed."""
 )
 @click.option("--calibration", type=PATH, help="Use this table instead of calibrating.")
 @click.option("--save-calibration", type=PATH, callback=checked_place, help="Also write the calibration table, JSON.")
-@click.option(
-    "--samples", type=click.IntRange(1, _MOST), default=1000, show_default=True, help="Strings to measure accuracy on."
-)
+@click.option("--samples", type=click.IntRange(1, _MOST), help="Strings to measure accuracy on.  [default: 1000]")
 @click.option(
     "--max-accuracy-drop",
     type=FiniteRange(0, 100),
@@ -148,7 +146,7 @@ def command(context: click.Context, /, bundle: Path, output: Path, checkpoint: P
         from causalrn.export.cli.quantize_plot import save_plot
 
         save_plot(places["plot"], report)
-    print_report(report, str(output))
+    print_report(report, str(output), automatic=options["keep"] == "auto")
     if not report.passed:
         context.exit(EXIT_CHECK_FAILED)
 
@@ -178,6 +176,10 @@ def _check_combinations(options: dict[str, Any], given: set[str]) -> None:
         raise InputError("nothing to quantize: name a --scheme, or --pool8")
     if options["form"] is not None and scheme not in WEIGHT_ONLY:
         raise InputError(f"--form is for the schemes {' and '.join(WEIGHT_ONLY)}")
+    if options["keep"] and scheme is None:
+        raise InputError("--keep-blocks-fp32 needs a --scheme: pools alone have no weights that could be kept")
+    if "sequences" in given and scheme != "w8a8" and options["save_calibration"] is None:
+        raise InputError("--sequences is for the scheme w8a8, or --save-calibration: nothing else is calibrated")
     if scheme != "w8a8":
         for name in given.intersection(_CALIBRATION_OPTIONS):
             raise InputError(f"--{name} is for the scheme w8a8: the others need no calibration")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from causalrn.calibration.observers import DEFAULT_PERCENTILE
 from causalrn.calibration.rollouts import LEAST_SEQUENCES, Prompts
 from causalrn.calibration.table import CalibrationTable
@@ -14,13 +16,13 @@ from causalrn.errors import CalibrationError, InputError
 from causalrn.export.cli.task_choice import chosen_task, fits, why_no_task
 from causalrn.export.cli.token_ids import checked_token_ids
 from causalrn.manifest import Bundle
-from causalrn.runtimes.parity.reference import sample_tokens
 from causalrn.runtimes.session import IntArray
 from causalrn.tasks import Examples, Task, random_source
 from causalrn.tolerances import BUDGETS, Budget
 
 AUTOMATIC = "auto"
-_SEQUENCES, _MOST_STEPS = 8, 256
+_SAMPLES = 1000
+_SEQUENCES, _RANDOM_STEPS = 8, 256
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class QuantizeOptions:
         inputs: a .npy file of token ids to calibrate and measure on, instead of the task's sequences.
         text: the file that a text model is calibrated and measured on.
         calibration: a table to use; save_calibration: where to write the one that was made.
-        samples: sequences of the task to measure accuracy on.
+        samples: sequences of the task to measure accuracy on; None takes 1,000.
         limits: entries of :class:`causalrn.tolerances.Budget` that the caller sets; others are the scheme's.
         sensitivity: "block", "tensor", or None to rank only what has to be ranked.
     """
@@ -52,7 +54,7 @@ class QuantizeOptions:
     text: Path | None = None
     calibration: Path | None = None
     save_calibration: Path | None = None
-    samples: int = 1000
+    samples: int | None = None
     seed: int = 0
     limits: Mapping[str, float] = field(default_factory=dict)
     sensitivity: str | None = None
@@ -77,6 +79,7 @@ class Data:
         task, examples: for accuracy; None where it cannot be measured.
         prompts: to calibrate on; None where nothing is.
         table: given by the user, to be used instead.
+        measured_on: where `tokens` come from, for people.
         notes: what a reader should know about them.
     """
 
@@ -85,6 +88,7 @@ class Data:
     examples: Examples | None
     prompts: Prompts | None
     table: CalibrationTable | None
+    measured_on: str
     notes: tuple[str, ...]
 
 
@@ -100,6 +104,8 @@ def choose_data(bundle: Bundle, options: QuantizeOptions) -> Data:
     if not measurable:
         if "accuracy_drop" in options.limits:
             raise InputError(f"--max-accuracy-drop cannot be checked: {why_no_task(bundle, task)}")
+        if options.samples is not None:
+            raise InputError(f"--samples has no effect: {why_no_task(bundle, task)}")
         notes.append(f"{why_no_task(bundle, task)}: accuracy was not measured")
     ids = None if options.inputs is None else checked_token_ids(options.inputs, bundle)
     table = None if options.calibration is None else CalibrationTable.load(options.calibration)
@@ -112,20 +118,27 @@ def choose_data(bundle: Bundle, options: QuantizeOptions) -> Data:
         notes.append(
             f"calibrated on {source}: fewer than {LEAST_SEQUENCES} sequences show few of the values that will come"
         )
-    examples = task.draw("quantize", options.samples, options.seed) if task is not None and measurable else None
-    tokens = _tokens(bundle, options, task, ids)
-    return Data(tokens, task if measurable else None, examples, prompts, table, tuple(notes))
+    examples = (
+        task.draw("quantize", options.samples or _SAMPLES, options.seed) if task is not None and measurable else None
+    )
+    tokens, measured_on = _tokens(bundle, options, task, ids)
+    return Data(tokens, task if measurable else None, examples, prompts, table, measured_on, tuple(notes))
 
 
-def _tokens(bundle: Bundle, options: QuantizeOptions, task: Task | None, ids: IntArray | None) -> IntArray:
-    """Sequences of the task, the user's, or random ones where there is nothing better."""
-    if ids is not None:
-        return ids[:_SEQUENCES]
+def _tokens(bundle: Bundle, options: QuantizeOptions, task: Task | None, ids: IntArray | None) -> tuple[IntArray, str]:
+    """Whole sequences of the task, the user's, or random ones where there is nothing better; and what they are."""
     capacity = bundle.manifest.state.tensors[0].capacity
-    steps = min(capacity or _MOST_STEPS, _MOST_STEPS)
-    if task is not None and task.has_source:
-        return task.draw("quantize", _SEQUENCES, options.seed, 1).inputs[:, :steps]
-    return sample_tokens(bundle.manifest.card, random_source("quantize", options.seed, 1), _SEQUENCES, steps)
+    if ids is not None:
+        tokens, what = ids[:_SEQUENCES], str(options.inputs)
+    elif task is not None and task.has_source:
+        tokens = task.draw("quantize", _SEQUENCES, options.seed, 1).inputs[:, :capacity]
+        what = task.describe()
+    else:
+        steps = min(capacity or _RANDOM_STEPS, _RANDOM_STEPS)
+        rng = random_source("quantize", options.seed, 1)
+        tokens = rng.integers(0, bundle.manifest.card.config.vocabulary, (_SEQUENCES, steps), dtype=np.int64)
+        what = "random tokens, which say little of the model's use: name better ones with --load-inputs"
+    return tokens, f"{len(tokens)} sequences of {tokens.shape[1]} tokens ({what})"
 
 
 def _prompts(bundle: Bundle, options: QuantizeOptions, task: Task | None, ids: IntArray | None) -> Prompts:

@@ -56,10 +56,12 @@ def _plot_sqnr(axis: Axes, report: QuantizeReport) -> None:
     worst = report.after.worst_unit
     values = [min(report.after.sqnr_db[unit], 150.0) for unit in units]
     axis.bar(range(len(units)), values, color=[_WORST if unit == worst else _COLOUR for unit in units])
-    axis.set_xticks(range(len(units)), [unit.removeprefix("block ") for unit in units], fontsize=8)
+    axis.set_xticks(range(len(units)), [unit.removeprefix("blocks.") for unit in units], fontsize=8)
     axis.set_xlabel("block")
     axis.set_ylabel("SQNR, dB")
-    axis.set_title(f"All quantized: error of what each block adds, worst in {worst}", loc="left", fontsize=10)
+    axis.set_title(
+        f"All quantized: what each block adds, inherited errors included; lowest in {worst}", loc="left", fontsize=10
+    )
 
 
 def _plot_states(axis: Axes, table: CalibrationTable) -> None:

@@ -15,15 +15,20 @@ from causalrn.runtimes.task_accuracy import TaskAccuracy
 _MOST_ROWS = 14
 
 
-def print_report(report: QuantizeReport, output: str) -> None:
-    """Print it; `output` is where the bundle is, or would have been."""
+def print_report(report: QuantizeReport, output: str, *, automatic: bool) -> None:
+    """Print it.
+
+    Args:
+        output: where the bundle is, or would have been.
+        automatic: whether blocks were kept until the budget held, or all but one.
+    """
     out = console()
     out.print(f"{report.source}: {report.quantization.describe()}", style="bold", soft_wrap=True)
     out.print(_figures(report))
     worst = report.after.worst_unit
     out.print(
-        f"largest error: {worst}, {_db(report.after.sqnr_db[worst])} below what it adds; distributions are compared "
-        f"with {report.against}",
+        f"lowest SQNR: {_db(report.after.sqnr_db[worst])}, what {worst} says, inherited errors included\n"
+        f"measured on {report.measured_on}\ncompared with {report.against}",
         soft_wrap=True,
     )
     if report.sensitivities:
@@ -35,9 +40,9 @@ def print_report(report: QuantizeReport, output: str) -> None:
         return
     for fault in report.faults:
         out.print(f"FAIL {fault}", style="bold red", soft_wrap=True)
+    kept = "" if automatic else "--keep-blocks-fp32 auto, "
     out.print(
-        f"nothing was written to {output}: try --keep-blocks-fp32 auto, another scheme, or allow more with "
-        "--max-accuracy-drop and --max-kl",
+        f"nothing was written to {output}: try {kept}another scheme, or allow more (--max-accuracy-drop, --max-kl)",
         soft_wrap=True,
     )
 
@@ -62,8 +67,8 @@ def _figures(report: QuantizeReport) -> Table:
     said = (before.agreement, after.agreement)
     table.add_row("KL divergence, nats", *(f"{max(a.kl_divergence, 0.0):.1e}" for a in said), "")
     table.add_row("likely tokens changed", *(f"{100 * a.argmax_changes:.3g} %" for a in said), "")
-    times = (f"{figures.step_us:,.0f} us" for figures in (before, after))
-    table.add_row("time per token, one thread", *times, _ratio(ratios["step_us"]))
+    times = (f"{time:,.0f} us" for time in (report.times.before_us, report.times.after_us))
+    table.add_row("time per token, one thread", *times, _ratio(report.times.ratio))
     return table
 
 

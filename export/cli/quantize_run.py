@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalrn.calibration.evaluation import Baseline, measure_baseline, measure_quantized
+from causalrn.calibration.evaluation import Baseline, measure_baseline, measure_quantized, time_steps
 from causalrn.calibration.report import QuantizeReport
 from causalrn.calibration.schemes import Scheme, check_scheme_fits, write_quantized
-from causalrn.calibration.sensitivity import POOLS, Sensitivity, rank_sensitivity, units_of
+from causalrn.calibration.sensitivity import Sensitivity, rank_sensitivity, units_of
 from causalrn.calibration.table import CalibrationTable, calibrate
-from causalrn.errors import InputError
+from causalrn.errors import InputError, NonFiniteError
 from causalrn.export.cli.console import progress
 from causalrn.export.cli.quantize_options import AUTOMATIC, Data, QuantizeOptions, choose_data
 from causalrn.files import check_replaceable, written_folder
 from causalrn.manifest import BUNDLE_MARKER, Bundle
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.session import FloatArray, IntArray, Session
+
+_BLOCKS = ("blocks.", "head")
+"""Names of units that --keep-blocks-fp32 means start with these."""
 
 
 class _RejectedError(Exception):
@@ -86,15 +89,23 @@ class _Context:
 
 def _write_and_measure(folder: Path, scheme: Scheme, context: _Context) -> QuantizeReport:
     """Write with as many blocks in float32 as was asked for; or, automatically, with as few as the budget needs."""
-    blocks = [entry for entry in context.ranked.get("block", ()) if entry.unit != POOLS]
+    blocks = [entry for entry in context.ranked.get("block", ()) if entry.unit.startswith(_BLOCKS)]
     keep = context.options.keep
-    counts = range(len(blocks) + 1) if keep == AUTOMATIC else [min(int(keep), len(blocks))]
-    for count in counts:
-        kept = frozenset(weight for entry in blocks[:count] for weight in entry.weights)
-        report = _attempt(folder, dataclasses.replace(scheme, keep=kept), context)
-        if report.passed:
-            break
-    return report
+    if keep != AUTOMATIC and int(keep) and int(keep) >= len(blocks):
+        raise InputError(
+            f"--keep-blocks-fp32 {keep}: there are {len(blocks)} with the head, and one has to be quantized"
+        )
+    problem = None
+    for count in range(len(blocks)) if keep == AUTOMATIC else [int(keep)]:
+        kept = frozenset(part for entry in blocks[:count] for part in entry.parts)
+        try:
+            report = _attempt(folder, dataclasses.replace(scheme, keep=kept), context)
+        except NonFiniteError:
+            problem = f"{scheme.name} makes this model give NaN or infinity: use another scheme"
+            continue
+        if report.passed or count + 1 == len(blocks) or keep != AUTOMATIC:
+            return report
+    raise InputError(problem or "nothing was attempted")
 
 
 def _attempt(folder: Path, scheme: Scheme, context: _Context) -> QuantizeReport:
@@ -112,7 +123,8 @@ def _attempt(folder: Path, scheme: Scheme, context: _Context) -> QuantizeReport:
     quantization = bundle.manifest.quantization
     assert quantization is not None
     with open_bundle(bundle) as session, _examples_progress(quantization.describe(), context.data) as advance:
-        after, ratio = measure_quantized(bundle, session, context.session, context.baseline, advance)
+        after = measure_quantized(bundle, session, context.baseline, advance)
+        times = time_steps(context.session, session, context.data.tokens)
     shown = next(iter(_granularities(options)), "block")
     return QuantizeReport(
         source=str(context.source.path),
@@ -120,14 +132,24 @@ def _attempt(folder: Path, scheme: Scheme, context: _Context) -> QuantizeReport:
         quantization=quantization,
         before=context.baseline.measured,
         after=after,
-        step_time_ratio=ratio,
+        times=times,
         against=context.against,
+        measured_on=context.data.measured_on,
         budget=options.budget,
         sensitivities=context.ranked.get(shown, ()),
         granularity=shown,
         table=table,
-        notes=context.data.notes,
+        notes=(*context.data.notes, *_notes(scheme)),
     )
+
+
+def _notes(scheme: Scheme) -> list[str]:
+    """What the figures of a scheme do not show."""
+    if scheme.form == "qdq":
+        return ["onnxruntime rounds activations to int8, too, when it runs these products; TensorRT does not"]
+    if scheme.name == "w8a8-dynamic":
+        return ["a call has one scale for all its tokens: steps, prefill and batches differ within the scheme's error"]
+    return []
 
 
 def _exact_logits(bundle: Bundle, run: Path | None, tokens: IntArray) -> tuple[FloatArray | None, str]:

@@ -193,7 +193,7 @@ def compare_distributions(value: FloatArray, exact: FloatArray) -> Agreement:
     top = np.sort(probability, axis=-1)
     tie = top[..., -1] - top[..., -2] <= TIE_PROBABILITY if exact.shape[-1] > 1 else np.zeros(first.shape, bool)
     margin = top[..., -1] - np.take_along_axis(probability, mine[..., None], -1)[..., 0]
-    changed: _BoolArray = (mine != first) & (margin > TIE_PROBABILITY)
+    changed: _BoolArray = (mine != first) & ~(margin <= TIE_PROBABILITY)  # NaN is a change
     return Agreement(float(kl.mean()), float((mine == first).mean()), float(changed.mean()), float(tie.mean()))
 
 

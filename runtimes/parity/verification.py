@@ -216,7 +216,7 @@ class Verification:
             case = self._case(name)
             with self.progress(f"splits, {name}", 1):
                 driven = drive_in_chunks(session, case.reference, case.seed)
-            self._add(check_split(name, driven, case, session), session, driven)
+            self._add(check_split(name, driven, case, session, self._in_steps(name)), session, driven)
 
     def _layer(self) -> None:
         for name, session in self.forms.items():

@@ -17,8 +17,8 @@ from causalrn.calibration.evaluation import (
     time_steps,
 )
 from causalrn.calibration.report import find_faults
-from causalrn.calibration.schemes import Scheme, write_quantized
-from causalrn.calibration.sensitivity import POOLS, rank_sensitivity, units_of
+from causalrn.calibration.schemes import POOLS, Scheme, write_quantized
+from causalrn.calibration.sensitivity import rank_sensitivity, units_of
 from causalrn.calibration.weights import int8_channels
 from causalrn.graph_files import WEIGHTS_FILE, load_graphs, save_graphs
 from causalrn.manifest import Bundle, seal_bundle
@@ -44,9 +44,9 @@ def baseline(source) -> Baseline:
         return measure_baseline(source, session, TOKENS, task, task.draw("quantize", 20), None)
 
 
-def measured(bundle: Bundle, source: Bundle, baseline: Baseline) -> Measured:
-    with open_bundle(source) as before, open_bundle(bundle) as session:
-        return measure_quantized(bundle, session, before, baseline)[0]
+def measured(bundle: Bundle, baseline: Baseline) -> Measured:
+    with open_bundle(bundle) as session:
+        return measure_quantized(bundle, session, baseline)
 
 
 def test_sqnr_is_in_decibel():
@@ -62,12 +62,12 @@ def test_sizes_are_those_of_the_files(source, baseline, tmp_path):
     assert baseline.measured.bundle_bytes == baseline.measured.weights_bytes + graphs
     assert baseline.measured.state_bytes_per_token == 2 * 32 * 4
     bundle = write_quantized(source, tmp_path, Scheme("float32", pool8=True))
-    assert measured(bundle, source, baseline).state_bytes_per_token == 2 * (32 + 4)
+    assert measured(bundle, baseline).state_bytes_per_token == 2 * (32 + 4)
 
 
 def test_float32_bundle_agrees_with_itself(source, baseline):
     assert baseline.measured.agreement == Agreement(0.0, 1.0, 0.0, baseline.measured.agreement.ambiguous)
-    same = measured(source, source, baseline)
+    same = measured(source, baseline)
     assert set(same.sqnr_db.values()) == {float("inf")}
     assert same.to_json()["sqnr_db"]["head"] is None
     assert find_faults(baseline.measured, same, Budget(0, 0, 0)) == []
@@ -75,17 +75,17 @@ def test_float32_bundle_agrees_with_itself(source, baseline):
 
 def test_damaged_block_is_the_worst_and_fails(source, baseline, tmp_path):
     bundle = write_quantized(source, folder(tmp_path, "good"), Scheme("w8", "qdq"))
-    good = measured(bundle, source, baseline)
+    good = measured(bundle, baseline)
     graphs = load_graphs(bundle)
     for model in graphs.values():
         scale = next(tensor for tensor in model.graph.initializer if tensor.name == "blocks.1.w3.scale")
         scale.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(scale), scale.name))
     path = folder(tmp_path, "damaged")
     save_graphs(graphs, path, checked=True)
-    bad = measured(seal_bundle(path, dataclasses.replace(bundle.manifest)), source, baseline)
-    assert bad.worst_unit == "block 1"
-    assert bad.sqnr_db["block 0"] == pytest.approx(good.sqnr_db["block 0"])
-    assert bad.sqnr_db["block 1"] < 1 < 20 < good.sqnr_db["block 1"]
+    bad = measured(seal_bundle(path, dataclasses.replace(bundle.manifest)), baseline)
+    assert bad.worst_unit == "blocks.1"
+    assert bad.sqnr_db["blocks.0"] == pytest.approx(good.sqnr_db["blocks.0"])
+    assert bad.sqnr_db["blocks.1"] < 1 < 20 < good.sqnr_db["blocks.1"]
     assert bad.agreement.kl_divergence > 10 * good.agreement.kl_divergence
     budget = Budget(2 * good.agreement.kl_divergence, 0.5, 1.0)
     assert find_faults(baseline.measured, good, budget) == []
@@ -94,7 +94,7 @@ def test_damaged_block_is_the_worst_and_fails(source, baseline, tmp_path):
 
 def figures(right=1000, kl=0.0, changes=0.0, tokens_right=9000) -> Measured:
     accuracy = TaskAccuracy("strings", 1000, right, 9000, tokens_right)
-    return Measured(1, 1, 1, accuracy, accuracy, Agreement(kl, 1.0, changes, 0.0), {}, 1.0)
+    return Measured(1, 1, 1, accuracy, accuracy, Agreement(kl, 1.0, changes, 0.0), {})
 
 
 @pytest.mark.parametrize(
@@ -117,16 +117,18 @@ def test_gate_counts_what_was_lost(after, faults):
 
 def test_time_is_measured_in_turns(source):
     with open_bundle(source) as one, open_bundle(source) as two:
-        times = time_steps({"one": one, "two": two}, TOKENS)
-    assert set(times) == {"one", "two", "ratio"}
-    assert min(times.values()) > 0
-    assert one.position == 0
+        times = time_steps(one, two, TOKENS)
+        assert one.position == two.position == 0
+    assert times.before_us > 0
+    assert times.after_us > 0
+    assert times.ratio > 0
 
 
 def test_units_are_blocks_or_weights(source):
     blocks = units_of(source, Scheme("w8", "nbits", pool8=True), "block")
     assert list(blocks) == ["blocks.0", "blocks.1", "head", POOLS]
     assert blocks["blocks.1"] == ("blocks.1.w12", "blocks.1.w3")
+    assert list(units_of(source, Scheme("fp16"), "block")) == ["wte", "wpe", *blocks]
     tensors = units_of(source, Scheme("w4", "nbits", keep=frozenset({"head"})), "tensor")
     assert list(tensors) == ["blocks.0.w12", "blocks.0.w3", "blocks.1.w12", "blocks.1.w3"]
     assert list(units_of(source, Scheme("float32", pool8=True), "tensor")) == [POOLS]
@@ -149,7 +151,8 @@ def test_ranking_is_that_of_weights_that_were_rounded_by_hand(source, baseline, 
     assert ranked[0].unit == max(by_hand, key=lambda unit: by_hand[unit])
     assert [entry.kl_divergence for entry in ranked] == sorted((e.kl_divergence for e in ranked), reverse=True)
     for entry in ranked:
-        assert entry.kl_divergence == pytest.approx(by_hand[entry.unit], rel=1.0)  # onnxruntime rounds activations, too
+        # onnxruntime rounds activations, too
+        assert by_hand[entry.unit] / 2 < entry.kl_divergence < 5 * by_hand[entry.unit]
 
 
 def folder(tmp_path, name):

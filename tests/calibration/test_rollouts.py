@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
-from causalrn.calibration.observers import Histogram, HistogramObserver, int8_limits
+from causalrn.calibration.observers import Histogram, HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import BATCH, Prompts, RolloutDataReader, roll_out
 from causalrn.calibration.table import CalibrationTable, calibrate
 from causalrn.calibration.watching import opened_for_watching
@@ -133,31 +133,60 @@ def test_reader_serves_onnxruntimes_own_calibrators(readout, bundles, tmp_path):
 
 def test_limits_follow_their_definitions():
     rng = np.random.default_rng(0)
-    values = rng.standard_normal((20, 5000)).astype(np.float32)
-    values[3, 3] = 40.0
+    values = {
+        "both": rng.standard_normal((20, 5000)).astype(np.float32),
+        "one": rng.exponential(1, (20, 5000)).astype(np.float32),
+    }
+    values["both"][3, 3] = -40.0
     observer = HistogramObserver()
-    for row in values:
-        observer.observe("x", row)
-    histograms = observer.histograms()
-    assert histograms["x"].counts.sum() == values.size
-    limits = {method: int8_limits(histograms, method)["x"] for method in ("minmax", "percentile", "entropy")}
-    assert limits["minmax"] == 40.0
-    expected = max(np.abs(np.quantile(values, [0.00005, 0.99995])))
-    assert limits["percentile"] == pytest.approx(expected, abs=2 * 80 / len(histograms["x"].counts))
-    assert 2.0 < limits["entropy"] <= 40.0
-    assert int8_limits(histograms, "percentile", 90.0)["x"] < limits["percentile"]
+    for name, rows in values.items():
+        for row in rows:
+            observer.observe(name, row)
+    for name, rows in values.items():
+        histogram = observer.histograms[name]
+        assert histogram.counts.sum() == rows.size
+        assert len(histogram.counts) == 1024
+        assert histogram.limit >= np.abs(rows).max() > histogram.limit / 2
+        width = 2 * histogram.limit / 1024
+        for percentile in (50.0, 90.0, 99.0, 99.99):
+            limit = histogram_limits(observer.histograms, "percentile", percentile)[name]
+            within, share = (np.mean(np.abs(rows) <= limit + off * width) for off in (1.5, -1.5)), percentile / 100
+            assert next(within) >= share - 1e-9
+            assert next(within) <= share + 3 / rows.size
+        entropy = histogram_limits(observer.histograms, "entropy")[name]
+        assert 2.0 < entropy <= histogram.limit
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_histograms_do_not_depend_on_the_order_of_what_they_see(order):
+    parts = [np.float32([0.001, -0.002]), np.float32([5.0]), np.float32([-300.0, 0.25])]
+    together = Histogram.of(np.concatenate(parts))
+    observer = HistogramObserver()
+    for part in parts[::order]:
+        observer.observe("x", part)
+    assert observer.histograms["x"].limit == together.limit
+    assert np.array_equal(observer.histograms["x"].counts, together.counts)
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
 def test_limits_of_values_that_are_all_the_same(method):
     observer = HistogramObserver()
-    for value in (0.0, 0.0):
-        observer.observe("zero", np.full(10, value, np.float32))
+    for _ in range(2):
+        observer.observe("zero", np.zeros(10, np.float32))
     observer.observe("one", np.full(10, -1.0, np.float32))
-    limits = int8_limits(observer.histograms(), method)
-    assert limits["zero"] >= 0
-    assert np.isfinite(limits["zero"])
+    limits = histogram_limits(observer.histograms, method)
+    assert 0 <= limits["zero"] < 1e-5
     assert limits["one"] == pytest.approx(1.0, rel=0.02)
+
+
+def test_no_method_goes_beyond_what_was_seen_and_minmax_reaches_it(bundle):
+    prompts = Prompts(np.random.default_rng(1).integers(0, 29, (2, 40)), np.ones((2, 40), bool), 0.0, "")
+    table = calibrate(bundle, prompts)
+    for method in ("minmax", "percentile", "entropy"):
+        for name, limit in table.limits(method).items():
+            largest = table.activation_ranges[name].largest
+            assert limit <= largest
+            assert method != "minmax" or limit == largest
 
 
 def test_table_survives_its_file(bundle, tmp_path):
@@ -169,7 +198,7 @@ def test_table_survives_its_file(bundle, tmp_path):
         assert again.limits(method) == table.limits(method)
     histogram = again.activations["head.input"]
     assert isinstance(histogram, Histogram)
-    assert histogram.largest <= histogram.limit
+    assert again.activation_ranges["head.input"].largest <= histogram.limit
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "binary", "list", "format", "version", "changed", "short"])

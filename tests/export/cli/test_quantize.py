@@ -40,7 +40,8 @@ def test_before_and_after_are_printed_and_written(quantize, exact_bundle, tmp_pa
     assert report["passed"] is True
     assert report["source"]["sha256"] == Bundle.open(exact_bundle).sha256
     assert report["after"]["weights_bytes"] == (tmp_path / "out" / "weights.bin").stat().st_size
-    assert set(report["after"]["sqnr_db"]) == {"block 0", "block 1", "head"}
+    assert set(report["after"]["sqnr_db"]) == {"blocks.0", "blocks.1", "head"}
+    assert report["measured_on"] == "8 sequences of 40 tokens (copy, 19 letters)"
     assert report["ratios"]["weights_bytes"] == report["after"]["weights_bytes"] / report["before"]["weights_bytes"]
     assert f"{report['ratios']['step_us']:.2f}x" in out
     assert hashes(exact_bundle) == before
@@ -107,20 +108,19 @@ def test_blocks_are_kept_until_the_gate_holds(quantize, tmp_path):
     report = json.loads((tmp_path / "auto.json").read_text())
     kept = report["quantization"]["kept"]
     assert kept
-    assert kept == sorted(report["sensitivity"][0]["weights"] if len(kept) <= 2 else kept)
+    assert kept == sorted(report["sensitivity"][0]["parts"] if len(kept) <= 2 else kept)
     assert report["after"]["agreement"]["kl_divergence"] <= worst / 3
     code, out, _ = quantize("--scheme", "w4", "--keep-blocks-fp32", 1, *LOOSE, "--json", tmp_path / "one.json")
     one = json.loads((tmp_path / "one.json").read_text())
-    assert one["quantization"]["kept"] == sorted(one["sensitivity"][0]["weights"])
+    assert one["quantization"]["kept"] == sorted(one["sensitivity"][0]["parts"])
     assert "weights kept float32" in out
 
 
-def test_keeping_every_block_is_float32_again(quantize, tmp_path):
-    code, out, _ = quantize("--scheme", "w8", "--keep-blocks-fp32", 99, "--max-kl", 0, *LOOSE[2:])
-    assert code == 0, out
-    bundle = Bundle.open(tmp_path / "out")
-    assert bundle.manifest.quantization is not None
-    assert len(bundle.manifest.quantization.kept) == 5
+def test_a_gate_that_needs_all_blocks_in_float32_is_not_met(quantize, tmp_path):
+    code, out, _ = quantize("--scheme", "w4", "--keep-blocks-fp32", "auto", "--max-kl", 0, *LOOSE[2:])
+    assert code == 1
+    assert "try another scheme" in out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_calibration_can_be_kept_used_again_and_inspected(quantize, call, tmp_path):
@@ -210,6 +210,9 @@ def test_interrupted_quantize_leaves_everything_as_it_was(quantize, exact_bundle
         (("--scheme", "w8", "--keep-blocks-fp32", "many"), "neither a number"),
         (("--scheme", "w8", "--keep-blocks-fp32", -1), "negative"),
         (("--scheme", "w8", "--text", "missing.txt"), "--text"),
+        (("--scheme", "w8", "--keep-blocks-fp32", 3), "has to be quantized"),
+        (("--pool8", "--keep-blocks-fp32", 1), "--keep-blocks-fp32"),
+        (("--scheme", "w8", "--sequences", 9), "--sequences"),
         (("--scheme", "w8", "--plot", "picture.gif"), ".png"),
         (("--scheme", "w8", "--max-kl", "nan"), "--max-kl"),
     ],

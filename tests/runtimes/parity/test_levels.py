@@ -57,7 +57,7 @@ def test_good_forms_pass_every_level(case, session):
         check_logits("recurrent", stepped, checked, session),
         check_logits("parallel", whole, checked, session),
         check_state("recurrent", stepped, drive_from_exact_states(session, checked.reference), checked, session),
-        check_split("recurrent", chunked, checked, session),
+        check_split("recurrent", chunked, checked, session, stepped),
         check_layer("recurrent", stepped, checked, session),
     ]
     for result in results:
