@@ -38,8 +38,8 @@ from interleaved import measure, median_step_us, paired_ratio
 from models import unit_gain_model
 
 from causalrn.alphabet import Alphabet
-from causalrn.calibration.evaluation import measure_baseline, measure_quantized
-from causalrn.calibration.observers import HistogramObserver, int8_limits
+from causalrn.calibration.evaluation import measure_baseline, measure_quantized, time_steps
+from causalrn.calibration.observers import HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import Prompts
 from causalrn.calibration.schemes import Scheme, write_quantized
 from causalrn.calibration.table import calibrate
@@ -150,7 +150,8 @@ def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
                 with tempfile.TemporaryDirectory() as place:
                     bundle = quantized(source, scheme, place)
                     with open_bundle(bundle) as other:
-                        after, ratio = measure_quantized(bundle, other, session, baseline)
+                        after = measure_quantized(bundle, other, baseline)
+                        times = time_steps(session, other, tokens)
                     report = verify_with_checkpoint(
                         bundle.path, folder / name, VerifyOptions(samples=1000, runtimes=("onnxruntime",))
                     ).report
@@ -166,7 +167,7 @@ def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
                     "ratios": {
                         "weights": after.weights_bytes / before.weights_bytes,
                         "pool": after.state_bytes_per_token / before.state_bytes_per_token,
-                        "step": ratio,
+                        "step": times.ratio,
                     },
                 }
 
@@ -199,13 +200,13 @@ def calibrated_rows(folder: Path, model: str, seed: int) -> list[dict[str, Any]]
     source = bundle_of(folder, f"{model}-{seed}")
     task = source.manifest.card.task
     prompts = Prompts.of_task(task, CALIBRATION_SEQUENCES, seed, task.capacity)
-    table, zero = calibrate(source, prompts, seed), zero_state_histograms(source, prompts)
+    table, zero = calibrate(source, prompts, seed), zero_state_limits(source, prompts)
     tokens, examples = task.draw("quantize", COMPARED, seed, 1).inputs, task.draw("quantize", CLAIM_STRINGS, seed)
     with open_bundle(source) as session:
         exact = session_logits(session, tokens)
         before = free_running_accuracy(session, task, examples, by_steps=True)
     for method in CALIBRATION_METHODS:
-        for how, limits in (("rollouts", table.limits(method)), ("zero state", int8_limits(zero, method))):
+        for how, limits in (("rollouts", table.limits(method)), ("zero state", zero[method])):
             with tempfile.TemporaryDirectory() as place:
                 bundle = write_quantized(source, Path(place), Scheme("w8a8", limits=limits))
                 with open_bundle(bundle) as session:
@@ -226,9 +227,9 @@ def calibrated_rows(folder: Path, model: str, seed: int) -> list[dict[str, Any]]
     return rows
 
 
-def zero_state_histograms(bundle: Bundle, prompts: Prompts) -> dict[str, Any]:
-    """What a step shows whose state is zero, at every position of the same sequences."""
-    observer = HistogramObserver()
+def zero_state_limits(bundle: Bundle, prompts: Prompts) -> dict[str, dict[str, float]]:
+    """By method: limits from steps whose state is zero, at every position of the same sequences."""
+    observer, largest = HistogramObserver(), {}
     with opened_for_watching(bundle) as (session, names), session.watching(names) as values:
         batch = len(prompts.tokens)
         for position, column in enumerate(prompts.tokens.T):
@@ -240,7 +241,9 @@ def zero_state_histograms(bundle: Bundle, prompts: Prompts) -> dict[str, Any]:
             session.step(column)
             for name in names:
                 observer.observe(name, values[name])
-    return observer.histograms()
+                largest[name] = max(largest.get(name, 0.0), float(np.abs(values[name]).max()))
+    searched = {method: histogram_limits(observer.histograms, method) for method in ("percentile", "entropy")}
+    return {"minmax": largest, **searched}
 
 
 def session_logits(session: Session, tokens: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from causalrn.runtimes.session import FloatArray, IntArray, Session
 from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy, teacher_forced_accuracy
 from causalrn.tasks import Examples, Task
 
-_REPEATS, _TIMED_STEPS = 9, 16
+_REPEATS, _TIMED_STEPS = 15, 16
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Measured:
         weights_bytes: of the file with the weights.
         bundle_bytes: of all files but the golden vectors.
         state_bytes_per_token: that every token adds to the state; 0 where its size is constant.
-        teacher_forced, free_running: accuracy on the task; None where it cannot be measured.
+        teacher_forced, free_running: accuracy on the task; None where it cannot be measured, or a model is never let
+            alone (text).
         agreement: of the distributions with the reference's.
         sqnr_db: by block, how much larger what the block writes to the residual stream is than its error, in decibel,
             errors that it inherits from earlier blocks included; last what the head says. Infinite without an error;
@@ -151,6 +152,8 @@ def _accuracies(
     if task is None or examples is None:
         return None, None
     given = teacher_forced_accuracy(session, task, examples, on_batch)
+    if not task.feeds_back:
+        return given, None
     return given, free_running_accuracy(session, task, examples, on_batch, by_steps=True)
 
 
@@ -166,16 +169,19 @@ def _sizes(bundle: Bundle) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Time of a step of one sequence, measured in turns.
+    """Time of a step of one sequence: two bundles in turns, so that a busy machine slows both.
 
     Attributes:
         before_us, after_us: medians in microseconds.
-        ratio: median of after / before, repeat by repeat: a machine that slows down for a while slows both.
     """
 
     before_us: float
     after_us: float
-    ratio: float
+
+    @property
+    def ratio(self) -> float:
+        """After / before."""
+        return self.after_us / self.before_us
 
 
 def time_steps(before: Session, after: Session, tokens: IntArray) -> StepTimes:
@@ -199,5 +205,4 @@ def time_steps(before: Session, after: Session, tokens: IntArray) -> StepTimes:
     for session in (before, after):
         session.reset(1)
     kept = np.array(times[1:])  # [repeats, 2]
-    before_us, after_us = np.median(kept, axis=0).tolist()
-    return StepTimes(before_us, after_us, float(np.median(kept[:, 1] / kept[:, 0])))
+    return StepTimes(*np.median(kept, axis=0).tolist())

@@ -62,7 +62,7 @@ class Prompts:
         else:
             given = np.broadcast_to(np.arange(steps) < max(1, steps // 2), tokens.shape)
         return cls(
-            tokens, given, 0.0 if task.feeds_back else 1.0, f"{count} sequences of {task.describe()}, seed {seed}"
+            tokens, given, 0.0 if task.feeds_back else 1.0, f"{_sequences(count)} of {task.describe()}, seed {seed}"
         )
 
     @classmethod
@@ -73,7 +73,11 @@ class Prompts:
         tokens = np.zeros((count, steps), np.int64)
         tokens[:, :length] = ids
         given = np.broadcast_to(np.arange(steps) < length, tokens.shape)
-        return cls(tokens, given, 1.0, f"{count} sequences of {length} tokens from {source}")
+        return cls(tokens, given, 1.0, f"{_sequences(count)} of {length} tokens from {source}")
+
+
+def _sequences(count: int) -> str:
+    return "1 sequence" if count == 1 else f"{count} sequences"
 
 
 @dataclass(frozen=True)

@@ -138,34 +138,57 @@ class CalibrationTable:
             data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError, ConfigError):
             raise CalibrationError(f"{path}: no calibration table: name one that `quantize` wrote") from None
-        if data.get("format") != TABLE_FORMAT or data.get("version") != _VERSION:
-            raise CalibrationError(f"{path}: no calibration table of this version: calibrate again")
+        if data.get("format") != TABLE_FORMAT:
+            raise CalibrationError(f"{path}: no calibration table: name one that `quantize` wrote")
+        if data.get("version") != _VERSION:
+            raise CalibrationError(f"{path}: a calibration table of another version: calibrate again")
         if data.get(_OWN_HASH) != own_hash(data, _OWN_HASH):
             raise CalibrationError(f"{path}: content differs from its own SHA-256: calibrate again")
         try:
             return _from_json(data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CalibrationError(f"{path}: malformed calibration table ({error}): calibrate again") from None
 
 
 def _from_json(data: Mapping[str, Any]) -> CalibrationTable:
-    entries = data["activations"]
+    """Read the JSON values, and check what they mean.
+
+    Raises:
+        KeyError, TypeError, ValueError: something is missing, of a wrong type, or cannot be.
+    """
+    entries, rollouts = data["activations"], tuple(data["rollouts"])
+    for rollout in rollouts:
+        if not all(type(rollout[key]) is int and rollout[key] > 0 for key in ("sequences", "steps", "given")):
+            raise ValueError("a rollout without sequences, steps or given tokens")
+    if not rollouts or not entries or type(data["seed"]) is not int:
+        raise ValueError("no rollouts, no activations, or no seed")
+    if not all(isinstance(data[key], str) for key in ("checkpoint_sha256", "source")):
+        raise TypeError("checkpoint_sha256 or source is no text")
     return CalibrationTable(
         data["checkpoint_sha256"],
         data["source"],
         data["seed"],
-        tuple(data["rollouts"]),
-        {
-            name: Histogram(np.array(entry["counts"], np.int64), float(entry["limit"]))
-            for name, entry in entries.items()
-        },
-        {name: _ranges(entry["by_position"]) for name, entry in entries.items()},
-        {name: _ranges(entry) for name, entry in data["states"].items()},
+        rollouts,
+        {name: _histogram(name, entry) for name, entry in entries.items()},
+        {name: _ranges(name, entry["by_position"]) for name, entry in entries.items()},
+        {name: _ranges(name, entry) for name, entry in data["states"].items()},
     )
 
 
-def _ranges(data: Mapping[str, Any]) -> Ranges:
-    return Ranges(tuple(map(float, data["lowest"])), tuple(map(float, data["highest"])))
+def _histogram(name: str, data: Mapping[str, Any]) -> Histogram:
+    counts, limit = np.array(data["counts"]), float(data["limit"])
+    if counts.dtype != np.int64 or counts.ndim != 1 or len(counts) < 4 or len(counts) % 2:
+        raise ValueError(f"the histogram of {name} is {counts.dtype} {list(counts.shape)}")
+    if counts.min() < 0 or not counts.any() or not 0 < limit <= float(np.finfo(np.float32).max):
+        raise ValueError(f"the histogram of {name} has negative counts, none, or limit {limit}")
+    return Histogram(counts, limit)
+
+
+def _ranges(name: str, data: Mapping[str, Any]) -> Ranges:
+    both = np.array([data["lowest"], data["highest"]], np.float64)  # fails where they are not equally long
+    if both.ndim != 2 or not both.shape[1] or not np.isfinite(both).all() or not (both[0] <= both[1]).all():
+        raise ValueError(f"the ranges of {name} are empty, not finite, or upside down")
+    return Ranges(tuple(both[0].tolist()), tuple(both[1].tolist()))
 
 
 def calibrate(

@@ -71,9 +71,7 @@ def check_output_file(path: Path) -> None:
         InputError: the folder does not exist, `path` is a folder, or a file of a bundle or RUN.
     """
     _check_place(path)
-    folder = path.resolve().parent
-    if any((folder / marker).is_file() for marker in ("manifest.json", "config.json")):
-        raise InputError(f"{path} lies in the bundle or RUN {folder.name}: name a place outside")
+    _check_outside(path)
 
 
 def _check_place(path: Path) -> None:
@@ -122,6 +120,7 @@ def written_folder(path: Path, marker: Marker) -> Iterator[Path]:
     """
     path = path.absolute()
     check_replaceable(path, marker)
+    missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
@@ -135,6 +134,9 @@ def written_folder(path: Path, marker: Marker) -> Iterator[Path]:
             partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        for parent in missing:  # what was made for a folder that did not come
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 def _swap(new: Path, path: Path) -> None:
@@ -201,6 +203,7 @@ def check_replaceable(path: Path, marker: Marker) -> None:
         raise InputError(f"{path} is a symbolic link: name the folder itself")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, not a folder: name another output")
+    _check_outside(path)
     if not path.is_dir():
         return
     if path.resolve() == Path.cwd():
@@ -208,6 +211,24 @@ def check_replaceable(path: Path, marker: Marker) -> None:
     foreign = marker.foreign(path)
     if foreign:
         raise InputError(f"{path} holds other files ({foreign[0]} ...): name another output, or empty it first")
+
+
+def _check_outside(path: Path) -> None:
+    inside = next((parent for parent in path.resolve().parents if _is_ours(parent)), None)
+    if inside is not None:
+        raise InputError(f"{path} lies in the bundle or RUN {inside.name}: name a place outside")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is a bundle or a RUN."""
+    for name in ("manifest.json", "config.json"):
+        try:
+            data = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(data, dict) and str(data.get("format", "")).startswith("causalrn-"):
+            return True
+    return False
 
 
 def _umask() -> int:

@@ -150,6 +150,8 @@ class Manifest:
         pool, first = self.state.pool if self.state.has_pool else "growing", self.state.tensors[0]
         if self.state != StateSpec.from_config(self.card.config, pool, first.capacity, first.dtype):
             raise ValueError("the state does not belong to the model")
+        if (first.dtype == "int8") != (self.quantization is not None and self.quantization.pool8):
+            raise ValueError(f"quantization contradicts pools of {first.dtype}")
         words = [self.target, self.checkpoint_sha256, *self.created_with.values(), *self.streams]
         if not all(isinstance(word, str) for word in words) or type(self.opset) is not int:
             raise ValueError("target, opset, checkpoint_sha256, created_with or streams is of a wrong type")
@@ -218,11 +220,12 @@ def is_bundle(path: Path) -> bool:
 
 def _read_manifest(path: Path) -> str:
     if not path.is_dir():
-        raise BundleError(f"{path}: no such folder: name a bundle that `causalrn-export export` wrote")
+        what = "a file, not a folder" if path.exists() else "no such folder"
+        raise BundleError(f"{path}: {what}: name a bundle that `causalrn-export export` wrote")
     try:
         return (path / MANIFEST_NAME).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise BundleError(f"{path}: no {MANIFEST_NAME} in it: this is not a bundle") from None
+        raise BundleError(f"{path}: no {MANIFEST_NAME}: this is not a bundle; `export` makes one of a RUN") from None
     except UnicodeDecodeError:
         raise BundleError(f"{path / MANIFEST_NAME}: not a text file: export the bundle again") from None
 

@@ -40,6 +40,7 @@ class Quantization:
             and (self.form in FORMS) == (self.scheme in WEIGHT_ONLY)
             and isinstance(self.pool8, bool)
             and all(isinstance(word, str) for word in (*self.kept, self.source_sha256))
+            and (self.calibration is None or isinstance(self.calibration, Mapping))
         )
         if not known:
             raise ValueError(f"quantization {self.scheme!r}, form {self.form!r} is unknown")
@@ -59,4 +60,8 @@ class Quantization:
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Quantization | None:
         """Read :meth:`to_json`'s form back; None stays None."""
-        return None if data is None else cls(**{**data, "kept": tuple(data["kept"])})
+        if data is None:
+            return None
+        if not isinstance(data["kept"], list):
+            raise TypeError("quantization: kept is no list")
+        return cls(**{**data, "kept": tuple(data["kept"])})

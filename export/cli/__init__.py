@@ -70,6 +70,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - it has to stay open
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the same
     from causalrn.export.cli.console import run_guarded
 
     sys.exit(run_guarded(lambda: group(standalone_mode=False)))

@@ -21,6 +21,7 @@ from causalrn.export.cli.options import (
 from causalrn.quantization import CALIBRATION_METHODS, FORMS, SCHEMES, WEIGHT_ONLY
 
 if TYPE_CHECKING:
+    from causalrn.calibration.report import QuantizeReport
     from causalrn.export.cli.quantize_options import QuantizeOptions
 
 _MOST = 1 << 20
@@ -35,13 +36,9 @@ class _CountOrAuto(click.ParamType[int | str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         if isinstance(value, int) or value == "auto":
             return "auto" if value == "auto" else int(value)
-        try:
-            count = int(value)
-        except ValueError:
+        if not (str(value).isascii() and str(value).isdigit()):
             self.fail(f"{value!r} is neither a number of blocks nor auto", param, ctx)
-        if count < 0:
-            self.fail(f"{count} is negative", param, ctx)
-        return count
+        return int(value)
 
 
 @click.command(
@@ -52,7 +49,7 @@ Examples:
   causalrn-export quantize bundle -o engine --scheme w8 --form qdq            for TensorRT
   causalrn-export quantize bundle -o int8 --scheme w8a8 --method entropy --save-calibration table.json
   causalrn-export quantize bundle -o int8 --scheme w8a8 --sensitivity tensor --plot sensitivity.png
-Exit code 1, and nothing written, if the result loses more than is allowed."""
+Exit code 1, and no bundle written, if the result loses more than is allowed."""
 )
 @click.argument("bundle", type=PATH)
 @output_option
@@ -131,7 +128,7 @@ def command(context: click.Context, /, bundle: Path, output: Path, checkpoint: P
     docs/quantization.md.
     """
     places = {name: options.pop(name) for name in ("json_path", "plot")}
-    _check_places(places, options)
+    _check_places(output, places, options)
     _check_combinations(options, given_options(context))
     for package in ("onnx", "onnx_ir"):
         require_extra(package)
@@ -140,22 +137,28 @@ def command(context: click.Context, /, bundle: Path, output: Path, checkpoint: P
     from causalrn.export.cli.quantize_report import print_report
     from causalrn.export.cli.quantize_run import quantize_bundle
 
-    report = quantize_bundle(bundle, output, _options(options), checkpoint)
-    write_json(places["json_path"], report.to_json())
-    if places["plot"] is not None:
-        from causalrn.export.cli.quantize_plot import save_plot
+    def write_reports(report: QuantizeReport) -> None:
+        write_json(places["json_path"], report.to_json())
+        if places["plot"] is not None:
+            from causalrn.export.cli.quantize_plot import save_plot
 
-        save_plot(places["plot"], report)
+            save_plot(places["plot"], report)
+
+    report = quantize_bundle(bundle, output, _options(options), checkpoint, write_reports)
     print_report(report, str(output), automatic=options["keep"] == "auto")
     if not report.passed:
         context.exit(EXIT_CHECK_FAILED)
 
 
-def _check_places(places: dict[str, Path | None], options: dict[str, Any]) -> None:
+def _check_places(output: Path, places: dict[str, Path | None], options: dict[str, Any]) -> None:
     from causalrn.export.cli.verify_files import check_places
 
     read = [options[name] for name in ("inputs", "text", "calibration")]
-    check_places([*places.values(), options["save_calibration"]], read)
+    written = [*places.values(), options["save_calibration"]]
+    check_places(written, read)
+    for path in written:
+        if path is not None and output.resolve() in (path.resolve(), *path.resolve().parents):
+            raise InputError(f"{path} lies in the output {output}: name a place outside")
     plot = places["plot"]
     if plot is not None:
         from causalrn.export.cli.quantize_plot import FORMATS

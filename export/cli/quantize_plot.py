@@ -76,5 +76,5 @@ def _plot_states(axis: Axes, table: CalibrationTable) -> None:
     axis.set_xlabel("position")
     axis.set_ylabel("largest |value|")
     axis.set_title(f"State along rollouts: {table.source}", loc="left", fontsize=10, wrap=True)
-    if len(shown) <= 12:
+    if 0 < len(shown) <= 12:
         axis.legend(fontsize=7, ncols=4, frameon=False)

@@ -34,11 +34,18 @@ class _RejectedError(Exception):
         self.report = report
 
 
-def quantize_bundle(path: Path, output: Path, options: QuantizeOptions, checkpoint: Path | None) -> QuantizeReport:
+def quantize_bundle(
+    path: Path,
+    output: Path,
+    options: QuantizeOptions,
+    checkpoint: Path | None,
+    write_reports: Callable[[QuantizeReport], object] = lambda report: None,
+) -> QuantizeReport:
     """Quantize a bundle; an earlier bundle in `output` is replaced, unless the result loses too much.
 
     Args:
         checkpoint: the RUN of the bundle: distributions are compared with its float64 oracle.
+        write_reports: called with the report before the bundle is put in its place: where that fails, none appears.
 
     Raises:
         InputError: the output is the source or something else, or options contradict the model.
@@ -54,7 +61,10 @@ def quantize_bundle(path: Path, output: Path, options: QuantizeOptions, checkpoi
     exact, against = _exact_logits(source, checkpoint, data.tokens)
     with open_bundle(source) as session:
         with _examples_progress("float32", data) as advance:
-            baseline = measure_baseline(source, session, data.tokens, data.task, data.examples, exact, advance)
+            try:
+                baseline = measure_baseline(source, session, data.tokens, data.task, data.examples, exact, advance)
+            except NonFiniteError as error:
+                raise InputError(f"{path}: in float32, {error}: `verify` it first") from None
         table = _calibrated(source, data, options)
         if table is not None and options.scheme == "w8a8":
             scheme = dataclasses.replace(scheme, limits=table.limits(options.method, options.percentile))
@@ -66,6 +76,7 @@ def quantize_bundle(path: Path, output: Path, options: QuantizeOptions, checkpoi
         try:
             with written_folder(output, BUNDLE_MARKER) as folder:
                 report = _write_and_measure(folder, scheme, context)
+                write_reports(report)
                 if not report.passed:
                     raise _RejectedError(report)
         except _RejectedError as rejected:

@@ -14,6 +14,7 @@ from causalrn.calibration.rollouts import BATCH, Prompts, RolloutDataReader, rol
 from causalrn.calibration.table import CalibrationTable, calibrate
 from causalrn.calibration.watching import opened_for_watching
 from causalrn.errors import CalibrationError
+from causalrn.files import own_hash
 from causalrn.manifest import Bundle
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.reference import run_in_chunks
@@ -214,12 +215,47 @@ def test_damaged_tables_are_refused_by_name(damage, bundle, tmp_path):
         changes = {"format": {"format": "x"}, "version": {"version": 9}, "changed": {"seed": 9}, "short": {"seed": 1}}
         data |= changes.get(damage, {})
         if damage == "short":
-            from causalrn.files import own_hash
-
             del data["activations"]
             data["calibration_sha256"] = own_hash(data, "calibration_sha256")
         path.write_text(json.dumps([] if damage == "list" else data))
     with pytest.raises(CalibrationError, match=r"table\.json: "):
+        CalibrationTable.load(path)
+
+
+def _first(data):
+    return data["activations"]["head.input"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.update(rollouts=[]),
+        lambda data: data.update(rollouts=[{}]),
+        lambda data: data.update(rollouts="abc"),
+        lambda data: data["rollouts"][0].update(sequences="x"),
+        lambda data: data.update(activations={}),
+        lambda data: data.update(seed="x"),
+        lambda data: data.update(source=5),
+        lambda data: _first(data).update(counts=[]),
+        lambda data: _first(data).update(counts=[1.5] * 8),
+        lambda data: _first(data).update(counts=[[1, 2], [3, 4]]),
+        lambda data: _first(data).update(counts=[-1] * 8),
+        lambda data: _first(data).update(counts=[10**30] * 8),
+        lambda data: _first(data).update(counts=[0] * 8),
+        lambda data: _first(data).update(limit=1e300),
+        lambda data: _first(data).update(limit="nan"),
+        lambda data: _first(data).update(limit=0),
+        lambda data: _first(data)["by_position"].update(lowest=[]),
+        lambda data: _first(data)["by_position"].update(lowest=[], highest=[]),
+        lambda data: data["states"]["00.pool"].update(lowest=[1e9] * 12),
+    ],
+)
+def test_tables_that_cannot_be_are_refused_though_their_hash_fits(change, bundle, tmp_path):
+    path = tmp_path / "table.json"
+    data = calibrate(bundle, Prompts.of_tokens(IDS, 40, "")).to_json()
+    change(data)
+    path.write_text(json.dumps(data | {"calibration_sha256": own_hash(data, "calibration_sha256")}))
+    with pytest.raises(CalibrationError, match=r"table\.json: malformed"):
         CalibrationTable.load(path)
 
 

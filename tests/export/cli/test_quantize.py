@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
 
-from causalrn.manifest import Bundle
+from causalrn.errors import BundleError
+from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import open_session
 from causalrn.tolerances import BUDGETS
 
@@ -208,7 +210,7 @@ def test_interrupted_quantize_leaves_everything_as_it_was(quantize, exact_bundle
         (("--scheme", "w8a8", "--calibration", "missing.json"), "missing.json"),
         (("--scheme", "w8", "--load-inputs", "missing.npy"), "missing.npy"),
         (("--scheme", "w8", "--keep-blocks-fp32", "many"), "neither a number"),
-        (("--scheme", "w8", "--keep-blocks-fp32", -1), "negative"),
+        (("--scheme", "w8", "--keep-blocks-fp32", -1), "neither a number"),
         (("--scheme", "w8", "--text", "missing.txt"), "--text"),
         (("--scheme", "w8", "--keep-blocks-fp32", 3), "has to be quantized"),
         (("--pool8", "--keep-blocks-fp32", 1), "--keep-blocks-fp32"),
@@ -247,9 +249,11 @@ def test_wrong_calibration_data_is_refused_by_name(damage, quantize, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["ids.npy"]
 
 
-@pytest.mark.parametrize("output", ["source", "file", "foreign"])
+@pytest.mark.parametrize("output", ["source", "file", "foreign", "inside", "link"])
 def test_outputs_that_hold_something_else_are_refused(output, call, exact_bundle, tmp_path):
     places = {"source": exact_bundle, "file": tmp_path / "file", "foreign": tmp_path / "foreign"}
+    places |= {"inside": exact_bundle / "sub", "link": tmp_path / "link" / "sub"}
+    (tmp_path / "link").symlink_to(exact_bundle)
     places["file"].write_text("mine")
     places["foreign"].mkdir()
     (places["foreign"] / "notes.txt").write_text("mine")
@@ -259,6 +263,38 @@ def test_outputs_that_hold_something_else_are_refused(output, call, exact_bundle
     assert len(err.splitlines()) == 1
     assert hashes(exact_bundle) == before
     assert (places["foreign"] / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot", "--save-calibration"])
+def test_side_files_do_not_go_into_the_output(option, quantize, tmp_path):
+    (tmp_path / "out").mkdir()
+    for place in (tmp_path / "out" / "file.png", tmp_path / "out"):
+        code, _, err = quantize("--scheme", "w8a8", option, place, *LOOSE)
+        assert code == 2
+        assert len(err.splitlines()) == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_no_bundle_appears_where_a_report_cannot_be_written(option, quantize, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "report")
+
+    name = "quantize_plot.save_plot" if option == "--plot" else "quantize_command.write_json"
+    monkeypatch.setattr(f"causalrn.export.cli.{name}", full)
+    code, _, err = quantize("--scheme", "w8", option, tmp_path / "report.png", *LOOSE, output="new/out")
+    assert code == 2
+    assert "disk is full" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_manifest_does_not_contradict_its_pools(quantize, tmp_path):
+    quantize("--scheme", "w8", "--pool8", *LOOSE)
+    bundle = Bundle.open(tmp_path / "out")
+    assert bundle.manifest.quantization is not None
+    lie = dataclasses.replace(bundle.manifest.quantization, pool8=False)
+    with pytest.raises(BundleError, match="contradicts pools of int8"):
+        seal_bundle(tmp_path / "out", dataclasses.replace(bundle.manifest, quantization=lie))
 
 
 def test_runs_tables_and_quantized_bundles_are_not_quantized(call, quantize, runs, bundles, tmp_path):
@@ -289,7 +325,6 @@ def test_damaged_quantized_bundle_fails_its_budget(quantize, call, runs, tmp_pat
     import onnx
 
     from causalrn.graph_files import load_graphs, save_graphs
-    from causalrn.manifest import seal_bundle
 
     quantize("--scheme", "w8", "--form", "qdq", *LOOSE)
     bundle = Bundle.open(tmp_path / "out")
