@@ -15,16 +15,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 
-from causalrn.runtimes.state_values import INT8_LIMIT, SCALE_FLOOR
+from causalrn.runtimes.state_values import INT8_LIMIT, ROW_FLOOR
 from causalrn.state_spec import StateSpec, StateTensor
 
 _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}
 _VIEWS = ("Reshape", "Unsqueeze", "Squeeze", "Identity")
-_LIMIT, _FLOOR, _LAST, _FIRST = "pool.int8_limit", "pool.scale_floor", "pool.last_axis", "pool.first_row"
+_LIMIT, _FLOOR, _LAST, _FIRST = "pool.int8_limit", "pool.row_floor", "pool.last_axis", "pool.first_row"
 _ONE_ROW = "pool.one_row"
 _CONSTANTS: dict[str, npt.NDArray[Any]] = {
     _LIMIT: np.array(INT8_LIMIT, np.float32),
-    _FLOOR: np.array(SCALE_FLOOR, np.float32),
+    _FLOOR: np.array(ROW_FLOOR, np.float32),
     _LAST: np.array([-1], np.int64),
     _FIRST: np.array([0], np.int64),
     _ONE_ROW: np.array([1, -1], np.int64),
@@ -41,7 +41,7 @@ def narrow_pools(model: onnx.ModelProto, spec: StateSpec, *, portable: bool) -> 
     for pool in spec.tensors:
         if pool.role == "pool":
             values = _rename(model, pool)
-            model.graph.node.extend(_widen(pool, portable=portable))
+            model.graph.node.extend(_widen(model, pool, portable=portable))
             _read_as_stored(model, values, pool)
             model.graph.node.extend(_narrow(values, pool))
             model.graph.node.extend(_append(pool))
@@ -77,43 +77,48 @@ def _scale_of(name: str) -> str:
     return name.removesuffix("pool") + "scale"
 
 
-def _widen(pool: StateTensor, *, portable: bool) -> Iterator[onnx.NodeProto]:
+def _widen(model: onnx.ModelProto, pool: StateTensor, *, portable: bool) -> Iterator[onnx.NodeProto]:
     """Stored rows [t, B, H] -> their values in float32."""
     name, values = pool.input_name, f"{pool.input_name}.values"
-    if pool.dtype == "float16" or portable:
-        yield from _widened(name, values, pool)
-        return
-    yield _node("Reshape", [name, f"pool.rows.{pool.shape[-1]}"], f"{name}.rows")  # [t * B, H]
-    yield _node("Reshape", [_scale_of(name), _LAST], f"{name}.scales")  # [t * B]
-    yield _node("DequantizeLinear", [f"{name}.rows", f"{name}.scales"], f"{name}.widened", axis=0)
-    yield _node("Shape", [name], f"{name}.shape")
-    yield _node("Reshape", [f"{name}.widened", f"{name}.shape"], values)
-
-
-def _widened(name: str, values: str, pool: StateTensor) -> Iterator[onnx.NodeProto]:
-    """The same by operations that any runtime has."""
     if pool.dtype == "float16":
         yield _node("Cast", [name], values, to=TensorProto.FLOAT)
         return
-    yield _node("Cast", [name], f"{name}.float32", to=TensorProto.FLOAT)
-    yield _node("Unsqueeze", [_scale_of(name), _LAST], f"{name}.column")
-    yield _node("Mul", [f"{name}.float32", f"{name}.column"], values)
+    if portable:
+        yield _node("Cast", [name], f"{name}.float32", to=TensorProto.FLOAT)
+        yield _node("Unsqueeze", [_scale_of(name), _LAST], f"{name}.column")
+        yield _node("Mul", [f"{name}.float32", f"{name}.column"], values)
+        return
+    shaped_anyway = all(node.op_type == "Reshape" for node in model.graph.node if values in node.input)
+    flat = values if shaped_anyway else f"{name}.widened"
+    yield _node("Reshape", [name, f"pool.rows.{pool.shape[-1]}"], f"{name}.rows")  # [t * B, H]
+    yield _node("Reshape", [_scale_of(name), _LAST], f"{name}.scales")  # [t * B]
+    yield _node("DequantizeLinear", [f"{name}.rows", f"{name}.scales"], flat, axis=0)
+    if not shaped_anyway:
+        yield _node("Shape", [name], f"{name}.shape")
+        yield _node("Reshape", [flat, f"{name}.shape"], values)
 
 
 def _narrow(values: str, pool: StateTensor) -> Iterator[onnx.NodeProto]:
-    """Values of new rows [T, B, H] -> what is stored: float16; or int8, rounded to even, and the scale."""
-    name, scale = _row(pool), _scale_of(_row(pool))
+    """Values of new rows [T, B, H] -> what is stored, float16 or int8 with a scale, and the values of that."""
+    name, scale, stored = _row(pool), _scale_of(_row(pool)), _as_stored(pool)
     if pool.dtype == "float16":
         yield _node("Cast", [values], name, to=TensorProto.FLOAT16)
+        yield _node("Cast", [name], stored, to=TensorProto.FLOAT)
         return
     yield _node("Abs", [values], f"{name}.magnitude")
     yield _node("ReduceMax", [f"{name}.magnitude", _LAST], f"{name}.largest", keepdims=0)
-    yield _node("Div", [f"{name}.largest", _LIMIT], scale)
-    yield _node("Max", [scale, _FLOOR], f"{name}.divisor")
-    yield _node("Unsqueeze", [f"{name}.divisor", _LAST], f"{name}.divisors")
-    yield _node("Div", [values, f"{name}.divisors"], f"{name}.scaled")
+    yield _node("Max", [f"{name}.largest", _FLOOR], f"{name}.range")
+    yield _node("Div", [f"{name}.range", _LIMIT], scale)
+    yield _node("Unsqueeze", [scale, _LAST], f"{name}.column")
+    yield _node("Div", [values, f"{name}.column"], f"{name}.scaled")
     yield _node("Round", [f"{name}.scaled"], f"{name}.rounded")
     yield _node("Cast", [f"{name}.rounded"], name, to=TensorProto.INT8)
+    yield _node("Mul", [f"{name}.rounded", f"{name}.column"], stored)
+
+
+def _as_stored(pool: StateTensor) -> str:
+    """Name of what the stored new rows stand for."""
+    return f"{_row(pool)}.as_stored"
 
 
 def _append(pool: StateTensor) -> Iterator[onnx.NodeProto]:
@@ -132,10 +137,9 @@ def _read_as_stored(model: onnx.ModelProto, values: str, pool: StateTensor) -> N
     Also where they are read before they are shaped as rows, and in a step for one sequence, whose rows are taken from
     a matrix that holds the query, too: [2, H].
     """
-    stored = f"{_row(pool)}.as_stored"
+    stored, new = _as_stored(pool), []
     nodes = list(model.graph.node)
     made_by = {name: node for node in nodes for name in node.output}
-    new = list(_widened(_row(pool), stored, pool))
     _redirect(nodes, values, stored)
     source = values
     while made_by[source].op_type in _VIEWS:

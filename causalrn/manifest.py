@@ -225,7 +225,7 @@ def _read_manifest(path: Path) -> str:
     try:
         return (path / MANIFEST_NAME).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise BundleError(f"{path}: no {MANIFEST_NAME}: this is not a bundle; `export` makes one of a RUN") from None
+        raise BundleError(f"{path}: no {MANIFEST_NAME} in it: not a bundle; `export` makes one of a RUN") from None
     except UnicodeDecodeError:
         raise BundleError(f"{path / MANIFEST_NAME}: not a text file: export the bundle again") from None
 

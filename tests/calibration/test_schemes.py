@@ -41,6 +41,8 @@ SCHEMES = {
 }
 LEAST_SQNR_DB = {"w8": 24, "w4": 3, "w8a8-dynamic": 22, "w8a8": 18, "fp16": 50, "float32": 40}
 """Of the logits of two blocks with random weights of unit gain: 8 bits are about 50 dB per product, 4 bits 25."""
+SPLITS = {"pool8": 1e-5, "fp16": 1e-4}
+"""Largest difference between steps and prefill, relative to the largest |logit|, where no activation is rounded."""
 TOKENS = np.random.default_rng(0).integers(0, 29, (3, 24))
 
 
@@ -75,7 +77,7 @@ def test_quantized_bundle_says_nearly_the_same(name, readout, bundles, tmp_path)
         quantized = said(bundle, chunks)
         assert sqnr_db(exact, quantized) > LEAST_SQNR_DB[scheme.name]
         assert not np.array_equal(exact, quantized)
-        assert np.abs(quantized - steps).max() < BUDGETS[scheme.name].split * np.abs(exact).max()
+        assert np.abs(quantized - steps).max() < SPLITS.get(name, BUDGETS[scheme.name].split) * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("pool", ["fixed", "concat"])
