@@ -63,7 +63,7 @@ from causalrn.tasks import Corpus
 TEXT = pydoc_data.topics.__file__
 COPY = ("--task", "copy", "--length", "16")
 PAPER = ("--preset", "paper", "--batch", "64", "--learning-rate", "1e-3", "--steps", "260", "--evaluate-every", "65")
-STREAM = ("--task", "text", "--text", TEXT, "--length", "128", "--positions", "none")
+STREAM = ("--task", "text", "--text", TEXT, "--positions", "none")
 SEEDS = {"tiny-exact": (0, 1, 2, 3, 4), "tiny-exact-no-post-norm": (0, 1, 2)}
 STUDENT_T = {5: 2.776, 3: 4.303}
 """By the number of seeds, what makes a 95 % interval of a standard error."""
@@ -78,8 +78,8 @@ RUNS = {
     },
     "small-exact": (*COPY, "--preset", "small", "--batch", "64", "--steps", "500"),
     "paper-exact": (*COPY, *PAPER),
-    "text-linear": (*STREAM, "--readout", "linear", "--steps", "600"),
-    "text-exact": (*STREAM, "--readout", "exact", "--steps", "300"),
+    "text-linear": (*STREAM, "--readout", "linear", "--length", "1024", "--batch", "8", "--steps", "600"),
+    "text-exact": (*STREAM, "--readout", "exact", "--length", "128", "--steps", "300"),
 }
 SCHEMES = {
     "w8 (nbits)": Scheme("w8", "nbits"),

@@ -37,7 +37,7 @@ TORCH_FREE = (
     "causalrn.runtimes",
     *(
         f"causalrn.runtimes.{name}"
-        for name in ("ort_session", "onnx_outputs", "generation", "task_accuracy", "state_file")
+        for name in ("ort_session", "onnx_outputs", "generation", "task_accuracy", "state_file", "state_values")
     ),
     *(
         f"causalrn.runtimes.parity.{name}"
@@ -208,6 +208,12 @@ for module in {list(modules)!r}:
 
 def test_torch_free_half_imports_without_torch() -> None:
     result = import_without(["torch", "onnx"], TORCH_FREE)
+    assert result.returncode == 0, result.stderr
+
+
+def test_quantization_imports_without_torch() -> None:
+    modules = [f"causalrn.calibration.{name}" for name in ("schemes", "table", "sensitivity", "report")]
+    result = import_without(["torch"], modules)
     assert result.returncode == 0, result.stderr
 
 
