@@ -17,7 +17,7 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 from causalrn.runtimes.session import Array
 
 DEFAULT_PERCENTILE = 99.99
-_BINS, _QUANTIZED_BINS = 1024, 128
+_BINS, _QUANTIZED_BINS = 2048, 128
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def histogram_limits(
 
     Args:
         method: "percentile", or "entropy" (onnxruntime's search for the limit that loses least information).
-        percentile: share of values, in percent, that are not clipped, for the method of that name.
+        percentile: share of values, in percent, that are not clipped, up to a bin's width, for the method of that name.
     """
     collector = HistogramCollector(
         method=method,

@@ -143,10 +143,10 @@ def _name_inputs(model: onnx.ModelProto, weights: Collection[str]) -> None:
         value = node.input[0] if _is_product(node, weights) else ""
         if value and value not in named and not value.startswith("stream."):
             renamed.setdefault(value, f"{node.input[1]}.input")
-    rename_values(model, renamed)
+    _rename_values(model, renamed)
 
 
-def rename_values(model: onnx.ModelProto, renamed: dict[str, str]) -> None:
+def _rename_values(model: onnx.ModelProto, renamed: dict[str, str]) -> None:
     """Rename values wherever nodes give or read them."""
     for node in model.graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]

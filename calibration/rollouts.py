@@ -52,6 +52,7 @@ class Prompts:
         """Whole sequences of a task: prompts, then greedy answers fed back.
 
         A text has no answers: the first half of each window is given, the rest drawn from the model's distribution.
+        Shorter strings of mixed lengths are padded, as in training, and the padding is seen, too.
         """
         examples = task.draw("calibrate", count, seed)
         steps = min(examples.inputs.shape[1], capacity or examples.inputs.shape[1])

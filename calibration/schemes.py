@@ -163,9 +163,8 @@ def write_quantized(
         before.card.config, before.state.pool if before.state.has_pool else "growing",
         before.state.tensors[0].capacity, scheme.pool_dtype,
     )  # fmt: skip
-    quantization = Quantization(
-        scheme.name, scheme.form, scheme.pool8, tuple(sorted(scheme.keep)), source.sha256, calibration
-    )
+    kept, pool8 = tuple(sorted(scheme.keep)), spec.has_pool and scheme.pool_dtype == "int8"
+    quantization = Quantization(scheme.name, scheme.form, pool8, kept, source.sha256, calibration)
     models = {file: quantize_graph(model, scheme, spec) for file, model in load_graphs(source).items()}
     manifest = dataclasses.replace(
         before,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import tempfile
@@ -10,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from causalrn.calibration.evaluation import Baseline, sqnr_db
 from causalrn.calibration.products import unit_of
 from causalrn.calibration.schemes import Scheme, quantizable_parts, write_quantized
+from causalrn.errors import NonFiniteError
 from causalrn.files import finite
 from causalrn.manifest import Bundle
 from causalrn.runtimes.opening import open_bundle
@@ -84,7 +88,8 @@ def _harm(sensitivity: Sensitivity) -> float:
 
 
 def _measure(source: Bundle, scheme: Scheme, unit: str, parts: tuple[str, ...], baseline: Baseline) -> Sensitivity:
-    with tempfile.TemporaryDirectory() as folder:
+    said = np.full_like(baseline.own_logits, np.nan)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(NonFiniteError):
         bundle = write_quantized(source, Path(folder), scheme, golden=False)
         with open_bundle(bundle) as session:
             said = run_in_chunks(session, baseline.tokens, [1] * baseline.tokens.shape[1]).logits

@@ -92,6 +92,16 @@ class CalibrationTable:
         found = histogram_limits(self.activations, method, percentile)
         return {name: min(limit, largest[name]) for name, limit in found.items()}
 
+    def describe(self, method: str, percentile: float) -> dict[str, Any]:
+        """What limits by a method rest on, for a bundle's manifest."""
+        return {
+            "method": method,
+            "percentile": percentile if method == "percentile" else None,
+            "source": self.source,
+            "sequences": self.sequences,
+            "steps": self.steps,
+        }
+
     def check_fits(self, bundle: Bundle, path: Path) -> None:
         """Refuse the table of another model.
 

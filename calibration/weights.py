@@ -20,13 +20,13 @@ from causalrn.calibration.products import (
     quiet_quantizer,
     rewrite_nodes,
 )
-from causalrn.errors import InputError
+from causalrn.errors import NonFiniteError
+from causalrn.runtimes.state_values import INT8_LIMIT
 
 BLOCK_SIZE = 64
 """Weights of one output channel that share a scale."""
 _ACCURACY_LEVEL = 4
 """Activations go to int8 inside MatMulNBits: the default keeps them float32 and takes ten times as long for 8 bits."""
-_INT8_LIMIT = 127
 
 
 def quantize_to_nbits(model: onnx.ModelProto, products: Sequence[Product], bits: int) -> onnx.ModelProto:
@@ -87,7 +87,7 @@ def quantize_to_int8(model: onnx.ModelProto, products: Sequence[Product]) -> onn
 
 def int8_channels(weight: FloatArray) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int8]], FloatArray]:
     """A weight [k, n] as int8 and a float32 scale per column: the largest |value| of a column becomes 127."""
-    scale = np.abs(weight).max(0) / np.float32(_INT8_LIMIT)
+    scale = np.abs(weight).max(0) / np.float32(INT8_LIMIT)
     divisor = np.where(scale > 0, scale, 1)
     return np.rint(weight / divisor).astype(np.int8), scale.astype(np.float32)
 
@@ -98,7 +98,7 @@ def convert_to_float16(model: onnx.ModelProto, products: Sequence[Product], tabl
     |LN0| <= sqrt(H - 1): in float16 exp overflows from H = 124 on, and sums over positions earlier.
 
     Raises:
-        InputError: a weight is beyond float16's 65,504.
+        NonFiniteError: a weight is beyond float16's 65,504.
     """
     weights = {product.weight for product in products}
     for tensor in model.graph.initializer:
@@ -129,5 +129,5 @@ def _widened(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 def _as_float16(tensor: onnx.TensorProto) -> FloatArray:
     array = numpy_helper.to_array(tensor)
     if np.abs(array).max(initial=0.0) > np.finfo(np.float16).max:
-        raise InputError(f"{tensor.name} holds values beyond float16's 65,504: use another scheme, or keep its block")
+        raise NonFiniteError(f"{tensor.name} holds values beyond float16's 65,504")
     return array.astype(np.float16)

@@ -22,7 +22,7 @@ class Quantization:
         scheme: one of :data:`SCHEMES`.
         form: how a weight-only scheme is written, one of :data:`FORMS`; None for other schemes.
         pool8: whether pools hold int8 rows with a scale per row.
-        kept: names of weights that stayed float32.
+        kept: names of the parts that stayed float32: weights, embedding tables, or "pools".
         source_sha256: hash of the bundle that was quantized.
         calibration: for static scales, what they rest on: method, data, sequences and steps.
     """
@@ -50,7 +50,7 @@ class Quantization:
         form = "" if self.form is None else f" ({self.form})"
         words = [] if self.scheme == "float32" else [self.scheme + form]
         words += ["pool8"] if self.pool8 else []
-        words += [f"{len(self.kept)} weights kept float32"] if self.kept else []
+        words += [f"{len(self.kept)} kept in float32"] if self.kept else []
         return ", ".join(words)
 
     def to_json(self) -> dict[str, Any]:

@@ -52,7 +52,8 @@ class Budget:
         accuracy_drop: largest loss of accuracy on the task, as a share: 0.005 is half a percentage point.
         repeat: largest |difference| of a logit, relative to the largest |logit|, between the form and itself on another
             machine: a value that rounds to another integer, for a last bit is different, moves the logits by this much.
-        split: the same between steps and prefill; 1 where scales depend on what else is in the call.
+        split: the same between steps and prefill, one sequence and several; 1 where scales depend on the call.
+        typical: the same for both, for the median over positions: integers that round otherwise are few.
     """
 
     kl_divergence: float = 0.01
@@ -60,17 +61,21 @@ class Budget:
     accuracy_drop: float = 0.005
     repeat: float = 0.05
     split: float = 0.05
+    typical: float = 0.002
 
 
 BUDGETS = {
-    "float32": Budget(0.001, 0.01, 0.005, repeat=0.005, split=0.005),
-    "fp16": Budget(0.001, 0.01, 0.005, repeat=0.005, split=0.005),
+    "float32": Budget(0.001, 0.01, 0.005, repeat=0.005, split=0.005, typical=1e-4),
+    "fp16": Budget(0.001, 0.01, 0.005, repeat=0.005, split=0.005, typical=1e-4),
     "w8": Budget(0.01, 0.02, 0.005),
     "w8a8-dynamic": Budget(0.01, 0.02, 0.005, split=1.0),
     "w8a8": Budget(0.02, 0.05, 0.01),
     "w4": Budget(0.1, 0.1, 0.05),
 }
 """By quantization scheme what a bundle may lose; "float32" is a bundle whose pool alone is quantized."""
+
+WRONG_VALUE = 0.5
+"""No scheme moves a state tensor or a stream by so much of its largest |value|: it is another row, or tensor."""
 
 TIE_PROBABILITY = 0.05
 """Two tokens whose exact probabilities differ by no more than this are a tie: any form may prefer either."""

@@ -85,7 +85,8 @@ Exit code 1, and no bundle written, if the result loses more than is allowed."""
     "keep",
     type=_CountOrAuto(),
     default=0,
-    help="Leave the N most sensitive blocks in float32; auto: as few as it takes to pass.  [default: 0]",
+    help="Leave the N most sensitive blocks (or the head) in float32; auto: as few as it takes to pass. Pools and "
+    "embeddings are no blocks.  [default: 0]",
 )
 @click.option("--checkpoint", type=PATH, help="The RUN of the bundle: compare with its float64 oracle.")
 @click.option("--load-inputs", "inputs", type=PATH, help="Calibrate and measure on these token ids, .npy [B, T].")

@@ -40,7 +40,7 @@ def print_report(report: QuantizeReport, output: str, *, automatic: bool) -> Non
         return
     for fault in report.faults:
         out.print(f"FAIL {fault}", style="bold red", soft_wrap=True)
-    kept = "" if automatic else "--keep-blocks-fp32 auto, "
+    kept = "" if automatic or report.quantization.scheme == "float32" else "--keep-blocks-fp32 auto, "
     out.print(
         f"nothing was written to {output}: try {kept}another scheme, or allow more (--max-accuracy-drop, --max-kl)",
         soft_wrap=True,

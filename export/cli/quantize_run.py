@@ -57,6 +57,7 @@ def quantize_bundle(
         raise InputError(f"{path} is the bundle itself: name another output")
     scheme = Scheme(options.scheme, options.form, options.pool8)
     check_scheme_fits(source, scheme)
+    _check_kept_blocks(source, scheme, options)
     data = choose_data(source, options)
     exact, against = _exact_logits(source, checkpoint, data.tokens)
     with open_bundle(source) as session:
@@ -84,6 +85,12 @@ def quantize_bundle(
     return report
 
 
+def _check_kept_blocks(source: Bundle, scheme: Scheme, options: QuantizeOptions) -> None:
+    blocks = sum(unit.startswith(_BLOCKS) for unit in units_of(source, scheme, "block"))
+    if options.keep != AUTOMATIC and 0 < blocks <= int(options.keep):
+        raise InputError(f"--keep-blocks-fp32 {options.keep}: one of {blocks} (with the head) has to be quantized")
+
+
 @dataclass(frozen=True)
 class _Context:
     """What does not change between attempts; `ranked` by granularity."""
@@ -102,34 +109,22 @@ def _write_and_measure(folder: Path, scheme: Scheme, context: _Context) -> Quant
     """Write with as many blocks in float32 as was asked for; or, automatically, with as few as the budget needs."""
     blocks = [entry for entry in context.ranked.get("block", ()) if entry.unit.startswith(_BLOCKS)]
     keep = context.options.keep
-    if keep != AUTOMATIC and int(keep) and int(keep) >= len(blocks):
-        raise InputError(
-            f"--keep-blocks-fp32 {keep}: there are {len(blocks)} with the head, and one has to be quantized"
-        )
     problem = None
     for count in range(len(blocks)) if keep == AUTOMATIC else [int(keep)]:
         kept = frozenset(part for entry in blocks[:count] for part in entry.parts)
         try:
             report = _attempt(folder, dataclasses.replace(scheme, keep=kept), context)
-        except NonFiniteError:
-            problem = f"{scheme.name} makes this model give NaN or infinity: use another scheme"
+        except NonFiniteError as error:
+            problem = f"{scheme.name} does not suit {context.source.path}: {error}; use another scheme"
             continue
         if report.passed or count + 1 == len(blocks) or keep != AUTOMATIC:
             return report
-    raise InputError(problem or "nothing was attempted")
+    raise InputError(problem or f"{context.source.path}: it has no weights that could be quantized")
 
 
 def _attempt(folder: Path, scheme: Scheme, context: _Context) -> QuantizeReport:
     options, table = context.options, context.table
-    used = None
-    if table is not None and scheme.name == "w8a8":
-        used = {
-            "method": options.method,
-            "percentile": options.percentile if options.method == "percentile" else None,
-            "source": table.source,
-            "sequences": table.sequences,
-            "steps": table.steps,
-        }
+    used = table.describe(options.method, options.percentile) if table is not None and scheme.limits else None
     bundle = write_quantized(context.source, folder, scheme, used)
     quantization = bundle.manifest.quantization
     assert quantization is not None

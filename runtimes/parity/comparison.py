@@ -11,7 +11,7 @@ import numpy.typing as npt
 from causalrn.files import finite
 from causalrn.runtimes.parity.reference import LOGITS, Reference, Run, is_pool
 from causalrn.runtimes.session import Array, FloatArray
-from causalrn.tolerances import TIE_PROBABILITY
+from causalrn.tolerances import TIE_PROBABILITY, Budget
 
 _BoolArray = npt.NDArray[np.bool_]
 
@@ -195,6 +195,13 @@ def compare_distributions(value: FloatArray, exact: FloatArray) -> Agreement:
     margin = top[..., -1] - np.take_along_axis(probability, mine[..., None], -1)[..., 0]
     changed: _BoolArray = (mine != first) & ~(margin <= TIE_PROBABILITY)  # NaN is a change
     return Agreement(float(kl.mean()), float((mine == first).mean()), float(changed.mean()), float(tie.mean()))
+
+
+def judge_agreement(agreement: Agreement, budget: Budget) -> tuple[str, bool]:
+    """What distributions lost, in a few words, and whether a budget allows it; NaN never passes."""
+    words = f"KL {agreement.kl_divergence:.0e}, {100 * agreement.argmax_changes:.3g}% changed"
+    within = agreement.kl_divergence <= budget.kl_divergence and agreement.argmax_changes <= budget.argmax_changes
+    return words, within
 
 
 def _log_softmax(logits: FloatArray) -> FloatArray:

@@ -17,11 +17,12 @@ from causalrn.runtimes.parity.comparison import (
     Agreement,
     compare_distributions,
     computation_order,
+    judge_agreement,
     mean_agreement,
     relative_error,
 )
 from causalrn.runtimes.parity.growth import Growth, fit_growth
-from causalrn.runtimes.parity.levels import Case, judge_agreement
+from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import Reference, compared_tensors, current_values
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session

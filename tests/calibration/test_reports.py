@@ -134,6 +134,31 @@ def test_units_are_blocks_or_weights(source):
     assert list(units_of(source, Scheme("float32", pool8=True), "tensor")) == [POOLS]
 
 
+@pytest.mark.parametrize("scheme", [Scheme("w8", "nbits", pool8=True), Scheme("fp16"), Scheme("fp16", pool8=True)])
+def test_pools_and_tables_are_ranked_beside_weights(scheme, source, baseline):
+    ranked = rank_sensitivity(source, scheme, baseline, "tensor")
+    tables = {"wte", "wpe"} if scheme.name == "fp16" else set()
+    assert {entry.unit for entry in ranked} == {
+        *tables, POOLS, "head", *(f"blocks.{block}.{weight}" for block in (0, 1) for weight in ("w12", "w3"))
+    }  # fmt: skip
+    assert all(0 < entry.kl_divergence < 0.1 for entry in ranked)
+
+
+def test_what_float16_cannot_hold_is_ranked_first(source, baseline, tmp_path):
+    graphs = load_graphs(source)
+    for model in graphs.values():
+        weight = next(tensor for tensor in model.graph.initializer if tensor.name == "blocks.1.w3")
+        array = onnx.numpy_helper.to_array(weight).copy()
+        array[3, 3] = 1e6
+        weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+    path = folder(tmp_path, "large")
+    save_graphs(graphs, path, checked=True)
+    bundle = seal_bundle(path, source.manifest)
+    ranked = rank_sensitivity(bundle, Scheme("fp16"), baseline, "block")
+    assert ranked[0].unit == "blocks.1"
+    assert ranked[0].to_json()["kl_divergence"] is None
+
+
 def test_ranking_is_that_of_weights_that_were_rounded_by_hand(source, baseline, tmp_path):
     ranked = rank_sensitivity(source, Scheme("w8", "qdq"), baseline, "tensor")
     by_hand = {}

@@ -146,9 +146,9 @@ def test_limits_follow_their_definitions():
     for name, rows in values.items():
         histogram = observer.histograms[name]
         assert histogram.counts.sum() == rows.size
-        assert len(histogram.counts) == 1024
+        assert len(histogram.counts) == 2048
         assert histogram.limit >= np.abs(rows).max() > histogram.limit / 2
-        width = 2 * histogram.limit / 1024
+        width = 2 * histogram.limit / 2048
         for percentile in (50.0, 90.0, 99.0, 99.99):
             limit = histogram_limits(observer.histograms, "percentile", percentile)[name]
             within, share = (np.mean(np.abs(rows) <= limit + off * width) for off in (1.5, -1.5)), percentile / 100

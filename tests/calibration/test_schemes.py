@@ -15,7 +15,7 @@ from causalrn.calibration.schemes import Scheme, quantizable_parts, write_quanti
 from causalrn.calibration.table import calibrate
 from causalrn.calibration.weights import int8_channels
 from causalrn.checkpoint import Checkpoint
-from causalrn.errors import InputError
+from causalrn.errors import InputError, NonFiniteError
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.graph_files import load_graphs
 from causalrn.manifest import Bundle, seal_bundle
@@ -214,7 +214,7 @@ def test_float16_refuses_weights_beyond_its_range(tmp_path):
     model = random_model(0)
     model.blocks[0].fc_3.weight.data[0, 0] = 1e6
     bundle = exported(tmp_path, model)
-    with pytest.raises(InputError, match=r"blocks\.0\.w3 .*float16"):
+    with pytest.raises(NonFiniteError, match=r"blocks\.0\.w3 .*float16"):
         write_quantized(bundle, folder(tmp_path, "quantized"), SCHEMES["fp16"])
 
 

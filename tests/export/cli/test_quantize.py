@@ -115,7 +115,18 @@ def test_blocks_are_kept_until_the_gate_holds(quantize, tmp_path):
     code, out, _ = quantize("--scheme", "w4", "--keep-blocks-fp32", 1, *LOOSE, "--json", tmp_path / "one.json")
     one = json.loads((tmp_path / "one.json").read_text())
     assert one["quantization"]["kept"] == sorted(one["sensitivity"][0]["parts"])
-    assert "weights kept float32" in out
+    assert "kept in float32" in out
+
+
+def test_blocks_are_kept_beside_narrow_pools(quantize, tmp_path):
+    options = ("--scheme", "w4", "--pool8", "--sensitivity", "block", "--json", tmp_path / "report.json")
+    code, out, err = quantize(*options, "--keep-blocks-fp32", 1, *LOOSE)
+    assert code == 0, out + err
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert manifest.quantization is not None
+    assert manifest.quantization.pool8
+    assert manifest.quantization.kept
+    assert "pools" in {entry["unit"] for entry in json.loads((tmp_path / "report.json").read_text())["sensitivity"]}
 
 
 def test_a_gate_that_needs_all_blocks_in_float32_is_not_met(quantize, tmp_path):
