@@ -79,6 +79,7 @@ RUNS = {
     "small-exact": (*COPY, "--preset", "small", "--batch", "64", "--steps", "500"),
     "paper-exact": (*COPY, *PAPER),
     "text-linear": (*STREAM, "--readout", "linear", "--length", "1024", "--batch", "8", "--steps", "600"),
+    "text-linear-128": (*STREAM, "--readout", "linear", "--length", "128", "--steps", "600"),
     "text-exact": (*STREAM, "--readout", "exact", "--length", "128", "--steps", "300"),
 }
 SCHEMES = {
@@ -262,7 +263,7 @@ def compare_long_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
     """The held-out part of the text, token by token."""
     data = Corpus.open(Path(TEXT)).part(held_out=True).astype(np.int64)
     tokens, following = data[None, :LONG_STEPS], data[1 : LONG_STEPS + 1]
-    for name in ("text-linear", "text-exact"):
+    for name in ("text-linear", "text-linear-128", "text-exact"):
         source = bundle_of(folder, name)
         with open_bundle(source) as session:
             exact = session_logits(session, tokens)
