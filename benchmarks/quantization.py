@@ -38,7 +38,7 @@ from interleaved import measure, median_step_us, paired_ratio
 from models import unit_gain_model
 
 from causalrn.alphabet import Alphabet
-from causalrn.calibration.evaluation import measure_baseline, measure_quantized, time_steps
+from causalrn.calibration.evaluation import Measured, measure_baseline, measure_quantized, time_steps
 from causalrn.calibration.observers import HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import Prompts
 from causalrn.calibration.schemes import Scheme, write_quantized
@@ -146,7 +146,7 @@ def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
         tokens, examples = task.draw("quantize", COMPARED, 0, 1).inputs, task.draw("quantize", STRINGS)
         with open_bundle(source) as session:
             baseline = measure_baseline(source, session, tokens, task, examples, None)
-            yield {"model": name, "scheme": "float32", **baseline.measured.to_json(), "ratios": None}
+            yield {"model": name, "scheme": "float32", **figures(baseline.measured), "ratios": None}
             for title, scheme in SCHEMES.items():
                 with tempfile.TemporaryDirectory() as place:
                     bundle = quantized(source, scheme, place)
@@ -160,7 +160,7 @@ def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
                 yield {
                     "model": name,
                     "scheme": title,
-                    **after.to_json(),
+                    **figures(after),
                     "worst_unit": after.worst_unit,
                     "verify_passed": report.passed,
                     "verify_failed": [f"{r.level}, {r.form}: {r.summary}" for r in report.results if not r.passed],
@@ -171,6 +171,14 @@ def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
                         "step": times.ratio,
                     },
                 }
+
+
+def figures(measured: Measured) -> dict[str, Any]:
+    """The figures without the counts of single positions and lengths."""
+    data = measured.to_json()
+    for name in ("teacher_forced", "free_running"):
+        data[name] = {key: value for key, value in data[name].items() if not key.startswith("by_")}
+    return data
 
 
 def compare_calibration(folder: Path) -> Iterator[dict[str, Any]]:
