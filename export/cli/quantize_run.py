@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from causalrn.calibration.report import QuantizeReport
 from causalrn.calibration.schemes import Scheme, check_scheme_fits, write_quantized
 from causalrn.calibration.sensitivity import Sensitivity, rank_sensitivity, units_of
 from causalrn.calibration.table import CalibrationTable, calibrate
-from causalrn.errors import InputError, NonFiniteError
+from causalrn.errors import CalibrationError, InputError, NonFiniteError
 from causalrn.export.cli.console import progress
+from causalrn.export.cli.export_run import export_bundle
 from causalrn.export.cli.quantize_options import AUTOMATIC, Data, QuantizeOptions, choose_data
 from causalrn.files import check_replaceable, written_folder
 from causalrn.manifest import BUNDLE_MARKER, Bundle
+from causalrn.quantization import WEIGHT_ONLY
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.session import FloatArray, IntArray, Session
 
@@ -83,6 +86,26 @@ def quantize_bundle(
         except _RejectedError as rejected:
             return rejected.report
     return report
+
+
+def export_quantized(
+    run: Path, output: Path, scheme: str, *, pool: str, capacity: int | None, opset: int
+) -> QuantizeReport:
+    """Export a RUN and quantize what comes of it; only the quantized bundle stays, if it is good enough.
+
+    Raises:
+        As :func:`causalrn.export.cli.export_run.export_bundle` and :func:`quantize_bundle`.
+    """
+    check_replaceable(output, BUNDLE_MARKER)
+    options = QuantizeOptions(scheme, "nbits" if scheme in WEIGHT_ONLY else None)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        export_bundle(run, bundle, pool=pool, capacity=capacity, opset=opset)
+        try:
+            report = quantize_bundle(bundle, output, options, run)
+        except CalibrationError as error:
+            raise InputError(f"--scheme {scheme} of {run}: {error} of `quantize`, after an export") from None
+    return dataclasses.replace(report, source=str(run))
 
 
 def _check_kept_blocks(source: Bundle, scheme: Scheme, options: QuantizeOptions) -> None:

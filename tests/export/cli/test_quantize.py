@@ -12,7 +12,7 @@ import pytest
 from causalrn.errors import BundleError
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import open_session
-from causalrn.tolerances import BUDGETS
+from causalrn.tolerances import BUDGETS, Budget
 
 LOOSE = ("--max-kl", 5, "--max-accuracy-drop", 100, "--samples", 20)
 """Random weights know nothing of the task, and agree less than trained ones: the gate has its own tests."""
@@ -350,6 +350,27 @@ def test_damaged_quantized_bundle_fails_its_budget(quantize, call, runs, tmp_pat
     code, out, _ = call("verify", damaged, "--checkpoint", runs["exact"], "--samples", 20, "--level", "logits")
     assert code == 1
     assert "FAIL" in out
+
+
+@pytest.mark.parametrize("scheme", ["w8", "w8a8"])
+def test_export_quantizes_in_one_go(scheme, call, runs, tmp_path, monkeypatch):
+    loose = {name: Budget(5.0, 1.0, 1.0) for name in BUDGETS}
+    monkeypatch.setattr("causalrn.export.cli.quantize_options.BUDGETS", loose)
+    code, out, err = call("export", runs["exact"], "-o", tmp_path / "out", "--scheme", scheme)
+    assert code == 0, err
+    assert f"float64 oracle of {runs['exact']}" in out
+    quantization = Bundle.open(tmp_path / "out").manifest.quantization
+    assert quantization is not None
+    assert quantization.scheme == scheme
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_export_keeps_nothing_that_loses_too_much(call, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("causalrn.export.cli.quantize_options.BUDGETS", dict.fromkeys(BUDGETS, Budget(1e-9)))
+    code, out, _ = call("export", runs["exact"], "-o", tmp_path / "out", "--scheme", "w8")
+    assert code == 1
+    assert "nothing was written" in out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_python_sessions_open_quantized_bundles(quantize, tmp_path):
