@@ -131,11 +131,11 @@ def bundle_of(folder: Path, name: str) -> Bundle:
     return Bundle.open(bundle)
 
 
-def quantized(source: Bundle, scheme: Scheme, folder: str, method: str = "minmax") -> Bundle:
+def quantized(source: Bundle, scheme: Scheme, folder: str) -> Bundle:
     if scheme.name == "w8a8" and not scheme.limits:
         task = source.manifest.card.task
         prompts = Prompts.of_task(task, CALIBRATION_SEQUENCES, 0, task.capacity)
-        scheme = dataclasses.replace(scheme, limits=calibrate(source, prompts).limits(method))
+        scheme = dataclasses.replace(scheme, limits=calibrate(source, prompts).limits("minmax"))
     return write_quantized(source, Path(folder), scheme)
 
 

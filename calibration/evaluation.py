@@ -160,11 +160,9 @@ def _accuracies(
 def _sizes(bundle: Bundle) -> tuple[int, int, int]:
     files = bundle.manifest.files
     graphs = [graph.file for graph in bundle.manifest.graphs.values()]
-    state, capacity = bundle.manifest.state, bundle.manifest.state.tensors[0].capacity
-    fixed = state.pool == "fixed" and capacity is not None
-    per_token = state.size_bytes(1) // (capacity if fixed and capacity else 1) if state.has_pool else 0
     weights = int(files[WEIGHTS_FILE]["size_bytes"])
-    return weights, weights + sum(int(files[file]["size_bytes"]) for file in graphs), per_token
+    whole = weights + sum(int(files[file]["size_bytes"]) for file in graphs)
+    return weights, whole, bundle.manifest.state.bytes_per_token
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +104,7 @@ def find_faults(before: Measured, after: Measured, budget: Budget) -> list[str]:
     for name, (was, now) in pairs.items():
         if was is None or now is None:
             continue
-        if was.right - now.right > math.floor(budget.accuracy_drop * was.counted + 1e-6):
+        if was.right - now.right > budget.most_lost(was.counted):
             lost = 100 * (was.accuracy - now.accuracy)
             faults.append(f"{name} accuracy lost {lost:.3g} points, allowed {100 * budget.accuracy_drop:g}")
     return faults

@@ -43,6 +43,11 @@ class Prompts:
     source: str
 
     @property
+    def sequences(self) -> int:
+        """How many sequences there are."""
+        return len(self.tokens)
+
+    @property
     def batches(self) -> int:
         """How many rollouts there will be."""
         return -(-len(self.tokens) // BATCH)

@@ -135,6 +135,12 @@ class StateSpec:
         """Rows of zeros that a step graph expects behind the pool, for the new row (see docs/state-contract.md)."""
         return 1 if self.pool == "growing" else 0
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that every token of one sequence adds, or takes up in a fixed pool; 0 where the size is constant."""
+        rows = [tensor for tensor in self.tensors if tensor.growth == "token"]
+        return sum(ITEM_BYTES[tensor.dtype] * math.prod(tensor.sized(batch=1)[1:]) for tensor in rows)
+
     def size_bytes(self, tokens: int, batch: int = 1) -> int:
         """Bytes that the state holds after `tokens` positions: N * t * H * 4 for an exact readout's pool of float32."""
         return sum(

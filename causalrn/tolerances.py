@@ -10,6 +10,7 @@ weight does (1e-3 and more).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -62,6 +63,10 @@ class Budget:
     repeat: float = 0.05
     split: float = 0.05
     typical: float = 0.002
+
+    def most_lost(self, counted: int) -> int:
+        """How many of so many answers may be lost."""
+        return math.floor(self.accuracy_drop * counted + 1e-6)
 
 
 BUDGETS = {

@@ -64,6 +64,18 @@ def exact_bundle(bundles: dict[str, Path]) -> Path:
     return bundles["exact"]
 
 
+@pytest.fixture
+def quantize(
+    call: Callable[..., tuple[int, str, str]], exact_bundle: Path, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Quantize the exact bundle into a folder of `tmp_path`: (exit code, standard output, standard error)."""
+
+    def run(*options: object, output: str = "out") -> tuple[int, str, str]:
+        return call("quantize", exact_bundle, "-o", tmp_path / output, *options)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def damaged(exact_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose block 1 has another W3 than was trained."""

@@ -108,15 +108,15 @@ def choose_data(bundle: Bundle, options: QuantizeOptions) -> Data:
             raise InputError(f"--samples has no effect: {why_no_task(bundle, task)}")
         notes.append(f"{why_no_task(bundle, task)}: accuracy was not measured")
     ids = None if options.inputs is None else checked_token_ids(options.inputs, bundle)
-    table = None if options.calibration is None else CalibrationTable.load(options.calibration)
-    if table is not None and options.calibration is not None:
+    table = None
+    if options.calibration is not None:
+        table = CalibrationTable.load(options.calibration)
         table.check_fits(bundle, options.calibration)
     prompts = _prompts(bundle, options, task, ids) if options.needs_table and table is None else None
-    count = table.sequences if table is not None else 0 if prompts is None else len(prompts.tokens)
-    if 0 < count < LEAST_SEQUENCES:
-        source = table.source if table is not None else prompts.source if prompts is not None else ""
+    seen = prompts if table is None else table
+    if seen is not None and seen.sequences < LEAST_SEQUENCES:
         notes.append(
-            f"calibrated on {source}: fewer than {LEAST_SEQUENCES} sequences show few of the values that will come"
+            f"calibrated on {seen.source}: fewer than {LEAST_SEQUENCES} sequences show few of the values that will come"
         )
     examples = (
         task.draw("quantize", options.samples or _SAMPLES, options.seed) if task is not None and measurable else None

@@ -195,7 +195,15 @@ def check_split(form: str, driven: Driven, case: Case, session: CellSession, ste
     Args:
         stepped: the same sequences step by step: a quantized form has to agree with itself, too.
     """
-    result = _judged_split(form, driven, case, session)
+    result = _judged(
+        "split",
+        form,
+        driven.deviations(session),
+        case,
+        driven.agreement(),
+        summary=f"{len({drive.lengths for drive in driven.drives})} splits",
+        chunks=[list(drive.lengths) for drive in driven.drives],
+    )
     budget = case.budget
     if budget is None or budget.split >= 1:
         return result
@@ -215,18 +223,6 @@ def _repeats(said: FloatArray, before: FloatArray, largest: float, budget: Budge
     worst, typical = float(errors.max()), float(np.median(errors))
     good = worst <= most and typical <= budget.typical  # NaN is not
     return ("as before" if good else f"off by {worst:.0e}, typically {typical:.0e}"), good
-
-
-def _judged_split(form: str, driven: Driven, case: Case, session: CellSession) -> LevelResult:
-    return _judged(
-        "split",
-        form,
-        driven.deviations(session),
-        case,
-        driven.agreement(),
-        summary=f"{len({drive.lengths for drive in driven.drives})} splits",
-        chunks=[list(drive.lengths) for drive in driven.drives],
-    )
 
 
 def check_layer(form: str, driven: Driven, case: Case, session: Session) -> LevelResult:
@@ -260,12 +256,13 @@ def check_recorded(session: CellSession, golden: Golden, budget: Budget | None) 
     session.reset(1)
     largest = reference.largest_logit
     error = float(step_errors(run.logits, golden.recorded_logits).max()) / largest
-    allowed = max(REGRESSION_RELATIVE, float(reference.bounds.logits[-1]) / largest)
-    if budget is not None:
-        words, passed = _repeats(run.logits, golden.recorded_logits, largest, budget, budget.repeat)
-        return LevelResult("logits", f"{session.runtime}, recorded", passed, words, error, budget.repeat)
-    passed = error <= allowed
-    words = "as when it was exported" if passed else "another answer than when it was exported"
+    if budget is None:
+        allowed = max(REGRESSION_RELATIVE, float(reference.bounds.logits[-1]) / largest)
+        passed = error <= allowed
+        words = "as when it was exported" if passed else "another answer than when it was exported"
+    else:
+        allowed = budget.repeat
+        words, passed = _repeats(run.logits, golden.recorded_logits, largest, budget, allowed)
     return LevelResult("logits", f"{session.runtime}, recorded", passed, words, error, allowed)
 
 

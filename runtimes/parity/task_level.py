@@ -101,7 +101,7 @@ def judge_task(
     if before is not None:
         lost = before.right - after.right
         ties = max(1, math.floor(ACCURACY_TIES * before.counted + 0.5))
-        most = ties if budget is None else math.floor(budget.accuracy_drop * before.counted + 1e-6)
+        most = ties if budget is None else budget.most_lost(before.counted)
         passed = lost <= most and (budget is not None or -lost <= ties)
         if not passed:
             summary += f", before {describe_accuracy(before)}"
