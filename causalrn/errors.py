@@ -41,6 +41,36 @@ class RuntimeUnavailableError(CausalRNError):
     """A runtime, provider or optional package that this machine does not have."""
 
 
+class NotExecutedError(RuntimeUnavailableError):
+    """A compiled engine that is whole and cannot run on this machine: compiled, not executed."""
+
+    exit_code = 3
+
+
+class FlavorMissingError(NotExecutedError):
+    """The kind of TensorRT that an engine was compiled for is not installed."""
+
+
+class EngineVersionError(NotExecutedError):
+    """An engine of another TensorRT version than the installed one."""
+
+
+class DriverMissingError(NotExecutedError):
+    """No NVIDIA GPU, or no driver that is new enough."""
+
+
+class UnsupportedGpuError(NotExecutedError):
+    """A GPU that an engine does not run on."""
+
+
+class MalformedEngineError(BundleError):
+    """An engine file that TensorRT cannot read, although it is of the installed version."""
+
+
+class CompileError(CausalRNError):
+    """A graph that TensorRT cannot take, or options that it cannot compile with."""
+
+
 class CalibrationError(CausalRNError):
     """Calibration data or a calibration table that is missing, corrupt, too little, or belongs to another model."""
 

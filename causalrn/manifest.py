@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.card import ModelCard
+from causalrn.engine_spec import EngineSpec
 from causalrn.errors import BundleError, ConfigError, InputError
 from causalrn.files import CERTIFICATE_NAME, Marker, json_text, own_hash, parse_json_object, sha256_file
 from causalrn.quantization import Quantization
@@ -42,15 +43,16 @@ class Manifest:
     Attributes:
         card: the model.
         state: the state contract.
-        target: what kind of bundle: "onnx".
-        graphs: "step" (T = 1), "prefill" (any T), and where it pays "step_single" (T = B = 1).
-        opset: ONNX opset of the graphs.
+        target: what kind of bundle: "onnx", or "tensorrt" for engines.
+        graphs: "step" (T = 1), "prefill" (any T), and in ONNX, where it pays, "step_single" (T = B = 1).
+        opset: ONNX opset of the graphs, or of those that engines were compiled from.
         prefill_chunk: most tokens that a runtime should give the prefill graph at once.
         checkpoint_sha256: hash of the weights file that it was exported from.
         created_with: versions of what wrote it.
         streams: names of the graphs' values that the blocks and, last, the head read from the residual stream, [T * B,
             E] each; none in bundles of early versions.
         quantization: how it was quantized; None in float32.
+        engine: how its engines were compiled; None for other targets.
         files: per file of the bundle its SHA-256 and size; filled in when the bundle is sealed.
     """
 
@@ -64,6 +66,7 @@ class Manifest:
     created_with: Mapping[str, str]
     streams: tuple[str, ...] = ()
     quantization: Quantization | None = None
+    engine: EngineSpec | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +86,8 @@ class Manifest:
             "quantization": None if self.quantization is None else self.quantization.to_json(),
             "files": {name: dict(entry) for name, entry in self.files.items()},
         }
+        if self.engine is not None:
+            data["engine"] = self.engine.to_json()
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
 
     def graph_for(self, batch: int, time: int) -> str:
@@ -119,6 +124,7 @@ class Manifest:
                 created_with=data["created_with"],
                 streams=tuple(data.get("streams", ())),
                 quantization=Quantization.from_json(data.get("quantization")),
+                engine=EngineSpec.from_json(data.get("engine")),
                 files=data["files"],
             )
             manifest._check()
@@ -152,6 +158,10 @@ class Manifest:
             raise ValueError("the state does not belong to the model")
         if (first.dtype == "int8") != (self.quantization is not None and self.quantization.pool8):
             raise ValueError(f"quantization contradicts pools of {first.dtype}")
+        if (self.target == "tensorrt") != (self.engine is not None):
+            raise ValueError(f"a bundle for {self.target!r} with{'out' if self.engine is None else ''} engines")
+        if self.engine is not None and self.engine.profiles.keys() != self.graphs.keys():
+            raise ValueError("profiles of other graphs")
         words = [self.target, self.checkpoint_sha256, *self.created_with.values(), *self.streams]
         if not all(isinstance(word, str) for word in words) or type(self.opset) is not int:
             raise ValueError("target, opset, checkpoint_sha256, created_with or streams is of a wrong type")

@@ -70,6 +70,15 @@ class StateTensor:
         """Name of the tensor that scales this one's rows; None where rows are values themselves."""
         return self.name.removesuffix(self.role) + "scale" if self.dtype == "int8" else None
 
+    @property
+    def open_shape(self) -> tuple[Dim, ...]:
+        """The shape that graphs for batches take: a fixed pool may be handed in with fewer rows than its capacity."""
+        return ("t", *self.shape[1:]) if self.growth == "token" else self.shape
+
+    def given(self, *, batch: int, rows: int) -> tuple[int, ...]:
+        """:attr:`open_shape` in numbers: what a graph is handed."""
+        return (rows, *self.sized(batch=batch)[1:]) if self.growth == "token" else self.sized(batch=batch)
+
     def sized(self, *, batch: int, rows: int = 0) -> tuple[int, ...]:
         """The shape in numbers, for so many sequences and, where it grows, so many rows."""
         sizes = {"B": batch, "t": rows}

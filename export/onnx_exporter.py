@@ -26,7 +26,7 @@ from causalrn.errors import ConfigError
 from causalrn.folding import fold
 from causalrn.graph_files import describe_graph, save_graphs, strip_leftovers
 from causalrn.manifest import Graph, Manifest
-from causalrn.state_spec import StateSpec
+from causalrn.state_spec import StateSpec, StateTensor
 
 OPSETS = (21, 22, 23)
 """RMSNormalization is opset 23; below it the graphs use onnxruntime's SimplifiedLayerNormalization."""
@@ -104,11 +104,15 @@ def _graphs(spec: StateSpec) -> dict[str, Graph]:
 
 
 def _trace(cell: RecurrentCell, graph: str) -> onnx.ModelProto:
-    """Trace the cell at T = 1 or at any T, at B = 1 or at any B; pool rows are left open."""
+    """Trace the cell at T = 1 or at any T, at B = 1 or at any B.
+
+    Pool rows are left open, a fixed pool's too, so that a runtime may hand in no more of it than it needs; its step for
+    B = 1 has one shape.
+    """
     spec, one_token, one_row = cell.spec, graph != "prefill", graph == "step_single"
     pad = spec.step_pad_rows if one_token else 0
     example_batch, example_time = 1 if one_row else 3, 1 if one_token else 4
-    dims = {"t": torch.export.Dim("rows" if pad else "t", min=2, max=1 << 30)}
+    dims = {"t": torch.export.Dim("rows" if pad or spec.pool == "fixed" else "t", min=2, max=1 << 30)}
     if not one_row:
         dims["B"] = torch.export.Dim("B", min=2, max=1 << 20)
     token_dims = {0: dims["B"]} if "B" in dims else {}
@@ -116,8 +120,10 @@ def _trace(cell: RecurrentCell, graph: str) -> onnx.ModelProto:
         token_dims[1] = torch.export.Dim("T", min=2, max=1 << 20)
     tokens = torch.zeros(example_batch, example_time, dtype=torch.int64)
     rows = _EXAMPLE_ROWS if cell.capacity is None else min(_EXAMPLE_ROWS, cell.capacity + pad)
-    state = tuple(torch.zeros(tensor.sized(batch=example_batch, rows=rows)) for tensor in spec.tensors)
-    state_dims = tuple({axis: dims[d] for axis, d in enumerate(t.shape) if d in dims} for t in spec.tensors)
+    sized = StateTensor.sized if one_row else StateTensor.given
+    state = tuple(torch.zeros(sized(tensor, batch=example_batch, rows=rows)) for tensor in spec.tensors)
+    open_shapes = [tensor.shape if one_row else tensor.open_shape for tensor in spec.tensors]
+    state_dims = tuple({axis: dims[d] for axis, d in enumerate(shape) if d in dims} for shape in open_shapes)
     shapes = (token_dims, None, state_dims)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(

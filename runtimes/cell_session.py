@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,30 @@ from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snap
 from causalrn.runtimes.state_buffers import StateBuffers
 from causalrn.state_spec import StateSpec
 
-_Run = Callable[[IntArray, int, Sequence[Array]], tuple[FloatArray, Sequence[Array]]]
+_Run = Callable[[IntArray, int, Sequence[Any]], tuple[FloatArray, Sequence[Any]]]
 
 _PAIR_BYTES = 6 << 20
 """Largest temporary of a prefill chunk, T * t * B * H * 4 bytes: beyond it pairs fall out of the cache."""
+
+
+class StateStore(Protocol):
+    """Where the tensors of a state lie; :class:`StateBuffers` explains the methods.
+
+    What `views` gives goes into a graph, and what comes out of it to `update`: arrays, or places on a device.
+    """
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of what the state contract has in float32."""
+
+    def clear(self, batch: int) -> None: ...
+    def reserve(self, rows: int) -> None: ...
+    def views(self, position: int, pad_rows: int) -> Sequence[Any]: ...
+    def update(self, position: int, outputs: Sequence[Any]) -> None: ...
+    def mark(self) -> Any: ...
+    def truncate(self, position: int, mark: Any) -> None: ...
+    def copies(self, position: int) -> dict[str, Array]: ...
+    def load(self, tensors: Mapping[str, Array], position: int, batch: int) -> None: ...
 
 
 class CellSession(Session):
@@ -28,6 +48,7 @@ class CellSession(Session):
         spec: the state contract.
         prefill_chunk: most tokens given to the prefill graph at once.
         dtype: of logits, and of what the state contract has in float32.
+        store: where the state lies; numpy arrays of `dtype` unless another one is given.
     """
 
     def __init__(
@@ -38,20 +59,21 @@ class CellSession(Session):
         *,
         prefill_chunk: int,
         dtype: npt.DTypeLike = np.float32,
+        store: StateStore | None = None,
     ) -> None:
         super().__init__(card, spec.tensors[0].capacity, owner)
         self.spec = spec
         self.prefill_chunk = prefill_chunk
-        self._buffers = StateBuffers(spec, dtype)
+        self._buffers: StateStore = StateBuffers(spec, dtype) if store is None else store
 
     @abstractmethod
-    def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
+    def _run(self, tokens: IntArray, position: int, state: Sequence[Any]) -> tuple[FloatArray, Sequence[Any]]:
         """Run the graph for T tokens: logits [B, T, V] and the outputs in the order of the contract.
 
         It must not write to `state`, nor to an earlier call's outputs: a prefill that fails goes back to them.
         """
 
-    def _run_step(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
+    def _run_step(self, tokens: IntArray, position: int, state: Sequence[Any]) -> tuple[FloatArray, Sequence[Any]]:
         """:meth:`_run` for a step by itself: only `state` has to stay as it is."""
         return self._run(tokens, position, state)
 
@@ -80,7 +102,7 @@ class CellSession(Session):
 
     def _prefill(self, tokens: IntArray) -> FloatArray:
         start, parts, taken = self._position, [], 0
-        before = list(self._buffers.arrays)
+        before = self._buffers.mark()
         try:
             while taken < tokens.shape[1]:
                 position = start + taken

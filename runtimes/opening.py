@@ -11,7 +11,7 @@ from causalrn.run_folder import is_run
 from causalrn.runtimes.session import Session
 
 RUN_RUNTIMES = ("parallel", "recurrent")
-TARGET_RUNTIMES = {"onnx": ("onnxruntime",)}
+TARGET_RUNTIMES = {"onnx": ("onnxruntime",), "tensorrt": ("tensorrt",)}
 RUNTIMES = (*RUN_RUNTIMES, *(runtime for runtimes in TARGET_RUNTIMES.values() for runtime in runtimes))
 
 
@@ -22,17 +22,32 @@ class SessionOptions:
     Attributes:
         provider: onnxruntime's execution provider: "cpu", "cuda", ...
         threads: threads inside one operator, of onnxruntime; PyTorch has its own setting, torch.set_num_threads.
+        cuda_graph: whether TensorRT replays recorded steps.
+        runtime_cache: file in which TensorRT-RTX keeps the kernels that it compiles on this machine.
     """
 
     provider: str = "cpu"
     threads: int = 1
+    cuda_graph: bool = True
+    runtime_cache: Path | None = None
+
+    def foreign_to(self, runtime: str) -> str:
+        """The first option that is set and means nothing to a runtime, as the command line calls it; "" if none."""
+        on_cpu = ("onnxruntime", *RUN_RUNTIMES)
+        chosen = {
+            "--provider": (("onnxruntime",), self.provider != "cpu"),
+            "--threads": (on_cpu, self.threads != 1),
+            "--no-cuda-graph": (("tensorrt",), not self.cuda_graph),
+            "--runtime-cache": (("tensorrt",), self.runtime_cache is not None),
+        }
+        return next((name for name, (owners, is_set) in chosen.items() if is_set and runtime not in owners), "")
 
 
 def open_session(path: Path, runtime: str | None = None, options: SessionOptions | None = None) -> Session:
     """Open a RUN or a bundle.
 
     Args:
-        path: a RUN (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime`).
+        path: a RUN (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime`, or `tensorrt` for engines).
         runtime: one of :data:`RUNTIMES`; None takes the folder's default.
 
     Raises:
@@ -46,8 +61,8 @@ def open_session(path: Path, runtime: str | None = None, options: SessionOptions
         raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
     if not is_bundle(path) and is_run(path):
         choice = _choose(path, runtime, RUN_RUNTIMES, "a RUN")
-        if options.provider != "cpu":
-            raise InputError(f"provider {options.provider} is onnxruntime's: a RUN ({path}) runs in PyTorch on the CPU")
+        if options.foreign_to(choice):
+            raise InputError(f"{options.foreign_to(choice)} is not for a RUN ({path}): it runs in PyTorch on the CPU")
         return _torch_session(path, choice)
     bundle = Bundle.open(path)
     target = bundle.manifest.target
@@ -58,8 +73,20 @@ def open_session(path: Path, runtime: str | None = None, options: SessionOptions
 
 
 def open_bundle(bundle: Bundle, options: SessionOptions | None = None) -> Session:
-    """Open a bundle whose hashes have been checked, in its target's runtime."""
+    """Open a bundle whose hashes have been checked, in its target's runtime.
+
+    Raises:
+        As :func:`open_session`.
+    """
     options = options or SessionOptions()
+    (runtime,) = TARGET_RUNTIMES[bundle.manifest.target]
+    foreign = options.foreign_to(runtime)
+    if foreign:
+        raise InputError(f"{foreign} means nothing to the runtime {runtime}, which runs {bundle.path}: leave it out")
+    if runtime == "tensorrt":
+        from causalrn.runtimes.trt.trt_session import TensorRTSession
+
+        return TensorRTSession(bundle, cuda_graph=options.cuda_graph, runtime_cache=options.runtime_cache)
     from causalrn.runtimes.ort_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(bundle, provider=options.provider, threads=options.threads)

@@ -54,6 +54,9 @@ class Session(ABC):
         capacity: most positions; None without a bound.
         owner: hash of the bundle or weights: snapshots are bound to it.
 
+    Attributes:
+        max_batch: most sequences; None without a bound.
+
     A session is not safe for use from several threads at once. As a context manager it closes itself.
     """
 
@@ -63,6 +66,7 @@ class Session(ABC):
         self.card = card
         self.capacity = capacity
         self.owner = owner
+        self.max_batch: int | None = None
         self._position = 0
         self._batch = 1
         self._logits: FloatArray | None = None
@@ -122,6 +126,8 @@ class Session(ABC):
         batch = self._batch if batch is None else batch
         if batch < 1:
             raise InputError(f"batch is {batch}: it must be at least 1")
+        if self.max_batch is not None and batch > self.max_batch:
+            raise InputError(f"batch is {batch}, and this session takes {self.max_batch} sequences at most: run fewer")
         self._clear(batch)
         self._position, self._batch, self._logits = 0, batch, None
 
@@ -146,6 +152,8 @@ class Session(ABC):
             raise StateError("the state belongs to another bundle or other weights: restore it where it was taken")
         if self.capacity is not None and snapshot.position > self.capacity:
             raise StateError(f"the state holds {snapshot.position} positions, this session has {self.capacity}")
+        if self.max_batch is not None and snapshot.batch > self.max_batch:
+            raise StateError(f"the state holds {snapshot.batch} sequences, this session takes {self.max_batch} at most")
         logits, shape = snapshot.logits, (snapshot.batch, self.card.config.vocabulary)
         if logits is not None and (
             logits.shape != shape or logits.dtype not in (np.float32, np.float64) or not np.isfinite(logits).all()

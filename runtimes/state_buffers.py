@@ -73,13 +73,17 @@ class StateBuffers:
             for array, value in zip(self.arrays, outputs, strict=True):
                 array[position : position + len(value)] = value
 
-    def truncate(self, position: int, replaced: Sequence[Array]) -> None:
-        """Undo updates after `position`; `replaced` is a copy of the list of arrays from then."""
+    def mark(self) -> list[Array]:
+        """What :meth:`truncate` needs to come back here."""
+        return list(self.arrays)
+
+    def truncate(self, position: int, mark: Sequence[Array]) -> None:
+        """Undo updates after `position`; `mark` is from then."""
         if self._appends:
             for array in self.arrays:
                 array[position:] = 0
         else:
-            self.arrays = list(replaced)
+            self.arrays = list(mark)
 
     def copies(self, position: int) -> dict[str, Array]:
         """Copies by name, pools cut to `position` rows."""
@@ -94,19 +98,30 @@ class StateBuffers:
         Raises:
             StateError: a tensor is missing, left over, or has another shape or dtype; nothing has been changed.
         """
-        if tensors.keys() != {tensor.name for tensor in self.spec.tensors}:
-            raise StateError(f"the state holds {sorted(tensors)[:3]}..., this model's tensors have other names")
+        check_state(self.spec, tensors, position, batch, self.dtype)
         arrays = []
         for tensor, dtype in zip(self.spec.tensors, self._dtypes, strict=True):
             value = tensors[tensor.name]
-            shape = self._allocated_shape(tensor, batch, position)
-            expected = (position, *shape[1:]) if tensor.growth == "token" else shape
-            if value.shape != expected or value.dtype != dtype:
-                raise StateError(
-                    f"state tensor {tensor.name} is {value.dtype} {list(value.shape)}, "
-                    f"expected {dtype} {list(expected)}"
-                )
-            array = np.zeros(shape, dtype)
+            array = np.zeros(self._allocated_shape(tensor, batch, position), dtype)
             array[: len(value)] = value
             arrays.append(array)
         self.arrays = arrays
+
+
+def check_state(
+    spec: StateSpec, tensors: Mapping[str, Array], position: int, batch: int, dtype: npt.DTypeLike = np.float32
+) -> None:
+    """Check a snapshot's tensors against the contract; `dtype` of what is float32 there.
+
+    Raises:
+        StateError: a tensor is missing, left over, or has another shape or dtype.
+    """
+    if tensors.keys() != {tensor.name for tensor in spec.tensors}:
+        raise StateError(f"the state holds {sorted(tensors)[:3]}..., this model's tensors have other names")
+    for tensor in spec.tensors:
+        value, wanted = tensors[tensor.name], np.dtype(dtype if tensor.dtype == "float32" else tensor.dtype)
+        expected = tensor.given(batch=batch, rows=position)
+        if value.shape != expected or value.dtype != wanted:
+            raise StateError(
+                f"state tensor {tensor.name} is {value.dtype} {list(value.shape)}, expected {wanted} {list(expected)}"
+            )

@@ -59,6 +59,14 @@ def bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
+def fixed_bundle(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exact RUN with a pool of 40 rows and a mask: what TensorRT takes."""
+    folder = tmp_path_factory.mktemp("fixed") / "bundle"
+    export_bundle(runs["exact"], folder, pool="fixed", capacity=None, opset=23)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def exact_bundle(bundles: dict[str, Path]) -> Path:
     """The exact bundle, for tests of what does not depend on the readout."""
     return bundles["exact"]

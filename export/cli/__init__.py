@@ -19,6 +19,7 @@ COMMANDS = {
     "inspect": "Show what a RUN or a bundle holds.",
     "verify": "Prove that a bundle says what was trained.",
     "quantize": "Make a bundle smaller and faster, if it stays good enough.",
+    "compile": "Compile a bundle to TensorRT engines for an NVIDIA GPU.",
     "run": "Generate text, or compute logits for token ids.",
     "doctor": "Find out what works on this machine, by trying it.",
 }
@@ -45,7 +46,8 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 fine, 1 a check failed, 2 bad usage or input, 130 interrupted.",
+    epilog="Exit codes: 0 fine, 1 a check failed, 2 bad usage or input, 3 compiled but not executed here, "
+    "130 interrupted.",
 )
 @click.version_option(__version__, prog_name="causalrn-export")
 def group() -> None:

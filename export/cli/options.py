@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from causalrn.config import ACTIVATIONS, HEAD_SCALES, NORMS, CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.errors import InputError
+
+if TYPE_CHECKING:
+    from causalrn.runtimes import SessionOptions
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -148,5 +151,21 @@ runtime_options: Decorator = _all_of(
     click.option(
         "--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads inside one operator."
     ),
+    click.option("--no-cuda-graph", is_flag=True, help="Of TensorRT: launch a step kernel by kernel."),
+    click.option(
+        "--runtime-cache",
+        type=PATH,
+        callback=checked_place,
+        help="Of TensorRT-RTX: keep kernels that it compiles for this GPU in this file.",
+    ),
 )
-"""How onnxruntime runs."""
+"""How onnxruntime and TensorRT run."""
+
+
+def pop_session_options(options: dict[str, Any]) -> SessionOptions:
+    """Take what :data:`runtime_options` gave out of a command's options."""
+    from causalrn.runtimes import SessionOptions
+
+    names = ("provider", "threads", "no_cuda_graph", "runtime_cache")
+    provider, threads, no_cuda_graph, runtime_cache = (options.pop(name) for name in names)
+    return SessionOptions(provider, threads, not no_cuda_graph, runtime_cache)

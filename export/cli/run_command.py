@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from causalrn.errors import InputError
-from causalrn.export.cli.options import PATH, runtime_options, seed_option
+from causalrn.export.cli.options import PATH, pop_session_options, runtime_options, seed_option
 
 
 @click.command(
@@ -36,7 +37,9 @@ Examples:
     type=click.Choice(["step", "prefill", "mixed"]),
     help="How --input-ids are taken: one by one, at once, or half and half.  [default: prefill]",
 )
-@click.option("--runtime", help="parallel or recurrent for a RUN, onnxruntime for a bundle.")
+@click.option(
+    "--runtime", help="parallel or recurrent for a RUN; a bundle has one: onnxruntime, or tensorrt for engines."
+)
 @runtime_options
 def command(
     folder: Path,
@@ -53,8 +56,7 @@ def command(
     logits: Path | None,
     mode: str | None,
     runtime: str | None,
-    provider: str,
-    threads: int,
+    **options: Any,
 ) -> None:
     """Generate text after a prompt, or compute logits for token ids.
 
@@ -64,7 +66,7 @@ def command(
     state was saved.
     """
     from causalrn.export.cli import generate_run
-    from causalrn.runtimes import SessionOptions, open_session
+    from causalrn.runtimes import open_session
     from causalrn.runtimes.generation import GenerationOptions
 
     if (input_ids is None) != (logits is None):
@@ -75,9 +77,9 @@ def command(
         raise InputError("--input-ids starts from a fresh state: it goes with no --prompt, --state-in or --state-out")
     if input_ids is None and not prompts and state_in is None:
         raise InputError("nothing to run: give --prompt, --state-in, or --input-ids with --logits")
-    options = GenerationOptions(max_new_tokens, temperature, top_k, top_p, seed, stop)
-    with open_session(folder, runtime, SessionOptions(provider, threads)) as session:
+    choice = GenerationOptions(max_new_tokens, temperature, top_k, top_p, seed, stop)
+    with open_session(folder, runtime, pop_session_options(options)) as session:
         if input_ids is not None and logits is not None:
             generate_run.write_logits(session, input_ids, logits, mode or "prefill")
         else:
-            generate_run.generate_text(session, prompts, options, state_in, state_out)
+            generate_run.generate_text(session, prompts, choice, state_in, state_out)

@@ -15,6 +15,7 @@ from causalrn.export.cli.options import (
     checked_certificate,
     checked_place,
     json_option,
+    pop_session_options,
     runtime_options,
     seed_option,
 )
@@ -50,7 +51,7 @@ Exit code 1 if anything is out of tolerance."""
     "--runtime",
     "runtimes",
     multiple=True,
-    help="parallel, recurrent or onnxruntime; may be repeated.  [default: all that this call can run]",
+    help="parallel, recurrent, onnxruntime or tensorrt; may be repeated.  [default: all that this call can run]",
 )
 @click.option("--task", type=click.Choice(list(TASKS)), help="Insist on this task.  [default: the model's]")
 @click.option("--text", type=PATH, help="Measure a text model's accuracy on the last tenth of this file.")
@@ -157,7 +158,6 @@ def _check_combinations(checkpoint: Path | None, options: dict[str, Any]) -> Non
 def _options(given: dict[str, Any]) -> VerifyOptions:
     """The command's options as an object."""
     from causalrn.export.cli.verify_options import VerifyOptions
-    from causalrn.runtimes import SessionOptions
 
     asked = dict(given)
     limits = {
@@ -170,7 +170,7 @@ def _options(given: dict[str, Any]) -> VerifyOptions:
         levels=tuple(level for level in LEVELS if level in levels),
         limits={name: limit for name, limit in limits.items() if limit is not None},
         least_accuracy=_share(asked.pop("min_accuracy")),
-        session=SessionOptions(asked.pop("provider"), asked.pop("threads")),
+        session=pop_session_options(asked),
         **asked,
     )
 

@@ -1,0 +1,157 @@
+"""What the manifest of an engine bundle says of its TensorRT engines. Needs neither torch nor TensorRT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from causalrn.state_spec import StateSpec
+
+FLAVORS = ("rtx", "trt")
+"""TensorRT for RTX (package tensorrt-rtx-cu13) and TensorRT (package tensorrt)."""
+
+Range = tuple[int, int, int]
+"""Smallest, most likely and largest size of a dimension."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes that an engine was compiled for: an optimization profile of TensorRT, by the dimensions of the contract.
+
+    Attributes:
+        batch: B, number of sequences.
+        time: T, tokens per call.
+        rows: of the pools that are handed in, a step's zero slot included; (0, 0, 0) where the state has none.
+    """
+
+    batch: Range
+    time: Range
+    rows: Range
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch", 1), ("time", 1), ("rows", 0)):
+            sizes = getattr(self, name)
+            if len(sizes) != 3 or not all(type(size) is int for size in sizes):
+                raise ValueError(f"a profile's {name} is {sizes!r}, not three integers")
+            if not least <= sizes[0] <= sizes[1] <= sizes[2]:
+                raise ValueError(f"a profile's {name} is {'/'.join(map(str, sizes))}: not in ascending order")
+
+    def holds(self, *, batch: int, time: int, rows: int) -> bool:
+        """Whether a call of these sizes fits."""
+        sizes = ((self.batch, batch), (self.time, time), (self.rows, rows))
+        return all(low <= size <= high for (low, _, high), size in sizes)
+
+    def input_shapes(self, spec: StateSpec, which: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of a graph's inputs, for the smallest (0), most likely (1) or largest (2) sizes."""
+        return input_shapes(spec, batch=self.batch[which], time=self.time[which], rows=self.rows[which])
+
+    def to_json(self) -> dict[str, list[int]]:
+        """The profile as JSON values."""
+        return {"batch": list(self.batch), "time": list(self.time), "rows": list(self.rows)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Profile:
+        """Read :meth:`to_json`'s form back."""
+        return cls(*(_three(data[name]) for name in ("batch", "time", "rows")))
+
+
+def input_shapes(spec: StateSpec, *, batch: int, time: int, rows: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of all inputs of a graph by name; `rows` of the pools, if there are any."""
+    state = {tensor.input_name: tensor.given(batch=batch, rows=rows) for tensor in spec.tensors}
+    return {"tokens": (batch, time), "position": (), **state}
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """How a bundle's engines were compiled.
+
+    Attributes:
+        flavor: one of :data:`FLAVORS`.
+        version: of TensorRT: another one cannot read the engines.
+        source_sha256: hash of the ONNX bundle.
+        onnx_sha256: of each graph's ONNX file, by the graph's name.
+        profiles: of each graph's engine, by the graph's name, in the order of the engine's optimization profiles.
+        tf32: whether float32 products may be rounded to TF32 (10 bits of mantissa instead of 23).
+        compute_capabilities: that the engines run on; none means what the flavor targets by default.
+        options: further builder options that were not left to their defaults.
+    """
+
+    flavor: str
+    version: str
+    source_sha256: str
+    onnx_sha256: Mapping[str, str]
+    profiles: Mapping[str, tuple[Profile, ...]]
+    tf32: bool = False
+    compute_capabilities: tuple[str, ...] = ()
+    options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.flavor not in FLAVORS:
+            raise ValueError(f"engine flavor {self.flavor!r} is unknown")
+        words = [self.version, self.source_sha256, *self.onnx_sha256.values(), *self.compute_capabilities]
+        if not all(isinstance(word, str) for word in words) or type(self.tf32) is not bool:
+            raise ValueError("an engine's version, hashes, compute capabilities or tf32 is of a wrong type")
+        if self.profiles.keys() != self.onnx_sha256.keys() or not all(self.profiles.values()):
+            raise ValueError("an engine without profiles")
+
+    @property
+    def max_batch(self) -> int:
+        """Largest number of sequences that every graph takes."""
+        return min(max(profile.batch[2] for profile in profiles) for profiles in self.profiles.values())
+
+    @property
+    def capacities(self) -> tuple[int, ...]:
+        """Row counts of a fixed pool that there are steps for, ascending."""
+        return tuple(sorted({profile.rows[2] for profile in self.profiles["step"]}))
+
+    def choose(self, graph: str, *, batch: int, time: int, rows: int, exact: bool) -> tuple[int, int] | None:
+        """The profile for a call, and the rows to hand in.
+
+        Args:
+            rows: that the call needs.
+            exact: whether it has to be that many, as for a growing pool; a fixed one may be handed in with more.
+
+        Returns:
+            Index and rows; None where there is no profile for it. Where several fit, the one with fewest rows, then
+            the one for fewest sequences.
+        """
+        fitting = []
+        for index, profile in enumerate(self.profiles[graph]):
+            given = rows if exact else max(rows, profile.rows[0])
+            if profile.holds(batch=batch, time=time, rows=given):
+                fitting.append((given, profile.rows[2], profile.batch[2], index))
+        if not fitting:
+            return None
+        given, _, _, index = min(fitting)
+        return index, given
+
+    def describe(self) -> str:
+        """A few words for people."""
+        words = [f"TensorRT{'-RTX' if self.flavor == 'rtx' else ''} {self.version}", "TF32" if self.tf32 else "no TF32"]
+        words += [f"compute capability {', '.join(self.compute_capabilities)}"] if self.compute_capabilities else []
+        return ", ".join(words)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as JSON values."""
+        return {
+            **self.__dict__,
+            "onnx_sha256": dict(self.onnx_sha256),
+            "profiles": {name: [profile.to_json() for profile in each] for name, each in self.profiles.items()},
+            "compute_capabilities": list(self.compute_capabilities),
+            "options": dict(self.options or {}),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> EngineSpec | None:
+        """Read :meth:`to_json`'s form back; None stays None."""
+        if data is None:
+            return None
+        profiles = {name: tuple(map(Profile.from_json, each)) for name, each in data["profiles"].items()}
+        capabilities = tuple(data["compute_capabilities"])
+        return cls(**{**data, "profiles": profiles, "compute_capabilities": capabilities})
+
+
+def _three(sizes: Sequence[int]) -> Range:
+    low, likely, high = sizes
+    return low, likely, high

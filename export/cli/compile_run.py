@@ -1,0 +1,108 @@
+"""One compilation as `compile` drives it: check, build, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from causalrn.engine_spec import Profile, Range
+from causalrn.errors import CompileError, InputError, NotExecutedError
+from causalrn.export.cli.console import console, progress, write_json
+from causalrn.export.trt.builder import BuildOptions
+from causalrn.export.trt.engine_bundle import GRAPHS, Compiled, check_source, compile_bundle
+from causalrn.export.trt.profiles import Sizes
+from causalrn.files import check_replaceable, written_folder
+from causalrn.manifest import BUNDLE_MARKER, Bundle
+from causalrn.runtimes.trt.flavors import load_flavor
+
+REPORT_VERSION = 1
+
+
+def compile_to(
+    path: Path,
+    output: Path,
+    flavor: str,
+    sizes: Sizes,
+    options: BuildOptions,
+    json_path: Path | None = None,
+    layer_info: Path | None = None,
+) -> Bundle:
+    """Compile a bundle into a folder, whole or not at all; an earlier bundle there is replaced.
+
+    Raises:
+        CompileError: TensorRT is not installed; or what it cannot take, with the node's name; or options that
+            contradict the bundle.
+        InputError: the output is the source or something else.
+    """
+    check_replaceable(output, BUNDLE_MARKER)
+    source = Bundle.open(path)
+    if output.resolve() == path.resolve():
+        raise InputError(f"{path} is the bundle itself: name another output")
+    check_source(source, sizes)
+    started = time.monotonic()
+    try:
+        tensorrt = load_flavor(flavor)
+        with written_folder(output, BUNDLE_MARKER) as folder, progress("compile", len(GRAPHS)) as advance:
+            compiled = compile_bundle(source, folder, tensorrt, sizes, options, advance)
+            report = _report(compiled, source, time.monotonic() - started)
+            write_json(layer_info, {"report": "causalrn-layers", "version": 1, "graphs": compiled.layers})
+            write_json(json_path, report)
+    except NotExecutedError as error:  # nothing has been compiled
+        raise CompileError(str(error)) from None
+    _print(report, output)
+    return Bundle.open(output)
+
+
+def _report(compiled: Compiled, source: Bundle, seconds: float) -> dict[str, Any]:
+    manifest = compiled.bundle.manifest
+    assert manifest.engine is not None
+    sizes = {name: manifest.files[graph.file]["size_bytes"] for name, graph in manifest.graphs.items()}
+    return {
+        "report": "causalrn-compile",
+        "version": REPORT_VERSION,
+        "source": {"path": str(source.path), "sha256": source.sha256},
+        "bundle_sha256": compiled.bundle.sha256,
+        "model": manifest.card.config.describe(),
+        "precision": "float32" if manifest.quantization is None else manifest.quantization.describe(),
+        "describe": manifest.engine.describe(),
+        "engine": manifest.engine.to_json(),
+        "size_bytes": sizes,
+        "layers": {name: len(layers) for name, layers in compiled.layers.items()},
+        "capacity": manifest.state.tensors[0].capacity,
+        "seconds": seconds,
+        "executed": False,
+    }
+
+
+def _print(report: dict[str, Any], output: Path) -> None:
+    out = console()
+    out.print(f"wrote {output}: {report['model']}", soft_wrap=True)
+    size = sum(report["size_bytes"].values()) / 1e6
+    out.print(
+        f"{report['describe']}, {report['precision']}, {size:.2f} MB, built in {report['seconds']:.1f} s",
+        soft_wrap=True,
+    )
+    table = Table("engine", "layers", "sequences", "tokens", "pool rows", box=None, padding=(0, 2, 0, 0))
+    for row in _rows(report):
+        table.add_row(*row)
+    out.print(table)
+    out.print(f"compiled, not executed; on the machine with the GPU: causalrn-export verify {output}", soft_wrap=True)
+
+
+def _rows(report: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, profiles in report["engine"]["profiles"].items():
+        for index, entry in enumerate(profiles):
+            profile = Profile.from_json(entry)
+            first = (name, f"{report['layers'][name]}") if not index else ("", "")
+            yield (*first, *(_range(sizes) for sizes in (profile.batch, profile.time, profile.rows)))
+
+
+def _range(sizes: Range) -> str:
+    low, likely, high = sizes
+    if not high:
+        return "-"
+    return f"{low}" if low == high else f"{low} to {high}" if likely == high else f"{low} to {high}, best {likely}"

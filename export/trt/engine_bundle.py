@@ -1,0 +1,117 @@
+"""An ONNX bundle to an engine bundle: lint, engines, manifest, and the golden vectors taken along."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from causalrn.engine_spec import EngineSpec
+from causalrn.errors import CompileError
+from causalrn.export.trt.builder import BuildOptions, build_engine
+from causalrn.export.trt.lint import Finding, lint_graph
+from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
+from causalrn.manifest import Bundle, Graph, seal_bundle
+from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
+from causalrn.runtimes.trt.flavors import TensorRT
+
+GRAPHS = ("step", "prefill")
+"""What becomes an engine: a step for one sequence alone is a profile of the step's engine."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An engine bundle, and the layers of each graph's network."""
+
+    bundle: Bundle
+    layers: dict[str, list[dict[str, Any]]]
+
+
+def check_source(source: Bundle, sizes: Sizes) -> None:
+    """Refuse what cannot be compiled, before any work.
+
+    Raises:
+        CompileError: another target than ONNX, or too small a capacity for the golden vectors.
+    """
+    if source.manifest.target != "onnx":
+        raise CompileError(f"{source.path}: a bundle for {source.manifest.target}: compile takes ONNX bundles")
+    choose_profiles(source, sizes)
+    if GOLDEN_NAME in source.manifest.files:
+        steps, most = load_golden(source).reference.steps, compiled_state(source, sizes).tensors[0].capacity
+        if most is not None and most < steps:
+            raise CompileError(
+                f"--profile ends at {most} rows, and the golden vectors of {source.path} have {steps} tokens: end at "
+                f"{steps} at least, so that the engine can be verified"
+            )
+
+
+def lint_bundle(source: Bundle, compute_capabilities: tuple[str, ...] = ()) -> dict[str, list[Finding]]:
+    """By graph, what TensorRT would refuse; graphs without a finding are left out."""
+    found = {}
+    for name in GRAPHS:
+        model = onnx.load(source.file(source.manifest.graphs[name].file))
+        found[name] = lint_graph(model, compute_capabilities)
+    return {name: findings for name, findings in found.items() if findings}
+
+
+def compile_bundle(
+    source: Bundle,
+    folder: Path,
+    tensorrt: TensorRT,
+    sizes: Sizes,
+    options: BuildOptions,
+    advance: Callable[..., object] = lambda count, note: None,
+) -> Compiled:
+    """Write an engine bundle into an existing folder.
+
+    Args:
+        source: an ONNX bundle; only read.
+        advance: called with (count, note) for each engine.
+
+    Raises:
+        CompileError: as :func:`check_source`; or a graph that TensorRT cannot take.
+    """
+    check_source(source, sizes)
+    options.check(tensorrt)
+    for name, findings in lint_bundle(source, options.compute_capabilities).items():
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        raise CompileError(f"{source.path}, {name}: {findings[0].describe()}{more}")
+    before, state = source.manifest, compiled_state(source, sizes)
+    profiles = choose_profiles(source, sizes)
+    graphs, layers = {}, {}
+    for name in GRAPHS:
+        advance(0, name)
+        built = build_engine(tensorrt, source.file(before.graphs[name].file), state, profiles[name], options)
+        graphs[name] = Graph(f"{name}.engine", before.graphs[name].pad_rows)
+        (folder / graphs[name].file).write_bytes(built.content)
+        layers[name] = built.layers
+        advance(1, name)
+    engine = EngineSpec(
+        flavor=tensorrt.flavor.name,
+        version=tensorrt.version,
+        source_sha256=source.sha256,
+        onnx_sha256={name: before.files[before.graphs[name].file]["sha256"] for name in GRAPHS},
+        profiles=profiles,
+        tf32=options.tf32,
+        compute_capabilities=options.compute_capabilities,
+        options=options.to_json(),
+    )
+    manifest = dataclasses.replace(
+        before,
+        target="tensorrt",
+        state=state,
+        graphs=graphs,
+        streams=(),
+        engine=engine,
+        prefill_chunk=sizes.chunk(source),
+        created_with={**before.created_with, tensorrt.flavor.module: tensorrt.version},
+        files={},
+    )
+    if GOLDEN_NAME in before.files:
+        shutil.copyfile(source.file(GOLDEN_NAME), folder / GOLDEN_NAME)
+    return Compiled(seal_bundle(folder, manifest), layers)

@@ -1,0 +1,182 @@
+"""From an engine bundle to engines that can run here, or to the one reason why they cannot."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from causalrn.engine_spec import EngineSpec
+from causalrn.errors import (
+    BundleError,
+    DriverMissingError,
+    EngineVersionError,
+    MalformedEngineError,
+    NotExecutedError,
+    UnsupportedGpuError,
+)
+from causalrn.files import written_file
+from causalrn.manifest import Bundle
+from causalrn.runtimes.trt.flavors import TensorRT, load_flavor
+
+_AGAIN = "compile the ONNX bundle again with this TensorRT"
+_NO_GPU = "run it on a machine with an NVIDIA GPU and a current driver"
+
+
+class Engines:
+    """The engines of a bundle, and the file in which kernels compiled on this machine are kept.
+
+    Args:
+        bundle: opened, its hashes checked.
+        runtime_cache: a file that is read if it is there, and written by :meth:`close`; it saves compiling kernels
+            again (TensorRT-RTX compiles them when an engine is first run).
+
+    Raises:
+        FlavorMissingError, EngineVersionError, MalformedEngineError, DriverMissingError, UnsupportedGpuError: why the
+            engines cannot run here, each with its remedy.
+    """
+
+    def __init__(self, bundle: Bundle, runtime_cache: Path | None = None) -> None:
+        assert bundle.manifest.engine is not None
+        self._tensorrt = load_flavor(bundle.manifest.engine.flavor)
+        check_version(bundle, self._tensorrt)
+        self._cache_file = runtime_cache
+        self._cache: Any = None
+        if runtime_cache is not None and not self._tensorrt.flavor.runtime_cache:
+            raise BundleError(f"{self._tensorrt.flavor.title} has no runtime cache: leave --runtime-cache out")
+        self._runtime = self._tensorrt.api.Runtime(self._tensorrt.logger)
+        if (bundle.manifest.engine.options or {}).get("version_compatible"):
+            self._runtime.engine_host_code_allowed = True  # the file carries the runtime of the version that wrote it
+        self._engines = {name: self._load(bundle, graph.file) for name, graph in bundle.manifest.graphs.items()}
+
+    def _load(self, bundle: Bundle, file: str) -> Any:
+        path = bundle.file(file)
+        content = path.read_bytes()
+        check_validity(self._tensorrt, self._runtime, content, path)
+        engine = self._runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            raise explain_failure(self._tensorrt, path)
+        return engine
+
+    def context(self, graph: str) -> Any:
+        """A new execution context of a graph's engine.
+
+        Raises:
+            NotExecutedError: the GPU's memory does not suffice, or TensorRT fails otherwise.
+        """
+        engine = self._engines[graph]
+        if self._tensorrt.flavor.runtime_cache:
+            config = engine.create_runtime_config()
+            config.set_runtime_cache(self._shared_cache(config))
+            context = engine.create_execution_context(config)
+        else:
+            context = engine.create_execution_context()
+        if context is None:
+            reason = _last(self._tensorrt.take_errors())
+            raise NotExecutedError(f"no execution context for the {graph} ({reason}): free memory of the GPU, or retry")
+        return context
+
+    def inspect(self, graph: str) -> str:
+        """What TensorRT made of a graph, layer by layer, as JSON."""
+        inspector = self._engines[graph].create_engine_inspector()
+        return str(inspector.get_engine_information(self._tensorrt.api.LayerInformationFormat.JSON))
+
+    def _shared_cache(self, config: Any) -> Any:
+        """One cache for all contexts."""
+        if self._cache is None:
+            self._cache = config.create_runtime_cache()
+            if self._cache_file is not None and self._cache_file.is_file():
+                self._cache.deserialize(self._cache_file.read_bytes())  # one of another version is left unused
+        return self._cache
+
+    def close(self) -> None:
+        """Write the runtime cache, and release the engines."""
+        if self._cache is not None and self._cache_file is not None:
+            content = bytes(self._cache.serialize())
+            with written_file(self._cache_file) as partial:
+                partial.write_bytes(content)
+        self._engines, self._cache = {}, None
+
+
+def check_version(bundle: Bundle, tensorrt: TensorRT) -> None:
+    """Refuse engines of another version, unless they were compiled to run on newer ones.
+
+    Raises:
+        EngineVersionError: they were not.
+    """
+    spec = bundle.manifest.engine
+    assert spec is not None
+    if tensorrt.version == spec.version or _is_compatible(spec, tensorrt.version):
+        return
+    title = tensorrt.flavor.title
+    raise EngineVersionError(
+        f"{bundle.path}: compiled by {title} {spec.version}, and {tensorrt.version} is installed: {_AGAIN}, or install "
+        f"{spec.version}"
+    )
+
+
+def _is_compatible(spec: EngineSpec, version: str) -> bool:
+    """TensorRT promises that version-compatible engines run on later versions of the same major one."""
+    if not (spec.options or {}).get("version_compatible"):
+        return False
+    built, installed = (tuple(map(int, text.split(".")[:3])) for text in (spec.version, version))
+    return installed[0] == built[0] and installed >= built
+
+
+def check_validity(tensorrt: TensorRT, runtime: Any, content: bytes, path: Path) -> None:
+    """Ask TensorRT itself whether it could load an engine here, where it can tell.
+
+    Raises:
+        MalformedEngineError, EngineVersionError, DriverMissingError, UnsupportedGpuError, NotExecutedError: it cannot.
+    """
+    if not hasattr(runtime, "get_engine_validity"):
+        return
+    validity, flags = runtime.get_engine_validity(content)
+    api = tensorrt.api
+    if validity != api.EngineValidity.INVALID:
+        return
+    kinds, title = api.EngineInvalidityDiagnostics, _named(tensorrt)
+    reasons = {
+        "MALFORMED_ENGINE": MalformedEngineError(f"{path}: no engine that {title} can read: {_AGAIN}"),
+        "VERSION_MISMATCH": EngineVersionError(
+            f"{path}: an engine of another version than {_named(tensorrt)}: {_AGAIN}"
+        ),
+        "UNSUPPORTED_CC": UnsupportedGpuError(
+            f"{path}: this GPU's compute capability is not among those that the engine was compiled for: compile again "
+            "with --compute-capability for this GPU"
+        ),
+        "OLD_CUDA_DRIVER": DriverMissingError(f"{path}: the NVIDIA driver is too old for it: update the driver"),
+        "OLD_CUDA_RUNTIME": NotExecutedError(f"{path}: the CUDA runtime is too old for it: update {_named(tensorrt)}"),
+        "INSUFFICIENT_GPU_MEMORY": NotExecutedError(f"{path}: the GPU's memory does not suffice: free some of it"),
+    }
+    for name, error in reasons.items():
+        if flags & int(getattr(kinds, name)):
+            tensorrt.take_errors()
+            raise error
+    raise explain_failure(tensorrt, path)
+
+
+def explain_failure(tensorrt: TensorRT, path: Path) -> Exception:
+    """Why TensorRT could not load an engine, from what it logged."""
+    errors = tensorrt.take_errors()
+    reason, text = _last(errors), " ".join(errors).lower()
+    if any(f"cudaerror {code}:" in text for code in (35, 100, 3)) or "driver" in text:
+        return DriverMissingError(f"{path}: no NVIDIA GPU, or no driver that is new enough ({reason}): {_NO_GPU}")
+    if any(words in text for words in ("compute capability", "unsupported sm", "not supported on this")):
+        return UnsupportedGpuError(f"{path}: {_named(tensorrt)} does not run it on this GPU ({reason})")
+    if "version" in text:
+        return EngineVersionError(f"{path}: {reason}: {_AGAIN}")
+    return MalformedEngineError(f"{path}: {_named(tensorrt)} cannot read it ({reason}): {_AGAIN}")
+
+
+def _named(tensorrt: TensorRT) -> str:
+    return f"{tensorrt.flavor.title} {tensorrt.version}"
+
+
+def _last(errors: list[str]) -> str:
+    """The most telling message, cut short: a CUDA error if there is one."""
+    for error in errors:
+        found = re.search(r"cudaError [0-9]+: [^)]*", error)
+        if found:
+            return found[0]
+    return errors[-1][:160] if errors else "no reason given"

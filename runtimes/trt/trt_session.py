@@ -1,0 +1,247 @@
+"""TensorRT: runs an engine bundle. The state stays on the GPU; tokens go there, logits come back.
+
+Everything is queued on one stream, in this order: position and tokens, the graph, logits; then, once they are known to
+be finite, the copy of the new rows from their staging place into the pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from causalrn.engine_spec import EngineSpec
+from causalrn.errors import BundleError, InputError, NotExecutedError
+from causalrn.manifest import Bundle
+from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.runtimes.trt.cuda_device import CudaDevice, Device
+from causalrn.runtimes.trt.device_state import DeviceArray, DeviceState
+from causalrn.runtimes.trt.engine import Engines
+
+_TOKENS_AT = 32
+"""Where tokens begin in what goes to the device, in int64: the position is first, and addresses are aligned."""
+
+
+class Contexts(Protocol):
+    """Where execution contexts come from: :class:`causalrn.runtimes.trt.engine.Engines`."""
+
+    def context(self, graph: str) -> Any: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A device, and the engines on it."""
+
+    device: Device
+    engines: Contexts
+
+
+class TensorRTSession(CellSession):
+    """An engine bundle on an NVIDIA GPU.
+
+    Args:
+        bundle: opened, its hashes checked.
+        cuda_graph: record a step whose shapes never change, and replay it: one launch instead of one per kernel.
+        runtime_cache: a file that keeps kernels compiled on this machine.
+        gpu: stands in for the real one in tests.
+
+    Raises:
+        NotExecutedError: what is missing here; see :class:`Engines` for its kinds.
+        BundleError: the bundle is for another runtime, or an engine is malformed.
+    """
+
+    runtime = "tensorrt"
+
+    def __init__(
+        self, bundle: Bundle, *, cuda_graph: bool = True, runtime_cache: Path | None = None, gpu: Gpu | None = None
+    ) -> None:
+        manifest = bundle.manifest
+        if manifest.engine is None:
+            raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not for TensorRT: `compile` it first")
+        engines = Engines(bundle, runtime_cache) if gpu is None else gpu.engines
+        self._device = CudaDevice() if gpu is None else gpu.device
+        self._engine: EngineSpec = manifest.engine
+        self._engines: Contexts = engines
+        self._state = DeviceState(manifest.state, self._device, manifest.prefill_chunk)
+        self._exchange = _Exchange(self._device, manifest.prefill_chunk, manifest.card.config.vocabulary)
+        self._calls: dict[tuple[str, int, int], _Call] = {}  # by graph, profile and side of the state
+        self._generation: tuple[int, int] | None = None
+        self._records = cuda_graph and manifest.state.pool != "growing"
+        chunk = manifest.prefill_chunk
+        super().__init__(manifest.card, manifest.state, bundle.sha256, prefill_chunk=chunk, store=self._state)
+        self.max_batch = manifest.engine.max_batch
+
+    @property
+    def replays(self) -> int:
+        """Steps that replayed a CUDA graph, since addresses last changed."""
+        return sum(call.replays for call in self._calls.values())
+
+    def _chunk_at(self, position: int) -> int:
+        return self.prefill_chunk
+
+    def _run(
+        self, tokens: IntArray, position: int, state: Sequence[DeviceArray]
+    ) -> tuple[FloatArray, Sequence[DeviceArray]]:
+        batch, time = tokens.shape
+        graph, pool = ("step" if time == 1 else "prefill"), self.spec.pool
+        needed = {"growing": state[0].shape[0], "fixed": position + (time == 1)}.get(pool, 0)
+        chosen = self._engine.choose(graph, batch=batch, time=time, rows=needed, exact=pool == "growing")
+        if chosen is None:
+            raise InputError(
+                f"the {graph} was not compiled for {batch} sequences, {time} tokens and {needed} rows: compile the "
+                "bundle again with other profiles"
+            )
+        index, rows = chosen
+        past = [view.first(rows) for view in state] if self.spec.has_pool else state
+        self._exchange.reserve(batch)
+        inputs = {"tokens": self._exchange.tokens(batch, time), "position": self._exchange.position}
+        inputs |= {tensor.input_name: view for tensor, view in zip(self.spec.tensors, past, strict=True)}
+        outputs = self._state.outputs(time)
+        places = {tensor.output_name: place for tensor, place in zip(self.spec.tensors, outputs, strict=True)}
+        call = self._call(graph, index)
+        self._exchange.send(tokens, position)
+        places["logits"] = self._exchange.logits(batch, time)
+        call.run(inputs, places, record=self._records and time == 1)
+        return self._exchange.receive(batch, time), outputs
+
+    def _call(self, graph: str, index: int) -> _Call:
+        generation = self._state.generation, self._exchange.generation
+        if generation != self._generation:
+            self._calls.clear()  # their addresses are void
+            self._generation = generation
+        key = graph, index, self._state.side
+        if key not in self._calls:
+            self._calls[key] = _Call(self._engines.context(graph), index, self._device)
+        return self._calls[key]
+
+    def close(self) -> None:
+        """Write the runtime cache and release everything on the device; a second call does nothing."""
+        if not self._state.is_released:
+            self._calls.clear()
+            self._state.release()
+            self._exchange.release()
+            self._device.close()
+            self._engines.close()
+
+
+class _Call:
+    """One execution context: places and shapes that are set once and again only if they change, and its CUDA graph."""
+
+    def __init__(self, context: Any, profile: int, device: Device) -> None:
+        self.replays = 0
+        self._context, self._device = context, device
+        self._known: dict[str, DeviceArray] = {}
+        self._recorded: Any = None
+        self._ran = False
+        engine = context.engine
+        self._names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+        if not context.set_optimization_profile_async(profile, device.stream):
+            raise NotExecutedError(f"TensorRT refused the engine's profile {profile}: compile the bundle again")
+
+    def run(self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray], *, record: bool) -> None:
+        """Queue the graph once; with `record` from the third time on by replaying what was recorded the second time."""
+        self._set(inputs, shaped=True)
+        self._set(outputs, shaped=False)
+        if self._recorded is not None:
+            self._device.launch(self._recorded)
+            self.replays += 1
+        elif record and self._ran and self._context.is_stream_capturable(self._device.stream):
+            self._device.begin_capture()
+            try:
+                self._execute()
+            finally:
+                self._recorded = self._device.end_capture()
+            self._device.launch(self._recorded)
+        else:
+            self._execute()
+            self._ran = True
+
+    def _set(self, places: Mapping[str, DeviceArray], *, shaped: bool) -> None:
+        for name, place in places.items():
+            known = self._known.get(name)
+            if place == known or name not in self._names:
+                continue
+            done = True
+            if shaped and (known is None or place.shape != known.shape):
+                done = self._context.set_input_shape(name, place.shape)
+                self._recorded, self._ran = None, False
+            if known is None or place.address != known.address:
+                done = done and self._context.set_tensor_address(name, place.address)
+                self._recorded, self._ran = None, False
+            if not done:
+                raise NotExecutedError(
+                    f"TensorRT refused {name} of shape {list(place.shape)}: compile the bundle again"
+                )
+            self._known[name] = place
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(self._device.stream):
+            raise NotExecutedError("TensorRT could not run the engine: see `doctor`, and the GPU's free memory")
+
+
+class _Exchange:
+    """What goes to the device and comes back: position and tokens by one copy, logits by another.
+
+    Attributes:
+        generation: counts how often memory was allocated: earlier addresses are void.
+    """
+
+    def __init__(self, device: Device, chunk: int, vocabulary: int) -> None:
+        self.generation = 0
+        self._device, self._chunk, self._vocabulary = device, chunk, vocabulary
+        self._room = self._input = self._output = 0
+        self._given: Array = np.empty(0, np.int64)
+        self._logits: Array = np.empty(0, np.float32)
+
+    def reserve(self, batch: int) -> None:
+        """Make room for so many sequences."""
+        if batch <= self._room:
+            return
+        self.release()
+        self.generation, self._room = self.generation + 1, batch
+        count = batch * self._chunk
+        self._given = self._device.host_array([_TOKENS_AT + count], np.int64)
+        self._logits = self._device.host_array([count * self._vocabulary], np.float32)
+        self._input = self._device.allocate(self._given.nbytes)
+        self._output = self._device.allocate(self._logits.nbytes)
+
+    @property
+    def position(self) -> DeviceArray:
+        """Where graphs read the position."""
+        return DeviceArray(self._input, ())
+
+    def tokens(self, batch: int, time: int) -> DeviceArray:
+        """Where graphs read tokens."""
+        return DeviceArray(self._input + _TOKENS_AT * self._given.itemsize, (batch, time))
+
+    def logits(self, batch: int, time: int) -> DeviceArray:
+        """Where graphs write logits."""
+        return DeviceArray(self._output, (batch, time, self._vocabulary))
+
+    def send(self, tokens: IntArray, position: int) -> None:
+        """Queue the copy of position and tokens; what was sent before has arrived, for its logits have come back."""
+        end = _TOKENS_AT + tokens.size
+        self._given[0], self._given[_TOKENS_AT:end] = position, tokens.reshape(-1)
+        self._device.to_device(self._input, self._given[:end])
+
+    def receive(self, batch: int, time: int) -> FloatArray:
+        """Wait for the logits, [B, T, V]."""
+        logits = self._logits[: batch * time * self._vocabulary]
+        self._device.to_host(logits, self._output)
+        self._device.synchronize()
+        return logits.reshape(batch, time, self._vocabulary).copy()
+
+    def release(self) -> None:
+        """Give all memory back, once nothing that is queued uses it."""
+        self._device.synchronize()
+        if self._room:
+            for array in (self._given, self._logits):
+                self._device.free_host(array)
+            for address in (self._input, self._output):
+                self._device.free(address)
+        self._room = 0
