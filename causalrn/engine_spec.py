@@ -46,6 +46,11 @@ class Profile:
         """Shapes of a graph's inputs, for the smallest (0), most likely (1) or largest (2) sizes."""
         return input_shapes(spec, batch=self.batch[which], time=self.time[which], rows=self.rows[which])
 
+    def describe(self) -> str:
+        """The sizes in words, e.g. "1 sequence, 1 token, 1 to 128 rows (best 64)"."""
+        counted = {"sequence": self.batch, "token": self.time, "row": self.rows}
+        return ", ".join(_words(name, sizes) for name, sizes in counted.items() if sizes[2])
+
     def to_json(self) -> dict[str, list[int]]:
         """The profile as JSON values."""
         return {"batch": list(self.batch), "time": list(self.time), "rows": list(self.rows)}
@@ -150,6 +155,13 @@ class EngineSpec:
         profiles = {name: tuple(map(Profile.from_json, each)) for name, each in data["profiles"].items()}
         capabilities = tuple(data["compute_capabilities"])
         return cls(**{**data, "profiles": profiles, "compute_capabilities": capabilities})
+
+
+def _words(name: str, sizes: Range) -> str:
+    low, likely, high = sizes
+    shown = f"{low}" if low == high else f"{low} to {high}"
+    best = "" if likely == high else f" (best {likely})"
+    return f"{shown} {name}{'s' * (high > 1)}{best}"
 
 
 def _three(sizes: Sequence[int]) -> Range:

@@ -11,8 +11,8 @@ from causalrn.run_folder import is_run
 from causalrn.runtimes.session import Session
 
 RUN_RUNTIMES = ("parallel", "recurrent")
-TARGET_RUNTIMES = {"onnx": ("onnxruntime",), "tensorrt": ("tensorrt",)}
-RUNTIMES = (*RUN_RUNTIMES, *(runtime for runtimes in TARGET_RUNTIMES.values() for runtime in runtimes))
+TARGET_RUNTIMES = {"onnx": "onnxruntime", "tensorrt": "tensorrt"}
+RUNTIMES = (*RUN_RUNTIMES, *TARGET_RUNTIMES.values())
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,20 @@ def open_session(path: Path, runtime: str | None = None, options: SessionOptions
             raise InputError(f"{options.foreign_to(choice)} is not for a RUN ({path}): it runs in PyTorch on the CPU")
         return _torch_session(path, choice)
     bundle = Bundle.open(path)
+    _choose(path, runtime, (runtime_of(bundle),), f"a bundle for {bundle.manifest.target}")
+    return open_bundle(bundle, options)
+
+
+def runtime_of(bundle: Bundle) -> str:
+    """The runtime that runs a bundle.
+
+    Raises:
+        InputError: none does, in this version.
+    """
     target = bundle.manifest.target
     if target not in TARGET_RUNTIMES:
-        raise InputError(f"{path}: no runtime of this version runs bundles for {target!r}")
-    _choose(path, runtime, TARGET_RUNTIMES[target], f"a bundle for {target}")
-    return open_bundle(bundle, options)
+        raise InputError(f"{bundle.path}: no runtime of this version runs bundles for {target!r}")
+    return TARGET_RUNTIMES[target]
 
 
 def open_bundle(bundle: Bundle, options: SessionOptions | None = None) -> Session:
@@ -79,7 +88,7 @@ def open_bundle(bundle: Bundle, options: SessionOptions | None = None) -> Sessio
         As :func:`open_session`.
     """
     options = options or SessionOptions()
-    (runtime,) = TARGET_RUNTIMES[bundle.manifest.target]
+    runtime = runtime_of(bundle)
     foreign = options.foreign_to(runtime)
     if foreign:
         raise InputError(f"{foreign} means nothing to the runtime {runtime}, which runs {bundle.path}: leave it out")

@@ -126,7 +126,7 @@ def _measure(
     session: Session, task: Task, examples: Examples, answer: _Answer, on_batch: Callable[[int], object]
 ) -> TaskAccuracy:
     tally = _Tally()
-    for batch in batches(examples):
+    for batch in batches(examples, session.max_batch):
         session.reset(len(batch))
         answers, loss = answer(session, batch)
         tally.add(batch, answers, loss)
@@ -203,7 +203,8 @@ def _teacher_force(session: Session, batch: Examples) -> tuple[IntArray, float]:
     return answers, loss
 
 
-def batches(examples: Examples) -> Iterator[Examples]:
-    """The examples, as many at a time as are answered together."""
-    for start in range(0, len(examples), _BATCH):
-        yield examples.rows(slice(start, start + _BATCH))
+def batches(examples: Examples, most: int | None = None) -> Iterator[Examples]:
+    """The examples, as many at a time as are answered together; `most` is what a session takes."""
+    size = min(_BATCH, most or _BATCH)
+    for start in range(0, len(examples), size):
+        yield examples.rows(slice(start, start + size))

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from causalrn.engine_spec import Profile, Range
+from causalrn.engine_spec import Profile
 from causalrn.errors import CompileError, InputError, NotExecutedError
 from causalrn.export.cli.console import console, progress, write_json
 from causalrn.export.trt.builder import BuildOptions
@@ -86,7 +86,7 @@ def _print(report: dict[str, Any], output: Path) -> None:
         f"{report['describe']}, {report['precision']}, {size:.2f} MB, built in {report['seconds']:.1f} s",
         soft_wrap=True,
     )
-    table = Table("engine", "layers", "sequences", "tokens", "pool rows", box=None, padding=(0, 2, 0, 0))
+    table = Table("engine", "layers", "compiled for", box=None, padding=(0, 2, 0, 0))
     for row in _rows(report):
         table.add_row(*row)
     out.print(table)
@@ -98,11 +98,4 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         for index, entry in enumerate(profiles):
             profile = Profile.from_json(entry)
             first = (name, f"{report['layers'][name]}") if not index else ("", "")
-            yield (*first, *(_range(sizes) for sizes in (profile.batch, profile.time, profile.rows)))
-
-
-def _range(sizes: Range) -> str:
-    low, likely, high = sizes
-    if not high:
-        return "-"
-    return f"{low}" if low == high else f"{low} to {high}" if likely == high else f"{low} to {high}, best {likely}"
+            yield (*first, profile.describe())

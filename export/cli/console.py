@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-EXIT_FINE, EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_FINE, EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_NOT_EXECUTED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
 _EXTRAS = dict.fromkeys(("torch", "onnx", "onnxscript", "onnx_ir"), "causalrn[export]") | {
     **dict.fromkeys(("jinja2", "matplotlib"), "causalrn[report]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, require_extr
 from causalrn.export.cli.options import PATH, json_option
 
 if TYPE_CHECKING:
+    from causalrn.engine_spec import EngineSpec
     from causalrn.runtimes.parity.certificate import Certificate
 
 
@@ -132,7 +134,18 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
             f"{name}  {entry['size_bytes']:,} bytes" for name, entry in manifest.files.items()
         ),
     }
+    if manifest.engine is not None:
+        about["compiled by"] = manifest.engine.describe()
+        about["compiled from"] = f"bundle {manifest.engine.source_sha256}"
+        about["profiles"] = "\n".join(_profiles(manifest.engine))
     return {"about": about, "model": _model(manifest.card), "state": _state(manifest.state)}
+
+
+def _profiles(engine: EngineSpec) -> Iterator[str]:
+    """Per engine and profile, which sizes it is for."""
+    for name, profiles in engine.profiles.items():
+        for profile in profiles:
+            yield f"{name}: {profile.describe()}"
 
 
 def _inspect_table(path: Path) -> dict[str, Any]:

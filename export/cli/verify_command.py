@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.errors import InputError
-from causalrn.export.cli.console import EXIT_CHECK_FAILED, require_extra
+from causalrn.export.cli.console import EXIT_CHECK_FAILED, EXIT_NOT_EXECUTED, require_extra
 from causalrn.export.cli.options import (
     PATH,
     FiniteRange,
@@ -36,7 +36,7 @@ Examples:
   causalrn-export verify bundle --checkpoint run --html report.html --certificate certificate.json
   causalrn-export verify bundle --checkpoint run --level drift --drift-steps 100000
   causalrn-export verify bundle --checkpoint run --max-kl 0.01 --max-accuracy-drop 0.5
-Exit code 1 if anything is out of tolerance."""
+Exit code 1 if anything is out of tolerance, 3 if engines are compiled and cannot run here."""
 )
 @click.argument("bundle", type=PATH)
 @click.option("--checkpoint", type=PATH, help="The RUN that it was exported from: compare with the oracle itself.")
@@ -113,6 +113,7 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     from causalrn.export.cli.verify_files import certify, check_places, write_reports
     from causalrn.export.cli.verify_report import print_report
     from causalrn.export.cli.verify_run import verify_with_checkpoint, verify_with_golden
+    from causalrn.runtimes.parity.report import NOT_EXECUTED
 
     places = {name: options.pop(name) for name in ("json_path", "html", "save_outputs")}
     certificate = options.pop("certificate")
@@ -131,7 +132,8 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     if certificate is not None:
         certify(certificate, verified.report)
     if not verified.report.passed:
-        context.exit(EXIT_CHECK_FAILED)
+        not_executed = verified.report.verdict == NOT_EXECUTED
+        context.exit(EXIT_NOT_EXECUTED if not_executed else EXIT_CHECK_FAILED)
 
 
 def _check_combinations(checkpoint: Path | None, options: dict[str, Any]) -> None:

@@ -63,9 +63,11 @@ class VerifyOptions:
 
 def chosen_budget(bundle: Bundle, options: VerifyOptions) -> Budget | None:
     """What the bundle may lose; None judges it by rounding."""
-    quantization = bundle.manifest.quantization
+    quantization, engine = bundle.manifest.quantization, bundle.manifest.engine
     if quantization is not None:
         return dataclasses.replace(BUDGETS[quantization.scheme], **options.limits)
+    if engine is not None and engine.tf32:  # as many bits as float16 has
+        return dataclasses.replace(BUDGETS["fp16"], **options.limits)
     return Budget(**options.limits) if options.limits else None
 
 
@@ -103,6 +105,13 @@ def wanted_runtimes(options: VerifyOptions, possible: tuple[str, ...], when: str
     return tuple(runtime for runtime in possible if runtime in (options.runtimes or possible))
 
 
+def possible_levels(bundle: Bundle, options: VerifyOptions) -> VerifyOptions:
+    """The same options, without a level that engines do not have, where all were asked for."""
+    if bundle.manifest.engine is None or options.levels != LEVELS:
+        return options
+    return dataclasses.replace(options, levels=tuple(level for level in LEVELS if level != "layer"))
+
+
 def check_levels(bundle: Bundle, options: VerifyOptions, runtimes: tuple[str, ...]) -> None:
     """Refuse levels at which there would be nothing to see.
 
@@ -111,6 +120,8 @@ def check_levels(bundle: Bundle, options: VerifyOptions, runtimes: tuple[str, ..
     """
     if runtimes == ("parallel",) and not set(options.levels) & {"logits", "layer", "task"}:
         raise InputError(f"--runtime parallel and --level {options.levels[0]} contradict each other: it has no state")
+    if "layer" in options.levels and bundle.manifest.engine is not None:
+        raise InputError(f"{bundle.path}: engines do not show what happens between blocks: --level layer is for ONNX")
     if "layer" in options.levels and not bundle.manifest.streams:
         others = " ".join(f"--level {level}" for level in options.levels if level != "layer")
         raise InputError(

@@ -7,9 +7,11 @@ from rich.table import Table
 
 from causalrn.export.cli.console import console
 from causalrn.export.cli.results_table import figure_text, results_table
-from causalrn.runtimes.parity.report import VerifyReport
+from causalrn.runtimes.parity.report import FAIL, NOT_EXECUTED, PASS, VerifyReport
 from causalrn.runtimes.parity.results import Attribution, Side
 from causalrn.tolerances import BOUND_FACTOR
+
+_STYLES = {PASS: "bold green", FAIL: "bold red", NOT_EXECUTED: "bold yellow"}
 
 
 def print_report(report: VerifyReport) -> None:
@@ -17,7 +19,8 @@ def print_report(report: VerifyReport) -> None:
     out = console()
     out.print(f"{report.bundle}: {report.card.config.describe()}", soft_wrap=True)
     out.print(f"compared with {report.against}", soft_wrap=True)
-    out.print(results_table(result.to_json() for result in report.results))
+    if report.results:
+        out.print(results_table(result.to_json() for result in report.results))
     for attribution in report.attributions:
         out.print(_attribution(attribution))
         out.print(attribution.verdict + "\n")
@@ -26,7 +29,9 @@ def print_report(report: VerifyReport) -> None:
         out.print(f"note: {note}", soft_wrap=True)
     for problem in report.problems:
         out.print(f"problem: {problem}", style="red", soft_wrap=True)
-    out.print("PASS" if report.passed else "FAIL", style="bold green" if report.passed else "bold red")
+    if report.not_executed:
+        out.print(f"the engines were not run: {report.not_executed}", style="yellow", soft_wrap=True)
+    out.print(report.verdict, style=_STYLES[report.verdict])
 
 
 def _attribution(attribution: Attribution) -> Table:

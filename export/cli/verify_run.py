@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causalrn.errors import InputError
+from causalrn.errors import InputError, NotExecutedError
 from causalrn.export.cli.console import progress
 from causalrn.export.cli.task_choice import chosen_task, why_no_task
 from causalrn.export.cli.verify_options import (
@@ -21,12 +23,13 @@ from causalrn.export.cli.verify_options import (
     every_token,
     long_tokens,
     make_plan,
+    possible_levels,
     wanted_runtimes,
 )
 from causalrn.manifest import Bundle
-from causalrn.runtimes import RUNTIMES, Session, SessionOptions
+from causalrn.runtimes import Session, SessionOptions
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.opening import RUN_RUNTIMES, open_bundle
+from causalrn.runtimes.opening import RUN_RUNTIMES, open_bundle, runtime_of
 from causalrn.runtimes.parity.attribution import Witnesses
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
@@ -59,8 +62,9 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
     from causalrn.runtimes.parity.oracle import Oracle, OracleLongReference
 
     deadline = time.monotonic() + options.seconds
-    wanted = wanted_runtimes(options, RUNTIMES)
     bundle, checkpoint = Bundle.open(path), load_checkpoint(run)
+    wanted = wanted_runtimes(options, (*RUN_RUNTIMES, runtime_of(bundle)))
+    options = possible_levels(bundle, options)
     check_levels(bundle, options, wanted)
     if bundle.manifest.card.config != checkpoint.card.config:
         raise InputError(f"{path} holds another model than {run}: {bundle.manifest.card.config.describe()}")
@@ -77,10 +81,10 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
         problems = (f"the bundle was exported from other weights than those in {run} (SHA-256 differs)",)
     opener = _Opener(bundle, options.session, checkpoint)
     with contextlib.ExitStack() as stack:
-        forms = {name: stack.enter_context(opener.open(name)) for name in RUNTIMES if name in (*RUN_RUNTIMES, *wanted)}
-        peers = {name: forms[name] for name in RUN_RUNTIMES}
+        peers = {name: stack.enter_context(opener.open(name)) for name in RUN_RUNTIMES}
+        forms, not_executed = _open_forms(opener, wanted, peers, stack)
         verification = Verification(
-            {name: forms[name] for name in wanted},
+            forms,
             Case(reference, chosen_budget(bundle, options), options.seed, vocabulary),
             make_plan(options, task, bundle, deadline),
             long,
@@ -90,25 +94,28 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
             provider=options.session.provider,
             progress=progress,
         )
-        verification.run()
+        if forms:
+            verification.run()
     against = f"the float64 oracle of {run}, {what}"
-    report = _report(bundle, verification, against, problems, options, checkpoint.sha256, conditions)
+    report = _report(bundle, verification, against, problems, options, checkpoint.sha256, conditions, not_executed)
     return _verified(report, verification)
 
 
 def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
     """Check a bundle against the golden vectors that it carries; needs neither torch nor onnx."""
     deadline = time.monotonic() + options.seconds
-    wanted = wanted_runtimes(options, ("onnxruntime",), " without --checkpoint")
     bundle = Bundle.open(path)
+    wanted = wanted_runtimes(options, (runtime_of(bundle),), " without --checkpoint")
+    options = possible_levels(bundle, options)
     check_levels(bundle, options, wanted)
     task = chosen_task(bundle, options.task, options.text)
     golden = load_golden(bundle)
     reference = golden.reference
     opener = _Opener(bundle, options.session)
-    with opener.open("onnxruntime") as session:
+    with contextlib.ExitStack() as stack:
+        forms, not_executed = _open_forms(opener, wanted, {}, stack)
         verification = Verification(
-            {session.runtime: session},
+            forms,
             Case(reference, chosen_budget(bundle, options), options.seed),
             make_plan(options, task, bundle, deadline),
             RecordedLongReference(reference),
@@ -118,10 +125,24 @@ def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
             provider=options.session.provider,
             progress=progress,
         )
-        verification.run()
+        if forms:
+            verification.run()
     count, steps = reference.tokens.shape
     against = f"the oracle's golden vectors in the bundle, {count} sequences of {steps} tokens"
-    return _verified(_report(bundle, verification, against, (), options, None, None), verification)
+    return _verified(_report(bundle, verification, against, (), options, None, None, not_executed), verification)
+
+
+def _open_forms(
+    opener: _Opener, wanted: Sequence[str], peers: Mapping[str, Session], stack: contextlib.ExitStack
+) -> tuple[dict[str, Session], str]:
+    """Sessions of the forms to verify, some of which may be open already; and why a compiled one cannot run here."""
+    forms, not_executed = {}, ""
+    for name in wanted:
+        try:
+            forms[name] = peers[name] if name in peers else stack.enter_context(opener.open(name))
+        except NotExecutedError as error:
+            not_executed = str(error)
+    return forms, not_executed
 
 
 def _verified(report: VerifyReport, verification: Verification) -> Verified:
@@ -140,8 +161,9 @@ class _Opener:
     def open(self, name: str, threads: int | None = None) -> Session:
         """A form by the name of its runtime, with so many threads inside one operator."""
         if name not in RUN_RUNTIMES:
-            threads = self.options.threads if threads is None else threads
-            return open_bundle(self.bundle, SessionOptions(self.options.provider, threads))
+            if threads is None or name != "onnxruntime":  # nothing else has threads inside an operator
+                return open_bundle(self.bundle, self.options)
+            return open_bundle(self.bundle, dataclasses.replace(self.options, threads=threads))
         from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 
         assert self.checkpoint is not None
@@ -165,8 +187,8 @@ class _Opener:
         return session
 
     def graph(self) -> CellSession | None:
-        """The bundle's graphs in float64, where onnx is installed."""
-        if importlib.util.find_spec("onnx") is None:
+        """The bundle's graphs in float64, where there are any and onnx is installed."""
+        if self.bundle.manifest.target != "onnx" or importlib.util.find_spec("onnx") is None:
             return None
         from causalrn.runtimes.evaluator_session import EvaluatorSession
 
@@ -189,6 +211,7 @@ def _report(
     options: VerifyOptions,
     checkpoint_sha256: str | None,
     conditions: list[dict[str, Any]] | None,
+    not_executed: str,
 ) -> VerifyReport:
     reference, budget = verification.case.reference, verification.case.budget
     blocks = block_reports(reference, conditions)
@@ -219,6 +242,7 @@ def _report(
         not_checked=tuple(verification.not_checked),
         notes=(*_notes(bundle, verification), *(block.describe() for block in blocks if block.ill_conditioned)),
         problems=(*problems, *_problems(verification, options)),
+        not_executed=not_executed,
     )
 
 

@@ -111,7 +111,7 @@ def _rows_of(name: str, value: Array, part: slice | IntArray) -> Array:
 
 def is_pool(name: str) -> bool:
     """Whether a state tensor grows with every token, [t, B, ...]; the others are [B, ...]."""
-    return name.endswith(".pool")
+    return name.endswith((".pool", ".scale"))
 
 
 @dataclass(frozen=True)
@@ -146,15 +146,48 @@ def run_in_chunks(
         start: a state to go on from; None starts afresh.
         probe: record the residual stream, too.
 
+    More sequences than the session takes at once run in groups; it is left where the last one ends.
+
     Raises:
         RuntimeUnavailableError: `probe`, and the session cannot show the stream.
     """
+    most, lengths = session.max_batch or len(tokens), list(lengths)
+    if len(tokens) > most:
+        parts = [slice(first, first + most) for first in range(0, len(tokens), most)]
+        return _stacked(
+            [
+                run_in_chunks(session, tokens[part], lengths, positions, start=_part_of(start, part), probe=probe)
+                for part in parts
+            ]
+        )
     if start is None:
         session.reset(len(tokens))
     else:
         session.restore(start)
     with session.probing() if probe else contextlib.nullcontext():
         return _take_chunks(session, tokens, lengths, set(positions), probe=probe)
+
+
+def _part_of(snapshot: Snapshot | None, part: slice) -> Snapshot | None:
+    """Some sequences of a state."""
+    if snapshot is None:
+        return None
+    tensors = {name: _rows_of(name, value, part) for name, value in snapshot.tensors.items()}
+    logits = None if snapshot.logits is None else snapshot.logits[part]
+    batch = len(range(snapshot.batch)[part])
+    return Snapshot(snapshot.position, batch, tensors, logits, snapshot.owner)
+
+
+def _stacked(runs: Sequence[Run]) -> Run:
+    """Runs of some sequences each as one; of states, what all of them reached."""
+    states: dict[int, dict[str, Array]] = {}
+    for position in set.intersection(*(set(run.states) for run in runs)):
+        states[position] = {
+            name: np.concatenate([run.states[position][name] for run in runs], axis=int(is_pool(name)))
+            for name in runs[0].states[position]
+        }
+    streams = [np.concatenate(parts) for parts in zip(*(run.streams for run in runs), strict=True)]
+    return Run(np.concatenate([run.logits for run in runs]), states, streams)
 
 
 def _take_chunks(session: Session, tokens: IntArray, lengths: Iterable[int], wanted: set[int], *, probe: bool) -> Run:

@@ -17,7 +17,8 @@ from causalrn.runtimes.parity.reference import Reference
 from causalrn.runtimes.parity.results import Attribution, LevelResult
 from causalrn.tolerances import ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP
 
-REPORT_VERSION = 3
+REPORT_VERSION = 4
+PASS, FAIL, NOT_EXECUTED = VERDICTS = ("PASS", "FAIL", "compiled, not executed")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class VerifyReport:
         not_checked: levels that were asked for and not reached, or not possible.
         notes: what a reader should know beside the results.
         problems: what is wrong beside the results; any problem fails the verification.
+        not_executed: why a compiled bundle could not run here; empty where it ran.
     """
 
     bundle: Path
@@ -107,11 +109,21 @@ class VerifyReport:
     not_checked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    not_executed: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """One of :data:`VERDICTS`: it passes if every result is within tolerance and nothing else is wrong."""
+        if self.problems or not all(result.passed for result in self.results):
+            return FAIL
+        if self.not_executed:
+            return NOT_EXECUTED
+        return PASS if self.results else FAIL
 
     @property
     def passed(self) -> bool:
-        """Whether every result is within tolerance and nothing else is wrong."""
-        return bool(self.results) and all(result.passed for result in self.results) and not self.problems
+        """Whether the bundle ran and is right."""
+        return self.verdict == PASS
 
     @property
     def why_not_certified(self) -> str:
@@ -128,6 +140,8 @@ class VerifyReport:
             "report": "causalrn-verify",
             "version": REPORT_VERSION,
             "passed": self.passed,
+            "verdict": self.verdict,
+            "not_executed": self.not_executed or None,
             "bundle": {"path": str(self.bundle), "sha256": self.bundle_sha256},
             "checkpoint_sha256": self.checkpoint_sha256,
             **self.card.to_json(),
@@ -147,7 +161,7 @@ class VerifyReport:
 def environment() -> dict[str, str]:
     """Machine and versions that a report was made with."""
     versions = {"python": platform.python_version()}
-    for package in ("causalrn", "numpy", "onnxruntime", "torch", "onnx"):
+    for package in ("causalrn", "numpy", "onnxruntime", "torch", "onnx", "tensorrt-rtx-cu13", "tensorrt"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

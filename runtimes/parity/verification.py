@@ -198,7 +198,8 @@ class Verification:
                 ids = len(self.case.vocabulary.tokens)
                 which = "all" if ids == session.card.config.vocabulary else f"{ids:,}"
                 self._add(check_logits(f"{name}, {which} ids", every, case, session), session, every)
-            if self.golden is not None:
+            # onnxruntime recorded them: of a quantized form another runtime rounds other values to integers
+            if self.golden is not None and (name == "onnxruntime" or self.case.budget is None):
                 self.results.append(check_recorded(session, self.golden, self.case.budget))
 
     def _state(self) -> None:

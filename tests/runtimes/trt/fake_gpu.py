@@ -18,6 +18,7 @@ from causalrn.export.trt import engine_bundle
 from causalrn.export.trt.builder import BuildOptions, Built
 from causalrn.export.trt.profiles import Sizes
 from causalrn.manifest import Bundle
+from causalrn.runtimes.trt import trt_session
 from causalrn.runtimes.trt.flavors import RTX, TensorRT
 from causalrn.runtimes.trt.trt_session import Gpu, TensorRTSession
 
@@ -203,11 +204,24 @@ class FakeEngines:
 
 def fake_compile(source: Bundle, folder, monkeypatch, sizes: Sizes | None = None) -> Bundle:
     """An engine bundle as `compile` writes it, except for the engines themselves."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     tensorrt = TensorRT(RTX, SimpleNamespace(__version__="1.7.0.0"), None)
     with monkeypatch.context() as patch:
         patch.setattr(engine_bundle, "build_engine", lambda *arguments: Built(b"no engine"))
         return engine_bundle.compile_bundle(source, folder, tensorrt, sizes or Sizes(), BuildOptions()).bundle
+
+
+def pretend_gpu(source: Bundle, monkeypatch) -> list[FakeEngines]:
+    """Have every session over engines compiled from `source` run on a fake GPU of its own; gives their engines."""
+    made: list[FakeEngines] = []
+
+    def engines(compiled, runtime_cache):
+        made.append(FakeEngines(source, compiled, FakeDevice()))
+        return made[-1]
+
+    monkeypatch.setattr(trt_session, "Engines", engines)
+    monkeypatch.setattr(trt_session, "CudaDevice", lambda: made[-1].device)
+    return made
 
 
 def fake_session(source: Bundle, compiled: Bundle, **options) -> TensorRTSession:

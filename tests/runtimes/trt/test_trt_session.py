@@ -11,6 +11,7 @@ from causalrn.export.trt.profiles import Sizes
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.trt.flavors import FLAVORS
+from causalrn.runtimes.trt.trt_session import TensorRTSession
 from tests.runtimes.trt.fake_gpu import fake_compile, fake_session
 
 CAPACITY = 40
@@ -35,7 +36,7 @@ def sources(bundles, fixed_bundle, tmp_path_factory):
 @pytest.fixture
 def opened(sources, tmp_path, monkeypatch):
     """A function that opens (session on the fake GPU, session in onnxruntime) of a kind."""
-    sessions = []
+    sessions: list[TensorRTSession] = []
 
     def _open(kind, sizes=None, **options):
         compiled = fake_compile(sources[kind], tmp_path / f"engine{len(sessions)}", monkeypatch, sizes or KINDS[kind])
