@@ -10,9 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from causalrn.manifest import Bundle
+from tests.runtimes.trt.fake_gpu import fake_compile
+
 ROOT = Path(__file__).parents[1]
 
-OPTIONAL_PACKAGES = ("torch", "onnx", "onnxscript", "onnx_ir", "matplotlib", "jinja2")
+OPTIONAL_PACKAGES = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnx_ir",
+    "matplotlib",
+    "jinja2",
+    "tensorrt_rtx",
+    "tensorrt",
+    "cuda",
+)
 
 # Makes packages look uninstalled, to `import` as to `importlib.util.find_spec`: every finder is asked through a filter.
 _HIDE_PACKAGES = f"""
@@ -145,3 +158,25 @@ def test_command_that_needs_torch_says_so(
     assert result.stderr == "Error: this needs torch, which is not installed: pip install 'causalrn[export]'\n"
     assert result.stdout == ""
     assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_compile_without_its_packages_says_what_to_install(exact_bundle: Path, tmp_path: Path) -> None:
+    result = run_on_device("compile", exact_bundle, "-o", "OUT", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "Error: this needs onnx, which is not installed: pip install 'causalrn[tensorrt-rtx]'\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_engine_bundle_without_tensorrt_says_what_to_install(
+    fixed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = fake_compile(Bundle.open(fixed_bundle), tmp_path / "engines", monkeypatch).path
+    for arguments in (("verify", engines), ("run", engines, "--prompt", "abc")):
+        result = run_on_device(*arguments, cwd=tmp_path)
+        assert result.returncode == 3, result.stderr
+        assert "TensorRT-RTX, which is not installed: pip install 'causalrn[tensorrt-rtx]'" in _in_one_line(result)
+    assert run_on_device("inspect", engines, cwd=tmp_path).returncode == 0
+
+
+def _in_one_line(result: subprocess.CompletedProcess[str]) -> str:
+    return " ".join((result.stdout + result.stderr).split())

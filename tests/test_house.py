@@ -22,6 +22,8 @@ TORCH_FREE = (
         f"causalrn.{name}"
         for name in (
             "config",
+            "engine_spec",
+            "trt_flavors",
             "state_spec",
             "alphabet",
             "tasks",
@@ -39,6 +41,7 @@ TORCH_FREE = (
         f"causalrn.runtimes.{name}"
         for name in ("ort_session", "onnx_outputs", "generation", "task_accuracy", "state_file", "state_values")
     ),
+    *(f"causalrn.runtimes.trt.{name}" for name in ("cuda_device", "device_state", "engine", "trt_session")),
     *(
         f"causalrn.runtimes.parity.{name}"
         for name in (

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from causalrn.engine_spec import FLAVORS, Range
+from causalrn.engine_spec import Range
 from causalrn.export.cli.console import require_extra
 from causalrn.export.cli.options import PATH, checked_place, json_option, output_option
+from causalrn.trt_flavors import FLAVORS
 
 _MOST = 1 << 20
 _LEVELS = ("none", "ampere+", "same-compute-capability")
@@ -44,7 +45,7 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
 @output_option
 @click.option(
     "--flavor",
-    type=click.Choice(FLAVORS),
+    type=click.Choice(tuple(FLAVORS)),
     default="rtx",
     show_default=True,
     help="rtx: TensorRT-RTX, builds without a GPU; trt: TensorRT, builds on the GPU that it is for.",
@@ -97,7 +98,7 @@ def command(bundle: Path, output: Path, flavor: str, **options: Any) -> None:
 
     places = {name: options.pop(name) for name in ("json_path", "layer_info")}
     check_places([*places.values(), options["timing_cache"]], [])
-    require_extra("onnx")
+    require_extra("onnx", f"causalrn[{FLAVORS[flavor].extra}]")
     from causalrn.export.cli.compile_run import compile_to
     from causalrn.export.trt.builder import BuildOptions
     from causalrn.export.trt.profiles import Sizes

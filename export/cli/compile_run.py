@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,22 @@ from causalrn.engine_spec import Profile
 from causalrn.errors import CompileError, InputError, NotExecutedError
 from causalrn.export.cli.console import console, progress, write_json
 from causalrn.export.trt.builder import BuildOptions
-from causalrn.export.trt.engine_bundle import GRAPHS, Compiled, check_source, compile_bundle
-from causalrn.export.trt.profiles import Sizes
+from causalrn.export.trt.engine_writer import GRAPHS, Layers, check_source, write_engines
+from causalrn.export.trt.profiles import Sizes, compiled_state
 from causalrn.files import check_replaceable, written_folder
-from causalrn.manifest import BUNDLE_MARKER, Bundle
-from causalrn.runtimes.trt.flavors import load_flavor
+from causalrn.manifest import BUNDLE_MARKER, Bundle, seal_bundle
+from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
+from causalrn.trt_flavors import TensorRT, load_flavor
 
 REPORT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An engine bundle, and the layers of each graph's network."""
+
+    bundle: Bundle
+    layers: Layers
 
 
 def compile_to(
@@ -42,7 +53,7 @@ def compile_to(
     source = Bundle.open(path)
     if output.resolve() == path.resolve():
         raise InputError(f"{path} is the bundle itself: name another output")
-    check_source(source, sizes)
+    _check(source, sizes)
     started = time.monotonic()
     try:
         tensorrt = load_flavor(flavor)
@@ -55,6 +66,38 @@ def compile_to(
         raise CompileError(str(error)) from None
     _print(report, output)
     return Bundle.open(output)
+
+
+def compile_bundle(
+    source: Bundle,
+    folder: Path,
+    tensorrt: TensorRT,
+    sizes: Sizes,
+    options: BuildOptions,
+    advance: Callable[..., object] = lambda count, note: None,
+) -> Compiled:
+    """Write an engine bundle into an existing folder, the source's golden vectors among its files.
+
+    Raises:
+        CompileError: as :func:`causalrn.export.trt.engine_writer.write_engines`.
+    """
+    manifest, layers = write_engines(source, folder, tensorrt, sizes, options, advance)
+    if GOLDEN_NAME in source.manifest.files:
+        shutil.copyfile(source.file(GOLDEN_NAME), folder / GOLDEN_NAME)
+    return Compiled(seal_bundle(folder, manifest), layers)
+
+
+def _check(source: Bundle, sizes: Sizes) -> None:
+    """Refuse what cannot be compiled, or could not be verified."""
+    check_source(source, sizes)
+    if GOLDEN_NAME not in source.manifest.files:
+        return
+    steps, most = load_golden(source).reference.steps, compiled_state(source, sizes).tensors[0].capacity
+    if most is not None and most < steps:
+        raise CompileError(
+            f"--profile ends at {most} rows, and the golden vectors of {source.path} have {steps} tokens: end at "
+            f"{steps} at least, so that the engines can be verified"
+        )
 
 
 def _report(compiled: Compiled, source: Bundle, seconds: float) -> dict[str, Any]:

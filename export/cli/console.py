@@ -154,8 +154,8 @@ def write_json(path: Path | None, data: Any) -> None:
         partial.write_text(json_text(data))
 
 
-def require_extra(package: str) -> None:
-    """Say early that an optional package is missing, before any work.
+def require_extra(package: str, extra: str | None = None) -> None:
+    """Say early that an optional package is missing, before any work; `extra` if it is not the usual one to install.
 
     Raises:
         RuntimeUnavailableError: it is not installed.
@@ -163,8 +163,8 @@ def require_extra(package: str) -> None:
     import importlib.util
 
     if importlib.util.find_spec(package) is None:
-        raise RuntimeUnavailableError(_missing(package))
+        raise RuntimeUnavailableError(_missing(package, extra))
 
 
-def _missing(package: str) -> str:
-    return f"this needs {package}, which is not installed: pip install '{_EXTRAS[package]}'"
+def _missing(package: str, extra: str | None = None) -> str:
+    return f"this needs {package}, which is not installed: pip install '{extra or _EXTRAS[package]}'"

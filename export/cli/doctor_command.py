@@ -28,7 +28,7 @@ REPORT_VERSION = 1
 
 _WORKERS = 4
 _PACKAGES = ["numpy", "safetensors", "onnxruntime", "onnxruntime-gpu", "click", "rich", "torch", "onnx", "onnxscript"]
-_PACKAGES += ["tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"]
+_PACKAGES += ["tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-bindings"]
 _STYLES = {"works": "green", "missing": "yellow", "broken": "red"}
 
 
@@ -49,8 +49,8 @@ class Check:
         return found if isinstance(found, list) else [found]
 
 
-RUN, TRAIN, QUANTIZE = "run bundles", "train, convert, export", "quantize (planned)"
-C_TARGET, WEB_TARGET, TENSORRT = "C target (planned)", "web target (planned)", "TensorRT (planned)"
+RUN, TRAIN, QUANTIZE = "run bundles", "train, convert, export", "quantize"
+C_TARGET, WEB_TARGET, TENSORRT = "C target (planned)", "web target (planned)", "TensorRT"
 
 
 def all_checks() -> dict[str, list[Check]]:
@@ -86,6 +86,7 @@ def all_checks() -> dict[str, list[Check]]:
         ],
         TENSORRT: [
             Check("NVIDIA driver", tools.probe_nvidia_driver),
+            Check("cuda-bindings", probes.probe_cuda_bindings),
             Check("TensorRT-RTX", rtx),
             Check("TensorRT", trt),
         ],
@@ -100,13 +101,17 @@ class DoctorReport:
 
     @property
     def works(self) -> dict[str, bool]:
-        """Which of run, train and export work here."""
+        """Which commands work here; "run engines" is `run` and `verify` of what `compile` writes."""
         working = {probe.name for probes in self.groups.values() for probe in probes if probe.status == "works"}
         train = {"numpy", "safetensors", "torch, CPU"}
+        flavors = ("TensorRT-RTX", "TensorRT")
         return {
             "run": {"numpy", "safetensors", "onnxruntime, CPU"} <= working,
             "train": train <= working,
             "export": train | {"onnx", "torch.onnx export"} <= working,
+            "quantize": {"onnx", "quantization", "onnxruntime, CPU"} <= working,
+            "compile": "onnx" in working and any(f"{flavor}, build" in working for flavor in flavors),
+            "run engines": "cuda-bindings" in working and any(f"{flavor}, run" in working for flavor in flavors),
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from causalrn.export.cli.doctor_tools import Outcome, Probe, execute, last_line
 
 PYTHON_TIMEOUT_S = 30.0
 EXPORT_EXTRA = "pip install 'causalrn[export]'"
+NEEDS_GPU = "needs an NVIDIA GPU and its driver"
 
 _EXIT_MISSING = 3
 
@@ -148,7 +149,7 @@ need(parser.parse(base64.b64decode("@MODEL")))
 plan = need(builder.build_serialized_network(network, builder.create_builder_config()))
 print("build", f"an engine of {plan.nbytes} bytes", sep="\t", flush=True)
 engine = need(trt.Runtime(log).deserialize_cuda_engine(plan))
-print("load", "deserialized the engine", sep="\t", flush=True)
+print("deserialize", "deserialized the engine", sep="\t", flush=True)
 context = need(engine.create_execution_context())
 cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
 def call(name, *arguments):
@@ -172,7 +173,18 @@ assert list(y) == [1, 1, 1, 1], f"exp(0) is {list(y)}"
 print("run", "ran the engine", sep="\t", flush=True)
 """
 
-_TENSORRT_FACTS = ("import", "build", "load", "run")
+_TENSORRT_FACTS = ("import", "build", "deserialize", "run")
+
+_CUDA_BINDINGS = """
+import sys
+import cuda.bindings
+from cuda.bindings import runtime
+code, address = runtime.cudaMalloc(16)
+if int(code):
+    sys.exit("CUDA error %d: %s" % (int(code), runtime.cudaGetErrorString(code)[1].decode()))
+runtime.cudaFree(address)
+print("allocated memory on the GPU, version", cuda.bindings.__version__)
+"""
 
 
 def is_installed(package: str) -> bool:
@@ -281,8 +293,15 @@ def probe_quantize() -> Probe:
     return probe_python("quantization", _QUANTIZE, ["numpy", "onnx", "onnxruntime"], EXPORT_EXTRA)
 
 
+def probe_cuda_bindings() -> Probe:
+    """Memory on the GPU, as engines' states need it."""
+    if not is_installed("cuda"):
+        return Probe("cuda-bindings", "missing", "cuda-bindings not installed", "pip install 'causalrn[tensorrt-rtx]'")
+    return probe_python("cuda-bindings", _CUDA_BINDINGS, ["cuda.bindings"], NEEDS_GPU)
+
+
 def probe_tensorrt(name: str, package: str, extra: str) -> list[Probe]:
-    """Import, build, load and run, each on its own: building needs no GPU with TensorRT-RTX, the rest does."""
+    """Import, build, deserialize and run, each on its own: building needs no GPU with TensorRT-RTX, the rest does."""
     if not is_installed(package):
         return [Probe(name, "missing", f"{package} not installed", f"pip install 'causalrn[{extra}]'")]
     outcome = run_python(_TENSORRT.replace("@PACKAGE", package).replace("@MODEL", EXP_OPSET_21))
@@ -294,6 +313,6 @@ def probe_tensorrt(name: str, package: str, extra: str) -> list[Probe]:
         elif probes and probes[-1].status != "works":
             probes.append(Probe(f"{name}, {fact}", "missing", "not tried after that"))
         else:
-            remedy = "reinstall it" if fact == "import" else "needs an NVIDIA GPU and its driver"
+            remedy = "reinstall it" if fact == "import" else NEEDS_GPU
             probes.append(Probe(f"{name}, {fact}", "broken", outcome.reason, remedy))
     return probes

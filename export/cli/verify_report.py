@@ -18,8 +18,8 @@ def print_report(report: VerifyReport) -> None:
     """Print the table, what failed and why, and the verdict."""
     out = console()
     out.print(f"{report.bundle}: {report.card.config.describe()}", soft_wrap=True)
-    out.print(f"compared with {report.against}", soft_wrap=True)
     if report.results:
+        out.print(f"compared with {report.against}", soft_wrap=True)
         out.print(results_table(result.to_json() for result in report.results))
     for attribution in report.attributions:
         out.print(_attribution(attribution))

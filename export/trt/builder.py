@@ -10,8 +10,8 @@ from typing import Any
 from causalrn.engine_spec import Profile
 from causalrn.errors import CompileError, DriverMissingError
 from causalrn.files import written_file
-from causalrn.runtimes.trt.flavors import TensorRT
 from causalrn.state_spec import StateSpec
+from causalrn.trt_flavors import TensorRT
 
 HARDWARE_LEVELS = {
     "none": "NONE",

@@ -17,7 +17,7 @@ from causalrn.errors import (
 )
 from causalrn.files import written_file
 from causalrn.manifest import Bundle
-from causalrn.runtimes.trt.flavors import TensorRT, load_flavor
+from causalrn.trt_flavors import TensorRT, load_flavor
 
 _AGAIN = "compile the ONNX bundle again with this TensorRT"
 _NO_GPU = "run it on a machine with an NVIDIA GPU and a current driver"
@@ -119,7 +119,7 @@ def _is_compatible(spec: EngineSpec, version: str) -> bool:
     """TensorRT promises that version-compatible engines run on later versions of the same major one."""
     if not (spec.options or {}).get("version_compatible"):
         return False
-    built, installed = (tuple(map(int, text.split(".")[:3])) for text in (spec.version, version))
+    built, installed = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (spec.version, version))
     return installed[0] == built[0] and installed >= built
 
 

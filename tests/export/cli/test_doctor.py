@@ -131,6 +131,15 @@ def test_tensorrt_facts_stop_at_the_first_failure(tmp_path, monkeypatch):
     assert probes[1].detail == "RuntimeError: no GPU"
 
 
+def test_cuda_bindings_say_what_cuda_says(monkeypatch):
+    monkeypatch.setattr(doctor_probes, "is_installed", lambda package: False)
+    assert doctor_probes.probe_cuda_bindings().remedy == "pip install 'causalrn[tensorrt-rtx]'"
+    monkeypatch.undo()
+    pytest.importorskip("cuda.bindings", reason="needs cuda-bindings: pip install 'causalrn[tensorrt-rtx]'")
+    found = doctor_probes.probe_cuda_bindings()
+    assert found.status == "works" or (found.status == "broken" and found.detail.startswith("CUDA error ")), found
+
+
 def test_tensorrt_missing_names_the_extra():
     (found,) = doctor_probes.probe_tensorrt("TensorRT", "no_such_package", "tensorrt")
     assert (found.status, found.remedy) == ("missing", "pip install 'causalrn[tensorrt]'")
@@ -241,7 +250,8 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
     assert (report["report"], report["version"], report["passed"]) == ("causalrn-doctor", 1, True)
     assert list(report["environment"]) == ["python", "platform", "cpu_count", "packages"]
     assert report["environment"]["packages"]["numpy"]
-    assert report["works"] == {"run": True, "train": False, "export": False}
+    assert [verb for verb, works in report["works"].items() if works] == ["run"]
+    assert list(report["works"]) == ["run", "train", "export", "quantize", "compile", "run engines"]
     assert report["groups"][0]["probes"][0] == {
         "name": "numpy",
         "status": "works",
@@ -255,24 +265,34 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
 def test_exit_code_is_1_when_bundles_cannot_run(name, status, invoke):
     result = invoke({**dict.fromkeys(ESSENTIAL, "works"), name: status})
     assert result.exit_code == 1
-    assert "Works here: nothing. Does not: run, train, export." in result.output
+    assert "Works here: nothing. Does not: run, train, export, quantize, compile, run engines." in result.output
 
 
 def test_table_shows_status_detail_and_remedy(invoke):
     result = invoke({**dict.fromkeys([*ESSENTIAL, "torch, CPU"], "works"), "onnx": "missing"})
     assert "onnx              missing  detail [extra]: remedy" in result.output
-    assert "Works here: run, train. Does not: export." in result.output
+    assert "Works here: run, train. Does not: export, quantize, compile, run engines." in result.output
 
 
 def test_train_needs_no_onnxruntime():
     names = ("numpy", "safetensors", "torch, CPU", "onnx", "torch.onnx export")
     report = DoctorReport({"all": [Probe(name, "works", "") for name in names]})
-    assert report.works == {"run": False, "train": True, "export": True}
+    assert [verb for verb, works in report.works.items() if works] == ["train", "export"]
+
+
+@pytest.mark.parametrize("flavor", ["TensorRT-RTX", "TensorRT"])
+@pytest.mark.parametrize(
+    ("facts", "verbs"), [(("build",), ["compile"]), (("build", "run"), ["compile", "run engines"])]
+)
+def test_either_tensorrt_compiles_and_runs_as_far_as_it_gets(flavor, facts, verbs):
+    names = ["onnx", "cuda-bindings", *(f"{flavor}, {fact}" for fact in facts)]
+    report = DoctorReport({"all": [Probe(name, "works", "") for name in names]})
+    assert [verb for verb, works in report.works.items() if works] == verbs
 
 
 def test_names_that_decide_are_names_of_checks():
     names = {check.name for group in all_checks().values() for check in group}
-    assert {*ESSENTIAL, "torch, CPU", "onnx", "torch.onnx export"} <= names
+    assert {*ESSENTIAL, "torch, CPU", "onnx", "torch.onnx export", "quantization", "cuda-bindings"} <= names
 
 
 def test_import_needs_no_optional_package():

@@ -14,13 +14,14 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 
-from causalrn.export.trt import engine_bundle
+from causalrn.export.cli.compile_run import compile_bundle
+from causalrn.export.trt import engine_writer
 from causalrn.export.trt.builder import BuildOptions, Built
 from causalrn.export.trt.profiles import Sizes
 from causalrn.manifest import Bundle
 from causalrn.runtimes.trt import trt_session
-from causalrn.runtimes.trt.flavors import RTX, TensorRT
 from causalrn.runtimes.trt.trt_session import Gpu, TensorRTSession
+from causalrn.trt_flavors import RTX, TensorRT
 
 _POISON = 0xFF  # float32, float16 of such bytes are NaN
 _DTYPES = {
@@ -207,8 +208,8 @@ def fake_compile(source: Bundle, folder, monkeypatch, sizes: Sizes | None = None
     folder.mkdir(exist_ok=True)
     tensorrt = TensorRT(RTX, SimpleNamespace(__version__="1.7.0.0"), None)
     with monkeypatch.context() as patch:
-        patch.setattr(engine_bundle, "build_engine", lambda *arguments: Built(b"no engine"))
-        return engine_bundle.compile_bundle(source, folder, tensorrt, sizes or Sizes(), BuildOptions()).bundle
+        patch.setattr(engine_writer, "build_engine", lambda *arguments: Built(b"no engine"))
+        return compile_bundle(source, folder, tensorrt, sizes or Sizes(), BuildOptions()).bundle
 
 
 def pretend_gpu(source: Bundle, monkeypatch) -> list[FakeEngines]:

@@ -10,8 +10,8 @@ from causalrn.errors import CapacityError, InputError, NonFiniteError, NotExecut
 from causalrn.export.trt.profiles import Sizes
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
-from causalrn.runtimes.trt.flavors import FLAVORS
 from causalrn.runtimes.trt.trt_session import TensorRTSession
+from causalrn.trt_flavors import FLAVORS
 from tests.runtimes.trt.fake_gpu import fake_compile, fake_session
 
 CAPACITY = 40

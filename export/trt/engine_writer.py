@@ -1,11 +1,9 @@
-"""An ONNX bundle to an engine bundle: lint, engines, manifest, and the golden vectors taken along."""
+"""An ONNX bundle's graphs to engines, and the manifest of an engine bundle."""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +14,25 @@ from causalrn.errors import CompileError
 from causalrn.export.trt.builder import BuildOptions, build_engine
 from causalrn.export.trt.lint import Finding, lint_graph
 from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
-from causalrn.manifest import Bundle, Graph, seal_bundle
-from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
-from causalrn.runtimes.trt.flavors import TensorRT
+from causalrn.manifest import Bundle, Graph, Manifest
+from causalrn.trt_flavors import TensorRT
 
 GRAPHS = ("step", "prefill")
 """What becomes an engine: a step for one sequence alone is a profile of the step's engine."""
 
-
-@dataclass(frozen=True)
-class Compiled:
-    """An engine bundle, and the layers of each graph's network."""
-
-    bundle: Bundle
-    layers: dict[str, list[dict[str, Any]]]
+Layers = dict[str, list[dict[str, Any]]]
+"""By graph, the layers of the network that an engine was built from."""
 
 
 def check_source(source: Bundle, sizes: Sizes) -> None:
     """Refuse what cannot be compiled, before any work.
 
     Raises:
-        CompileError: another target than ONNX, or too small a capacity for the golden vectors.
+        CompileError: another target than ONNX, or sizes that contradict the bundle.
     """
     if source.manifest.target != "onnx":
         raise CompileError(f"{source.path}: a bundle for {source.manifest.target}: compile takes ONNX bundles")
     choose_profiles(source, sizes)
-    if GOLDEN_NAME in source.manifest.files:
-        steps, most = load_golden(source).reference.steps, compiled_state(source, sizes).tensors[0].capacity
-        if most is not None and most < steps:
-            raise CompileError(
-                f"--profile ends at {most} rows, and the golden vectors of {source.path} have {steps} tokens: end at "
-                f"{steps} at least, so that the engine can be verified"
-            )
 
 
 def lint_bundle(source: Bundle, compute_capabilities: tuple[str, ...] = ()) -> dict[str, list[Finding]]:
@@ -59,19 +44,22 @@ def lint_bundle(source: Bundle, compute_capabilities: tuple[str, ...] = ()) -> d
     return {name: findings for name, findings in found.items() if findings}
 
 
-def compile_bundle(
+def write_engines(
     source: Bundle,
     folder: Path,
     tensorrt: TensorRT,
     sizes: Sizes,
     options: BuildOptions,
     advance: Callable[..., object] = lambda count, note: None,
-) -> Compiled:
-    """Write an engine bundle into an existing folder.
+) -> tuple[Manifest, Layers]:
+    """Write the engines of a bundle into an existing folder.
 
     Args:
         source: an ONNX bundle; only read.
         advance: called with (count, note) for each engine.
+
+    Returns:
+        The manifest for :func:`causalrn.manifest.seal_bundle`, its files not hashed yet, and the networks' layers.
 
     Raises:
         CompileError: as :func:`check_source`; or a graph that TensorRT cannot take.
@@ -112,6 +100,4 @@ def compile_bundle(
         created_with={**before.created_with, tensorrt.flavor.module: tensorrt.version},
         files={},
     )
-    if GOLDEN_NAME in before.files:
-        shutil.copyfile(source.file(GOLDEN_NAME), folder / GOLDEN_NAME)
-    return Compiled(seal_bundle(folder, manifest), layers)
+    return manifest, layers

@@ -21,7 +21,7 @@ class Flavor:
         name: one of :data:`causalrn.engine_spec.FLAVORS`.
         title: as NVIDIA calls it.
         module: what Python imports.
-        install: the command that installs it.
+        extra: of causalrn, what installs it.
         least_version: oldest version that is supported; in older ones precision is a builder flag.
         compute_capabilities: that an engine can be compiled for by name, on any machine.
         runtime_cache: whether kernels are compiled when an engine is first run, and can be kept in a file.
@@ -31,11 +31,16 @@ class Flavor:
     name: str
     title: str
     module: str
-    install: str
+    extra: str
     least_version: tuple[int, int]
     compute_capabilities: tuple[str, ...]
     runtime_cache: bool
     tuned: bool
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'causalrn[{self.extra}]'"
 
     @property
     def is_installed(self) -> bool:
@@ -47,13 +52,13 @@ RTX = Flavor(
     "rtx",
     "TensorRT-RTX",
     "tensorrt_rtx",
-    "pip install 'causalrn[tensorrt-rtx]'",
+    "tensorrt-rtx",
     (1, 5),
     ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
     runtime_cache=True,
     tuned=False,
 )
-TRT = Flavor("trt", "TensorRT", "tensorrt", "pip install 'causalrn[tensorrt]'", (11, 0), (), False, True)
+TRT = Flavor("trt", "TensorRT", "tensorrt", "tensorrt", (11, 0), (), runtime_cache=False, tuned=True)
 FLAVORS = {flavor.name: flavor for flavor in (RTX, TRT)}
 
 
@@ -90,9 +95,7 @@ def load_flavor(name: str) -> TensorRT:
     """
     flavor = FLAVORS[name]
     if not flavor.is_installed:
-        raise FlavorMissingError(
-            f"this needs {flavor.title} ({flavor.module}), which is not installed: {_remedy(name)}"
-        )
+        raise FlavorMissingError(f"this needs {flavor.title}, which is not installed: {_remedy(name)}")
     try:
         api = importlib.import_module(flavor.module)
         found = tuple(int(part) for part in api.__version__.split(".")[:2])
@@ -109,7 +112,7 @@ def load_flavor(name: str) -> TensorRT:
 
 def _remedy(name: str) -> str:
     others = [flavor for flavor in FLAVORS.values() if flavor.name != name and flavor.is_installed]
-    there = f"; {others[0].title} is installed, so that --flavor {others[0].name} can be compiled" if others else ""
+    there = f"; {others[0].title} is installed: `compile --flavor {others[0].name}` is for it" if others else ""
     return FLAVORS[name].install + there
 
 
