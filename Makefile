@@ -8,10 +8,10 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench gpu-check clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 demo: $(VENV)/installed-export ## train, export, verify and generate, in about a minute; writes demo/
 	$(BIN)/causalrn-export demo -o demo
@@ -28,6 +28,10 @@ bench: $(VENV)/installed-dev ## latency of a step, memory of training, error bou
 	$(BIN)/python benchmarks/step_latency.py
 	$(BIN)/python benchmarks/training_memory.py
 	$(BIN)/python benchmarks/error_bound.py
+
+gpu-check: $(VENV)/installed-dev ## on an NVIDIA GPU: build, run, verify and time engines; writes gpu_check.json
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu_check.py
 
 clean: ## remove .venv, demo/ and what tools left behind
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -99,10 +99,10 @@ def command(bundle: Path, output: Path, flavor: str, **options: Any) -> None:
     places = {name: options.pop(name) for name in ("json_path", "layer_info")}
     check_places([*places.values(), options["timing_cache"]], [])
     require_extra("onnx", f"causalrn[{FLAVORS[flavor].extra}]")
-    from causalrn.export.cli.compile_run import compile_to
+    from causalrn.export.cli.compile_run import compile_to, print_report
     from causalrn.export.trt.builder import BuildOptions
     from causalrn.export.trt.profiles import Sizes
 
     sizes = Sizes(**{name: options.pop(name) for name in ("growing", "capacities", "max_batch", "prefill_chunk")})
     build = BuildOptions(**options, layer_details=places["layer_info"] is not None)
-    compile_to(bundle, output, flavor, sizes, build, **places)
+    print_report(compile_to(bundle, output, flavor, sizes, build, **places), output)

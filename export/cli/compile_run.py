@@ -41,8 +41,11 @@ def compile_to(
     options: BuildOptions,
     json_path: Path | None = None,
     layer_info: Path | None = None,
-) -> Bundle:
+) -> dict[str, Any]:
     """Compile a bundle into a folder, whole or not at all; an earlier bundle there is replaced.
+
+    Returns:
+        The report: what was compiled from what, and for which sizes.
 
     Raises:
         CompileError: TensorRT is not installed; or what it cannot take, with the node's name; or options that
@@ -64,8 +67,7 @@ def compile_to(
             write_json(json_path, report)
     except NotExecutedError as error:  # nothing has been compiled
         raise CompileError(str(error)) from None
-    _print(report, output)
-    return Bundle.open(output)
+    return report
 
 
 def compile_bundle(
@@ -121,7 +123,8 @@ def _report(compiled: Compiled, source: Bundle, seconds: float) -> dict[str, Any
     }
 
 
-def _print(report: dict[str, Any], output: Path) -> None:
+def print_report(report: dict[str, Any], output: Path) -> None:
+    """Print what was compiled, and for which sizes."""
     out = console()
     out.print(f"wrote {output}: {report['model']}", soft_wrap=True)
     size = sum(report["size_bytes"].values()) / 1e6

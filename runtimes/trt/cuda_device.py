@@ -35,6 +35,7 @@ class Device(Protocol):
     def begin_capture(self) -> None: ...
     def end_capture(self) -> Any: ...
     def launch(self, graph: Any) -> None: ...
+    def free_graph(self, graph: Any) -> None: ...
     def close(self) -> None: ...
 
 
@@ -139,6 +140,10 @@ class CudaDevice:
     def launch(self, graph: Any) -> None:
         """Queue everything that was recorded."""
         self._do("cudaGraphLaunch", graph, self._stream)
+
+    def free_graph(self, graph: Any) -> None:
+        """Give what was recorded back; where it is queued, once it has run."""
+        self._do("cudaGraphExecDestroy", graph)
 
     def close(self) -> None:
         """Wait, and give the stream back."""

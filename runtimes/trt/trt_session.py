@@ -112,17 +112,22 @@ class TensorRTSession(CellSession):
     def _call(self, graph: str, index: int) -> _Call:
         generation = self._state.generation, self._exchange.generation
         if generation != self._generation:
-            self._calls.clear()  # their addresses are void
+            self._forget_calls()  # their addresses are void
             self._generation = generation
         key = graph, index, self._state.side
         if key not in self._calls:
             self._calls[key] = _Call(self._engines.context(graph), index, self._device)
         return self._calls[key]
 
+    def _forget_calls(self) -> None:
+        for call in self._calls.values():
+            call.forget()
+        self._calls.clear()
+
     def close(self) -> None:
         """Write the runtime cache and release everything on the device; a second call does nothing."""
         if not self._state.is_released:
-            self._calls.clear()
+            self._forget_calls()
             self._state.release()
             self._exchange.release()
             self._device.close()
@@ -169,15 +174,21 @@ class _Call:
             done = True
             if shaped and (known is None or place.shape != known.shape):
                 done = self._context.set_input_shape(name, place.shape)
-                self._recorded, self._ran = None, False
+                self.forget()
             if known is None or place.address != known.address:
                 done = done and self._context.set_tensor_address(name, place.address)
-                self._recorded, self._ran = None, False
+                self.forget()
             if not done:
                 raise NotExecutedError(
                     f"TensorRT refused {name} of shape {list(place.shape)}: compile the bundle again"
                 )
             self._known[name] = place
+
+    def forget(self) -> None:
+        """Give up what was recorded."""
+        if self._recorded is not None:
+            self._device.free_graph(self._recorded)
+        self._recorded, self._ran = None, False
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._device.stream):

@@ -121,11 +121,15 @@ class FakeDevice:
 
     def end_capture(self):
         recorded, self.captured = self.captured, None
+        self.counts["graphs"] += 1
         return recorded
 
     def launch(self, graph):
         self.counts["launch"] += 1
         self.queue += graph
+
+    def free_graph(self, graph):
+        self.counts["graphs"] -= 1
 
     def close(self):
         self.synchronize()

@@ -278,13 +278,15 @@ def test_execution_that_fails_is_an_error_of_this_machine(opened):
 def test_close_gives_everything_back_once(opened):
     session, _ = opened("fixed")
     session.prefill(tokens_of(1, 5, 1))
+    for token in range(4):
+        session.step([token])
     device, engines = session._device, session._engines
     session.close()
     session.close()
     assert device.closed
     assert engines.closed == 1
     assert not device.memory
-    assert device.counts["host"] == 0
+    assert device.counts["host"] == device.counts["graphs"] == 0
     gc.collect()
 
 
