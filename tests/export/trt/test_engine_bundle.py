@@ -82,6 +82,20 @@ def test_all_precisions_build_at_the_papers_size(kind, paper_bundles, tensorrt, 
     assert weights["w8-qdq"] < weights["float32"] - parameters, "weights are kept in int8"
 
 
+FORMS = ("w8-qdq", "w4-qdq", "w8a8", "fp16")
+CASES = [*((form, kind) for form in FORMS for kind in ("fixed", "linear", "plain")), ("w8-qdq-pool8", "fixed")]
+
+
+@pytest.mark.parametrize(("form", "kind"), CASES)
+def test_every_portable_form_builds(form, kind, bundles, fixed_bundle, tensorrt, tmp_path):
+    source = Bundle.open(fixed_bundle if kind == "fixed" else bundles[kind])
+    for folder in ("quantized", "engine"):
+        (tmp_path / folder).mkdir()
+    bundle = write_quantized(source, tmp_path / "quantized", scheme_for(source, form), golden=False)
+    compiled = compile_bundle(bundle, tmp_path / "engine", tensorrt, Sizes(max_batch=2), BuildOptions())
+    assert compiled.bundle.manifest.quantization == bundle.manifest.quantization
+
+
 @pytest.fixture
 def compiled(fixed_bundle, tensorrt, tmp_path):
     (tmp_path / "engine").mkdir()

@@ -118,6 +118,8 @@ def test_name_shared_by_a_node_and_an_initializer():
     graph = products(ZERO, name="w")
     (finding,) = lint_graph(graph)
     assert (finding.rule, finding.node) == ("name-clash", "w")
+    if RTX.is_installed:
+        assert refused_by_parser(graph)
 
 
 def test_computed_zero_point():
