@@ -105,11 +105,6 @@ class EngineSpec:
         """Largest number of sequences that every graph takes."""
         return min(max(profile.batch[2] for profile in profiles) for profiles in self.profiles.values())
 
-    @property
-    def capacities(self) -> tuple[int, ...]:
-        """Row counts of a fixed pool that there are steps for, ascending."""
-        return tuple(sorted({profile.rows[2] for profile in self.profiles["step"]}))
-
     def choose(self, graph: str, *, batch: int, time: int, rows: int, exact: bool) -> tuple[int, int] | None:
         """The profile for a call, and the rows to hand in.
 

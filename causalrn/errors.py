@@ -63,6 +63,10 @@ class UnsupportedGpuError(NotExecutedError):
     """A GPU that an engine does not run on."""
 
 
+class GpuFailureError(RuntimeUnavailableError):
+    """A call to CUDA or TensorRT that failed on a GPU: what was under way is lost."""
+
+
 class MalformedEngineError(BundleError):
     """An engine file that TensorRT cannot read, although it is of the installed version."""
 

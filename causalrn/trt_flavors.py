@@ -12,6 +12,13 @@ from causalrn.errors import FlavorMissingError
 
 _KEPT_MESSAGES = 20
 
+HARDWARE_LEVELS = {
+    "none": "NONE",
+    "ampere+": "AMPERE_PLUS",
+    "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
+}
+"""Values of --hardware-compatibility, as trtexec calls them, and the API's names."""
+
 
 @dataclass(frozen=True)
 class Flavor:

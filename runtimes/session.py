@@ -73,6 +73,11 @@ class Session(ABC):
         self._probed: list[list[FloatArray]] | None = None
 
     @property
+    def gpu(self) -> str:
+        """Name of the GPU that it runs on; empty on the CPU."""
+        return ""
+
+    @property
     def position(self) -> int:
         """Tokens seen so far; the same for every row of the batch."""
         return self._position

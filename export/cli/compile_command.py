@@ -10,10 +10,9 @@ import click
 from causalrn.engine_spec import Range
 from causalrn.export.cli.console import require_extra
 from causalrn.export.cli.options import PATH, checked_place, json_option, output_option
-from causalrn.trt_flavors import FLAVORS
+from causalrn.trt_flavors import FLAVORS, HARDWARE_LEVELS
 
 _MOST = 1 << 20
-_LEVELS = ("none", "ampere+", "same-compute-capability")
 
 
 class _RangeType(click.ParamType[Range]):
@@ -63,7 +62,7 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
     "growing",
     multiple=True,
     type=_RangeType(),
-    help="Of a growing pool: rows that steps read. Repeated, each begins where the one before ends.",
+    help="Of a growing pool: rows that steps read. Repeated, each begins one row after the one before.",
 )
 @click.option("--max-batch", type=click.IntRange(1, _MOST), default=16, show_default=True, help="Most sequences.")
 @click.option("--prefill-chunk", type=click.IntRange(1, _MOST), help="Most tokens at once.  [default: the bundle's]")
@@ -76,7 +75,7 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
 )
 @click.option(
     "--hardware-compatibility",
-    type=click.Choice(_LEVELS),
+    type=click.Choice(tuple(HARDWARE_LEVELS)),
     default="none",
     show_default=True,
     help="Of trt: other GPUs that may run it.",

@@ -296,7 +296,7 @@ def probe_quantize() -> Probe:
 def probe_cuda_bindings() -> Probe:
     """Memory on the GPU, as engines' states need it."""
     if not is_installed("cuda"):
-        return Probe("cuda-bindings", "missing", "cuda-bindings not installed", "pip install 'causalrn[tensorrt-rtx]'")
+        return Probe("cuda-bindings", "missing", "cuda-bindings not installed", "pip install cuda-bindings")
     return probe_python("cuda-bindings", _CUDA_BINDINGS, ["cuda.bindings"], NEEDS_GPU)
 
 

@@ -117,7 +117,8 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
 
     places = {name: options.pop(name) for name in ("json_path", "html", "save_outputs")}
     certificate = options.pop("certificate")
-    check_places([*places.values(), certificate], [options["inputs"], options["text"]])
+    written = [*places.values(), certificate, options["runtime_cache"]]
+    check_places(written, [options["inputs"], options["text"]])
     if places["html"] is not None:
         require_extra("jinja2")
     _check_combinations(checkpoint, options)

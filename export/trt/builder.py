@@ -11,14 +11,7 @@ from causalrn.engine_spec import Profile
 from causalrn.errors import CompileError, DriverMissingError
 from causalrn.files import written_file
 from causalrn.state_spec import StateSpec
-from causalrn.trt_flavors import TensorRT
-
-HARDWARE_LEVELS = {
-    "none": "NONE",
-    "ampere+": "AMPERE_PLUS",
-    "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
-}
-"""Values of --hardware-compatibility, as trtexec calls them, and the API's names."""
+from causalrn.trt_flavors import HARDWARE_LEVELS, TensorRT
 
 
 @dataclass(frozen=True)
@@ -170,10 +163,22 @@ def _add_profile(builder: Any, config: Any, network: Any, spec: StateSpec, profi
     ranges = [profile.input_shapes(spec, which) for which in range(3)]
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
+        shapes = [each[tensor.name] for each in ranges]
+        _check_shapes(tensor, shapes, path)
         if -1 in tuple(tensor.shape):
-            described.set_shape(tensor.name, *(shapes[tensor.name] for shapes in ranges))
+            described.set_shape(tensor.name, *shapes)
     if config.add_optimization_profile(described) < 0:
         raise CompileError(f"{path}: TensorRT refused the profile {profile.to_json()}: choose other sizes")
+
+
+def _check_shapes(tensor: Any, shapes: Sequence[tuple[int, ...]], path: Path) -> None:
+    """Refuse a profile that a dimension of the file contradicts: early fixed pools had one shape in all graphs."""
+    for shape in shapes:
+        if any(have not in (-1, want) for have, want in zip(tensor.shape, shape, strict=True)):
+            raise CompileError(
+                f"{path}: {tensor.name} has the shape {list(tensor.shape)} there, which cannot be compiled as "
+                f"{list(shape)}: export the bundle again, or leave --capacity out"
+            )
 
 
 def _load_timing_cache(config: Any, path: Path | None) -> Any:

@@ -131,8 +131,8 @@ def _check_scatter(node: onnx.NodeProto, graph: _Graph) -> Iterator[tuple[str, s
 
 
 def _check_name(node: onnx.NodeProto, graph: _Graph) -> Iterator[tuple[str, str]]:
-    if node.op_type in _LINEAR and node.name in graph.constants:
-        yield f"an initializer has the name of this {node.op_type} node, too", "rename the node"
+    if node.op_type in _LINEAR and node.name in graph.constants and node.name in node.input:
+        yield f"this {node.op_type} node has the name of an initializer that it reads", "rename the node"
 
 
 RULES: dict[str, _Check] = {

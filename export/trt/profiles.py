@@ -19,7 +19,7 @@ class Sizes:
 
     Attributes:
         growing: of a growing pool, ranges of rows that a step reads, its own included: (1, opt, max) first, and each
-            beginning where the one before ends.
+            beginning one row after the one before.
         capacities: of a fixed pool, row counts to compile steps for; the session moves up from one to the next.
         max_batch: most sequences.
         prefill_chunk: most tokens taken at once; None takes what the bundle says.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.errors import DriverMissingError, NotExecutedError
+from causalrn.errors import DriverMissingError, GpuFailureError, NotExecutedError
 from causalrn.runtimes.session import Array
 
 _NO_DRIVER = {35: "no NVIDIA driver, or one that is too old", 100: "no NVIDIA GPU", 3: "CUDA does not start"}
 _OUT_OF_MEMORY = 2
-INSTALL_CUDA = "pip install 'causalrn[tensorrt-rtx]' (or cuda-bindings)"
 
 
 class Device(Protocol):
@@ -23,6 +23,8 @@ class Device(Protocol):
 
     stream: int
 
+    @property
+    def name(self) -> str: ...
     def allocate(self, size: int) -> int: ...
     def free(self, address: int) -> None: ...
     def host_array(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Array: ...
@@ -39,17 +41,58 @@ class Device(Protocol):
     def close(self) -> None: ...
 
 
+class DeviceMemory:
+    """Memory of a device and page-locked memory of the host, given back together."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._addresses: list[int] = []
+        self._arrays: list[Array] = []
+
+    def allocate(self, size: int) -> int:
+        """As :meth:`CudaDevice.allocate`."""
+        self._addresses.append(self._device.allocate(size))
+        return self._addresses[-1]
+
+    def host_array(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
+        """As :meth:`CudaDevice.host_array`."""
+        self._arrays.append(self._device.host_array(shape, dtype))
+        return self._arrays[-1]
+
+    def release(self) -> None:
+        """Give everything back, once nothing that is queued uses it."""
+        addresses, self._addresses = self._addresses, []
+        arrays, self._arrays = self._arrays, []
+        self._device.synchronize()
+        for address in addresses:
+            self._device.free(address)
+        for array in arrays:
+            self._device.free_host(array)
+
+
+@contextlib.contextmanager
+def allocating(device: Device) -> Iterator[DeviceMemory]:
+    """A context for allocating several pieces: all of them, or none if something fails."""
+    memory = DeviceMemory(device)
+    try:
+        yield memory
+    except BaseException:
+        memory.release()
+        raise
+
+
 class CudaDevice:
     """The current GPU with a stream of its own, which does not wait for the default stream.
 
     Raises:
         DriverMissingError: there is no GPU, or no driver that is new enough.
-        NotExecutedError: cuda-bindings is not installed, or CUDA fails.
+        NotExecutedError: cuda-bindings is not installed.
+        GpuFailureError: CUDA fails; so do all methods where it does.
     """
 
     def __init__(self) -> None:
         if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
-            raise NotExecutedError(f"this needs cuda-bindings, which is not installed: {INSTALL_CUDA}")
+            raise NotExecutedError("this needs cuda-bindings, which is not installed: pip install cuda-bindings")
         from cuda.bindings import runtime
 
         self._api = runtime
@@ -156,8 +199,8 @@ class CudaDevice:
         return values[0] if values else None
 
     def _call(self, name: str, code: Any) -> None:
-        if int(code) == _OUT_OF_MEMORY:
-            raise MemoryError("out of memory on the GPU")
-        if int(code):
-            _, text = self._api.cudaGetErrorString(code)
-            raise NotExecutedError(f"{name} failed with CUDA error {int(code)} ({text.decode()}): see `doctor`")
+        if not int(code):
+            return
+        _, text = self._api.cudaGetErrorString(code)
+        remedy = "free some, or run fewer sequences" if int(code) == _OUT_OF_MEMORY else "see `doctor`"
+        raise GpuFailureError(f"{name} failed on the GPU with CUDA error {int(code)} ({text.decode()}): {remedy}")

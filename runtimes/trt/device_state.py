@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from causalrn.runtimes.session import Array
 from causalrn.runtimes.state_buffers import check_state
-from causalrn.runtimes.trt.cuda_device import Device
+from causalrn.runtimes.trt.cuda_device import Device, DeviceMemory, allocating
 from causalrn.state_spec import StateSpec
+
+_MOST_PITCH = 2**31 - 1
+"""Bytes from one stretch to the next that CUDA's two-dimensional copies allow (cudaDeviceProp.memPitch)."""
 
 _ALIGNMENT = 256
 """Of every tensor's address: what CUDA's own allocations have."""
@@ -34,7 +37,7 @@ class DeviceArray:
         return DeviceArray(self.address, (rows, *self.shape[1:]))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Group:
     """Tensors of one shape and dtype.
 
@@ -42,18 +45,27 @@ class _Group:
         indices: of the tensors, in the order of the contract.
         row_bytes: of one row of a pool, or of a whole tensor of constant size; for one sequence.
         rows: that there is room for; 1 for a constant size.
-        sides: addresses of the first tensor: one, or two of which one is the present state.
-        staging: address of the first tensor's new rows; of a constant size, where :meth:`DeviceState.mark` saves it.
-        pitch, staging_pitch: bytes from one tensor to the next.
     """
 
     indices: list[int]
     row_bytes: int
     rows: int
-    sides: list[int] = field(default_factory=list)
-    staging: int = 0
-    pitch: int = 0
-    staging_pitch: int = 0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a group lies.
+
+    Attributes:
+        sides: addresses of the first tensor: one, or two of which one is the present state.
+        staging: address of the first tensor's new rows; of a constant size, where :meth:`DeviceState.mark` saves it.
+        pitch, staging_pitch: bytes from one tensor to the next.
+    """
+
+    sides: tuple[int, ...]
+    staging: int
+    pitch: int
+    staging_pitch: int
 
 
 class DeviceState:
@@ -66,17 +78,19 @@ class DeviceState:
     Attributes:
         generation: counts how often memory was allocated: addresses of an earlier generation are void. It happens when
             a batch is larger than all before.
+        side: which of two sides of a constant-size state is the present one; pools have one side only.
     """
 
     dtype = np.dtype(np.float32)
 
     def __init__(self, spec: StateSpec, device: Device, chunk: int) -> None:
-        self.spec, self.generation = spec, 0
+        self.spec, self.generation, self.side = spec, 0, 0
         self._device, self._chunk = device, chunk if spec.has_pool else 1
+        self._memory = DeviceMemory(device)
         self._batch = self._room = 0
-        self._side = 0
         self._groups = self._grouped()
-        self._place = {index: (group, n) for group in self._groups for n, index in enumerate(group.indices)}
+        self._places: list[_Place] = []
+        self._found = {index: (g, n) for g, group in enumerate(self._groups) for n, index in enumerate(group.indices)}
         self.clear(1)
 
     def _grouped(self) -> list[_Group]:
@@ -93,41 +107,31 @@ class DeviceState:
             groups[tensor.dtype, shape].indices.append(index)
         return list(groups.values())
 
-    @property
-    def is_released(self) -> bool:
-        """Whether there is no memory left."""
-        return not self._room
-
-    @property
-    def side(self) -> int:
-        """Which of two sides of a constant-size state is the present one; pools have one side only."""
-        return self._side
-
     def clear(self, batch: int) -> None:
-        """A fresh state: all zeros."""
+        """A fresh state: all zeros. Where memory does not suffice, the state is left as it was."""
         if batch > self._room:
-            self.release()
             self._allocate(batch)
-        self._batch, self._side = batch, 0
-        for group in self._groups:
-            self._device.zero(group.sides[0], group.pitch, group.rows * group.row_bytes * batch, len(group.indices))
+        self._batch, self.side = batch, 0
+        for group, place in zip(self._groups, self._places, strict=True):
+            width = group.rows * group.row_bytes * batch
+            self._zero(group, place.sides[0], place.pitch, width)
 
     def _allocate(self, batch: int) -> None:
-        self._room, self.generation = batch, self.generation + 1
-        for group in self._groups:
-            group.pitch = _aligned(group.rows * group.row_bytes * batch)
-            group.staging_pitch = _aligned(self._chunk * group.row_bytes * batch)
-            sides, count = (1 if self.spec.has_pool else 2), len(group.indices)
-            group.sides = [self._device.allocate(group.pitch * count) for _ in range(sides)]
-            group.staging = self._device.allocate(group.staging_pitch * count)
+        """Room for so many sequences; the earlier memory is given back when the new one is there."""
+        places, sides = [], 1 if self.spec.has_pool else 2
+        with allocating(self._device) as memory:
+            for group in self._groups:
+                pitch = _aligned(group.rows * group.row_bytes * batch)
+                staging_pitch, count = _aligned(self._chunk * group.row_bytes * batch), len(group.indices)
+                addresses = tuple(memory.allocate(pitch * count) for _ in range(sides))
+                places.append(_Place(addresses, memory.allocate(staging_pitch * count), pitch, staging_pitch))
+        before, self._memory = self._memory, memory
+        self._places, self._room, self.generation = places, batch, self.generation + 1
+        before.release()
 
     def release(self) -> None:
-        """Give all memory back, once nothing that is queued uses it."""
-        self._device.synchronize()
-        for group in self._groups:
-            for address in [*group.sides, *([group.staging] if group.sides else [])]:
-                self._device.free(address)
-            group.sides = []
+        """Give all memory back."""
+        self._memory.release()
         self._room = 0
 
     def reserve(self, rows: int) -> None:
@@ -138,53 +142,68 @@ class DeviceState:
         return [self._array(index, position + pad_rows) for index in range(len(self.spec.tensors))]
 
     def _array(self, index: int, rows: int) -> DeviceArray:
-        group, number = self._place[index]
-        tensor = self.spec.tensors[index]
-        rows = group.rows if self.spec.pool == "fixed" else rows
-        return DeviceArray(group.sides[self._side] + number * group.pitch, tensor.given(batch=self._batch, rows=rows))
+        group, number = self._found[index]
+        place, tensor = self._places[group], self.spec.tensors[index]
+        rows = self._groups[group].rows if self.spec.pool == "fixed" else rows
+        return DeviceArray(place.sides[self.side] + number * place.pitch, tensor.given(batch=self._batch, rows=rows))
 
     def outputs(self, time: int) -> list[DeviceArray]:
         """Where a graph for T tokens writes: the staging place for new rows, or the other side."""
         places = []
         for index, tensor in enumerate(self.spec.tensors):
-            group, number = self._place[index]
+            group, number = self._found[index]
+            place = self._places[group]
             if self.spec.has_pool:
-                start, pitch = group.staging, group.staging_pitch
+                start, pitch = place.staging, place.staging_pitch
             else:
-                start, pitch = group.sides[1 - self._side], group.pitch
+                start, pitch = place.sides[1 - self.side], place.pitch
             places.append(DeviceArray(start + number * pitch, tensor.given(batch=self._batch, rows=time)))
         return places
 
     def update(self, position: int, outputs: Sequence[DeviceArray]) -> None:
         """Take over what a graph wrote for the positions from `position` on: one copy, or none."""
         if not self.spec.has_pool:
-            self._side = 1 - self._side
+            self.side = 1 - self.side
             return
-        for group in self._groups:
+        for group, place in zip(self._groups, self._places, strict=True):
             row = group.row_bytes * self._batch
             width = row * outputs[group.indices[0]].shape[0]
-            target = group.sides[0] + position * row
-            self._device.copy(target, group.pitch, group.staging, group.staging_pitch, width, len(group.indices))
+            target = place.sides[0] + position * row
+            self._copy(group, target, place.pitch, place.staging, place.staging_pitch, width)
 
     def mark(self) -> None:
         """Keep a copy of a constant-size state: several chunks write to both of its sides."""
         if not self.spec.has_pool:
-            for group in self._groups:
-                self._move(group, group.staging, group.staging_pitch, group.sides[self._side], group.pitch)
+            for group, place in zip(self._groups, self._places, strict=True):
+                width = group.row_bytes * self._batch
+                self._copy(group, place.staging, place.staging_pitch, place.sides[self.side], place.pitch, width)
 
     def truncate(self, position: int, mark: None) -> None:
         """Undo updates after `position`."""
-        for group in self._groups:
-            if not self.spec.has_pool:
-                self._move(group, group.sides[self._side], group.pitch, group.staging, group.staging_pitch)
-                continue
+        for group, place in zip(self._groups, self._places, strict=True):
             row = group.row_bytes * self._batch
-            left = (group.rows - position) * row
-            self._device.zero(group.sides[0] + position * row, group.pitch, left, len(group.indices))
+            if self.spec.has_pool:
+                self._zero(group, place.sides[0] + position * row, place.pitch, (group.rows - position) * row)
+            else:
+                self._copy(group, place.sides[self.side], place.pitch, place.staging, place.staging_pitch, row)
 
-    def _move(self, group: _Group, target: int, target_pitch: int, source: int, source_pitch: int) -> None:
-        width = group.row_bytes * self._batch
-        self._device.copy(target, target_pitch, source, source_pitch, width, len(group.indices))
+    def _copy(self, group: _Group, target: int, target_pitch: int, source: int, source_pitch: int, width: int) -> None:
+        """Copy the same stretch of all tensors of a group."""
+        count = len(group.indices)
+        if max(target_pitch, source_pitch) <= _MOST_PITCH:
+            self._device.copy(target, target_pitch, source, source_pitch, width, count)
+            return
+        for number in range(count):
+            here, there = target + number * target_pitch, source + number * source_pitch
+            self._device.copy(here, width, there, width, width, 1)
+
+    def _zero(self, group: _Group, address: int, pitch: int, width: int) -> None:
+        """Set the same stretch of all tensors of a group to zero."""
+        if pitch <= _MOST_PITCH:
+            self._device.zero(address, pitch, width, len(group.indices))
+            return
+        for number in range(len(group.indices)):
+            self._device.zero(address + number * pitch, width, width, 1)
 
     def copies(self, position: int) -> dict[str, Array]:
         """Copies by name, pools cut to `position` rows."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from causalrn.engine_spec import EngineSpec
 from causalrn.errors import (
-    BundleError,
     DriverMissingError,
     EngineVersionError,
+    GpuFailureError,
+    InputError,
     MalformedEngineError,
     NotExecutedError,
     UnsupportedGpuError,
@@ -20,6 +21,7 @@ from causalrn.manifest import Bundle
 from causalrn.trt_flavors import TensorRT, load_flavor
 
 _AGAIN = "compile the ONNX bundle again with this TensorRT"
+_CACHE_HEADER = b"causalrn runtime cache 1\n"
 _NO_GPU = "run it on a machine with an NVIDIA GPU and a current driver"
 
 
@@ -40,10 +42,12 @@ class Engines:
         assert bundle.manifest.engine is not None
         self._tensorrt = load_flavor(bundle.manifest.engine.flavor)
         check_version(bundle, self._tensorrt)
-        self._cache_file = runtime_cache
+        self._cache_file, self._kept = runtime_cache, b""
         self._cache: Any = None
-        if runtime_cache is not None and not self._tensorrt.flavor.runtime_cache:
-            raise BundleError(f"{self._tensorrt.flavor.title} has no runtime cache: leave --runtime-cache out")
+        if runtime_cache is not None:
+            if not self._tensorrt.flavor.runtime_cache:
+                raise InputError(f"{self._tensorrt.flavor.title} has no runtime cache: leave --runtime-cache out")
+            self._kept = read_runtime_cache(runtime_cache)
         self._runtime = self._tensorrt.api.Runtime(self._tensorrt.logger)
         if (bundle.manifest.engine.options or {}).get("version_compatible"):
             self._runtime.engine_host_code_allowed = True  # the file carries the runtime of the version that wrote it
@@ -58,44 +62,58 @@ class Engines:
             raise explain_failure(self._tensorrt, path)
         return engine
 
-    def context(self, graph: str) -> Any:
+    def context(self, graph: str, *, one_shape: bool) -> Any:
         """A new execution context of a graph's engine.
 
+        Args:
+            one_shape: whether it will run with one shape only. Kernels of TensorRT-RTX are then compiled for it before
+                it first runs; others run with kernels for any shape. By default they would be exchanged in the
+                background while it runs, and with them last bits.
+
         Raises:
-            NotExecutedError: the GPU's memory does not suffice, or TensorRT fails otherwise.
+            GpuFailureError: the GPU's memory does not suffice, or TensorRT fails otherwise.
         """
         engine = self._engines[graph]
         if self._tensorrt.flavor.runtime_cache:
             config = engine.create_runtime_config()
             config.set_runtime_cache(self._shared_cache(config))
+            kinds = self._tensorrt.api.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = kinds.EAGER if one_shape else kinds.NONE
             context = engine.create_execution_context(config)
         else:
             context = engine.create_execution_context()
         if context is None:
             reason = _last(self._tensorrt.take_errors())
-            raise NotExecutedError(f"no execution context for the {graph} ({reason}): free memory of the GPU, or retry")
+            raise GpuFailureError(f"no execution context for the {graph} ({reason}): free memory of the GPU, or retry")
         return context
-
-    def inspect(self, graph: str) -> str:
-        """What TensorRT made of a graph, layer by layer, as JSON."""
-        inspector = self._engines[graph].create_engine_inspector()
-        return str(inspector.get_engine_information(self._tensorrt.api.LayerInformationFormat.JSON))
 
     def _shared_cache(self, config: Any) -> Any:
         """One cache for all contexts."""
         if self._cache is None:
             self._cache = config.create_runtime_cache()
-            if self._cache_file is not None and self._cache_file.is_file():
-                self._cache.deserialize(self._cache_file.read_bytes())  # one of another version is left unused
+            if self._kept:
+                self._cache.deserialize(self._kept)  # one of another version is left unused, and written anew
         return self._cache
 
     def close(self) -> None:
         """Write the runtime cache, and release the engines."""
         if self._cache is not None and self._cache_file is not None:
-            content = bytes(self._cache.serialize())
+            content = _CACHE_HEADER + bytes(self._cache.serialize())
             with written_file(self._cache_file) as partial:
                 partial.write_bytes(content)
         self._engines, self._cache = {}, None
+
+
+def read_runtime_cache(path: Path) -> bytes:
+    """What an earlier session kept in a file; nothing where there is no file yet.
+
+    Raises:
+        InputError: the file is something else, which would be overwritten.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    if content and not content.startswith(_CACHE_HEADER):
+        raise InputError(f"{path} is no runtime cache: name another file, for it would be overwritten")
+    return content.removeprefix(_CACHE_HEADER)
 
 
 def check_version(bundle: Bundle, tensorrt: TensorRT) -> None:
@@ -148,6 +166,7 @@ def check_validity(tensorrt: TensorRT, runtime: Any, content: bytes, path: Path)
         "OLD_CUDA_DRIVER": DriverMissingError(f"{path}: the NVIDIA driver is too old for it: update the driver"),
         "OLD_CUDA_RUNTIME": NotExecutedError(f"{path}: the CUDA runtime is too old for it: update {_named(tensorrt)}"),
         "INSUFFICIENT_GPU_MEMORY": NotExecutedError(f"{path}: the GPU's memory does not suffice: free some of it"),
+        "CUDA_ERROR": NotExecutedError(f"{path}: CUDA or the driver is not installed rightly: install them again"),
     }
     for name, error in reasons.items():
         if flags & int(getattr(kinds, name)):
@@ -164,6 +183,8 @@ def explain_failure(tensorrt: TensorRT, path: Path) -> Exception:
         return DriverMissingError(f"{path}: no NVIDIA GPU, or no driver that is new enough ({reason}): {_NO_GPU}")
     if any(words in text for words in ("compute capability", "unsupported sm", "not supported on this")):
         return UnsupportedGpuError(f"{path}: {_named(tensorrt)} does not run it on this GPU ({reason})")
+    if any(words in text for words in ("out of memory", "outofmemory", "cudaerror", "cuda initialization")):
+        return NotExecutedError(f"{path}: {_named(tensorrt)} could not load it here ({reason}): see `doctor`")
     if "version" in text:
         return EngineVersionError(f"{path}: {reason}: {_AGAIN}")
     return MalformedEngineError(f"{path}: {_named(tensorrt)} cannot read it ({reason}): {_AGAIN}")

@@ -6,6 +6,7 @@ be finite, the copy of the new rows from their staging place into the pools.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from causalrn.engine_spec import EngineSpec
-from causalrn.errors import BundleError, InputError, NotExecutedError
+from causalrn.errors import BundleError, GpuFailureError, InputError, NotExecutedError
 from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray
-from causalrn.runtimes.trt.cuda_device import CudaDevice, Device
+from causalrn.runtimes.trt.cuda_device import CudaDevice, Device, DeviceMemory, allocating
 from causalrn.runtimes.trt.device_state import DeviceArray, DeviceState
 from causalrn.runtimes.trt.engine import Engines
 
@@ -29,7 +30,7 @@ _TOKENS_AT = 32
 class Contexts(Protocol):
     """Where execution contexts come from: :class:`causalrn.runtimes.trt.engine.Engines`."""
 
-    def context(self, graph: str) -> Any: ...
+    def context(self, graph: str, *, one_shape: bool) -> Any: ...
     def close(self) -> None: ...
 
 
@@ -63,18 +64,26 @@ class TensorRTSession(CellSession):
         manifest = bundle.manifest
         if manifest.engine is None:
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not for TensorRT: `compile` it first")
-        engines = Engines(bundle, runtime_cache) if gpu is None else gpu.engines
-        self._device = CudaDevice() if gpu is None else gpu.device
         self._engine: EngineSpec = manifest.engine
-        self._engines: Contexts = engines
-        self._state = DeviceState(manifest.state, self._device, manifest.prefill_chunk)
+        self._engines: Contexts = Engines(bundle, runtime_cache) if gpu is None else gpu.engines
+        self._device: Device = CudaDevice() if gpu is None else gpu.device
+        try:
+            self._state = DeviceState(manifest.state, self._device, manifest.prefill_chunk)
+        except GpuFailureError as error:
+            self._device.close()
+            raise NotExecutedError(f"{bundle.path}: no room for its state: {error}") from None
         self._exchange = _Exchange(self._device, manifest.prefill_chunk, manifest.card.config.vocabulary)
         self._calls: dict[tuple[str, int, int], _Call] = {}  # by graph, profile and side of the state
         self._generation: tuple[int, int] | None = None
-        self._records = cuda_graph and manifest.state.pool != "growing"
+        self._records, self._closed = cuda_graph, False
         chunk = manifest.prefill_chunk
         super().__init__(manifest.card, manifest.state, bundle.sha256, prefill_chunk=chunk, store=self._state)
         self.max_batch = manifest.engine.max_batch
+
+    @property
+    def gpu(self) -> str:
+        """Name of the GPU."""
+        return self._device.name
 
     @property
     def replays(self) -> int:
@@ -103,20 +112,23 @@ class TensorRTSession(CellSession):
         inputs |= {tensor.input_name: view for tensor, view in zip(self.spec.tensors, past, strict=True)}
         outputs = self._state.outputs(time)
         places = {tensor.output_name: place for tensor, place in zip(self.spec.tensors, outputs, strict=True)}
-        call = self._call(graph, index)
-        self._exchange.send(tokens, position)
         places["logits"] = self._exchange.logits(batch, time)
-        call.run(inputs, places, record=self._records and time == 1)
+        one_shape = time == 1 and pool != "growing"
+        call = self._call(graph, index, one_shape=one_shape)
+        self._exchange.send(tokens, position)
+        call.run(inputs, places, record=one_shape and self._records)
         return self._exchange.receive(batch, time), outputs
 
-    def _call(self, graph: str, index: int) -> _Call:
+    def _call(self, graph: str, index: int, *, one_shape: bool) -> _Call:
         generation = self._state.generation, self._exchange.generation
         if generation != self._generation:
             self._forget_calls()  # their addresses are void
             self._generation = generation
-        key = graph, index, self._state.side
+        # what is recorded holds addresses: each side of the state has a context of its own
+        key = graph, index, self._state.side if one_shape and self._records else 0
         if key not in self._calls:
-            self._calls[key] = _Call(self._engines.context(graph), index, self._device)
+            context = self._engines.context(graph, one_shape=one_shape)
+            self._calls[key] = _Call(context, index, self._device)
         return self._calls[key]
 
     def _forget_calls(self) -> None:
@@ -126,12 +138,14 @@ class TensorRTSession(CellSession):
 
     def close(self) -> None:
         """Write the runtime cache and release everything on the device; a second call does nothing."""
-        if not self._state.is_released:
-            self._forget_calls()
-            self._state.release()
-            self._exchange.release()
-            self._device.close()
-            self._engines.close()
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.ExitStack() as stack:  # from the last to the first, even if one of them fails
+            for step in (self._engines.close, self._device.close, self._exchange.release, self._state.release):
+                stack.callback(step)
+            stack.callback(self._forget_calls)
+            self._device.synchronize()
 
 
 class _Call:
@@ -146,7 +160,7 @@ class _Call:
         engine = context.engine
         self._names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         if not context.set_optimization_profile_async(profile, device.stream):
-            raise NotExecutedError(f"TensorRT refused the engine's profile {profile}: compile the bundle again")
+            raise GpuFailureError(f"TensorRT refused the engine's profile {profile}: compile the bundle again")
 
     def run(self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray], *, record: bool) -> None:
         """Queue the graph once; with `record` from the third time on by replaying what was recorded the second time."""
@@ -155,16 +169,27 @@ class _Call:
         if self._recorded is not None:
             self._device.launch(self._recorded)
             self.replays += 1
-        elif record and self._ran and self._context.is_stream_capturable(self._device.stream):
-            self._device.begin_capture()
-            try:
-                self._execute()
-            finally:
-                self._recorded = self._device.end_capture()
+        elif record and self._ran and self._may_record():
+            self._recorded = self._record()
             self._device.launch(self._recorded)
         else:
             self._execute()
             self._ran = True
+
+    def _may_record(self) -> bool:
+        """TensorRT-RTX can tell; with TensorRT a step that has run once may be recorded."""
+        ask = getattr(self._context, "is_stream_capturable", None)
+        return ask is None or bool(ask(self._device.stream))
+
+    def _record(self) -> Any:
+        self._device.begin_capture()
+        try:
+            self._execute()
+        except BaseException:
+            with contextlib.suppress(GpuFailureError):  # what was recorded is void
+                self._device.free_graph(self._device.end_capture())
+            raise
+        return self._device.end_capture()
 
     def _set(self, places: Mapping[str, DeviceArray], *, shaped: bool) -> None:
         for name, place in places.items():
@@ -179,9 +204,7 @@ class _Call:
                 done = done and self._context.set_tensor_address(name, place.address)
                 self.forget()
             if not done:
-                raise NotExecutedError(
-                    f"TensorRT refused {name} of shape {list(place.shape)}: compile the bundle again"
-                )
+                raise GpuFailureError(f"TensorRT refused {name} of shape {list(place.shape)}: compile the bundle again")
             self._known[name] = place
 
     def forget(self) -> None:
@@ -192,7 +215,7 @@ class _Call:
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._device.stream):
-            raise NotExecutedError("TensorRT could not run the engine: see `doctor`, and the GPU's free memory")
+            raise GpuFailureError("TensorRT could not run the engine: see `doctor`, and the GPU's free memory")
 
 
 class _Exchange:
@@ -205,21 +228,24 @@ class _Exchange:
     def __init__(self, device: Device, chunk: int, vocabulary: int) -> None:
         self.generation = 0
         self._device, self._chunk, self._vocabulary = device, chunk, vocabulary
+        self._memory = DeviceMemory(device)
         self._room = self._input = self._output = 0
         self._given: Array = np.empty(0, np.int64)
         self._logits: Array = np.empty(0, np.float32)
 
     def reserve(self, batch: int) -> None:
-        """Make room for so many sequences."""
+        """Make room for so many sequences; the earlier memory is given back when the new one is there."""
         if batch <= self._room:
             return
-        self.release()
-        self.generation, self._room = self.generation + 1, batch
         count = batch * self._chunk
-        self._given = self._device.host_array([_TOKENS_AT + count], np.int64)
-        self._logits = self._device.host_array([count * self._vocabulary], np.float32)
-        self._input = self._device.allocate(self._given.nbytes)
-        self._output = self._device.allocate(self._logits.nbytes)
+        with allocating(self._device) as memory:
+            given = memory.host_array([_TOKENS_AT + count], np.int64)
+            logits = memory.host_array([count * self._vocabulary], np.float32)
+            places = memory.allocate(given.nbytes), memory.allocate(logits.nbytes)
+        before, self._memory = self._memory, memory
+        self._given, self._logits, (self._input, self._output) = given, logits, places
+        self._room, self.generation = batch, self.generation + 1
+        before.release()
 
     @property
     def position(self) -> DeviceArray:
@@ -235,7 +261,10 @@ class _Exchange:
         return DeviceArray(self._output, (batch, time, self._vocabulary))
 
     def send(self, tokens: IntArray, position: int) -> None:
-        """Queue the copy of position and tokens; what was sent before has arrived, for its logits have come back."""
+        """Queue the copy of position and tokens.
+
+        What was sent before has arrived, for its logits have come back; or its call failed, and nobody reads it.
+        """
         end = _TOKENS_AT + tokens.size
         self._given[0], self._given[_TOKENS_AT:end] = position, tokens.reshape(-1)
         self._device.to_device(self._input, self._given[:end])
@@ -248,11 +277,6 @@ class _Exchange:
         return logits.reshape(batch, time, self._vocabulary).copy()
 
     def release(self) -> None:
-        """Give all memory back, once nothing that is queued uses it."""
-        self._device.synchronize()
-        if self._room:
-            for array in (self._given, self._logits):
-                self._device.free_host(array)
-            for address in (self._input, self._output):
-                self._device.free(address)
+        """Give all memory back."""
+        self._memory.release()
         self._room = 0

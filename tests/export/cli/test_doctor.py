@@ -133,7 +133,7 @@ def test_tensorrt_facts_stop_at_the_first_failure(tmp_path, monkeypatch):
 
 def test_cuda_bindings_say_what_cuda_says(monkeypatch):
     monkeypatch.setattr(doctor_probes, "is_installed", lambda package: False)
-    assert doctor_probes.probe_cuda_bindings().remedy == "pip install 'causalrn[tensorrt-rtx]'"
+    assert doctor_probes.probe_cuda_bindings().remedy == "pip install cuda-bindings"
     monkeypatch.undo()
     pytest.importorskip("cuda.bindings", reason="needs cuda-bindings: pip install 'causalrn[tensorrt-rtx]'")
     found = doctor_probes.probe_cuda_bindings()

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 
+from causalrn.errors import GpuFailureError
 from causalrn.export.cli.compile_run import compile_bundle
 from causalrn.export.trt import engine_writer
 from causalrn.export.trt.builder import BuildOptions, Built
@@ -35,7 +36,7 @@ _DTYPES = {
 class FakeDevice:
     """Device memory is the host's; the stream is a list of what has yet to be done."""
 
-    stream = 7
+    stream, name = 7, "fake"
 
     def __init__(self):
         self.memory: dict[int, np.ndarray] = {}
@@ -44,9 +45,12 @@ class FakeDevice:
         self.captured: list[Callable[[], None]] | None = None
         self.counts: Counter[str] = Counter()
         self.closed = False
+        self.room: int | None = None
 
     def allocate(self, size):
         self.counts["allocate"] += 1
+        if self.room is not None and sum(self.sizes.values()) + size > self.room:
+            raise GpuFailureError("out of memory")
         block = np.full(size + 256, _POISON, np.uint8)
         address = -(-block.ctypes.data // 256) * 256
         self.memory[address] = block
@@ -139,6 +143,8 @@ class FakeDevice:
 class FakeContext:
     """An execution context as TensorRT's: shapes and addresses are those at the time of the call."""
 
+    fails = False
+
     def __init__(self, path, profiles, spec, device):
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
@@ -148,7 +154,7 @@ class FakeContext:
         self.profile, self.shapes, self.addresses = None, {}, {}
         names = [*self.inputs, *self.outputs]
         self.engine = SimpleNamespace(num_io_tensors=len(names), get_tensor_name=names.__getitem__)
-        self.fails = False
+        self.one_shape = False
 
     def set_optimization_profile_async(self, index, stream):
         assert stream == self.device.stream
@@ -197,10 +203,11 @@ class FakeEngines:
         self.contexts: list[FakeContext] = []
         self.closed = 0
 
-    def context(self, graph):
+    def context(self, graph, *, one_shape):
         path = self.source.file(self.source.manifest.graphs[graph].file)
         profiles = self.compiled.manifest.engine.profiles[graph]
         self.contexts.append(FakeContext(path, profiles, self.compiled.manifest.state, self.device))
+        self.contexts[-1].one_shape = one_shape
         return self.contexts[-1]
 
     def close(self):

@@ -13,6 +13,8 @@ from causalrn.errors import (
     DriverMissingError,
     EngineVersionError,
     FlavorMissingError,
+    GpuFailureError,
+    InputError,
     MalformedEngineError,
     NotExecutedError,
     UnsupportedGpuError,
@@ -23,7 +25,7 @@ from causalrn.export.trt.profiles import Sizes
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import SessionOptions, open_session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
-from causalrn.runtimes.trt.engine import Engines, check_validity, check_version
+from causalrn.runtimes.trt.engine import Engines, check_validity, check_version, read_runtime_cache
 from causalrn.trt_flavors import RTX, TRT, Flavor, TensorRT, load_flavor
 
 needs_rtx = pytest.mark.skipif(not RTX.is_installed, reason=f"needs TensorRT-RTX: {RTX.install}")
@@ -127,11 +129,12 @@ def test_flavor_that_cannot_be_imported(module, words, monkeypatch):
 
 def stub(flavor=RTX, version="1.7.0", errors=()) -> TensorRT:
     kinds = ("VERSION_MISMATCH", "UNSUPPORTED_CC", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "INSUFFICIENT_GPU_MEMORY")
-    diagnostics = {name: 1 << index for index, name in enumerate((*kinds, "MALFORMED_ENGINE"))}
+    diagnostics = {name: 1 << index for index, name in enumerate((*kinds, "MALFORMED_ENGINE", "CUDA_ERROR"))}
     api = SimpleNamespace(
         __version__=version,
         EngineValidity=SimpleNamespace(INVALID=2),
         EngineInvalidityDiagnostics=SimpleNamespace(**diagnostics),
+        DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager", NONE="none"),
     )
     return TensorRT(flavor, api, SimpleNamespace(errors=list(errors)))
 
@@ -145,6 +148,7 @@ def stub(flavor=RTX, version="1.7.0", errors=()) -> TensorRT:
         (8, NotExecutedError, "the CUDA runtime is too old"),
         (16, NotExecutedError, "free some of it"),
         (32, MalformedEngineError, "no engine that TensorRT-RTX 1.7.0 can read"),
+        (64, NotExecutedError, "not installed rightly"),
     ],
 )
 def test_every_diagnosis_of_tensorrt_is_an_error(flags, error, words, tmp_path):
@@ -167,13 +171,17 @@ def test_valid_engine_passes(validity, tmp_path):
         (["the engine was built for compute capability 8.9"], UnsupportedGpuError),
         (["version tag does not match"], EngineVersionError),
         (["magic tag does not match"], MalformedEngineError),
+        (["c (cudaError 2: out of memory)"], NotExecutedError),
+        (["Requested size was 1 GiB. OutOfMemory"], NotExecutedError),
+        (["d (cudaError 46: all CUDA-capable devices are busy)"], NotExecutedError),
         ([], MalformedEngineError),
     ],
 )
 def test_what_tensorrt_only_logs_is_told_apart(errors, error, tmp_path):
     runtime = SimpleNamespace(get_engine_validity=lambda content: (2, 0))
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         check_validity(stub(errors=errors), runtime, b"", tmp_path)
+    assert type(raised.value) is error
 
 
 @pytest.mark.parametrize(
@@ -235,20 +243,29 @@ class FakeConfigured:
 
 def test_runtime_cache_is_read_and_written(tmp_path):
     engine, file = FakeConfigured(), tmp_path / "cache"
-    file.write_bytes(b"earlier kernels")
-    engines = Engines.__new__(Engines)
-    engines._tensorrt, engines._cache_file, engines._cache = stub(), file, None
-    engines._engines = {"step": engine}
-    assert engines.context("step") == ("context", engine.config)
-    assert engine.read == b"earlier kernels"
-    assert engine.given is engines._cache
-    engines.close()
-    assert file.read_bytes() == b"kernels"
+    for kept in (b"", b"kernels"):
+        engines = Engines.__new__(Engines)
+        engines._tensorrt, engines._cache_file, engines._cache = stub(), file, None
+        engines._kept = read_runtime_cache(file)
+        engines._engines = {"step": engine, "prefill": engine}
+        for graph, one_shape, strategy in (("step", True, "eager"), ("prefill", False, "none")):
+            assert engines.context(graph, one_shape=one_shape) == ("context", engine.config)
+            assert engine.config.dynamic_shapes_kernel_specialization_strategy == strategy
+        assert engine.read == (kept or None)
+        assert engine.given is engines._cache
+        engines.close()
+        assert file.read_bytes().endswith(b"\nkernels")
+
+
+def test_file_that_is_no_runtime_cache_is_not_overwritten(tmp_path):
+    (tmp_path / "thesis.txt").write_text("chapter one")
+    with pytest.raises(InputError, match="is no runtime cache: name another file"):
+        read_runtime_cache(tmp_path / "thesis.txt")
 
 
 def test_context_that_is_refused_is_an_error_of_this_machine():
     engines = Engines.__new__(Engines)
     engines._tensorrt = stub(TRT, errors=["out of memory"])
     engines._engines = {"step": SimpleNamespace(create_execution_context=lambda: None)}
-    with pytest.raises(NotExecutedError, match=r"no execution context for the step \(out of memory\)"):
-        engines.context("step")
+    with pytest.raises(GpuFailureError, match=r"no execution context for the step \(out of memory\)"):
+        engines.context("step", one_shape=True)

@@ -6,13 +6,14 @@ import gc
 import numpy as np
 import pytest
 
-from causalrn.errors import CapacityError, InputError, NonFiniteError, NotExecutedError, StateError
+from causalrn.errors import CapacityError, GpuFailureError, InputError, NonFiniteError, NotExecutedError, StateError
 from causalrn.export.trt.profiles import Sizes
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
-from causalrn.runtimes.trt.trt_session import TensorRTSession
+from causalrn.runtimes.trt import device_state
+from causalrn.runtimes.trt.trt_session import Gpu, TensorRTSession
 from causalrn.trt_flavors import FLAVORS
-from tests.runtimes.trt.fake_gpu import fake_compile, fake_session
+from tests.runtimes.trt.fake_gpu import FakeContext, FakeDevice, FakeEngines, fake_compile, fake_session
 
 CAPACITY = 40
 GROWING = Sizes(growing=((1, 8, 16), (17, 32, CAPACITY)))
@@ -266,13 +267,118 @@ def test_more_sequences_than_compiled_for_are_refused(opened):
         session.restore(dataclasses.replace(taken, batch=3))
 
 
-def test_execution_that_fails_is_an_error_of_this_machine(opened):
+@pytest.mark.parametrize("kind", ["fixed", "growing", "linear"])
+@pytest.mark.parametrize("taken", [1, 2, 3, 4, 5], ids=lambda taken: f"after{taken}")
+def test_step_that_cannot_run_changes_nothing_and_may_be_tried_again(kind, taken, opened, monkeypatch):
+    """Whether it would have run, been recorded or replayed."""
+    session, expected = opened(kind)
+    for token in range(taken):
+        np.testing.assert_array_equal(session.step([token]), expected.step([token]))
+    if taken < {"fixed": 2, "linear": 4}.get(kind, 99):  # later, what was recorded is replayed
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeContext, "fails", True)
+            with pytest.raises(GpuFailureError, match="TensorRT could not run the engine"):
+                session.step([9])
+        assert session.position == taken
+    for token in range(9, 16):
+        np.testing.assert_array_equal(session.step([token]), expected.step([token]))
+    same_state(session, expected)
+
+
+def test_engine_whose_context_cannot_tell_is_recorded_after_a_first_step(opened, monkeypatch):
+    """So it is with TensorRT, which has no `is_stream_capturable`."""
+    monkeypatch.delattr(FakeContext, "is_stream_capturable")
+    session, expected = opened("fixed")
+    for token in range(5):
+        np.testing.assert_array_equal(session.step([token]), expected.step([token]))
+    assert session.replays == 3
+
+
+def test_engine_that_cannot_be_recorded_runs_step_by_step(opened, monkeypatch):
+    monkeypatch.setattr(FakeContext, "is_stream_capturable", lambda self, stream: False)
+    session, expected = opened("fixed")
+    for token in range(5):
+        np.testing.assert_array_equal(session.step([token]), expected.step([token]))
+    assert session._device.counts["launch"] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_are_made_for_one_shape_where_it_never_changes(kind, opened):
+    session, _ = opened(kind)
+    session.prefill(tokens_of(1, 5, 1))
+    session.step([1])
+    prefill, step = session._engines.contexts
+    assert not prefill.one_shape
+    assert step.one_shape == (kind != "growing")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batch_that_finds_no_memory_leaves_the_session_as_it_was(kind, opened):
+    session, expected = opened(kind)
+    for token in range(4):
+        np.testing.assert_array_equal(session.step([token]), expected.step([token]))
+    device = session._device
+    taken = dict(device.memory)
+    for room in range(0, 4096, 512):
+        device.room = sum(device.sizes.values()) + room
+        with pytest.raises(GpuFailureError, match="out of memory"):
+            session.reset(9)
+        assert device.memory.keys() == taken.keys(), "what was allocated is given back"
+        assert (session.position, session.batch) == (4, 1)
+    device.room = None
+    for token in range(4, 9):
+        np.testing.assert_array_equal(session.step([token]), expected.step([token]))
+    same_state(session, expected)
+
+
+def test_exchange_that_finds_no_memory_leaves_the_session_as_it_was(opened):
+    session, expected = opened("fixed")
+    device = session._device
+    device.room = sum(device.sizes.values()) + 300
+    with pytest.raises(GpuFailureError, match="out of memory"):
+        session.step([1])
+    assert device.counts["host"] == 0
+    device.room = None
+    np.testing.assert_array_equal(session.step([1]), expected.step([1]))
+
+
+def test_state_that_finds_no_memory_is_not_opened(sources, tmp_path, monkeypatch):
+    compiled = fake_compile(sources["fixed"], tmp_path / "engine", monkeypatch)
+    device = FakeDevice()
+    device.room = 4000
+    with pytest.raises(NotExecutedError, match="no room for its state: out of memory"):
+        TensorRTSession(compiled, gpu=Gpu(device, FakeEngines(sources["fixed"], compiled, device)))
+    assert device.closed
+    assert not device.memory
+
+
+def test_close_goes_on_after_a_failure(opened, monkeypatch):
     session, _ = opened("fixed")
     session.step([1])
-    session._engines.contexts[0].fails = True
-    with pytest.raises(NotExecutedError, match="TensorRT could not run the engine"):
-        session.step([2])
-    assert session.position == 1
+    device, engines = session._device, session._engines
+
+    def fails():
+        raise GpuFailureError("an earlier launch")
+
+    monkeypatch.setattr(device, "synchronize", fails)
+    with pytest.raises(GpuFailureError):
+        session.close()
+    assert engines.closed == 1
+    session.close()
+    assert engines.closed == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pitch_beyond_what_cuda_copies_at_once(kind, opened, monkeypatch):
+    monkeypatch.setattr(device_state, "_MOST_PITCH", 1)
+    session, expected = opened(kind, dataclasses.replace(KINDS[kind], prefill_chunk=4))
+    tokens = tokens_of(2, 12, 3)
+    for running in (session, expected):
+        running.reset(2)
+    expected.prefill_chunk = 4
+    np.testing.assert_array_equal(session.prefill(tokens), expected.prefill(tokens))
+    np.testing.assert_array_equal(session.step([1, 2]), expected.step([1, 2]))
+    same_state(session, expected)
 
 
 def test_close_gives_everything_back_once(opened):
