@@ -137,15 +137,18 @@ class TensorRTSession(CellSession):
         self._calls.clear()
 
     def close(self) -> None:
-        """Write the runtime cache and release everything on the device; a second call does nothing."""
+        """Write the runtime cache and release everything on the device; a second call does nothing.
+
+        A GPU that has failed releases nothing any more, and has been reported by what failed.
+        """
         if self._closed:
             return
         self._closed = True
-        with contextlib.ExitStack() as stack:  # from the last to the first, even if one of them fails
-            for step in (self._engines.close, self._device.close, self._exchange.release, self._state.release):
-                stack.callback(step)
-            stack.callback(self._forget_calls)
-            self._device.synchronize()
+        device = self._device
+        for step in (device.synchronize, self._forget_calls, self._state.release, self._exchange.release, device.close):
+            with contextlib.suppress(GpuFailureError):
+                step()
+        self._engines.close()
 
 
 class _Call:

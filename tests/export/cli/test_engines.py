@@ -6,12 +6,19 @@ import json
 import numpy as np
 import pytest
 
-from causalrn.errors import DriverMissingError, EngineVersionError, FlavorMissingError, MalformedEngineError
+from causalrn.errors import (
+    DriverMissingError,
+    EngineVersionError,
+    FlavorMissingError,
+    GpuFailureError,
+    MalformedEngineError,
+)
 from causalrn.export.trt.profiles import Sizes
-from causalrn.manifest import Bundle
+from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes.trt import trt_session
 from causalrn.runtimes.trt.device_state import DeviceState
-from tests.runtimes.trt.fake_gpu import fake_compile, pretend_gpu
+from causalrn.tolerances import BUDGETS
+from tests.runtimes.trt.fake_gpu import FakeDevice, fake_compile, pretend_gpu
 
 
 @pytest.fixture
@@ -132,6 +139,57 @@ def test_compiled_and_not_executed_is_a_verdict_of_its_own(error, checked, engin
     assert not (tmp_path / "c.json").exists()
     assert "PASS" not in out
     assert call("run", path, "--prompt", "abc")[0] == 3
+
+
+def test_gpu_that_breaks_off_fails_and_keeps_the_results_so_far(engine, call, monkeypatch, tmp_path):
+    path = engine("fixed")
+    synchronize, calls = FakeDevice.synchronize, []
+
+    def fails(self):
+        calls.append(1)
+        if len(calls) > 300:
+            raise GpuFailureError("CUDA error 700 (an illegal memory access)")
+        synchronize(self)
+
+    monkeypatch.setattr(FakeDevice, "synchronize", fails)
+    code, out, _ = call("verify", path, "--samples", 5, "--json", tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (code, report["verdict"]) == (1, "FAIL")
+    assert report["results"]
+    assert "broken off: CUDA error 700" in report["problems"][0]
+    assert "broken off" in out
+
+
+def test_recorded_logits_of_a_quantized_bundle_are_not_compared(fixed_bundle, call, monkeypatch, tmp_path):
+    quantized = tmp_path / "w8"
+    options = ["--scheme", "w8", "--form", "qdq", "--max-kl", 100, "--max-accuracy-drop", 100]
+    assert call("quantize", fixed_bundle, "-o", quantized, *options)[0] == 0
+    source = Bundle.open(quantized)
+    fake_compile(source, tmp_path / "engine", monkeypatch)
+    pretend_gpu(source, monkeypatch)
+    code, out, err = call("verify", tmp_path / "engine", "--samples", 5, "--max-kl", 100, "--max-argmax-changes", 100)
+    assert code == 0, out + err
+    assert "tensorrt, recorded" not in out
+    assert "onnxruntime recorded logits with other roundings" in " ".join(out.split())
+
+
+def test_tf32_is_judged_by_the_budget_of_float16(fixed_bundle, call, monkeypatch, tmp_path):
+    source, folder = Bundle.open(fixed_bundle), tmp_path / "engine"
+    manifest = fake_compile(source, folder, monkeypatch).manifest
+    assert manifest.engine is not None
+    seal_bundle(folder, dataclasses.replace(manifest, engine=dataclasses.replace(manifest.engine, tf32=True)))
+    pretend_gpu(source, monkeypatch)
+    code, _, err = call("verify", folder, "--level", "logits", "--json", tmp_path / "r.json")
+    assert code == 0, err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["settings"]["budget"]["kl_divergence"] == BUDGETS["fp16"].kl_divergence
+    assert report["settings"]["gpu"] == "fake"
+
+
+def test_runtime_cache_that_is_a_report_too_is_refused(engine, call, tmp_path):
+    code, _, err = call("verify", engine("fixed"), "--runtime-cache", tmp_path / "x", "--json", tmp_path / "x")
+    assert code == 2
+    assert "named for two outputs" in err
 
 
 def test_malformed_engine_is_bad_input(engine, call, monkeypatch):

@@ -187,6 +187,16 @@ def test_what_the_parser_refuses_is_named_by_node(exact_bundle, tensorrt, tmp_pa
         build_engine(tensorrt, tmp_path / "step.onnx", source.manifest.state, profiles, BuildOptions())
 
 
+def test_early_fixed_bundle_of_one_shape_is_not_cut(fixed_bundle, tensorrt, tmp_path):
+    """Bundles used to have one shape in all graphs; that of a step for one sequence is still such a file."""
+    source = Bundle.open(fixed_bundle)
+    path, state = source.file("step_single.onnx"), source.manifest.state
+    profiles = choose_profiles(source, Sizes(capacities=(8,), max_batch=1))["step"]
+    with pytest.raises(CompileError, match=r"past.00.pool has the shape \[40, 1, 32\] .* export the bundle again"):
+        build_engine(tensorrt, path, state, profiles, BuildOptions())
+    assert build_engine(tensorrt, path, state, profiles[1:], BuildOptions()).content
+
+
 def test_lint_comes_before_the_parser(exact_bundle, tensorrt, tmp_path):
     source = Bundle.open(exact_bundle)
     (tmp_path / "w8").mkdir()

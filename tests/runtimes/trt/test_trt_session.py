@@ -361,11 +361,9 @@ def test_close_goes_on_after_a_failure(opened, monkeypatch):
         raise GpuFailureError("an earlier launch")
 
     monkeypatch.setattr(device, "synchronize", fails)
-    with pytest.raises(GpuFailureError):
-        session.close()
-    assert engines.closed == 1
     session.close()
-    assert engines.closed == 1
+    session.close()
+    assert engines.closed == 1, "the runtime cache is written all the same"
 
 
 @pytest.mark.parametrize("kind", KINDS)
