@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn import __version__
-from causalrn.export.cli import doctor_probes, doctor_tools
+from causalrn.export.cli import doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, progress, write_json
 from causalrn.export.cli.doctor_tools import Probe
 from causalrn.export.cli.options import json_option
@@ -56,8 +56,8 @@ C_TARGET, WEB_TARGET, TENSORRT = "C target (planned)", "web target (planned)", "
 def all_checks() -> dict[str, list[Check]]:
     """What doctor tries, by what it is good for."""
     probes, tools = doctor_probes, doctor_tools
-    rtx = partial(probes.probe_tensorrt, "TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx")
-    trt = partial(probes.probe_tensorrt, "TensorRT", "tensorrt", "tensorrt")
+    rtx = partial(doctor_tensorrt.probe_tensorrt, "TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx")
+    trt = partial(doctor_tensorrt.probe_tensorrt, "TensorRT", "tensorrt", "tensorrt")
     return {
         RUN: [
             Check("numpy", probes.probe_numpy),
@@ -86,7 +86,7 @@ def all_checks() -> dict[str, list[Check]]:
         ],
         TENSORRT: [
             Check("NVIDIA driver", tools.probe_nvidia_driver),
-            Check("cuda-bindings", probes.probe_cuda_bindings),
+            Check("cuda-bindings", doctor_tensorrt.probe_cuda_bindings),
             Check("TensorRT-RTX", rtx),
             Check("TensorRT", trt),
         ],

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
-import importlib.util
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causalrn.errors import GpuFailureError, InputError, NotExecutedError
+from causalrn.errors import GpuFailureError, InputError
 from causalrn.export.cli.console import progress
 from causalrn.export.cli.task_choice import chosen_task, why_no_task
+from causalrn.export.cli.verify_forms import FormOpener, open_forms
 from causalrn.export.cli.verify_options import (
     VerifyOptions,
     check_levels,
@@ -27,9 +24,7 @@ from causalrn.export.cli.verify_options import (
     wanted_runtimes,
 )
 from causalrn.manifest import Bundle
-from causalrn.runtimes import Session, SessionOptions
-from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.opening import RUN_RUNTIMES, open_bundle, runtime_of
+from causalrn.runtimes.opening import RUN_RUNTIMES, runtime_of
 from causalrn.runtimes.parity.attribution import Witnesses
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
@@ -41,8 +36,6 @@ from causalrn.runtimes.session import Array, IntArray
 from causalrn.tolerances import LARGEST_BOUND
 
 if TYPE_CHECKING:  # torch is not there on a device
-    from causalrn.cell import RecurrentCell
-    from causalrn.checkpoint import Checkpoint
     from causalrn.runtimes.parity.oracle import Oracle
 
 _NOISE_SHARE = 0.1
@@ -79,10 +72,10 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
     problems: tuple[str, ...] = ()
     if bundle.manifest.checkpoint_sha256 != checkpoint.sha256:
         problems = (f"the bundle was exported from other weights than those in {run} (SHA-256 differs)",)
-    opener = _Opener(bundle, options.session, checkpoint)
+    opener = FormOpener(bundle, options.session, checkpoint)
     with contextlib.ExitStack() as stack:
         peers = {name: stack.enter_context(opener.open(name)) for name in RUN_RUNTIMES}
-        forms, not_executed = _open_forms(opener, wanted, peers, stack)
+        forms, not_executed = open_forms(opener, wanted, peers, stack)
         verification = Verification(
             forms,
             Case(reference, chosen_budget(bundle, options), options.seed, vocabulary),
@@ -110,9 +103,9 @@ def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
     task = chosen_task(bundle, options.task, options.text)
     golden = load_golden(bundle)
     reference = golden.reference
-    opener = _Opener(bundle, options.session)
+    opener = FormOpener(bundle, options.session)
     with contextlib.ExitStack() as stack:
-        forms, not_executed = _open_forms(opener, wanted, {}, stack)
+        forms, not_executed = open_forms(opener, wanted, {}, stack)
         verification = Verification(
             forms,
             Case(reference, chosen_budget(bundle, options), options.seed),
@@ -141,67 +134,9 @@ def _run(verification: Verification) -> tuple[str, ...]:
     return ()
 
 
-def _open_forms(
-    opener: _Opener, wanted: Sequence[str], peers: Mapping[str, Session], stack: contextlib.ExitStack
-) -> tuple[dict[str, Session], str]:
-    """Sessions of the forms to verify, some of which may be open already; and why a compiled one cannot run here."""
-    forms, not_executed = {}, ""
-    for name in wanted:
-        try:
-            forms[name] = peers[name] if name in peers else stack.enter_context(opener.open(name))
-        except NotExecutedError as error:
-            not_executed = str(error)
-    return forms, not_executed
-
-
 def _verified(report: VerifyReport, verification: Verification) -> Verified:
     reference = verification.case.reference
     return Verified(report, {"tokens": reference.tokens, "oracle.logits": reference.logits, **verification.outputs})
-
-
-@dataclass(frozen=True)
-class _Opener:
-    """Opens forms of one model, as often as they are wanted."""
-
-    bundle: Bundle
-    options: SessionOptions
-    checkpoint: Checkpoint | None = None
-
-    def open(self, name: str, threads: int | None = None) -> Session:
-        """A form by the name of its runtime, with so many threads inside one operator."""
-        if name not in RUN_RUNTIMES:
-            if threads is None or name != "onnxruntime":  # nothing else has threads inside an operator
-                return open_bundle(self.bundle, self.options)
-            return open_bundle(self.bundle, dataclasses.replace(self.options, threads=threads))
-        from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
-
-        assert self.checkpoint is not None
-        model, card, owner = self.checkpoint.model, self.checkpoint.card, self.checkpoint.sha256
-        if name == "parallel":
-            return ParallelSession(model, card, owner)
-        return RecurrentSession(self._cell, card, owner, threads=threads)
-
-    @functools.cached_property
-    def _cell(self) -> RecurrentCell:
-        """Folded once; it holds no state, so that all sessions can share it."""
-        from causalrn.cell import RecurrentCell
-
-        assert self.checkpoint is not None
-        return RecurrentCell.from_model(self.checkpoint.model)
-
-    def open_cell(self, name: str, threads: int | None) -> CellSession:
-        """A form that carries a state."""
-        session = self.open(name, threads)
-        assert isinstance(session, CellSession)
-        return session
-
-    def graph(self) -> CellSession | None:
-        """The bundle's graphs in float64, where there are any and onnx is installed."""
-        if self.bundle.manifest.target != "onnx" or importlib.util.find_spec("onnx") is None:
-            return None
-        from causalrn.runtimes.evaluator_session import EvaluatorSession
-
-        return EvaluatorSession(self.bundle)
 
 
 def _repeats_recorded(bundle: Bundle) -> bool:

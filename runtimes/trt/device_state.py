@@ -88,6 +88,8 @@ class DeviceState:
         self._device, self._chunk = device, chunk if spec.has_pool else 1
         self._memory = DeviceMemory(device)
         self._batch = self._room = 0
+        self._viewed: tuple[int, ...] = ()
+        self._views: list[DeviceArray] = []
         self._groups = self._grouped()
         self._places: list[_Place] = []
         self._found = {index: (g, n) for g, group in enumerate(self._groups) for n, index in enumerate(group.indices)}
@@ -139,7 +141,12 @@ class DeviceState:
 
     def views(self, position: int, pad_rows: int) -> list[DeviceArray]:
         """What a graph is given at `position`; of a fixed pool all rows, of which it may be handed fewer."""
-        return [self._array(index, position + pad_rows) for index in range(len(self.spec.tensors))]
+        rows = position + pad_rows if self.spec.pool == "growing" else 0
+        key = self._batch, self.side, self.generation, rows
+        if key != self._viewed:  # of what does not grow they stay the same, and a step has no time to lose
+            self._views = [self._array(index, rows) for index in range(len(self.spec.tensors))]
+            self._viewed = key
+        return self._views
 
     def _array(self, index: int, rows: int) -> DeviceArray:
         group, number = self._found[index]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from causalrn.export.cli import doctor_command, doctor_probes, doctor_tools
+from causalrn.export.cli import doctor_command, doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.export.cli.doctor_command import Check, DoctorReport, all_checks, run_checks
 from causalrn.export.cli.doctor_tools import Probe
 
@@ -126,22 +126,22 @@ def test_tensorrt_facts_stop_at_the_first_failure(tmp_path, monkeypatch):
     (tmp_path / "tensorrt_fake.py").write_text(fake)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
-    probes = doctor_probes.probe_tensorrt("TensorRT", "tensorrt_fake", "tensorrt")
+    probes = doctor_tensorrt.probe_tensorrt("TensorRT", "tensorrt_fake", "tensorrt")
     assert [probe.status for probe in probes] == ["works", "broken", "missing", "missing"]
     assert probes[1].detail == "RuntimeError: no GPU"
 
 
 def test_cuda_bindings_say_what_cuda_says(monkeypatch):
-    monkeypatch.setattr(doctor_probes, "is_installed", lambda package: False)
-    assert doctor_probes.probe_cuda_bindings().remedy == "pip install cuda-bindings"
+    monkeypatch.setattr(doctor_tensorrt, "is_installed", lambda package: False)
+    assert doctor_tensorrt.probe_cuda_bindings().remedy == "pip install cuda-bindings"
     monkeypatch.undo()
     pytest.importorskip("cuda.bindings", reason="needs cuda-bindings: pip install 'causalrn[tensorrt-rtx]'")
-    found = doctor_probes.probe_cuda_bindings()
+    found = doctor_tensorrt.probe_cuda_bindings()
     assert found.status == "works" or (found.status == "broken" and found.detail.startswith("CUDA error ")), found
 
 
 def test_tensorrt_missing_names_the_extra():
-    (found,) = doctor_probes.probe_tensorrt("TensorRT", "no_such_package", "tensorrt")
+    (found,) = doctor_tensorrt.probe_tensorrt("TensorRT", "no_such_package", "tensorrt")
     assert (found.status, found.remedy) == ("missing", "pip install 'causalrn[tensorrt]'")
 
 

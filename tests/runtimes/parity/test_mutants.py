@@ -6,7 +6,7 @@ wrong place.
 
 import pytest
 
-from causalrn.export.cli import verify_run
+from causalrn.export.cli import verify_forms
 from causalrn.export.cli.verify_options import VerifyOptions
 from causalrn.export.cli.verify_run import verify_with_checkpoint, verify_with_golden
 from tests.runtimes.parity.mutants import GRAPHS, SESSIONS, damaged_copy
@@ -34,7 +34,7 @@ def test_damaged_graph_is_caught_and_named(bundles, runs, tmp_path, mutant):
 
 @pytest.mark.parametrize("mutant", SESSIONS, ids=lambda mutant: mutant.name)
 def test_damaged_runtime_is_caught_and_named(bundles, runs, monkeypatch, mutant):
-    opened = verify_run._Opener.open
+    opened = verify_forms.FormOpener.open
 
     def open_damaged(self, name, threads=None):
         session = opened(self, name, threads)
@@ -42,7 +42,7 @@ def test_damaged_runtime_is_caught_and_named(bundles, runs, monkeypatch, mutant)
             mutant.damage(session)
         return session
 
-    monkeypatch.setattr(verify_run._Opener, "open", open_damaged)
+    monkeypatch.setattr(verify_forms.FormOpener, "open", open_damaged)
     _assert_named(_verify(bundles[mutant.readout], runs[mutant.readout], mutant.levels), mutant)
 
 
