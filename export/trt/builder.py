@@ -198,7 +198,11 @@ def _build_error(tensorrt: TensorRT, path: Path, reason: str) -> Exception:
             "a machine with a GPU, or with --flavor rtx, which needs none"
         )
     telling = [error for error in errors if "cudaError" not in error] or errors or ["no reason given"]
-    return CompileError(f"{path}: {tensorrt.flavor.title} {tensorrt.version} cannot build it: {telling[-1][:300]}")
+    large = any(words in text for words in ("OutOfMemory", "out of memory", "exceeds"))
+    remedy = ": ask for less, by --max-batch, --prefill-chunk or the largest rows" if large else ""
+    return CompileError(
+        f"{path}: {tensorrt.flavor.title} {tensorrt.version} cannot build it: {telling[-1][:300]}{remedy}"
+    )
 
 
 def _layers(network: Any) -> list[dict[str, Any]]:

@@ -31,8 +31,9 @@ class Sizes:
     prefill_chunk: int | None = None
 
     def chunk(self, bundle: Bundle) -> int:
-        """Most tokens taken at once."""
-        return self.prefill_chunk or bundle.manifest.prefill_chunk
+        """Most tokens taken at once: never more than there are positions."""
+        chunk, capacity = self.prefill_chunk or bundle.manifest.prefill_chunk, bundle.manifest.state.tensors[0].capacity
+        return chunk if capacity is None else min(chunk, capacity)
 
 
 def choose_profiles(bundle: Bundle, sizes: Sizes) -> dict[str, tuple[Profile, ...]]:

@@ -1,5 +1,7 @@
 """Which sizes engines are compiled for."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,13 @@ def test_growing_pool_is_handed_its_zero_slot_by_steps_only(exact_bundle):
     profiles = choose_profiles(Bundle.open(exact_bundle), Sizes(growing=((1, 8, 16), (17, 32, 40)), max_batch=1))
     assert [p.rows for p in profiles["step"]] == [(1, 8, 16), (17, 32, 40)]
     assert [p.rows for p in profiles["prefill"]] == [(0, 7, 15), (16, 31, 39)]
+
+
+def test_chunk_is_no_longer_than_the_capacity(exact_bundle, fixed_bundle):
+    for path, sizes in ((fixed_bundle, Sizes()), (exact_bundle, Sizes(growing=((1, 20, 40),)))):
+        chunks = {chunk: dataclasses.replace(sizes, prefill_chunk=chunk) for chunk in (None, 7, 1000)}
+        for chunk, largest in ((None, 16), (7, 7), (1000, 40)):
+            assert choose_profiles(Bundle.open(path), chunks[chunk])["prefill"][0].time == (1, largest, largest)
 
 
 def test_every_call_of_a_growing_session_has_a_profile(exact_bundle):
