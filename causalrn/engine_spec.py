@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from causalrn.state_spec import StateSpec
@@ -89,7 +89,7 @@ class EngineSpec:
     profiles: Mapping[str, tuple[Profile, ...]]
     tf32: bool = False
     compute_capabilities: tuple[str, ...] = ()
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.flavor not in FLAVORS:
@@ -97,6 +97,8 @@ class EngineSpec:
         words = [self.version, self.source_sha256, *self.onnx_sha256.values(), *self.compute_capabilities]
         if not all(isinstance(word, str) for word in words) or type(self.tf32) is not bool:
             raise ValueError("an engine's version, hashes, compute capabilities or tf32 is of a wrong type")
+        if not isinstance(self.options, Mapping):
+            raise ValueError(f"an engine's options are {self.options!r}")
         if self.profiles.keys() != self.onnx_sha256.keys() or not all(self.profiles.values()):
             raise ValueError("an engine without profiles")
 
@@ -139,7 +141,7 @@ class EngineSpec:
             "onnx_sha256": dict(self.onnx_sha256),
             "profiles": {name: [profile.to_json() for profile in each] for name, each in self.profiles.items()},
             "compute_capabilities": list(self.compute_capabilities),
-            "options": dict(self.options or {}),
+            "options": dict(self.options),
         }
 
     @classmethod
@@ -148,6 +150,8 @@ class EngineSpec:
         if data is None:
             return None
         profiles = {name: tuple(map(Profile.from_json, each)) for name, each in data["profiles"].items()}
+        if not isinstance(data["compute_capabilities"], list):
+            raise ValueError("an engine's compute capabilities are no list")
         capabilities = tuple(data["compute_capabilities"])
         return cls(**{**data, "profiles": profiles, "compute_capabilities": capabilities})
 

@@ -49,7 +49,7 @@ class Engines:
                 raise InputError(f"{self._tensorrt.flavor.title} has no runtime cache: leave --runtime-cache out")
             self._kept = read_runtime_cache(runtime_cache)
         self._runtime = self._tensorrt.api.Runtime(self._tensorrt.logger)
-        if (bundle.manifest.engine.options or {}).get("version_compatible"):
+        if bundle.manifest.engine.options.get("version_compatible"):
             self._runtime.engine_host_code_allowed = True  # the file carries the runtime of the version that wrote it
         self._engines = {name: self._load(bundle, graph.file) for name, graph in bundle.manifest.graphs.items()}
 
@@ -135,7 +135,7 @@ def check_version(bundle: Bundle, tensorrt: TensorRT) -> None:
 
 def _is_compatible(spec: EngineSpec, version: str) -> bool:
     """TensorRT promises that version-compatible engines run on later versions of the same major one."""
-    if not (spec.options or {}).get("version_compatible"):
+    if not spec.options.get("version_compatible"):
         return False
     built, installed = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (spec.version, version))
     return installed[0] == built[0] and installed >= built

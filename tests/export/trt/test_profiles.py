@@ -111,7 +111,11 @@ def test_engine_entry_survives_json():
     assert spec.describe() == "TensorRT 11.1, TF32, compute capability 8.9"
 
 
-@pytest.mark.parametrize("change", [{"flavor": "openvino"}, {"version": 3}, {"tf32": 1}, {"onnx_sha256": {}}])
+WRONG = [{"flavor": "openvino"}, {"version": 3}, {"tf32": 1}, {"onnx_sha256": {}}, {"profiles": {"step": []}}]
+WRONG += [{"options": 5}, {"options": None}, {"compute_capabilities": "8.6"}, {"compute_capabilities": [8.6]}]
+
+
+@pytest.mark.parametrize("change", WRONG, ids=str)
 def test_malformed_engine_entry(change):
     profiles = {"step": (Profile((1, 1, 1), (1, 1, 1), (4, 4, 4)),)}
     entry = EngineSpec("rtx", "1.7", SHA, {"step": SHA}, profiles).to_json()
