@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,24 @@ class EngineSpec:
             raise ValueError(f"an engine's options are {self.options!r}")
         if self.profiles.keys() != self.onnx_sha256.keys() or not all(self.profiles.values()):
             raise ValueError("an engine without profiles")
+
+    def check_fits(self, state: StateSpec, graphs: Iterable[str]) -> None:
+        """Check the profiles against the graphs and the state that they are for.
+
+        Raises:
+            ValueError: they belong to others.
+        """
+        if self.profiles.keys() != set(graphs):
+            raise ValueError("profiles of other graphs")
+        capacity = state.tensors[0].capacity
+        for name, profiles in self.profiles.items():
+            for profile in profiles:
+                if name == "step" and profile.time != (1, 1, 1):
+                    raise ValueError("a step's profile for several tokens")
+                if not state.has_pool and profile.rows != (0, 0, 0):
+                    raise ValueError("a profile with rows of a pool that there is not")
+                if state.has_pool and (capacity is None or not profile.rows[2] <= capacity):
+                    raise ValueError(f"a profile for {profile.rows[2]} rows, and a pool of {capacity}")
 
     @property
     def max_batch(self) -> int:

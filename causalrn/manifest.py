@@ -20,6 +20,7 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 _FORMAT = "causalrn-bundle"
 _OWN_HASH = "manifest_sha256"
+_LARGEST_CHUNK = 1 << 20
 BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, names=(CERTIFICATE_NAME,))
 
 
@@ -130,7 +131,7 @@ class Manifest:
             manifest._check()
             return manifest
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            raise BundleError(f"{source}: malformed manifest ({error}): export the bundle again") from None
+            raise BundleError(f"{source}: malformed manifest ({error}): {_verb(data.get('target'))} it again") from None
         except (ConfigError, InputError) as error:
             raise BundleError(f"{source}: {error}") from None
 
@@ -160,14 +161,14 @@ class Manifest:
             raise ValueError(f"quantization contradicts pools of {first.dtype}")
         if (self.target == "tensorrt") != (self.engine is not None):
             raise ValueError(f"a bundle for {self.target!r} with{'out' if self.engine is None else ''} engines")
-        if self.engine is not None and self.engine.profiles.keys() != self.graphs.keys():
-            raise ValueError("profiles of other graphs")
+        if self.engine is not None:
+            self.engine.check_fits(self.state, self.graphs)
         words = [self.target, self.checkpoint_sha256, *self.created_with.values(), *self.streams]
         if not all(isinstance(word, str) for word in words) or type(self.opset) is not int:
             raise ValueError("target, opset, checkpoint_sha256, created_with or streams is of a wrong type")
         if self.streams and len(set(self.streams)) != self.card.config.blocks + 1:
             raise ValueError(f"{len(set(self.streams))} streams for {self.card.config.blocks} blocks")
-        if type(self.prefill_chunk) is not int or self.prefill_chunk < 1:
+        if type(self.prefill_chunk) is not int or not 1 <= self.prefill_chunk <= _LARGEST_CHUNK:
             raise ValueError(f"prefill_chunk is {self.prefill_chunk!r}")
 
 
@@ -197,7 +198,7 @@ class Bundle:
         except ConfigError as error:
             raise BundleError(f"{error}: export the bundle again") from None
         for name, entry in manifest.files.items():
-            _check_file(path / name, entry)
+            _check_file(path / name, entry, _verb(manifest.target))
         return cls(path, manifest, hashlib.sha256(text.encode()).hexdigest())
 
     def file(self, name: str) -> Path:
@@ -240,11 +241,17 @@ def _read_manifest(path: Path) -> str:
         raise BundleError(f"{path / MANIFEST_NAME}: not a text file: export the bundle again") from None
 
 
-def _check_file(path: Path, entry: Mapping[str, Any]) -> None:
+def _check_file(path: Path, entry: Mapping[str, Any], verb: str) -> None:
+    remedy = f"copy it again, or {verb} again"
     if not path.is_file():
-        raise BundleError(f"{path}: missing from the bundle: copy it again, or export again")
+        raise BundleError(f"{path}: missing from the bundle: {remedy}")
     size = path.stat().st_size
     if size != entry.get("size_bytes"):
-        raise BundleError(f"{path}: {size} bytes instead of {entry.get('size_bytes')}: copy it again, or export again")
+        raise BundleError(f"{path}: {size} bytes instead of {entry.get('size_bytes')}: {remedy}")
     if sha256_file(path) != entry.get("sha256"):
-        raise BundleError(f"{path}: content differs from the manifest's SHA-256: copy it again, or export again")
+        raise BundleError(f"{path}: content differs from the manifest's SHA-256: {remedy}")
+
+
+def _verb(target: Any) -> str:
+    """The command that writes a bundle."""
+    return "compile" if target == "tensorrt" else "export"

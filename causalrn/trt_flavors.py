@@ -106,7 +106,7 @@ def load_flavor(name: str) -> TensorRT:
     try:
         api = importlib.import_module(flavor.module)
         found = tuple(int(part) for part in api.__version__.split(".")[:2])
-    except (ImportError, OSError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever its modules and libraries raise
         reason = " ".join(str(error).split())
         raise FlavorMissingError(
             f"{flavor.title} is installed and cannot be imported ({reason}): reinstall it, {flavor.install}"

@@ -96,7 +96,7 @@ def command(bundle: Path, output: Path, flavor: str, **options: Any) -> None:
     from causalrn.export.cli.verify_files import check_places
 
     places = {name: options.pop(name) for name in ("json_path", "layer_info")}
-    check_places([*places.values(), options["timing_cache"]], [])
+    check_places([*places.values(), options["timing_cache"]], [], output)
     require_extra("onnx", f"causalrn[{FLAVORS[flavor].extra}]")
     from causalrn.export.cli.compile_run import compile_to, print_report
     from causalrn.export.trt.builder import BuildOptions

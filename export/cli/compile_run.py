@@ -13,7 +13,7 @@ from rich.table import Table
 
 from causalrn.engine_spec import Profile
 from causalrn.errors import CompileError, InputError, NotExecutedError
-from causalrn.export.cli.console import console, progress, write_json
+from causalrn.export.cli.console import console, progress, write_all_json
 from causalrn.export.trt.builder import BuildOptions
 from causalrn.export.trt.engine_writer import GRAPHS, Layers, check_source, write_engines
 from causalrn.export.trt.profiles import Sizes, compiled_state
@@ -63,8 +63,8 @@ def compile_to(
         with written_folder(output, BUNDLE_MARKER) as folder, progress("compile", len(GRAPHS)) as advance:
             compiled = compile_bundle(source, folder, tensorrt, sizes, options, advance)
             report = _report(compiled, source, time.monotonic() - started)
-            write_json(layer_info, {"report": "causalrn-layers", "version": 1, "graphs": compiled.layers})
-            write_json(json_path, report)
+            layers = {"report": "causalrn-layers", "version": 1, "graphs": compiled.layers}
+            write_all_json([(layer_info, layers), (json_path, report)])
     except NotExecutedError as error:  # nothing has been compiled
         raise CompileError(str(error)) from None
     return report
@@ -119,6 +119,7 @@ def _report(compiled: Compiled, source: Bundle, seconds: float) -> dict[str, Any
         "layers": {name: len(layers) for name, layers in compiled.layers.items()},
         "capacity": manifest.state.tensors[0].capacity,
         "seconds": seconds,
+        "golden": GOLDEN_NAME in manifest.files,
         "executed": False,
     }
 
@@ -136,6 +137,10 @@ def print_report(report: dict[str, Any], output: Path) -> None:
     for row in _rows(report):
         table.add_row(*row)
     out.print(table)
+    if not report["golden"]:
+        out.print(
+            f"note: {report['source']['path']} has no golden vectors: `verify` will need --checkpoint", soft_wrap=True
+        )
     out.print(f"compiled, not executed; on the machine with the GPU: causalrn-export verify {output}", soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,12 +146,17 @@ def _progress_bar() -> Progress:
 
 def write_json(path: Path | None, data: Any) -> None:
     """Write a report where `--json` was given."""
-    if path is None:
-        return
+    write_all_json([(path, data)])
+
+
+def write_all_json(reports: Sequence[tuple[Path | None, Any]]) -> None:
+    """Write reports where files were named for them: all of them, or none if one cannot be written."""
     from causalrn.files import json_text, written_file
 
-    with written_file(path) as partial:
-        partial.write_text(json_text(data))
+    with contextlib.ExitStack() as stack:
+        for path, data in reports:
+            if path is not None:
+                stack.enter_context(written_file(path)).write_text(json_text(data))
 
 
 def require_extra(package: str, extra: str | None = None) -> None:

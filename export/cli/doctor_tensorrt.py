@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from causalrn.export.cli.doctor_probes import EXP_OPSET_21, is_installed, probe_python, run_python
 from causalrn.export.cli.doctor_tools import Probe
+from causalrn.trt_flavors import RTX
 
 _NEEDS_GPU = "needs an NVIDIA GPU and its driver"
 
@@ -85,6 +86,7 @@ def probe_tensorrt(name: str, package: str, extra: str) -> list[Probe]:
         elif probes and probes[-1].status != "works":
             probes.append(Probe(f"{name}, {fact}", "missing", "not tried after that"))
         else:
-            remedy = "reinstall it" if fact == "import" else _NEEDS_GPU
+            without_gpu = ("import", "build") if package == RTX.module else ("import",)
+            remedy = "reinstall it" if fact in without_gpu else _NEEDS_GPU
             probes.append(Probe(f"{name}, {fact}", "broken", outcome.reason, remedy))
     return probes

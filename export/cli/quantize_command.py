@@ -156,10 +156,7 @@ def _check_places(output: Path, places: dict[str, Path | None], options: dict[st
 
     read = [options[name] for name in ("inputs", "text", "calibration")]
     written = [*places.values(), options["save_calibration"]]
-    check_places(written, read)
-    for path in written:
-        if path is not None and output.resolve() in (path.resolve(), *path.resolve().parents):
-            raise InputError(f"{path} lies in the output {output}: name a place outside")
+    check_places(written, read, output)
     plot = places["plot"]
     if plot is not None:
         from causalrn.export.cli.quantize_plot import FORMATS

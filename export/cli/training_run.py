@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +21,7 @@ from causalrn.errors import InputError, TrainingError, TrainingInterruptedError
 from causalrn.export.cli.console import progress
 from causalrn.export.cli.training_plan import TrainingPlan
 from causalrn.files import check_replaceable, written_file
+from causalrn.interrupts import holding_interrupts
 from causalrn.model import SequenceModel
 from causalrn.run_folder import (
     LOG_NAME,
@@ -38,7 +37,6 @@ from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 from causalrn.tasks import Corpus, Task, TextTask
 from causalrn.training import Trainer, TrainingStep
 
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _QUICK, _FINAL = 250, 1000
 """Sequences to evaluate on: on the way, and at the end."""
 
@@ -144,7 +142,7 @@ class _TrainingRun:
             for step, evaluation in self._steps(self._evaluate):
                 self._write_line(log, step, evaluation)
                 if evaluation is not None:
-                    with _uninterrupted():
+                    with holding_interrupts():
                         self._save()
                     note = f", {self.plan.task.verb} {100 * evaluation.free_running.accuracy:.1f} %"
                 bar(1, f"loss {step.loss:.4f}{note}")
@@ -237,23 +235,6 @@ class _TrainingRun:
         RunFolder(self.output, plan.card, {"trained": trained, **_origin_of_text(plan.task)}).write_config()
         write_training_state(self.output / STATE_NAME, trainer.state(), plan.to_json() | {"ended": self.ended})
         self.saved_step = trainer.steps_done
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the block: files that belong together are renewed together."""
-    if threading.current_thread() is not threading.main_thread():  # signals are not ours to handle
-        yield
-        return
-    waiting: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: waiting.append(n)) for number in _INTERRUPTS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if waiting:
-        raise KeyboardInterrupt
 
 
 def _logged_step(line: str) -> float:

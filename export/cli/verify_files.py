@@ -15,11 +15,14 @@ from causalrn.files import written_file
 from causalrn.runtimes.parity.report import VerifyReport
 
 
-def check_places(outputs: Sequence[Path | None], inputs: Sequence[Path | None]) -> None:
+def check_places(outputs: Sequence[Path | None], inputs: Sequence[Path | None], folder: Path | None = None) -> None:
     """Refuse files that would be written twice, or that are read.
 
+    Args:
+        folder: that is written, too, and replaced as a whole.
+
     Raises:
-        InputError: two outputs are the same file, or one is an input.
+        InputError: two outputs are the same file, or one is an input, or lies in the folder.
     """
     read = {path.resolve() for path in inputs if path is not None}
     written: set[Path] = set()
@@ -30,6 +33,8 @@ def check_places(outputs: Sequence[Path | None], inputs: Sequence[Path | None]) 
             raise InputError(f"{path} is an input of this command: name another file to write")
         if path.resolve() in written:
             raise InputError(f"{path} is named for two outputs: name a file for each")
+        if folder is not None and folder.resolve() in (path.resolve(), *path.resolve().parents):
+            raise InputError(f"{path} lies in the output {folder}: name a place outside")
         written.add(path.resolve())
 
 

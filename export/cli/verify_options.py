@@ -14,6 +14,7 @@ from causalrn.export.cli.task_choice import fits
 from causalrn.export.cli.token_ids import checked_token_ids
 from causalrn.manifest import Bundle
 from causalrn.runtimes import RUNTIMES, SessionOptions
+from causalrn.runtimes.opening import RUN_RUNTIMES
 from causalrn.runtimes.parity.reference import sample_tokens
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Plan
@@ -101,7 +102,8 @@ def wanted_runtimes(options: VerifyOptions, possible: tuple[str, ...], when: str
         if runtime not in RUNTIMES:
             raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
         if runtime not in possible:
-            raise InputError(f"runtime {runtime} cannot be verified{when}: choose {' or '.join(possible)}")
+            why = when if runtime in RUN_RUNTIMES else " on this bundle"
+            raise InputError(f"runtime {runtime} cannot be verified{why}: choose {' or '.join(possible)}")
     return tuple(runtime for runtime in possible if runtime in (options.runtimes or possible))
 
 

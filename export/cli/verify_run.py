@@ -31,6 +31,7 @@ from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import state_positions
 from causalrn.runtimes.parity.report import VerifyReport, block_reports
+from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
 from causalrn.runtimes.session import Array, IntArray
 from causalrn.tolerances import LARGEST_BOUND
@@ -76,6 +77,8 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
     with contextlib.ExitStack() as stack:
         peers = {name: stack.enter_context(opener.open(name)) for name in RUN_RUNTIMES}
         forms, not_executed = open_forms(opener, wanted, peers, stack)
+        if bundle.manifest.engine is not None and runtime_of(bundle) not in wanted:
+            not_executed = "--runtime leaves them out"
         verification = Verification(
             forms,
             Case(reference, chosen_budget(bundle, options), options.seed, vocabulary),
@@ -190,7 +193,7 @@ def _report(
             "time_budget_s": options.seconds,
             "budget": None if budget is None else dict(budget.__dict__),
         },
-        not_checked=tuple(verification.not_checked),
+        not_checked=tuple(level for level in LEVELS if level in {*verification.not_checked, *verification.impossible}),
         notes=(*_notes(bundle, verification), *(block.describe() for block in blocks if block.ill_conditioned)),
         problems=(*problems, *_problems(verification, options)),
         not_executed=not_executed,
@@ -206,7 +209,7 @@ def _problems(verification: Verification, options: VerifyOptions) -> list[str]:
             f"rounding alone may move the logits by {bound:.0e} of the largest: these weights are so ill-conditioned "
             "that agreement in float32 proves nothing"
         )
-    late = [level for level in verification.not_checked if level != "task" or verification.plan.examples is not None]
+    late = verification.not_checked
     if late and options.fail_fast and verification.failed:
         problems.append(f"not checked, because of --fail-fast: {', '.join(late)}")
     elif late:
@@ -228,6 +231,9 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
             f"there was time for {verification.answered:,} of {len(plan.examples):,} sequences of the task: see "
             "--time-budget"
         )
+    stateless = [level for level in verification.impossible if level != "task"]
+    if stateless:
+        notes.append(f"nothing that was verified carries a state: {', '.join(stateless)} were not checked")
     if not any(form not in RUN_RUNTIMES for form in verification.forms):
         notes.append("the bundle itself was not run: this says nothing about it")
     capacity, longest = bundle.manifest.state.tensors[0].capacity, verification.longest_run

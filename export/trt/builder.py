@@ -143,8 +143,9 @@ def _configure(tensorrt: TensorRT, config: Any, options: BuildOptions) -> None:
     if hasattr(flag, "REQUIRE_USER_ALLOCATION"):
         config.set_flag(flag.REQUIRE_USER_ALLOCATION)  # without it a step may not be recorded as a CUDA graph
     if options.compute_capabilities:
-        config.num_compute_capabilities = len(options.compute_capabilities)
-        for index, text in enumerate(options.compute_capabilities):
+        wanted = tuple(dict.fromkeys(options.compute_capabilities))
+        config.num_compute_capabilities = len(wanted)
+        for index, text in enumerate(wanted):
             config.set_compute_capability(getattr(api.ComputeCapability, "SM" + text.replace(".", "")), index)
     if options.hardware_compatibility != "none":
         level = HARDWARE_LEVELS[options.hardware_compatibility]
@@ -166,13 +167,20 @@ def _add_profile(builder: Any, config: Any, network: Any, spec: StateSpec, profi
         shapes = [each[tensor.name] for each in ranges]
         _check_shapes(tensor, shapes, path)
         if -1 in tuple(tensor.shape):
-            described.set_shape(tensor.name, *shapes)
+            try:
+                described.set_shape(tensor.name, *shapes)
+            except (TypeError, ValueError, RuntimeError):
+                raise CompileError(
+                    f"{path}: TensorRT takes no {tensor.name} of shapes {shapes}: ask for less"
+                ) from None
     if config.add_optimization_profile(described) < 0:
         raise CompileError(f"{path}: TensorRT refused the profile {profile.to_json()}: choose other sizes")
 
 
 def _check_shapes(tensor: Any, shapes: Sequence[tuple[int, ...]], path: Path) -> None:
     """Refuse a profile that a dimension of the file contradicts: early fixed pools had one shape in all graphs."""
+    if tensor.name == "tokens" and shapes[2][1] == 1 and tensor.shape[1] != 1:
+        raise CompileError(f"{path}: the graph of a prefill, where a step should be: export the bundle again")
     for shape in shapes:
         if any(have not in (-1, want) for have, want in zip(tensor.shape, shape, strict=True)):
             raise CompileError(
@@ -200,6 +208,7 @@ def _build_error(tensorrt: TensorRT, path: Path, reason: str) -> Exception:
     telling = [error for error in errors if "cudaError" not in error] or errors or ["no reason given"]
     large = any(words in text for words in ("OutOfMemory", "out of memory", "exceeds"))
     remedy = ": ask for less, by --max-batch, --prefill-chunk or the largest rows" if large else ""
+    remedy = ": allow more by --workspace" if "workspace" in text.lower() else remedy
     return CompileError(
         f"{path}: {tensorrt.flavor.title} {tensorrt.version} cannot build it: {telling[-1][:300]}{remedy}"
     )

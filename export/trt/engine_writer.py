@@ -14,6 +14,7 @@ from causalrn.errors import CompileError
 from causalrn.export.trt.builder import BuildOptions, build_engine
 from causalrn.export.trt.lint import Finding, lint_graph
 from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
+from causalrn.interrupts import holding_interrupts
 from causalrn.manifest import Bundle, Graph, Manifest
 from causalrn.trt_flavors import TensorRT
 
@@ -39,7 +40,17 @@ def lint_bundle(source: Bundle, compute_capabilities: tuple[str, ...] = ()) -> d
     """By graph, what TensorRT would refuse; graphs without a finding are left out."""
     found = {}
     for name in GRAPHS:
-        model = onnx.load(source.file(source.manifest.graphs[name].file))
+        path = source.file(source.manifest.graphs[name].file)
+        try:
+            model = onnx.load(path)
+        except Exception as error:  # protobuf's, onnx's and Python's own
+            reason = " ".join(str(error).split())[:160]
+            raise CompileError(
+                f"{path}: not an ONNX graph that can be read ({reason}): export the bundle again"
+            ) from None
+        wanted = {"tokens", "position", *(tensor.input_name for tensor in source.manifest.state.tensors)}
+        if {value.name for value in model.graph.input} != wanted:
+            raise CompileError(f"{path}: not the inputs of the manifest: export the bundle again")
         found[name] = lint_graph(model, compute_capabilities)
     return {name: findings for name, findings in found.items() if findings}
 
@@ -74,7 +85,8 @@ def write_engines(
     graphs, layers = {}, {}
     for name in GRAPHS:
         advance(0, name)
-        built = build_engine(tensorrt, source.file(before.graphs[name].file), state, profiles[name], options)
+        with holding_interrupts():  # raised within TensorRT's messages they would be lost
+            built = build_engine(tensorrt, source.file(before.graphs[name].file), state, profiles[name], options)
         graphs[name] = Graph(f"{name}.engine", before.graphs[name].pad_rows)
         (folder / graphs[name].file).write_bytes(built.content)
         layers[name] = built.layers
@@ -86,7 +98,7 @@ def write_engines(
         onnx_sha256={name: before.files[before.graphs[name].file]["sha256"] for name in GRAPHS},
         profiles=profiles,
         tf32=options.tf32,
-        compute_capabilities=options.compute_capabilities,
+        compute_capabilities=tuple(dict.fromkeys(options.compute_capabilities)),
         options=options.to_json(),
     )
     manifest = dataclasses.replace(

@@ -18,6 +18,8 @@ _PORTABLE = "quantize the float32 bundle with --form qdq, whose operations are O
 _INTEGER_PRODUCTS = ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv")
 _LINEAR = ("QuantizeLinear", "DequantizeLinear")
 _SCATTER_RANK = 4
+_GEMM_CAPABILITY = (8, 0)
+"""Oldest with products of float32 matrices: of Turing's TensorRT-RTX 1.7.1 says that FP32 GEMM is not supported."""
 
 OLDEST_CAPABILITY = {
     TensorProto.FLOAT16: (7, 5),
@@ -112,6 +114,14 @@ def _check_zero_point(node: onnx.NodeProto, graph: _Graph) -> Iterator[tuple[str
         yield "a zero point that is not 0", "quantize symmetrically, with zero points of 0"
 
 
+def _check_scale(node: onnx.NodeProto, graph: _Graph) -> Iterator[tuple[str, str]]:
+    if node.op_type == "DequantizeLinear" and node.input[1] not in graph.constants:
+        yield (
+            "scales that are computed (DequantizeLinear)",
+            "quantize the float32 bundle with --pool8 and --scheme fp16, w8a8, or w8 --form qdq",
+        )
+
+
 def _check_bias(node: onnx.NodeProto, graph: _Graph) -> Iterator[tuple[str, str]]:
     if node.op_type == "DequantizeLinear" and graph.types.get(node.input[0]) == TensorProto.INT32:
         yield "a bias in int32 (DequantizeLinear)", "leave biases in float32: QuantizeBias=False in onnxruntime"
@@ -140,6 +150,7 @@ RULES: dict[str, _Check] = {
     "integer-product": _check_integer_products,
     "foreign-domain": _check_domain,
     "zero-point": _check_zero_point,
+    "computed-scale": _check_scale,
     "int32-bias": _check_bias,
     "tensor-scatter": _check_scatter,
     "name-clash": _check_name,
@@ -149,6 +160,9 @@ RULES: dict[str, _Check] = {
 
 def _check_capabilities(model: onnx.ModelProto, wanted: Sequence[str]) -> Iterator[Finding]:
     """Types that a GPU does not compute with."""
+    oldest = min(map(parse_capability, wanted), default=_GEMM_CAPABILITY)
+    if oldest < _GEMM_CAPABILITY:
+        yield from _check_float32_products(model, wanted)
     for name, kind in _Graph(model).types.items():
         needed = OLDEST_CAPABILITY.get(kind, (0, 0))
         late = [text for text in wanted if parse_capability(text) < needed]
@@ -158,6 +172,16 @@ def _check_capabilities(model: onnx.ModelProto, wanted: Sequence[str]) -> Iterat
             problem = f"{what} needs compute capability {needed[0]}.{needed[1]}"
             yield Finding("compute-capability", name, problem, remedy)
             return  # the others say the same
+
+
+def _check_float32_products(model: onnx.ModelProto, wanted: Sequence[str]) -> Iterator[Finding]:
+    types = _Graph(onnx.shape_inference.infer_shapes(model)).types
+    for node in model.graph.node:
+        if node.op_type in ("Gemm", "MatMul") and types.get(node.output[0]) == TensorProto.FLOAT:
+            problem = f"a float32 product ({node.op_type}) needs compute capability 8.0"
+            remedy = f"leave compute capability {wanted[0]} out, or use --scheme fp16 with a constant state"
+            yield Finding("compute-capability", _name(node), problem, remedy)
+            return
 
 
 def parse_capability(text: str) -> tuple[int, int]:

@@ -64,16 +64,16 @@ def compiled_state(bundle: Bundle, sizes: Sizes) -> StateSpec:
 def _row_ranges(bundle: Bundle, sizes: Sizes) -> tuple[list[Range], list[Range]]:
     """Rows that steps and prefills are handed."""
     state = bundle.manifest.state
-    if sizes.growing and state.pool != "growing":
-        raise CompileError(f"{bundle.path}: its pool does not grow: --profile is for growing pools, leave it out")
-    if sizes.capacities and state.pool != "fixed":
-        raise CompileError(f"{bundle.path}: its pool has no fixed capacity: --capacity is for `export --pool fixed`")
-    if not state.has_pool:
-        return [_NO_ROWS], [_NO_ROWS]
     if state.pool == "concat":
         raise CompileError(
             f"{bundle.path}: a concatenated pool would be copied at every step: export it with --pool fixed, or growing"
         )
+    for option, wanted, kind in (("--profile", sizes.growing, "growing"), ("--capacity", sizes.capacities, "fixed")):
+        if wanted and state.pool != kind:
+            what = f"a pool that is {state.pool}" if state.has_pool else "a state of constant size and no pool"
+            raise CompileError(f"{bundle.path}: {option} is for pools that are {kind}, and it has {what}: leave it out")
+    if not state.has_pool:
+        return [_NO_ROWS], [_NO_ROWS]
     if state.pool == "fixed":
         rows: list[Range] = [(size, size, size) for size in _capacities(bundle, sizes.capacities)]
         return rows, rows

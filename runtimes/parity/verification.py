@@ -106,11 +106,12 @@ class Verification:
     results: list[LevelResult] = field(default_factory=list)
     attributions: list[Attribution] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
+    impossible: list[str] = field(default_factory=list)
     outputs: dict[str, Array] = field(default_factory=dict)
     _stepped: dict[str, Driven] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Check level by level; what was found is in `results`, `attributions` and `not_checked`."""
+        """Check level by level; what was found is in `results`, `attributions`, `not_checked` and `impossible`."""
         checks = {
             "logits": self._logits,
             "state": self._state,
@@ -122,7 +123,10 @@ class Verification:
         }
         wanted = [level for level in LEVELS if level in self.plan.levels]
         for level in wanted:
-            if self._left() <= 0 or not self._possible(level):
+            if not self._possible(level):
+                self.impossible.append(level)
+                continue
+            if self._left() <= 0:
                 self.not_checked.append(level)
                 continue
             checks[level]()

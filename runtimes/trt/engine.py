@@ -8,6 +8,7 @@ from typing import Any
 
 from causalrn.engine_spec import EngineSpec
 from causalrn.errors import (
+    CausalRNError,
     DriverMissingError,
     EngineVersionError,
     GpuFailureError,
@@ -51,13 +52,22 @@ class Engines:
         self._runtime = self._tensorrt.api.Runtime(self._tensorrt.logger)
         if bundle.manifest.engine.options.get("version_compatible"):
             self._runtime.engine_host_code_allowed = True  # the file carries the runtime of the version that wrote it
-        self._engines = {name: self._load(bundle, graph.file) for name, graph in bundle.manifest.graphs.items()}
+        paths = {name: bundle.file(graph.file) for name, graph in bundle.manifest.graphs.items()}
+        failures = [failure for path in paths.values() if (failure := self._invalid(path)) is not None]
+        # what is wrong with a file comes before what is wrong with this machine
+        for failure in sorted(failures, key=lambda failure: isinstance(failure, NotExecutedError)):
+            raise failure
+        self._engines = {name: self._load(path) for name, path in paths.items()}
 
-    def _load(self, bundle: Bundle, file: str) -> Any:
-        path = bundle.file(file)
-        content = path.read_bytes()
-        check_validity(self._tensorrt, self._runtime, content, path)
-        engine = self._runtime.deserialize_cuda_engine(content)
+    def _invalid(self, path: Path) -> CausalRNError | None:
+        try:
+            check_validity(self._tensorrt, self._runtime, path.read_bytes(), path)
+        except CausalRNError as error:
+            return error
+        return None
+
+    def _load(self, path: Path) -> Any:
+        engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise explain_failure(self._tensorrt, path)
         return engine
@@ -135,10 +145,8 @@ def check_version(bundle: Bundle, tensorrt: TensorRT) -> None:
 
 def _is_compatible(spec: EngineSpec, version: str) -> bool:
     """TensorRT promises that version-compatible engines run on later versions of the same major one."""
-    if not spec.options.get("version_compatible"):
-        return False
-    built, installed = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (spec.version, version))
-    return installed[0] == built[0] and installed >= built
+    built, installed = ([int(part) for part in re.findall(r"\d{1,9}", text)[:3]] for text in (spec.version, version))
+    return bool(spec.options.get("version_compatible") and built) and installed[0] == built[0] and installed >= built
 
 
 def check_validity(tensorrt: TensorRT, runtime: Any, content: bytes, path: Path) -> None:

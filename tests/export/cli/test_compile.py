@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
+import signal
 
 import pytest
 
-from causalrn.manifest import Bundle
+from causalrn.export.trt import engine_writer
+from causalrn.export.trt.builder import build_engine
+from causalrn.manifest import Bundle, seal_bundle
 from causalrn.trt_flavors import RTX
 from tests.runtimes.trt.test_engine import needs_no_gpu, needs_rtx
 
@@ -91,14 +96,16 @@ def test_float16_is_compiled_for_the_oldest_gpu_and_int8_is_not(bundles, call, t
         arguments = ("compile", folder, "-o", tmp_path / "engine", "--compute-capability", "7.5")
         found, _, err = call(*arguments)
         assert found == code, err
-        assert code == 0 or "int8 needs compute capability 8.0 [compute-capability]" in err
+        assert code == 0 or "needs compute capability 8.0 [compute-capability]" in err
 
 
 MISTAKES = [
     (("--profile", "1/8"), "'1/8' is not MIN/OPT/MAX"),
     (("--profile", "1/x/8"), "'1/x/8' is not MIN/OPT/MAX"),
     (("--profile", "1/-8/8"), "'1/-8/8' is not MIN/OPT/MAX"),
-    (("--profile", "1/8/40"), "its pool does not grow"),
+    (("--profile", "1/8/40"), "--profile is for pools that are growing"),
+    (("--json", "engine"), "lies in the output"),
+    (("--export-layer-info", "engine"), "lies in the output"),
     (("--capacity", "41"), "holds 40 rows"),
     (("--capacity", "1"), "1 is not in the range"),
     (("--max-batch", "0"), "0 is not in the range"),
@@ -129,6 +136,80 @@ def test_output_that_is_the_source_is_refused(fixed_bundle, call):
     code, _, err = call("compile", fixed_bundle, "-o", fixed_bundle)
     assert code == 2
     assert "is the bundle itself" in err
+
+
+def resealed(source, folder, damage):
+    """A copy of a bundle whose files were changed, and whose hashes fit."""
+    shutil.copytree(source, folder)
+    damage(folder)
+    seal_bundle(folder, Bundle.open(source).manifest)
+    return folder
+
+
+DAMAGES = {
+    "garbage": (
+        lambda folder: (folder / "step.onnx").write_bytes(b"garbage"),
+        "step.onnx: not an ONNX graph that can be read",
+    ),
+    "empty": (
+        lambda folder: (folder / "prefill.onnx").write_bytes(b""),
+        "prefill.onnx: not the inputs of the manifest",
+    ),
+    "cut": (
+        lambda folder: (folder / "weights.bin").write_bytes(b"short"),
+        "not an ONNX graph that can be read (External data",
+    ),
+    "gone": (lambda folder: (folder / "weights.bin").unlink(), "not an ONNX graph that can be read"),
+    "prefill": (lambda folder: shutil.copy(folder / "prefill.onnx", folder / "step.onnx"), "where a step should be"),
+}
+
+
+@needs_rtx
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_bundle_with_another_content_than_it_should_have(damage, fixed_bundle, call, tmp_path):
+    change, words = DAMAGES[damage]
+    source = resealed(fixed_bundle, tmp_path / "source", change)
+    code, _, err = call("compile", source, "-o", tmp_path / "engine")
+    assert code == 2
+    assert words in err
+    assert "export the bundle again" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@needs_rtx
+def test_source_without_golden_vectors_is_compiled_with_a_note(bundles, call, tmp_path):
+    source = resealed(bundles["linear"], tmp_path / "s", lambda folder: (folder / "golden.safetensors").unlink())
+    code, out, err = call("compile", source, "-o", tmp_path / "engine", "--max-batch", 1)
+    assert code == 0, err
+    assert "has no golden vectors: `verify` will need --checkpoint" in " ".join(out.split())
+
+
+@needs_rtx
+@pytest.mark.parametrize("full", ["--json", "--export-layer-info"])
+def test_reports_are_written_both_or_not_at_all(full, bundles, call, tmp_path):
+    other = {"--json": "--export-layer-info", "--export-layer-info": "--json"}[full]
+    (tmp_path / "kept").write_text("old")
+    options = [full, "/dev/full", other, tmp_path / "kept", "--max-batch", 1]
+    code, _, err = call("compile", bundles["linear"], "-o", tmp_path / "engine", *options)
+    assert code == 2
+    assert "the disk is full" in err
+    assert (tmp_path / "kept").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+@needs_rtx
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_while_building_leaves_nothing(number, bundles, tmp_path, monkeypatch, call):
+    """TensorRT swallows what is raised within its messages: there, an interrupt has to wait."""
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), number)
+        return build_engine(*arguments)
+
+    monkeypatch.setattr(engine_writer, "build_engine", interrupted)
+    code, _, err = call("compile", bundles["linear"], "-o", tmp_path / "engine", "--max-batch", 1)
+    assert (code, err.splitlines()[-1]) == (130, "Error: interrupted")
+    assert not list(tmp_path.iterdir())
 
 
 def test_run_is_no_bundle(runs, call, tmp_path):

@@ -192,6 +192,23 @@ def test_runtime_cache_that_is_a_report_too_is_refused(engine, call, tmp_path):
     assert "named for two outputs" in err
 
 
+@pytest.mark.parametrize("form", ["recurrent", "parallel"])
+def test_verdict_on_other_forms_alone_is_not_one_on_the_engines(form, engine, runs, call):
+    code, out, _ = call("verify", engine("fixed"), "--checkpoint", runs["exact"], "--runtime", form, "--samples", 5)
+    assert code == 3
+    assert out.splitlines()[-1] == "compiled, not executed"
+    assert "the engines were not run: --runtime leaves them out" in " ".join(out.split())
+
+
+def test_form_without_a_state_is_verified_where_it_can_be(fixed_bundle, runs, call):
+    arguments = ("--checkpoint", runs["exact"], "--runtime", "parallel", "--samples", 5)
+    code, out, _ = call("verify", fixed_bundle, *arguments)
+    assert code == 0, out
+    words = " ".join(out.split())
+    assert "carries a state: state, split, drift, determinism were not checked" in words
+    assert "the bundle itself was not run" in words
+
+
 def test_malformed_engine_is_bad_input(engine, call, monkeypatch):
     path = engine("fixed")
 

@@ -63,6 +63,12 @@ REFUSED = {
     ),
     "foreign-domain": model([node("MatMulNBits", "x w s", "y", **NBITS)], [X], [Y], PACKED, domain="com.microsoft"),
     "zero-point": products(THREE),
+    "computed-scale": model(
+        [node("Reshape", "p l", "r"), node("DequantizeLinear", "r s", "y", axis=0)],
+        [("p", T.INT8, ["t", 1, 32]), ("s", T.FLOAT, ["t"])],
+        [("y", T.FLOAT, ["t", 32])],
+        {"l": np.array([-1, 32])},
+    ),
     "int32-bias": model(
         [node("DequantizeLinear", "b s", "f"), node("Add", "x f", "y")],
         [X],
@@ -95,7 +101,9 @@ def refused_by_parser(graph) -> bool:
 @pytest.mark.parametrize("case", REFUSED)
 def test_each_rule_names_the_node_and_a_remedy(case):
     finding, *others = lint_graph(REFUSED[case])
-    assert {other.rule for other in others} <= {"zero-point"}, "what else is wrong with the same scales"
+    assert {other.rule for other in others} <= {"zero-point", "computed-scale"}, (
+        "what else is wrong with the same scales"
+    )
     assert finding.rule == case.partition(",")[0]
     assert finding.node.startswith("the_")
     assert finding.problem
@@ -151,6 +159,15 @@ def test_type_that_a_gpu_does_not_compute_with(kind, too_old, new_enough):
     assert too_old in finding.remedy
     assert lint_graph(graph, [new_enough]) == []
     assert lint_graph(graph) == []
+
+
+@pytest.mark.parametrize(("kind", "capabilities", "found"), [(T.FLOAT, ["8.6", "7.5"], 1), (T.FLOAT16, ["7.5"], 0)])
+def test_float32_products_need_more_than_turing(kind, capabilities, found):
+    weights = {"w": np.ones((32, 32), helper.tensor_dtype_to_np_dtype(kind))}
+    graph = model([node("MatMul", "x w", "y")], [("x", kind, [4, 32])], [("y", kind, [4, 32])], weights)
+    findings = lint_graph(graph, capabilities)
+    assert [(finding.rule, finding.node) for finding in findings] == [("compute-capability", "the_MatMul")] * found
+    assert lint_graph(graph, ["8.0"]) == lint_graph(graph) == []
 
 
 def test_float16_is_taken_by_the_oldest_gpus():

@@ -78,10 +78,10 @@ def test_capacity_of_a_growing_pool_ends_with_its_profiles(exact_bundle):
         ("exact", Sizes(growing=((1, 8, 16), (18, 20, 40))), "begins at 18 instead of 17"),
         ("exact", Sizes(growing=((1, 50, 40),)), "ascending order"),
         ("exact", Sizes(growing=((1, 8, 41),)), "the model has 40 positions"),
-        ("exact", Sizes(capacities=(8,)), "no fixed capacity"),
-        ("linear", Sizes(growing=((1, 8, 40),)), "its pool does not grow"),
-        ("linear", Sizes(capacities=(8,)), "no fixed capacity"),
-        ("fixed", Sizes(growing=((1, 8, 40),)), "its pool does not grow"),
+        ("exact", Sizes(capacities=(8,)), "--capacity is for pools that are fixed, and it has a pool that is growing"),
+        ("linear", Sizes(growing=((1, 8, 40),)), "--profile .* it has a state of constant size and no pool: leave"),
+        ("linear", Sizes(capacities=(8,)), "--capacity .* it has a state of constant size"),
+        ("fixed", Sizes(growing=((1, 8, 40),)), "--profile is for pools that are growing"),
         ("fixed", Sizes(capacities=(41,)), "holds 40 rows"),
     ],
 )
@@ -121,6 +121,22 @@ def test_malformed_engine_entry(change):
     entry = EngineSpec("rtx", "1.7", SHA, {"step": SHA}, profiles).to_json()
     with pytest.raises(ValueError, match="engine"):
         EngineSpec.from_json({**entry, **change})
+
+
+@pytest.mark.parametrize(
+    ("kind", "profiles", "words"),
+    [
+        ("fixed", {"step": [(1, 1, 1), (1, 1, 1), (41, 41, 41)]}, "41 rows, and a pool of 40"),
+        ("fixed", {"step": [(1, 1, 1), (1, 2, 2), (8, 8, 8)]}, "a step's profile for several tokens"),
+        ("linear", {"step": [(1, 1, 1), (1, 1, 1), (8, 8, 8)]}, "a pool that there is not"),
+        ("fixed", {"steps": [(1, 1, 1), (1, 1, 1), (8, 8, 8)]}, "profiles of other graphs"),
+    ],
+)
+def test_profiles_that_belong_to_another_state(kind, profiles, words, bundles, fixed_bundle):
+    state = Bundle.open(fixed_bundle if kind == "fixed" else bundles[kind]).manifest.state
+    spec = spec_of({name: (Profile(*sizes),) for name, sizes in profiles.items()})
+    with pytest.raises(ValueError, match=words):
+        spec.check_fits(state, ["step"])
 
 
 @pytest.mark.parametrize("rows", [1, 2, 9, 40])

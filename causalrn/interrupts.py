@@ -1,0 +1,27 @@
+"""Ctrl-C and SIGTERM wait where work must not be cut in two."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def holding_interrupts() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block; there they raise KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():  # signals are not ours to handle
+        yield
+        return
+    waiting: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: waiting.append(n)) for number in _INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if waiting:
+        raise KeyboardInterrupt
