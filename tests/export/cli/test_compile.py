@@ -146,20 +146,12 @@ def resealed(source, folder, damage):
     return folder
 
 
+UNREADABLE = "not an ONNX graph that can be read"
 DAMAGES = {
-    "garbage": (
-        lambda folder: (folder / "step.onnx").write_bytes(b"garbage"),
-        "step.onnx: not an ONNX graph that can be read",
-    ),
-    "empty": (
-        lambda folder: (folder / "prefill.onnx").write_bytes(b""),
-        "prefill.onnx: not the inputs of the manifest",
-    ),
-    "cut": (
-        lambda folder: (folder / "weights.bin").write_bytes(b"short"),
-        "not an ONNX graph that can be read (External data",
-    ),
-    "gone": (lambda folder: (folder / "weights.bin").unlink(), "not an ONNX graph that can be read"),
+    "garbage": (lambda folder: (folder / "step.onnx").write_bytes(b"garbage"), f"step.onnx: {UNREADABLE}"),
+    "empty": (lambda folder: (folder / "prefill.onnx").write_bytes(b""), "not the inputs of the manifest"),
+    "cut": (lambda folder: (folder / "weights.bin").write_bytes(b"short"), f"{UNREADABLE} (External data"),
+    "gone": (lambda folder: (folder / "weights.bin").unlink(), UNREADABLE),
     "prefill": (lambda folder: shutil.copy(folder / "prefill.onnx", folder / "step.onnx"), "where a step should be"),
 }
 
