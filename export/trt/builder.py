@@ -193,7 +193,8 @@ def _load_timing_cache(config: Any, path: Path | None) -> Any:
     if path is None:
         return None
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        raise CompileError(f"{path}: no timing cache of this TensorRT and GPU: name another file, or delete it")
     return cache
 
 
