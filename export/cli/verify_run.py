@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causalrn.errors import GpuFailureError, InputError
+from causalrn.errors import GpuFailureError, InputError, NotExecutedError
 from causalrn.export.cli.console import progress
 from causalrn.export.cli.task_choice import chosen_task, why_no_task
 from causalrn.export.cli.verify_forms import FormOpener, open_forms
@@ -132,7 +132,7 @@ def _run(verification: Verification) -> tuple[str, ...]:
     try:
         if verification.forms:
             verification.run()
-    except GpuFailureError as error:
+    except (GpuFailureError, NotExecutedError) as error:  # also where no further session can be opened
         return (f"broken off: {error}",)
     return ()
 

@@ -160,6 +160,23 @@ def test_gpu_that_breaks_off_fails_and_keeps_the_results_so_far(engine, call, mo
     assert "broken off" in out
 
 
+def test_gpu_without_room_for_a_further_session_fails_with_a_report(engine, call, monkeypatch, tmp_path):
+    path, opened = engine("fixed"), []
+    real = trt_session.CudaDevice
+
+    def device():
+        opened.append(real())
+        if len(opened) > 1:
+            opened[-1].room = 0
+        return opened[-1]
+
+    monkeypatch.setattr(trt_session, "CudaDevice", device)
+    code, _, _ = call("verify", path, "--samples", 5, "--json", tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (code, report["verdict"]) == (1, "FAIL")
+    assert "no room for its state" in report["problems"][0]
+
+
 def test_recorded_logits_of_a_quantized_bundle_are_not_compared(fixed_bundle, call, monkeypatch, tmp_path):
     quantized = tmp_path / "w8"
     options = ["--scheme", "w8", "--form", "qdq", "--max-kl", 100, "--max-accuracy-drop", 100]
