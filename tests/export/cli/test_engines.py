@@ -161,16 +161,15 @@ def test_gpu_that_breaks_off_fails_and_keeps_the_results_so_far(engine, call, mo
 
 
 def test_gpu_without_room_for_a_further_session_fails_with_a_report(engine, call, monkeypatch, tmp_path):
-    path, opened = engine("fixed"), []
-    real = trt_session.CudaDevice
+    path, created = engine("fixed"), FakeDevice.__init__
+    opened: list[FakeDevice] = []
 
-    def device():
-        opened.append(real())
-        if len(opened) > 1:
-            opened[-1].room = 0
-        return opened[-1]
+    def create(self):
+        created(self)
+        opened.append(self)
+        self.room = 0 if len(opened) > 1 else None
 
-    monkeypatch.setattr(trt_session, "CudaDevice", device)
+    monkeypatch.setattr(FakeDevice, "__init__", create)
     code, _, _ = call("verify", path, "--samples", 5, "--json", tmp_path / "r.json")
     report = json.loads((tmp_path / "r.json").read_text())
     assert (code, report["verdict"]) == (1, "FAIL")
