@@ -31,16 +31,22 @@ class SessionOptions:
     cuda_graph: bool = True
     runtime_cache: Path | None = None
 
-    def foreign_to(self, runtime: str) -> str:
-        """The first option that is set and means nothing to a runtime, as the command line calls it; "" if none."""
-        on_cpu = ("onnxruntime", *RUN_RUNTIMES)
+    def check_for(self, runtime: str, path: Path) -> None:
+        """Refuse options that mean nothing to a runtime.
+
+        Raises:
+            InputError: one is set that is another runtime's.
+        """
         chosen = {
-            "--provider": (("onnxruntime",), self.provider != "cpu"),
-            "--threads": (on_cpu, self.threads != 1),
-            "--no-cuda-graph": (("tensorrt",), not self.cuda_graph),
-            "--runtime-cache": (("tensorrt",), self.runtime_cache is not None),
+            f"--provider {self.provider}": ("onnxruntime", self.provider != "cpu"),
+            f"--threads {self.threads}": ("onnxruntime", self.threads != 1 and runtime not in RUN_RUNTIMES),
+            "--no-cuda-graph": ("tensorrt", not self.cuda_graph),
+            "--runtime-cache": ("tensorrt", self.runtime_cache is not None),
         }
-        return next((name for name, (owners, is_set) in chosen.items() if is_set and runtime not in owners), "")
+        for option, (owner, is_set) in chosen.items():
+            if is_set and owner != runtime:
+                where = "in PyTorch on the CPU" if runtime in RUN_RUNTIMES else f"in {runtime}"
+                raise InputError(f"{option} is {owner}'s, and {path} runs {where}: leave it out")
 
 
 def open_session(path: Path, runtime: str | None = None, options: SessionOptions | None = None) -> Session:
@@ -61,8 +67,7 @@ def open_session(path: Path, runtime: str | None = None, options: SessionOptions
         raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
     if not is_bundle(path) and is_run(path):
         choice = _choose(path, runtime, RUN_RUNTIMES, "a RUN")
-        if options.foreign_to(choice):
-            raise InputError(f"{options.foreign_to(choice)} is not for a RUN ({path}): it runs in PyTorch on the CPU")
+        options.check_for(choice, path)
         return _torch_session(path, choice)
     bundle = Bundle.open(path)
     _choose(path, runtime, (runtime_of(bundle),), f"a bundle for {bundle.manifest.target}")
@@ -89,9 +94,7 @@ def open_bundle(bundle: Bundle, options: SessionOptions | None = None) -> Sessio
     """
     options = options or SessionOptions()
     runtime = runtime_of(bundle)
-    foreign = options.foreign_to(runtime)
-    if foreign:
-        raise InputError(f"{foreign} means nothing to the runtime {runtime}, which runs {bundle.path}: leave it out")
+    options.check_for(runtime, bundle.path)
     if runtime == "tensorrt":
         from causalrn.runtimes.trt.trt_session import TensorRTSession
 
