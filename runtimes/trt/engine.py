@@ -49,7 +49,10 @@ class Engines:
             if not self._tensorrt.flavor.runtime_cache:
                 raise InputError(f"{self._tensorrt.flavor.title} has no runtime cache: leave --runtime-cache out")
             self._kept = read_runtime_cache(runtime_cache)
-        self._runtime = self._tensorrt.api.Runtime(self._tensorrt.logger)
+        try:
+            self._runtime = self._tensorrt.api.Runtime(self._tensorrt.logger)
+        except Exception:  # the bindings' own, by version; the logger knows why
+            raise explain_failure(self._tensorrt, bundle.path) from None
         if bundle.manifest.engine.options.get("version_compatible"):
             self._runtime.engine_host_code_allowed = True  # the file carries the runtime of the version that wrote it
         paths = {name: bundle.file(graph.file) for name, graph in bundle.manifest.graphs.items()}

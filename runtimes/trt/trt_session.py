@@ -39,6 +39,13 @@ class Gpu:
     engines: Contexts
 
 
+def _open_device() -> Device:
+    try:
+        return CudaDevice()
+    except GpuFailureError as error:  # nothing was under way yet
+        raise NotExecutedError(str(error)) from None
+
+
 class TensorRTSession(CellSession):
     """An engine bundle on an NVIDIA GPU.
 
@@ -63,7 +70,7 @@ class TensorRTSession(CellSession):
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not for TensorRT: `compile` it first")
         self._engine: EngineSpec = manifest.engine
         self._engines: Contexts = Engines(bundle, runtime_cache) if gpu is None else gpu.engines
-        self._device: Device = CudaDevice() if gpu is None else gpu.device
+        self._device: Device = _open_device() if gpu is None else gpu.device
         try:
             self._state = DeviceState(manifest.state, self._device, manifest.prefill_chunk)
         except GpuFailureError as error:

@@ -24,9 +24,11 @@ from causalrn.export.trt.builder import BuildOptions
 from causalrn.export.trt.profiles import Sizes
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import SessionOptions, open_session
+from causalrn.runtimes.trt import engine, trt_session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
 from causalrn.runtimes.trt.engine import Engines, check_validity, check_version, read_runtime_cache
 from causalrn.trt_flavors import RTX, TRT, Flavor, TensorRT, load_flavor
+from tests.runtimes.trt.fake_gpu import fake_compile
 
 needs_rtx = pytest.mark.skipif(not RTX.is_installed, reason=f"needs TensorRT-RTX: {RTX.install}")
 
@@ -202,6 +204,28 @@ def test_version_compatible_engines_run_on_later_versions(installed, compatible,
         return
     with pytest.raises(EngineVersionError):
         check_version(bundle, stub(TRT, installed))
+
+
+def test_device_that_fails_to_open_is_not_executed(monkeypatch):
+    def fails():
+        raise GpuFailureError("cudaStreamCreateWithFlags failed")
+
+    monkeypatch.setattr(trt_session, "CudaDevice", fails)
+    with pytest.raises(NotExecutedError, match="cudaStreamCreateWithFlags failed"):
+        trt_session._open_device()
+
+
+def test_runtime_that_cannot_start_says_why(fixed_bundle, tmp_path, monkeypatch):
+    tensorrt = stub(TRT, "11.1.0", ["CUDA initialization failure, see cudaError 35: insufficient driver"])
+
+    def fails(logger):
+        raise TypeError("factory function returned nullptr")
+
+    monkeypatch.setattr(tensorrt.api, "Runtime", fails, raising=False)
+    monkeypatch.setattr(engine, "load_flavor", lambda name: tensorrt)
+    compiled = fake_compile(Bundle.open(fixed_bundle), tmp_path / "engine", monkeypatch)
+    with pytest.raises(DriverMissingError, match="cudaError 35"):
+        Engines(changed(compiled, flavor="trt", version="11.1.0"))
 
 
 @needs_no_gpu
