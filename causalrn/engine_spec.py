@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from causalrn import trt_flavors
 from causalrn.state_spec import StateSpec
 
-FLAVORS = ("rtx", "trt")
-"""TensorRT for RTX (package tensorrt-rtx-cu13) and TensorRT (package tensorrt)."""
+FLAVORS = tuple(trt_flavors.FLAVORS)
+"""Names that a manifest may hold."""
 
 Range = tuple[int, int, int]
 """Smallest, most likely and largest size of a dimension."""
@@ -44,7 +45,9 @@ class Profile:
 
     def input_shapes(self, spec: StateSpec, which: int) -> dict[str, tuple[int, ...]]:
         """Shapes of a graph's inputs, for the smallest (0), most likely (1) or largest (2) sizes."""
-        return input_shapes(spec, batch=self.batch[which], time=self.time[which], rows=self.rows[which])
+        batch, time, rows = (sizes[which] for sizes in (self.batch, self.time, self.rows))
+        state = {tensor.input_name: tensor.given(batch=batch, rows=rows) for tensor in spec.tensors}
+        return {"tokens": (batch, time), "position": (), **state}
 
     def describe(self) -> str:
         """The sizes in words, e.g. "1 sequence, 1 token, 1 to 128 rows (best 64)"."""
@@ -59,12 +62,6 @@ class Profile:
     def from_json(cls, data: Mapping[str, Any]) -> Profile:
         """Read :meth:`to_json`'s form back."""
         return cls(*(_three(data[name]) for name in ("batch", "time", "rows")))
-
-
-def input_shapes(spec: StateSpec, *, batch: int, time: int, rows: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of all inputs of a graph by name; `rows` of the pools, if there are any."""
-    state = {tensor.input_name: tensor.given(batch=batch, rows=rows) for tensor in spec.tensors}
-    return {"tokens": (batch, time), "position": (), **state}
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,8 @@ class EngineSpec:
 
     def describe(self) -> str:
         """A few words for people."""
-        words = [f"TensorRT{'-RTX' if self.flavor == 'rtx' else ''} {self.version}", "TF32" if self.tf32 else "no TF32"]
+        title = trt_flavors.FLAVORS[self.flavor].title
+        words = [f"{title} {self.version}", "TF32" if self.tf32 else "no TF32"]
         words += [f"compute capability {', '.join(self.compute_capabilities)}"] if self.compute_capabilities else []
         return ", ".join(words)
 

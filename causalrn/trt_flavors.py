@@ -25,7 +25,7 @@ class Flavor:
     """A kind of TensorRT.
 
     Attributes:
-        name: one of :data:`causalrn.engine_spec.FLAVORS`.
+        name: as --flavor and manifests have it.
         title: as NVIDIA calls it.
         module: what Python imports.
         extra: of causalrn, what installs it.

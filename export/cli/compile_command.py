@@ -16,7 +16,7 @@ _MOST = 1 << 20
 
 
 class _RangeType(click.ParamType[Range]):
-    """MIN/OPT/MAX, or one number for all three."""
+    """MIN/OPT/MAX: three numbers of rows."""
 
     name = "MIN/OPT/MAX"
 

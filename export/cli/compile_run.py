@@ -15,8 +15,8 @@ from causalrn.engine_spec import Profile
 from causalrn.errors import CompileError, InputError, NotExecutedError
 from causalrn.export.cli.console import console, progress, write_all_json
 from causalrn.export.trt.builder import BuildOptions
-from causalrn.export.trt.engine_writer import GRAPHS, Layers, check_source, write_engines
-from causalrn.export.trt.profiles import Sizes, compiled_state
+from causalrn.export.trt.engine_writer import GRAPHS, Layers, write_engines
+from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
 from causalrn.files import check_replaceable, written_folder
 from causalrn.manifest import BUNDLE_MARKER, Bundle, seal_bundle
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
@@ -91,7 +91,7 @@ def compile_bundle(
 
 def _check(source: Bundle, sizes: Sizes) -> None:
     """Refuse what cannot be compiled, or could not be verified."""
-    check_source(source, sizes)
+    choose_profiles(source, sizes)
     if GOLDEN_NAME not in source.manifest.files:
         return
     steps, most = load_golden(source).reference.steps, compiled_state(source, sizes).tensors[0].capacity

@@ -36,6 +36,11 @@ class BuildOptions:
     timing_cache: Path | None = None
     layer_details: bool = False
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The compute capabilities, each once."""
+        return tuple(dict.fromkeys(self.compute_capabilities))
+
     def check(self, tensorrt: TensorRT) -> None:
         """Refuse what a flavor does not have.
 
@@ -143,9 +148,8 @@ def _configure(tensorrt: TensorRT, config: Any, options: BuildOptions) -> None:
     if hasattr(flag, "REQUIRE_USER_ALLOCATION"):
         config.set_flag(flag.REQUIRE_USER_ALLOCATION)  # without it a step may not be recorded as a CUDA graph
     if options.compute_capabilities:
-        wanted = tuple(dict.fromkeys(options.compute_capabilities))
-        config.num_compute_capabilities = len(wanted)
-        for index, text in enumerate(wanted):
+        config.num_compute_capabilities = len(options.targets)
+        for index, text in enumerate(options.targets):
             config.set_compute_capability(getattr(api.ComputeCapability, "SM" + text.replace(".", "")), index)
     if options.hardware_compatibility != "none":
         level = HARDWARE_LEVELS[options.hardware_compatibility]

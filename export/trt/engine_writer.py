@@ -25,17 +25,6 @@ Layers = dict[str, list[dict[str, Any]]]
 """By graph, the layers of the network that an engine was built from."""
 
 
-def check_source(source: Bundle, sizes: Sizes) -> None:
-    """Refuse what cannot be compiled, before any work.
-
-    Raises:
-        CompileError: another target than ONNX, or sizes that contradict the bundle.
-    """
-    if source.manifest.target != "onnx":
-        raise CompileError(f"{source.path}: a bundle for {source.manifest.target}: compile takes ONNX bundles")
-    choose_profiles(source, sizes)
-
-
 def lint_bundle(source: Bundle, compute_capabilities: tuple[str, ...] = ()) -> dict[str, list[Finding]]:
     """By graph, what TensorRT would refuse; graphs without a finding are left out."""
     found = {}
@@ -73,15 +62,14 @@ def write_engines(
         The manifest for :func:`causalrn.manifest.seal_bundle`, its files not hashed yet, and the networks' layers.
 
     Raises:
-        CompileError: as :func:`check_source`; or a graph that TensorRT cannot take.
+        CompileError: as :func:`choose_profiles`; or a graph that TensorRT cannot take.
     """
-    check_source(source, sizes)
+    profiles = choose_profiles(source, sizes)
     options.check(tensorrt)
     for name, findings in lint_bundle(source, options.compute_capabilities).items():
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         raise CompileError(f"{source.path}, {name}: {findings[0].describe()}{more}")
     before, state = source.manifest, compiled_state(source, sizes)
-    profiles = choose_profiles(source, sizes)
     graphs, layers = {}, {}
     for name in GRAPHS:
         advance(0, name)
@@ -98,7 +86,7 @@ def write_engines(
         onnx_sha256={name: before.files[before.graphs[name].file]["sha256"] for name in GRAPHS},
         profiles=profiles,
         tf32=options.tf32,
-        compute_capabilities=tuple(dict.fromkeys(options.compute_capabilities)),
+        compute_capabilities=options.targets,
         options=options.to_json(),
     )
     manifest = dataclasses.replace(

@@ -66,7 +66,7 @@ def lint_graph(model: onnx.ModelProto, compute_capabilities: Sequence[str] = ())
         for node in model.graph.node
         for problem, remedy in check(node, graph)
     ]
-    return [*found, *_check_capabilities(model, compute_capabilities)]
+    return [*found, *_check_capabilities(model, graph, compute_capabilities)]
 
 
 class _Graph:
@@ -158,12 +158,12 @@ RULES: dict[str, _Check] = {
 """Rules that look at one node at a time, by name; what they yield is (problem, remedy)."""
 
 
-def _check_capabilities(model: onnx.ModelProto, wanted: Sequence[str]) -> Iterator[Finding]:
+def _check_capabilities(model: onnx.ModelProto, graph: _Graph, wanted: Sequence[str]) -> Iterator[Finding]:
     """Types that a GPU does not compute with."""
     oldest = min(map(parse_capability, wanted), default=_GEMM_CAPABILITY)
     if oldest < _GEMM_CAPABILITY:
         yield from _check_float32_products(model, wanted)
-    for name, kind in _Graph(model).types.items():
+    for name, kind in graph.types.items():
         needed = OLDEST_CAPABILITY.get(kind, (0, 0))
         late = [text for text in wanted if parse_capability(text) < needed]
         if late:

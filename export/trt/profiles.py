@@ -40,8 +40,10 @@ def choose_profiles(bundle: Bundle, sizes: Sizes) -> dict[str, tuple[Profile, ..
     """The profiles of each graph's engine.
 
     Raises:
-        CompileError: sizes that contradict the bundle's state, or that are missing.
+        CompileError: another target than ONNX; or sizes that contradict the bundle's state, or that are missing.
     """
+    if bundle.manifest.target != "onnx":
+        raise CompileError(f"{bundle.path}: a bundle for {bundle.manifest.target}: compile takes ONNX bundles")
     step, prefill = _row_ranges(bundle, sizes)
     chunk = sizes.chunk(bundle)
     alone, together = (1, 1, 1), (2, sizes.max_batch, sizes.max_batch)

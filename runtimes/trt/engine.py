@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from causalrn.engine_spec import EngineSpec
 from causalrn.errors import (
-    CausalRNError,
     DriverMissingError,
     EngineVersionError,
     GpuFailureError,
@@ -56,21 +56,23 @@ class Engines:
         if bundle.manifest.engine.options.get("version_compatible"):
             self._runtime.engine_host_code_allowed = True  # the file carries the runtime of the version that wrote it
         paths = {name: bundle.file(graph.file) for name, graph in bundle.manifest.graphs.items()}
-        failures = [failure for path in paths.values() if (failure := self._invalid(path)) is not None]
-        # what is wrong with a file comes before what is wrong with this machine
-        for failure in sorted(failures, key=lambda failure: isinstance(failure, NotExecutedError)):
-            raise failure
-        self._engines = {name: self._load(path) for name, path in paths.items()}
+        contents = {path: path.read_bytes() for path in paths.values()}
+        self._check_all(contents)
+        self._engines = {name: self._load(path, contents[path]) for name, path in paths.items()}
 
-    def _invalid(self, path: Path) -> CausalRNError | None:
-        try:
-            check_validity(self._tensorrt, self._runtime, path.read_bytes(), path)
-        except CausalRNError as error:
-            return error
-        return None
+    def _check_all(self, contents: Mapping[Path, bytes]) -> None:
+        """What is wrong with a file comes before what is wrong with this machine."""
+        unfit: NotExecutedError | None = None
+        for path, content in contents.items():
+            try:
+                check_validity(self._tensorrt, self._runtime, content, path)
+            except NotExecutedError as error:
+                unfit = unfit or error
+        if unfit is not None:
+            raise unfit
 
-    def _load(self, path: Path) -> Any:
-        engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+    def _load(self, path: Path, content: bytes) -> Any:
+        engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise explain_failure(self._tensorrt, path)
         return engine

@@ -7,7 +7,6 @@ import pytest
 
 from causalrn.engine_spec import EngineSpec, Profile
 from causalrn.errors import CompileError
-from causalrn.export.trt.engine_writer import check_source
 from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
 from causalrn.manifest import Bundle
 
@@ -88,7 +87,7 @@ def test_capacity_of_a_growing_pool_ends_with_its_profiles(exact_bundle):
 def test_sizes_that_contradict_the_state(kind, sizes, words, bundles, fixed_bundle):
     bundle = Bundle.open(fixed_bundle if kind == "fixed" else bundles[kind])
     with pytest.raises(CompileError, match=words):
-        check_source(bundle, sizes)
+        choose_profiles(bundle, sizes)
 
 
 @pytest.mark.parametrize(
