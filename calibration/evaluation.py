@@ -158,11 +158,13 @@ def _accuracies(
 
 
 def _sizes(bundle: Bundle) -> tuple[int, int, int]:
-    files = bundle.manifest.files
-    graphs = [graph.file for graph in bundle.manifest.graphs.values()]
-    weights = int(files[WEIGHTS_FILE]["size_bytes"])
-    whole = weights + sum(int(files[file]["size_bytes"]) for file in graphs)
-    return weights, whole, bundle.manifest.state.bytes_per_token
+    """Of the file with the weights, of all that computes, and of a token's state."""
+    manifest = bundle.manifest
+    weights = WEIGHTS_FILE if manifest.native is None else manifest.native.weights_name
+    files = {weights, *(graph.file for graph in manifest.graphs.values())}
+    files |= set(() if manifest.native is None else manifest.native.files)
+    sizes = {name: int(manifest.files[name]["size_bytes"]) for name in files}
+    return sizes[weights], sum(sizes.values()), manifest.state.bytes_per_token
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def write_quantized(
     for name, graph in manifest.graphs.items():
         strip_leftovers(models[graph.file])
         describe_graph(models[graph.file], manifest, name)
-    save_graphs(models, folder, checked=before.opset >= _STANDARD_OPSET and scheme.form not in _CONTRIB)
+    save_graphs(models, folder, checked=(before.opset or 0) >= _STANDARD_OPSET and scheme.form not in _CONTRIB)
     bundle = seal_bundle(folder, manifest)
     if golden and GOLDEN_NAME in before.files:
         with open_bundle(bundle) as session:

@@ -68,7 +68,7 @@ class CausalRNReading(nn.Module):
             self.register_buffer("step_terms", torch.stack([torch.ones_like(own), own], 1).to(dtype))
             self.register_buffer("step_weights", torch.ones(1, self.capacity + 1, dtype=dtype))
         self.register_buffer("second_row", torch.ones(1, 1, dtype=torch.int64))
-        self.guarded = _squares_may_overflow(config, self.capacity)
+        self.guarded = squares_may_overflow(config, self.capacity)
 
     def start(self, state: State, position: Tensor, batch: int, time: int) -> _Reader:
         """The reader for one call: T tokens of B sequences at a position."""
@@ -184,7 +184,7 @@ class _LogSumReader(_Reader):
         return log_o.exp(), present
 
 
-def _squares_may_overflow(config: CausalRNConfig, capacity: int | None) -> bool:
+def squares_may_overflow(config: CausalRNConfig, capacity: int | None) -> bool:
     """Whether float32 squares inside the norm after the readout can overflow: o is then divided by its maximum.
 
     |LN0| <= sqrt(H - 1), so a sum over t positions reaches t exp(sqrt(H - 1)), for linear t exp(2 sqrt(H - 1)), and

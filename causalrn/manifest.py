@@ -13,6 +13,7 @@ from causalrn.card import ModelCard
 from causalrn.engine_spec import EngineSpec
 from causalrn.errors import BundleError, ConfigError, InputError
 from causalrn.files import CERTIFICATE_NAME, Marker, json_text, own_hash, parse_json_object, sha256_file
+from causalrn.native_spec import NativeSpec
 from causalrn.quantization import Quantization
 from causalrn.state_spec import StateSpec
 
@@ -44,9 +45,9 @@ class Manifest:
     Attributes:
         card: the model.
         state: the state contract.
-        target: what kind of bundle: "onnx", or "tensorrt" for engines.
-        graphs: "step" (T = 1), "prefill" (any T), and in ONNX, where it pays, "step_single" (T = B = 1).
-        opset: ONNX opset of the graphs, or of those that engines were compiled from.
+        target: what kind of bundle: "onnx", "tensorrt" for engines, or "c" for C source.
+        graphs: "step" (T = 1), "prefill" (any T), and in ONNX, where it pays, "step_single" (T = B = 1); none in C.
+        opset: ONNX opset of the graphs, or of those that engines were compiled from; None in C.
         prefill_chunk: most tokens that a runtime should give the prefill graph at once.
         checkpoint_sha256: hash of the weights file that it was exported from.
         created_with: versions of what wrote it.
@@ -54,6 +55,7 @@ class Manifest:
             E] each; none in bundles of early versions.
         quantization: how it was quantized; None in float32.
         engine: how its engines were compiled; None for other targets.
+        native: how its C source is built; None for other targets.
         files: per file of the bundle its SHA-256 and size; filled in when the bundle is sealed.
     """
 
@@ -61,13 +63,14 @@ class Manifest:
     state: StateSpec
     target: str
     graphs: Mapping[str, Graph]
-    opset: int
+    opset: int | None
     prefill_chunk: int
     checkpoint_sha256: str
     created_with: Mapping[str, str]
     streams: tuple[str, ...] = ()
     quantization: Quantization | None = None
     engine: EngineSpec | None = None
+    native: NativeSpec | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -89,6 +92,8 @@ class Manifest:
         }
         if self.engine is not None:
             data["engine"] = self.engine.to_json()
+        if self.native is not None:
+            data["native"] = self.native.to_json()
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
 
     def graph_for(self, batch: int, time: int) -> str:
@@ -126,6 +131,7 @@ class Manifest:
                 streams=tuple(data.get("streams", ())),
                 quantization=Quantization.from_json(data.get("quantization")),
                 engine=EngineSpec.from_json(data.get("engine")),
+                native=NativeSpec.from_json(data.get("native")),
                 files=data["files"],
             )
             manifest._check()
@@ -146,6 +152,34 @@ class Manifest:
                 raise ValueError(f"{name!r} is no plain file name")
             if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
                 raise ValueError(f"the entry of {name!r} is no hash and size")
+        self._check_executable()
+        pool, first = self.state.pool if self.state.has_pool else "growing", self.state.tensors[0]
+        if self.state != StateSpec.from_config(self.card.config, pool, first.capacity, first.dtype):
+            raise ValueError("the state does not belong to the model")
+        if (first.dtype == "int8") != (self.quantization is not None and self.quantization.pool8):
+            raise ValueError(f"quantization contradicts pools of {first.dtype}")
+        words = [self.target, self.checkpoint_sha256, *self.created_with.values(), *self.streams]
+        if not all(isinstance(word, str) for word in words):
+            raise ValueError("target, checkpoint_sha256, created_with or streams is of a wrong type")
+        if self.streams and len(set(self.streams)) != self.card.config.blocks + 1:
+            raise ValueError(f"{len(set(self.streams))} streams for {self.card.config.blocks} blocks")
+        if type(self.prefill_chunk) is not int or not 1 <= self.prefill_chunk <= _LARGEST_CHUNK:
+            raise ValueError(f"prefill_chunk is {self.prefill_chunk!r}")
+
+    def _check_executable(self) -> None:
+        """Check that what computes is there: graphs, engines of graphs, or C source."""
+        for target, entry in (("tensorrt", self.engine), ("c", self.native)):
+            if (self.target == target) != (entry is not None):
+                raise ValueError(
+                    f"a bundle for {self.target!r} with{'out' if entry is None else ''} entry for {target}"
+                )
+        if self.native is not None:
+            missing = [name for name in self.native.files if name not in self.files]
+            if missing or self.graphs or self.opset is not None:
+                raise ValueError(f"C source {'without ' + missing[0] if missing else 'with graphs'}")
+            return
+        if type(self.opset) is not int:
+            raise ValueError(f"opset is {self.opset!r}")
         for name in ("step", "prefill"):
             if name not in self.graphs:
                 raise ValueError(f"no graph {name}")
@@ -154,22 +188,8 @@ class Manifest:
                 raise ValueError(f"graph file {graph.file!r} is not listed")
             if graph.pad_rows != (0 if name == "prefill" else self.state.step_pad_rows):
                 raise ValueError(f"graph {name} has pad_rows {graph.pad_rows!r}")
-        pool, first = self.state.pool if self.state.has_pool else "growing", self.state.tensors[0]
-        if self.state != StateSpec.from_config(self.card.config, pool, first.capacity, first.dtype):
-            raise ValueError("the state does not belong to the model")
-        if (first.dtype == "int8") != (self.quantization is not None and self.quantization.pool8):
-            raise ValueError(f"quantization contradicts pools of {first.dtype}")
-        if (self.target == "tensorrt") != (self.engine is not None):
-            raise ValueError(f"a bundle for {self.target!r} with{'out' if self.engine is None else ''} engines")
         if self.engine is not None:
             self.engine.check_fits(self.state, self.graphs)
-        words = [self.target, self.checkpoint_sha256, *self.created_with.values(), *self.streams]
-        if not all(isinstance(word, str) for word in words) or type(self.opset) is not int:
-            raise ValueError("target, opset, checkpoint_sha256, created_with or streams is of a wrong type")
-        if self.streams and len(set(self.streams)) != self.card.config.blocks + 1:
-            raise ValueError(f"{len(set(self.streams))} streams for {self.card.config.blocks} blocks")
-        if type(self.prefill_chunk) is not int or not 1 <= self.prefill_chunk <= _LARGEST_CHUNK:
-            raise ValueError(f"prefill_chunk is {self.prefill_chunk!r}")
 
 
 @dataclass(frozen=True)
@@ -222,6 +242,12 @@ def seal_bundle(folder: Path, manifest: Manifest) -> Bundle:
     sealed = dataclasses.replace(manifest, files=files)
     (folder / MANIFEST_NAME).write_text(json_text(sealed.to_json()), encoding="utf-8")
     return Bundle.open(folder)
+
+
+def stream_names(blocks: int) -> tuple[str, ...]:
+    """Names of the residual stream's values: stream.00 is what block 0 reads, and so on; the last is the head's."""
+    digits = max(2, len(str(blocks)))
+    return tuple(f"stream.{block:0{digits}d}" for block in range(blocks + 1))
 
 
 def is_bundle(path: Path) -> bool:

@@ -8,8 +8,12 @@ from typing import Any
 
 SCHEMES = ("w8", "w4", "w8a8-dynamic", "w8a8", "fp16")
 """Quantization schemes of bundles for ONNX runtimes."""
+C_SCHEMES = ("w8", "w8a8-dynamic")
+"""Those that C source has, too."""
 WEIGHT_ONLY = ("w8", "w4")
 FORMS = ("nbits", "qdq")
+"""How a weight-only scheme is written in ONNX; in C it is :data:`PACKED`."""
+PACKED = "packed"
 CALIBRATION_METHODS = ("minmax", "percentile", "entropy")
 """The largest |value|; what all but a few values are below; what loses least information (TensorRT's method)."""
 
@@ -20,10 +24,10 @@ class Quantization:
 
     Attributes:
         scheme: one of :data:`SCHEMES`.
-        form: how a weight-only scheme is written, one of :data:`FORMS`; None for other schemes.
+        form: how a weight-only scheme is written, one of :data:`FORMS` or :data:`PACKED`; None for other schemes.
         pool8: whether pools hold int8 rows with a scale per row.
         kept: names of the parts that stayed float32: weights, embedding tables, or "pools".
-        source_sha256: hash of the bundle that was quantized.
+        source_sha256: hash of the bundle that was quantized; in C, of the checkpoint.
         calibration: for static scales, what they rest on: method, data, sequences and steps.
     """
 
@@ -37,7 +41,7 @@ class Quantization:
     def __post_init__(self) -> None:
         known = (
             (self.scheme in SCHEMES or (self.scheme == "float32" and self.pool8))
-            and (self.form in FORMS) == (self.scheme in WEIGHT_ONLY)
+            and (self.form in (*FORMS, PACKED)) == (self.scheme in WEIGHT_ONLY)
             and isinstance(self.pool8, bool)
             and all(isinstance(word, str) for word in (*self.kept, self.source_sha256))
             and (self.calibration is None or isinstance(self.calibration, Mapping))

@@ -25,7 +25,7 @@ from causalrn.config import ModelConfig, TransformerConfig
 from causalrn.errors import ConfigError
 from causalrn.folding import fold
 from causalrn.graph_files import describe_graph, save_graphs, strip_leftovers
-from causalrn.manifest import Graph, Manifest
+from causalrn.manifest import Graph, Manifest, stream_names
 from causalrn.state_spec import StateSpec, StateTensor
 
 OPSETS = (21, 22, 23)
@@ -66,7 +66,7 @@ def export_onnx(
     if most is not None and most < _LEAST_CAPACITY:
         raise ConfigError(f"capacity {most} is too short to be of use: export with at least {_LEAST_CAPACITY}")
     cell = RecurrentCell(fold(checkpoint.model), spec)
-    graphs, streams = _graphs(spec), _stream_names(checkpoint.card.config.blocks)
+    graphs, streams = _graphs(spec), stream_names(checkpoint.card.config.blocks)
     models = {}
     for name, graph in graphs.items():
         model = _trace(cell, name)
@@ -152,12 +152,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _stream_names(blocks: int) -> tuple[str, ...]:
-    """stream.00 is what block 0 reads, and so on; the last is what the head reads."""
-    digits = max(2, len(str(blocks)))
-    return tuple(f"stream.{block:0{digits}d}" for block in range(blocks + 1))
 
 
 def _name_streams(model: onnx.ModelProto, names: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from causalrn.run_folder import is_run
 from causalrn.runtimes.session import Session
 
 RUN_RUNTIMES = ("parallel", "recurrent")
-TARGET_RUNTIMES = {"onnx": "onnxruntime", "tensorrt": "tensorrt"}
+TARGET_RUNTIMES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "c": "native"}
 RUNTIMES = (*RUN_RUNTIMES, *TARGET_RUNTIMES.values())
 
 
@@ -21,7 +21,8 @@ class SessionOptions:
 
     Attributes:
         provider: onnxruntime's execution provider: "cpu", "cuda", ...
-        threads: threads inside one operator, of onnxruntime; PyTorch has its own setting, torch.set_num_threads.
+        threads: inside one operator of onnxruntime, or for a step or prefill in C; PyTorch has its own setting,
+            torch.set_num_threads.
         cuda_graph: whether TensorRT replays recorded steps.
         runtime_cache: file in which TensorRT-RTX keeps the kernels that it compiles on this machine.
     """
@@ -39,7 +40,7 @@ class SessionOptions:
         """
         chosen = {
             f"--provider {self.provider}": ("onnxruntime", self.provider != "cpu"),
-            f"--threads {self.threads}": ("onnxruntime", self.threads != 1 and runtime not in RUN_RUNTIMES),
+            f"--threads {self.threads}": ("onnxruntime", self.threads != 1 and runtime == "tensorrt"),
             "--no-cuda-graph": ("tensorrt", not self.cuda_graph),
             "--runtime-cache": ("tensorrt", self.runtime_cache is not None),
         }
@@ -53,12 +54,13 @@ def open_session(path: Path, runtime: str | None = None, options: SessionOptions
     """Open a RUN or a bundle.
 
     Args:
-        path: a RUN (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime`, or `tensorrt` for engines).
+        path: a RUN (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime`, `tensorrt` for engines, `native`
+            for C).
         runtime: one of :data:`RUNTIMES`; None takes the folder's default.
 
     Raises:
         InputError: an unknown runtime, or one that cannot run this folder.
-        RuntimeUnavailableError: the provider is not there, or this onnxruntime cannot load the bundle.
+        RuntimeUnavailableError: the provider or a C compiler is not there, or this onnxruntime cannot load the bundle.
         ModuleNotFoundError: the runtime's package (torch for a RUN) is not installed.
         BundleError, CheckpointError: the folder is missing or corrupt.
     """
@@ -99,6 +101,10 @@ def open_bundle(bundle: Bundle, options: SessionOptions | None = None) -> Sessio
         from causalrn.runtimes.trt.trt_session import TensorRTSession
 
         return TensorRTSession(bundle, cuda_graph=options.cuda_graph, runtime_cache=options.runtime_cache)
+    if runtime == "native":
+        from causalrn.runtimes.native.native_session import NativeSession
+
+        return NativeSession(bundle, threads=options.threads)
     from causalrn.runtimes.ort_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(bundle, provider=options.provider, threads=options.threads)

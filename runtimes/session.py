@@ -26,6 +26,8 @@ FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 
+NON_FINITE = "the model gave NaN or infinity: its weights, or the values they reach, are out of range"
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -298,4 +300,4 @@ def check_finite(logits: FloatArray) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         total = np.add.reduce(logits, axis=None)
     if not math.isfinite(total) and not np.isfinite(logits).all():
-        raise NonFiniteError("the model gave NaN or infinity: its weights, or the values they reach, are out of range")
+        raise NonFiniteError(NON_FINITE)

@@ -7,6 +7,7 @@ time-major, so appending a token writes one row and copies nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +38,13 @@ class StateBuffers:
     def clear(self, batch: int) -> None:
         """A fresh state: all zeros."""
         self.arrays = [
-            np.zeros(self._allocated_shape(tensor, batch, 0), dtype)
+            self._zeros(self._allocated_shape(tensor, batch, 0), dtype)
             for tensor, dtype in zip(self.spec.tensors, self._dtypes, strict=True)
         ]
+
+    def _zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """A new array; memory that is not touched is not taken."""
+        return np.zeros(shape, dtype)
 
     def _allocated_shape(self, tensor: StateTensor, batch: int, rows: int) -> tuple[int, ...]:
         """Shape of the buffer. A growing pool has a row more than the capacity, for a step's zero slot."""
@@ -51,9 +56,12 @@ class StateBuffers:
         """Make room for so many positions: pools without a capacity grow by doubling."""
         if self.spec.pool != "growing" or rows < len(self.arrays[0]):
             return
-        for index, old in enumerate(self.arrays):
-            self.arrays[index] = np.zeros((2 * rows + 1, *old.shape[1:]), old.dtype)
-            self.arrays[index][: len(old)] = old
+        grown = []
+        for old in self.arrays:
+            array = self._zeros((2 * rows + 1, *old.shape[1:]), old.dtype)
+            array[: len(old)] = old
+            grown.append(array)
+        self.arrays = grown
 
     def views(self, position: int, pad_rows: int) -> list[Array]:
         """What a graph is given at `position`: prefixes of growing pools with `pad_rows` zero rows, else the whole."""
@@ -102,7 +110,7 @@ class StateBuffers:
         arrays = []
         for tensor, dtype in zip(self.spec.tensors, self._dtypes, strict=True):
             value = tensors[tensor.name]
-            array = np.zeros(self._allocated_shape(tensor, batch, position), dtype)
+            array = self._zeros(self._allocated_shape(tensor, batch, position), dtype)
             array[: len(value)] = value
             arrays.append(array)
         self.arrays = arrays

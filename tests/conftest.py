@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
@@ -15,10 +15,11 @@ from causalrn.card import ModelCard
 from causalrn.checkpoint import save_checkpoint
 from causalrn.export.cli import group
 from causalrn.export.cli.console import run_guarded
-from causalrn.export.cli.export_run import export_bundle
+from causalrn.export.cli.export_run import COptions, export_bundle, export_c_bundle
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.tasks import CopyTask
 from tests.builders import random_model
+from tests.c_tools import HAS_C_COMPILER
 
 
 @pytest.fixture
@@ -38,6 +39,14 @@ torch.set_num_threads(1)  # tests are many and small: threads cost more than the
 READOUTS = ("exact", "linear", "plain")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled bundles are kept for the time of the tests, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAUSALRN_CACHE", str(tmp_path_factory.mktemp("compiled")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A RUN with random weights per readout: capacity 40, and a card as training writes it."""
@@ -55,6 +64,17 @@ def bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("bundles")
     for readout, run in runs.items():
         export_bundle(run, folder / readout, pool="growing", capacity=None, opset=23)
+    return {readout: folder / readout for readout in runs}
+
+
+@pytest.fixture(scope="session")
+def c_bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """C source per readout, default options."""
+    if not HAS_C_COMPILER:
+        pytest.skip("needs a C compiler: install gcc or clang")
+    folder = tmp_path_factory.mktemp("c-bundles")
+    for readout, run in runs.items():
+        export_c_bundle(run, folder / readout, COptions())
     return {readout: folder / readout for readout in runs}
 
 

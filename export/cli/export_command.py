@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from causalrn.errors import InputError
 from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, require_extra
 from causalrn.export.cli.options import PATH, output_option
+from causalrn.manifest import Bundle
+from causalrn.native_spec import PLACEMENTS, PROFILES
 from causalrn.quantization import SCHEMES
 from causalrn.state_spec import POOL_KINDS, StateSpec
+
+if TYPE_CHECKING:
+    from causalrn.calibration.report import QuantizeReport
 
 
 @click.command(
@@ -20,55 +26,130 @@ Examples:
   causalrn-export export run -o bundle --opset 21          for onnxruntime 1.22
   causalrn-export export run -o bundle --pool fixed --capacity 34
   causalrn-export export run -o small --scheme w8          export and quantize in one go
-Exit code 1, and no bundle written, if --scheme loses more than is allowed."""
+  causalrn-export export run -o source --target c          C99 source that needs nothing
+  causalrn-export export run -o firmware --target c --scheme w8a8-dynamic --profile cortex-m
+Exit code 1, and no bundle written, if --scheme or --pool8 loses more than is allowed."""
 )
 @click.argument("run", type=PATH)
-@click.option("--target", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="What to write.")
+@click.option(
+    "--target",
+    type=click.Choice(["onnx", "c"]),
+    default="onnx",
+    show_default=True,
+    help="What to write: ONNX graphs, or C99 source.",
+)
 @click.option(
     "--pool",
     type=click.Choice(POOL_KINDS),
-    default="growing",
-    show_default=True,
-    help="How a growing state goes in and out: rows that the runtime appends; a fixed capacity with a mask; or "
-    "concatenated in the graph, for servers that feed outputs back.",
+    help="In ONNX, how a growing state goes in and out: rows that the runtime appends; a fixed capacity with a mask; "
+    "or concatenated in the graph, for servers that feed outputs back.  [default: growing]",
 )
 @click.option("--capacity", type=click.IntRange(min=1), help="Most positions.  [default: the model's]")
-@click.option("--opset", type=int, default=23, show_default=True, help="ONNX opset: 23, 22 or 21.")
-@click.option("--scheme", type=click.Choice(SCHEMES), help="Quantize it, too: see `quantize`, which has more options.")
+@click.option("--opset", type=int, help="ONNX opset: 23, 22 or 21.  [default: 23]")
+@click.option("--scheme", type=click.Choice(SCHEMES), help="Quantize it, too: see `quantize`. C has w8, w8a8-dynamic.")
+@click.option("--pool8", is_flag=True, help="In C: pool rows as int8 with a scale per row. For ONNX see `quantize`.")
+@click.option(
+    "--weights",
+    type=click.Choice(tuple(PLACEMENTS)),
+    help="In C: weights in a file, or inline as constant arrays for flash.  [default: file; inline for cortex-m]",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    help="In C: cortex-m keeps memory small, and comes with start-up code and what it takes.  [default: generic]",
+)
 @output_option
 @click.pass_context
-def command(
-    context: click.Context, /, run: Path, output: Path, target: str, scheme: str | None, **options: Any
-) -> None:
+def command(context: click.Context, /, run: Path, output: Path, target: str, **options: Any) -> None:
     """Export a RUN's recurrent cell as a bundle for a device.
 
-    The bundle holds a step graph, a prefill graph, their weights, a manifest with the state contract and the hash of
-    every file, and golden vectors with which a device can check itself: `causalrn-export verify BUNDLE`.
+    The bundle holds graphs, or C99 source, for steps and prefill, their weights, a manifest with the state contract and
+    the hash of every file, and golden vectors with which a device can check itself: `causalrn-export verify BUNDLE`.
     """
-    assert target == "onnx"
-    for package in ("torch", "onnx", "onnxscript"):
+    packages = ("torch", "onnx", "onnxscript") if target == "onnx" else ("torch",)
+    for package in packages:
         require_extra(package)
-    if scheme is None:
-        _export(run, output, **options)
-        return
-    from causalrn.export.cli.quantize_report import print_report
-    from causalrn.export.cli.quantize_run import export_quantized
+    report = _export_c(run, output, **options) if target == "c" else _export_onnx(run, output, **options)
+    if report is not None:
+        from causalrn.export.cli.quantize_report import print_report
 
-    report = export_quantized(run, output, scheme, **options)
-    print_report(report, str(output), automatic=False)
-    if not report.passed:
-        context.exit(EXIT_CHECK_FAILED)
+        print_report(report, str(output), automatic=False)
+        if not report.passed:
+            context.exit(EXIT_CHECK_FAILED)
 
 
-def _export(run: Path, output: Path, *, pool: str, capacity: int | None, opset: int) -> None:
+def _export_onnx(
+    run: Path,
+    output: Path,
+    *,
+    scheme: str | None,
+    pool: str | None,
+    capacity: int | None,
+    opset: int | None,
+    **c_options: Any,
+) -> QuantizeReport | None:
+    _refuse(c_options, "C source's, which --target c writes")
+    settings: dict[str, Any] = {
+        "pool": pool or "growing",
+        "capacity": capacity,
+        "opset": 23 if opset is None else opset,
+    }
+    if scheme is not None:
+        from causalrn.export.cli.quantize_run import export_quantized
+
+        return export_quantized(run, output, scheme, **settings)
     from causalrn.export.cli.export_run import export_bundle
 
-    bundle = export_bundle(run, output, pool=pool, capacity=capacity, opset=opset)
-    size = sum(entry["size_bytes"] for entry in bundle.manifest.files.values())
-    console().print(f"wrote {output}: {bundle.manifest.card.config.describe()}", soft_wrap=True)
-    console().print(
-        f"{len(bundle.manifest.files)} files, {size / 1e6:.2f} MB, opset {opset}, {_describe(bundle.manifest.state)}"
-    )
+    _print_written(export_bundle(run, output, **settings))
+    return None
+
+
+def _export_c(
+    run: Path,
+    output: Path,
+    *,
+    scheme: str | None,
+    pool8: bool,
+    capacity: int | None,
+    weights: str | None,
+    profile: str | None,
+    **onnx_options: Any,
+) -> QuantizeReport | None:
+    from causalrn.export.cli.export_run import COptions, export_c_bundle
+
+    _refuse(onnx_options, "an ONNX graph's, and --target c writes none")
+    if profile == "cortex-m" and weights == "file":
+        raise InputError("--weights file and --profile cortex-m contradict each other: firmware has no files")
+    inline = weights == "inline" or profile == "cortex-m"
+    options = COptions(capacity, scheme or "float32", pool8, "inline" if inline else "file", profile or "generic")
+    if options.is_quantized:
+        from causalrn.export.cli.quantize_run import export_quantized_c
+
+        report = export_quantized_c(run, output, options)
+        if report.passed:
+            _print_written(Bundle.open(output))
+        return report
+    _print_written(export_c_bundle(run, output, options))
+    return None
+
+
+def _refuse(options: dict[str, Any], owner: str) -> None:
+    for name, value in options.items():
+        if value:
+            raise InputError(f"--{name} is {owner}: leave it out")
+
+
+def _print_written(bundle: Bundle) -> None:
+    manifest, out = bundle.manifest, console()
+    size = sum(entry["size_bytes"] for entry in manifest.files.values())
+    kind = f"opset {manifest.opset}" if manifest.native is None else f"C99, {manifest.native.describe()}"
+    out.print(f"wrote {bundle.path}: {manifest.card.config.describe()}", soft_wrap=True)
+    out.print(f"{len(manifest.files)} files, {size / 1e6:.2f} MB, {kind}, {_describe(manifest.state)}", soft_wrap=True)
+    if manifest.native is not None:
+        from causalrn.export.cli.firmware_size import SIZE_NAME, read_size
+
+        for line in read_size(bundle.file(SIZE_NAME)):
+            out.print(line, soft_wrap=True)
 
 
 def _describe(state: StateSpec) -> str:

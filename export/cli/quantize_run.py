@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from causalrn.calibration.sensitivity import Sensitivity, rank_sensitivity, unit
 from causalrn.calibration.table import CalibrationTable, calibrate
 from causalrn.errors import CalibrationError, InputError, NonFiniteError
 from causalrn.export.cli.console import progress
-from causalrn.export.cli.export_run import export_bundle
+from causalrn.export.cli.export_run import COptions, export_bundle, export_c_bundle
 from causalrn.export.cli.quantize_options import AUTOMATIC, Data, QuantizeOptions, choose_data
 from causalrn.files import check_replaceable, written_folder
 from causalrn.manifest import BUNDLE_MARKER, Bundle
@@ -64,11 +65,7 @@ def quantize_bundle(
     data = choose_data(source, options)
     exact, against = _exact_logits(source, checkpoint, data.tokens)
     with open_bundle(source) as session:
-        with _examples_progress("float32", data) as advance:
-            try:
-                baseline = measure_baseline(source, session, data.tokens, data.task, data.examples, exact, advance)
-            except NonFiniteError as error:
-                raise InputError(f"{path}: in float32, {error}: `verify` it first") from None
+        baseline = _measured_baseline(source, session, data, exact)
         table = _calibrated(source, data, options)
         if table is not None and options.scheme == "w8a8":
             scheme = dataclasses.replace(scheme, limits=table.limits(options.method, options.percentile))
@@ -106,6 +103,39 @@ def export_quantized(
         except CalibrationError as error:
             raise InputError(f"--scheme {scheme} of {run}: {error} of `quantize`, after an export") from None
     return dataclasses.replace(report, source=str(run))
+
+
+def export_quantized_c(run: Path, output: Path, options: COptions) -> QuantizeReport:
+    """Export a RUN as quantized C source, if it is good enough beside the same source in float32.
+
+    Raises:
+        As :func:`causalrn.export.cli.export_run.export_c_bundle`.
+    """
+    check_replaceable(output, BUNDLE_MARKER)
+    limits = QuantizeOptions(options.scheme, pool8=options.pool8)
+    with tempfile.TemporaryDirectory() as temporary:
+        source = export_c_bundle(run, Path(temporary, "float32"), COptions(options.capacity))
+        quantized = export_c_bundle(run, Path(temporary, "quantized"), options)
+        data = choose_data(source, limits)
+        exact, against = _exact_logits(source, run, data.tokens)
+        with open_bundle(source) as session:
+            baseline = _measured_baseline(source, session, data, exact)
+            try:
+                report = _measure(quantized, _Context(source, session, baseline, data, limits, against, None, {}))
+            except NonFiniteError as error:
+                raise InputError(f"{options.scheme} does not suit {run}: {error}; use another scheme") from None
+        if report.passed:
+            with written_folder(output, BUNDLE_MARKER) as folder:
+                shutil.copytree(quantized.path, folder, dirs_exist_ok=True)
+    return dataclasses.replace(report, source=str(run))
+
+
+def _measured_baseline(source: Bundle, session: Session, data: Data, exact: FloatArray | None) -> Baseline:
+    with _examples_progress("float32", data) as advance:
+        try:
+            return measure_baseline(source, session, data.tokens, data.task, data.examples, exact, advance)
+        except NonFiniteError as error:
+            raise InputError(f"{source.path}: in float32, {error}: `verify` it first") from None
 
 
 def _check_kept_blocks(source: Bundle, scheme: Scheme, options: QuantizeOptions) -> None:
@@ -148,8 +178,12 @@ def _write_and_measure(folder: Path, scheme: Scheme, context: _Context) -> Quant
 def _attempt(folder: Path, scheme: Scheme, context: _Context) -> QuantizeReport:
     options, table = context.options, context.table
     used = table.describe(options.method, options.percentile) if table is not None and scheme.limits else None
-    bundle = write_quantized(context.source, folder, scheme, used)
-    quantization = bundle.manifest.quantization
+    return _measure(write_quantized(context.source, folder, scheme, used), context, _notes(scheme))
+
+
+def _measure(bundle: Bundle, context: _Context, notes: Sequence[str] = ()) -> QuantizeReport:
+    """Compare a quantized bundle with the one that it comes from."""
+    options, quantization = context.options, bundle.manifest.quantization
     assert quantization is not None
     with open_bundle(bundle) as session, _examples_progress(quantization.describe(), context.data) as advance:
         after = measure_quantized(bundle, session, context.baseline, advance)
@@ -167,8 +201,8 @@ def _attempt(folder: Path, scheme: Scheme, context: _Context) -> QuantizeReport:
         budget=options.budget,
         sensitivities=context.ranked.get(shown, ()),
         granularity=shown,
-        table=table,
-        notes=(*context.data.notes, *_notes(scheme)),
+        table=context.table,
+        notes=(*context.data.notes, *notes),
     )
 
 

@@ -32,7 +32,7 @@ class FormOpener:
     def open(self, name: str, threads: int | None = None) -> Session:
         """A form by the name of its runtime, with so many threads inside one operator."""
         if name not in RUN_RUNTIMES:
-            if threads is None or name != "onnxruntime":  # nothing else has threads inside an operator
+            if threads is None or name == "tensorrt":  # it has no threads inside an operator
                 return open_bundle(self.bundle, self.options)
             return open_bundle(self.bundle, dataclasses.replace(self.options, threads=threads))
         from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession

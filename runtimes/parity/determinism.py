@@ -26,6 +26,7 @@ CLAIMS = {
     "onnxruntime": ("repeat", "interleaved", "resumed", "threads"),
     "recurrent": ("repeat", "interleaved", "resumed"),
     "tensorrt": ("repeat", "interleaved", "resumed"),
+    "native": ("repeat", "interleaved", "resumed", "threads"),
 }
 """By runtime, what has to be equal bit for bit on one machine. PyTorch makes no promise about threads, TensorRT has
 none. No other provider of onnxruntime than the CPU's has been tried: there all is measured and nothing claimed."""

@@ -54,13 +54,13 @@ def golden_tokens(card: ModelCard, capacity: int | None) -> IntArray:
     return sample_tokens(card, np.random.default_rng(0), _ROWS, min(capacity or _TOKENS, _TOKENS))
 
 
-def save_golden(folder: Path, reference: Reference, session: Session) -> None:
-    """Write golden vectors into a bundle's folder, recording what `session` (the bundle's own) says."""
+def save_golden(folder: Path, reference: Reference, session: Session) -> FloatArray:
+    """Write golden vectors into a bundle's folder; gives what `session`, the bundle's own, says: logits [B, T, V]."""
     (middle,) = state_positions(reference.steps)[-2:-1] or (1,)
     first = run_in_chunks(session, reference.tokens[:, :middle], [1] * middle)
     snapshot, rest = session.snapshot(), reference.steps - middle
     recorded = run_in_chunks(session, reference.tokens[:, middle:], [1] * rest, start=snapshot)
-    bounds = reference.bounds
+    bounds, logits = reference.bounds, np.concatenate([first.logits, recorded.logits], axis=1)
     tensors: dict[str, Array] = {
         "tokens": reference.tokens,
         "oracle.logits": reference.logits,
@@ -71,11 +71,12 @@ def save_golden(folder: Path, reference: Reference, session: Session) -> None:
         "bound.streams": bounds.streams,
         **{f"bound.state.{name}": np.array([bound]) for name, bound in bounds.states.items()},
         **_named("oracle.state.", _without_prefixes(_in_float32(reference.states))),
-        "recorded.logits": np.concatenate([first.logits, recorded.logits], axis=1),
+        "recorded.logits": logits,
         **_named("recorded.state.", {middle: snapshot.tensors}),
     }
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     (folder / GOLDEN_NAME).write_bytes(content)
+    return logits
 
 
 def load_golden(bundle: Bundle) -> Golden:

@@ -1,4 +1,4 @@
-"""One interface, three runtimes: what holds for one session holds for all."""
+"""One interface, four runtimes: what holds for one session holds for all."""
 
 import numpy as np
 import pytest
@@ -25,22 +25,23 @@ from causalrn.runtimes.session import Snapshot
 from causalrn.runtimes.torch_sessions import RecurrentSession
 from causalrn.tolerances import TOLERANCES
 from tests.builders import random_model, random_tokens, relative_error
+from tests.c_tools import HAS_C_COMPILER
 
 CAPACITY = 40
 KINDS = [
     (runtime, readout)
     for readout in ("exact", "linear", "plain")
-    for runtime in ("parallel", "recurrent", "onnxruntime")
+    for runtime in ("parallel", "recurrent", "onnxruntime", *(["native"] if HAS_C_COMPILER else []))
 ]
 
 
 @pytest.fixture(scope="module")
-def sessions(runs, bundles):
+def sessions(runs, bundles, request):
     """One session per runtime and readout; tests reset them."""
-    opened = {
-        (runtime, readout): open_session((bundles if runtime == "onnxruntime" else runs)[readout], runtime)
-        for runtime, readout in KINDS
-    }
+    folders = {"parallel": runs, "recurrent": runs, "onnxruntime": bundles}
+    if HAS_C_COMPILER:
+        folders["native"] = request.getfixturevalue("c_bundles")
+    opened = {(runtime, readout): open_session(folders[runtime][readout], runtime) for runtime, readout in KINDS}
     yield opened
     for session in opened.values():
         session.close()

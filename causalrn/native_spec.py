@@ -1,0 +1,82 @@
+"""What the manifest of a C bundle says of its source and its weights. Needs neither torch nor a compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from causalrn.config import ModelConfig
+
+LANES = 16
+"""Widths are padded with zeros to multiples of this, so that sums run over so many partial sums everywhere."""
+INTERFACE = 1
+"""Version of causalrn.h: a runtime calls only the one that it knows."""
+SOURCE, HEADER, WEIGHTS_FILE, WEIGHTS_HEADER = "causalrn.c", "causalrn.h", "weights.bin", "causalrn_weights.h"
+THREADS = ("causalrn_threads.c", "causalrn_threads.h")
+PLACEMENTS = {"file": WEIGHTS_FILE, "inline": WEIGHTS_HEADER}
+"""Where weights stand: in a file that is loaded, or as constant arrays that are compiled in."""
+PROFILES = ("generic", "cortex-m")
+
+
+@dataclass(frozen=True)
+class NativeSpec:
+    """How a C bundle is built, and how large it is.
+
+    Attributes:
+        weights: a key of :data:`PLACEMENTS`.
+        profile: one of :data:`PROFILES`: what the defaults in its header are for.
+        weights_bytes: of the packed weights.
+        rows: of a prefill that are computed together.
+        interface: version of its header.
+    """
+
+    weights: str
+    profile: str
+    weights_bytes: int
+    rows: int
+    interface: int = INTERFACE
+
+    def __post_init__(self) -> None:
+        if self.weights not in PLACEMENTS or self.profile not in PROFILES:
+            raise ValueError(f"C with weights {self.weights!r} for profile {self.profile!r} is unknown")
+        if not all(type(size) is int and size > 0 for size in (self.weights_bytes, self.rows, self.interface)):
+            raise ValueError("sizes or interface of the C source are no positive integers")
+
+    @property
+    def weights_name(self) -> str:
+        """Name of the file with the weights."""
+        return PLACEMENTS[self.weights]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that the bundle cannot do without."""
+        return SOURCE, HEADER, *THREADS, self.weights_name
+
+    @property
+    def sources(self) -> list[str]:
+        """Those of them that are compiled."""
+        return [name for name in self.files if name.endswith((".c", ".h"))]
+
+    def describe(self) -> str:
+        """A few words for people."""
+        return f"profile {self.profile}, weights in {self.weights_name} ({self.weights_bytes / 1e6:.2f} MB)"
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as JSON values."""
+        return dict(self.__dict__)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> NativeSpec | None:
+        """Read :meth:`to_json`'s form back; None stays None."""
+        return None if data is None else cls(**data)
+
+
+def padded(width: int) -> int:
+    """The next multiple of :data:`LANES`."""
+    return -(-width // LANES) * LANES
+
+
+def padded_hidden(config: ModelConfig) -> int:
+    """HP, the width of a row of the state in memory: every head is padded by itself."""
+    return config.heads * padded(config.head_width)

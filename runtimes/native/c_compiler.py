@@ -1,0 +1,106 @@
+"""Compiling a bundle's C with this machine's compiler, once: what it made is kept by the hash of all that went in."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from causalrn.errors import BundleError, RuntimeUnavailableError
+from causalrn.manifest import Bundle
+from causalrn.native_spec import SOURCE, NativeSpec
+
+CACHE_VARIABLE = "CAUSALRN_CACHE"
+FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared", "-fvisibility=hidden")
+_COMPILERS = ("cc", "gcc", "clang")
+_TIMEOUT_S = 600.0
+
+
+def find_compiler() -> list[str]:
+    """The compiler's command: $CC, or the first of cc, gcc and clang.
+
+    Raises:
+        RuntimeUnavailableError: there is none.
+    """
+    chosen = shlex.split(os.environ.get("CC", ""))
+    found = next((name for name in chosen[:1] or _COMPILERS if shutil.which(name)), None)
+    if found is None:
+        what = f"CC={chosen[0]} is not there" if chosen else "no C compiler (cc, gcc or clang) was found"
+        raise RuntimeUnavailableError(f"{what}: install gcc or clang, or set CC, to run C bundles on this machine")
+    return chosen or [found]
+
+
+def compiled_library(bundle: Bundle, native: NativeSpec, flags: Sequence[str] = FLAGS) -> Path:
+    """The shared library of a bundle's source, compiled unless that has been done before.
+
+    Raises:
+        RuntimeUnavailableError: there is no compiler, or it does not work.
+        BundleError: the source cannot be compiled.
+    """
+    compiler = find_compiler()
+    shim = (files("causalrn.runtimes.native") / "shim.c").read_bytes()
+    sources = [bundle.file(name).read_bytes() for name in native.sources]
+    parts = [shim, *sources, _identity(compiler).encode(), " ".join(flags).encode()]
+    key = hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
+    library = _cache_folder() / f"{key[:32]}.so"
+    if not library.is_file():
+        with tempfile.TemporaryDirectory(prefix=".compiling-", dir=library.parent) as temporary:
+            made = Path(temporary) / library.name
+            Path(temporary, "shim.c").write_bytes(shim)
+            include = ("-I", str(bundle.path.resolve()))
+            _compile([*compiler, *flags, *include, "shim.c", "-lm", "-pthread", "-o", made.name], made, bundle)
+            made.replace(library)
+    return library
+
+
+def _cache_folder() -> Path:
+    """Where compiled code is kept; for this process only where nothing can be written to the user's cache."""
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
+        caches = os.environ.get("XDG_CACHE_HOME")
+        default = Path(caches) if caches else Path.home() / ".cache"
+        chosen = os.environ.get(CACHE_VARIABLE)
+        folder = Path(chosen) if chosen else default / "causalrn"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it is loaded: nobody else should write to it
+        if os.access(folder, os.W_OK):
+            return folder
+    return _process_folder()
+
+
+@functools.cache
+def _process_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="causalrn-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _identity(compiler: Sequence[str]) -> str:
+    """The compiler's command, version and target."""
+    try:
+        result = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RuntimeUnavailableError(f"{compiler[0]} does not start ({error}): set CC to another compiler") from None
+    return " ".join([*compiler, platform.machine(), result.stdout])
+
+
+def _compile(command: Sequence[str], made: Path, bundle: Bundle) -> None:
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        result = subprocess.run(
+            command, cwd=made.parent, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeUnavailableError(f"{command[0]} took more than {_TIMEOUT_S:.0f} s for {bundle.path}") from None
+    if result.returncode != 0 or not made.is_file():
+        errors = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()[-1:]
+        reason = errors[0].strip() if errors else f"exit code {result.returncode}"
+        raise BundleError(f"{bundle.path}: {command[0]} cannot compile {SOURCE}: {reason}; see docs/native.md")

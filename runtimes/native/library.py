@@ -1,0 +1,143 @@
+"""A bundle's compiled C, called through ctypes: addresses go in, nothing is copied."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError
+from causalrn.manifest import Bundle
+from causalrn.native_spec import INTERFACE, NativeSpec, padded, padded_hidden
+from causalrn.runtimes.native.c_compiler import compiled_library
+from causalrn.runtimes.native.native_state import aligned_zeros
+from causalrn.runtimes.session import NON_FINITE
+
+ISAS = ("portable", "avx2", "avx512")
+_OK, _NOT_FINITE, _BEST = 0, 12, -1
+_DESCRIPTION = 8
+
+
+class NativeLibrary:
+    """The functions of shim.c for one session.
+
+    Raises:
+        RuntimeUnavailableError: it cannot be compiled or loaded here.
+        BundleError: the source or the weights do not fit the manifest.
+    """
+
+    def __init__(self, bundle: Bundle, native: NativeSpec) -> None:
+        self._bundle, self._native = bundle, native
+        self._handle = None
+        self._library = _loaded(compiled_library(bundle, native))
+        self.rows = self._checked()
+        self._step = self._library.native_step
+        self.embedding = padded(bundle.manifest.card.config.embedding)
+        self._handle = self._library.native_create()
+        if not self._handle:
+            raise MemoryError
+        content = bundle.file(native.weights_name).read_bytes() if native.weights == "file" else b""
+        self._weights = aligned_zeros((len(content),), np.uint8)
+        self._weights[:] = np.frombuffer(content, np.uint8)
+        self._raise_for(self._library.native_load(self._handle, self._weights.ctypes.data, len(content)))
+
+    def _checked(self) -> int:
+        """Compare what was compiled with the manifest; gives the rows that are computed together."""
+        sizes = (ctypes.c_int32 * _DESCRIPTION)()
+        self._library.native_describe(sizes)
+        config, state = self._bundle.manifest.card.config, self._bundle.manifest.state
+        interface, tensors, hidden, embedding, rows, vocabulary, blocks, pool8 = sizes
+        widths = (padded_hidden(config), padded(config.embedding), config.vocabulary, config.blocks)
+        expected = (INTERFACE, len(state.tensors), *widths, int(state.tensors[0].dtype == "int8"))
+        if (interface, tensors, hidden, embedding, vocabulary, blocks, pool8) != expected:
+            raise BundleError(f"{self._bundle.path}: its C source is of another model than its manifest: export again")
+        return int(rows)
+
+    def choose_isa(self, name: str | None) -> str:
+        """Have the best instruction set that this machine has used, or another one; gives its name."""
+        return ISAS[self._library.native_choose_isa(self._handle, _BEST if name is None else ISAS.index(name))]
+
+    def start_threads(self, threads: int) -> int:
+        """Have so many threads for long pools, or as many as there can be; gives how many there are."""
+        return int(self._library.native_start_threads(self._handle, threads))
+
+    def session_bytes(self, batch: int, capacity: int) -> int:
+        """Bytes of state and working memory; 0 where there is no such session."""
+        return int(self._library.native_session_size(batch, capacity))
+
+    def work_bytes(self, batch: int, capacity: int) -> int:
+        """Bytes of working memory."""
+        return int(self._library.native_work_size(batch, capacity))
+
+    def place(self, batch: int, capacity: int, work: int, tokens: int, logits: int) -> None:
+        """Say how many sequences and positions there are from now on.
+
+        Args:
+            work: address of working memory.
+            tokens, logits: addresses of int32 [B] and float32 [B, V]: what steps read and write.
+        """
+        self._library.native_place(self._handle, batch, capacity, work, tokens, logits)
+
+    def step(self, position: int, past: Any, following: Any) -> None:
+        """Take a step from the tensors `past` to the tensors `following`, given as arrays of addresses.
+
+        Raises:
+            NonFiniteError: NaN or infinity came out.
+        """
+        code = self._step(self._handle, position, past, following)
+        if code != _OK:
+            self._raise_for(code)
+
+    def prefill(
+        self, position: int, past: Any, following: Any, *, tokens: int, time: int, logits: int, streams: int | None
+    ) -> None:
+        """Run tokens [B, T]; the last three are addresses.
+
+        Raises:
+            NonFiniteError: NaN or infinity came out.
+        """
+        code = self._library.native_prefill(self._handle, position, past, following, tokens, time, logits, streams)
+        self._raise_for(code)
+
+    def _raise_for(self, code: int) -> None:
+        if code == _OK:
+            return
+        reason = self._library.native_message(code).decode()
+        if code == _NOT_FINITE:
+            raise NonFiniteError(NON_FINITE)
+        raise BundleError(f"{self._bundle.path}: {reason}: export the bundle again")
+
+    def close(self) -> None:
+        """Free what C holds; the code stays loaded."""
+        if self._handle is not None:
+            self._library.native_free(self._handle)
+            self._handle = None
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        library = ctypes.CDLL(str(path))
+        address, number = ctypes.c_void_p, ctypes.c_int32
+        _declare(library.native_describe, None, [address])
+        _declare(library.native_create, address, [])
+        _declare(library.native_free, None, [address])
+        _declare(library.native_load, ctypes.c_int, [address, address, ctypes.c_size_t])
+        _declare(library.native_choose_isa, ctypes.c_int, [address, ctypes.c_int])
+        _declare(library.native_start_threads, number, [address, number])
+        _declare(library.native_session_size, ctypes.c_size_t, [number, number])
+        _declare(library.native_work_size, ctypes.c_size_t, [number, number])
+        _declare(library.native_place, None, [address, number, number, address, address, address])
+        step = [address, number, address, address]
+        _declare(library.native_step, ctypes.c_int, step)
+        _declare(library.native_prefill, ctypes.c_int, [*step, address, number, address, address])
+        _declare(library.native_message, ctypes.c_char_p, [ctypes.c_int])
+    except (OSError, AttributeError) as error:
+        raise RuntimeUnavailableError(f"{path}: compiled code that does not load ({error}): delete it") from None
+    return library
+
+
+def _declare(function: Any, result: Any, arguments: Sequence[Any]) -> None:
+    function.restype, function.argtypes = result, arguments

@@ -1,0 +1,134 @@
+"""The state as the C code lays it out: heads padded to 16 lanes, and for constant sizes two sets that take turns."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import mmap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from causalrn.config import ModelConfig
+from causalrn.native_spec import padded, padded_hidden
+from causalrn.runtimes.session import Array
+from causalrn.runtimes.state_buffers import StateBuffers, check_state
+from causalrn.state_spec import StateSpec
+
+_ALIGNMENT, _HUGE_PAGE = 64, 2 << 20
+
+
+def aligned_zeros(shape: Sequence[int], dtype: Any) -> Array:
+    """Zeros that begin at a multiple of 64 bytes: a cache line, and the widest vector.
+
+    Memory that is not touched is not taken. Large arrays lie in huge pages where the system has them.
+    """
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if size >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory = mmap.mmap(-1, size + _HUGE_PAGE)
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        whole, alignment = np.frombuffer(memory, np.uint8), _HUGE_PAGE
+    else:
+        whole, alignment = np.zeros(size + _ALIGNMENT, np.uint8), _ALIGNMENT
+    start = -whole.ctypes.data % alignment
+    array: Array = whole[start : start + size].view(dtype).reshape(shape)
+    return array
+
+
+class Tensors(list[Array]):
+    """One set of state tensors."""
+
+    @functools.cached_property
+    def addresses(self) -> Any:
+        """Where they lie, as C takes it."""
+        return (ctypes.c_void_p * len(self))(*(array.ctypes.data for array in self))
+
+
+class NativeState(StateBuffers):
+    """The state of a native session.
+
+    A pool's new rows are written in place, behind those that count; a state of constant size goes from one set of
+    tensors to another, so that a call that fails leaves it whole.
+
+    Args:
+        spec: the state contract.
+        config: the model, for the padding of its heads.
+    """
+
+    def __init__(self, spec: StateSpec, config: ModelConfig) -> None:
+        self._contract, self._heads, self._width = spec, config.heads, config.head_width
+        hidden = padded_hidden(config)
+        tensors = (
+            t if t.role == "scale" else dataclasses.replace(t, shape=(*t.shape[:-1], hidden)) for t in spec.tensors
+        )
+        super().__init__(dataclasses.replace(spec, tensors=tuple(tensors)))
+
+    @property
+    def arrays(self) -> Tensors:
+        """The tensors that count."""
+        return self._tensors
+
+    @arrays.setter
+    def arrays(self, arrays: Iterable[Array]) -> None:
+        self._tensors = Tensors(arrays)
+        self._spare: Tensors | None = None
+
+    def _zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        return aligned_zeros(shape, dtype)
+
+    def views(self, position: int, pad_rows: int) -> Tensors:
+        """All tensors, whole: C is told the position."""
+        return self._tensors
+
+    def target(self, *, reused: bool) -> Tensors:
+        """Where a call should write: pools in place; else other tensors, new ones unless they may be `reused`."""
+        if self._appends:
+            return self._tensors
+        if self._spare is None or not reused:
+            self._spare = Tensors(self._zeros(array.shape, array.dtype) for array in self._tensors)
+        return self._spare
+
+    def update(self, position: int, outputs: Sequence[Array]) -> None:
+        """Take over what :meth:`target` gave."""
+        assert isinstance(outputs, Tensors)
+        if not self._appends:
+            self._tensors, self._spare = outputs, self._tensors
+
+    def truncate(self, position: int, mark: Sequence[Array]) -> None:
+        """Undo updates after `position`: rows beyond it do not count."""
+        if not self._appends:
+            self.arrays = mark
+
+    def copies(self, position: int) -> dict[str, Array]:
+        """Copies by name as the contract has them, without padding."""
+        return {name: self._unpadded(value) for name, value in super().copies(position).items()}
+
+    def load(self, tensors: Mapping[str, Array], position: int, batch: int) -> None:
+        """Replace everything by a snapshot's tensors.
+
+        Raises:
+            StateError: as :meth:`StateBuffers.load`.
+        """
+        check_state(self._contract, tensors, position, batch, self.dtype)
+        scales = {tensor.name for tensor in self._contract.tensors if tensor.role == "scale"}
+        super().load({n: v if n in scales else self._padded(v) for n, v in tensors.items()}, position, batch)
+
+    def _padded(self, value: Array) -> Array:
+        """[..., H] -> [..., HP], zeros behind every head."""
+        heads = value.reshape(*value.shape[:-1], self._heads, self._width)
+        wide = np.zeros((*heads.shape[:-1], padded(self._width)), value.dtype)
+        wide[..., : self._width] = heads
+        return wide.reshape(*value.shape[:-1], -1)
+
+    def _unpadded(self, value: Array) -> Array:
+        """[..., HP] -> [..., H]; a copy."""
+        wide = self._heads * padded(self._width)
+        if value.shape[-1:] != (wide,) or wide == self._heads * self._width:
+            return value
+        heads = value.reshape(*value.shape[:-1], self._heads, -1)[..., : self._width]
+        return heads.reshape(*value.shape[:-1], -1).copy()

@@ -1,0 +1,124 @@
+/* What Python calls: the bundle's source with its structures kept on this side, so that their layout is nobody's
+ * business. Arguments are addresses and numbers. */
+#if defined(__unix__) || defined(__APPLE__)
+#define CAUSALRN_THREADS 64
+#define HAS_THREADS 1
+#endif
+#include "causalrn.c"
+#if HAS_THREADS
+#include "causalrn_threads.c"
+#endif
+
+#include <stdlib.h>
+
+#if CAUSALRN_WEIGHTS_INLINE
+#include "causalrn_weights.h"
+#endif
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+typedef struct {
+    causalrn_weights weights;
+    causalrn_session session;
+    const int32_t *tokens; /* [B] and [B][V]: where steps find their tokens and leave their logits */
+    float *logits;
+#if HAS_THREADS
+    causalrn_threads threads;
+#endif
+} causalrn_native;
+
+/* Sizes that the Python side checks against the manifest. */
+EXPORT void native_describe(int32_t *sizes)
+{
+    sizes[0] = CAUSALRN_VERSION;
+    sizes[1] = CAUSALRN_TENSORS;
+    sizes[2] = CAUSALRN_HP;
+    sizes[3] = CAUSALRN_EP;
+    sizes[4] = CAUSALRN_ROWS;
+    sizes[5] = VOCABULARY;
+    sizes[6] = BLOCKS;
+    sizes[7] = CAUSALRN_POOL8;
+}
+
+EXPORT causalrn_native *native_create(void) { return calloc(1, sizeof(causalrn_native)); }
+
+/* Have so many threads, or as many as there can be; gives how many there are. */
+EXPORT int32_t native_start_threads(causalrn_native *native, int32_t threads)
+{
+#if HAS_THREADS
+    return threads > 1 ? causalrn_threads_start(&native->threads, threads, &native->session) : 1;
+#else
+    (void)native, (void)threads;
+    return 1;
+#endif
+}
+
+EXPORT void native_free(causalrn_native *native)
+{
+#if HAS_THREADS
+    if (native->session.parallel != NULL)
+        causalrn_threads_stop(&native->threads, &native->session);
+#endif
+    free(native);
+}
+
+/* Check the weights that Python read, or take those that were compiled in. */
+EXPORT int native_load(causalrn_native *native, const void *file, size_t size)
+{
+    native->session.weights = &native->weights;
+    causalrn_choose_isa(&native->session, CAUSALRN_BEST);
+#if CAUSALRN_WEIGHTS_INLINE
+    (void)file, (void)size;
+    return causalrn_use(&native->weights, causalrn_payload);
+#else
+    return causalrn_load(&native->weights, file, size);
+#endif
+}
+
+EXPORT int native_choose_isa(causalrn_native *native, int isa) { return causalrn_choose_isa(&native->session, isa); }
+
+EXPORT size_t native_session_size(int32_t batch, int32_t capacity) { return causalrn_session_size(batch, capacity); }
+
+EXPORT size_t native_work_size(int32_t batch, int32_t capacity) { return CAUSALRN_WORK_BYTES(batch, capacity); }
+
+/* Say how many sequences and positions there are from now on, where to work, and what steps read and write. */
+EXPORT void native_place(causalrn_native *native, int32_t batch, int32_t capacity, void *work, const int32_t *tokens,
+                         float *logits)
+{
+    native->session.batch = batch;
+    native->session.capacity = capacity;
+    native->session.work = work;
+    native->tokens = tokens;
+    native->logits = logits;
+}
+
+static causalrn_session *at(causalrn_native *native, int32_t position, void *const *past, void *const *next, float *streams)
+{
+    causalrn_session *session = &native->session;
+    for (int i = 0; i < CAUSALRN_TENSORS; i++) {
+        session->past[i] = past[i];
+        session->next[i] = next[i];
+    }
+    session->position = position;
+    session->streams = streams;
+    return session;
+}
+
+/* Take a step at a position: from the tensors `past` to the tensors `next`. */
+EXPORT int native_step(causalrn_native *native, int32_t position, void *const *past, void *const *next)
+{
+    return causalrn_step(at(native, position, past, next, NULL), native->tokens, native->logits);
+}
+
+/* The same for tokens [B][T]; `streams` may be NULL. */
+EXPORT int native_prefill(causalrn_native *native, int32_t position, void *const *past, void *const *next,
+                          const int32_t *tokens, int32_t time, float *logits, float *streams)
+{
+    return causalrn_prefill(at(native, position, past, next, streams), tokens, time, logits);
+}
+
+EXPORT const char *native_message(int code) { return causalrn_message(code); }

@@ -1,0 +1,139 @@
+"""The C source under compilers: no warnings, the same bits, refused flags, sanitizers, other processors."""
+
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+from causalrn.manifest import Bundle
+from causalrn.tolerances import TOLERANCES
+from tests.builders import ROOT, random_model, relative_error
+from tests.c_tools import CLANG, c_bundle, compile_c, needs, needs_clang, needs_gcc, said_by
+
+SPEAK = ROOT / "tests" / "export" / "c99" / "speak.c"
+LIMIT = TOLERANCES["float32", "native"].relative
+TOKENS = np.random.default_rng(0).integers(0, 29, 40)
+PORTABLE, AVX2, AVX512 = "0", "1", "2"
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
+MODELS = {
+    "exact": ({"heads": 2, "hidden": 44}, {}),
+    "exact, pool8": ({}, {"pool8": True, "scheme": "w8a8-dynamic"}),
+    "exact, gelu": ({"activation": "gelu"}, {"scheme": "w8"}),
+    "exact, elu": ({"activation": "elu", "post_norm": False}, {}),
+    "linear": ({"readout": "linear", "positions": "none", "capacity": None}, {}),
+    "plain": ({"readout": "plain"}, {"scheme": "w8a8-dynamic"}),
+}
+
+
+def bundle_of(name, folder) -> Bundle:
+    model, options = MODELS[name]
+    return c_bundle(random_model(**model), folder, **options)
+
+
+def speaker(command, bundle, folder, name="speak"):
+    return compile_c([*command], [SPEAK, bundle.path / "causalrn.c"], bundle, folder / name)
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", MODELS)
+def test_gcc_has_nothing_to_warn_of(tmp_path, name):
+    speaker(["gcc", *STRICT, "-O2"], bundle_of(name, tmp_path), tmp_path)
+
+
+@needs_clang
+@pytest.mark.parametrize("name", MODELS)
+def test_clang_has_nothing_to_warn_of(tmp_path, name):
+    speaker([CLANG, *STRICT, "-O1"], bundle_of(name, tmp_path), tmp_path)
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", ["exact", "exact, gelu", "linear", "plain"])
+def test_optimization_and_vector_widths_change_no_bit(tmp_path, name):
+    bundle, spoken = bundle_of(name, tmp_path), []
+    for level in ("-O2", "-O3"):
+        program = speaker(["gcc", "-std=c99", level], bundle, tmp_path, f"speak{level}")
+        for isa in (AVX2, AVX512):
+            if subprocess.run([program, bundle.path / "weights.bin", isa], input=b"", check=False).returncode == 0:
+                spoken.append(said_by([program], TOKENS, bundle).tobytes())
+    if not spoken:
+        pytest.skip("this processor has neither AVX2 nor AVX-512")
+    assert len(set(spoken)) == 1
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", ["exact", "exact, elu", "exact, pool8", "linear"])
+def test_reproducible_build_gives_the_same_bits_with_any_compiler(tmp_path, name):
+    bundle = bundle_of(name, tmp_path)
+    builds = [["gcc", "-O3"], ["gcc", "-O0"], ["gcc", "-O2", "-DCAUSALRN_NO_VECTORS"]]
+    builds += [[CLANG, "-O2"]] if CLANG else []
+    spoken = set()
+    for number, command in enumerate(builds):
+        command = [*command, "-std=c99", "-DCAUSALRN_REPRODUCIBLE"]
+        program = speaker(command, bundle, tmp_path, f"speak{number}")
+        spoken.add(said_by([program], TOKENS, bundle).tobytes())
+    assert len(spoken) == 1
+
+
+@needs_gcc
+@pytest.mark.parametrize(("flags", "words"), [(["-std=c99", "-ffast-math"], "IEEE"), (["-std=gnu99"], "std=c99")])
+def test_flags_that_change_the_arithmetic_are_refused(tmp_path, flags, words):
+    bundle = bundle_of("exact", tmp_path)
+    command = ["gcc", *flags, "-c", bundle.path / "causalrn.c", "-o", tmp_path / "x.o"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert words in result.stderr
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", ["exact", "exact, pool8", "linear"])
+def test_sanitizers_find_nothing(tmp_path, name):
+    bundle = bundle_of(name, tmp_path)
+    command = ["gcc", "-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    program = speaker(command, bundle, tmp_path)
+    for isa in ([], [PORTABLE]):
+        assert np.isfinite(spoken(program, bundle, isa)).all()
+
+
+def spoken(program, bundle, arguments):
+    command = [program, bundle.path / "weights.bin", *arguments]
+    result = subprocess.run(command, input=TOKENS.astype(np.int32).tobytes(), capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr.decode()[-2000:]
+    return np.frombuffer(result.stdout, np.float32)
+
+
+@needs("gcc", "valgrind", packages="gcc, valgrind")
+@pytest.mark.parametrize("name", ["exact, pool8", "linear"])
+def test_valgrind_finds_nothing(tmp_path, name):
+    bundle = bundle_of(name, tmp_path)
+    program = speaker(["gcc", "-std=c99", "-O1", "-g"], bundle, tmp_path)
+    command = ["valgrind", "-q", "--error-exitcode=9", program, bundle.path / "weights.bin"]
+    result = subprocess.run(command, input=TOKENS.astype(np.int32).tobytes(), capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr.decode()[-2000:]
+
+
+@needs("aarch64-linux-gnu-gcc", "qemu-aarch64", packages="gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user")
+@pytest.mark.parametrize("name", ["exact", "exact, gelu", "linear", "plain"])
+def test_aarch64_agrees_with_the_oracle(tmp_path, name):
+    model = random_model(**MODELS[name][0])
+    bundle = c_bundle(model, tmp_path)
+    program = speaker(["aarch64-linux-gnu-gcc", "-std=c99", "-O2", "-static"], bundle, tmp_path)
+    logits = said_by(["qemu-aarch64", program], TOKENS, bundle)
+    expected = model.oracle()(torch.from_numpy(TOKENS[None]))[0].numpy()
+    assert relative_error(logits, expected) <= LIMIT
+
+
+@needs("aarch64-linux-gnu-gcc", "qemu-aarch64", "gcc", packages="gcc-aarch64-linux-gnu, qemu-user, gcc")
+def test_reproducible_build_gives_the_same_bits_on_arm(tmp_path):
+    bundle, spoken = bundle_of("exact", tmp_path), []
+    for compiler, emulator in (("gcc", []), ("aarch64-linux-gnu-gcc", ["qemu-aarch64"])):
+        command = [compiler, "-std=c99", "-O2", "-static", "-DCAUSALRN_REPRODUCIBLE"]
+        spoken.append(said_by([*emulator, speaker(command, bundle, tmp_path, compiler)], TOKENS, bundle).tobytes())
+    assert spoken[0] == spoken[1]
+
+
+@needs("g++", packages="g++")
+def test_header_is_fit_for_cpp(tmp_path):
+    bundle = bundle_of("exact", tmp_path)
+    (tmp_path / "x.cpp").write_text('#include "causalrn.h"\n#include "causalrn_threads.h"\nint main() { return 0; }\n')
+    compile_c(["g++", "-Wall", "-Wextra", "-Werror", "-Wpedantic"], [tmp_path / "x.cpp"], bundle, tmp_path / "x")
