@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from causalrn.config import CausalRNConfig
 from causalrn.folding import FoldedBlock, FoldedWeights
 
 _OPSET, _IR_VERSION = 23, 11
@@ -57,21 +58,26 @@ class _Graph:
 
     def build(self) -> bytes:
         graph = helper.make_graph(self.nodes, "rival", self.inputs, self.outputs, self.constants)
-        opset = [helper.make_opsetid("", _OPSET)]
-        model = helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION)
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
         onnx.checker.check_model(model)
         return model.SerializeToString()
 
 
-class _StepGraph(_Graph):
+class StepGraph(_Graph):
     """What every step graph has: embedding, the residual stream around a readout, the head."""
 
     def __init__(self, weights: FoldedWeights) -> None:
         super().__init__()
         config = weights.config
-        supported = (config.norm, config.heads, config.activation, config.post_norm, config.positions)
-        if supported != ("layer", 1, "exp", True, "learned"):
-            raise ValueError("the hand-written graphs cover layer norm, one head, exp, post-norm, learned positions")
+        if (config.norm, config.positions) != ("layer", "learned"):
+            raise ValueError("the hand-written graphs cover layer norm and learned positions")
+        if isinstance(config, CausalRNConfig) and (config.heads, config.activation, config.post_norm) != (
+            1,
+            "exp",
+            True,
+        ):
+            raise ValueError("the hand-written graphs cover one head, exp and post-norm")
         self.weights, self.config = weights, config
         self.tokens = self.input("tokens", TensorProto.INT64, [1])
         self.position = self.input("position", TensorProto.INT64, [1])
@@ -108,7 +114,7 @@ class _StepGraph(_Graph):
 
 def node_by_node_exact(weights: FoldedWeights) -> bytes:
     """tokens, position, past.NN [t + 1, H] with a last row of zeros -> logits, terms.NN [2, H]: a, then the row b."""
-    graph = _StepGraph(weights)
+    graph = StepGraph(weights)
     capacity, hidden = weights.config.capacity, weights.config.hidden
     terms = np.ones((capacity + 1, 2))
     terms[:-1, 1] = 0  # only the new position's own row adds b
@@ -141,7 +147,7 @@ def _joined(block: FoldedBlock) -> tuple[np.ndarray, np.ndarray]:
 
 def concat_exact(weights: FoldedWeights) -> bytes:
     """tokens, position, past.NN [t, 1, H] -> logits, present.NN [t + 1, 1, H]."""
-    graph = _StepGraph(weights)
+    graph = StepGraph(weights)
     capacity, hidden = weights.config.capacity, weights.config.hidden
     first = graph.add("Sub", graph.int_constant(capacity), graph.position)
     ones = graph.float_constant(np.ones((1, capacity + 1)))
@@ -162,7 +168,7 @@ def concat_exact(weights: FoldedWeights) -> bytes:
 
 def node_by_node_linear(weights: FoldedWeights) -> bytes:
     """tokens, position, past.NN [1, H] -> logits, present.NN [1, H]; one buffer can serve as both."""
-    graph = _StepGraph(weights)
+    graph = StepGraph(weights)
     hidden = weights.config.hidden
     x = graph.embed()
     for index, block in enumerate(weights.blocks):

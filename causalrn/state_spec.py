@@ -19,6 +19,8 @@ POOL_KINDS = ("growing", "fixed", "concat")
 ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 """Element types that a state may have, and the bytes of one element."""
 
+_LEAST_CAPACITY = 2
+
 Dim = int | str
 
 
@@ -133,6 +135,16 @@ class StateSpec:
             for role, dtype, shape in kinds
         )
         return cls(pool if config.state_kind == "pool" else "none", tensors)
+
+    def check_useful(self) -> None:
+        """Refuse to export what could take a single token.
+
+        Raises:
+            ConfigError: the capacity is below 2.
+        """
+        capacity = self.tensors[0].capacity
+        if capacity is not None and capacity < _LEAST_CAPACITY:
+            raise ConfigError(f"capacity {capacity} is too short to be of use: export with at least {_LEAST_CAPACITY}")
 
     @property
     def has_pool(self) -> bool:

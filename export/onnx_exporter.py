@@ -32,7 +32,7 @@ OPSETS = (21, 22, 23)
 """RMSNormalization is opset 23; below it the graphs use onnxruntime's SimplifiedLayerNormalization."""
 
 _TRACE_OPSET = 23
-_LEAST_CAPACITY, _EXAMPLE_ROWS = 2, 6
+_EXAMPLE_ROWS = 6
 _IR_VERSIONS = {21: 10, 22: 10, 23: 11}
 _PREFILL_CHUNK = {"pool": 16, "sum": 64, "carry+sum": 64, "max+sum": 16}
 _ATTENTION_CHUNK = 64
@@ -62,9 +62,7 @@ def export_onnx(
     if opset not in OPSETS:
         raise ConfigError(f"opset {opset} is not supported: choose one of {', '.join(map(str, OPSETS))}")
     spec = StateSpec.from_config(checkpoint.card.config, pool, capacity)
-    most = spec.tensors[0].capacity
-    if most is not None and most < _LEAST_CAPACITY:
-        raise ConfigError(f"capacity {most} is too short to be of use: export with at least {_LEAST_CAPACITY}")
+    spec.check_useful()
     cell = RecurrentCell(fold(checkpoint.model), spec)
     graphs, streams = _graphs(spec), stream_names(checkpoint.card.config.blocks)
     models = {}

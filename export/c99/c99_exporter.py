@@ -58,6 +58,7 @@ def export_c(
     if pool8 and config.state_kind != "pool":
         raise ConfigError("--pool8: this model has no pool, its state is of constant size: leave it out")
     spec = StateSpec.from_config(config, "growing", capacity, "int8" if pool8 else "float32")
+    spec.check_useful()
     most = spec.tensors[0].capacity
     folded = fold(checkpoint.model)
     payload = pack_payload(folded, most, scheme)

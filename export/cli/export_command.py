@@ -146,9 +146,9 @@ def _print_written(bundle: Bundle) -> None:
     out.print(f"wrote {bundle.path}: {manifest.card.config.describe()}", soft_wrap=True)
     out.print(f"{len(manifest.files)} files, {size / 1e6:.2f} MB, {kind}, {_describe(manifest.state)}", soft_wrap=True)
     if manifest.native is not None:
-        from causalrn.export.cli.firmware_size import SIZE_NAME, read_size
+        from causalrn.export.cli.firmware_size import describe_size
 
-        for line in read_size(bundle.file(SIZE_NAME)):
+        for line in describe_size(bundle):
             out.print(line, soft_wrap=True)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.config import ModelConfig
-from causalrn.errors import ConfigError
+from causalrn.errors import BundleError, ConfigError
 from causalrn.export.cli.doctor_tools import execute, find_tool, last_line
 from causalrn.files import json_text, parse_json_object
+from causalrn.manifest import Bundle
 from causalrn.runtimes.native.native_session import NativeSession
 
 SIZE_NAME = "size.json"
@@ -77,11 +78,21 @@ def write_size(folder: Path, session: NativeSession, profile: str) -> None:
     (folder / SIZE_NAME).write_text(json_text(data), encoding="utf-8")
 
 
-def read_size(path: Path) -> Iterator[str]:
-    """The figures of a size.json, for people."""
+def describe_size(bundle: Bundle) -> list[str]:
+    """The figures of a bundle's size.json, for people; none where an older version wrote none.
+
+    Raises:
+        BundleError: the file holds other figures than this version's.
+    """
+    if SIZE_NAME not in bundle.manifest.files:
+        return []
+    path = bundle.file(SIZE_NAME)
     data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
-    profile = data.pop("profile")
-    yield from DeviceSize(**{k: v for k, v in data.items() if k not in ("report", "version")}).lines(profile)
+    try:
+        figures = {name: data[name] for name in DeviceSize.__dataclass_fields__}
+        return list(DeviceSize(**figures).lines(data["profile"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: sizes of another version ({error}): export the bundle again") from None
 
 
 def _macs(config: ModelConfig) -> int:

@@ -124,16 +124,22 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
     manifest = bundle.manifest
     about = {
         "folder": str(folder),
-        "kind": f"bundle for {manifest.target}, opset {manifest.opset}",
+        "kind": f"bundle for {manifest.target}, {'C99' if manifest.native else f'opset {manifest.opset}'}",
         "quantization": "none, float32" if manifest.quantization is None else manifest.quantization.describe(),
         "sha256": bundle.sha256,
         "checkpoint sha256": manifest.checkpoint_sha256,
         "created with": ", ".join(f"{name} {version}" for name, version in manifest.created_with.items()),
-        "graphs": ", ".join(f"{name}: {graph.file}" for name, graph in manifest.graphs.items()),
         "files (hashes fit)": "\n".join(
             f"{name}  {entry['size_bytes']:,} bytes" for name, entry in manifest.files.items()
         ),
     }
+    if manifest.graphs:
+        about["graphs"] = ", ".join(f"{name}: {graph.file}" for name, graph in manifest.graphs.items())
+    if manifest.native is not None:
+        from causalrn.export.cli.firmware_size import describe_size
+
+        about["source"] = manifest.native.describe()
+        about["takes"] = "\n".join(describe_size(bundle))
     if manifest.engine is not None:
         about["compiled by"] = manifest.engine.describe()
         about["compiled from"] = f"bundle {manifest.engine.source_sha256}"
