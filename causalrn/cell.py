@@ -17,7 +17,6 @@ from causalrn import recurrent_readout as readouts
 from causalrn.causalrn_cell import CausalRNCellBlock, CausalRNReading
 from causalrn.cell_parts import rounded
 from causalrn.config import CausalRNConfig, TransformerConfig
-from causalrn.errors import ConfigError
 from causalrn.folding import FoldedBlock, FoldedCausalRNBlock, FoldedWeights, fold
 from causalrn.model import SequenceModel
 from causalrn.state_spec import StateSpec
@@ -44,10 +43,6 @@ class RecurrentCell(nn.Module):
         config = weights.config
         self.config, self.spec = config, spec
         self.capacity = next((tensor.capacity for tensor in spec.tensors), None)
-        if config.capacity is not None and (self.capacity or 0) > config.capacity:
-            raise ConfigError(
-                f"capacity {self.capacity} is beyond the model's {config.capacity} learned positions: ask for less"
-            )
         self.register_buffer("wte", rounded(weights.wte, dtype))
         self.register_buffer("wpe", rounded(None if weights.wpe is None else weights.wpe[: self.capacity], dtype))
         self.blocks = nn.ModuleList(_cell_block(block, dtype) for block in weights.blocks)

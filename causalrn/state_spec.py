@@ -107,13 +107,18 @@ class StateSpec:
             pool_dtype: element type of a pool's rows; "int8" comes with a scale per row. Sums are float32, always.
 
         Raises:
-            ConfigError: an unknown kind or element type, or a fixed pool without a capacity.
+            ConfigError: an unknown kind or element type, a capacity beyond the learned positions, or a fixed pool
+                without one.
         """
         if pool not in POOL_KINDS:
             raise ConfigError(f"pool {pool!r} is unknown: choose one of {', '.join(POOL_KINDS)}")
         if pool_dtype not in ITEM_BYTES:
             raise ConfigError(f"pool dtype {pool_dtype!r} is unknown: choose one of {', '.join(ITEM_BYTES)}")
         capacity = config.capacity if capacity is None else capacity
+        if config.capacity is not None and (capacity or 0) > config.capacity:
+            raise ConfigError(
+                f"capacity {capacity} is beyond the model's {config.capacity} learned positions: ask for less"
+            )
         shape = config.state_shape
         if config.state_kind == "pool":
             if pool == "fixed" and capacity is None:

@@ -149,7 +149,11 @@ runtime_options: Decorator = _all_of(
         help="onnxruntime execution provider: cpu, cuda, tensorrt, ...; never falls back silently.",
     ),
     click.option(
-        "--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads inside one operator."
+        "--threads",
+        type=click.IntRange(1, 256),
+        default=1,
+        show_default=True,
+        help="Threads inside one operator, or of C.",
     ),
     click.option("--no-cuda-graph", is_flag=True, help="Of TensorRT: launch a step kernel by kernel."),
     click.option(

@@ -19,7 +19,7 @@ CHECKS = {
     "repeat": "the same session, run twice",
     "interleaved": "two sessions that take turns, each as if it were alone",
     "resumed": "snapshot in the middle, restored in another session, and the uninterrupted run",
-    "threads": "one thread inside an operator, and two",
+    "threads": "one thread (inside an operator, or of a C bundle), and two",
 }
 
 CLAIMS = {

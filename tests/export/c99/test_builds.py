@@ -1,5 +1,6 @@
 """The C source under compilers: no warnings, the same bits, refused flags, sanitizers, other processors."""
 
+import platform
 import subprocess
 
 import numpy as np
@@ -130,6 +131,22 @@ def test_reproducible_build_gives_the_same_bits_on_arm(tmp_path):
         command = [compiler, "-std=c99", "-O2", "-static", "-DCAUSALRN_REPRODUCIBLE"]
         spoken.append(said_by([*emulator, speaker(command, bundle, tmp_path, compiler)], TOKENS, bundle).tobytes())
     assert spoken[0] == spoken[1]
+
+
+@needs_gcc
+@pytest.mark.parametrize("flags", [[], ["-mfma", "-DCAUSALRN_NO_VECTORS"]], ids=["two roundings", "one rounding"])
+def test_errors_of_exp2_and_gelu_are_as_stated(tmp_path, flags):
+    """docs/native.md has the figures for all floats; here for every 997th."""
+    if flags and platform.machine() != "x86_64":
+        pytest.skip("-mfma is for x86")
+    bundle = bundle_of("exact", tmp_path)
+    program = compile_c(["gcc", "-std=c99", "-O2", *flags], [SPEAK.parent / "functions.c"], bundle, tmp_path / "x")
+    result = subprocess.run([program, "997"], capture_output=True, text=True, check=False)
+    if flags and result.returncode < 0:
+        pytest.skip("this processor has no FMA")
+    exp2, gelu = (float(word) for word in result.stdout.split())
+    assert 1e-7 < exp2 <= 2.4e-7
+    assert 5e-8 < gelu <= 1.3e-7
 
 
 @needs("g++", packages="g++")
