@@ -32,7 +32,6 @@ import numpy as np
 import torch
 from interleaved import Spread, Verdict, measure, median_step_us, paired_ratio
 from models import unit_gain_model
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rival_transformer import SharedCacheLoop, grouped_query_transformer
@@ -278,7 +277,7 @@ def streamed_bytes(session: NativeSession, model: SequenceModel) -> int:
 def print_rows(rows: list[Row]) -> None:
     console = Console(highlight=False, width=100)
     for isa in ISAS:
-        table = Table(title=f"One call in microseconds, {isa}", title_justify="left", box=box.SIMPLE)
+        table = Table(title=f"One call in microseconds, {isa}", title_justify="left", box=None, padding=(0, 1))
         for name in ("", "t", ORT, "C", "ratio", "target", "C alone", "floor", "share"):
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
         for row in rows:
@@ -289,7 +288,7 @@ def print_rows(rows: list[Row]) -> None:
             cells = [*times, f"{verdict.ratio.median:.3f}", target, alone_us, f"{row.floor_us[isa]:,.0f}", share]
             table.add_row(row.what, f"{row.depth:,}", *cells)
         console.print(table)
-    peers = Table(title="Beside a Transformer of as many parameters", title_justify="left", box=box.SIMPLE)
+    peers = Table(title="Beside a Transformer of as many parameters", title_justify="left", box=None, padding=(0, 1))
     for name in ("", "t", TRANSFORMER, *(word for isa in ISAS for word in (isa, "ratio"))):
         peers.add_column(name, justify="right" if name else "left", no_wrap=True)
     for row in (row for row in rows if TRANSFORMER in row.times_us):
