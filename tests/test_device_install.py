@@ -100,6 +100,15 @@ def test_verify_passes_without_torch(exact_bundle: Path, tmp_path: Path) -> None
     assert json.loads(report.read_text())
 
 
+def test_source_is_compiled_verified_and_shown_without_torch(c_bundles: dict[str, Path], tmp_path: Path) -> None:
+    result = run_on_device("verify", c_bundles["exact"], "--samples", "20", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "native" in result.stdout
+    result = run_on_device("inspect", c_bundles["exact"], cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "multiply-accumulates per token" in result.stdout
+
+
 def test_verify_refuses_a_changed_bundle_without_torch(exact_bundle: Path, tmp_path: Path) -> None:
     changed = tmp_path / "changed"
     changed.mkdir()

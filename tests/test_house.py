@@ -24,6 +24,7 @@ TORCH_FREE = (
             "config",
             "engine_spec",
             "trt_flavors",
+            "native_spec",
             "state_spec",
             "alphabet",
             "tasks",
@@ -41,6 +42,7 @@ TORCH_FREE = (
         f"causalrn.runtimes.{name}"
         for name in ("ort_session", "onnx_outputs", "generation", "task_accuracy", "state_file", "state_values")
     ),
+    *(f"causalrn.runtimes.native.{name}" for name in ("c_compiler", "library", "native_state", "native_session")),
     *(f"causalrn.runtimes.trt.{name}" for name in ("cuda_device", "device_state", "engine", "trt_session")),
     *(
         f"causalrn.runtimes.parity.{name}"

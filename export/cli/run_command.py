@@ -37,9 +37,7 @@ Examples:
     type=click.Choice(["step", "prefill", "mixed"]),
     help="How --input-ids are taken: one by one, at once, or half and half.  [default: prefill]",
 )
-@click.option(
-    "--runtime", help="parallel or recurrent for a RUN; a bundle has one: onnxruntime, or tensorrt for engines."
-)
+@click.option("--runtime", help="parallel or recurrent for a RUN; a bundle has one: onnxruntime, tensorrt or native.")
 @runtime_options
 def command(
     folder: Path,

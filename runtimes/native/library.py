@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,7 @@ class NativeLibrary:
     """
 
     def __init__(self, bundle: Bundle, native: NativeSpec) -> None:
-        self._bundle, self._native = bundle, native
-        self._handle = None
+        self._bundle = bundle
         self._library = _loaded(compiled_library(bundle, native))
         self.rows = self._checked()
         self._step = self._library.native_step
@@ -39,6 +39,7 @@ class NativeLibrary:
         self._handle = self._library.native_create()
         if not self._handle:
             raise MemoryError
+        self._free = weakref.finalize(self, self._library.native_free, self._handle)
         content = bundle.file(native.weights_name).read_bytes() if native.weights == "file" else b""
         self._weights = aligned_zeros((len(content),), np.uint8)
         self._weights[:] = np.frombuffer(content, np.uint8)
@@ -78,7 +79,12 @@ class NativeLibrary:
         Args:
             work: address of working memory.
             tokens, logits: addresses of int32 [B] and float32 [B, V]: what steps read and write.
+
+        Raises:
+            RuntimeUnavailableError: the session has been closed.
         """
+        if not self._free.alive:
+            raise RuntimeUnavailableError(f"{self._bundle.path}: the session has been closed: open it again")
         self._library.native_place(self._handle, batch, capacity, work, tokens, logits)
 
     def step(self, position: int, past: Any, following: Any) -> None:
@@ -111,10 +117,8 @@ class NativeLibrary:
         raise BundleError(f"{self._bundle.path}: {reason}: export the bundle again")
 
     def close(self) -> None:
-        """Free what C holds; the code stays loaded."""
-        if self._handle is not None:
-            self._library.native_free(self._handle)
-            self._handle = None
+        """Free what C holds, threads among it; the code stays loaded. What is not closed is freed with this object."""
+        self._free()
 
 
 def _loaded(path: Path) -> Any:

@@ -115,5 +115,6 @@ class NativeSession(CellSession):
         """Nothing to prepare: C writes streams wherever it is told to."""
 
     def close(self) -> None:
-        """Free what C holds."""
+        """Free what C holds; a later call is an error."""
         self._library.close()
+        self._placed = None

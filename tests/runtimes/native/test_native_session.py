@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from causalrn.errors import BundleError, NonFiniteError, StateError
+from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError, StateError
 from causalrn.manifest import Bundle
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.native.native_state import NativeState, aligned_zeros
@@ -123,6 +123,16 @@ def test_memory_is_what_the_header_says(tmp_path):
         whole, work = session.memory_bytes(2, 40)
         assert whole - work == 2 * (40 * 2 * 32 * 4)  # two blocks' pools
         assert session.memory_bytes(1, 41)[0] == 0, "there are no 41 positions"
+
+
+def test_closed_session_says_so_and_can_be_closed_again(tmp_path):
+    session = NativeSession(c_bundle(random_model(), tmp_path), threads=2)
+    session.step([1])
+    session.close()
+    session.close()
+    for take in (lambda: session.step([1]), lambda: session.prefill([[1, 2]])):
+        with pytest.raises(RuntimeUnavailableError, match="has been closed"):
+            take()
 
 
 def test_bundle_of_another_kind_is_refused(exact_bundle):
