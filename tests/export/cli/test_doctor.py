@@ -251,7 +251,16 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
     assert list(report["environment"]) == ["python", "platform", "cpu_count", "packages"]
     assert report["environment"]["packages"]["numpy"]
     assert [verb for verb, works in report["works"].items() if works] == ["run"]
-    assert list(report["works"]) == ["run", "train", "export", "quantize", "compile", "run engines"]
+    assert list(report["works"]) == [
+        "run",
+        "train",
+        "export",
+        "export to C",
+        "run C",
+        "quantize",
+        "compile",
+        "run engines",
+    ]
     assert report["groups"][0]["probes"][0] == {
         "name": "numpy",
         "status": "works",
@@ -265,13 +274,18 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
 def test_exit_code_is_1_when_bundles_cannot_run(name, status, invoke):
     result = invoke({**dict.fromkeys(ESSENTIAL, "works"), name: status})
     assert result.exit_code == 1
-    assert "Works here: nothing. Does not: run, train, export, quantize, compile, run engines." in result.output
+    assert (
+        "Works here: nothing. Does not: run, train, export, export to C, run C, quantize, compile, run engines."
+        in result.output
+    )
 
 
 def test_table_shows_status_detail_and_remedy(invoke):
     result = invoke({**dict.fromkeys([*ESSENTIAL, "torch, CPU"], "works"), "onnx": "missing"})
     assert "onnx              missing  detail [extra]: remedy" in result.output
-    assert "Works here: run, train. Does not: export, quantize, compile, run engines." in result.output
+    assert (
+        "Works here: run, train. Does not: export, export to C, run C, quantize, compile, run engines." in result.output
+    )
 
 
 def test_train_needs_no_onnxruntime():
