@@ -41,7 +41,7 @@ from step_loops import HeldState, Loop, SessionLoop
 from causalrn.card import ModelCard
 from causalrn.checkpoint import Checkpoint
 from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
-from causalrn.export.c99.c99_exporter import export_c
+from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.cli.console import progress, write_json
 from causalrn.folding import fold
 from causalrn.manifest import seal_bundle
@@ -156,7 +156,7 @@ def sample_alone(session: NativeSession, state: HeldState, budget_s: float) -> C
 def native_session(model: SequenceModel, folder: Path, isa: str, **options: Any) -> NativeSession:
     folder.mkdir(exist_ok=True)
     checkpoint = Checkpoint(model, ModelCard(model.config), "benchmark")
-    session = NativeSession(seal_bundle(folder, export_c(checkpoint, folder, **options)), isa=isa)
+    session = NativeSession(seal_bundle(folder, export_c(checkpoint, folder, COptions(**options))), isa=isa)
     if session.isa != isa:
         raise SystemExit(f"this processor has no {isa}")
     return session
@@ -271,7 +271,7 @@ class Benchmark:
 def streamed_bytes(session: NativeSession, model: SequenceModel) -> int:
     """Weights that a step reads: all of them but the tables of embeddings."""
     config = model.config
-    return session.weights_bytes - 4 * config.embedding * (config.vocabulary + CAPACITY)
+    return session.native.weights_bytes - 4 * config.embedding * (config.vocabulary + CAPACITY)
 
 
 def print_rows(rows: list[Row]) -> None:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from causalrn.config import ModelConfig
 
 LANES = 16
 """Widths are padded with zeros to multiples of this, so that sums run over so many partial sums everywhere."""
 INTERFACE = 1
-"""Version of causalrn.h: a runtime calls only the one that it knows."""
+"""CAUSALRN_VERSION of causalrn.h and of weights files: a runtime calls only the one that it knows."""
 SOURCE, HEADER, WEIGHTS_FILE, WEIGHTS_HEADER = "causalrn.c", "causalrn.h", "weights.bin", "causalrn_weights.h"
 THREADS = ("causalrn_threads.c", "causalrn_threads.h")
 PLACEMENTS = {"file": WEIGHTS_FILE, "inline": WEIGHTS_HEADER}
@@ -75,6 +78,14 @@ class NativeSpec:
 def padded(width: int) -> int:
     """The next multiple of :data:`LANES`."""
     return -(-width // LANES) * LANES
+
+
+def pad_heads(values: npt.NDArray[Any], config: ModelConfig) -> npt.NDArray[Any]:
+    """[..., H] -> [..., HP]: zeros behind every head."""
+    heads = values.reshape(*values.shape[:-1], config.heads, config.head_width)
+    wide = np.zeros((*heads.shape[:-1], padded(config.head_width)), values.dtype)
+    wide[..., : config.head_width] = heads
+    return wide.reshape(*values.shape[:-1], -1)
 
 
 def padded_hidden(config: ModelConfig) -> int:

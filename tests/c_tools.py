@@ -13,7 +13,7 @@ import pytest
 
 from causalrn.card import ModelCard
 from causalrn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from causalrn.export.c99.c99_exporter import export_c
+from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.model import SequenceModel
 
@@ -40,7 +40,7 @@ def c_bundle(model: SequenceModel, folder: Path, **options: Any) -> Bundle:
     checkpoint = checkpoint_of(model, folder / "run")
     target = folder / "bundle"
     target.mkdir()
-    return seal_bundle(target, export_c(checkpoint, target, **options))
+    return seal_bundle(target, export_c(checkpoint, target, COptions(**options)))
 
 
 def compile_c(command: Sequence[str], sources: Sequence[Path | str], bundle: Bundle, output: Path) -> Path:

@@ -13,9 +13,10 @@ import torch
 from causalrn.alphabet import Alphabet
 from causalrn.card import ModelCard
 from causalrn.checkpoint import save_checkpoint
+from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.cli import group
 from causalrn.export.cli.console import run_guarded
-from causalrn.export.cli.export_run import COptions, export_bundle, export_c_bundle
+from causalrn.export.cli.export_run import export_bundle, export_c_bundle
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.tasks import CopyTask
 from tests.builders import random_model

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,24 +27,32 @@ _FILES = {
 _PREFILL_CHUNK = 512
 
 
-def export_c(
-    checkpoint: Checkpoint,
-    folder: Path,
-    *,
-    capacity: int | None = None,
-    scheme: str = "float32",
-    pool8: bool = False,
-    weights: str = "file",
-    profile: str = "generic",
-) -> Manifest:
-    """Write source and weights into an existing folder.
+@dataclass(frozen=True)
+class COptions:
+    """How C source is written.
 
-    Args:
+    Attributes:
         capacity: most positions; None takes the model's.
         scheme: "float32" or one of :data:`causalrn.quantization.C_SCHEMES`.
         pool8: whether pools hold int8 rows.
         weights: "file", or "inline" for constant arrays.
         profile: one of :data:`causalrn.native_spec.PROFILES`.
+    """
+
+    capacity: int | None = None
+    scheme: str = "float32"
+    pool8: bool = False
+    weights: str = "file"
+    profile: str = "generic"
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether anything is not float32."""
+        return self.scheme != "float32" or self.pool8
+
+
+def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifest:
+    """Write source and weights into an existing folder.
 
     Returns:
         The manifest for :func:`causalrn.manifest.seal_bundle`, its files not hashed yet.
@@ -53,18 +63,16 @@ def export_c(
     config = checkpoint.card.config
     if not isinstance(config, CausalRNConfig):
         raise ConfigError("C source is written for a CausalRN only, and this is a Transformer: use --target onnx")
-    if scheme not in ("float32", *C_SCHEMES):
-        raise ConfigError(f"C source has no scheme {scheme}: choose {' or '.join(C_SCHEMES)}")
-    if pool8 and config.state_kind != "pool":
+    if options.scheme not in ("float32", *C_SCHEMES):
+        raise ConfigError(f"C source has no scheme {options.scheme}: choose {' or '.join(C_SCHEMES)}")
+    if options.pool8 and config.state_kind != "pool":
         raise ConfigError("--pool8: this model has no pool, its state is of constant size: leave it out")
-    spec = StateSpec.from_config(config, "growing", capacity, "int8" if pool8 else "float32")
+    spec = StateSpec.from_config(config, "growing", options.capacity, "int8" if options.pool8 else "float32")
     spec.check_useful()
-    most = spec.tensors[0].capacity
-    folded = fold(checkpoint.model)
-    payload = pack_payload(folded, most, scheme)
-    native = NativeSpec(weights, profile, len(payload), _ROWS[profile])
-    _write_sources(folder, config, native, payload, most, scheme=scheme, pool8=pool8)
-    quantized = scheme != "float32" or pool8
+    folded, capacity = fold(checkpoint.model), spec.tensors[0].capacity
+    payload = pack_payload(folded, capacity, options.scheme)
+    native = NativeSpec(options.weights, options.profile, len(payload), _ROWS[options.profile])
+    _write_sources(folder, config, capacity, native, payload, options)
     return Manifest(
         card=checkpoint.card,
         state=spec,
@@ -75,35 +83,28 @@ def export_c(
         checkpoint_sha256=checkpoint.sha256,
         created_with={name: version(name) for name in ("causalrn", "torch")},
         streams=stream_names(config.blocks),
-        quantization=_quantization(scheme, pool8, folded.wpe is not None, checkpoint.sha256) if quantized else None,
+        quantization=_quantization(options, checkpoint) if options.is_quantized else None,
         native=native,
     )
 
 
-def _quantization(scheme: str, pool8: bool, learned: bool, source: str) -> Quantization:
-    tables = ("wte", "wpe") if learned else ("wte",)
-    kept = tables if scheme != "float32" else ()
-    return Quantization(scheme, PACKED if scheme in WEIGHT_ONLY else None, pool8, kept, source)
+def _quantization(options: COptions, checkpoint: Checkpoint) -> Quantization:
+    tables = ("wte", "wpe") if checkpoint.card.config.positions == "learned" else ("wte",)
+    kept = () if options.scheme == "float32" else tables
+    form = PACKED if options.scheme in WEIGHT_ONLY else None
+    return Quantization(options.scheme, form, options.pool8, kept, checkpoint.sha256)
 
 
 def _write_sources(
-    folder: Path,
-    config: CausalRNConfig,
-    native: NativeSpec,
-    payload: bytes,
-    capacity: int | None,
-    *,
-    scheme: str,
-    pool8: bool,
+    folder: Path, config: CausalRNConfig, capacity: int | None, native: NativeSpec, payload: bytes, options: COptions
 ) -> None:
     """causalrn.h, the weights, and the files of the profile."""
-    inline = native.weights == "inline"
-    unbound = model_macros(config, capacity, native, scheme=scheme, pool8=pool8, model=0, file_bytes=0)
-    model = zlib.crc32(payload, zlib.crc32(unbound.encode()))
-    file_bytes = len(payload) + ALIGNMENT
-    macros = model_macros(config, capacity, native, scheme=scheme, pool8=pool8, model=model, file_bytes=file_bytes)
-    (folder / HEADER).write_text(header_text(macros), encoding="utf-8")
-    if inline:
+    macros = partial(
+        model_macros, config, capacity, native, options.scheme, options.pool8, file_bytes=len(payload) + ALIGNMENT
+    )
+    model = zlib.crc32(payload, zlib.crc32(macros(model=0).encode()))
+    (folder / HEADER).write_text(header_text(macros(model=model)), encoding="utf-8")
+    if native.weights == "inline":
         (folder / WEIGHTS_HEADER).write_text(weights_header_text(payload), encoding="utf-8")
     else:
         (folder / WEIGHTS_FILE).write_bytes(weights_file(payload, model))

@@ -29,9 +29,9 @@ def model_macros(
     config: CausalRNConfig,
     capacity: int | None,
     native: NativeSpec,
-    *,
     scheme: str,
     pool8: bool,
+    *,
     model: int,
     file_bytes: int,
 ) -> str:

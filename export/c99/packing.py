@@ -16,13 +16,12 @@ import torch
 
 from causalrn.config import CausalRNConfig
 from causalrn.folding import FoldedCausalRNBlock, FoldedWeights
-from causalrn.native_spec import LANES, padded
+from causalrn.native_spec import INTERFACE, LANES, pad_heads, padded
 
 FloatArray = npt.NDArray[np.floating]
 Array = npt.NDArray[Any]
 
 PANEL, ALIGNMENT = 6, 64
-WEIGHTS_VERSION = 1
 _MAGIC, _BYTE_ORDER = b"CRNW", 0x01020304
 
 
@@ -43,7 +42,7 @@ def pack_payload(weights: FoldedWeights, capacity: int | None, scheme: str) -> b
 
 def weights_file(payload: bytes, model: int) -> bytes:
     """A weights file: 64 bytes of header, with checksums of the payload and of itself, then the payload."""
-    fields = struct.pack("<IIIII", _BYTE_ORDER, WEIGHTS_VERSION, model, len(payload), zlib.crc32(payload))
+    fields = struct.pack("<IIIII", _BYTE_ORDER, INTERFACE, model, len(payload), zlib.crc32(payload))
     header = (_MAGIC + fields).ljust(ALIGNMENT - 4, b"\0")
     return header + struct.pack("<I", zlib.crc32(header)) + payload
 
@@ -58,10 +57,10 @@ def _arrays(weights: FoldedWeights, capacity: int | None, scheme: str) -> Iterat
     for block in weights.blocks:
         assert isinstance(block, FoldedCausalRNBlock)
         pairs = ((block.w1, block.b1), (block.w2, block.b2))
-        w12 = np.concatenate([_by_head(_numpy(w), config) for w, _ in pairs])  # [2 HP, E]
-        b12 = np.concatenate([_by_head(_bias(b, config.hidden), config) for _, b in pairs])
+        w12 = np.concatenate([pad_heads(_numpy(w).T, config).T for w, _ in pairs])  # [2 HP, E]
+        b12 = np.concatenate([pad_heads(_bias(b, config.hidden), config) for _, b in pairs])
         yield from _matrix(_columns(w12, wide), b12, scheme)
-        w3 = _by_head(_numpy(block.w3).T, config).T  # [E, HP]
+        w3 = pad_heads(_numpy(block.w3), config)  # [E, HP]
         yield from _matrix(_rows(w3, wide), _rows(_bias(block.b3, config.embedding), wide), scheme)
     outputs = padded(config.vocabulary)
     head = _columns(_rows(_numpy(weights.head), outputs), wide)
@@ -91,13 +90,6 @@ def _panels(weight: Array, together: int) -> Array:
         panel = weight[start : start + PANEL * LANES]
         panels.append(panel.reshape(len(panel), -1, together).swapaxes(0, 1).reshape(-1))
     return np.concatenate(panels)
-
-
-def _by_head(values: FloatArray, config: CausalRNConfig) -> FloatArray:
-    """[H, ...] -> [HP, ...]: zeros behind every head."""
-    heads = values.reshape(config.heads, config.head_width, *values.shape[1:])
-    missing = padded(config.head_width) - config.head_width
-    return np.pad(heads, [(0, 0), (0, missing), *[(0, 0)] * (values.ndim - 1)]).reshape(-1, *values.shape[1:])
 
 
 def _rows(values: FloatArray, count: int) -> FloatArray:

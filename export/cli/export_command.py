@@ -115,7 +115,8 @@ def _export_c(
     profile: str | None,
     **onnx_options: Any,
 ) -> QuantizeReport | None:
-    from causalrn.export.cli.export_run import COptions, export_c_bundle
+    from causalrn.export.c99.c99_exporter import COptions
+    from causalrn.export.cli.export_run import export_c_bundle
 
     _refuse(onnx_options, "an ONNX graph's, and --target c writes none")
     if profile == "cortex-m" and weights == "file":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from causalrn.checkpoint import Checkpoint, load_checkpoint
 from causalrn.errors import CheckpointError
+from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.cli.console import progress
 from causalrn.files import check_replaceable, written_folder
 from causalrn.manifest import BUNDLE_MARKER, Bundle, Manifest, seal_bundle
@@ -22,22 +22,6 @@ from causalrn.tolerances import BUDGETS
 _Write = Callable[[Checkpoint, Path], Manifest]
 _Finish = Callable[[Path, Reference, Session, FloatArray], None]
 """Called with the folder, the oracle's reference, the bundle's session, and the logits that it gave."""
-
-
-@dataclass(frozen=True)
-class COptions:
-    """How C source is written; see :func:`causalrn.export.c99.c99_exporter.export_c`."""
-
-    capacity: int | None = None
-    scheme: str = "float32"
-    pool8: bool = False
-    weights: str = "file"
-    profile: str = "generic"
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether anything is not float32."""
-        return self.scheme != "float32" or self.pool8
 
 
 def export_bundle(run: Path, output: Path, *, pool: str, capacity: int | None, opset: int) -> Bundle:
@@ -60,7 +44,6 @@ def export_c_bundle(run: Path, output: Path, options: COptions) -> Bundle:
         InputError, CheckpointError, ConfigError: as :func:`export_bundle`.
         RuntimeUnavailableError: no C compiler: the golden vectors are recorded by running the source.
     """
-    from causalrn.export.c99.c99_exporter import export_c
     from causalrn.export.c99.golden_header import golden_header_text
     from causalrn.export.cli.firmware_size import write_size
     from causalrn.runtimes.native.native_session import NativeSession
@@ -73,9 +56,9 @@ def export_c_bundle(run: Path, output: Path, options: COptions) -> Bundle:
         text = golden_header_text(reference.tokens[0], right, bounds)
         (folder / "golden.h").write_text(text, encoding="utf-8")
         assert isinstance(session, NativeSession)
-        write_size(folder, session, options.profile)
+        write_size(folder, session)
 
-    return _export(run, output, "C source", partial(export_c, **asdict(options)), finish)
+    return _export(run, output, "C source", partial(export_c, options=options), finish)
 
 
 def _export(run: Path, output: Path, what: str, write: _Write, finish: _Finish | None = None) -> Bundle:

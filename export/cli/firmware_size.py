@@ -58,16 +58,16 @@ class DeviceSize:
             yield _UNMEASURED
 
 
-def write_size(folder: Path, session: NativeSession, profile: str) -> None:
+def write_size(folder: Path, session: NativeSession) -> None:
     """Measure a C bundle whose files are in `folder` and write size.json beside them.
 
     Raises:
         ConfigError: firmware of it does not link: the model is too large for the memory of cortex_m.ld.
     """
-    spec, config = session.spec, session.card.config
+    spec, config, profile = session.spec, session.card.config, session.native.profile
     whole, work = session.memory_bytes(1, session.capacity or 1)
     size = DeviceSize(
-        weights_bytes=session.weights_bytes,
+        weights_bytes=session.native.weights_bytes,
         state_bytes=whole - work,
         work_bytes=work,
         macs_per_token=_macs(config),

@@ -17,8 +17,9 @@ from causalrn.calibration.schemes import Scheme, check_scheme_fits, write_quanti
 from causalrn.calibration.sensitivity import Sensitivity, rank_sensitivity, units_of
 from causalrn.calibration.table import CalibrationTable, calibrate
 from causalrn.errors import CalibrationError, InputError, NonFiniteError
+from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.cli.console import progress
-from causalrn.export.cli.export_run import COptions, export_bundle, export_c_bundle
+from causalrn.export.cli.export_run import export_bundle, export_c_bundle
 from causalrn.export.cli.quantize_options import AUTOMATIC, Data, QuantizeOptions, choose_data
 from causalrn.files import check_replaceable, written_folder
 from causalrn.manifest import BUNDLE_MARKER, Bundle

@@ -21,7 +21,7 @@ from causalrn.manifest import Bundle
 from causalrn.native_spec import SOURCE, NativeSpec
 
 CACHE_VARIABLE = "CAUSALRN_CACHE"
-FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared", "-fvisibility=hidden")
+_FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared", "-fvisibility=hidden")
 _COMPILERS = ("cc", "gcc", "clang")
 _TIMEOUT_S = 600.0
 
@@ -40,7 +40,7 @@ def find_compiler() -> list[str]:
     return chosen or [found]
 
 
-def compiled_library(bundle: Bundle, native: NativeSpec, flags: Sequence[str] = FLAGS) -> Path:
+def compiled_library(bundle: Bundle, native: NativeSpec) -> Path:
     """The shared library of a bundle's source, compiled unless that has been done before.
 
     Raises:
@@ -50,7 +50,7 @@ def compiled_library(bundle: Bundle, native: NativeSpec, flags: Sequence[str] = 
     compiler = find_compiler()
     shim = (files("causalrn.runtimes.native") / "shim.c").read_bytes()
     sources = [bundle.file(name).read_bytes() for name in native.sources]
-    parts = [shim, *sources, _identity(compiler).encode(), " ".join(flags).encode()]
+    parts = [shim, *sources, _identity(*compiler).encode(), " ".join(_FLAGS).encode()]
     key = hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
     library = _cache_folder() / f"{key[:32]}.so"
     if not library.is_file():
@@ -58,7 +58,7 @@ def compiled_library(bundle: Bundle, native: NativeSpec, flags: Sequence[str] = 
             made = Path(temporary) / library.name
             Path(temporary, "shim.c").write_bytes(shim)
             include = ("-I", str(bundle.path.resolve()))
-            _compile([*compiler, *flags, *include, "shim.c", "-lm", "-pthread", "-o", made.name], made, bundle)
+            _compile([*compiler, *_FLAGS, *include, "shim.c", "-lm", "-pthread", "-o", made.name], made, bundle)
             made.replace(library)
     return library
 
@@ -83,7 +83,8 @@ def _process_folder() -> Path:
     return folder
 
 
-def _identity(compiler: Sequence[str]) -> str:
+@functools.cache  # verify opens a bundle half a dozen times
+def _identity(*compiler: str) -> str:
     """The compiler's command, version and target."""
     try:
         result = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60, check=False)

@@ -111,9 +111,9 @@ class NativeLibrary:
     def _raise_for(self, code: int) -> None:
         if code == _OK:
             return
-        reason = self._library.native_message(code).decode()
         if code == _NOT_FINITE:
             raise NonFiniteError(NON_FINITE)
+        reason = self._library.native_message(code).decode()
         raise BundleError(f"{self._bundle.path}: {reason}: export the bundle again")
 
     def close(self) -> None:

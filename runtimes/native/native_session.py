@@ -24,6 +24,7 @@ class NativeSession(CellSession):
         isa: one of :data:`causalrn.runtimes.native.library.ISAS`; None takes the best that this machine has.
 
     Attributes:
+        native: what the manifest says of the source.
         isa: the instruction set in use.
         threads: how many there are.
 
@@ -38,20 +39,15 @@ class NativeSession(CellSession):
         manifest = bundle.manifest
         if manifest.native is None:
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not C source")
-        self._library = NativeLibrary(bundle, manifest.native)
+        self.native = manifest.native
+        self._library = NativeLibrary(bundle, self.native)
         self.isa = self._library.choose_isa(isa)
         self.threads = self._library.start_threads(threads)
         self._store = NativeState(manifest.state, manifest.card.config)
-        self._weights_bytes = manifest.native.weights_bytes
         self._placed: tuple[int, int] | None = None
         super().__init__(
             manifest.card, manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=self._store
         )
-
-    @property
-    def weights_bytes(self) -> int:
-        """Size of the packed weights."""
-        return self._weights_bytes
 
     def memory_bytes(self, batch: int, capacity: int) -> tuple[int, int]:
         """Bytes that C takes for state and work together, and for work alone."""

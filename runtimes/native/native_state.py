@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.config import ModelConfig
-from causalrn.native_spec import padded, padded_hidden
+from causalrn.native_spec import pad_heads, padded, padded_hidden
 from causalrn.runtimes.session import Array
 from causalrn.runtimes.state_buffers import StateBuffers, check_state
 from causalrn.state_spec import StateSpec
@@ -61,7 +61,7 @@ class NativeState(StateBuffers):
     """
 
     def __init__(self, spec: StateSpec, config: ModelConfig) -> None:
-        self._contract, self._heads, self._width = spec, config.heads, config.head_width
+        self._contract, self._config = spec, config
         hidden = padded_hidden(config)
         tensors = (
             t if t.role == "scale" else dataclasses.replace(t, shape=(*t.shape[:-1], hidden)) for t in spec.tensors
@@ -116,19 +116,12 @@ class NativeState(StateBuffers):
         """
         check_state(self._contract, tensors, position, batch, self.dtype)
         scales = {tensor.name for tensor in self._contract.tensors if tensor.role == "scale"}
-        super().load({n: v if n in scales else self._padded(v) for n, v in tensors.items()}, position, batch)
-
-    def _padded(self, value: Array) -> Array:
-        """[..., H] -> [..., HP], zeros behind every head."""
-        heads = value.reshape(*value.shape[:-1], self._heads, self._width)
-        wide = np.zeros((*heads.shape[:-1], padded(self._width)), value.dtype)
-        wide[..., : self._width] = heads
-        return wide.reshape(*value.shape[:-1], -1)
+        super().load({n: v if n in scales else pad_heads(v, self._config) for n, v in tensors.items()}, position, batch)
 
     def _unpadded(self, value: Array) -> Array:
         """[..., HP] -> [..., H]; a copy."""
-        wide = self._heads * padded(self._width)
-        if value.shape[-1:] != (wide,) or wide == self._heads * self._width:
+        config = self._config
+        if value.shape[-1:] != (padded_hidden(config),) or padded_hidden(config) == config.heads * config.head_width:
             return value
-        heads = value.reshape(*value.shape[:-1], self._heads, -1)[..., : self._width]
+        heads = value.reshape(*value.shape[:-1], config.heads, padded(config.head_width))[..., : config.head_width]
         return heads.reshape(*value.shape[:-1], -1).copy()

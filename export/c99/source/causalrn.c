@@ -77,6 +77,7 @@ enum {
 };
 
 #define MEAN_SQUARE_FLOOR 1e-30f /* keeps the norm of a vector of zeros at zero; nothing else notices */
+#define LARGEST_FLOOR 1e-28f     /* and the int8 row of one */
 
 /* Sizes of the arrays in a weights file, in its order. Each starts at a multiple of 64 bytes. */
 #if CAUSALRN_WEIGHTS == CAUSALRN_FLOAT32
@@ -133,7 +134,7 @@ static causalrn_matrix take_matrix(const unsigned char **next, int in, int out)
     return matrix;
 }
 
-static int point_into(causalrn_weights *weights, const unsigned char *payload)
+int causalrn_use(causalrn_weights *weights, const void *payload)
 {
     const unsigned char *next = payload;
     const uint32_t one = 1;
@@ -176,12 +177,7 @@ int causalrn_load(causalrn_weights *weights, const void *file, size_t size)
         return CAUSALRN_OVERSIZED;
     if (crc32_of(bytes + CAUSALRN_HEADER, PAYLOAD) != read_u32(bytes + 20))
         return CAUSALRN_DAMAGED;
-    return point_into(weights, bytes + CAUSALRN_HEADER);
-}
-
-int causalrn_use(causalrn_weights *weights, const void *payload)
-{
-    return point_into(weights, payload);
+    return causalrn_use(weights, bytes + CAUSALRN_HEADER);
 }
 
 const char *causalrn_message(int code)
@@ -940,7 +936,6 @@ CAUSALRN_INLINE float largest_of(float *values, int padded, int width)
  * read once from front to back, and every output is one sum over `in`, in order. */
 
 #define group NAME(group)
-#define groups NAME(groups)
 #define panel NAME(panel)
 #define product NAME(product)
 
@@ -1081,9 +1076,9 @@ static CAUSALRN_UNUSED void product(const causalrn_matrix *m, const job *j, size
 #define quantize NAME(quantize)
 
 /* Round a row to int8, symmetric, and give the scale that it has to be multiplied by. */
-CAUSALRN_INLINE float quantize(const float *in, int8_t *out, int padded, float floor)
+CAUSALRN_INLINE float quantize(const float *in, int8_t *out, int padded)
 {
-    lanes most = set(floor);
+    lanes most = set(LARGEST_FLOOR);
     for (int i = 0; i < padded; i += LANES)
         most = larger(most, larger(load(in + i), sub(set(0.0f), load(in + i))));
     const float scale = largest(most) / 127.0f;
@@ -1103,7 +1098,7 @@ static void multiply(const causalrn_matrix *m, const float *in, int depth, float
     job j = {in, NULL, out, (size_t)depth, (size_t)outputs, depth, accumulate};
     if (CAUSALRN_WEIGHTS == CAUSALRN_INT8_DYNAMIC) {
         for (size_t row = 0; row < rows; row++)
-            work->scales[row] = quantize(in + row * (size_t)depth, work->quantized + row * (size_t)depth, depth, 1e-28f);
+            work->scales[row] = quantize(in + row * (size_t)depth, work->quantized + row * (size_t)depth, depth);
         j.in = work->quantized;
         j.in_scales = work->scales;
     }
@@ -1145,21 +1140,21 @@ CAUSALRN_INLINE void scale_pairs(reading_t *r)
         const float *a = r->a + head * DP, *b = r->rows + head * DP;
         float *const scales = r->scales + head * TILE;
         int row = 0;
-        for (; row + 4 <= r->count; row += 4, b += 4 * r->stride) {
+        for (; row + 4 <= r->count; row += 4) {
             lanes squares[4] = {set(0.0f), set(0.0f), set(0.0f), set(0.0f)};
             for (int i = 0; i < DP; i += LANES) {
                 CAUSALRN_UNROLL
                 for (int k = 0; k < 4; k++) {
-                    const lanes pair = add(load(b + (size_t)k * r->stride + i), load(a + i));
+                    const lanes pair = add(load(b + (size_t)(row + k) * r->stride + i), load(a + i));
                     squares[k] = madd(pair, pair, squares[k]);
                 }
             }
             sum4(squares, scales + row);
         }
-        for (; row < TILE; row++, b += r->stride) {
+        for (; row < TILE; row++) {
             lanes squares = set(0.0f);
             for (int i = 0; i < DP && row < r->count; i += LANES) {
-                const lanes pair = add(load(b + i), load(a + i));
+                const lanes pair = add(load(b + (size_t)row * r->stride + i), load(a + i));
                 squares = madd(pair, pair, squares);
             }
             scales[row] = sum(squares);
@@ -1200,7 +1195,7 @@ CAUSALRN_INLINE void append_row(const causalrn_session *s, int block, size_t pla
 {
 #if CAUSALRN_POOL8
     float *scales = s->next[block * PER_BLOCK + 1];
-    scales[place] = quantize(b, (int8_t *)s->next[block * PER_BLOCK] + place * HP, HP, 1e-28f);
+    scales[place] = quantize(b, (int8_t *)s->next[block * PER_BLOCK] + place * HP, HP);
 #else
     float *row = (float *)s->next[block] + place * HP;
     for (int i = 0; i < HP; i += LANES)
@@ -1243,9 +1238,10 @@ CAUSALRN_INLINE const char *to_fetch(const part_t *p, size_t tile)
 {
     const causalrn_weights *weights = p->call->weights;
     const int next = p->block + 1;
-    const char *from = (const char *)weights->w3[p->block].panels + tile * (LINES * 64 * HP / LANES);
+    const char *from = weights->w3[p->block].panels;
     const char *end = (const char *)(next < BLOCKS ? weights->w12[next].bias : weights->head.bias);
-    return from + LINES * 64 * HP / LANES <= end ? from : NULL;
+    const size_t bytes = LINES * 64 * HP / LANES; /* with every tile */
+    return (tile + 1) * bytes <= (size_t)(end - from) ? from + tile * bytes : NULL;
 }
 
 /* What queries q0 .. q1 - 1 of sequence b read of rows begin .. begin + SEGMENT - 1, into sums[query][HP]. */
@@ -1518,7 +1514,6 @@ static int forward(const call_t *call)
 #undef zero_padding
 #undef largest_of
 #undef group
-#undef groups
 #undef panel
 #undef product
 #undef job
