@@ -125,9 +125,8 @@ def written_folder(path: Path, marker: Marker) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
         yield partial
-        partial.chmod(0o777 & ~_umask())
-        for file in partial.iterdir():
-            file.chmod(0o666 & ~_umask())
+        for entry in (partial, *partial.rglob("*")):
+            entry.chmod((0o777 if entry.is_dir() else 0o666) & ~_umask())
         if path.exists():
             _swap(partial, path)
         else:
@@ -161,12 +160,14 @@ class Marker:
     Attributes:
         names: files that such a folder holds, beside those that the JSON file lists under "files".
         leftovers: files that a killed process may leave, and that mean nothing.
+        folders: folders of the same kind that such a folder may hold.
     """
 
     file: str
     format: str
     names: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
     def is_leftover(self, name: str) -> bool:
         """Whether a killed process may have left this file: one of `leftovers`, or a half-written one of `names`."""
@@ -190,7 +191,12 @@ class Marker:
             return entries
         listed = data.get("files")
         ours = {self.file, *self.names, *(listed if isinstance(listed, dict) else ())}
-        return [name for name in entries if name not in ours or not (path / name).is_file()]
+        return [name for name in entries if not self._is_own(path / name, ours)]
+
+    def _is_own(self, path: Path, names: set[str]) -> bool:
+        if path.name in self.folders and path.is_dir() and not path.is_symlink():
+            return not self.foreign(path)
+        return path.name in names and path.is_file()
 
 
 def check_replaceable(path: Path, marker: Marker) -> None:

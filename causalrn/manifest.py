@@ -16,13 +16,14 @@ from causalrn.files import CERTIFICATE_NAME, Marker, json_text, own_hash, parse_
 from causalrn.native_spec import NativeSpec
 from causalrn.quantization import Quantization
 from causalrn.state_spec import StateSpec
+from causalrn.web_spec import BESIDE, C_ENGINE, WebSpec
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 _FORMAT = "causalrn-bundle"
 _OWN_HASH = "manifest_sha256"
 _LARGEST_CHUNK = 1 << 20
-BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, names=(CERTIFICATE_NAME,))
+BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, names=(CERTIFICATE_NAME,), folders=(BESIDE,))
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Manifest:
     Attributes:
         card: the model.
         state: the state contract.
-        target: what kind of bundle: "onnx", "tensorrt" for engines, or "c" for C source.
+        target: what kind of bundle: "onnx", "tensorrt" for engines, "c" for C source, or "web" for browsers.
         graphs: "step" (T = 1), "prefill" (any T), and in ONNX, where it pays, "step_single" (T = B = 1); none in C.
         opset: ONNX opset of the graphs, or of those that engines were compiled from; None in C.
         prefill_chunk: most tokens that a runtime should give the prefill graph at once.
@@ -55,7 +56,8 @@ class Manifest:
             E] each; none in bundles of early versions.
         quantization: how it was quantized; None in float32.
         engine: how its engines were compiled; None for other targets.
-        native: how its C source is built; None for other targets.
+        native: how its C source is built; None where there is none.
+        web: what computes it in a browser; None for other targets.
         files: per file of the bundle its SHA-256 and size; filled in when the bundle is sealed.
     """
 
@@ -71,6 +73,7 @@ class Manifest:
     quantization: Quantization | None = None
     engine: EngineSpec | None = None
     native: NativeSpec | None = None
+    web: WebSpec | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +97,8 @@ class Manifest:
             data["engine"] = self.engine.to_json()
         if self.native is not None:
             data["native"] = self.native.to_json()
+        if self.web is not None:
+            data["web"] = self.web.to_json()
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
 
     def graph_for(self, batch: int, time: int) -> str:
@@ -132,6 +137,7 @@ class Manifest:
                 quantization=Quantization.from_json(data.get("quantization")),
                 engine=EngineSpec.from_json(data.get("engine")),
                 native=NativeSpec.from_json(data.get("native")),
+                web=WebSpec.from_json(data.get("web")),
                 files=data["files"],
             )
             manifest._check()
@@ -168,11 +174,15 @@ class Manifest:
 
     def _check_executable(self) -> None:
         """Check that what computes is there: graphs, engines of graphs, or C source."""
-        for target, entry in (("tensorrt", self.engine), ("c", self.native)):
+        source = self.target if self.web is not None and self.web.engine == C_ENGINE else "c"
+        for target, entry in (("tensorrt", self.engine), ("web", self.web), (source, self.native)):
             if (self.target == target) != (entry is not None):
                 raise ValueError(
                     f"a bundle for {self.target!r} with{'out' if entry is None else ''} entry for {target}"
                 )
+        needed = self.web.files if self.web is not None else ()
+        if any(name not in self.files for name in needed):
+            raise ValueError("files of the web target are missing")
         if self.native is not None:
             missing = [name for name in self.native.files if name not in self.files]
             if missing or self.graphs or self.opset is not None:
@@ -233,11 +243,11 @@ class Bundle:
 
 
 def seal_bundle(folder: Path, manifest: Manifest) -> Bundle:
-    """Hash every file in `folder`, write the manifest beside them, and open the result."""
+    """Hash every file in `folder` (not in folders there), write the manifest beside them, and open the result."""
     files = {
         path.name: {"sha256": sha256_file(path), "size_bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())
-        if path.name != MANIFEST_NAME
+        if path.is_file() and path.name != MANIFEST_NAME
     }
     sealed = dataclasses.replace(manifest, files=files)
     (folder / MANIFEST_NAME).write_text(json_text(sealed.to_json()), encoding="utf-8")

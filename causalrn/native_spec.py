@@ -20,6 +20,8 @@ THREADS = ("causalrn_threads.c", "causalrn_threads.h")
 PLACEMENTS = {"file": WEIGHTS_FILE, "inline": WEIGHTS_HEADER}
 """Where weights stand: in a file that is loaded, or as constant arrays that are compiled in."""
 PROFILES = ("generic", "cortex-m")
+WEB_PROFILE = "web"
+"""Of the source in a web bundle: no threads, no files around it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class NativeSpec:
 
     Attributes:
         weights: a key of :data:`PLACEMENTS`.
-        profile: one of :data:`PROFILES`: what the defaults in its header are for.
+        profile: one of :data:`PROFILES`, or :data:`WEB_PROFILE`: what the defaults in its header are for.
         weights_bytes: of the packed weights.
         rows: of a prefill that are computed together.
         interface: version of its header.
@@ -41,7 +43,7 @@ class NativeSpec:
     interface: int = INTERFACE
 
     def __post_init__(self) -> None:
-        if self.weights not in PLACEMENTS or self.profile not in PROFILES:
+        if self.weights not in PLACEMENTS or self.profile not in (*PROFILES, WEB_PROFILE):
             raise ValueError(f"C with weights {self.weights!r} for profile {self.profile!r} is unknown")
         if not all(type(size) is int and size > 0 for size in (self.weights_bytes, self.rows, self.interface)):
             raise ValueError("sizes or interface of the C source are no positive integers")
@@ -54,7 +56,8 @@ class NativeSpec:
     @property
     def files(self) -> tuple[str, ...]:
         """Files that the bundle cannot do without."""
-        return SOURCE, HEADER, *THREADS, self.weights_name
+        threads = () if self.profile == WEB_PROFILE else THREADS
+        return SOURCE, HEADER, *threads, self.weights_name
 
     @property
     def sources(self) -> list[str]:

@@ -11,7 +11,8 @@ from causalrn.run_folder import is_run
 from causalrn.runtimes.session import Session
 
 RUN_RUNTIMES = ("parallel", "recurrent")
-TARGET_RUNTIMES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "c": "native"}
+TARGET_RUNTIMES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "c": "native", "web": "node"}
+_WITHOUT_THREADS = ("tensorrt", "node")
 RUNTIMES = (*RUN_RUNTIMES, *TARGET_RUNTIMES.values())
 
 
@@ -40,7 +41,7 @@ class SessionOptions:
         """
         chosen = {
             f"--provider {self.provider}": ("onnxruntime", self.provider != "cpu"),
-            f"--threads {self.threads}": ("onnxruntime", self.threads != 1 and runtime == "tensorrt"),
+            f"--threads {self.threads}": ("onnxruntime", self.threads != 1 and runtime in _WITHOUT_THREADS),
             "--no-cuda-graph": ("tensorrt", not self.cuda_graph),
             "--runtime-cache": ("tensorrt", self.runtime_cache is not None),
         }
@@ -55,12 +56,13 @@ def open_session(path: Path, runtime: str | None = None, options: SessionOptions
 
     Args:
         path: a RUN (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime`, `tensorrt` for engines, `native`
-            for C).
+            for C, `node` for the web).
         runtime: one of :data:`RUNTIMES`; None takes the folder's default.
 
     Raises:
         InputError: an unknown runtime, or one that cannot run this folder.
-        RuntimeUnavailableError: the provider or a C compiler is not there, or this onnxruntime cannot load the bundle.
+        RuntimeUnavailableError: the provider, C compiler or node is not there, or this onnxruntime cannot load the
+            bundle.
         ModuleNotFoundError: the runtime's package (torch for a RUN) is not installed.
         BundleError, CheckpointError: the folder is missing or corrupt.
     """
@@ -105,6 +107,10 @@ def open_bundle(bundle: Bundle, options: SessionOptions | None = None) -> Sessio
         from causalrn.runtimes.native.native_session import NativeSession
 
         return NativeSession(bundle, threads=options.threads)
+    if runtime == "node":
+        from causalrn.runtimes.web.node_session import NodeSession
+
+        return NodeSession(bundle)
     from causalrn.runtimes.ort_session import OnnxRuntimeSession
 
     return OnnxRuntimeSession(bundle, provider=options.provider, threads=options.threads)

@@ -15,14 +15,23 @@ from causalrn.export.c99.header import header_text, model_macros, source_text, w
 from causalrn.export.c99.packing import ALIGNMENT, pack_payload, weights_file
 from causalrn.folding import fold
 from causalrn.manifest import Manifest, stream_names
-from causalrn.native_spec import HEADER, SOURCE, THREADS, WEIGHTS_FILE, WEIGHTS_HEADER, NativeSpec
+from causalrn.native_spec import (
+    HEADER,
+    SOURCE,
+    THREADS,
+    WEB_PROFILE,
+    WEIGHTS_FILE,
+    WEIGHTS_HEADER,
+    NativeSpec,
+)
 from causalrn.quantization import C_SCHEMES, PACKED, WEIGHT_ONLY, Quantization
 from causalrn.state_spec import StateSpec
 
-_ROWS = {"generic": 32, "cortex-m": 1}
+_ROWS = {"generic": 32, "cortex-m": 1, WEB_PROFILE: 32}
 _FILES = {
     "generic": (SOURCE, *THREADS, "example.c", "selftest.c", "Makefile", "CMakeLists.txt"),
     "cortex-m": (SOURCE, *THREADS, "selftest.c", "cortex_m.c", "cortex_m.ld", "cortex_m.mk"),
+    WEB_PROFILE: (SOURCE,),
 }
 _PREFILL_CHUNK = 512
 
@@ -36,7 +45,7 @@ class COptions:
         scheme: "float32" or one of :data:`causalrn.quantization.C_SCHEMES`.
         pool8: whether pools hold int8 rows.
         weights: "file", or "inline" for constant arrays.
-        profile: one of :data:`causalrn.native_spec.PROFILES`.
+        profile: one of :data:`causalrn.native_spec.PROFILES`, or :data:`causalrn.native_spec.WEB_PROFILE`.
     """
 
     capacity: int | None = None

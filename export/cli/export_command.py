@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,16 @@ from causalrn.manifest import Bundle
 from causalrn.native_spec import PLACEMENTS, PROFILES
 from causalrn.quantization import SCHEMES
 from causalrn.state_spec import POOL_KINDS, StateSpec
+from causalrn.web_spec import C_ENGINE, ORT_ENGINE
+
+_Export = Callable[..., "QuantizeReport | None"]
+_ENGINES = {"c": C_ENGINE, "ort-web": ORT_ENGINE}
+_OWNED = {
+    "onnx": ("pool", "opset"),
+    "c": ("pool8", "weights", "profile"),
+    "web": ("pool8", "engine", "beside"),
+}
+"""Options that not every target has."""
 
 if TYPE_CHECKING:
     from causalrn.calibration.report import QuantizeReport
@@ -28,15 +39,17 @@ Examples:
   causalrn-export export run -o small --scheme w8          export and quantize in one go
   causalrn-export export run -o source --target c          C99 source that needs nothing
   causalrn-export export run -o firmware --target c --scheme w8a8-dynamic --profile cortex-m
+  causalrn-export export run -o site --target web          a page and an ES module: then `serve site`
+  causalrn-export export run -o site --target web --beside other-site
 Exit code 1, and no bundle written, if --scheme or --pool8 loses more than is allowed."""
 )
 @click.argument("run", type=PATH)
 @click.option(
     "--target",
-    type=click.Choice(["onnx", "c"]),
+    type=click.Choice(["onnx", "c", "web"]),
     default="onnx",
     show_default=True,
-    help="What to write: ONNX graphs, or C99 source.",
+    help="What to write: ONNX graphs, C99 source, or a folder for browsers.",
 )
 @click.option(
     "--pool",
@@ -46,8 +59,12 @@ Exit code 1, and no bundle written, if --scheme or --pool8 loses more than is al
 )
 @click.option("--capacity", type=click.IntRange(min=1), help="Most positions.  [default: the model's]")
 @click.option("--opset", type=int, help="ONNX opset: 23, 22 or 21.  [default: 23]")
-@click.option("--scheme", type=click.Choice(SCHEMES), help="Quantize it, too: see `quantize`. C has w8, w8a8-dynamic.")
-@click.option("--pool8", is_flag=True, help="In C: pool rows as int8 with a scale per row. For ONNX see `quantize`.")
+@click.option(
+    "--scheme", type=click.Choice(SCHEMES), help="Quantize it, too: see `quantize`. C and web have w8, w8a8-dynamic."
+)
+@click.option(
+    "--pool8", is_flag=True, help="In C and web: pool rows as int8 with a scale per row. For ONNX see `quantize`."
+)
 @click.option(
     "--weights",
     type=click.Choice(tuple(PLACEMENTS)),
@@ -58,18 +75,26 @@ Exit code 1, and no bundle written, if --scheme or --pool8 loses more than is al
     type=click.Choice(PROFILES),
     help="In C: cortex-m keeps memory small, and comes with start-up code and what it takes.  [default: generic]",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(tuple(_ENGINES)),
+    help="In web: C as WebAssembly, or onnxruntime-web, fetched with npm (14 MB).  [default: c]",
+)
+@click.option("--beside", type=PATH, help="In web: another web bundle, which the page shows beside this one.")
 @output_option
 @click.pass_context
 def command(context: click.Context, /, run: Path, output: Path, target: str, **options: Any) -> None:
     """Export a RUN's recurrent cell as a bundle for a device.
 
-    The bundle holds graphs, or C99 source, for steps and prefill, their weights, a manifest with the state contract and
-    the hash of every file, and golden vectors with which a device can check itself: `causalrn-export verify BUNDLE`.
+    The bundle holds graphs, C99 source or WebAssembly for steps and prefill, their weights, a manifest with the state
+    contract and the hash of every file, and golden vectors with which a device can check itself: `causalrn-export
+    verify BUNDLE`.
     """
-    packages = ("torch", "onnx", "onnxscript") if target == "onnx" else ("torch",)
-    for package in packages:
+    by_graphs = target == "onnx" or options["engine"] == "ort-web"
+    for package in ("torch", "onnx", "onnxscript") if by_graphs else ("torch",):
         require_extra(package)
-    report = _export_c(run, output, **options) if target == "c" else _export_onnx(run, output, **options)
+    exports: dict[str, _Export] = {"onnx": _export_onnx, "c": _export_c, "web": _export_web}
+    report = exports[target](run, output, **options)
     if report is not None:
         from causalrn.export.cli.quantize_report import print_report
 
@@ -86,9 +111,9 @@ def _export_onnx(
     pool: str | None,
     capacity: int | None,
     opset: int | None,
-    **c_options: Any,
+    **others: Any,
 ) -> QuantizeReport | None:
-    _refuse(c_options, "C source's, which --target c writes")
+    _refuse(others, "onnx")
     settings: dict[str, Any] = {
         "pool": pool or "growing",
         "capacity": capacity,
@@ -113,40 +138,71 @@ def _export_c(
     capacity: int | None,
     weights: str | None,
     profile: str | None,
-    **onnx_options: Any,
+    **others: Any,
 ) -> QuantizeReport | None:
     from causalrn.export.c99.c99_exporter import COptions
     from causalrn.export.cli.export_run import export_c_bundle
 
-    _refuse(onnx_options, "an ONNX graph's, and --target c writes none")
+    _refuse(others, "c")
     if profile == "cortex-m" and weights == "file":
         raise InputError("--weights file and --profile cortex-m contradict each other: firmware has no files")
     inline = weights == "inline" or profile == "cortex-m"
     options = COptions(capacity, scheme or "float32", pool8, "inline" if inline else "file", profile or "generic")
-    if options.is_quantized:
-        from causalrn.export.cli.quantize_run import export_quantized_c
-
-        report = export_quantized_c(run, output, options)
-        if report.passed:
-            _print_written(Bundle.open(output))
-        return report
-    _print_written(export_c_bundle(run, output, options))
-    return None
+    return _export_perhaps_quantized(run, output, options, export_c_bundle)
 
 
-def _refuse(options: dict[str, Any], owner: str) -> None:
+def _export_web(
+    run: Path,
+    output: Path,
+    *,
+    scheme: str | None,
+    pool8: bool,
+    capacity: int | None,
+    engine: str | None,
+    beside: Path | None,
+    **others: Any,
+) -> QuantizeReport | None:
+    from causalrn.export.cli.export_run import export_web_bundle
+    from causalrn.export.web.web_exporter import WebOptions
+
+    _refuse(others, "web")
+    other = None if beside is None else Bundle.open(beside)
+    if other is not None and other.manifest.web is None:
+        raise InputError(f"{beside} is a bundle for {other.manifest.target}: --beside takes one for the web")
+    options = WebOptions(_ENGINES[engine or "c"], capacity, scheme or "float32", pool8, other)
+    return _export_perhaps_quantized(run, output, options, export_web_bundle)
+
+
+def _export_perhaps_quantized(
+    run: Path, output: Path, options: Any, export: Callable[[Path, Path, Any], Bundle]
+) -> QuantizeReport | None:
+    if not options.is_quantized:
+        _print_written(export(run, output, options))
+        return None
+    from causalrn.export.cli.quantize_run import export_quantized_c
+
+    report = export_quantized_c(run, output, options, export)
+    if report.passed:
+        _print_written(Bundle.open(output))
+    return report
+
+
+def _refuse(options: dict[str, Any], target: str) -> None:
     for name, value in options.items():
         if value:
-            raise InputError(f"--{name} is {owner}: leave it out")
+            owners = " or ".join(owner for owner in _OWNED if name in _OWNED[owner])
+            raise InputError(f"--{name} belongs to --target {owners}, and this is {target}: leave it out")
 
 
 def _print_written(bundle: Bundle) -> None:
     manifest, out = bundle.manifest, console()
     size = sum(entry["size_bytes"] for entry in manifest.files.values())
     kind = f"opset {manifest.opset}" if manifest.native is None else f"C99, {manifest.native.describe()}"
+    if manifest.web is not None:
+        kind = manifest.web.describe()
     out.print(f"wrote {bundle.path}: {manifest.card.config.describe()}", soft_wrap=True)
     out.print(f"{len(manifest.files)} files, {size / 1e6:.2f} MB, {kind}, {_describe(manifest.state)}", soft_wrap=True)
-    if manifest.native is not None:
+    if manifest.target == "c":
         from causalrn.export.cli.firmware_size import describe_size
 
         for line in describe_size(bundle):

@@ -10,6 +10,7 @@ from causalrn.checkpoint import Checkpoint, load_checkpoint
 from causalrn.errors import CheckpointError
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.cli.console import progress
+from causalrn.export.web.web_exporter import WebOptions, export_web
 from causalrn.files import check_replaceable, written_folder
 from causalrn.manifest import BUNDLE_MARKER, Bundle, Manifest, seal_bundle
 from causalrn.runtimes.opening import open_bundle
@@ -17,7 +18,9 @@ from causalrn.runtimes.parity.golden import golden_tokens, save_golden
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.reference import Reference, state_positions
 from causalrn.runtimes.session import FloatArray, Session
+from causalrn.runtimes.web.node_process import find_node
 from causalrn.tolerances import BUDGETS
+from causalrn.web_spec import C_ENGINE
 
 _Write = Callable[[Checkpoint, Path], Manifest]
 _Finish = Callable[[Path, Reference, Session, FloatArray], None]
@@ -59,6 +62,19 @@ def export_c_bundle(run: Path, output: Path, options: COptions) -> Bundle:
         write_size(folder, session)
 
     return _export(run, output, "C source", partial(export_c, options=options), finish)
+
+
+def export_web_bundle(run: Path, output: Path, options: WebOptions) -> Bundle:
+    """Export a RUN for browsers, whole or not at all; an earlier bundle there is replaced.
+
+    Raises:
+        InputError, CheckpointError, ConfigError: as :func:`export_bundle`.
+        RuntimeUnavailableError: clang, npm or node is missing or does not work; the golden vectors are recorded by
+            running what was built.
+    """
+    find_node()  # before the work
+    what = "WebAssembly" if options.engine == C_ENGINE else "graphs, onnxruntime-web"
+    return _export(run, output, what, partial(export_web, options=options))
 
 
 def _export(run: Path, output: Path, what: str, write: _Write, finish: _Finish | None = None) -> Bundle:

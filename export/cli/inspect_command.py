@@ -14,6 +14,7 @@ from causalrn.export.cli.options import PATH, json_option
 
 if TYPE_CHECKING:
     from causalrn.engine_spec import EngineSpec
+    from causalrn.manifest import Manifest
     from causalrn.runtimes.parity.certificate import Certificate
 
 
@@ -124,7 +125,7 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
     manifest = bundle.manifest
     about = {
         "folder": str(folder),
-        "kind": f"bundle for {manifest.target}, {'C99' if manifest.native else f'opset {manifest.opset}'}",
+        "kind": f"bundle for {manifest.target}, {_kind(manifest)}",
         "quantization": "none, float32" if manifest.quantization is None else manifest.quantization.describe(),
         "sha256": bundle.sha256,
         "checkpoint sha256": manifest.checkpoint_sha256,
@@ -145,6 +146,12 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
         about["compiled from"] = f"bundle {manifest.engine.source_sha256}"
         about["profiles"] = "\n".join(_profiles(manifest.engine))
     return {"about": about, "model": _model(manifest.card), "state": _state(manifest.state)}
+
+
+def _kind(manifest: Manifest) -> str:
+    if manifest.web is not None:
+        return manifest.web.describe()
+    return "C99" if manifest.native else f"opset {manifest.opset}"
 
 
 def _profiles(engine: EngineSpec) -> Iterator[str]:

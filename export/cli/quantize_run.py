@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from causalrn.calibration.evaluation import Baseline, measure_baseline, measure_quantized, time_steps
 from causalrn.calibration.report import QuantizeReport
@@ -19,13 +19,16 @@ from causalrn.calibration.table import CalibrationTable, calibrate
 from causalrn.errors import CalibrationError, InputError, NonFiniteError
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.cli.console import progress
-from causalrn.export.cli.export_run import export_bundle, export_c_bundle
+from causalrn.export.cli.export_run import export_bundle
 from causalrn.export.cli.quantize_options import AUTOMATIC, Data, QuantizeOptions, choose_data
+from causalrn.export.web.web_exporter import WebOptions
 from causalrn.files import check_replaceable, written_folder
 from causalrn.manifest import BUNDLE_MARKER, Bundle
 from causalrn.quantization import WEIGHT_ONLY
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.session import FloatArray, IntArray, Session
+
+_C = TypeVar("_C", COptions, WebOptions)
 
 _BLOCKS = ("blocks.", "head")
 """Names of units that --keep-blocks-fp32 means start with these."""
@@ -106,17 +109,22 @@ def export_quantized(
     return dataclasses.replace(report, source=str(run))
 
 
-def export_quantized_c(run: Path, output: Path, options: COptions) -> QuantizeReport:
-    """Export a RUN as quantized C source, if it is good enough beside the same source in float32.
+def export_quantized_c(
+    run: Path, output: Path, options: _C, export: Callable[[Path, Path, _C], Bundle]
+) -> QuantizeReport:
+    """Export a RUN as quantized C, source or WebAssembly, if it is good enough beside the same in float32.
+
+    Args:
+        export: :func:`causalrn.export.cli.export_run.export_c_bundle`, or the same for the web.
 
     Raises:
-        As :func:`causalrn.export.cli.export_run.export_c_bundle`.
+        As `export`.
     """
     check_replaceable(output, BUNDLE_MARKER)
     limits = QuantizeOptions(options.scheme, pool8=options.pool8)
     with tempfile.TemporaryDirectory() as temporary:
-        source = export_c_bundle(run, Path(temporary, "float32"), COptions(options.capacity))
-        quantized = export_c_bundle(run, Path(temporary, "quantized"), options)
+        source = export(run, Path(temporary, "float32"), dataclasses.replace(options, scheme="float32", pool8=False))
+        quantized = export(run, Path(temporary, "quantized"), options)
         data = choose_data(source, limits)
         exact, against = _exact_logits(source, run, data.tokens)
         with open_bundle(source) as session:

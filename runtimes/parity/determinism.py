@@ -27,11 +27,12 @@ CLAIMS = {
     "recurrent": ("repeat", "interleaved", "resumed"),
     "tensorrt": ("repeat", "interleaved", "resumed"),
     "native": ("repeat", "interleaved", "resumed", "threads"),
+    "node": ("repeat", "interleaved", "resumed"),
 }
-"""By runtime, what has to be equal bit for bit on one machine. PyTorch makes no promise about threads, TensorRT has
-none. No other provider of onnxruntime than the CPU's has been tried: there all is measured and nothing claimed."""
+"""By runtime, what has to be equal bit for bit on one machine. PyTorch makes no promise about threads, TensorRT and
+Node have none. Of the providers of onnxruntime only the CPU's has been tried: elsewhere nothing is claimed."""
 
-_WITHOUT_THREADS = ("tensorrt",)
+_WITHOUT_THREADS = ("tensorrt", "node")
 _SMALLEST = 2.0**-149
 
 

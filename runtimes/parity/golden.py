@@ -57,10 +57,8 @@ def golden_tokens(card: ModelCard, capacity: int | None) -> IntArray:
 def save_golden(folder: Path, reference: Reference, session: Session) -> FloatArray:
     """Write golden vectors into a bundle's folder; gives what `session`, the bundle's own, says: logits [B, T, V]."""
     (middle,) = state_positions(reference.steps)[-2:-1] or (1,)
-    first = run_in_chunks(session, reference.tokens[:, :middle], [1] * middle)
-    snapshot, rest = session.snapshot(), reference.steps - middle
-    recorded = run_in_chunks(session, reference.tokens[:, middle:], [1] * rest, start=snapshot)
-    bounds, logits = reference.bounds, np.concatenate([first.logits, recorded.logits], axis=1)
+    logits, state = _record(session, reference.tokens, middle)
+    bounds = reference.bounds
     tensors: dict[str, Array] = {
         "tokens": reference.tokens,
         "oracle.logits": reference.logits,
@@ -72,11 +70,25 @@ def save_golden(folder: Path, reference: Reference, session: Session) -> FloatAr
         **{f"bound.state.{name}": np.array([bound]) for name, bound in bounds.states.items()},
         **_named("oracle.state.", _without_prefixes(_in_float32(reference.states))),
         "recorded.logits": logits,
-        **_named("recorded.state.", {middle: snapshot.tensors}),
+        **_named("recorded.state.", {middle: state}),
     }
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     (folder / GOLDEN_NAME).write_bytes(content)
     return logits
+
+
+def _record(session: Session, tokens: IntArray, middle: int) -> tuple[FloatArray, Mapping[str, Array]]:
+    """Logits step by step, and the state in the middle, from which the rest was resumed; in groups of `max_batch`."""
+    logits, states, most = [], [], session.max_batch or len(tokens)
+    for first in range(0, len(tokens), most):
+        rows = tokens[first : first + most]
+        before = run_in_chunks(session, rows[:, :middle], [1] * middle)
+        snapshot, rest = session.snapshot(), rows.shape[1] - middle
+        after = run_in_chunks(session, rows[:, middle:], [1] * rest, start=snapshot)
+        logits.append(np.concatenate([before.logits, after.logits], axis=1))
+        states.append(snapshot.tensors)
+    together = {name: np.concatenate([state[name] for state in states], axis=int(is_pool(name))) for name in states[0]}
+    return np.concatenate(logits), together
 
 
 def load_golden(bundle: Bundle) -> Golden:

@@ -15,8 +15,12 @@
 #include "causalrn.h"
 
 #include <float.h>
-#include <math.h>
 #include <stddef.h>
+#ifdef __wasm__ /* no C library there, and square roots are an instruction */
+#define sqrtf __builtin_sqrtf
+#else
+#include <math.h>
+#endif
 
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(_M_FP_FAST)

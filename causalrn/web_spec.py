@@ -1,0 +1,58 @@
+"""What the manifest of a web bundle says of what computes in the browser. Needs neither torch nor a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+C_ENGINE, ORT_ENGINE = "c", "onnxruntime-web"
+ENGINES = (C_ENGINE, ORT_ENGINE)
+MODULE = "causalrn.js"
+"""The ES module that pages and Node import."""
+BESIDE = "beside"
+"""Folder of a second bundle, which the page shows beside the first."""
+
+
+@dataclass(frozen=True)
+class WebSpec:
+    """What computes a web bundle's model, and how the browser judges its golden vectors.
+
+    Attributes:
+        engine: one of :data:`ENGINES`: the bundle's C as WebAssembly, or onnxruntime-web with the bundle's graphs.
+        modules: files by role: "simd" and "plain" (WebAssembly with SIMD and without) of C; onnxruntime-web's own.
+        version: of onnxruntime-web; None for C.
+        limits: what a quantized form may lose, as in :class:`causalrn.tolerances.Budget`; None judges by rounding.
+        has_beside: whether a second bundle lies in the folder :data:`BESIDE`.
+    """
+
+    engine: str
+    modules: Mapping[str, str]
+    version: str | None = None
+    limits: Mapping[str, float] | None = field(default=None)
+    has_beside: bool = False
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(f"web engine {self.engine!r} is unknown")
+        if not all(isinstance(name, str) for name in (*self.modules, *self.modules.values())):
+            raise ValueError("web modules are no names")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that the bundle cannot do without."""
+        return MODULE, *self.modules.values()
+
+    def describe(self) -> str:
+        """A few words for people."""
+        return "C as WebAssembly" if self.engine == C_ENGINE else f"onnxruntime-web {self.version}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as JSON values."""
+        limits = None if self.limits is None else dict(self.limits)
+        return {**self.__dict__, "modules": dict(self.modules), "limits": limits}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> WebSpec | None:
+        """Read :meth:`to_json`'s form back; None stays None."""
+        return None if data is None else cls(**data)

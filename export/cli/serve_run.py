@@ -1,0 +1,105 @@
+"""A static file server for web bundles, on the loopback interface: the types and headers that browsers want."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from functools import partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from causalrn.errors import InputError
+from causalrn.manifest import Bundle
+
+LOOPBACK = "127.0.0.1"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+    ".ts": "text/plain; charset=utf-8",
+    ".c": "text/plain; charset=utf-8",
+    ".h": "text/plain; charset=utf-8",
+    "": "application/octet-stream",
+}
+_HEADERS = {
+    "Cache-Control": "no-cache",  # a bundle that was exported again is not mixed with the one before
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # a page of its own, cross-origin isolated: clocks are fine, and WebAssembly may have threads
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class BundleServer(ThreadingHTTPServer):
+    """Serves one folder; a context manager that closes its socket."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{LOOPBACK}:{self.server_port}/"
+
+    def serve(self) -> None:
+        """Answer until Ctrl-C."""
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+            self.serve_forever()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of browsers that go away in the middle of a file."""
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    extensions_map = _TYPES
+
+    def send_head(self) -> Any:
+        """Refuse requests that another site's name led here (DNS rebinding), and listings of folders."""
+        host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
+        if host not in (LOOPBACK, "localhost"):
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST, "this server answers to 127.0.0.1 and localhost only")
+            return None
+        return super().send_head()
+
+    def list_directory(self, path: Any) -> None:
+        """There is nothing to see but bundles' pages."""
+        self.send_error(HTTPStatus.NOT_FOUND)
+
+    def end_headers(self) -> None:
+        """Add the headers that all answers have."""
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Keep the terminal quiet; browsers show what they load."""
+
+
+def open_server(path: Path, port: int, *, or_any: bool = False) -> BundleServer:
+    """A server for a web bundle, listening.
+
+    Args:
+        port: 0 for a free one.
+        or_any: take a free one if this is in use.
+
+    Raises:
+        BundleError: no bundle, or a damaged one.
+        InputError: a bundle of another kind, or a port in use.
+    """
+    bundle = Bundle.open(path)
+    if bundle.manifest.web is None:
+        raise InputError(f"{path} is a bundle for {bundle.manifest.target}: `export --target web` writes one to serve")
+    handler = partial(_Handler, directory=str(path.resolve()))
+    try:
+        return BundleServer((LOOPBACK, port), handler)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and or_any:
+            return BundleServer((LOOPBACK, 0), handler)
+        raise InputError(f"port {port} cannot be used ({error.strerror}): choose another one with --port") from None

@@ -1,0 +1,53 @@
+/** Token alphabets: text to token ids and back, as in the manifest's entry "alphabet". */
+
+import { CausalRNError } from "./errors.js";
+
+const BOS = 0, SEP = 1, EOS = 2, FIRST_LETTER = 3;
+const LETTERS = "abcdefghijklmnopqrstuvwxyz";
+
+/** "letters": BOS 0, SEP 1, EOS 2, a-z 3-28, a blank stands for SEP. "bytes": UTF-8 bytes. */
+export class Alphabet {
+  constructor(name) {
+    this.name = name;
+    /** Token ids after which generation stops by itself. */
+    this.stopIds = name === "letters" ? [EOS] : [];
+    this.decoder = new TextDecoder();
+  }
+
+  /** Token ids of the text alone. */
+  encode(text) {
+    if (this.name === "bytes") return [...new TextEncoder().encode(text)];
+    return [...text].map((character, index) => {
+      if (character === " ") return SEP;
+      const place = LETTERS.indexOf(character);
+      if (place >= 0) return FIRST_LETTER + place;
+      throw new CausalRNError(
+        "input",
+        `character '${character}' at place ${index + 1} of the text is not in the alphabet: this model knows the letters a to z`,
+      );
+    });
+  }
+
+  /** Token ids of a prompt: letters get BOS before, and SEP after if they have none. */
+  prompt(text) {
+    if (text === "") throw new CausalRNError("input", "the prompt is empty: type something");
+    const ids = this.encode(text);
+    if (this.name === "bytes") return ids;
+    if (!ids.includes(SEP)) return [BOS, ...ids, SEP];
+    if (ids.indexOf(SEP) !== ids.lastIndexOf(SEP) || ids[0] === SEP || ids[ids.length - 1] === SEP)
+      throw new CausalRNError("input", "a blank stands for SEP: write one, between a string and what is asked of it");
+    return [BOS, ...ids];
+  }
+
+  /** Text of token ids; markers are left out, bytes that are no UTF-8 are replaced. */
+  decode(ids) {
+    if (this.name === "bytes") return this.decoder.decode(Uint8Array.from(ids));
+    return Array.from(ids, (id) => (id >= FIRST_LETTER ? LETTERS[id - FIRST_LETTER] : "")).join("");
+  }
+
+  /** A token for people: a marker by its name. */
+  symbol(id) {
+    if (this.name === "bytes") return id > 32 && id < 127 ? String.fromCharCode(id) : `0x${id.toString(16).padStart(2, "0")}`;
+    return ["BOS", "SEP", "EOS"][id] ?? LETTERS[id - FIRST_LETTER];
+  }
+}

@@ -1,0 +1,94 @@
+/** Reading a bundle's files: from the server that a page came from, or in Node from disk. */
+
+import { CausalRNError } from "./errors.js";
+
+const FORMAT = "causalrn-bundle", VERSION = 1;
+const REMEDY = "copy it again, or export again";
+
+/** The folder that a URL, or in Node a path, names. */
+export function folderUrl(url) {
+  const inNode = typeof document === "undefined" && typeof process !== "undefined";
+  const base = inNode ? `file://${process.cwd()}/` : document.baseURI;
+  const folder = new URL(String(url), base);
+  if (!folder.pathname.endsWith("/")) folder.pathname += "/";
+  return folder;
+}
+
+/** The manifest of the bundle in a folder, checked to be one that this module can run. */
+export async function readManifest(folder) {
+  let manifest;
+  try {
+    manifest = JSON.parse(new TextDecoder().decode(await readAll(new URL("manifest.json", folder))));
+  } catch (error) {
+    if (error instanceof SyntaxError) throw new CausalRNError("bundle", `manifest.json is not valid JSON: ${REMEDY}`);
+    throw error;
+  }
+  if (manifest?.format !== FORMAT) throw new CausalRNError("bundle", "manifest.json is not a causalrn bundle's: export one with --target web");
+  if (manifest.version !== VERSION)
+    throw new CausalRNError(
+      "bundle",
+      `manifest version ${manifest.version}, this page reads ${VERSION}: export again, page and model together`,
+    );
+  if (manifest.target !== "web" || !manifest.web)
+    throw new CausalRNError("bundle", `a bundle for ${manifest.target}, not for the web: export with --target web`);
+  return manifest;
+}
+
+/**
+ * The content of a file that the manifest lists.
+ *
+ * @param {(bytes: number) => void} [onBytes] called with the number of bytes of every part that arrives
+ */
+export async function readListed(folder, manifest, name, onBytes) {
+  const entry = manifest.files[name];
+  if (!entry) throw new CausalRNError("bundle", `the manifest lists no file ${name}: export again`);
+  const content = await readAll(new URL(name, folder), onBytes);
+  if (content.length !== entry.size_bytes)
+    throw new CausalRNError(
+      "bundle",
+      `${name}: ${content.length.toLocaleString("en")} bytes instead of ${entry.size_bytes.toLocaleString("en")}: ${REMEDY}`,
+    );
+  return content;
+}
+
+async function readAll(url, onBytes = () => {}) {
+  const name = url.pathname.split("/").pop();
+  if (url.protocol === "file:" && typeof process !== "undefined") {
+    const { readFile } = await import("node:fs/promises");
+    try {
+      const content = new Uint8Array(await readFile(url));
+      onBytes(content.length);
+      return content;
+    } catch (error) {
+      throw new CausalRNError("bundle", `${name} cannot be read (${error.code}): ${REMEDY}`);
+    }
+  }
+  let parts;
+  try {
+    const response = await fetch(url);
+    if (!response.ok) throw new CausalRNError("bundle", `${name} is not there (HTTP ${response.status}): ${REMEDY}`);
+    parts = await readParts(response, onBytes);
+  } catch (error) {
+    if (error instanceof CausalRNError) throw error;
+    throw new CausalRNError("bundle", `${name} could not be loaded: is the server still running? Load the page again`);
+  }
+  const content = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
+  let place = 0;
+  for (const part of parts) {
+    content.set(part, place);
+    place += part.length;
+  }
+  return content;
+}
+
+async function readParts(response, onBytes) {
+  const parts = [];
+  if (!response.body) return [new Uint8Array(await response.arrayBuffer())];
+  const reader = response.body.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return parts;
+    parts.push(value);
+    onBytes(value.length);
+  }
+}

@@ -1,0 +1,141 @@
+/** A trained CausalRN in the browser or in Node, as `causalrn-export export --target web` writes it. */
+
+/** What went wrong, in one sentence that may be shown to people. */
+export class CausalRNError extends Error {
+  /** "nonfinite": NaN or infinity came out. "unavailable": this browser cannot, or memory ran out. */
+  readonly kind: "input" | "capacity" | "state" | "bundle" | "unavailable" | "nonfinite";
+}
+
+/** Token alphabet: "letters" (BOS 0, SEP 1, EOS 2, a-z 3-28) or "bytes". */
+export class Alphabet {
+  readonly name: "letters" | "bytes";
+  readonly stopIds: readonly number[];
+  constructor(name: "letters" | "bytes");
+  /** Token ids of the text alone. Throws "input" for a character that the alphabet does not have. */
+  encode(text: string): number[];
+  /** Token ids of a prompt: "abc" is BOS a b c SEP. */
+  prompt(text: string): number[];
+  /** Text of token ids, without markers. */
+  decode(ids: ArrayLike<number>): string;
+  /** A token for people, a marker by its name: "a", "SEP". */
+  symbol(id: number): string;
+}
+
+export interface LoadOptions {
+  /** false: compute without SIMD even where the machine has it. The results are the same, bit for bit. */
+  simd?: boolean;
+  /** Called while files arrive, with bytes loaded and bytes in all. */
+  onProgress?: (loaded: number, total: number) => void;
+}
+
+/** The part of a bundle's manifest that pages use; docs/state-contract.md of the toolkit explains all of it. */
+export interface Manifest {
+  readonly version: number;
+  readonly alphabet: "letters" | "bytes" | null;
+  readonly model: {
+    readonly readout: "exact" | "linear" | "plain";
+    readonly vocabulary: number;
+    readonly embedding: number;
+    readonly hidden: number;
+    readonly blocks: number;
+    readonly heads: number;
+    readonly [entry: string]: unknown;
+  };
+  readonly manifest_sha256: string;
+  readonly [entry: string]: unknown;
+}
+
+/** A session's state at one moment; it can be cloned, posted to a worker and stored in IndexedDB. */
+export interface Snapshot {
+  readonly position: number;
+  /** By name: pools [position, H], sums [H], scales [position]. */
+  readonly tensors: Readonly<Record<string, Float32Array | Int8Array>>;
+  /** [V] after the last token; null at position 0. */
+  readonly logits: Float32Array | null;
+  /** The bundle that it belongs to. */
+  readonly owner: string;
+}
+
+export interface GenerateOptions {
+  /** Most tokens; null goes on to the capacity (an error without one). */
+  maxNewTokens?: number | null;
+  /** 0, the default, is greedy; else logits are divided by it. */
+  temperature?: number;
+  /** Keep the k most likely tokens; 0 keeps all. */
+  topK?: number;
+  /** Keep the most likely tokens that together reach this probability. */
+  topP?: number;
+  /** Of the draws; these are not the ones of the Python runtimes. */
+  seed?: number;
+  /** Stop after this text. */
+  stop?: string | null;
+  /** Stop after one of these tokens; null takes the alphabet's. */
+  stopIds?: readonly number[] | null;
+  /** Stop when its `abort()` is called: the state then includes every token that was yielded. */
+  signal?: AbortSignal | null;
+}
+
+export interface GeneratedToken {
+  readonly token: number;
+  /** Empty for markers, and where there is no alphabet. */
+  readonly text: string;
+  /** Whether it is the last one. */
+  readonly finished: boolean;
+}
+
+/**
+ * A running model with its state, for one sequence. Calls that run the model are to be awaited one after the other.
+ * On an error nothing has been taken. Everywhere "[T * V]" means T rows of V numbers, one after the other.
+ */
+export class Session {
+  /** Folder that it was loaded from. */
+  readonly folder: URL;
+  readonly manifest: Manifest;
+  /** What computes: "WebAssembly SIMD", "WebAssembly without SIMD" or "onnxruntime-web". */
+  readonly engine: string;
+  readonly vocabulary: number;
+  readonly blocks: number;
+  /** Most positions; null without a bound. */
+  readonly capacity: number | null;
+  readonly alphabet: Alphabet | null;
+  /** Tokens seen so far. */
+  readonly position: number;
+  /** [V] after the last token, a copy; null at position 0, and where the last token found no room. */
+  readonly lastLogits: Float32Array | null;
+  /** Bytes of the state at this position. */
+  readonly stateBytes: number;
+  /** Whether `watch` and `shares` are there. */
+  readonly canWatch: boolean;
+
+  /** Take one token: logits [V] of what comes next. Throws "input", "capacity", "nonfinite". */
+  step(token: number): Promise<Float32Array>;
+  /** Take T tokens onto whatever the state holds: logits [T * V], bit for bit as single steps give them. */
+  prefill(tokens: ArrayLike<number>): Promise<Float32Array>;
+  /** Forget everything. */
+  reset(): void;
+  /** A copy of the state that later steps do not change. */
+  snapshot(): Snapshot;
+  /** Go on from a snapshot: what follows equals the uninterrupted run bit for bit. Throws "state". */
+  restore(snapshot: Snapshot): void;
+  /**
+   * Generate after a prompt: a text (with the alphabet's markers at position 0, bare behind a state), token ids, or null to go on
+   * from the state. The session takes every token that is yielded, so that a snapshot taken there goes on with null.
+   */
+  generate(prompt: string | ArrayLike<number> | null, options?: GenerateOptions): AsyncGenerator<GeneratedToken, void, void>;
+  /** Keep from now on, best from a fresh state, what `shares` and `streams` need; or stop that. Throws "unavailable". */
+  watch(on?: boolean): void;
+  /**
+   * Which positions the output at `position` reads in a block: [position + 1], adding up to 1. A readout is a sum over
+   * positions, of which only the direction counts that its norms leave; a share is a term's part of it, and may be negative.
+   * Throws "state" if a position up to there was not watched.
+   */
+  shares(block: number, position: number): Float32Array;
+  /**
+   * While watching: what each block, and last the head, read from the residual stream in the last call, which took `time`
+   * tokens, 32 at most: N + 1 arrays [T * E].
+   */
+  streams(time: number): Float32Array[];
+}
+
+/** Open the bundle in the folder that `url` names: relative to the page, or in Node to the working directory. Throws "bundle", "unavailable". */
+export function load(url: string | URL, options?: LoadOptions): Promise<Session>;

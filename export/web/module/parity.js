@@ -1,0 +1,249 @@
+/** Golden vectors, run where the module runs: does this machine say what was trained? */
+
+import { readListed } from "./bundle_files.js";
+import { load } from "./causalrn.js";
+import { readSafetensors } from "./safetensors.js";
+
+const GOLDEN = "golden.safetensors";
+const REGRESSION_RELATIVE = 5e-6; // onnxruntime-web repeats to this; C as WebAssembly gives the same bits everywhere
+
+/**
+ * Compare a session with its bundle's golden vectors: with the float64 oracle as far as rounding may lead, and bit for bit with
+ * itself and with what was recorded when the bundle was written.
+ *
+ * @param {import("./causalrn.js").Session} session it is left at position 0
+ * @param {{onRow?: (row: Row) => void, signal?: AbortSignal}} [options]
+ * @returns {Promise<{passed: boolean, rows: Row[]}>}
+ * @typedef {{check: string, form: string, error: number | null, allowed: number | null, passed: boolean, words: string}} Row
+ *   errors are relative to the largest |value|, for "distribution" in nats; 0 and 0 where bits have to be equal
+ */
+export async function verify(session, { onRow = () => {}, signal } = {}) {
+  const { folder, manifest } = session;
+  const golden = new Golden(readSafetensors(await readListed(folder, manifest, GOLDEN)), manifest);
+  const rows = [];
+  const add = (row) => {
+    rows.push(row);
+    onRow(row);
+  };
+  const stepped = await drive(session, golden, steps(golden.length), signal);
+  const whole = await drive(session, golden, [golden.length], signal);
+  compareLogits(golden, stepped, "step by step").forEach(add);
+  compareLogits(golden, whole, "by prefill").forEach(add);
+  if (manifest.web.limits === null) add(compareStates(golden, stepped));
+  const exactly = manifest.web.engine === "c";
+  if (exactly) add(compareBits("prefill", "equal to steps", [[whole.logits, stepped.logits]]));
+  const repeats = "as when it was exported";
+  add(compareRecorded(golden, stepped.logits, golden.recorded, repeats, exactly));
+  const resumed = await resume(session, golden, signal);
+  add(compareRecorded(golden, resumed, golden.afterRecorded(), "resumed from the recorded state", exactly));
+  add(await compareRestored(session, golden, signal));
+  if (session.engine === "WebAssembly SIMD") {
+    const plain = await load(folder, { simd: false });
+    add(compareBits("without SIMD", "equal to with", [[(await drive(plain, golden, steps(golden.length), signal)).logits, stepped.logits]]));
+  }
+  session.reset();
+  return { passed: rows.every((row) => row.passed), rows };
+}
+
+/** The arrays of a bundle's golden vectors; B sequences of T tokens. */
+class Golden {
+  constructor(tensors, manifest) {
+    this.tensors = tensors;
+    this.manifest = manifest;
+    const { shape, data } = tensors["tokens"];
+    [this.sequences, this.length] = shape;
+    this.tokens = Array.from({ length: this.sequences }, (_, row) =>
+      Array.from(data.subarray(row * this.length, (row + 1) * this.length), Number),
+    );
+    this.vocabulary = manifest.model.vocabulary;
+    this.exact = tensors["oracle.logits"].data;
+    this.bounds = tensors["bound.logits"].data;
+    this.recorded = tensors["recorded.logits"].data;
+    this.positions = Array.from(tensors["oracle.positions"].data, Number);
+    this.largest = largestOf(this.exact);
+  }
+
+  /** Where the recorded state was taken. */
+  get middle() {
+    const name = Object.keys(this.tensors).find((key) => key.startsWith("recorded.state."));
+    return Number(name.split(".")[2]);
+  }
+
+  /** Recorded logits of the tokens after that, for all sequences. */
+  afterRecorded() {
+    const rest = (this.length - this.middle) * this.vocabulary, whole = this.length * this.vocabulary;
+    const values = new Float32Array(this.sequences * rest);
+    for (let row = 0; row < this.sequences; row++)
+      values.set(this.recorded.subarray((row + 1) * whole - rest, (row + 1) * whole), row * rest);
+    return values;
+  }
+
+  /** The recorded state of one sequence, by tensor. */
+  recordedState(row) {
+    return Object.fromEntries(
+      this.manifest.state.tensors.map(({ name }) => [name, this.#sequence(`recorded.state.${this.middle}.${name}`, row, this.middle)]),
+    );
+  }
+
+  /** The exact values of a state tensor of one sequence at a position. Pools are kept once, at their longest. */
+  exactState(name, position, row) {
+    const kept = `oracle.state.${position}.${name}` in this.tensors ? position : Math.max(...this.positions);
+    return this.#sequence(`oracle.state.${kept}.${name}`, row, position);
+  }
+
+  #sequence(key, row, position) {
+    const { shape, data } = this.tensors[key], name = key.split(".").slice(3).join(".");
+    const { batch_axis: axis } = this.manifest.state.tensors.find((tensor) => tensor.name === name);
+    const width = shape.slice(axis + 1).reduce((product, dim) => product * dim, 1);
+    if (axis === 0) return data.slice(row * width, (row + 1) * width);
+    const values = new data.constructor(position * width);
+    for (let time = 0; time < position; time++) {
+      const start = (time * shape[1] + row) * width;
+      values.set(data.subarray(start, start + width), time * width);
+    }
+    return values;
+  }
+}
+
+const steps = (count) => Array(count).fill(1);
+
+/** Logits [B * T * V] of all sequences, taken in chunks, and the states at the positions that are compared. */
+async function drive(session, golden, lengths, signal) {
+  const logits = new Float32Array(golden.sequences * golden.length * golden.vocabulary), states = [];
+  for (let row = 0; row < golden.sequences; row++) {
+    session.reset();
+    for (const length of lengths) {
+      signal?.throwIfAborted();
+      const start = session.position, place = (row * golden.length + start) * golden.vocabulary;
+      logits.set(await session.prefill(golden.tokens[row].slice(start, start + length)), place);
+      if (golden.positions.includes(session.position)) states.push({ row, ...session.snapshot() });
+    }
+    await breathe();
+  }
+  return { logits, states };
+}
+
+/** Logits of what follows the recorded state, for all sequences. */
+async function resume(session, golden, signal) {
+  const parts = [];
+  for (let row = 0; row < golden.sequences; row++) {
+    const owner = session.manifest.manifest_sha256;
+    session.restore({ owner, position: golden.middle, tensors: golden.recordedState(row), logits: null });
+    parts.push(await takeSteps(session, golden.tokens[row].slice(golden.middle), signal));
+  }
+  return joined(parts);
+}
+
+/** A snapshot in the middle; what follows it, and what follows once more. */
+async function compareRestored(session, golden, signal) {
+  const rest = golden.tokens[0].slice(golden.middle);
+  session.reset();
+  await session.prefill(golden.tokens[0].slice(0, golden.middle));
+  const snapshot = session.snapshot(), first = await takeSteps(session, rest, signal), end = session.snapshot();
+  session.restore(snapshot);
+  const pairs = [[await takeSteps(session, rest, signal), first]], again = session.snapshot();
+  for (const name of Object.keys(end.tensors)) pairs.push([again.tensors[name], end.tensors[name]]);
+  return compareBits("snapshot", "restored, equal to uninterrupted", pairs);
+}
+
+async function takeSteps(session, tokens, signal) {
+  const parts = [];
+  for (const token of tokens) {
+    signal?.throwIfAborted();
+    parts.push(await session.step(token));
+  }
+  await breathe();
+  return joined(parts);
+}
+
+/** Against the oracle: by rounding, or for a quantized model by what its distributions lost. */
+function compareLogits(golden, { logits }, form) {
+  const { limits } = golden.manifest.web;
+  if (limits !== null) return compareDistributions(golden, logits, form, limits);
+  let worst = { ratio: -1, error: 0, allowed: 0 };
+  logits.forEach((value, index) => {
+    const error = Math.abs(value - golden.exact[index]);
+    const allowed = golden.bounds[Math.floor(index / golden.vocabulary) % golden.length];
+    if (exceeds(error / allowed, worst.ratio)) worst = { ratio: error / allowed, error, allowed };
+  });
+  const [error, allowed] = [worst.error / golden.largest, worst.allowed / golden.largest];
+  const words = `${golden.sequences} sequences of ${golden.length} tokens`;
+  return [{ check: "logits", form, error, allowed, passed: error <= allowed, words }];
+}
+
+function compareDistributions(golden, logits, form, limits) {
+  const width = golden.vocabulary, count = logits.length / width;
+  let divergence = 0, changes = 0;
+  for (let place = 0; place < count; place++) {
+    const exact = logProbabilities(golden.exact.subarray(place * width, (place + 1) * width));
+    const said = logProbabilities(logits.subarray(place * width, (place + 1) * width));
+    divergence += exact.reduce((sum, value, id) => sum + Math.exp(value) * (value - said[id]), 0) / count;
+    const best = exact.indexOf(Math.max(...exact)), chosen = said.indexOf(Math.max(...said));
+    if (Math.exp(exact[best]) - Math.exp(exact[chosen]) > limits.tie_probability) changes += 1 / count;
+  }
+  const judged = (check, error, allowed, words) => ({ check, form, error, allowed, passed: error <= allowed, words });
+  return [
+    judged("distribution", divergence, limits.kl_divergence, "KL divergence from the oracle, in nats"),
+    judged("most likely token", changes, limits.argmax_changes, "share of positions where it is another one"),
+  ];
+}
+
+function logProbabilities(logits) {
+  const most = Math.max(...logits);
+  const whole = Math.log(logits.reduce((sum, value) => sum + Math.exp(value - most), 0));
+  return Array.from(logits, (value) => value - most - whole);
+}
+
+/** Every state tensor against the float64 recurrent form; what a tensor is off is relative to its largest |value|. */
+function compareStates(golden, { states }) {
+  const bounds = Object.keys(golden.tensors).filter((key) => key.startsWith("bound.state."));
+  let worst = { ratio: -1, error: 0, allowed: 0, name: "" };
+  for (const key of bounds) {
+    const name = key.slice("bound.state.".length), [allowed] = golden.tensors[key].data;
+    for (const position of golden.positions) {
+      const at = states.filter((state) => state.position === position);
+      const exact = at.map(({ row }) => golden.exactState(name, position, row));
+      const largest = Math.max(...exact.map(largestOf));
+      const error = Math.max(...at.map(({ tensors }, index) => distance(tensors[name], exact[index]))) / largest;
+      if (exceeds(error / allowed, worst.ratio)) worst = { ratio: error / allowed, error, allowed, name };
+    }
+  }
+  const words = `${bounds.length} tensors at ${golden.positions.length} positions; closest to its limit: ${worst.name}`;
+  return { check: "state", form: "step by step", error: worst.error, allowed: worst.allowed, passed: worst.ratio <= 1, words };
+}
+
+function compareRecorded(golden, said, recorded, form, exactly) {
+  if (exactly) return compareBits("recorded", form, [[said, recorded]]);
+  const error = distance(said, recorded) / golden.largest;
+  const allowed = Math.max(REGRESSION_RELATIVE, golden.bounds[golden.length - 1] / golden.largest);
+  return { check: "recorded", form, error, allowed, passed: error <= allowed, words: "logits of the runtime that wrote the bundle" };
+}
+
+function compareBits(check, form, pairs) {
+  const equal = pairs.every(([a, b]) => a.length === b.length && sameBits(a, b));
+  const error = equal ? 0 : Math.max(...pairs.map(([a, b]) => distance(a, b)));
+  return { check, form, error, allowed: 0, passed: equal, words: equal ? "bit for bit" : "not the same bits" };
+}
+
+function sameBits(a, b) {
+  const bytes = (array) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+  const [left, right] = [bytes(a), bytes(b)];
+  return left.every((value, index) => value === right[index]);
+}
+
+/** Largest |difference|; NaN where there is one. */
+const distance = (a, b) => a.reduce((most, value, index) => maximum(most, Math.abs(value - b[index])), 0);
+const largestOf = (values) => values.reduce((most, value) => maximum(most, Math.abs(value)), 0);
+const maximum = (a, b) => (a >= b || Number.isNaN(a) ? a : b); // NaN stays
+
+/** Whether a ratio is worse than the worst one so far; NaN is the worst. */
+const exceeds = (ratio, worst) => ratio > worst || (Number.isNaN(ratio) && !Number.isNaN(worst));
+
+function joined(parts) {
+  const whole = new Float32Array(parts.reduce((size, part) => size + part.length, 0));
+  parts.reduce((place, part) => (whole.set(part, place), place + part.length), 0);
+  return whole;
+}
+
+/** Let a page draw and hear clicks. */
+const breathe = () => new Promise((resume) => setTimeout(resume));

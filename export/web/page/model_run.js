@@ -1,0 +1,132 @@
+/** One run of one model: a prompt, then its own outputs, token by token. */
+
+import { CausalRNError } from "./causalrn.js";
+
+const PAGE_POSITIONS = 128; // where the model itself has no bound
+const FREE_TOKENS = 64; // to generate where there is nothing to copy
+const ENOUGH_MS = 50; // of computing, so that the clock's ticks do not matter
+const BREATH_MS = 12;
+
+/** Most positions of a run. */
+export const positionLimit = (session) => session.capacity ?? PAGE_POSITIONS;
+
+/** Whether the model was trained to copy strings of letters, so that its outputs can be judged. */
+export const copies = ({ alphabet, manifest }) => alphabet?.name === "letters" && manifest.task?.name === "copy";
+
+/** Let the page draw and hear clicks. */
+export const breathe = (ms = 0) => new Promise((resume) => setTimeout(resume, ms));
+
+/** Token ids of what was typed. Throws CausalRNError where this model cannot take it. */
+export function promptIds(session, text) {
+  const ids = session.alphabet === null ? typedIds(text) : session.alphabet.prompt(text);
+  for (const id of ids)
+    if (id >= session.vocabulary) throw new CausalRNError("input", `token id ${id} is outside the vocabulary of ${session.vocabulary}`);
+  const limit = positionLimit(session);
+  if (ids.length <= limit) return ids;
+  const bound = session.capacity === null ? `this page runs up to ${limit}` : `this model has ${limit}`;
+  throw new CausalRNError("capacity", `the prompt takes ${ids.length} positions, ${bound}: type a shorter text`);
+}
+
+function typedIds(text) {
+  const words = text.split(/\s+/).filter(Boolean);
+  if (words.length === 0) throw new CausalRNError("input", "the prompt is empty: type token ids, separated by blanks");
+  return words.map((word) => {
+    if (/^\d+$/.test(word)) return Number(word);
+    throw new CausalRNError("input", `'${word}' is no token id: this model has no alphabet, type whole numbers separated by blanks`);
+  });
+}
+
+/** The ids that a copying model is to say after a prompt: what SEP follows, less what is behind it already, then EOS. */
+function expectedIds({ alphabet }, ids) {
+  const separator = ids.findIndex((id) => alphabet.symbol(id) === "SEP");
+  return [...ids.slice(1, separator), ...alphabet.stopIds].slice(ids.length - separator - 1);
+}
+
+export class ModelRun {
+  /** Starts from a fresh state; `prompt` comes from promptIds. */
+  constructor(session, prompt) {
+    this.session = session;
+    this.prompt = prompt;
+    this.outputs = [];
+    this.expected = copies(session) ? expectedIds(session, prompt) : null;
+    this.finished = false;
+    this.engineMs = 0;
+    this.steps = 0;
+    this.#most = this.expected === null ? FREE_TOKENS : Infinity;
+    if (session.canWatch) session.watch(true);
+    else session.reset();
+  }
+
+  #most;
+  #logits = null;
+
+  /** Take the prompt's next token, or say one and take it. */
+  async advance() {
+    const { session, prompt } = this, { position } = session;
+    const isOutput = position >= prompt.length, token = isOutput ? mostLikely(this.#logits) : prompt[position];
+    if (isOutput) this.outputs.push(token);
+    const taken = position < positionLimit(session);
+    if (taken) await this.#take(token);
+    const stops = session.alphabet?.stopIds.includes(token) || !taken || this.outputs.length === this.#most;
+    this.finished = isOutput && stops;
+    return { token, isOutput, position: taken ? position : null };
+  }
+
+  /** Of copying: how many outputs are right, and the places of the others, from 1. The end marker is no letter. */
+  judgement() {
+    const letters = this.expected.length - 1;
+    const wrong = this.outputs.slice(0, letters).flatMap((token, place) => (token === this.expected[place] ? [] : [place + 1]));
+    return { letters, wrong, right: Math.min(this.outputs.length, letters) - wrong.length };
+  }
+
+  /** Whether an output was the last one for lack of positions. */
+  get ranOut() {
+    const last = this.outputs.at(-1);
+    return this.finished && this.outputs.length < this.#most && !this.session.alphabet?.stopIds.includes(last);
+  }
+
+  /**
+   * Tokens per second of the engine alone. A run of a small model is shorter than what a browser's clock resolves, so its tokens
+   * are taken again, unwatched and without drawing, until enough time has passed; their median counts.
+   */
+  async measure(signal) {
+    if (this.engineMs >= ENOUGH_MS) return this.meanRate("this run");
+    const { session } = this, tokens = [...this.prompt, ...this.outputs].slice(0, this.steps), times = [];
+    if (session.canWatch) session.watch(false);
+    for (let total = 0; total < ENOUGH_MS && !signal.aborted; ) {
+      const batch = await replay(session, tokens);
+      times.push(batch / tokens.length);
+      total += batch;
+      await breathe();
+    }
+    times.sort((a, b) => a - b);
+    if (times.length === 0) return this.meanRate("this run");
+    return { perSecond: 1e3 / times[times.length >> 1], words: `median of ${times.length} unwatched replays of ${tokens.length} tokens` };
+  }
+
+  /** The mean so far. */
+  meanRate(of) {
+    return { perSecond: (this.steps / this.engineMs) * 1e3, words: `mean of ${this.steps} steps of ${of}` };
+  }
+
+  async #take(token) {
+    const start = performance.now();
+    this.#logits = await this.session.step(token);
+    this.engineMs += performance.now() - start;
+    this.steps += 1;
+  }
+}
+
+/** Milliseconds to take the tokens from a fresh state on; as often as it takes to see the clock move. */
+async function replay(session, tokens) {
+  let rounds = 0;
+  const start = performance.now();
+  do {
+    session.reset();
+    for (const token of tokens) await session.step(token);
+    rounds += 1;
+  } while (performance.now() - start < BREATH_MS / 4);
+  return (performance.now() - start) / rounds;
+}
+
+const mostLikely = (logits) => logits.reduce((best, value, id) => (value > logits[best] ? id : best), 0);

@@ -1,0 +1,157 @@
+/** What one block's readout reads, as a heat map: rows are outputs, columns the positions that they read. */
+
+import { inkColor, onSchemeChange, shareColor } from "./color_scale.js";
+import { element } from "./elements.js";
+
+const LETTER_PX = 7; // cells that are smaller have no letters
+
+export class ReadoutPicture {
+  /**
+   * @param {number} block from 0
+   * @param {(sentence: string) => void} onReading called with a sentence about the row that is pointed at
+   */
+  constructor(block, onReading) {
+    this.block = block;
+    this.canvas = element("canvas", { tabIndex: 0, role: "img" });
+    this.figure = element("figure", {}, this.canvas, element("figcaption", {}, `Block ${block + 1}`));
+    this.#onReading = onReading;
+    this.#listen();
+    this.clear([], 1, 0);
+  }
+
+  #onReading;
+  #rows = []; // of every output: shares times the number of positions, 1 is an even share
+  #symbols = [];
+  #extent = 1;
+  #promptLength = 0;
+  #chosen = null;
+
+  /** Start a picture; `symbols` is filled by the run while tokens come. */
+  clear(symbols, extent, promptLength) {
+    this.#rows = [];
+    this.#symbols = symbols;
+    this.#extent = extent;
+    this.#promptLength = promptLength;
+    this.#chosen = null;
+    this.canvas.setAttribute("aria-label", `Block ${this.block + 1}: nothing read yet`);
+    this.draw();
+  }
+
+  /** Draw one more row from the shares of the output there. */
+  addRow(shares) {
+    this.#rows.push(shares.map((share) => share * shares.length));
+    const row = this.#rows.length - 1;
+    if (this.#rows.length > this.#extent) {
+      this.#extent = this.#rows.length + 8;
+      this.draw();
+    } else this.#drawRow(row);
+    this.canvas.setAttribute("aria-label", this.sentence(row));
+  }
+
+  /** Everything again: the size or the colours changed. */
+  draw() {
+    const { canvas } = this, side = Math.round(canvas.clientWidth * devicePixelRatio);
+    if (canvas.width !== side || canvas.height !== side) canvas.width = canvas.height = side;
+    this.#context = canvas.getContext("2d");
+    this.#context.clearRect(0, 0, side, side);
+    this.#margin = side / (this.#extent + 2) >= LETTER_PX * devicePixelRatio ? side / (this.#extent + 2) * 1.5 : 0;
+    const cell = (side - this.#margin) / this.#extent;
+    this.#cell = cell >= 3 ? Math.floor(cell) : cell;
+    this.#rows.forEach((_, row) => this.#drawRow(row));
+    if (this.#chosen !== null) this.#outline(this.#chosen);
+  }
+
+  #context = null;
+  #cell = 0;
+  #margin = 0;
+
+  /** How many times its even share the most read position of an output has. */
+  most(row) {
+    return this.#rows[row] ? Math.max(...this.#rows[row]) : 0;
+  }
+
+  /** What an output reads, in words. */
+  sentence(row, column = null) {
+    const times = this.#rows[row], most = times.indexOf(Math.max(...times));
+    const name = (position) => `position ${position} (${this.#symbols[position]})`;
+    const says = row >= this.#promptLength - 1 && row + 1 < this.#symbols.length ? `, says ${this.#symbols[row + 1]}` : "";
+    const output = `Block ${this.block + 1}: the output at ${row} (after ${this.#symbols[row]}${says})`;
+    const reading = `${output} reads ${name(most)} most, ${times[most].toFixed(1)} times its even share`;
+    if (column === null || column === most || column > row) return `${reading}.`;
+    return `${reading}; ${name(column)} ${times[column].toFixed(1)} times.`;
+  }
+
+  #edge(index) {
+    return Math.round(this.#margin + index * this.#cell);
+  }
+
+  #drawRow(row) {
+    const context = this.#context, top = this.#edge(row), height = this.#edge(row + 1) - top;
+    this.#rows[row].forEach((times, column) => {
+      const left = this.#edge(column);
+      context.fillStyle = shareColor(times);
+      context.fillRect(left, top, this.#edge(column + 1) - left, height);
+    });
+    context.fillStyle = inkColor();
+    const line = Math.max(1, Math.round(devicePixelRatio / 2)), border = this.#edge(this.#promptLength);
+    if (row >= this.#promptLength) context.fillRect(border - line, top, line, height);
+    if (row === this.#promptLength) context.fillRect(this.#margin, top - line, border - this.#margin, line);
+    if (this.#margin > 0) this.#letters(row);
+  }
+
+  /** The token's letter at the left of its row and above its column; markers are dots. */
+  #letters(row) {
+    const context = this.#context, symbol = this.#symbols[row] ?? "", middle = this.#edge(row) + this.#cell / 2;
+    context.font = `${Math.min(this.#cell * 1.15, 11 * devicePixelRatio)}px ui-monospace, Menlo, Consolas, monospace`;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    const letter = [...symbol].length === 1 ? symbol : "·";
+    context.fillText(letter, this.#margin / 2, middle);
+    context.fillText(letter, middle, this.#margin / 2);
+  }
+
+  #outline({ row }) {
+    this.#context.strokeStyle = inkColor();
+    this.#context.lineWidth = Math.max(1, devicePixelRatio);
+    this.#context.strokeRect(this.#margin, this.#edge(row), this.#edge(row + 1) - this.#margin, this.#edge(row + 1) - this.#edge(row));
+  }
+
+  #choose(row, column = null) {
+    if (this.#rows.length === 0) return;
+    const within = Math.min(Math.max(row, 0), this.#rows.length - 1);
+    if (this.#chosen?.row === within && this.#chosen.column === column) return;
+    this.#chosen = { row: within, column };
+    this.draw();
+    const sentence = this.sentence(within, column);
+    this.canvas.setAttribute("aria-label", sentence);
+    this.#onReading(sentence);
+  }
+
+  #release() {
+    if (this.#chosen === null || document.activeElement === this.canvas) return;
+    this.#chosen = null;
+    this.draw();
+  }
+
+  #listen() {
+    const { canvas } = this;
+    canvas.addEventListener("pointermove", (event) => {
+      const cellAt = (offset) => Math.floor((offset * devicePixelRatio - this.#margin) / this.#cell);
+      this.#choose(cellAt(event.offsetY), Math.max(0, cellAt(event.offsetX)));
+    });
+    canvas.addEventListener("pointerleave", () => this.#release());
+    canvas.addEventListener("blur", () => this.#release());
+    canvas.addEventListener("focus", () => {
+      if (canvas.matches(":focus-visible")) this.#choose(this.#chosen?.row ?? this.#rows.length - 1);
+    });
+    canvas.addEventListener("keydown", (event) => {
+      const last = this.#rows.length - 1, row = this.#chosen?.row ?? last;
+      const target = { ArrowUp: row - 1, ArrowDown: row + 1, Home: 0, End: last }[event.key];
+      if (target === undefined) return;
+      event.preventDefault();
+      this.#choose(target);
+    });
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    onSchemeChange(() => this.draw());
+  }
+}

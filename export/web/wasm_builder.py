@@ -1,0 +1,64 @@
+"""Compiling a bundle's C to WebAssembly with clang: once with SIMD, and once for browsers that have none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from causalrn.errors import RuntimeUnavailableError
+
+CLANG_VARIABLE = "CLANG"
+WASM_SOURCE = "causalrn_wasm.c"
+MODULES = {"simd": "engine_simd.wasm", "plain": "engine_plain.wasm"}
+"""The files that are built, by role in the manifest."""
+
+_FLAGS = ("--target=wasm32", "-std=c99", "-O3", "-ffreestanding", "-nostdlib", "-fno-math-errno")
+_FLAGS_OF = {"simd": ("-msimd128",), "plain": ()}
+_LINK = ("-Wl,--no-entry", "-Wl,--strip-all", "-Wl,--export=__heap_base")
+_NEWEST, _OLDEST = 24, 13
+_TIMEOUT_S = 300.0
+_REMEDY = "install clang and lld (Debian, Ubuntu: apt-get install clang lld), or set CLANG"
+
+
+def find_clang() -> str:
+    """The compiler's command: $CLANG, clang, or the newest clang-N.
+
+    Raises:
+        RuntimeUnavailableError: there is none.
+    """
+    chosen = os.environ.get(CLANG_VARIABLE)
+    names = [chosen] if chosen else ["clang", *(f"clang-{version}" for version in range(_NEWEST, _OLDEST, -1))]
+    found = next((name for name in names if shutil.which(name)), None)
+    if found is None:
+        what = f"CLANG={chosen} is not there" if chosen else "no clang was found"
+        raise RuntimeUnavailableError(f"{what}: the web target is compiled with it: {_REMEDY}")
+    return found
+
+
+def build_modules(folder: Path) -> None:
+    """Compile the source that lies in a bundle's folder into :data:`MODULES` beside it.
+
+    Raises:
+        RuntimeUnavailableError: there is no clang, or none that can compile and link for wasm32.
+    """
+    clang = find_clang()
+    for role, name in MODULES.items():
+        command = [clang, *_FLAGS, *_FLAGS_OF[role], *_LINK, WASM_SOURCE, "-o", name]
+        try:
+            result = subprocess.run(
+                command,
+                cwd=folder,
+                env={**os.environ, "LC_ALL": "C"},
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RuntimeUnavailableError(f"{clang} does not work ({error}): {_REMEDY}") from None
+        if result.returncode != 0:
+            errors = [line for line in result.stderr.splitlines() if "error" in line] or [f"exit {result.returncode}"]
+            raise RuntimeUnavailableError(f"{clang} cannot compile for WebAssembly ({errors[0].strip()}): {_REMEDY}")
+        (folder / name).chmod(0o644)  # a linker makes programs executable

@@ -1,0 +1,123 @@
+"""Export a checkpoint for browsers: what computes it, and the module and page around that."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+from causalrn.checkpoint import Checkpoint
+from causalrn.errors import ConfigError
+from causalrn.export.c99.c99_exporter import COptions, export_c
+from causalrn.export.web.npm_package import fetch_files
+from causalrn.export.web.wasm_builder import MODULES, WASM_SOURCE, build_modules
+from causalrn.manifest import MANIFEST_NAME, Bundle, Manifest
+from causalrn.native_spec import WEB_PROFILE
+from causalrn.tolerances import BUDGETS, TIE_PROBABILITY
+from causalrn.web_spec import BESIDE, C_ENGINE, ORT_ENGINE, WebSpec
+
+ORT_WEB_VERSION = "1.30.0"
+"""Of onnxruntime-web: the version that the tests run."""
+
+_ORT_FILES = {
+    "dist/ort.wasm.min.mjs": "ort.js",
+    "dist/ort-wasm-simd-threaded.mjs": "ort_wasm.js",
+    "dist/ort-wasm-simd-threaded.wasm": "ort_wasm.wasm",
+}
+_ORT_MODULES = {"loader": "ort.js", "glue": "ort_wasm.js", "binary": "ort_wasm.wasm"}
+_ENGINE_FILES = {C_ENGINE: "wasm_engine.js", ORT_ENGINE: "ort_engine.js"}
+
+
+@dataclass(frozen=True)
+class WebOptions:
+    """How a web bundle is written.
+
+    Attributes:
+        engine: one of :data:`causalrn.web_spec.ENGINES`.
+        capacity: most positions; None takes the model's.
+        scheme, pool8: of the C engine, as in :class:`causalrn.export.c99.c99_exporter.COptions`.
+        beside: another web bundle, which the page shows beside this one.
+    """
+
+    engine: str = C_ENGINE
+    capacity: int | None = None
+    scheme: str = "float32"
+    pool8: bool = False
+    beside: Bundle | None = None
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether anything is not float32."""
+        return self.c_options.is_quantized
+
+    @property
+    def c_options(self) -> COptions:
+        """How the C in it is written."""
+        return COptions(self.capacity, self.scheme, self.pool8, profile=WEB_PROFILE)
+
+
+def export_web(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Manifest:
+    """Write module, page and what computes the model into an existing folder.
+
+    Returns:
+        The manifest for :func:`causalrn.manifest.seal_bundle`, its files not hashed yet.
+
+    Raises:
+        ConfigError: a model, capacity or format that the engine does not have.
+        RuntimeUnavailableError: clang, or for onnxruntime-web npm, is missing or does not work.
+    """
+    manifest = (
+        _export_c(checkpoint, folder, options)
+        if options.engine == C_ENGINE
+        else _export_ort(checkpoint, folder, options)
+    )
+    for name, text in _page_files(options.engine):
+        (folder / name).write_text(text, encoding="utf-8")
+    if options.beside is not None:
+        (folder / BESIDE).mkdir()
+        for name in (MANIFEST_NAME, *options.beside.manifest.files):
+            shutil.copyfile(options.beside.path / name, folder / BESIDE / name)
+    return manifest
+
+
+def _export_c(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Manifest:
+    manifest = export_c(checkpoint, folder, options.c_options)
+    (folder / WASM_SOURCE).write_text(_source_text("source", WASM_SOURCE), encoding="utf-8")
+    build_modules(folder)
+    limits = None
+    if manifest.quantization is not None:
+        budget = asdict(BUDGETS[options.scheme])
+        limits = {name: budget[name] for name in ("kl_divergence", "argmax_changes")}
+        limits["tie_probability"] = TIE_PROBABILITY
+    return replace(
+        manifest, target="web", web=WebSpec(C_ENGINE, MODULES, limits=limits, has_beside=options.beside is not None)
+    )
+
+
+def _export_ort(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Manifest:
+    from causalrn.export.onnx_exporter import export_onnx
+
+    if options.is_quantized:
+        raise ConfigError("--scheme and --pool8 are the C engine's: leave them out, or leave out --engine ort-web")
+    manifest = export_onnx(checkpoint, folder, pool="growing", capacity=options.capacity, opset=23)
+    fetch_files("onnxruntime-web", ORT_WEB_VERSION, _ORT_FILES, folder)
+    return replace(
+        manifest,
+        target="web",
+        web=WebSpec(ORT_ENGINE, _ORT_MODULES, ORT_WEB_VERSION, has_beside=options.beside is not None),
+    )
+
+
+def _page_files(engine: str) -> Iterator[tuple[str, str]]:
+    """Names and texts of the module and the page, without the other engine."""
+    others = {name for kind, name in _ENGINE_FILES.items() if kind != engine}
+    for part in ("module", "page"):
+        for file in sorted((files("causalrn.export.web") / part).iterdir(), key=lambda file: file.name):
+            if file.name not in others:
+                yield file.name, file.read_text(encoding="utf-8")
+
+
+def _source_text(folder: str, name: str) -> str:
+    return (files("causalrn.export.web") / folder / name).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Web bundles outside a browser: their module and engine, run by Node."""

@@ -1,0 +1,123 @@
+"""A Node process that holds a web bundle's session, called through pipes; host.mjs explains the frames."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from causalrn.errors import (
+    BundleError,
+    CapacityError,
+    InputError,
+    NonFiniteError,
+    RuntimeUnavailableError,
+    StateError,
+)
+from causalrn.runtimes.session import Array
+
+_ERRORS = {
+    "input": InputError,
+    "capacity": CapacityError,
+    "state": StateError,
+    "bundle": BundleError,
+    "unavailable": RuntimeUnavailableError,
+    "nonfinite": NonFiniteError,
+}
+_REMEDY = "install nodejs 18 or newer to run web bundles outside a browser"
+
+
+def find_node() -> str:
+    """The program's path.
+
+    Raises:
+        RuntimeUnavailableError: it is not installed.
+    """
+    node = shutil.which("node") or shutil.which("nodejs")
+    if node is None:
+        raise RuntimeUnavailableError(f"node was not found: {_REMEDY}")
+    return node
+
+
+class NodeProcess:
+    """host.mjs over a bundle's folder; ends with this object, or with this process.
+
+    Raises:
+        RuntimeUnavailableError: there is no node, or it does not start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, node = folder, find_node()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        with as_file(files("causalrn.runtimes.web") / "host.mjs") as host:
+            try:
+                self._process = subprocess.Popen(
+                    [node, str(host.resolve()), str(folder.resolve())],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._stderr,
+                )
+            except OSError as error:
+                raise RuntimeUnavailableError(f"{node} does not start ({error}): {_REMEDY}") from None
+            self._stop = weakref.finalize(self, _end, self._process)
+            self.call("open", simd=True)  # inside: the file has to be there until it has been read
+
+    def call(self, name: str, payload: Sequence[Array] = (), **options: Any) -> bytes:
+        """Call a function of host.mjs: its payload.
+
+        Raises:
+            CausalRNError: what went wrong there, by its kind.
+            RuntimeUnavailableError: the process has ended.
+        """
+        if not self._stop.alive:
+            raise RuntimeUnavailableError(f"{self._folder}: the session has been closed: open it again")
+        header, content = json.dumps({"call": name, **options}).encode(), b"".join(a.tobytes() for a in payload)
+        sizes = np.array([len(header), len(content)], "<u4").tobytes()
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(sizes + header + content)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+        header_size, size = np.frombuffer(self._read(8), "<u4").tolist()
+        answer, result = json.loads(self._read(header_size)), self._read(size)
+        if "error" in answer:
+            kind = _ERRORS.get(answer["error"]["kind"], BundleError)
+            raise kind(f"{self._folder}: {answer['error']['message']}")
+        return result
+
+    def close(self) -> None:
+        """End the process."""
+        self._stop()
+
+    def _read(self, count: int) -> bytes:
+        assert self._process.stdout is not None
+        content = self._process.stdout.read(count)
+        if len(content) < count:
+            raise self._ended()
+        return content
+
+    def _ended(self) -> RuntimeUnavailableError:
+        self._stop()
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").splitlines()
+        reason = next((line for line in lines if "Error" in line), f"exit code {self._process.returncode}")
+        return RuntimeUnavailableError(f"{self._folder}: node ended ({reason.strip()}): {_REMEDY}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):
+            if pipe is not None:
+                pipe.close()
+    process.kill()
+    process.wait()
