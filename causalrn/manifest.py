@@ -101,6 +101,11 @@ class Manifest:
             data["web"] = self.web.to_json()
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
 
+    @property
+    def shows_streams(self) -> bool:
+        """Whether its runtime can show what happens between blocks: engines and onnxruntime-web cannot."""
+        return self.engine is None and (self.web is None or self.web.engine == C_ENGINE)
+
     def graph_for(self, batch: int, time: int) -> str:
         """Name of the graph that takes T tokens of B sequences."""
         if time > 1:

@@ -12,8 +12,9 @@ from causalrn.runtimes.session import Session
 
 RUN_RUNTIMES = ("parallel", "recurrent")
 TARGET_RUNTIMES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "c": "native", "web": "node"}
-_WITHOUT_THREADS = ("tensorrt", "node")
 RUNTIMES = (*RUN_RUNTIMES, *TARGET_RUNTIMES.values())
+WITHOUT_THREADS = ("tensorrt", "node")
+"""Runtimes that have no threads inside an operator."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class SessionOptions:
         """
         chosen = {
             f"--provider {self.provider}": ("onnxruntime", self.provider != "cpu"),
-            f"--threads {self.threads}": ("onnxruntime", self.threads != 1 and runtime in _WITHOUT_THREADS),
+            f"--threads {self.threads}": ("onnxruntime", self.threads != 1 and runtime in WITHOUT_THREADS),
             "--no-cuda-graph": ("tensorrt", not self.cuda_graph),
             "--runtime-cache": ("tensorrt", self.runtime_cache is not None),
         }

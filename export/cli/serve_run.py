@@ -58,6 +58,7 @@ class BundleServer(ThreadingHTTPServer):
 
 
 class _Handler(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # a page loads two dozen small files: one connection serves them
     extensions_map = _TYPES
 
     def send_head(self) -> Any:

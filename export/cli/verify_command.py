@@ -51,7 +51,7 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
     "--runtime",
     "runtimes",
     multiple=True,
-    help="parallel, recurrent, onnxruntime, tensorrt or native; may be repeated.  [default: all that can run here]",
+    help="parallel, recurrent, onnxruntime, tensorrt, native or node; may be repeated.  [default: what can run here]",
 )
 @click.option("--task", type=click.Choice(list(TASKS)), help="Insist on this task.  [default: the model's]")
 @click.option("--text", type=PATH, help="Measure a text model's accuracy on the last tenth of this file.")

@@ -14,7 +14,7 @@ from causalrn.errors import NotExecutedError
 from causalrn.manifest import Bundle
 from causalrn.runtimes import Session, SessionOptions
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.opening import RUN_RUNTIMES, open_bundle
+from causalrn.runtimes.opening import RUN_RUNTIMES, WITHOUT_THREADS, open_bundle
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.cell import RecurrentCell
@@ -32,7 +32,7 @@ class FormOpener:
     def open(self, name: str, threads: int | None = None) -> Session:
         """A form by the name of its runtime, with so many threads inside one operator."""
         if name not in RUN_RUNTIMES:
-            if threads is None or name == "tensorrt":  # it has no threads inside an operator
+            if threads is None or name in WITHOUT_THREADS:
                 return open_bundle(self.bundle, self.options)
             return open_bundle(self.bundle, dataclasses.replace(self.options, threads=threads))
         from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession

@@ -108,8 +108,8 @@ def wanted_runtimes(options: VerifyOptions, possible: tuple[str, ...], when: str
 
 
 def possible_levels(bundle: Bundle, options: VerifyOptions) -> VerifyOptions:
-    """The same options, without a level that engines do not have, where all were asked for."""
-    if bundle.manifest.engine is None or options.levels != LEVELS:
+    """The same options, without a level that not all bundles have, where all were asked for."""
+    if bundle.manifest.shows_streams or options.levels != LEVELS:
         return options
     return dataclasses.replace(options, levels=tuple(level for level in LEVELS if level != "layer"))
 
@@ -122,8 +122,9 @@ def check_levels(bundle: Bundle, options: VerifyOptions, runtimes: tuple[str, ..
     """
     if runtimes == ("parallel",) and not set(options.levels) & {"logits", "layer", "task"}:
         raise InputError(f"--runtime parallel and --level {options.levels[0]} contradict each other: it has no state")
-    if "layer" in options.levels and bundle.manifest.engine is not None:
-        raise InputError(f"{bundle.path}: engines do not show what happens between blocks: --level layer is for ONNX")
+    if "layer" in options.levels and not bundle.manifest.shows_streams:
+        what = "onnxruntime-web does" if bundle.manifest.engine is None else "engines do"
+        raise InputError(f"{bundle.path}: {what} not show what happens between blocks: --level layer is for ONNX and C")
     if "layer" in options.levels and not bundle.manifest.streams:
         others = " ".join(f"--level {level}" for level in options.levels if level != "layer")
         raise InputError(

@@ -27,7 +27,6 @@ _ORT_FILES = {
     "dist/ort-wasm-simd-threaded.wasm": "ort_wasm.wasm",
 }
 _ORT_MODULES = {"loader": "ort.js", "glue": "ort_wasm.js", "binary": "ort_wasm.wasm"}
-_ENGINE_FILES = {C_ENGINE: "wasm_engine.js", ORT_ENGINE: "ort_engine.js"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def export_web(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Man
         if options.engine == C_ENGINE
         else _export_ort(checkpoint, folder, options)
     )
-    for name, text in _page_files(options.engine):
+    for name, text in _page_files():
         (folder / name).write_text(text, encoding="utf-8")
     if options.beside is not None:
         (folder / BESIDE).mkdir()
@@ -84,7 +83,7 @@ def export_web(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Man
 
 def _export_c(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Manifest:
     manifest = export_c(checkpoint, folder, options.c_options)
-    (folder / WASM_SOURCE).write_text(_source_text("source", WASM_SOURCE), encoding="utf-8")
+    (folder / WASM_SOURCE).write_text(_wasm_source(), encoding="utf-8")
     build_modules(folder)
     limits = None
     if manifest.quantization is not None:
@@ -110,14 +109,12 @@ def _export_ort(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Ma
     )
 
 
-def _page_files(engine: str) -> Iterator[tuple[str, str]]:
-    """Names and texts of the module and the page, without the other engine."""
-    others = {name for kind, name in _ENGINE_FILES.items() if kind != engine}
+def _page_files() -> Iterator[tuple[str, str]]:
+    """Names and texts of the module and the page."""
     for part in ("module", "page"):
         for file in sorted((files("causalrn.export.web") / part).iterdir(), key=lambda file: file.name):
-            if file.name not in others:
-                yield file.name, file.read_text(encoding="utf-8")
+            yield file.name, file.read_text(encoding="utf-8")
 
 
-def _source_text(folder: str, name: str) -> str:
-    return (files("causalrn.export.web") / folder / name).read_text(encoding="utf-8")
+def _wasm_source() -> str:
+    return (files("causalrn.export.web") / "source" / WASM_SOURCE).read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import numpy as np
 
 from causalrn.files import finite
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.opening import WITHOUT_THREADS
 from causalrn.runtimes.parity.reference import Reference, Run, current_values, run_in_chunks
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import Array, FloatArray, IntArray
@@ -32,7 +33,6 @@ CLAIMS = {
 """By runtime, what has to be equal bit for bit on one machine. PyTorch makes no promise about threads, TensorRT and
 Node have none. Of the providers of onnxruntime only the CPU's has been tried: elsewhere nothing is claimed."""
 
-_WITHOUT_THREADS = ("tensorrt", "node")
 _SMALLEST = 2.0**-149
 
 
@@ -49,7 +49,7 @@ def check_determinism(
             "interleaved": _interleaved(session, other, tokens, alone),
             "resumed": _resumed(session, other, tokens, alone),
         }
-    if session.runtime not in _WITHOUT_THREADS:
+    if session.runtime not in WITHOUT_THREADS:
         with open_again(1) as one, open_again(2) as two:
             differences["threads"] = _difference(_run(one, tokens), _run(two, tokens))
     session.reset(1)

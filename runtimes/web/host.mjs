@@ -50,7 +50,7 @@ const CALLS = {
 /** So many bytes from standard input; null at its end. */
 function readBytes(count) {
   const bytes = new Uint8Array(count);
-  for (let place = 0; place < count; ) {
+  for (let place = 0; place < count;) {
     const got = readSync(0, bytes, place, count - place, null);
     if (got === 0) return null;
     place += got;
@@ -59,11 +59,14 @@ function readBytes(count) {
 }
 
 function writeBytes(bytes) {
-  for (let place = 0; place < bytes.length; ) place += writeSync(1, bytes, place, bytes.length - place);
+  for (let place = 0; place < bytes.length;) place += writeSync(1, bytes, place, bytes.length - place);
 }
 
 function answer(header, ...arrays) {
-  const parts = [new TextEncoder().encode(JSON.stringify(header)), ...arrays.map((array) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength))];
+  const parts = [
+    new TextEncoder().encode(JSON.stringify(header)),
+    ...arrays.map((array) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength)),
+  ];
   const size = parts.slice(1).reduce((sum, part) => sum + part.length, 0);
   writeBytes(Buffer.concat([new Uint8Array(Uint32Array.of(parts[0].length, size).buffer), ...parts]));
 }

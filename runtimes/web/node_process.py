@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -68,7 +68,7 @@ class NodeProcess:
                 )
             except OSError as error:
                 raise RuntimeUnavailableError(f"{node} does not start ({error}): {_REMEDY}") from None
-            self._stop = weakref.finalize(self, _end, self._process)
+            self._stop = weakref.finalize(self, _end, self._process, self._stderr)
             self.call("open", simd=True)  # inside: the file has to be there until it has been read
 
     def call(self, name: str, payload: Sequence[Array] = (), **options: Any) -> bytes:
@@ -107,17 +107,18 @@ class NodeProcess:
         return content
 
     def _ended(self) -> RuntimeUnavailableError:
-        self._stop()
+        code = self._process.wait()
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").splitlines()
-        reason = next((line for line in lines if "Error" in line), f"exit code {self._process.returncode}")
+        self._stop()
+        reason = next((line for line in lines if "Error" in line), f"exit code {code}")
         return RuntimeUnavailableError(f"{self._folder}: node ended ({reason.strip()}): {_REMEDY}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout):
+def _end(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, stderr):
         with contextlib.suppress(OSError):
             if pipe is not None:
                 pipe.close()
-    process.kill()
-    process.wait()

@@ -14,7 +14,6 @@ from causalrn.runtimes.session import Array, FloatArray, IntArray
 from causalrn.runtimes.state_buffers import check_state
 from causalrn.runtimes.web.node_process import NodeProcess
 from causalrn.state_spec import StateSpec
-from causalrn.web_spec import C_ENGINE
 
 _WHOLE = 1 << 30
 
@@ -86,7 +85,7 @@ class NodeSession(CellSession):
         if manifest.web is None:
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not for the web")
         self._rows = manifest.native.rows if manifest.native is not None else _WHOLE
-        self._shows_streams = manifest.web.engine == C_ENGINE
+        self._shows_streams = manifest.shows_streams
         self._node = NodeProcess(bundle.path)
         store = NodeState(manifest.state, self._node)
         super().__init__(

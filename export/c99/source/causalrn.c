@@ -18,6 +18,9 @@
 #include <stddef.h>
 #ifdef __wasm__ /* no C library there, and square roots are an instruction */
 #define sqrtf __builtin_sqrtf
+#ifdef __wasm_simd128__
+#include <wasm_simd128.h>
+#endif
 #else
 #include <math.h>
 #endif
@@ -43,14 +46,16 @@
 #define CAUSALRN_UNUSED
 #endif
 /* Hints: into the cache what is needed soon; and of weights, each needed once per step, what lies a page further on. */
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__wasm__)
 #define CAUSALRN_FETCH(address) __builtin_prefetch(address, 0, 2)
 #define CAUSALRN_FETCH_ONCE(address) __builtin_prefetch((const void *)((uintptr_t)(address) + 4096u), 0, 0)
 #else
 #define CAUSALRN_FETCH(address) ((void)0)
 #define CAUSALRN_FETCH_ONCE(address) ((void)(address))
 #endif
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__clang__)
+#define CAUSALRN_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
 #define CAUSALRN_UNROLL _Pragma("GCC unroll 32")
 #else
 #define CAUSALRN_UNROLL
@@ -627,9 +632,11 @@ CAUSALRN_INLINE lanes counted(counts c, const int32_t *sums)
 
 #else /* in plain C, or with vectors of 4 where the compiler has them */
 
-typedef struct {
-    int32_t v[LANES];
-} counts;
+#if CAUSALRN_ISA == 4 && defined(__wasm_simd128__)
+#define WASM 1
+#else
+#define WASM 0
+#endif
 
 #if CAUSALRN_ISA == 4
 
@@ -723,6 +730,55 @@ CAUSALRN_INLINE float largest(lanes x)
     const float p = r[0] > r[2] ? r[0] : r[2], q = r[1] > r[3] ? r[1] : r[3];
     return p > q ? p : q;
 }
+#if WASM
+/* A byte + 128 as the lowest bits of 2^23, minus what that is too much: exact. (Clang 14 converts integers one by one.) */
+CAUSALRN_INLINE four NAME(lowest_bits)(v128_t shorts) { return (four)wasm_f32x4_sub(shorts, wasm_f32x4_const_splat(8388736.0f)); }
+CAUSALRN_INLINE lanes load_int8(const int8_t *p)
+{
+    const v128_t bytes = wasm_v128_xor(wasm_v128_load(p), wasm_i8x16_const_splat(-128)), exponent = wasm_i16x8_const_splat(0x4b00);
+    const v128_t low = wasm_u16x8_extend_low_u8x16(bytes), high = wasm_u16x8_extend_high_u8x16(bytes);
+    lanes r;
+    r.a = NAME(lowest_bits)(wasm_i16x8_shuffle(low, exponent, 0, 8, 1, 9, 2, 10, 3, 11));
+    r.b = NAME(lowest_bits)(wasm_i16x8_shuffle(low, exponent, 4, 12, 5, 13, 6, 14, 7, 15));
+    r.c = NAME(lowest_bits)(wasm_i16x8_shuffle(high, exponent, 0, 8, 1, 9, 2, 10, 3, 11));
+    r.d = NAME(lowest_bits)(wasm_i16x8_shuffle(high, exponent, 4, 12, 5, 13, 6, 14, 7, 15));
+    return r;
+}
+
+typedef struct {
+    v128_t v[8]; /* of two outputs each, two sums of products apart */
+} counts;
+CAUSALRN_INLINE counts no_counts(void)
+{
+    counts r;
+    for (int i = 0; i < 8; i++)
+        r.v[i] = wasm_i32x4_const(0, 0, 0, 0);
+    return r;
+}
+CAUSALRN_INLINE counts dot4(const int8_t *w, int32_t in, counts c)
+{
+    const v128_t wide = wasm_i16x8_extend_low_i8x16(wasm_i32x4_splat(in));
+    for (int i = 0; i < 4; i++) {
+        const v128_t weights = wasm_v128_load(w + 16 * i);
+        c.v[2 * i] = wasm_i32x4_add(c.v[2 * i], wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(weights), wide));
+        c.v[2 * i + 1] = wasm_i32x4_add(c.v[2 * i + 1], wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(weights), wide));
+    }
+    return c;
+}
+CAUSALRN_INLINE four NAME(counted4)(v128_t x, v128_t y)
+{
+    return (four)wasm_f32x4_convert_i32x4(
+        wasm_i32x4_add(wasm_i32x4_shuffle(x, y, 0, 2, 4, 6), wasm_i32x4_shuffle(x, y, 1, 3, 5, 7)));
+}
+CAUSALRN_INLINE lanes counted(counts c, const int32_t *sums)
+{
+    lanes r;
+    (void)sums;
+    r.a = NAME(counted4)(c.v[0], c.v[1]), r.b = NAME(counted4)(c.v[2], c.v[3]);
+    r.c = NAME(counted4)(c.v[4], c.v[5]), r.d = NAME(counted4)(c.v[6], c.v[7]);
+    return r;
+}
+#else
 CAUSALRN_INLINE lanes load_int8(const int8_t *p)
 {
     float values[LANES];
@@ -730,6 +786,7 @@ CAUSALRN_INLINE lanes load_int8(const int8_t *p)
         values[i] = (float)p[i];
     return load(values);
 }
+#endif
 #undef four
 #undef bits
 
@@ -799,6 +856,10 @@ CAUSALRN_INLINE void sum4(const lanes *x, float *out)
     for (int i = 0; i < 4; i++)
         out[i] = sum(x[i]);
 }
+#if !WASM
+typedef struct {
+    int32_t v[LANES];
+} counts;
 CAUSALRN_INLINE counts no_counts(void)
 {
     const counts r = {{0}};
@@ -821,6 +882,8 @@ CAUSALRN_INLINE lanes counted(counts c, const int32_t *sums)
         values[i] = (float)c.v[i];
     return load(values);
 }
+#endif
+#undef WASM
 
 #endif
 
@@ -1050,14 +1113,18 @@ CAUSALRN_INLINE void panel(const causalrn_matrix *m, const causalrn_weight *w, c
     int column = 0;
     for (; column + most <= width; column += most)
         group(m, w, j, row, output, column, width, most, r);
+#define REMAINDER(n)                                            \
+    if ((n) < most) /* a constant: what cannot be is not compiled */ \
+    group(m, w, j, row, output, column, width, n, r)
     switch (width - column) {
-    case 5: group(m, w, j, row, output, column, width, 5, r); break;
-    case 4: group(m, w, j, row, output, column, width, 4, r); break;
-    case 3: group(m, w, j, row, output, column, width, 3, r); break;
-    case 2: group(m, w, j, row, output, column, width, 2, r); break;
-    case 1: group(m, w, j, row, output, column, width, 1, r); break;
+    case 5: REMAINDER(5); break;
+    case 4: REMAINDER(4); break;
+    case 3: REMAINDER(3); break;
+    case 2: REMAINDER(2); break;
+    case 1: REMAINDER(1); break;
     default: break;
     }
+#undef REMAINDER
 }
 
 static CAUSALRN_UNUSED void product(const causalrn_matrix *m, const job *j, size_t rows, int outputs)

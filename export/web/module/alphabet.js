@@ -2,7 +2,10 @@
 
 import { CausalRNError } from "./errors.js";
 
-const BOS = 0, SEP = 1, EOS = 2, FIRST_LETTER = 3;
+const BOS = 0,
+  SEP = 1,
+  EOS = 2,
+  FIRST_LETTER = 3;
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 
 /** "letters": BOS 0, SEP 1, EOS 2, a-z 3-28, a blank stands for SEP. "bytes": UTF-8 bytes. */
@@ -47,7 +50,8 @@ export class Alphabet {
 
   /** A token for people: a marker by its name. */
   symbol(id) {
-    if (this.name === "bytes") return id > 32 && id < 127 ? String.fromCharCode(id) : `0x${id.toString(16).padStart(2, "0")}`;
+    if (this.name === "bytes")
+      return id > 32 && id < 127 ? String.fromCharCode(id) : `0x${id.toString(16).padStart(2, "0")}`;
     return ["BOS", "SEP", "EOS"][id] ?? LETTERS[id - FIRST_LETTER];
   }
 }

@@ -2,7 +2,8 @@
 
 import { CausalRNError } from "./errors.js";
 
-const FORMAT = "causalrn-bundle", VERSION = 1;
+const FORMAT = "causalrn-bundle",
+  VERSION = 1;
 const REMEDY = "copy it again, or export again";
 
 /** The folder that a URL, or in Node a path, names. */
@@ -23,7 +24,8 @@ export async function readManifest(folder) {
     if (error instanceof SyntaxError) throw new CausalRNError("bundle", `manifest.json is not valid JSON: ${REMEDY}`);
     throw error;
   }
-  if (manifest?.format !== FORMAT) throw new CausalRNError("bundle", "manifest.json is not a causalrn bundle's: export one with --target web");
+  if (manifest?.format !== FORMAT)
+    throw new CausalRNError("bundle", "manifest.json is not a causalrn bundle's: export one with --target web");
   if (manifest.version !== VERSION)
     throw new CausalRNError(
       "bundle",

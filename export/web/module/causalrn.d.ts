@@ -41,6 +41,18 @@ export interface Manifest {
     readonly heads: number;
     readonly [entry: string]: unknown;
   };
+  /** What it was trained on, such as {name: "copy", length: 16}; null where that is unknown. */
+  readonly task: { readonly name: string; readonly [entry: string]: unknown } | null;
+  readonly state: {
+    readonly tensors: readonly {
+      readonly name: string;
+      readonly dtype: "float32" | "int8";
+      /** "token": one row per position. */
+      readonly growth: "token" | "constant";
+      readonly [entry: string]: unknown;
+    }[];
+    readonly [entry: string]: unknown;
+  };
   readonly manifest_sha256: string;
   readonly [entry: string]: unknown;
 }
@@ -121,7 +133,10 @@ export class Session {
    * Generate after a prompt: a text (with the alphabet's markers at position 0, bare behind a state), token ids, or null to go on
    * from the state. The session takes every token that is yielded, so that a snapshot taken there goes on with null.
    */
-  generate(prompt: string | ArrayLike<number> | null, options?: GenerateOptions): AsyncGenerator<GeneratedToken, void, void>;
+  generate(
+    prompt: string | ArrayLike<number> | null,
+    options?: GenerateOptions,
+  ): AsyncGenerator<GeneratedToken, void, void>;
   /** Keep from now on, best from a fresh state, what `shares` and `streams` need; or stop that. Throws "unavailable". */
   watch(on?: boolean): void;
   /**

@@ -12,11 +12,21 @@ import { Alphabet } from "./alphabet.js";
 import { folderUrl, readListed, readManifest } from "./bundle_files.js";
 import { CausalRNError } from "./errors.js";
 import { chooseToken } from "./sampling.js";
-import { WasmEngine, size } from "./wasm_engine.js";
+import { countElements } from "./state_shape.js";
+import { WasmEngine } from "./wasm_engine.js";
 
 export { Alphabet, CausalRNError };
 
-const DEFAULTS = { maxNewTokens: null, temperature: 0, topK: 0, topP: 1, seed: 0, stop: null, stopIds: null, signal: null };
+const DEFAULTS = {
+  maxNewTokens: null,
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  seed: 0,
+  stop: null,
+  stopIds: null,
+  signal: null,
+};
 const BREATH_MS = 12; // computing for longer than this at a time would make a page stutter
 
 /** Open the bundle in the folder that `url` names. */
@@ -100,8 +110,10 @@ export class Session {
       const all = await this.prefill(ids);
       logits = all.subarray(all.length - this.vocabulary);
     }
-    if (logits === null) throw new CausalRNError("input", "nothing to go on from: give a prompt, or restore a state first");
-    const stopIds = chosen.stopIds ?? this.alphabet?.stopIds ?? [], generated = [];
+    if (logits === null)
+      throw new CausalRNError("input", "nothing to go on from: give a prompt, or restore a state first");
+    const stopIds = chosen.stopIds ?? this.alphabet?.stopIds ?? [],
+      generated = [];
     for (let count = 0; count < limit && !chosen.signal?.aborted; count++) {
       const token = chooseToken(logits, chosen, this.position);
       generated.push(token);
@@ -109,7 +121,8 @@ export class Session {
       if (room) logits = await this.step(token);
       else this.#logits = null; // this token found no room: nothing goes on from here
       const text = this.alphabet === null ? "" : this.alphabet.decode([token]);
-      const ends = chosen.stop !== null && this.alphabet !== null && this.alphabet.decode(generated).endsWith(chosen.stop);
+      const ends =
+        chosen.stop !== null && this.alphabet !== null && this.alphabet.decode(generated).endsWith(chosen.stop);
       const finished = stopIds.includes(token) || ends || !room || count === limit - 1;
       yield { token, text, finished };
       if (finished) return;
@@ -132,7 +145,8 @@ export class Session {
 
   /** More tokens than one call takes: in parts, with breaths for the page; all of them or none. */
   async #takeMany(tokens) {
-    const start = this.#engine.copyState(), position = this.position;
+    const start = this.#engine.copyState(),
+      position = this.position;
     const logits = new Float32Array(tokens.length * this.vocabulary);
     let breath = performance.now();
     try {
@@ -172,7 +186,10 @@ export class Session {
     if (!(tokens?.length >= 1)) throw new CausalRNError("input", "no tokens: give at least one");
     for (const token of tokens)
       if (!Number.isInteger(token) || token < 0 || token >= this.vocabulary)
-        throw new CausalRNError("input", `token id ${token} is outside the vocabulary of ${this.vocabulary} (0 to V - 1)`);
+        throw new CausalRNError(
+          "input",
+          `token id ${token} is outside the vocabulary of ${this.vocabulary} (0 to V - 1)`,
+        );
     if (this.capacity !== null && this.position + tokens.length > this.capacity)
       throw new CausalRNError(
         "capacity",
@@ -184,13 +201,15 @@ export class Session {
     const fail = (why) => {
       throw new CausalRNError("state", why);
     };
-    if (owner !== this.manifest.manifest_sha256) fail("the state belongs to another bundle: restore it where it was taken");
+    if (owner !== this.manifest.manifest_sha256)
+      fail("the state belongs to another bundle: restore it where it was taken");
     if (!Number.isInteger(position) || position < 0 || (this.capacity !== null && position > this.capacity))
       fail(`the state holds ${position} positions, this session has ${this.capacity ?? "no end"}`);
     for (const tensor of this.manifest.state.tensors) {
-      const value = tensors?.[tensor.name], kind = tensor.dtype === "int8" ? Int8Array : Float32Array;
-      if (!(value instanceof kind) || value.length !== size(tensor, position))
-        fail(`state tensor ${tensor.name} is not ${size(tensor, position)} numbers of ${tensor.dtype}`);
+      const value = tensors?.[tensor.name],
+        kind = tensor.dtype === "int8" ? Int8Array : Float32Array;
+      if (!(value instanceof kind) || value.length !== countElements(tensor, position))
+        fail(`state tensor ${tensor.name} is not ${countElements(tensor, position)} numbers of ${tensor.dtype}`);
     }
     if (logits !== null && !(logits instanceof Float32Array && logits.length === this.vocabulary))
       fail(`the state's logits are not ${this.vocabulary} numbers of float32`);
@@ -199,14 +218,16 @@ export class Session {
   #promptIds(prompt) {
     if (prompt === null || prompt === undefined) return null;
     if (typeof prompt !== "string") return Array.from(prompt);
-    if (this.alphabet === null) throw new CausalRNError("input", "this model has no alphabet: give the prompt as token ids");
+    if (this.alphabet === null)
+      throw new CausalRNError("input", "this model has no alphabet: give the prompt as token ids");
     return this.position === 0 ? this.alphabet.prompt(prompt) : this.alphabet.encode(prompt);
   }
 
   /** How many tokens to generate; the last one needs no position of its own. */
   #limit(promptTokens, maxNewTokens) {
     if (this.capacity === null) {
-      if (maxNewTokens === null) throw new CausalRNError("input", "this model has no capacity: say how many tokens to generate (maxNewTokens)");
+      if (maxNewTokens === null)
+        throw new CausalRNError("input", "this model has no capacity: say how many tokens to generate (maxNewTokens)");
       return maxNewTokens;
     }
     const room = this.capacity - this.position - promptTokens + 1;
@@ -219,7 +240,8 @@ function checkedOptions(options) {
     throw new CausalRNError("input", `${name} is ${options[name]}: it must be ${rule}`);
   };
   const { maxNewTokens, temperature, topK, topP, seed, stop } = options;
-  if (maxNewTokens !== null && !(Number.isInteger(maxNewTokens) && maxNewTokens >= 1)) refuse("maxNewTokens", "a whole number, at least 1");
+  if (maxNewTokens !== null && !(Number.isInteger(maxNewTokens) && maxNewTokens >= 1))
+    refuse("maxNewTokens", "a whole number, at least 1");
   if (!(Number.isFinite(temperature) && temperature >= 0)) refuse("temperature", "finite, 0 (greedy) or more");
   if (!(Number.isInteger(topK) && topK >= 0)) refuse("topK", "0 (all) or more");
   if (!(topP > 0 && topP <= 1)) refuse("topP", "above 0 and at most 1");

@@ -1,6 +1,7 @@
 /** The cell in onnxruntime-web: the bundle's ONNX graphs, one thread; the state is kept here, as the contract has it. */
 
 import { CausalRNError } from "./errors.js";
+import { countBytes, countElements } from "./state_shape.js";
 
 const CHUNK = 16; // tokens of a prefill: pairs of positions stay small
 const FIRST_ROWS = 256; // of a pool without a capacity; it grows by doubling
@@ -14,7 +15,8 @@ export class OrtEngine {
 
   /** An engine from the contents of its files. */
   static async open(folder, manifest, [step, prefill, ...weights]) {
-    const { loader, glue, binary } = manifest.web.modules, names = weightsOf(manifest.files);
+    const { loader, glue, binary } = manifest.web.modules,
+      names = weightsOf(manifest.files);
     try {
       const ort = await import(new URL(loader, folder));
       ort.env.wasm.numThreads = 1;
@@ -23,7 +25,10 @@ export class OrtEngine {
       const create = (graph) => ort.InferenceSession.create(graph, { executionProviders: ["wasm"], externalData });
       return new OrtEngine(ort, manifest, await create(step), await create(prefill));
     } catch (error) {
-      throw new CausalRNError("unavailable", `onnxruntime-web cannot run this bundle (${error.message}): use a newer browser, or export again`);
+      throw new CausalRNError(
+        "unavailable",
+        `onnxruntime-web cannot run this bundle (${error.message}): use a newer browser, or export again`,
+      );
     }
   }
 
@@ -47,7 +52,7 @@ export class OrtEngine {
   }
 
   get stateBytes() {
-    return this.tensors.reduce((sum, tensor) => sum + 4 * elements(tensor, this.#position), 0);
+    return countBytes(this.tensors, this.#position);
   }
 
   get chunk() {
@@ -56,17 +61,23 @@ export class OrtEngine {
 
   /** Logits [T * V]; on an error nothing has been taken. */
   async take(tokens) {
-    const time = tokens.length, name = time === 1 ? "step" : "prefill", { graphs } = this.manifest;
-    const { pad_rows: padRows } = name === "prefill" ? graphs.prefill : graphs.step_single ?? graphs.step;
+    const time = tokens.length,
+      name = time === 1 ? "step" : "prefill",
+      { graphs } = this.manifest;
+    const { pad_rows: padRows } = name === "prefill" ? graphs.prefill : (graphs.step_single ?? graphs.step);
     this.#reserve(this.#position + time);
-    const given = this.#feeds(tokens, padRows), session = this.sessions[name];
+    const given = this.#feeds(tokens, padRows),
+      session = this.sessions[name];
     const outputs = await session.run(given);
     const logits = outputs.logits.data.slice();
     if (!logits.every(Number.isFinite))
-      throw new CausalRNError("nonfinite", "the model gave NaN or infinity: its weights, or the values they reach, are out of range");
+      throw new CausalRNError(
+        "nonfinite",
+        "the model gave NaN or infinity: its weights, or the values they reach, are out of range",
+      );
     this.tensors.forEach((tensor, index) => {
       const { data } = outputs[outputName(tensor)];
-      if (tensor.update === "append") this.#arrays[index].set(data, elements(tensor, this.#position));
+      if (tensor.update === "append") this.#arrays[index].set(data, countElements(tensor, this.#position));
       else this.#arrays[index] = data.slice();
     });
     this.#position += time;
@@ -75,12 +86,17 @@ export class OrtEngine {
 
   reset() {
     this.#position = 0;
-    this.#arrays = this.tensors.map((tensor) => new Float32Array(this.#allocated(tensor, tensor.capacity ?? FIRST_ROWS)));
+    this.#arrays = this.tensors.map(
+      (tensor) => new Float32Array(this.#allocated(tensor, tensor.capacity ?? FIRST_ROWS)),
+    );
   }
 
   copyState() {
     return Object.fromEntries(
-      this.tensors.map((tensor, index) => [tensor.name, this.#arrays[index].slice(0, elements(tensor, this.#position))]),
+      this.tensors.map((tensor, index) => [
+        tensor.name,
+        this.#arrays[index].slice(0, countElements(tensor, this.#position)),
+      ]),
     );
   }
 
@@ -92,13 +108,15 @@ export class OrtEngine {
   }
 
   #feeds(tokens, padRows) {
-    const { Tensor } = this.ort, rows = this.#position + padRows;
+    const { Tensor } = this.ort,
+      rows = this.#position + padRows;
     const feeds = {
       tokens: new Tensor("int64", BigInt64Array.from(tokens, BigInt), [1, tokens.length]),
       position: new Tensor("int64", BigInt64Array.of(BigInt(this.#position)), []),
     };
     this.tensors.forEach((tensor, index) => {
-      const values = this.#arrays[index].subarray(0, elements(tensor, rows)), start = elements(tensor, this.#position);
+      const values = this.#arrays[index].subarray(0, countElements(tensor, rows)),
+        start = countElements(tensor, this.#position);
       if (this.hasPool) values.fill(0, start); // the zero slot of a step's own row
       const shape = tensor.shape.map((dim) => ({ t: rows, B: 1 })[dim] ?? dim);
       feeds[`past.${tensor.name}`] = new Tensor("float32", values, shape);
@@ -108,7 +126,7 @@ export class OrtEngine {
 
   /** A row more than the capacity, for a step's zero slot. */
   #allocated(tensor, rows) {
-    return elements(tensor, rows + 1);
+    return countElements(tensor, rows + 1);
   }
 
   /** Make room for so many positions where there is no capacity. */
@@ -122,8 +140,6 @@ export class OrtEngine {
   }
 }
 
-/** Elements of a state tensor with so many rows. */
-const elements = (tensor, rows) => tensor.shape.reduce((product, dim) => product * ({ t: rows, B: 1 }[dim] ?? dim), 1);
 const outputName = (tensor) => `${tensor.update === "append" ? "row" : "present"}.${tensor.name}`;
 /** Files beside the graphs that hold their weights. */
 const weightsOf = (files) => Object.keys(files).filter((name) => name === "weights.bin");

@@ -39,7 +39,11 @@ export async function verify(session, { onRow = () => {}, signal } = {}) {
   add(await compareRestored(session, golden, signal));
   if (session.engine === "WebAssembly SIMD") {
     const plain = await load(folder, { simd: false });
-    add(compareBits("without SIMD", "equal to with", [[(await drive(plain, golden, steps(golden.length), signal)).logits, stepped.logits]]));
+    add(
+      compareBits("without SIMD", "equal to with", [
+        [(await drive(plain, golden, steps(golden.length), signal)).logits, stepped.logits],
+      ]),
+    );
   }
   session.reset();
   return { passed: rows.every((row) => row.passed), rows };
@@ -71,7 +75,8 @@ class Golden {
 
   /** Recorded logits of the tokens after that, for all sequences. */
   afterRecorded() {
-    const rest = (this.length - this.middle) * this.vocabulary, whole = this.length * this.vocabulary;
+    const rest = (this.length - this.middle) * this.vocabulary,
+      whole = this.length * this.vocabulary;
     const values = new Float32Array(this.sequences * rest);
     for (let row = 0; row < this.sequences; row++)
       values.set(this.recorded.subarray((row + 1) * whole - rest, (row + 1) * whole), row * rest);
@@ -81,7 +86,10 @@ class Golden {
   /** The recorded state of one sequence, by tensor. */
   recordedState(row) {
     return Object.fromEntries(
-      this.manifest.state.tensors.map(({ name }) => [name, this.#sequence(`recorded.state.${this.middle}.${name}`, row, this.middle)]),
+      this.manifest.state.tensors.map(({ name }) => [
+        name,
+        this.#sequence(`recorded.state.${this.middle}.${name}`, row, this.middle),
+      ]),
     );
   }
 
@@ -92,7 +100,8 @@ class Golden {
   }
 
   #sequence(key, row, position) {
-    const { shape, data } = this.tensors[key], name = key.split(".").slice(3).join(".");
+    const { shape, data } = this.tensors[key],
+      name = key.split(".").slice(3).join(".");
     const { batch_axis: axis } = this.manifest.state.tensors.find((tensor) => tensor.name === name);
     const width = shape.slice(axis + 1).reduce((product, dim) => product * dim, 1);
     if (axis === 0) return data.slice(row * width, (row + 1) * width);
@@ -109,12 +118,14 @@ const steps = (count) => Array(count).fill(1);
 
 /** Logits [B * T * V] of all sequences, taken in chunks, and the states at the positions that are compared. */
 async function drive(session, golden, lengths, signal) {
-  const logits = new Float32Array(golden.sequences * golden.length * golden.vocabulary), states = [];
+  const logits = new Float32Array(golden.sequences * golden.length * golden.vocabulary),
+    states = [];
   for (let row = 0; row < golden.sequences; row++) {
     session.reset();
     for (const length of lengths) {
       signal?.throwIfAborted();
-      const start = session.position, place = (row * golden.length + start) * golden.vocabulary;
+      const start = session.position,
+        place = (row * golden.length + start) * golden.vocabulary;
       logits.set(await session.prefill(golden.tokens[row].slice(start, start + length)), place);
       if (golden.positions.includes(session.position)) states.push({ row, ...session.snapshot() });
     }
@@ -139,9 +150,12 @@ async function compareRestored(session, golden, signal) {
   const rest = golden.tokens[0].slice(golden.middle);
   session.reset();
   await session.prefill(golden.tokens[0].slice(0, golden.middle));
-  const snapshot = session.snapshot(), first = await takeSteps(session, rest, signal), end = session.snapshot();
+  const snapshot = session.snapshot(),
+    first = await takeSteps(session, rest, signal),
+    end = session.snapshot();
   session.restore(snapshot);
-  const pairs = [[await takeSteps(session, rest, signal), first]], again = session.snapshot();
+  const pairs = [[await takeSteps(session, rest, signal), first]],
+    again = session.snapshot();
   for (const name of Object.keys(end.tensors)) pairs.push([again.tensors[name], end.tensors[name]]);
   return compareBits("snapshot", "restored, equal to uninterrupted", pairs);
 }
@@ -172,13 +186,16 @@ function compareLogits(golden, { logits }, form) {
 }
 
 function compareDistributions(golden, logits, form, limits) {
-  const width = golden.vocabulary, count = logits.length / width;
-  let divergence = 0, changes = 0;
+  const width = golden.vocabulary,
+    count = logits.length / width;
+  let divergence = 0,
+    changes = 0;
   for (let place = 0; place < count; place++) {
     const exact = logProbabilities(golden.exact.subarray(place * width, (place + 1) * width));
     const said = logProbabilities(logits.subarray(place * width, (place + 1) * width));
     divergence += exact.reduce((sum, value, id) => sum + Math.exp(value) * (value - said[id]), 0) / count;
-    const best = exact.indexOf(Math.max(...exact)), chosen = said.indexOf(Math.max(...said));
+    const best = exact.indexOf(Math.max(...exact)),
+      chosen = said.indexOf(Math.max(...said));
     if (Math.exp(exact[best]) - Math.exp(exact[chosen]) > limits.tie_probability) changes += 1 / count;
   }
   const judged = (check, error, allowed, words) => ({ check, form, error, allowed, passed: error <= allowed, words });
@@ -199,7 +216,8 @@ function compareStates(golden, { states }) {
   const bounds = Object.keys(golden.tensors).filter((key) => key.startsWith("bound.state."));
   let worst = { ratio: -1, error: 0, allowed: 0, name: "" };
   for (const key of bounds) {
-    const name = key.slice("bound.state.".length), [allowed] = golden.tensors[key].data;
+    const name = key.slice("bound.state.".length),
+      [allowed] = golden.tensors[key].data;
     for (const position of golden.positions) {
       const at = states.filter((state) => state.position === position);
       const exact = at.map(({ row }) => golden.exactState(name, position, row));
@@ -209,14 +227,28 @@ function compareStates(golden, { states }) {
     }
   }
   const words = `${bounds.length} tensors at ${golden.positions.length} positions; closest to its limit: ${worst.name}`;
-  return { check: "state", form: "step by step", error: worst.error, allowed: worst.allowed, passed: worst.ratio <= 1, words };
+  return {
+    check: "state",
+    form: "step by step",
+    error: worst.error,
+    allowed: worst.allowed,
+    passed: worst.ratio <= 1,
+    words,
+  };
 }
 
 function compareRecorded(golden, said, recorded, form, exactly) {
   if (exactly) return compareBits("recorded", form, [[said, recorded]]);
   const error = distance(said, recorded) / golden.largest;
   const allowed = Math.max(REGRESSION_RELATIVE, golden.bounds[golden.length - 1] / golden.largest);
-  return { check: "recorded", form, error, allowed, passed: error <= allowed, words: "logits of the runtime that wrote the bundle" };
+  return {
+    check: "recorded",
+    form,
+    error,
+    allowed,
+    passed: error <= allowed,
+    words: "logits of the runtime that wrote the bundle",
+  };
 }
 
 function compareBits(check, form, pairs) {

@@ -11,10 +11,21 @@ export function readSafetensors(bytes) {
     const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
     const content = bytes.subarray(8 + length);
     return Object.fromEntries(
-      Object.entries(header).filter(([name]) => name !== "__metadata__").map(([name, { dtype, shape, data_offsets: [start, end] }]) => {
-        if (end > content.length) throw new RangeError(`${name} ends behind the file`);
-        return [name, { shape, data: new KINDS[dtype](content.slice(start, end).buffer) }];
-      }),
+      Object.entries(header)
+        .filter(([name]) => name !== "__metadata__")
+        .map(
+          ([
+            name,
+            {
+              dtype,
+              shape,
+              data_offsets: [start, end],
+            },
+          ]) => {
+            if (end > content.length) throw new RangeError(`${name} ends behind the file`);
+            return [name, { shape, data: new KINDS[dtype](content.slice(start, end).buffer) }];
+          },
+        ),
     );
   } catch (error) {
     throw new CausalRNError("bundle", `malformed golden vectors (${error.message}): export the bundle again`);

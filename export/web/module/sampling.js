@@ -15,7 +15,8 @@ export function chooseToken(logits, { temperature, topK, topP, seed }, position)
   if (topK > 0) ids = ids.slice(0, topK);
   const weights = ids.map((id) => Math.exp((logits[id] - logits[best]) / temperature));
   const whole = weights.reduce((sum, weight) => sum + weight, 0);
-  let kept = 0, mass = 0;
+  let kept = 0,
+    mass = 0;
   while (kept < ids.length && (kept === 0 || mass < topP * whole)) mass += weights[kept++];
   let left = uniform(seed, position) * mass;
   for (let place = 0; place < kept; place++) {

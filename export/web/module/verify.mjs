@@ -15,7 +15,8 @@ import { verify } from "./parity.js";
 const USAGE = "usage: node verify.mjs [FOLDER] [--json]";
 
 async function main(words) {
-  const folders = words.filter((word) => word !== "--json"), asJson = folders.length < words.length;
+  const folders = words.filter((word) => word !== "--json"),
+    asJson = folders.length < words.length;
   if (folders.length > 1 || folders.some((word) => word.startsWith("-"))) {
     console.error(USAGE);
     return 2;

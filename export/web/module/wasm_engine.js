@@ -1,9 +1,12 @@
 /** The cell as WebAssembly, built from causalrn.c: memory, and the state as the manifest's contract has it. */
 
 import { CausalRNError } from "./errors.js";
+import { countBytes } from "./state_shape.js";
 
-const PAGE_BYTES = 65536, LINE_BYTES = 64;
-const OK = 0, NOT_FINITE = 12;
+const PAGE_BYTES = 65536,
+  LINE_BYTES = 64;
+const OK = 0,
+  NOT_FINITE = 12;
 const INTERFACE = 1;
 const CHUNK = 64; // tokens of one call: short enough for a page to stay responsive
 const FIRST_ROWS = 256; // of a pool without a capacity; it grows by doubling
@@ -20,7 +23,10 @@ export class WasmEngine {
   /** Names of the files that have to be loaded. */
   static files(manifest, simd) {
     if (typeof WebAssembly === "undefined")
-      throw new CausalRNError("unavailable", "this browser has no WebAssembly, which computes the model: use a newer one");
+      throw new CausalRNError(
+        "unavailable",
+        "this browser has no WebAssembly, which computes the model: use a newer one",
+      );
     return [manifest.web.modules[simd && hasSimd() ? "simd" : "plain"], "weights.bin"];
   }
 
@@ -30,7 +36,10 @@ export class WasmEngine {
     try {
       module = await WebAssembly.instantiate(code, {});
     } catch (error) {
-      throw new CausalRNError("bundle", `the engine is no module that runs here (${error.message}): copy it again, or export again`);
+      throw new CausalRNError(
+        "bundle",
+        `the engine is no module that runs here (${error.message}): copy it again, or export again`,
+      );
     }
     return new WasmEngine(module.instance.exports, manifest, weights, simd && hasSimd());
   }
@@ -66,7 +75,7 @@ export class WasmEngine {
 
   /** Bytes of state that count now. */
   get stateBytes() {
-    return this.tensors.reduce((sum, tensor) => sum + size(tensor, this.position) * (tensor.dtype === "int8" ? 1 : 4), 0);
+    return countBytes(this.tensors, this.position);
   }
 
   /** Most tokens of one call. */
@@ -102,7 +111,8 @@ export class WasmEngine {
     this.#reserve(position);
     this.native.reset_session();
     this.tensors.forEach((tensor, index) => {
-      const rows = this.#tensor(index, this.hasPool ? position : 1), value = tensors[tensor.name];
+      const rows = this.#tensor(index, this.hasPool ? position : 1),
+        value = tensors[tensor.name];
       if (tensor.role === "scale") rows.set(value);
       else this.#pad(value, rows);
     });
@@ -126,7 +136,8 @@ export class WasmEngine {
 
   /** What each block, and last the head, read from the residual stream in the last call of T <= 32 tokens: [T * E] each. */
   streams(time) {
-    const width = this.paddedEmbedding, start = this.native.streams_address();
+    const width = this.paddedEmbedding,
+      start = this.native.streams_address();
     return Array.from({ length: this.blocks + 1 }, (_, block) => {
       const rows = new Float32Array(this.native.memory.buffer, start + 4 * block * time * width, time * width);
       return this.#cut(rows, width, this.embedding);
@@ -134,10 +145,22 @@ export class WasmEngine {
   }
 
   #describe(manifest) {
-    const { model, state } = manifest, [first] = state.tensors;
+    const { model, state } = manifest,
+      [first] = state.tensors;
     const [version, ...said] = Array.from({ length: 9 }, (_, entry) => this.native.describe(entry));
-    if (version !== INTERFACE) throw new CausalRNError("bundle", `an engine of version ${version}, this module calls ${INTERFACE}: export again`);
-    const sizes = [state.tensors.length, model.hidden, model.heads, model.vocabulary, model.blocks, Number(first.dtype === "int8")];
+    if (version !== INTERFACE)
+      throw new CausalRNError(
+        "bundle",
+        `an engine of version ${version}, this module calls ${INTERFACE}: export again`,
+      );
+    const sizes = [
+      state.tensors.length,
+      model.hidden,
+      model.heads,
+      model.vocabulary,
+      model.blocks,
+      Number(first.dtype === "int8"),
+    ];
     if (sizes.some((value, index) => value !== said[index]))
       throw new CausalRNError("bundle", "the engine is of another model than the manifest: export again");
     [, this.hidden, this.heads, this.vocabulary, this.blocks] = sizes;
@@ -157,14 +180,18 @@ export class WasmEngine {
   #reserve(rows) {
     const watching = this.#watchedFrom !== Infinity;
     if (rows <= this.#rows || !(this.hasPool || watching)) return;
-    if (watching) throw new CausalRNError("capacity", `positions are watched up to ${this.#rows}: turn watching off for more`);
-    const state = this.copyState(), position = this.position;
+    if (watching)
+      throw new CausalRNError("capacity", `positions are watched up to ${this.#rows}: turn watching off for more`);
+    const state = this.copyState(),
+      position = this.position;
     this.#open(2 * rows);
     this.loadState(state, position);
   }
 
   #tensor(index, rows) {
-    const address = this.native.state_tensor(index), tensor = this.tensors[index], buffer = this.native.memory.buffer;
+    const address = this.native.state_tensor(index),
+      tensor = this.tensors[index],
+      buffer = this.native.memory.buffer;
     if (tensor.role === "scale") return new Float32Array(buffer, address, rows);
     return new (tensor.dtype === "int8" ? Int8Array : Float32Array)(buffer, address, rows * this.paddedHidden);
   }
@@ -184,19 +211,24 @@ export class WasmEngine {
   }
 
   #pad(values, rows) {
-    const width = this.hidden / this.heads, padded = this.paddedHidden / this.heads;
+    const width = this.hidden / this.heads,
+      padded = this.paddedHidden / this.heads;
     rows.fill(0);
     for (let head = 0; head * width < values.length; head++)
       rows.set(values.subarray(head * width, (head + 1) * width), head * padded);
   }
 
   #allocate(bytes) {
-    const address = Math.ceil(this.#free / LINE_BYTES) * LINE_BYTES, { memory } = this.native;
+    const address = Math.ceil(this.#free / LINE_BYTES) * LINE_BYTES,
+      { memory } = this.native;
     const missing = address + bytes - memory.buffer.byteLength;
     try {
       if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES));
     } catch {
-      throw new CausalRNError("unavailable", `no ${Math.ceil(bytes / 1e6)} MB of memory for this model: close other pages, or use a smaller one`);
+      throw new CausalRNError(
+        "unavailable",
+        `no ${Math.ceil(bytes / 1e6)} MB of memory for this model: close other pages, or use a smaller one`,
+      );
     }
     this.#free = address + bytes;
     return address;
@@ -209,15 +241,13 @@ export class WasmEngine {
   #check(code) {
     if (code === OK) return;
     if (code === NOT_FINITE)
-      throw new CausalRNError("nonfinite", "the model gave NaN or infinity: its weights, or the values they reach, are out of range");
-    const start = this.native.message(code), memory = new Uint8Array(this.native.memory.buffer);
+      throw new CausalRNError(
+        "nonfinite",
+        "the model gave NaN or infinity: its weights, or the values they reach, are out of range",
+      );
+    const start = this.native.message(code),
+      memory = new Uint8Array(this.native.memory.buffer);
     const message = new TextDecoder().decode(memory.subarray(start, memory.indexOf(0, start)));
     throw new CausalRNError("bundle", `${message}: copy it again, or export again`);
   }
-}
-
-/** Elements of a state tensor at a position. */
-export function size(tensor, position) {
-  const sizes = { t: position, B: 1 };
-  return tensor.shape.reduce((product, dim) => product * (typeof dim === "string" ? sizes[dim] : dim), 1);
 }

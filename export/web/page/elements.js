@@ -37,8 +37,8 @@ export function bytesInWords(bytes) {
   return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} KB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-/** What to tell people about an error; the module's own errors are sentences already. */
-export function errorInWords(error) {
-  const message = error.name === "CausalRNError" ? error.message : `something unexpected happened (${error.message}): load the page again`;
-  return message.charAt(0).toUpperCase() + message.slice(1) + (message.endsWith(".") ? "" : ".");
+/** What to tell people about an error: the module's own say it already. File names keep their small letters. */
+export function errorInWords({ name, message }) {
+  const said = name === "CausalRNError" ? message : `something unexpected happened (${message}): load the page again`;
+  return `${said.replace(/^[a-z]+(?= )/, (word) => word[0].toUpperCase() + word.slice(1))}.`;
 }

@@ -5,7 +5,7 @@ import { CausalRNError } from "./causalrn.js";
 const PAGE_POSITIONS = 128; // where the model itself has no bound
 const FREE_TOKENS = 64; // to generate where there is nothing to copy
 const ENOUGH_MS = 50; // of computing, so that the clock's ticks do not matter
-const BREATH_MS = 12;
+const BURST_MS = 4; // that many at a time
 
 /** Most positions of a run. */
 export const positionLimit = (session) => session.capacity ?? PAGE_POSITIONS;
@@ -14,13 +14,17 @@ export const positionLimit = (session) => session.capacity ?? PAGE_POSITIONS;
 export const copies = ({ alphabet, manifest }) => alphabet?.name === "letters" && manifest.task?.name === "copy";
 
 /** Let the page draw and hear clicks. */
-export const breathe = (ms = 0) => new Promise((resume) => setTimeout(resume, ms));
+export const breathe = () => new Promise((resume) => setTimeout(resume));
 
 /** Token ids of what was typed. Throws CausalRNError where this model cannot take it. */
 export function promptIds(session, text) {
   const ids = session.alphabet === null ? typedIds(text) : session.alphabet.prompt(text);
   for (const id of ids)
-    if (id >= session.vocabulary) throw new CausalRNError("input", `token id ${id} is outside the vocabulary of ${session.vocabulary}`);
+    if (id >= session.vocabulary)
+      throw new CausalRNError(
+        "input",
+        `token id ${id} is outside the vocabulary of ${session.vocabulary}: type ids below that`,
+      );
   const limit = positionLimit(session);
   if (ids.length <= limit) return ids;
   const bound = session.capacity === null ? `this page runs up to ${limit}` : `this model has ${limit}`;
@@ -32,7 +36,7 @@ function typedIds(text) {
   if (words.length === 0) throw new CausalRNError("input", "the prompt is empty: type token ids, separated by blanks");
   return words.map((word) => {
     if (/^\d+$/.test(word)) return Number(word);
-    throw new CausalRNError("input", `'${word}' is no token id: this model has no alphabet, type whole numbers separated by blanks`);
+    throw new CausalRNError("input", `'${word}' is no token id: type whole numbers, separated by blanks`);
   });
 }
 
@@ -48,13 +52,16 @@ export class ModelRun {
     this.session = session;
     this.prompt = prompt;
     this.outputs = [];
+    /** What is to be said; null where that is open. */
     this.expected = copies(session) ? expectedIds(session, prompt) : null;
+    /** That it needs, if it copies as it should. */
+    this.positions = Math.min(positionLimit(session), prompt.length + (this.expected?.length ?? FREE_TOKENS));
     this.finished = false;
     this.engineMs = 0;
     this.steps = 0;
     this.#most = this.expected === null ? FREE_TOKENS : Infinity;
+    session.reset();
     if (session.canWatch) session.watch(true);
-    else session.reset();
   }
 
   #most;
@@ -62,27 +69,35 @@ export class ModelRun {
 
   /** Take the prompt's next token, or say one and take it. */
   async advance() {
-    const { session, prompt } = this, { position } = session;
-    const isOutput = position >= prompt.length, token = isOutput ? mostLikely(this.#logits) : prompt[position];
+    const { session, prompt } = this,
+      { position } = session;
+    const isOutput = position >= prompt.length,
+      token = isOutput ? mostLikely(this.#logits) : prompt[position];
     if (isOutput) this.outputs.push(token);
     const taken = position < positionLimit(session);
     if (taken) await this.#take(token);
-    const stops = session.alphabet?.stopIds.includes(token) || !taken || this.outputs.length === this.#most;
-    this.finished = isOutput && stops;
+    this.finished = isOutput && (this.#ended || !taken || this.outputs.length === this.#most);
     return { token, isOutput, position: taken ? position : null };
   }
 
   /** Of copying: how many outputs are right, and the places of the others, from 1. The end marker is no letter. */
   judgement() {
     const letters = this.expected.length - 1;
-    const wrong = this.outputs.slice(0, letters).flatMap((token, place) => (token === this.expected[place] ? [] : [place + 1]));
-    return { letters, wrong, right: Math.min(this.outputs.length, letters) - wrong.length };
+    const wrong = this.outputs
+      .slice(0, letters)
+      .flatMap((token, place) => (token === this.expected[place] ? [] : [place + 1]));
+    const early = this.#ended && this.outputs.length <= letters;
+    return { letters, wrong, right: Math.min(this.outputs.length, letters) - wrong.length, early };
   }
 
   /** Whether an output was the last one for lack of positions. */
   get ranOut() {
-    const last = this.outputs.at(-1);
-    return this.finished && this.outputs.length < this.#most && !this.session.alphabet?.stopIds.includes(last);
+    return this.finished && !this.#ended && this.outputs.length < this.#most;
+  }
+
+  /** Whether the model said that it is done. */
+  get #ended() {
+    return this.session.alphabet?.stopIds.includes(this.outputs.at(-1)) ?? false;
   }
 
   /**
@@ -91,17 +106,25 @@ export class ModelRun {
    */
   async measure(signal) {
     if (this.engineMs >= ENOUGH_MS) return this.meanRate("this run");
-    const { session } = this, tokens = [...this.prompt, ...this.outputs].slice(0, this.steps), times = [];
+    const { session } = this,
+      tokens = [...this.prompt, ...this.outputs].slice(0, this.steps),
+      times = [];
     if (session.canWatch) session.watch(false);
-    for (let total = 0; total < ENOUGH_MS && !signal.aborted; ) {
-      const batch = await replay(session, tokens);
-      times.push(batch / tokens.length);
-      total += batch;
+    let replays = 0;
+    for (let total = 0; total < ENOUGH_MS && !signal.aborted;) {
+      const { elapsed, rounds } = await replay(session, tokens);
+      times.push(elapsed / rounds / tokens.length);
+      replays += rounds;
+      total += elapsed;
       await breathe();
     }
     times.sort((a, b) => a - b);
     if (times.length === 0) return this.meanRate("this run");
-    return { perSecond: 1e3 / times[times.length >> 1], words: `median of ${times.length} unwatched replays of ${tokens.length} tokens` };
+    const perSecond = 1e3 / times[times.length >> 1];
+    return {
+      perSecond,
+      words: `${tokens.length} tokens replayed ${replays} times unwatched, median of ${times.length} bursts`,
+    };
   }
 
   /** The mean so far. */
@@ -117,16 +140,18 @@ export class ModelRun {
   }
 }
 
-/** Milliseconds to take the tokens from a fresh state on; as often as it takes to see the clock move. */
+/** Take the tokens from a fresh state on, as often as it needs to see the clock move. */
 async function replay(session, tokens) {
-  let rounds = 0;
   const start = performance.now();
-  do {
+  let rounds = 0,
+    elapsed = 0;
+  while (elapsed < BURST_MS) {
     session.reset();
     for (const token of tokens) await session.step(token);
     rounds += 1;
-  } while (performance.now() - start < BREATH_MS / 4);
-  return (performance.now() - start) / rounds;
+    elapsed = performance.now() - start;
+  }
+  return { elapsed, rounds };
 }
 
 const mostLikely = (logits) => logits.reduce((best, value, id) => (value > logits[best] ? id : best), 0);

@@ -1,6 +1,6 @@
 /** What one block's readout reads, as a heat map: rows are outputs, columns the positions that they read. */
 
-import { inkColor, onSchemeChange, shareColor } from "./color_scale.js";
+import { emptyColor, inkColor, onSchemeChange, shareColor } from "./color_scale.js";
 import { element } from "./elements.js";
 
 const LETTER_PX = 7; // cells that are smaller have no letters
@@ -8,21 +8,22 @@ const LETTER_PX = 7; // cells that are smaller have no letters
 export class ReadoutPicture {
   /**
    * @param {number} block from 0
+   * @param {number} extent how many positions it has room for
    * @param {(sentence: string) => void} onReading called with a sentence about the row that is pointed at
    */
-  constructor(block, onReading) {
+  constructor(block, extent, onReading) {
     this.block = block;
     this.canvas = element("canvas", { tabIndex: 0, role: "img" });
-    this.figure = element("figure", {}, this.canvas, element("figcaption", {}, `Block ${block + 1}`));
+    this.figure = element("figure", {}, element("figcaption", {}, `Block ${block + 1}`), this.canvas);
     this.#onReading = onReading;
     this.#listen();
-    this.clear([], 1, 0);
+    this.clear([], extent, 0);
   }
 
   #onReading;
   #rows = []; // of every output: shares times the number of positions, 1 is an even share
   #symbols = [];
-  #extent = 1;
+  #extent;
   #promptLength = 0;
   #chosen = null;
 
@@ -50,13 +51,18 @@ export class ReadoutPicture {
 
   /** Everything again: the size or the colours changed. */
   draw() {
-    const { canvas } = this, side = Math.round(canvas.clientWidth * devicePixelRatio);
-    if (canvas.width !== side || canvas.height !== side) canvas.width = canvas.height = side;
+    const { canvas } = this,
+      room = this.figure.clientWidth * devicePixelRatio;
+    const labelled = room / (this.#extent + 2),
+      hasLetters = labelled >= LETTER_PX * devicePixelRatio;
+    this.#margin = hasLetters ? Math.round(labelled * 1.5) : 0;
+    const cell = (room - this.#margin) / this.#extent;
+    this.#cell = cell >= 3 ? Math.floor(cell) : cell; // whole device pixels are sharp
+    const side = this.#edge(this.#extent);
+    canvas.width = canvas.height = side; // clears it, too
+    canvas.style.width = canvas.style.height = `${side / devicePixelRatio}px`;
     this.#context = canvas.getContext("2d");
-    this.#context.clearRect(0, 0, side, side);
-    this.#margin = side / (this.#extent + 2) >= LETTER_PX * devicePixelRatio ? side / (this.#extent + 2) * 1.5 : 0;
-    const cell = (side - this.#margin) / this.#extent;
-    this.#cell = cell >= 3 ? Math.floor(cell) : cell;
+    this.#drawEmpty();
     this.#rows.forEach((_, row) => this.#drawRow(row));
     if (this.#chosen !== null) this.#outline(this.#chosen);
   }
@@ -72,9 +78,11 @@ export class ReadoutPicture {
 
   /** What an output reads, in words. */
   sentence(row, column = null) {
-    const times = this.#rows[row], most = times.indexOf(Math.max(...times));
+    const times = this.#rows[row],
+      most = times.indexOf(Math.max(...times));
     const name = (position) => `position ${position} (${this.#symbols[position]})`;
-    const says = row >= this.#promptLength - 1 && row + 1 < this.#symbols.length ? `, says ${this.#symbols[row + 1]}` : "";
+    const says =
+      row >= this.#promptLength - 1 && row + 1 < this.#symbols.length ? `, says ${this.#symbols[row + 1]}` : "";
     const output = `Block ${this.block + 1}: the output at ${row} (after ${this.#symbols[row]}${says})`;
     const reading = `${output} reads ${name(most)} most, ${times[most].toFixed(1)} times its even share`;
     if (column === null || column === most || column > row) return `${reading}.`;
@@ -85,15 +93,27 @@ export class ReadoutPicture {
     return Math.round(this.#margin + index * this.#cell);
   }
 
+  /** Where rows are to come. */
+  #drawEmpty() {
+    const context = this.#context,
+      start = this.#edge(0);
+    context.fillStyle = emptyColor();
+    for (let row = 0; row < this.#extent; row++)
+      context.fillRect(start, this.#edge(row), this.#edge(row + 1) - start, this.#edge(row + 1) - this.#edge(row));
+  }
+
   #drawRow(row) {
-    const context = this.#context, top = this.#edge(row), height = this.#edge(row + 1) - top;
+    const context = this.#context,
+      top = this.#edge(row),
+      height = this.#edge(row + 1) - top;
     this.#rows[row].forEach((times, column) => {
       const left = this.#edge(column);
       context.fillStyle = shareColor(times);
       context.fillRect(left, top, this.#edge(column + 1) - left, height);
     });
     context.fillStyle = inkColor();
-    const line = Math.max(1, Math.round(devicePixelRatio / 2)), border = this.#edge(this.#promptLength);
+    const line = Math.max(1, Math.round(devicePixelRatio / 2)),
+      border = this.#edge(this.#promptLength);
     if (row >= this.#promptLength) context.fillRect(border - line, top, line, height);
     if (row === this.#promptLength) context.fillRect(this.#margin, top - line, border - this.#margin, line);
     if (this.#margin > 0) this.#letters(row);
@@ -101,7 +121,9 @@ export class ReadoutPicture {
 
   /** The token's letter at the left of its row and above its column; markers are dots. */
   #letters(row) {
-    const context = this.#context, symbol = this.#symbols[row] ?? "", middle = this.#edge(row) + this.#cell / 2;
+    const context = this.#context,
+      symbol = this.#symbols[row] ?? "",
+      middle = this.#edge(row) + this.#cell / 2;
     context.font = `${Math.min(this.#cell * 1.15, 11 * devicePixelRatio)}px ui-monospace, Menlo, Consolas, monospace`;
     context.textAlign = "center";
     context.textBaseline = "middle";
@@ -113,7 +135,10 @@ export class ReadoutPicture {
   #outline({ row }) {
     this.#context.strokeStyle = inkColor();
     this.#context.lineWidth = Math.max(1, devicePixelRatio);
-    this.#context.strokeRect(this.#margin, this.#edge(row), this.#edge(row + 1) - this.#margin, this.#edge(row + 1) - this.#edge(row));
+    const left = this.#edge(0),
+      top = this.#edge(row),
+      bottom = this.#edge(row + 1);
+    this.#context.strokeRect(left, top, bottom - left, bottom - top);
   }
 
   #choose(row, column = null) {
@@ -135,23 +160,24 @@ export class ReadoutPicture {
 
   #listen() {
     const { canvas } = this;
-    canvas.addEventListener("pointermove", (event) => {
-      const cellAt = (offset) => Math.floor((offset * devicePixelRatio - this.#margin) / this.#cell);
-      this.#choose(cellAt(event.offsetY), Math.max(0, cellAt(event.offsetX)));
-    });
+    const cellAt = (offset) => Math.max(0, Math.floor((offset * devicePixelRatio - this.#margin) / this.#cell));
+    const point = (event) => this.#choose(cellAt(event.offsetY), cellAt(event.offsetX));
+    canvas.addEventListener("pointermove", point);
+    canvas.addEventListener("pointerdown", point);
     canvas.addEventListener("pointerleave", () => this.#release());
     canvas.addEventListener("blur", () => this.#release());
     canvas.addEventListener("focus", () => {
       if (canvas.matches(":focus-visible")) this.#choose(this.#chosen?.row ?? this.#rows.length - 1);
     });
     canvas.addEventListener("keydown", (event) => {
-      const last = this.#rows.length - 1, row = this.#chosen?.row ?? last;
+      const last = this.#rows.length - 1,
+        row = this.#chosen?.row ?? last;
       const target = { ArrowUp: row - 1, ArrowDown: row + 1, Home: 0, End: last }[event.key];
       if (target === undefined) return;
       event.preventDefault();
       this.#choose(target);
     });
-    new ResizeObserver(() => this.draw()).observe(canvas);
+    new ResizeObserver(() => this.draw()).observe(this.figure);
     onSchemeChange(() => this.draw());
   }
 }
