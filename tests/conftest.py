@@ -16,11 +16,13 @@ from causalrn.checkpoint import save_checkpoint
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.cli import group
 from causalrn.export.cli.console import run_guarded
-from causalrn.export.cli.export_run import export_bundle, export_c_bundle
+from causalrn.export.cli.export_run import export_bundle, export_c_bundle, export_web_bundle
+from causalrn.export.web.web_exporter import WebOptions
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.tasks import CopyTask
 from tests.builders import random_model
 from tests.c_tools import HAS_C_COMPILER
+from tests.web_tools import HAS_WEB
 
 
 @pytest.fixture
@@ -77,6 +79,17 @@ def c_bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     for readout, run in runs.items():
         export_c_bundle(run, folder / readout, COptions())
     return {readout: folder / readout for readout in runs}
+
+
+@pytest.fixture(scope="session")
+def web_bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Web bundles, default options: linear, and exact with linear beside it."""
+    if not HAS_WEB:
+        pytest.skip("the web target: install clang, lld and nodejs")
+    folder = tmp_path_factory.mktemp("web-bundles")
+    linear = export_web_bundle(runs["linear"], folder / "linear", WebOptions())
+    export_web_bundle(runs["exact"], folder / "exact", WebOptions(beside=linear))
+    return {readout: folder / readout for readout in ("exact", "linear")}
 
 
 @pytest.fixture(scope="session")

@@ -102,8 +102,8 @@ def test_state_of_another_runtime_is_taken_over(tmp_path, options):
         taken = other.snapshot()
         session.restore(Snapshot(20, 1, taken.tensors, taken.logits, session.owner))
         assert relative_error(session.prefill(TOKENS[:, 20:]), oracle(model, TOKENS)[:, 20:]) <= LIMIT
+        narrow = {name: value[..., 1:] for name, value in taken.tensors.items()}
         with pytest.raises(StateError, match="expected float32"):
-            narrow = {name: value[..., 1:] for name, value in taken.tensors.items()}
             session.restore(Snapshot(20, 1, narrow, None, session.owner))
 
 
@@ -180,7 +180,7 @@ def test_missing_node_is_named(tmp_path, monkeypatch):
 def test_module_that_does_not_run_is_named(tmp_path):
     bundle = web_bundle(random_model(), tmp_path)
     (bundle.path / "causalrn.js").write_text("nonsense(")
-    with pytest.raises(RuntimeUnavailableError, match="node ended.*SyntaxError"):
+    with pytest.raises(RuntimeUnavailableError, match=r"node ended.*SyntaxError"):
         NodeSession(bundle)
 
 

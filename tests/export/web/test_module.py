@@ -1,0 +1,146 @@
+"""The ES module in Node: its interface, its errors, golden vectors; and the readout's picture against a definition."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from causalrn.runtimes.torch_sessions import forward_with_streams
+from tests.builders import random_model
+from tests.web_tools import needs_web, web_bundle
+
+pytestmark = needs_web
+TESTS = Path(__file__).parent / "module_tests.mjs"
+
+
+def run_node(*words, **environment):
+    return subprocess.run(
+        ["node", *map(str, words)], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+def test_interface_of_the_module(web_bundles, tmp_path):
+    unbounded = web_bundle(random_model(positions="none", capacity=None), tmp_path).path
+    folders = {"EXACT": web_bundles["exact"], "LINEAR": web_bundles["linear"], "UNBOUNDED": unbounded}
+    result = run_node("--test", TESTS, **{name: str(folder) for name, folder in folders.items()})
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert int(re.search(r"^# pass (\d+)", result.stdout, re.MULTILINE)[1]) >= 20
+    assert "# skipped 0" in result.stdout
+
+
+def test_declarations_name_what_the_module_has():
+    module = files("causalrn.export.web") / "module"
+    code, types = ((module / f"causalrn.{kind}").read_text() for kind in ("js", "d.ts"))
+    declared = re.search(r"export class Session \{\n(.*?)\n\}", types, re.DOTALL)[1]
+    methods = set(re.findall(r"^  (\w+)\(", declared, re.MULTILINE))
+    fields = set(re.findall(r"^  readonly (\w+):", declared, re.MULTILINE))
+    session = code[code.index("export class Session") :]
+    assert methods == set(re.findall(r"^  (?:async )?\*?(\w+)\([^)]*\) \{$", session, re.MULTILINE)) - {"constructor"}
+    given = re.findall(r"this\.(\w+) =", session.partition("#engine;")[0]) + re.findall(
+        r"^  get (\w+)\(", session, re.M
+    )
+    assert fields == set(given)
+
+
+_SHOW = """
+const { load } = await import(process.argv[1]);
+const session = await load(process.argv[2]);
+session.watch();
+await session.prefill(JSON.parse(process.argv[3]));
+const shares = [];
+for (let block = 0; block < session.blocks; block++) shares.push([...session.shares(block, session.position - 1)]);
+console.log(JSON.stringify(shares));
+"""
+
+SHARES = {
+    "exact": {},
+    "exact, 2 heads, each scaled": {"heads": 2},
+    "exact, heads of 10 of 16 lanes": {"heads": 3, "hidden": 30},
+    "exact, rms": {"norm": "rms"},
+    "exact, relu, no post-norm": {"activation": "relu", "post_norm": False},
+    "linear": {"readout": "linear"},
+    "plain": {"readout": "plain", "hidden": 30},
+}
+
+
+@pytest.mark.parametrize("options", SHARES.values(), ids=SHARES)
+def test_shares_are_parts_of_what_an_output_reads(tmp_path, options):
+    model = random_model(**options)
+    tokens = np.random.default_rng(0).integers(0, 29, (1, 12))
+    bundle = web_bundle(model, tmp_path).path
+    result = run_node(
+        "--input-type=module", "-e", _SHOW, bundle / "causalrn.js", bundle, json.dumps(tokens[0].tolist())
+    )
+    assert result.returncode == 0, result.stderr
+    oracle = model.oracle()
+    _, streams = forward_with_streams(oracle, tokens)
+    for block, shown in zip(range(2), json.loads(result.stdout), strict=True):
+        np.testing.assert_allclose(shown, expected_shares(oracle, block, streams[block][0]), atol=2e-5)
+
+
+def expected_shares(oracle, block, stream):
+    """By definition, in float64, from weights that were not folded."""
+    config, part = oracle.config, oracle.blocks[block]
+    rows = torch.from_numpy(stream)
+    rows = norm(rows, "layer" if config.norm == "layer" else "rms")
+    with torch.no_grad():
+        a, b = part.fc_1(rows)[-1], part.fc_2(rows)
+    heads = (-1, config.heads, config.head_width)
+    if config.readout == "exact":
+        pairs = norm((a + b).reshape(heads), config.norm).reshape(len(b), -1)
+    elif config.readout == "linear":
+        pairs = norm(a, config.norm) + norm(b, config.norm)
+    else:
+        pairs = a + b
+    terms = torch.exp(pairs) if config.activation == "exp" else torch.relu(pairs)
+    if config.head_scale == "max":
+        largest = terms.sum(0).reshape(heads[1:]).amax(-1, keepdim=True)
+        terms = (terms.reshape(heads) / largest).reshape(len(b), -1)
+    if config.post_norm and config.norm == "layer":
+        terms = terms - terms.mean(-1, keepdim=True)
+    whole = terms.sum(0)
+    return (terms @ whole / (whole @ whole)).numpy()
+
+
+def norm(values, kind):
+    centred = values - values.mean(-1, keepdim=True) if kind == "layer" else values
+    return centred / centred.pow(2).mean(-1, keepdim=True).sqrt()
+
+
+@pytest.mark.parametrize("readout", ["exact", "linear"])
+def test_node_script_verifies_a_folder(web_bundles, tmp_path, readout):
+    result = run_node(web_bundles[readout] / "verify.mjs")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("passed: WebAssembly SIMD, node ")
+    assert all(len(line) <= 140 for line in result.stdout.splitlines())
+    report = json.loads(run_node(web_bundles["exact"] / "verify.mjs", web_bundles[readout], "--json").stdout)
+    assert report["passed"]
+    assert {row["check"] for row in report["rows"]} >= {"logits", "state", "prefill", "recorded", "snapshot"}
+    assert all(row["error"] <= 5e-6 for row in report["rows"] if row["check"] == "logits")
+
+
+def test_node_script_fails_in_one_line(web_bundles, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(web_bundles["exact"], folder)
+    golden = folder / "golden.safetensors"
+    content = bytearray(golden.read_bytes())
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    start = 8 + int.from_bytes(content[:8], "little") + header["recorded.logits"]["data_offsets"][0]
+    content[start] ^= 1  # the last bit of one number
+    golden.write_bytes(content)
+    result = run_node(folder / "verify.mjs")
+    assert result.returncode == 1
+    assert re.findall(r"FAILED +(\w+) +as when it was exported", result.stdout) == ["recorded"]
+    golden.unlink()
+    for words, message in (((), "golden.safetensors cannot be read"), (("--fast",), "usage: node verify.mjs")):
+        result = run_node(folder / "verify.mjs", *words)
+        assert result.returncode == 2
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1
