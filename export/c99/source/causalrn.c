@@ -53,9 +53,7 @@
 #define CAUSALRN_FETCH(address) ((void)0)
 #define CAUSALRN_FETCH_ONCE(address) ((void)(address))
 #endif
-#if defined(__clang__)
-#define CAUSALRN_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
+#if defined(__GNUC__) && !defined(__clang__)
 #define CAUSALRN_UNROLL _Pragma("GCC unroll 32")
 #else
 #define CAUSALRN_UNROLL
