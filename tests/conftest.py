@@ -13,6 +13,7 @@ import torch
 from causalrn.alphabet import Alphabet
 from causalrn.card import ModelCard
 from causalrn.checkpoint import save_checkpoint
+from causalrn.errors import RuntimeUnavailableError
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.cli import group
 from causalrn.export.cli.console import run_guarded
@@ -90,6 +91,17 @@ def web_bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     linear = export_web_bundle(runs["linear"], folder / "linear", WebOptions())
     export_web_bundle(runs["exact"], folder / "exact", WebOptions(beside=linear))
     return {readout: folder / readout for readout in ("exact", "linear")}
+
+
+@pytest.fixture(scope="session")
+def ort_web_bundle(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exact RUN with onnxruntime-web, which comes from the npm registry."""
+    folder = tmp_path_factory.mktemp("ort-web") / "site"
+    try:
+        export_web_bundle(runs["exact"], folder, WebOptions(engine="onnxruntime-web"))
+    except RuntimeUnavailableError as error:
+        pytest.skip(f"needs nodejs, npm and the npm registry: {error}")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -134,21 +134,6 @@ def test_missing_tools_are_named_before_the_work(call, runs, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="session")
-def ort_web_bundle(runs, tmp_path_factory):
-    """The exact RUN with onnxruntime-web; it comes from the npm registry."""
-    from causalrn.errors import RuntimeUnavailableError
-    from causalrn.export.cli.export_run import export_web_bundle
-    from causalrn.export.web.web_exporter import WebOptions
-
-    folder = tmp_path_factory.mktemp("ort-web") / "site"
-    try:
-        export_web_bundle(runs["exact"], folder, WebOptions(engine="onnxruntime-web"))
-    except RuntimeUnavailableError as error:
-        pytest.skip(f"needs node, npm and the npm registry: {error}")
-    return folder
-
-
 def test_onnxruntime_web_verifies_in_node(call, runs, ort_web_bundle):
     code, out, err = call("verify", ort_web_bundle, "--checkpoint", runs["exact"], "--samples", 10)
     assert code == 0, out + err

@@ -14,7 +14,7 @@ from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import SessionOptions, open_session
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.session import Snapshot
-from causalrn.runtimes.torch_sessions import RecurrentSession
+from causalrn.runtimes.torch_sessions import RecurrentSession, forward_with_streams
 from causalrn.runtimes.web.node_session import NodeSession
 from causalrn.tolerances import BUDGETS, TOLERANCES
 from tests.builders import golden_case, random_model, relative_error
@@ -117,7 +117,6 @@ def test_pool_without_capacity_grows(tmp_path):
 
 def test_streams_are_what_the_oracle_reads(tmp_path):
     model = random_model(embedding=20)
-    expected = []
     with NodeSession(web_bundle(model, tmp_path)) as session:
         plain = prefilled(session)
         session.reset(1)
@@ -125,8 +124,6 @@ def test_streams_are_what_the_oracle_reads(tmp_path):
             assert np.array_equal(session.prefill(TOKENS), plain), "looking changed the result"
             shown = session.streams
         assert np.array_equal(prefilled(session), plain)
-    from causalrn.runtimes.torch_sessions import forward_with_streams
-
     _, expected = forward_with_streams(model.oracle(), TOKENS)
     assert len(shown) == len(expected) == 3
     for stream, right in zip(shown, expected, strict=True):

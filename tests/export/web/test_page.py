@@ -1,0 +1,273 @@
+"""The page in a real browser: what people see and do, what it says when something is wrong, and what it never does."""
+
+import shutil
+import threading
+from urllib.parse import urlsplit
+
+import pytest
+
+from causalrn.export.cli.export_run import export_web_bundle
+from causalrn.export.cli.serve_run import open_server
+from causalrn.export.web.web_exporter import WebOptions
+from tests.builders import random_model
+from tests.c_tools import checkpoint_of
+from tests.web_tools import CHROMIUM, needs_chromium, needs_web
+
+pytest.importorskip("playwright", reason="needs playwright: pip install 'causalrn[dev]'")
+from playwright.sync_api import expect, sync_playwright
+
+pytestmark = [needs_web, needs_chromium, pytest.mark.slow]
+
+_ARGUMENTS = [
+    "--no-sandbox",  # it does not start for root and in most containers; the only pages here are our own
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PARITY_CHECKS = 8
+CONTROLS = ["Copy", "Stop", "Random string", "Verify"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def serve():
+    """Serves folders: gives their URL."""
+    servers = []
+
+    def start(folder):
+        server = open_server(folder, 0)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        servers.append((server, thread))
+        return server.url
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens a page; at the end nothing may have been said on the console, nor asked of another server."""
+    contexts, said, asked = [], [], []
+
+    def start(url, *, script=None, width=1200, height=900, noisy=False, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        if script:
+            page.add_init_script(script)
+        if not noisy:
+            page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append((urlsplit(url).netloc, request.url)))
+        page.goto(url)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [request for origin, request in asked if urlsplit(request).netloc not in (origin, "")] == []
+
+
+def ready(page):
+    expect(page.locator("#status")).to_have_text("ready")
+    return page
+
+
+def run(page, text):
+    page.select_option("#speed", "full")
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+
+
+def test_two_models_run_side_by_side_and_verify(open_page, serve, web_bundles):
+    page = ready(open_page(serve(web_bundles["exact"])))
+    assert page.locator(".panel").count() == 2
+    run(page, "abcdefgh")
+    for name, state in (("main", "pool:"), ("beside", "constant")):
+        panel = page.locator(f".panel[data-model={name}]")
+        expect(panel.locator(".summary")).to_contain_text("of 8 copied")
+        assert panel.locator(".out").count() >= 1
+        expect(panel).to_contain_text(state)
+        expect(panel).to_contain_text("tokens/s")
+        assert panel.locator(".readout canvas").count() == 2
+        assert "reads position" in panel.locator(".readout canvas").first.get_attribute("aria-label")
+    page.click("#verify")
+    expect(page.locator(".parity tr[data-passed=true]")).to_have_count(2 * PARITY_CHECKS)
+    assert page.locator(".parity tr[data-passed=false]").count() == 0
+    ready(page)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"heads": 2}, {"heads": 4, "norm": "rms"}, {"readout": "linear", "norm": "rms"}, {"readout": "plain"}],
+    ids=str,
+)
+def test_every_kind_of_model_verifies_in_the_browser(open_page, serve, tmp_path, options):
+    run_folder = tmp_path / "run"
+    checkpoint_of(random_model(**options), run_folder)
+    export_web_bundle(run_folder, tmp_path / "site", WebOptions())
+    page = ready(open_page(serve(tmp_path / "site")))
+    page.click("#verify")
+    expect(page.locator(".parity tr[data-passed]")).to_have_count(PARITY_CHECKS)
+    assert page.locator(".parity tr[data-passed=false]").count() == 0
+    errors = [float(cell) for cell in page.locator(".parity td[data-label=Error]").all_inner_texts()[:2]]
+    assert max(errors) <= 5e-6
+
+
+def test_browser_gives_the_logits_of_node(open_page, serve, web_bundles):
+    """Bit for bit, and a state that was taken in one session goes on in another."""
+    page = ready(open_page(serve(web_bundles["exact"])))
+    said = page.evaluate("""async () => {
+        const { load } = await import("/causalrn.js");
+        const [one, other] = [await load("./"), await load("./", { simd: false })];
+        await one.prefill([0, 4, 5, 6, 1]);
+        other.restore(structuredClone(one.snapshot()));
+        return [[...await one.step(4)], [...await other.step(4)], one.engine, other.engine];
+    }""")
+    assert said[2:] == ["WebAssembly SIMD", "WebAssembly without SIMD"]
+    assert said[0] == said[1]
+    from causalrn.runtimes import open_session
+
+    with open_session(web_bundles["exact"]) as session:
+        session.prefill([[0, 4, 5, 6, 1]])
+        assert session.step([4])[0].tolist() == said[0]
+
+
+def test_text_outside_the_alphabet_is_refused_in_a_sentence(open_page, serve, web_bundles):
+    page = ready(open_page(serve(web_bundles["exact"])))
+    for text, words in (
+        ("abC", "Character 'C' at place 3"),
+        ("", "The prompt is empty"),
+        ("a" * 60, "type a shorter text"),
+    ):
+        run(page, text)
+        expect(page.locator("#text-error")).to_contain_text(words)
+        assert page.locator("#text").get_attribute("aria-invalid") == "true"
+        assert page.input_value("#text") == text
+    run(page, "abc")
+    expect(page.locator(".summary").first).to_contain_text("of 3 copied")
+    expect(page.locator("#text-error")).to_be_hidden()
+
+
+def test_run_stops_when_it_is_told_to(open_page, serve, tmp_path):
+    """At any speed, and with the keyboard alone: the button that is reached by the tab key."""
+    checkpoint_of(random_model(positions="none", capacity=None), tmp_path / "run")
+    export_web_bundle(tmp_path / "run", tmp_path / "site", WebOptions())
+    page = ready(open_page(serve(tmp_path / "site")))
+    page.fill("#text", "3 4 5 6")
+    page.press("#text", "Enter")
+    expect(page.locator("#status")).to_have_text("running")
+    while page.evaluate("document.activeElement.id") != "stop":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(page.locator("#status")).to_have_text("stopped")
+    assert page.locator(".out").count() < 64
+    expect(page.locator(".summary")).to_contain_text("stopped before its end")
+
+
+def broken_copy(web_bundles, tmp_path, damage):
+    """A bundle's folder that was damaged after it had been opened for serving."""
+    folder = tmp_path / "site"
+    shutil.copytree(web_bundles["exact"], folder)
+    return folder, lambda: damage(folder)
+
+
+def shorten(name):
+    def damage(folder):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def other_version(folder):
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 7'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (shorten("weights.bin"), "weights.bin:"),
+        (shorten("engine_simd.wasm"), "engine_simd.wasm:"),
+        (other_version, "Manifest version 7, this page reads 1: export again"),
+        (lambda folder: (folder / "weights.bin").unlink(), "weights.bin is not there (HTTP 404)"),
+    ],
+    ids=["weights", "engine", "version", "missing"],
+)
+def test_damaged_bundle_is_a_sentence(open_page, serve, web_bundles, tmp_path, damage, words):
+    folder, apply = broken_copy(web_bundles, tmp_path, damage)
+    url = serve(folder)
+    apply()
+    page = open_page(url, noisy=True)
+    expect(page.locator(".panel .error")).to_contain_text(words)
+    expect(page.locator("#status")).to_have_text("the model could not be loaded")
+
+
+def test_first_model_works_where_the_second_is_damaged(open_page, serve, web_bundles, tmp_path):
+    folder, apply = broken_copy(web_bundles, tmp_path, lambda folder: shorten("beside/weights.bin")(folder))
+    url = serve(folder)
+    apply()
+    page = open_page(url)
+    expect(page.locator("#status")).to_have_text("the first model is ready, the second could not be loaded")
+    run(page, "abc")
+    expect(page.locator(".panel[data-model=main] .summary")).to_contain_text("of 3 copied")
+
+
+def test_browser_without_webassembly_is_a_sentence(open_page, serve, web_bundles):
+    page = open_page(serve(web_bundles["exact"]), script="delete globalThis.WebAssembly")
+    expect(page.locator(".panel .error")).to_contain_text("This browser has no WebAssembly")
+
+
+def test_browser_without_simd_says_so_and_verifies(open_page, serve, web_bundles):
+    page = ready(open_page(serve(web_bundles["linear"]), script="WebAssembly.validate = () => false"))
+    expect(page.locator(".facts")).to_contain_text("WebAssembly without SIMD")
+    page.click("#verify")
+    expect(page.locator(".parity tr[data-passed=true]")).to_have_count(PARITY_CHECKS - 1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"java_script_enabled": False}, {"java_script_enabled": True}], ids=["off", "file"]
+)
+def test_page_that_is_not_served_says_how(open_page, web_bundles, options):
+    page = open_page((web_bundles["exact"] / "index.html").as_uri(), noisy=True, **options)
+    expect(page.locator("#unserved")).to_contain_text("causalrn-export serve")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_fits_a_phone_and_can_be_used_by_touch_and_keyboard(open_page, serve, web_bundles, scheme):
+    page = ready(open_page(serve(web_bundles["exact"]), width=360, height=740, color_scheme=scheme, has_touch=True))
+    run(page, "abcdefghijklmnop")
+    expect(page.locator(".summary").last).to_contain_text("of 16 copied")
+    page.tap("#verify")
+    expect(page.locator(".parity tr[data-passed=true]")).to_have_count(2 * PARITY_CHECKS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360, "it scrolls sideways"
+    for name in CONTROLS:
+        assert page.get_by_role("button", name=name, exact=True).bounding_box()["height"] >= 40
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    light = sum(int(part) for part in background.strip("rgb()").split(",")[:3]) > 3 * 128
+    assert light == (scheme == "light")
+
+
+def test_engine_of_onnxruntime_works_on_the_page(open_page, serve, ort_web_bundle):
+    page = ready(open_page(serve(ort_web_bundle)))
+    run(page, "abc")
+    expect(page.locator(".summary")).to_contain_text("of 3 copied")
+    expect(page.locator(".readout")).to_contain_text("onnxruntime-web does not show which positions it reads")
+    page.click("#verify")
+    expect(page.locator(".parity tr[data-passed=true]")).to_have_count(6)
+    assert page.locator(".parity tr[data-passed=false]").count() == 0
