@@ -14,10 +14,11 @@ import pytest
 from causalrn.card import ModelCard
 from causalrn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from causalrn.export.c99.c99_exporter import COptions, export_c
+from causalrn.export.web.wasm_builder import CLANGS
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.model import SequenceModel
 
-CLANG = next((name for name in ("clang", *(f"clang-{n}" for n in range(24, 12, -1))) if shutil.which(name)), None)
+CLANG = next((name for name in CLANGS if shutil.which(name)), None)
 HAS_C_COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
 
 needs_c_compiler = pytest.mark.skipif(not HAS_C_COMPILER, reason="needs a C compiler: install gcc or clang")

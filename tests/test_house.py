@@ -25,6 +25,7 @@ TORCH_FREE = (
             "engine_spec",
             "trt_flavors",
             "native_spec",
+            "web_spec",
             "state_spec",
             "alphabet",
             "tasks",
@@ -43,6 +44,7 @@ TORCH_FREE = (
         for name in ("ort_session", "onnx_outputs", "generation", "task_accuracy", "state_file", "state_values")
     ),
     *(f"causalrn.runtimes.native.{name}" for name in ("c_compiler", "library", "native_state", "native_session")),
+    *(f"causalrn.runtimes.web.{name}" for name in ("node_process", "node_session")),
     *(f"causalrn.runtimes.trt.{name}" for name in ("cuda_device", "device_state", "engine", "trt_session")),
     *(
         f"causalrn.runtimes.parity.{name}"

@@ -50,7 +50,7 @@ class Check:
 
 
 RUN, TRAIN, QUANTIZE = "run bundles", "train, convert, export", "quantize"
-C_TARGET, WEB_TARGET, TENSORRT = "C target", "web target (planned)", "TensorRT"
+C_TARGET, WEB_TARGET, TENSORRT = "C target", "web target", "TensorRT"
 
 
 def all_checks() -> dict[str, list[Check]]:
@@ -111,6 +111,8 @@ class DoctorReport:
             "export": train | {"onnx", "torch.onnx export"} <= working,
             "export to C": train | {"C compiler"} <= working,
             "run C": {"numpy", "safetensors", "C compiler"} <= working,
+            "export to web": train | {"clang for wasm32", "node"} <= working,
+            "run web": {"numpy", "safetensors", "node"} <= working,
             "quantize": {"onnx", "quantization", "onnxruntime, CPU"} <= working,
             "compile": "onnx" in working and any(f"{flavor}, build" in working for flavor in flavors),
             "run engines": "cuda-bindings" in working and any(f"{flavor}, run" in working for flavor in flavors),

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from causalrn.export.web.wasm_builder import CLANGS
+
 Status = Literal["works", "missing", "broken"]
 
 TOOL_TIMEOUT_S = 15.0
@@ -222,7 +224,7 @@ def probe_aarch64() -> Probe:
 def probe_wasm() -> Probe:
     """A function compiled to WebAssembly."""
     name, remedy = "clang for wasm32", "install clang, lld"
-    compiler = find_tool("clang", *(f"clang-{version}" for version in range(24, 12, -1)))
+    compiler = find_tool(*CLANGS)
     if compiler is None:
         return Probe(name, "missing", "clang not found", remedy)
     with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:

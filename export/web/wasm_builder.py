@@ -10,6 +10,8 @@ from pathlib import Path
 from causalrn.errors import RuntimeUnavailableError
 
 CLANG_VARIABLE = "CLANG"
+CLANGS = ("clang", *(f"clang-{version}" for version in range(24, 12, -1)))
+"""Names under which the compiler may be installed."""
 WASM_SOURCE = "causalrn_wasm.c"
 MODULES = {"simd": "engine_simd.wasm", "plain": "engine_plain.wasm"}
 """The files that are built, by role in the manifest."""
@@ -17,7 +19,6 @@ MODULES = {"simd": "engine_simd.wasm", "plain": "engine_plain.wasm"}
 _FLAGS = ("--target=wasm32", "-std=c99", "-ffreestanding", "-nostdlib", "-fno-math-errno")
 _FLAGS_OF = {"simd": ("-O3", "-msimd128"), "plain": ("-O2",)}  # at -O3 lanes are unrolled, and it gets too large
 _LINK = ("-Wl,--no-entry", "-Wl,--strip-all", "-Wl,--export=__heap_base")
-_NEWEST, _OLDEST = 24, 13
 _TIMEOUT_S = 300.0
 _REMEDY = "install clang and lld (Debian, Ubuntu: apt-get install clang lld), or set CLANG"
 
@@ -29,8 +30,7 @@ def find_clang() -> str:
         RuntimeUnavailableError: there is none.
     """
     chosen = os.environ.get(CLANG_VARIABLE)
-    names = [chosen] if chosen else ["clang", *(f"clang-{version}" for version in range(_NEWEST, _OLDEST, -1))]
-    found = next((name for name in names if shutil.which(name)), None)
+    found = next((name for name in ([chosen] if chosen else CLANGS) if shutil.which(name)), None)
     if found is None:
         what = f"CLANG={chosen} is not there" if chosen else "no clang was found"
         raise RuntimeUnavailableError(f"{what}: the web target is compiled with it: {_REMEDY}")

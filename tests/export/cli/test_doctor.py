@@ -14,6 +14,7 @@ from causalrn.export.cli.doctor_command import Check, DoctorReport, all_checks, 
 from causalrn.export.cli.doctor_tools import Probe
 
 ESSENTIAL = ("numpy", "safetensors", "onnxruntime, CPU")
+MORE = "export, export to C, run C, export to web, run web, quantize, compile, run engines"
 
 
 @pytest.fixture
@@ -257,6 +258,8 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
         "export",
         "export to C",
         "run C",
+        "export to web",
+        "run web",
         "quantize",
         "compile",
         "run engines",
@@ -274,18 +277,13 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
 def test_exit_code_is_1_when_bundles_cannot_run(name, status, invoke):
     result = invoke({**dict.fromkeys(ESSENTIAL, "works"), name: status})
     assert result.exit_code == 1
-    assert (
-        "Works here: nothing. Does not: run, train, export, export to C, run C, quantize, compile, run engines."
-        in result.output
-    )
+    assert f"Works here: nothing. Does not: run, train, {MORE}." in result.output
 
 
 def test_table_shows_status_detail_and_remedy(invoke):
     result = invoke({**dict.fromkeys([*ESSENTIAL, "torch, CPU"], "works"), "onnx": "missing"})
     assert "onnx              missing  detail [extra]: remedy" in result.output
-    assert (
-        "Works here: run, train. Does not: export, export to C, run C, quantize, compile, run engines." in result.output
-    )
+    assert f"Works here: run, train. Does not: {MORE}." in result.output
 
 
 def test_train_needs_no_onnxruntime():
