@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
@@ -18,6 +19,9 @@ from causalrn.errors import ConfigError, InputError
 
 CERTIFICATE_NAME = "certificate.json"
 """The one file of a user that may lie in a bundle's folder: `verify --certificate` writes it."""
+
+FOLDERS = "folders"
+"""Entry of a JSON file that lists folders of the same kind inside its own: names, and SHA-256 of their JSON files."""
 
 _PARTIAL = ".partial"
 
@@ -160,14 +164,12 @@ class Marker:
     Attributes:
         names: files that such a folder holds, beside those that the JSON file lists under "files".
         leftovers: files that a killed process may leave, and that mean nothing.
-        folders: folders of the same kind that such a folder may hold.
     """
 
     file: str
     format: str
     names: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
 
     def is_leftover(self, name: str) -> bool:
         """Whether a killed process may have left this file: one of `leftovers`, or a half-written one of `names`."""
@@ -191,12 +193,18 @@ class Marker:
             return entries
         listed = data.get("files")
         ours = {self.file, *self.names, *(listed if isinstance(listed, dict) else ())}
-        return [name for name in entries if not self._is_own(path / name, ours)]
+        folders = data.get(FOLDERS)
+        for name, sha256 in folders.items() if isinstance(folders, dict) else ():
+            if self._is_listed_folder(path / name, sha256):
+                entries.remove(name)
+        return [name for name in entries if name not in ours or not (path / name).is_file()]
 
-    def _is_own(self, path: Path, names: set[str]) -> bool:
-        if path.name in self.folders and path.is_dir() and not path.is_symlink():
-            return not self.foreign(path)
-        return path.name in names and path.is_file()
+    def _is_listed_folder(self, path: Path, sha256: str) -> bool:
+        """Whether a folder holds the very files that it was written with, and nothing of a user's."""
+        marker = path / self.file
+        if path.is_symlink() or not marker.is_file() or sha256_file(marker) != sha256:
+            return False
+        return not dataclasses.replace(self, names=()).foreign(path)
 
 
 def check_replaceable(path: Path, marker: Marker) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from causalrn.card import ModelCard
 from causalrn.engine_spec import EngineSpec
 from causalrn.errors import BundleError, ConfigError, InputError
-from causalrn.files import CERTIFICATE_NAME, Marker, json_text, own_hash, parse_json_object, sha256_file
-from causalrn.native_spec import NativeSpec
+from causalrn.files import CERTIFICATE_NAME, FOLDERS, Marker, json_text, own_hash, parse_json_object, sha256_file
+from causalrn.native_spec import WEB_PROFILE, NativeSpec
 from causalrn.quantization import Quantization
 from causalrn.state_spec import StateSpec
 from causalrn.web_spec import BESIDE, C_ENGINE, WebSpec
@@ -23,7 +23,7 @@ MANIFEST_VERSION = 1
 _FORMAT = "causalrn-bundle"
 _OWN_HASH = "manifest_sha256"
 _LARGEST_CHUNK = 1 << 20
-BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, names=(CERTIFICATE_NAME,), folders=(BESIDE,))
+BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, names=(CERTIFICATE_NAME,))
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Manifest:
         native: how its C source is built; None where there is none.
         web: what computes it in a browser; None for other targets.
         files: per file of the bundle its SHA-256 and size; filled in when the bundle is sealed.
+        folders: per bundle that lies in this one, a folder's name and the SHA-256 of its manifest; filled in likewise.
     """
 
     card: ModelCard
@@ -75,6 +76,7 @@ class Manifest:
     native: NativeSpec | None = None
     web: WebSpec | None = None
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folders: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON values, its own SHA-256 among them."""
@@ -99,6 +101,8 @@ class Manifest:
             data["native"] = self.native.to_json()
         if self.web is not None:
             data["web"] = self.web.to_json()
+        if self.folders:
+            data[FOLDERS] = dict(self.folders)
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
 
     @property
@@ -144,6 +148,7 @@ class Manifest:
                 native=NativeSpec.from_json(data.get("native")),
                 web=WebSpec.from_json(data.get("web")),
                 files=data["files"],
+                folders=data.get(FOLDERS, {}),
             )
             manifest._check()
             return manifest
@@ -169,6 +174,8 @@ class Manifest:
             raise ValueError("the state does not belong to the model")
         if (first.dtype == "int8") != (self.quantization is not None and self.quantization.pool8):
             raise ValueError(f"quantization contradicts pools of {first.dtype}")
+        if self.folders and self.web is None:
+            raise ValueError(f"folders in a bundle for {self.target!r}")
         words = [self.target, self.checkpoint_sha256, *self.created_with.values(), *self.streams]
         if not all(isinstance(word, str) for word in words):
             raise ValueError("target, checkpoint_sha256, created_with or streams is of a wrong type")
@@ -185,9 +192,10 @@ class Manifest:
                 raise ValueError(
                     f"a bundle for {self.target!r} with{'out' if entry is None else ''} entry for {target}"
                 )
-        needed = self.web.files if self.web is not None else ()
-        if any(name not in self.files for name in needed):
-            raise ValueError("files of the web target are missing")
+        if self.web is not None:
+            self._check_web(self.web)
+        if (self.native is not None and self.native.profile == WEB_PROFILE) != (source == "web"):
+            raise ValueError("source for the web in another bundle, or none in one for the web")
         if self.native is not None:
             missing = [name for name in self.native.files if name not in self.files]
             if missing or self.graphs or self.opset is not None:
@@ -205,6 +213,16 @@ class Manifest:
                 raise ValueError(f"graph {name} has pad_rows {graph.pad_rows!r}")
         if self.engine is not None:
             self.engine.check_fits(self.state, self.graphs)
+
+    def _check_web(self, web: WebSpec) -> None:
+        if any(name not in self.files for name in web.files):
+            raise ValueError("files of the web target are missing")
+        if (web.limits is None) != (self.quantization is None):
+            raise ValueError("limits contradict quantization")
+        if self.state.has_pool and self.state.pool != "growing":
+            raise ValueError(f"a {self.state.pool} pool in a browser")
+        if set(self.folders) - {BESIDE} or not all(isinstance(sha256, str) for sha256 in self.folders.values()):
+            raise ValueError("folders that cannot be")
 
 
 @dataclass(frozen=True)
@@ -234,6 +252,11 @@ class Bundle:
             raise BundleError(f"{error}: export the bundle again") from None
         for name, entry in manifest.files.items():
             _check_file(path / name, entry, _verb(manifest.target))
+        for name, sha256 in manifest.folders.items():
+            if cls.open(path / name).sha256 != sha256:
+                raise BundleError(
+                    f"{path / name}: another bundle than the manifest says: {_verb(manifest.target)} again"
+                )
         return cls(path, manifest, hashlib.sha256(text.encode()).hexdigest())
 
     def file(self, name: str) -> Path:
@@ -248,13 +271,14 @@ class Bundle:
 
 
 def seal_bundle(folder: Path, manifest: Manifest) -> Bundle:
-    """Hash every file in `folder` (not in folders there), write the manifest beside them, and open the result."""
+    """Hash every file in `folder` and bundle in it, write the manifest beside them, and open the result."""
     files = {
         path.name: {"sha256": sha256_file(path), "size_bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name != MANIFEST_NAME
     }
-    sealed = dataclasses.replace(manifest, files=files)
+    folders = {path.name: sha256_file(path / MANIFEST_NAME) for path in sorted(folder.iterdir()) if path.is_dir()}
+    sealed = dataclasses.replace(manifest, files=files, folders=folders)
     (folder / MANIFEST_NAME).write_text(json_text(sealed.to_json()), encoding="utf-8")
     return Bundle.open(folder)
 

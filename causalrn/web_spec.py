@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 C_ENGINE, ORT_ENGINE = "c", "onnxruntime-web"
 ENGINES = (C_ENGINE, ORT_ENGINE)
+_ROLES = {C_ENGINE: {"simd", "plain"}, ORT_ENGINE: {"loader", "glue", "binary"}}
+LIMITS = frozenset({"kl_divergence", "argmax_changes", "tie_probability"})
 MODULE = "causalrn.js"
 """The ES module that pages and Node import."""
 BESIDE = "beside"
@@ -22,21 +25,23 @@ class WebSpec:
         engine: one of :data:`ENGINES`: the bundle's C as WebAssembly, or onnxruntime-web with the bundle's graphs.
         modules: files by role: "simd" and "plain" (WebAssembly with SIMD and without) of C; onnxruntime-web's own.
         version: of onnxruntime-web; None for C.
-        limits: what a quantized form may lose, as in :class:`causalrn.tolerances.Budget`; None judges by rounding.
-        has_beside: whether a second bundle lies in the folder :data:`BESIDE`.
+        limits: :data:`LIMITS`, what a quantized form may lose (:mod:`causalrn.tolerances`); None judges by rounding.
     """
 
     engine: str
     modules: Mapping[str, str]
     version: str | None = None
-    limits: Mapping[str, float] | None = field(default=None)
-    has_beside: bool = False
+    limits: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
+        if self.engine not in _ROLES:
             raise ValueError(f"web engine {self.engine!r} is unknown")
-        if not all(isinstance(name, str) for name in (*self.modules, *self.modules.values())):
-            raise ValueError("web modules are no names")
+        if set(self.modules) != _ROLES[self.engine] or not all(isinstance(name, str) for name in self.modules.values()):
+            raise ValueError(f"web modules of {self.engine} are not {', '.join(sorted(_ROLES[self.engine]))}")
+        if (self.engine == C_ENGINE) != (self.version is None):
+            raise ValueError(f"version {self.version!r} of web engine {self.engine}")
+        if self.limits is not None and not (set(self.limits) == LIMITS and all(map(_is_number, self.limits.values()))):
+            raise ValueError(f"limits are not numbers {', '.join(sorted(LIMITS))}")
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -56,3 +61,7 @@ class WebSpec:
     def from_json(cls, data: Mapping[str, Any] | None) -> WebSpec | None:
         """Read :meth:`to_json`'s form back; None stays None."""
         return None if data is None else cls(**data)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

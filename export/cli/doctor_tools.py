@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from causalrn.export.web.wasm_builder import CLANGS
+from causalrn.export.web.wasm_builder import CLANG_VARIABLE, CLANGS
 
 Status = Literal["works", "missing", "broken"]
 
@@ -224,7 +224,7 @@ def probe_aarch64() -> Probe:
 def probe_wasm() -> Probe:
     """A function compiled to WebAssembly."""
     name, remedy = "clang for wasm32", "install clang, lld"
-    compiler = find_tool(*CLANGS)
+    compiler = find_tool(os.environ.get(CLANG_VARIABLE) or CLANGS[0], *CLANGS)
     if compiler is None:
         return Probe(name, "missing", "clang not found", remedy)
     with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:

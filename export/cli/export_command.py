@@ -167,8 +167,6 @@ def _export_web(
 
     _refuse(others, "web")
     other = None if beside is None else Bundle.open(beside)
-    if other is not None and other.manifest.web is None:
-        raise InputError(f"{beside} is a bundle for {other.manifest.target}: --beside takes one for the web")
     options = WebOptions(_ENGINES[engine or "c"], capacity, scheme or "float32", pool8, other)
     return _export_perhaps_quantized(run, output, options, export_web_bundle)
 

@@ -123,8 +123,8 @@ def export_quantized_c(
     check_replaceable(output, BUNDLE_MARKER)
     limits = QuantizeOptions(options.scheme, pool8=options.pool8)
     with tempfile.TemporaryDirectory() as temporary:
+        quantized = export(run, Path(temporary, "quantized"), options)  # first: it may be refused
         source = export(run, Path(temporary, "float32"), dataclasses.replace(options, scheme="float32", pool8=False))
-        quantized = export(run, Path(temporary, "quantized"), options)
         data = choose_data(source, limits)
         exact, against = _exact_logits(source, run, data.tokens)
         with open_bundle(source) as session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import sys
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +31,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",  # a bundle that was exported again is not mixed with the one before
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # a page of its own, cross-origin isolated: clocks are fine, and WebAssembly may have threads
+    # cross-origin isolated: what is measured on the page has finer clocks
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -41,7 +42,6 @@ class BundleServer(ThreadingHTTPServer):
     """Serves one folder; a context manager that closes its socket."""
 
     daemon_threads = True
-    allow_reuse_address = True
 
     @property
     def url(self) -> str:
@@ -55,6 +55,8 @@ class BundleServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of browsers that go away in the middle of a file."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class BundleHandler(SimpleHTTPRequestHandler):
@@ -66,11 +68,21 @@ class BundleHandler(SimpleHTTPRequestHandler):
 
     def send_head(self) -> Any:
         """Refuse requests that another site's name led here (DNS rebinding), and listings of folders."""
-        host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
+        host = (self.headers.get("Host") or "").rsplit(":", 1)[0].lower()
         if host not in (LOOPBACK, "localhost"):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST, "this server answers to 127.0.0.1 and localhost only")
             return None
+        if not self._is_inside():
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
         return super().send_head()
+
+    def _is_inside(self) -> bool:
+        """Whether the path can be one, and symbolic links do not lead out of the folder."""
+        try:
+            return Path(self.translate_path(self.path)).resolve().is_relative_to(self.directory)
+        except (ValueError, OSError, RuntimeError):
+            return False
 
     def list_directory(self, path: Any) -> None:
         """There is nothing to see but bundles' pages."""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def fetch_files(package: str, version: str, files: Mapping[str, str], folder: Pa
                         raise KeyError(name)
                     with member, (folder / target).open("wb") as file:
                         shutil.copyfileobj(member, file)
-        except (KeyError, tarfile.TarError) as error:
+        except (KeyError, tarfile.TarError, EOFError, zlib.error) as error:
             raise RuntimeUnavailableError(f"{package} {version} is not as expected ({error}): try again") from None
 
 
@@ -53,6 +54,8 @@ def _pack(npm: str, package: str, folder: Path) -> Path:
             check=False,
             stdin=subprocess.DEVNULL,
         )
+    except OSError as error:
+        raise RuntimeUnavailableError(f"{npm} does not start ({error}): reinstall nodejs and npm") from None
     except subprocess.TimeoutExpired:
         raise RuntimeUnavailableError(f"npm took more than {_TIMEOUT_S:.0f} s to fetch {package}: try again") from None
     found = sorted(folder.glob("*.tgz"))

@@ -15,6 +15,7 @@ from causalrn.export.web.npm_package import fetch_files
 from causalrn.export.web.wasm_builder import MODULES, WASM_SOURCE, build_modules
 from causalrn.manifest import MANIFEST_NAME, Bundle, Manifest
 from causalrn.native_spec import WEB_PROFILE
+from causalrn.quantization import C_SCHEMES
 from causalrn.tolerances import BUDGETS, TIE_PROBABILITY
 from causalrn.web_spec import BESIDE, C_ENGINE, ORT_ENGINE, WebSpec
 
@@ -38,6 +39,9 @@ class WebOptions:
         capacity: most positions; None takes the model's.
         scheme, pool8: of the C engine, as in :class:`causalrn.export.c99.c99_exporter.COptions`.
         beside: another web bundle, which the page shows beside this one.
+
+    Raises:
+        ConfigError: onnxruntime-web cannot have what was asked for; or `beside` has a second bundle itself.
     """
 
     engine: str = C_ENGINE
@@ -45,6 +49,16 @@ class WebOptions:
     scheme: str = "float32"
     pool8: bool = False
     beside: Bundle | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine == ORT_ENGINE and self.is_quantized:
+            raise ConfigError("--scheme and --pool8 are the C engine's: leave them out, or leave out --engine ort-web")
+        if self.scheme not in ("float32", *C_SCHEMES):
+            raise ConfigError(f"WebAssembly has no scheme {self.scheme}: choose {' or '.join(C_SCHEMES)}")
+        if self.beside is not None and self.beside.manifest.web is None:
+            raise ConfigError(f"{self.beside.path} is a bundle for {self.beside.manifest.target}, not for the web")
+        if self.beside is not None and self.beside.manifest.folders:
+            raise ConfigError(f"{self.beside.path} has a second bundle itself: name one without --beside")
 
     @property
     def is_quantized(self) -> bool:
@@ -64,7 +78,7 @@ def export_web(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Man
         The manifest for :func:`causalrn.manifest.seal_bundle`, its files not hashed yet.
 
     Raises:
-        ConfigError: a model, capacity or format that the engine does not have.
+        ConfigError: a model or capacity that the engine does not have.
         RuntimeUnavailableError: clang, or for onnxruntime-web npm, is missing or does not work.
     """
     manifest = (
@@ -90,22 +104,18 @@ def _export_c(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Mani
         budget = asdict(BUDGETS[options.scheme])
         limits = {name: budget[name] for name in ("kl_divergence", "argmax_changes")}
         limits["tie_probability"] = TIE_PROBABILITY
-    return replace(
-        manifest, target="web", web=WebSpec(C_ENGINE, MODULES, limits=limits, has_beside=options.beside is not None)
-    )
+    return replace(manifest, target="web", web=WebSpec(C_ENGINE, MODULES, limits=limits))
 
 
 def _export_ort(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Manifest:
     from causalrn.export.onnx_exporter import export_onnx
 
-    if options.is_quantized:
-        raise ConfigError("--scheme and --pool8 are the C engine's: leave them out, or leave out --engine ort-web")
     manifest = export_onnx(checkpoint, folder, pool="growing", capacity=options.capacity, opset=23)
     fetch_files("onnxruntime-web", ORT_WEB_VERSION, _ORT_FILES, folder)
     return replace(
         manifest,
         target="web",
-        web=WebSpec(ORT_ENGINE, _ORT_MODULES, ORT_WEB_VERSION, has_beside=options.beside is not None),
+        web=WebSpec(ORT_ENGINE, _ORT_MODULES, ORT_WEB_VERSION),
     )
 
 

@@ -1,12 +1,18 @@
 /**
  * A web bundle's session behind a pipe: node host.mjs FOLDER
  *
- * Requests and answers are frames: two little-endian uint32, the bytes of a JSON header and of its payload; then both. A request
- * is {call, ...}, an answer {...} or {error: {kind, message}}; payloads are the bytes of arrays, one after the other.
+ * Requests and answers are frames: two little-endian uint32, the bytes of a JSON header and of its payload; then both. In an
+ * answer a number that nobody prints by accident goes before. A request is {call, ...}, an answer {...} or {error: {kind,
+ * message}}; payloads are the bytes of arrays, one after the other.
  */
 
 import { readSync, writeSync } from "node:fs";
 import { pathToFileURL } from "node:url";
+
+const MAGIC = 0x4e524301;
+
+// Standard output is the pipe: what a bundle's code prints goes elsewhere.
+console.log = console.info = console.debug = console.error;
 
 const folder = pathToFileURL(`${process.argv[2]}/`);
 const { load } = await import(new URL("causalrn.js", folder));
@@ -18,10 +24,10 @@ const CALLS = {
     session = await load(folder, { simd });
     return [{ engine: session.engine }];
   },
-  async prefill({ streams }, payload) {
+  async prefill({ rows, position }, payload) {
+    if (position !== session.position) throw new Error(`at position ${session.position}, not ${position}`);
     const tokens = Array.from(new Int32Array(payload.buffer));
-    const logits = await session.prefill(tokens);
-    return streams ? [{}, logits, ...session.streams(tokens.length)] : [{}, logits];
+    return [{}, ...(rows > 0 ? await prefillShown(tokens, rows) : [await session.prefill(tokens)])];
   },
   reset() {
     session.reset();
@@ -47,6 +53,23 @@ const CALLS = {
   },
 };
 
+/** Take tokens, so many rows at a time, or none of them: all logits, then per part what every block read. */
+async function prefillShown(tokens, rows) {
+  const before = session.snapshot(),
+    logits = [],
+    streams = [];
+  try {
+    for (let taken = 0; taken < tokens.length; taken += rows) {
+      logits.push(await session.prefill(tokens.slice(taken, taken + rows)));
+      streams.push(...session.streams());
+    }
+  } catch (error) {
+    session.restore(before);
+    throw error;
+  }
+  return [...logits, ...streams];
+}
+
 /** So many bytes from standard input; null at its end. */
 function readBytes(count) {
   const bytes = new Uint8Array(count);
@@ -59,7 +82,16 @@ function readBytes(count) {
 }
 
 function writeBytes(bytes) {
-  for (let place = 0; place < bytes.length;) place += writeSync(1, bytes, place, bytes.length - place);
+  for (let place = 0; place < bytes.length;) place += writeSome(bytes, place);
+}
+
+function writeSome(bytes, place) {
+  try {
+    return writeSync(1, bytes, place, bytes.length - place);
+  } catch (error) {
+    if (error.code !== "EAGAIN") throw error; // the pipe is full: the other side reads
+    return 0;
+  }
 }
 
 function answer(header, ...arrays) {
@@ -68,16 +100,18 @@ function answer(header, ...arrays) {
     ...arrays.map((array) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength)),
   ];
   const size = parts.slice(1).reduce((sum, part) => sum + part.length, 0);
-  writeBytes(Buffer.concat([new Uint8Array(Uint32Array.of(parts[0].length, size).buffer), ...parts]));
+  writeBytes(Buffer.concat([new Uint8Array(Uint32Array.of(MAGIC, parts[0].length, size).buffer), ...parts]));
 }
 
 for (let sizes = readBytes(8); sizes !== null; sizes = readBytes(8)) {
   const [headerSize, payloadSize] = new Uint32Array(sizes.buffer);
   const { call, ...options } = JSON.parse(new TextDecoder().decode(readBytes(headerSize)));
   const payload = readBytes(payloadSize);
+  let answered;
   try {
-    answer(...(await CALLS[call](options, payload)));
+    answered = await CALLS[call](options, payload);
   } catch (error) {
-    answer({ error: { kind: error.kind ?? "unexpected", message: error.message } });
+    answered = [{ error: { kind: error.kind ?? "unexpected", message: error.message } }];
   }
+  answer(...answered);
 }

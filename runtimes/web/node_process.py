@@ -33,7 +33,8 @@ _ERRORS = {
     "unavailable": RuntimeUnavailableError,
     "nonfinite": NonFiniteError,
 }
-_REMEDY = "install nodejs 18 or newer to run web bundles outside a browser"
+_REMEDY = "install nodejs 18 or newer"
+_MAGIC = 0x4E524301
 
 
 def find_node() -> str:
@@ -44,7 +45,7 @@ def find_node() -> str:
     """
     node = shutil.which("node") or shutil.which("nodejs")
     if node is None:
-        raise RuntimeUnavailableError(f"node was not found: {_REMEDY}")
+        raise RuntimeUnavailableError(f"node was not found: {_REMEDY} to run web bundles outside a browser")
     return node
 
 
@@ -69,7 +70,11 @@ class NodeProcess:
             except OSError as error:
                 raise RuntimeUnavailableError(f"{node} does not start ({error}): {_REMEDY}") from None
             self._stop = weakref.finalize(self, _end, self._process, self._stderr)
-            self.call("open", simd=True)  # inside: the file has to be there until it has been read
+            try:
+                self.call("open", simd=True)  # inside: the file has to be there until it has been read
+            except BaseException:
+                self._stop()
+                raise
 
     def call(self, name: str, payload: Sequence[Array] = (), **options: Any) -> bytes:
         """Call a function of host.mjs: its payload.
@@ -82,18 +87,27 @@ class NodeProcess:
             raise RuntimeUnavailableError(f"{self._folder}: the session has been closed: open it again")
         header, content = json.dumps({"call": name, **options}).encode(), b"".join(a.tobytes() for a in payload)
         sizes = np.array([len(header), len(content)], "<u4").tobytes()
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(sizes + header + content)
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._ended() from None
-        header_size, size = np.frombuffer(self._read(8), "<u4").tolist()
-        answer, result = json.loads(self._read(header_size)), self._read(size)
+            answer, result = self._exchange(sizes + header + content)
+        except BaseException:  # half of a frame may be under way: whatever came next would be another call's
+            self._stop()
+            raise
         if "error" in answer:
             kind = _ERRORS.get(answer["error"]["kind"], BundleError)
             raise kind(f"{self._folder}: {answer['error']['message']}")
         return result
+
+    def _exchange(self, request: bytes) -> tuple[dict[str, Any], bytes]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+        magic, header_size, size = np.frombuffer(self._read(12), "<u4").tolist()
+        if magic != _MAGIC:
+            raise BundleError(f"{self._folder}: its module writes to standard output: export the bundle again")
+        return json.loads(self._read(header_size)), self._read(size)
 
     def close(self) -> None:
         """End the process."""
@@ -110,9 +124,9 @@ class NodeProcess:
         code = self._process.wait()
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").splitlines()
-        self._stop()
-        reason = next((line for line in lines if "Error" in line), f"exit code {code}")
-        return RuntimeUnavailableError(f"{self._folder}: node ended ({reason.strip()}): {_REMEDY}")
+        reason = next((line.strip() for line in lines if "Error" in line), f"exit code {code}")
+        remedy = "open it again" if code < 0 else f"export it again, or {_REMEDY}"
+        return RuntimeUnavailableError(f"{self._folder}: node ended ({reason}): {remedy}")
 
 
 def _end(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:

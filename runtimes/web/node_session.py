@@ -98,17 +98,18 @@ class NodeSession(CellSession):
         return 0
 
     def _chunk_at(self, position: int) -> int:
-        """The module makes parts itself; it shows streams of one of them at a time."""
-        return _WHOLE if self._probed is None else self._rows
+        """The module, and where it shows streams host.mjs, makes parts itself."""
+        return _WHOLE
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Any]) -> tuple[FloatArray, Sequence[Any]]:
-        config, time, probing = self.card.config, tokens.shape[1], self._probed is not None
-        content = self._node.call("prefill", [tokens.astype(np.int32)], streams=probing)
-        values = np.frombuffer(content, np.float32)
-        count = time * config.vocabulary
-        if probing:
-            self._record_streams(list(values[count:].reshape(config.blocks + 1, time, config.embedding)))
-        return values[:count].reshape(1, time, config.vocabulary).copy(), ()
+        config, time = self.card.config, tokens.shape[1]
+        rows = 0 if self._probed is None else self._rows
+        content = self._node.call("prefill", [tokens.astype(np.int32)], position=position, rows=rows)
+        logits, streams = np.split(np.frombuffer(content, np.float32), [time * config.vocabulary])
+        width = (config.blocks + 1) * config.embedding
+        for part in np.split(streams, range(rows * width, len(streams), rows * width)) if rows else ():
+            self._record_streams(list(part.reshape(config.blocks + 1, -1, config.embedding)))
+        return logits.reshape(1, time, config.vocabulary).copy(), ()
 
     def _set_probing(self, on: bool) -> None:
         if not self._shows_streams:

@@ -11,10 +11,11 @@ const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 /** "letters": BOS 0, SEP 1, EOS 2, a-z 3-28, a blank stands for SEP. "bytes": UTF-8 bytes. */
 export class Alphabet {
   constructor(name) {
+    if (!["letters", "bytes"].includes(name))
+      throw new CausalRNError("bundle", `alphabet ${name} is unknown: export again`);
     this.name = name;
     /** Token ids after which generation stops by itself. */
     this.stopIds = name === "letters" ? [EOS] : [];
-    this.decoder = new TextDecoder();
   }
 
   /** Token ids of the text alone. */
@@ -42,9 +43,16 @@ export class Alphabet {
     return [BOS, ...ids];
   }
 
+  /** Decodes token by token: a character of several bytes comes with its last one. */
+  decoder() {
+    if (this.name === "letters") return (id) => this.decode([id]);
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    return (id) => decoder.decode(Uint8Array.of(id), { stream: true });
+  }
+
   /** Text of token ids; markers are left out, bytes that are no UTF-8 are replaced. */
   decode(ids) {
-    if (this.name === "bytes") return this.decoder.decode(Uint8Array.from(ids));
+    if (this.name === "bytes") return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(ids));
     return Array.from(ids, (id) => (id >= FIRST_LETTER ? LETTERS[id - FIRST_LETTER] : "")).join("");
   }
 

@@ -4,13 +4,18 @@ import { CausalRNError } from "./errors.js";
 
 const FORMAT = "causalrn-bundle",
   VERSION = 1;
+const LIMITS = ["kl_divergence", "argmax_changes", "tie_probability"];
 const REMEDY = "copy it again, or export again";
 
-/** The folder that a URL, or in Node a path, names. */
-export function folderUrl(url) {
-  const inNode = typeof document === "undefined" && typeof process !== "undefined";
-  const base = inNode ? `file://${process.cwd()}/` : document.baseURI;
-  const folder = new URL(String(url), base);
+const IN_NODE = typeof process !== "undefined" && Boolean(process.versions?.node);
+
+/** The folder that a URL, or in Node a path, names. In a browser it is relative to the page, or to the worker's script. */
+export async function folderUrl(url) {
+  const text = String(url),
+    isUrl = url instanceof URL || /^[a-z]+:\/\//i.test(text);
+  let folder;
+  if (IN_NODE && !isUrl) folder = (await import("node:url")).pathToFileURL(text);
+  else folder = new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href);
   if (!folder.pathname.endsWith("/")) folder.pathname += "/";
   return folder;
 }
@@ -33,7 +38,32 @@ export async function readManifest(folder) {
     );
   if (manifest.target !== "web" || !manifest.web)
     throw new CausalRNError("bundle", `a bundle for ${manifest.target}, not for the web: export with --target web`);
+  checkManifest(manifest);
   return manifest;
+}
+
+/** Check what this module reads, so that nonsense is one sentence; Python checks all of it when it opens a bundle. */
+function checkManifest({ model, state, files, web, alphabet, manifest_sha256: own }) {
+  const isCount = (value) => Number.isInteger(value) && value > 0;
+  const isName = (value) => typeof value === "string";
+  const sizes = [model?.vocabulary, model?.embedding, model?.hidden, model?.blocks, model?.heads];
+  const isTensor = (tensor) =>
+    isName(tensor?.name) && Array.isArray(tensor.shape) && ["float32", "int8"].includes(tensor.dtype);
+  const roles = { c: ["simd", "plain"], "onnxruntime-web": ["loader", "glue", "binary"] }[web.engine];
+  const tensors = state?.tensors,
+    capacity = tensors?.[0]?.capacity;
+  const isWhole =
+    sizes.every(isCount) &&
+    Array.isArray(tensors) &&
+    tensors.length > 0 &&
+    tensors.every(isTensor) &&
+    (capacity === null || isCount(capacity)) &&
+    (alphabet === null || isName(alphabet)) &&
+    isName(own) &&
+    typeof files === "object" &&
+    roles?.every((role) => isName(web.modules?.[role])) &&
+    (web.limits === null || LIMITS.every((name) => Number.isFinite(web.limits?.[name])));
+  if (!isWhole) throw new CausalRNError("bundle", "malformed manifest: copy it again, or export again");
 }
 
 /**
@@ -42,7 +72,7 @@ export async function readManifest(folder) {
  * @param {(bytes: number) => void} [onBytes] called with the number of bytes of every part that arrives
  */
 export async function readListed(folder, manifest, name, onBytes) {
-  const entry = manifest.files[name];
+  const entry = manifest.files?.[name];
   if (!entry) throw new CausalRNError("bundle", `the manifest lists no file ${name}: export again`);
   const content = await readAll(new URL(name, folder), onBytes);
   if (content.length !== entry.size_bytes)
@@ -55,15 +85,16 @@ export async function readListed(folder, manifest, name, onBytes) {
 
 async function readAll(url, onBytes = () => {}) {
   const name = url.pathname.split("/").pop();
-  if (url.protocol === "file:" && typeof process !== "undefined") {
+  if (url.protocol === "file:" && IN_NODE) {
     const { readFile } = await import("node:fs/promises");
+    let content;
     try {
-      const content = new Uint8Array(await readFile(url));
-      onBytes(content.length);
-      return content;
+      content = new Uint8Array(await readFile(url));
     } catch (error) {
       throw new CausalRNError("bundle", `${name} cannot be read (${error.code}): ${REMEDY}`);
     }
+    onBytes(content.length);
+    return content;
   }
   let parts;
   try {

@@ -17,6 +17,8 @@ export class Alphabet {
   prompt(text: string): number[];
   /** Text of token ids, without markers. */
   decode(ids: ArrayLike<number>): string;
+  /** A function that gives the text of token after token; a character of several bytes comes with its last one. */
+  decoder(): (id: number) => string;
   /** A token for people, a marker by its name: "a", "SEP". */
   symbol(id: number): string;
 }
@@ -53,6 +55,8 @@ export interface Manifest {
     }[];
     readonly [entry: string]: unknown;
   };
+  /** A second bundle: "beside", and the SHA-256 of its manifest. */
+  readonly folders?: Readonly<Record<string, string>>;
   readonly manifest_sha256: string;
   readonly [entry: string]: unknown;
 }
@@ -89,7 +93,7 @@ export interface GenerateOptions {
 
 export interface GeneratedToken {
   readonly token: number;
-  /** Empty for markers, and where there is no alphabet. */
+  /** Empty for markers, where there is no alphabet, and for bytes that a character goes on after. */
   readonly text: string;
   /** Whether it is the last one. */
   readonly finished: boolean;
@@ -121,8 +125,11 @@ export class Session {
 
   /** Take one token: logits [V] of what comes next. Throws "input", "capacity", "nonfinite". */
   step(token: number): Promise<Float32Array>;
-  /** Take T tokens onto whatever the state holds: logits [T * V], bit for bit as single steps give them. */
-  prefill(tokens: ArrayLike<number>): Promise<Float32Array>;
+  /**
+   * Take T tokens onto whatever the state holds: logits [T * V], bit for bit as single steps give them. Many are taken in parts,
+   * between which a page can breathe; `signal` ends that with an AbortError, and none of them is taken then.
+   */
+  prefill(tokens: ArrayLike<number>, options?: { signal?: AbortSignal | null }): Promise<Float32Array>;
   /** Forget everything. */
   reset(): void;
   /** A copy of the state that later steps do not change. */
@@ -137,7 +144,10 @@ export class Session {
     prompt: string | ArrayLike<number> | null,
     options?: GenerateOptions,
   ): AsyncGenerator<GeneratedToken, void, void>;
-  /** Keep from now on, best from a fresh state, what `shares` and `streams` need; or stop that. Throws "unavailable". */
+  /**
+   * Keep from now on, best from a fresh state, what `shares` and `streams` need; or stop that. A pool without a capacity that
+   * outgrows its memory (256 positions, then twice as many, and so on) forgets what was watched before. Throws "unavailable".
+   */
   watch(on?: boolean): void;
   /**
    * Which positions the output at `position` reads in a block: [position + 1], adding up to 1. A readout is a sum over
@@ -146,10 +156,12 @@ export class Session {
    */
   shares(block: number, position: number): Float32Array;
   /**
-   * While watching: what each block, and last the head, read from the residual stream in the last call, which took `time`
-   * tokens, 32 at most: N + 1 arrays [T * E].
+   * While watching: what each block, and last the head, read from the residual stream in the last call of the engine (single
+   * steps, or the last part of a prefill): N + 1 arrays [T * E]. Throws "state" where there was none.
    */
-  streams(time: number): Float32Array[];
+  streams(): Float32Array[];
+  /** Note that the last chosen token found no room: nothing goes on from here. */
+  end(): void;
 }
 
 /** Open the bundle in the folder that `url` names: relative to the page, or in Node to the working directory. Throws "bundle", "unavailable". */

@@ -10,28 +10,18 @@
 
 import { Alphabet } from "./alphabet.js";
 import { folderUrl, readListed, readManifest } from "./bundle_files.js";
+import { BREATH_MS, breathe } from "./breathing.js";
 import { CausalRNError } from "./errors.js";
-import { chooseToken } from "./sampling.js";
+import { generate } from "./generation.js";
 import { countElements } from "./state_shape.js";
 import { WasmEngine } from "./wasm_engine.js";
 
 export { Alphabet, CausalRNError };
 
-const DEFAULTS = {
-  maxNewTokens: null,
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  seed: 0,
-  stop: null,
-  stopIds: null,
-  signal: null,
-};
-const BREATH_MS = 12; // computing for longer than this at a time would make a page stutter
-
 /** Open the bundle in the folder that `url` names. */
-export async function load(url, { simd = true, onProgress = () => {} } = {}) {
-  const folder = folderUrl(url);
+export async function load(url, options) {
+  const { simd = true, onProgress = () => {} } = options ?? {};
+  const folder = await folderUrl(url);
   const manifest = await readManifest(folder);
   const Engine = manifest.web.engine === "c" ? WasmEngine : (await import("./ort_engine.js")).OrtEngine;
   const names = Engine.files(manifest, simd);
@@ -76,9 +66,11 @@ export class Session {
     return this.prefill([token]);
   }
 
-  async prefill(tokens) {
+  async prefill(given, { signal } = {}) {
+    const tokens = Array.from(given ?? []); // a copy: the caller's may change while parts of it are taken
     this.#check(tokens);
-    return this.#alone(() => (tokens.length > this.#engine.chunk ? this.#takeMany(tokens) : this.#engine.take(tokens)));
+    const several = tokens.length > this.#engine.chunk;
+    return this.#alone(() => (several ? this.#takeMany(tokens, signal) : this.#engine.take(tokens)));
   }
 
   reset() {
@@ -100,33 +92,12 @@ export class Session {
     this.#logits = snapshot.logits && snapshot.logits.slice();
   }
 
-  async *generate(prompt, options = {}) {
-    const chosen = checkedOptions({ ...DEFAULTS, ...options });
-    const ids = this.#promptIds(prompt);
-    if (ids !== null) this.#check(ids);
-    const limit = this.#limit(ids === null ? 0 : ids.length, chosen.maxNewTokens);
-    let logits = this.#logits;
-    if (ids !== null) {
-      const all = await this.prefill(ids);
-      logits = all.subarray(all.length - this.vocabulary);
-    }
-    if (logits === null)
-      throw new CausalRNError("input", "nothing to go on from: give a prompt, or restore a state first");
-    const stopIds = chosen.stopIds ?? this.alphabet?.stopIds ?? [],
-      generated = [];
-    for (let count = 0; count < limit && !chosen.signal?.aborted; count++) {
-      const token = chooseToken(logits, chosen, this.position);
-      generated.push(token);
-      const room = this.capacity === null || this.position < this.capacity;
-      if (room) logits = await this.step(token);
-      else this.#logits = null; // this token found no room: nothing goes on from here
-      const text = this.alphabet === null ? "" : this.alphabet.decode([token]);
-      const ends =
-        chosen.stop !== null && this.alphabet !== null && this.alphabet.decode(generated).endsWith(chosen.stop);
-      const finished = stopIds.includes(token) || ends || !room || count === limit - 1;
-      yield { token, text, finished };
-      if (finished) return;
-    }
+  generate(prompt, options = {}) {
+    return generate(this, prompt, options);
+  }
+
+  end() {
+    this.#logits = null;
   }
 
   watch(on = true) {
@@ -135,31 +106,33 @@ export class Session {
     this.#engine.watch(on);
   }
 
-  streams(time) {
-    return this.#engine.streams(time);
+  streams() {
+    return this.#engine.streams();
   }
 
   shares(block, position) {
+    if (![block, position].every(Number.isInteger) || block < 0 || block >= this.blocks || position < 0)
+      throw new CausalRNError("input", `there is no block ${block} at position ${position}`);
     return this.#engine.shares(block, position);
   }
 
   /** More tokens than one call takes: in parts, with breaths for the page; all of them or none. */
-  async #takeMany(tokens) {
-    const start = this.#engine.copyState(),
-      position = this.position;
-    const logits = new Float32Array(tokens.length * this.vocabulary);
+  async #takeMany(tokens, signal) {
+    const mark = this.#engine.mark(),
+      logits = new Float32Array(tokens.length * this.vocabulary);
     let breath = performance.now();
     try {
-      for (let taken = 0; taken < tokens.length; taken += this.#engine.chunk) {
+      for (let taken = 0; taken < tokens.length;) {
+        signal?.throwIfAborted();
         const part = tokens.slice(taken, taken + this.#engine.chunk);
         logits.set(await this.#engine.take(part), taken * this.vocabulary);
-        if (performance.now() - breath > BREATH_MS) {
-          await new Promise((resume) => setTimeout(resume));
-          breath = performance.now();
-        }
+        taken += part.length;
+        if (performance.now() - breath < BREATH_MS) continue;
+        await breathe();
+        breath = performance.now();
       }
     } catch (error) {
-      this.#engine.loadState(start, position);
+      this.#engine.goBack(mark);
       throw error;
     }
     return logits;
@@ -183,7 +156,7 @@ export class Session {
   }
 
   #check(tokens) {
-    if (!(tokens?.length >= 1)) throw new CausalRNError("input", "no tokens: give at least one");
+    if (tokens.length < 1) throw new CausalRNError("input", "no tokens: give at least one");
     for (const token of tokens)
       if (!Number.isInteger(token) || token < 0 || token >= this.vocabulary)
         throw new CausalRNError(
@@ -193,59 +166,27 @@ export class Session {
     if (this.capacity !== null && this.position + tokens.length > this.capacity)
       throw new CausalRNError(
         "capacity",
-        `${tokens.length} more positions after ${this.position} exceed the capacity of ${this.capacity}: use a shorter prompt`,
+        `${tokens.length} more positions after ${this.position} exceed the capacity of ${this.capacity}: ` +
+          "use a shorter prompt",
       );
   }
 
-  #checkSnapshot({ owner, position, tensors, logits }) {
+  #checkSnapshot(snapshot) {
     const fail = (why) => {
       throw new CausalRNError("state", why);
     };
+    const { owner, position, tensors, logits } = snapshot ?? {};
     if (owner !== this.manifest.manifest_sha256)
       fail("the state belongs to another bundle: restore it where it was taken");
     if (!Number.isInteger(position) || position < 0 || (this.capacity !== null && position > this.capacity))
       fail(`the state holds ${position} positions, this session has ${this.capacity ?? "no end"}`);
     for (const tensor of this.manifest.state.tensors) {
       const value = tensors?.[tensor.name],
-        kind = tensor.dtype === "int8" ? Int8Array : Float32Array;
-      if (!(value instanceof kind) || value.length !== countElements(tensor, position))
-        fail(`state tensor ${tensor.name} is not ${countElements(tensor, position)} numbers of ${tensor.dtype}`);
+        count = countElements(tensor, position);
+      if (!(value instanceof (tensor.dtype === "int8" ? Int8Array : Float32Array)) || value.length !== count)
+        fail(`state tensor ${tensor.name} is not ${count} numbers of ${tensor.dtype}`);
     }
-    if (logits !== null && !(logits instanceof Float32Array && logits.length === this.vocabulary))
-      fail(`the state's logits are not ${this.vocabulary} numbers of float32`);
+    const isRow = logits instanceof Float32Array && logits.length === this.vocabulary && logits.every(Number.isFinite);
+    if (logits !== null && !isRow) fail(`the state's logits are not ${this.vocabulary} finite numbers of float32`);
   }
-
-  #promptIds(prompt) {
-    if (prompt === null || prompt === undefined) return null;
-    if (typeof prompt !== "string") return Array.from(prompt);
-    if (this.alphabet === null)
-      throw new CausalRNError("input", "this model has no alphabet: give the prompt as token ids");
-    return this.position === 0 ? this.alphabet.prompt(prompt) : this.alphabet.encode(prompt);
-  }
-
-  /** How many tokens to generate; the last one needs no position of its own. */
-  #limit(promptTokens, maxNewTokens) {
-    if (this.capacity === null) {
-      if (maxNewTokens === null)
-        throw new CausalRNError("input", "this model has no capacity: say how many tokens to generate (maxNewTokens)");
-      return maxNewTokens;
-    }
-    const room = this.capacity - this.position - promptTokens + 1;
-    return maxNewTokens === null ? room : Math.min(room, maxNewTokens);
-  }
-}
-
-function checkedOptions(options) {
-  const refuse = (name, rule) => {
-    throw new CausalRNError("input", `${name} is ${options[name]}: it must be ${rule}`);
-  };
-  const { maxNewTokens, temperature, topK, topP, seed, stop } = options;
-  if (maxNewTokens !== null && !(Number.isInteger(maxNewTokens) && maxNewTokens >= 1))
-    refuse("maxNewTokens", "a whole number, at least 1");
-  if (!(Number.isFinite(temperature) && temperature >= 0)) refuse("temperature", "finite, 0 (greedy) or more");
-  if (!(Number.isInteger(topK) && topK >= 0)) refuse("topK", "0 (all) or more");
-  if (!(topP > 0 && topP <= 1)) refuse("topP", "above 0 and at most 1");
-  if (!(Number.isInteger(seed) && seed >= 0)) refuse("seed", "a whole number, 0 or more");
-  if (stop === "") refuse("stop", "a text that is not empty");
-  return options;
 }

@@ -8,3 +8,5 @@ export class CausalRNError extends Error {
     this.kind = kind;
   }
 }
+
+export const NON_FINITE = "the model gave NaN or infinity: its weights, or the values they reach, are out of range";

@@ -1,6 +1,6 @@
 /** The cell in onnxruntime-web: the bundle's ONNX graphs, one thread; the state is kept here, as the contract has it. */
 
-import { CausalRNError } from "./errors.js";
+import { CausalRNError, NON_FINITE } from "./errors.js";
 import { countBytes, countElements } from "./state_shape.js";
 
 const CHUNK = 16; // tokens of a prefill: pairs of positions stay small
@@ -66,15 +66,9 @@ export class OrtEngine {
       { graphs } = this.manifest;
     const { pad_rows: padRows } = name === "prefill" ? graphs.prefill : (graphs.step_single ?? graphs.step);
     this.#reserve(this.#position + time);
-    const given = this.#feeds(tokens, padRows),
-      session = this.sessions[name];
-    const outputs = await session.run(given);
+    const outputs = await this.#run(this.sessions[name], this.#feeds(tokens, padRows));
     const logits = outputs.logits.data.slice();
-    if (!logits.every(Number.isFinite))
-      throw new CausalRNError(
-        "nonfinite",
-        "the model gave NaN or infinity: its weights, or the values they reach, are out of range",
-      );
+    if (!logits.every(Number.isFinite)) throw new CausalRNError("nonfinite", NON_FINITE);
     this.tensors.forEach((tensor, index) => {
       const { data } = outputs[outputName(tensor)];
       if (tensor.update === "append") this.#arrays[index].set(data, countElements(tensor, this.#position));
@@ -82,6 +76,24 @@ export class OrtEngine {
     });
     this.#position += time;
     return logits;
+  }
+
+  /** What `goBack` needs to come back here: a call gives new arrays, or writes behind the rows that count. */
+  mark() {
+    return { position: this.#position, arrays: [...this.#arrays] };
+  }
+
+  goBack({ position, arrays }) {
+    this.#position = position;
+    if (!this.hasPool) this.#arrays = arrays;
+  }
+
+  async #run(session, feeds) {
+    try {
+      return await session.run(feeds);
+    } catch (error) {
+      throw new CausalRNError("unavailable", `onnxruntime-web failed (${error.message}): load the model again`);
+    }
   }
 
   reset() {

@@ -1,10 +1,9 @@
 /** Golden vectors, run where the module runs: does this machine say what was trained? */
 
-import { readListed } from "./bundle_files.js";
+import { breathe } from "./breathing.js";
 import { load } from "./causalrn.js";
-import { readSafetensors } from "./safetensors.js";
+import { comparedTensors, Golden, largestOf, maximum } from "./golden.js";
 
-const GOLDEN = "golden.safetensors";
 const REGRESSION_RELATIVE = 5e-6; // onnxruntime-web repeats to this; C as WebAssembly gives the same bits everywhere
 
 /**
@@ -19,98 +18,36 @@ const REGRESSION_RELATIVE = 5e-6; // onnxruntime-web repeats to this; C as WebAs
  */
 export async function verify(session, { onRow = () => {}, signal } = {}) {
   const { folder, manifest } = session;
-  const golden = new Golden(readSafetensors(await readListed(folder, manifest, GOLDEN)), manifest);
-  const rows = [];
+  const golden = await Golden.read(folder, manifest),
+    rows = [];
   const add = (row) => {
     rows.push(row);
     onRow(row);
   };
-  const stepped = await drive(session, golden, steps(golden.length), signal);
-  const whole = await drive(session, golden, [golden.length], signal);
-  compareLogits(golden, stepped, "step by step").forEach(add);
-  compareLogits(golden, whole, "by prefill").forEach(add);
-  if (manifest.web.limits === null) add(compareStates(golden, stepped));
-  const exactly = manifest.web.engine === "c";
-  if (exactly) add(compareBits("prefill", "equal to steps", [[whole.logits, stepped.logits]]));
-  const repeats = "as when it was exported";
-  add(compareRecorded(golden, stepped.logits, golden.recorded, repeats, exactly));
-  const resumed = await resume(session, golden, signal);
-  add(compareRecorded(golden, resumed, golden.afterRecorded(), "resumed from the recorded state", exactly));
-  add(await compareRestored(session, golden, signal));
-  if (session.engine === "WebAssembly SIMD") {
-    const plain = await load(folder, { simd: false });
-    add(
-      compareBits("without SIMD", "equal to with", [
-        [(await drive(plain, golden, steps(golden.length), signal)).logits, stepped.logits],
-      ]),
-    );
-  }
-  session.reset();
-  return { passed: rows.every((row) => row.passed), rows };
-}
-
-/** The arrays of a bundle's golden vectors; B sequences of T tokens. */
-class Golden {
-  constructor(tensors, manifest) {
-    this.tensors = tensors;
-    this.manifest = manifest;
-    const { shape, data } = tensors["tokens"];
-    [this.sequences, this.length] = shape;
-    this.tokens = Array.from({ length: this.sequences }, (_, row) =>
-      Array.from(data.subarray(row * this.length, (row + 1) * this.length), Number),
-    );
-    this.vocabulary = manifest.model.vocabulary;
-    this.exact = tensors["oracle.logits"].data;
-    this.bounds = tensors["bound.logits"].data;
-    this.recorded = tensors["recorded.logits"].data;
-    this.positions = Array.from(tensors["oracle.positions"].data, Number);
-    this.largest = largestOf(this.exact);
-  }
-
-  /** Where the recorded state was taken. */
-  get middle() {
-    const name = Object.keys(this.tensors).find((key) => key.startsWith("recorded.state."));
-    return Number(name.split(".")[2]);
-  }
-
-  /** Recorded logits of the tokens after that, for all sequences. */
-  afterRecorded() {
-    const rest = (this.length - this.middle) * this.vocabulary,
-      whole = this.length * this.vocabulary;
-    const values = new Float32Array(this.sequences * rest);
-    for (let row = 0; row < this.sequences; row++)
-      values.set(this.recorded.subarray((row + 1) * whole - rest, (row + 1) * whole), row * rest);
-    return values;
-  }
-
-  /** The recorded state of one sequence, by tensor. */
-  recordedState(row) {
-    return Object.fromEntries(
-      this.manifest.state.tensors.map(({ name }) => [
-        name,
-        this.#sequence(`recorded.state.${this.middle}.${name}`, row, this.middle),
-      ]),
-    );
-  }
-
-  /** The exact values of a state tensor of one sequence at a position. Pools are kept once, at their longest. */
-  exactState(name, position, row) {
-    const kept = `oracle.state.${position}.${name}` in this.tensors ? position : Math.max(...this.positions);
-    return this.#sequence(`oracle.state.${kept}.${name}`, row, position);
-  }
-
-  #sequence(key, row, position) {
-    const { shape, data } = this.tensors[key],
-      name = key.split(".").slice(3).join(".");
-    const { batch_axis: axis } = this.manifest.state.tensors.find((tensor) => tensor.name === name);
-    const width = shape.slice(axis + 1).reduce((product, dim) => product * dim, 1);
-    if (axis === 0) return data.slice(row * width, (row + 1) * width);
-    const values = new data.constructor(position * width);
-    for (let time = 0; time < position; time++) {
-      const start = (time * shape[1] + row) * width;
-      values.set(data.subarray(start, start + width), time * width);
+  try {
+    const stepped = await drive(session, golden, steps(golden.length), signal);
+    const whole = await drive(session, golden, [golden.length], signal);
+    compareLogits(golden, stepped, "step by step").forEach(add);
+    compareLogits(golden, whole, "by prefill").forEach(add);
+    if (manifest.web.limits === null) add(compareStates(golden, stepped));
+    const exactly = manifest.web.engine === "c";
+    if (exactly) add(compareBits("prefill", "equal to steps", [[whole.logits, stepped.logits]]));
+    const repeats = "as when it was exported";
+    add(compareRecorded(golden, stepped.logits, golden.recorded, repeats, exactly));
+    const resumed = await resume(session, golden, signal);
+    add(compareRecorded(golden, resumed, golden.afterRecorded(), "resumed from the recorded state", exactly));
+    add(await compareRestored(session, golden, signal));
+    if (session.engine === "WebAssembly SIMD") {
+      const plain = await load(folder, { simd: false });
+      add(
+        compareBits("without SIMD", "equal to with", [
+          [(await drive(plain, golden, steps(golden.length), signal)).logits, stepped.logits],
+        ]),
+      );
     }
-    return values;
+    return { passed: rows.every((row) => row.passed), rows };
+  } finally {
+    session.reset();
   }
 }
 
@@ -196,7 +133,8 @@ function compareDistributions(golden, logits, form, limits) {
     divergence += exact.reduce((sum, value, id) => sum + Math.exp(value) * (value - said[id]), 0) / count;
     const best = exact.indexOf(Math.max(...exact)),
       chosen = said.indexOf(Math.max(...said));
-    if (Math.exp(exact[best]) - Math.exp(exact[chosen]) > limits.tie_probability) changes += 1 / count;
+    const isTie = Math.exp(exact[best]) - Math.exp(exact[chosen]) <= limits.tie_probability; // not for NaN
+    if (!isTie) changes += 1 / count;
   }
   const judged = (check, error, allowed, words) => ({ check, form, error, allowed, passed: error <= allowed, words });
   return [
@@ -213,28 +151,21 @@ function logProbabilities(logits) {
 
 /** Every state tensor against the float64 recurrent form; what a tensor is off is relative to its largest |value|. */
 function compareStates(golden, { states }) {
-  const bounds = Object.keys(golden.tensors).filter((key) => key.startsWith("bound.state."));
   let worst = { ratio: -1, error: 0, allowed: 0, name: "" };
-  for (const key of bounds) {
-    const name = key.slice("bound.state.".length),
-      [allowed] = golden.tensors[key].data;
+  const compared = comparedTensors(golden.manifest);
+  for (const { name } of compared) {
+    const allowed = golden.stateBound(name);
     for (const position of golden.positions) {
       const at = states.filter((state) => state.position === position);
       const exact = at.map(({ row }) => golden.exactState(name, position, row));
-      const largest = Math.max(...exact.map(largestOf));
-      const error = Math.max(...at.map(({ tensors }, index) => distance(tensors[name], exact[index]))) / largest;
+      const largest = exact.map(largestOf).reduce(maximum);
+      const error = at.map(({ tensors }, index) => distance(tensors[name], exact[index])).reduce(maximum) / largest;
       if (exceeds(error / allowed, worst.ratio)) worst = { ratio: error / allowed, error, allowed, name };
     }
   }
-  const words = `${bounds.length} tensors at ${golden.positions.length} positions; closest to its limit: ${worst.name}`;
-  return {
-    check: "state",
-    form: "step by step",
-    error: worst.error,
-    allowed: worst.allowed,
-    passed: worst.ratio <= 1,
-    words,
-  };
+  const { ratio, error, allowed, name } = worst;
+  const words = `${compared.length} tensors at ${golden.positions.length} positions; closest to its limit: ${name}`;
+  return { check: "state", form: "step by step", error, allowed, passed: ratio <= 1, words };
 }
 
 function compareRecorded(golden, said, recorded, form, exactly) {
@@ -252,7 +183,7 @@ function compareRecorded(golden, said, recorded, form, exactly) {
 }
 
 function compareBits(check, form, pairs) {
-  const equal = pairs.every(([a, b]) => a.length === b.length && sameBits(a, b));
+  const equal = pairs.every(([a, b]) => a.length === b.length && sameBits(a, b) && !a.some(Number.isNaN));
   const error = equal ? 0 : Math.max(...pairs.map(([a, b]) => distance(a, b)));
   return { check, form, error, allowed: 0, passed: equal, words: equal ? "bit for bit" : "not the same bits" };
 }
@@ -265,8 +196,6 @@ function sameBits(a, b) {
 
 /** Largest |difference|; NaN where there is one. */
 const distance = (a, b) => a.reduce((most, value, index) => maximum(most, Math.abs(value - b[index])), 0);
-const largestOf = (values) => values.reduce((most, value) => maximum(most, Math.abs(value)), 0);
-const maximum = (a, b) => (a >= b || Number.isNaN(a) ? a : b); // NaN stays
 
 /** Whether a ratio is worse than the worst one so far; NaN is the worst. */
 const exceeds = (ratio, worst) => ratio > worst || (Number.isNaN(ratio) && !Number.isNaN(worst));
@@ -276,6 +205,3 @@ function joined(parts) {
   parts.reduce((place, part) => (whole.set(part, place), place + part.length), 0);
   return whole;
 }
-
-/** Let a page draw and hear clicks. */
-const breathe = () => new Promise((resume) => setTimeout(resume));

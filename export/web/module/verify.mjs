@@ -7,21 +7,23 @@
  * Exit codes: 0 passed, 1 a check failed, 2 bad usage or input.
  */
 
-import { fileURLToPath } from "node:url";
-
 import { CausalRNError, load } from "./causalrn.js";
 import { verify } from "./parity.js";
 
 const USAGE = "usage: node verify.mjs [FOLDER] [--json]";
 
 async function main(words) {
+  if (words.includes("--help") || words.includes("-h")) {
+    console.log(USAGE);
+    return 0;
+  }
   const folders = words.filter((word) => word !== "--json"),
     asJson = folders.length < words.length;
   if (folders.length > 1 || folders.some((word) => word.startsWith("-"))) {
     console.error(USAGE);
     return 2;
   }
-  const session = await load(folders[0] ?? fileURLToPath(new URL(".", import.meta.url)));
+  const session = await load(folders[0] ?? new URL(".", import.meta.url));
   const report = await verify(session, { onRow: asJson ? undefined : printRow });
   if (asJson) console.log(JSON.stringify({ engine: session.engine, ...report }, null, 1));
   else console.log(`${report.passed ? "passed" : "FAILED"}: ${session.engine}, node ${process.versions.node}`);
@@ -36,7 +38,7 @@ function printRow({ check, form, error, allowed, passed, words }) {
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  if (!(error instanceof CausalRNError)) throw error;
-  console.error(`Error: ${error.message}`);
+  const isOurs = error instanceof CausalRNError;
+  console.error(`Error: ${isOurs ? error.message : `${error}: copy the bundle again, or export again`}`);
   process.exitCode = 2;
 }

@@ -1,10 +1,9 @@
-/** The cell as WebAssembly, built from causalrn.c: memory, and the state as the manifest's contract has it. */
+/** The cell as WebAssembly, built from causalrn.c; the state as the manifest's contract has it. */
 
-import { CausalRNError } from "./errors.js";
-import { countBytes } from "./state_shape.js";
+import { CausalRNError, NON_FINITE } from "./errors.js";
+import { countBytes, countElements } from "./state_shape.js";
+import { WasmMemory } from "./wasm_memory.js";
 
-const PAGE_BYTES = 65536,
-  LINE_BYTES = 64;
 const OK = 0,
   NOT_FINITE = 12;
 const INTERFACE = 1;
@@ -16,8 +15,7 @@ const SIMD_PROBE = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
 ]);
 
-/** Whether this machine runs WebAssembly with SIMD. */
-export const hasSimd = () => WebAssembly.validate(SIMD_PROBE);
+const hasSimd = () => WebAssembly.validate(SIMD_PROBE);
 
 export class WasmEngine {
   /** Names of the files that have to be loaded. */
@@ -51,23 +49,25 @@ export class WasmEngine {
     this.tensors = manifest.state.tensors;
     this.hasPool = this.tensors[0].growth === "token";
     this.capacity = this.tensors[0].capacity;
-    this.embedding = manifest.model.embedding;
     this.#describe(manifest);
-    this.#free = native.__heap_base.value;
-    const file = this.#allocate(weights.length);
-    this.#bytes(file, weights.length).set(weights);
+    this.#memory = new WasmMemory(native.memory, native.__heap_base.value);
+    const file = this.#memory.allocate(weights.length);
+    this.#memory.view(Uint8Array, file, weights.length).set(weights);
     this.#check(native.load_weights(file, weights.length));
-    this.tokens = this.#allocate(4 * CHUNK);
-    this.logits = this.#allocate(4 * CHUNK * this.vocabulary);
-    this.#base = this.#free;
+    this.#tokens = this.#memory.allocate(4 * CHUNK);
+    this.#logits = this.#memory.allocate(4 * CHUNK * this.vocabulary);
+    this.#base = this.#memory.free;
     this.#open(this.capacity ?? FIRST_ROWS);
   }
 
-  #free;
+  #memory;
+  #tokens; // addresses
+  #logits;
   #base; // what lies behind it is laid out anew when a session is opened
   #rows = 0;
   #watchMemory = 0;
   #watchedFrom = Infinity; // the position; there is no earlier one to show
+  #shown = 0; // tokens of the last call, while watching
 
   get position() {
     return this.native.position();
@@ -78,22 +78,27 @@ export class WasmEngine {
     return countBytes(this.tensors, this.position);
   }
 
+  get #isWatching() {
+    return this.#watchedFrom !== Infinity;
+  }
+
   /** Most tokens of one call. */
   get chunk() {
-    return CHUNK;
+    return this.#isWatching ? this.#rowsTogether : CHUNK;
   }
 
   /** Logits [T * V] of T <= chunk tokens; on an error nothing has been taken. */
   take(tokens) {
     this.#reserve(this.position + tokens.length);
-    new Int32Array(this.native.memory.buffer, this.tokens, tokens.length).set(tokens);
-    this.#check(this.native.prefill(this.tokens, tokens.length, this.logits));
-    return new Float32Array(this.native.memory.buffer, this.logits, tokens.length * this.vocabulary).slice();
+    this.#memory.view(Int32Array, this.#tokens, tokens.length).set(tokens);
+    this.#check(this.native.prefill(this.#tokens, tokens.length, this.#logits));
+    this.#shown = tokens.length;
+    return this.#memory.copy(Float32Array, this.#logits, tokens.length * this.vocabulary);
   }
 
   reset() {
     this.native.reset_session();
-    if (this.#watchedFrom !== Infinity) this.#watchedFrom = 0;
+    this.#watchFrom(0);
   }
 
   /** Copies of the state's tensors by name, without padding. */
@@ -117,137 +122,144 @@ export class WasmEngine {
       else this.#pad(value, rows);
     });
     this.native.set_position(position);
-    if (this.#watchedFrom !== Infinity) this.#watchedFrom = position;
+    this.#watchFrom(position);
+  }
+
+  /** What `goBack` needs to come back here: rows behind a position do not count, sums are lost. */
+  mark() {
+    return { position: this.position, tensors: this.hasPool ? null : this.copyState(), watchedFrom: this.#watchedFrom };
+  }
+
+  goBack({ position, tensors, watchedFrom }) {
+    if (tensors === null) this.native.set_position(position);
+    else this.loadState(tensors, position);
+    this.#watchedFrom = watchedFrom;
   }
 
   /** Keep from now on what `shares` and `streams` need. */
   watch(on) {
-    this.#watchedFrom = on ? this.position : Infinity;
-    if (on && this.#watchMemory === 0) this.#watchMemory = this.#allocate(this.native.watch_size(this.#rows));
+    if (on === this.#isWatching) return;
+    if (on && this.#watchMemory === 0)
+      this.#watchMemory = this.#memory.allocate(this.#checkedSize(this.native.watch_size(this.#rows), this.#rows));
     this.native.watch(on ? this.#watchMemory : 0);
+    this.#watchedFrom = on ? this.position : Infinity;
+    this.#shown = 0;
   }
 
   /** Which positions the output at `position` reads in a block: shares [position + 1] that add up to 1. */
   shares(block, position) {
     if (this.#watchedFrom > 0 || position >= this.position)
       throw new CausalRNError("state", "this position, or one before it, was not watched: watch from a fresh state on");
-    return new Float32Array(this.native.memory.buffer, this.native.shares(block, position), position + 1).slice();
+    return this.#memory.copy(Float32Array, this.native.shares(block, position), position + 1);
   }
 
-  /** What each block, and last the head, read from the residual stream in the last call of T <= 32 tokens: [T * E] each. */
-  streams(time) {
-    const width = this.paddedEmbedding,
-      start = this.native.streams_address();
-    return Array.from({ length: this.blocks + 1 }, (_, block) => {
-      const rows = new Float32Array(this.native.memory.buffer, start + 4 * block * time * width, time * width);
-      return this.#cut(rows, width, this.embedding);
-    });
+  /** What each block, and last the head, read from the residual stream in the last call: [T * E] each. */
+  streams() {
+    if (!this.#isWatching || this.#shown === 0)
+      throw new CausalRNError("state", "no call was watched: watch, then take tokens");
+    const width = this.#paddedEmbedding,
+      count = this.#shown * width,
+      start = this.native.streams_address() >>> 0;
+    return Array.from({ length: this.blocks + 1 }, (_, block) =>
+      cut(this.#memory.view(Float32Array, start + 4 * block * count, count), width, this.embedding),
+    );
   }
+
+  #paddedHidden;
+  #paddedEmbedding;
+  #rowsTogether;
 
   #describe(manifest) {
     const { model, state } = manifest,
       [first] = state.tensors;
-    const [version, ...said] = Array.from({ length: 9 }, (_, entry) => this.native.describe(entry));
+    const [version, ...said] = Array.from({ length: 11 }, (_, entry) => this.native.describe(entry));
     if (version !== INTERFACE)
       throw new CausalRNError(
         "bundle",
         `an engine of version ${version}, this module calls ${INTERFACE}: export again`,
       );
-    const sizes = [
-      state.tensors.length,
-      model.hidden,
-      model.heads,
-      model.vocabulary,
-      model.blocks,
-      Number(first.dtype === "int8"),
-    ];
+    const { hidden, heads, vocabulary, blocks, embedding } = model;
+    const sizes = [state.tensors.length, hidden, heads, vocabulary, blocks, embedding, Number(first.dtype === "int8")];
     if (sizes.some((value, index) => value !== said[index]))
       throw new CausalRNError("bundle", "the engine is of another model than the manifest: export again");
-    [, this.hidden, this.heads, this.vocabulary, this.blocks] = sizes;
-    [this.paddedHidden, this.paddedEmbedding] = said.slice(-2);
+    Object.assign(this, { hidden, heads, vocabulary, blocks, embedding });
+    [this.#paddedHidden, this.#paddedEmbedding, this.#rowsTogether] = said.slice(-3);
   }
 
   /** Lay out a fresh session for so many positions. */
   #open(rows) {
-    this.#free = this.#base;
-    const memory = this.#allocate(this.native.session_size(rows));
+    const size = this.#checkedSize(this.native.session_size(rows), rows),
+      before = this.#memory.free;
+    this.#memory.free = this.#base;
+    let memory;
+    try {
+      memory = this.#memory.allocate(size);
+    } catch (error) {
+      this.#memory.free = before; // the session that is there stays
+      throw error;
+    }
     this.#check(this.native.open_session(memory, rows));
     this.#rows = rows;
     this.#watchMemory = 0;
+    this.#watchedFrom = Infinity;
   }
 
-  /** Make room for so many positions where there is no capacity. */
+  /** A number of bytes that C computed in 32 bits, or more than 32 bits hold where it must have overflowed. */
+  #checkedSize(bytes, rows) {
+    const width = this.#paddedHidden / this.hidden;
+    const atLeast = width * this.tensors.reduce((sum, tensor) => sum + countElements(tensor, rows), 0);
+    return atLeast * 16 < 2 ** 32 ? bytes >>> 0 : Math.max(atLeast * 4, bytes >>> 0);
+  }
+
+  /** Make room for so many positions where there is no capacity; what was watched before is forgotten then. */
   #reserve(rows) {
-    const watching = this.#watchedFrom !== Infinity;
-    if (rows <= this.#rows || !(this.hasPool || watching)) return;
-    if (watching)
-      throw new CausalRNError("capacity", `positions are watched up to ${this.#rows}: turn watching off for more`);
+    if (rows <= this.#rows || !(this.hasPool || this.#isWatching)) return;
     const state = this.copyState(),
-      position = this.position;
+      position = this.position,
+      watching = this.#isWatching;
     this.#open(2 * rows);
     this.loadState(state, position);
+    if (watching) this.watch(true);
+  }
+
+  #watchFrom(position) {
+    if (this.#isWatching) this.#watchedFrom = position;
+    this.#shown = 0;
   }
 
   #tensor(index, rows) {
-    const address = this.native.state_tensor(index),
-      tensor = this.tensors[index],
-      buffer = this.native.memory.buffer;
-    if (tensor.role === "scale") return new Float32Array(buffer, address, rows);
-    return new (tensor.dtype === "int8" ? Int8Array : Float32Array)(buffer, address, rows * this.paddedHidden);
+    const tensor = this.tensors[index],
+      Kind = tensor.dtype === "int8" ? Int8Array : Float32Array;
+    const count = tensor.role === "scale" ? rows : rows * this.#paddedHidden;
+    return this.#memory.view(Kind, this.native.state_tensor(index), count);
   }
 
   /** [rows, HP] -> [rows, H]: heads without the zeros behind them; a copy. */
   #unpadded(rows) {
-    return this.#cut(rows, this.paddedHidden / this.heads, this.hidden / this.heads);
-  }
-
-  /** The first `width` of every `padded` values; a copy. */
-  #cut(rows, padded, width) {
-    if (width === padded) return rows.slice();
-    const values = new rows.constructor((rows.length / padded) * width);
-    for (let part = 0; part * padded < rows.length; part++)
-      values.set(rows.subarray(part * padded, part * padded + width), part * width);
-    return values;
+    return cut(rows, this.#paddedHidden / this.heads, this.hidden / this.heads);
   }
 
   #pad(values, rows) {
     const width = this.hidden / this.heads,
-      padded = this.paddedHidden / this.heads;
+      padded = this.#paddedHidden / this.heads;
     rows.fill(0);
     for (let head = 0; head * width < values.length; head++)
       rows.set(values.subarray(head * width, (head + 1) * width), head * padded);
   }
 
-  #allocate(bytes) {
-    const address = Math.ceil(this.#free / LINE_BYTES) * LINE_BYTES,
-      { memory } = this.native;
-    const missing = address + bytes - memory.buffer.byteLength;
-    try {
-      if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES));
-    } catch {
-      throw new CausalRNError(
-        "unavailable",
-        `no ${Math.ceil(bytes / 1e6)} MB of memory for this model: close other pages, or use a smaller one`,
-      );
-    }
-    this.#free = address + bytes;
-    return address;
-  }
-
-  #bytes(address, count) {
-    return new Uint8Array(this.native.memory.buffer, address, count);
-  }
-
   #check(code) {
     if (code === OK) return;
-    if (code === NOT_FINITE)
-      throw new CausalRNError(
-        "nonfinite",
-        "the model gave NaN or infinity: its weights, or the values they reach, are out of range",
-      );
-    const start = this.native.message(code),
-      memory = new Uint8Array(this.native.memory.buffer);
-    const message = new TextDecoder().decode(memory.subarray(start, memory.indexOf(0, start)));
+    if (code === NOT_FINITE) throw new CausalRNError("nonfinite", NON_FINITE);
+    const message = this.#memory.text(this.native.message(code));
     throw new CausalRNError("bundle", `${message}: copy it again, or export again`);
   }
+}
+
+/** The first `width` of every `padded` values; a copy. */
+function cut(values, padded, width) {
+  if (width === padded) return values.slice();
+  const kept = new values.constructor((values.length / padded) * width);
+  for (let part = 0; part * padded < values.length; part++)
+    kept.set(values.subarray(part * padded, part * padded + width), part * width);
+  return kept;
 }

@@ -37,7 +37,7 @@ export class ModelPanel {
   #rate = figure("Engine");
   #position = figure("Position");
   #state = figure("State");
-  #reading = element("p", { className: "reading", "aria-live": "off" });
+  #reading = element("p", { className: "reading" });
   #pictures = [];
   #symbols = [];
   #barBytes = 0;
@@ -195,8 +195,6 @@ export class ModelPanel {
           `Negative shares have the colour of 1/8 or less.${bound}`,
       ),
     );
-    section.addEventListener("focusin", () => this.#reading.setAttribute("aria-live", "polite"));
-    section.addEventListener("focusout", () => this.#reading.setAttribute("aria-live", "off"));
     return section;
   }
 

@@ -1,6 +1,8 @@
 /** One run of one model: a prompt, then its own outputs, token by token. */
 
+import { breathe } from "./breathing.js";
 import { CausalRNError } from "./causalrn.js";
+import { chooseToken } from "./sampling.js";
 
 const PAGE_POSITIONS = 128; // where the model itself has no bound
 const FREE_TOKENS = 64; // to generate where there is nothing to copy
@@ -12,9 +14,6 @@ export const positionLimit = (session) => session.capacity ?? PAGE_POSITIONS;
 
 /** Whether the model was trained to copy strings of letters, so that its outputs can be judged. */
 export const copies = ({ alphabet, manifest }) => alphabet?.name === "letters" && manifest.task?.name === "copy";
-
-/** Let the page draw and hear clicks. */
-export const breathe = () => new Promise((resume) => setTimeout(resume));
 
 /** Token ids of what was typed. Throws CausalRNError where this model cannot take it. */
 export function promptIds(session, text) {
@@ -40,10 +39,11 @@ function typedIds(text) {
   });
 }
 
-/** The ids that a copying model is to say after a prompt: what SEP follows, less what is behind it already, then EOS. */
-function expectedIds({ alphabet }, ids) {
-  const separator = ids.findIndex((id) => alphabet.symbol(id) === "SEP");
-  return [...ids.slice(1, separator), ...alphabet.stopIds].slice(ids.length - separator - 1);
+/** The ids that a copying model is to say after a prompt that ends with SEP, then EOS; null where that is open. */
+function expectedIds(session, ids) {
+  const { alphabet } = session;
+  if (!copies(session) || alphabet.symbol(ids.at(-1)) !== "SEP") return null;
+  return [...ids.slice(1, -1), ...alphabet.stopIds];
 }
 
 export class ModelRun {
@@ -53,7 +53,7 @@ export class ModelRun {
     this.prompt = prompt;
     this.outputs = [];
     /** What is to be said; null where that is open. */
-    this.expected = copies(session) ? expectedIds(session, prompt) : null;
+    this.expected = expectedIds(session, prompt);
     /** That it needs, if it copies as it should. */
     this.positions = Math.min(positionLimit(session), prompt.length + (this.expected?.length ?? FREE_TOKENS));
     this.finished = false;
@@ -72,7 +72,7 @@ export class ModelRun {
     const { session, prompt } = this,
       { position } = session;
     const isOutput = position >= prompt.length,
-      token = isOutput ? mostLikely(this.#logits) : prompt[position];
+      token = isOutput ? chooseToken(this.#logits, { temperature: 0 }) : prompt[position];
     if (isOutput) this.outputs.push(token);
     const taken = position < positionLimit(session);
     if (taken) await this.#take(token);
@@ -153,5 +153,3 @@ async function replay(session, tokens) {
   }
   return { elapsed, rounds };
 }
-
-const mostLikely = (logits) => logits.reduce((best, value, id) => (value > logits[best] ? id : best), 0);

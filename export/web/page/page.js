@@ -1,12 +1,12 @@
 /** Wiring: loads the models, runs them token by token, verifies them, and says what went wrong. */
 
-import { CausalRNError, load } from "./causalrn.js";
+import { BREATH_MS, breathe } from "./breathing.js";
+import { load } from "./causalrn.js";
 import { errorInWords, isEnabled, setEnabled, showMessage } from "./elements.js";
 import { ModelPanel } from "./model_panel.js";
-import { breathe, copies, ModelRun, positionLimit, promptIds } from "./model_run.js";
+import { copies, ModelRun, positionLimit, promptIds } from "./model_run.js";
 
 const WATCHED_MS = 1e3 / 12; // of a token at the speed that can be watched
-const BREATH_MS = 12; // computing for longer than this at a time would make the page stutter
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 const DEFAULT_LENGTH = 16; // of a random text where nothing says how long
 
@@ -21,12 +21,12 @@ async function start() {
   byId("controls").hidden = false;
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) speed.value = "full";
   listen();
-  const main = await open("main", new URL(new URLSearchParams(location.search).get("model") ?? "./", document.baseURI));
+  const main = await open("main", "./");
   if (main === null) return say("the model could not be loaded");
   document.documentElement.dataset.readyMs = performance.now().toFixed(1);
   describe(main.session);
-  const { manifest, folder } = main.session;
-  const complete = !manifest.web.has_beside || (await open("beside", new URL("./beside/", folder))) !== null;
+  const { beside } = main.session.manifest.folders ?? {};
+  const complete = beside === undefined || (await open("beside", "./beside/")) !== null;
   const largest = Math.max(...panels.map((panel) => panel.fullBytes));
   panels.forEach((panel) => panel.scaleState(largest));
   enable(true);
@@ -40,8 +40,6 @@ async function open(name, url) {
   byId("panels").append(panel.root);
   say("loading");
   try {
-    if (url.origin !== location.origin)
-      throw new CausalRNError("bundle", "?model= names another server: name a folder of this one");
     let bytes = 0;
     const onProgress = (loaded, total) => panel.progress((bytes = loaded), total);
     const session = await load(url, { onProgress }),
@@ -113,6 +111,9 @@ async function exclusively(action) {
   enable(false);
   try {
     await action(current.signal);
+  } catch (error) {
+    refuse(errorInWords(error));
+    say("stopped");
   } finally {
     enable(true);
   }
@@ -212,8 +213,13 @@ function say(words) {
 /** Wait, but not longer than until the signal. */
 function pause(ms, signal) {
   return new Promise((resume) => {
-    const timer = setTimeout(resume, ms);
-    signal.addEventListener("abort", () => (clearTimeout(timer), resume()), { once: true });
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resume();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
   });
 }
 

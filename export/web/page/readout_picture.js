@@ -13,7 +13,13 @@ export class ReadoutPicture {
    */
   constructor(block, extent, onReading) {
     this.block = block;
-    this.canvas = element("canvas", { tabIndex: 0, role: "img" });
+    this.canvas = element("canvas", {
+      tabIndex: 0,
+      role: "slider", // arrow keys choose a row, whose sentence is its value
+      "aria-label": `Block ${block + 1}, what its outputs read`,
+      "aria-orientation": "vertical",
+      "aria-valuemin": "0",
+    });
     this.figure = element("figure", {}, element("figcaption", {}, `Block ${block + 1}`), this.canvas);
     this.#onReading = onReading;
     this.#listen();
@@ -34,7 +40,7 @@ export class ReadoutPicture {
     this.#extent = extent;
     this.#promptLength = promptLength;
     this.#chosen = null;
-    this.canvas.setAttribute("aria-label", `Block ${this.block + 1}: nothing read yet`);
+    this.#say(0, "nothing read yet");
     this.draw();
   }
 
@@ -46,7 +52,7 @@ export class ReadoutPicture {
       this.#extent = this.#rows.length + 8;
       this.draw();
     } else this.#drawRow(row);
-    this.canvas.setAttribute("aria-label", this.sentence(row));
+    this.#say(row, this.sentence(row));
   }
 
   /** Everything again: the size or the colours changed. */
@@ -148,8 +154,14 @@ export class ReadoutPicture {
     this.#chosen = { row: within, column };
     this.draw();
     const sentence = this.sentence(within, column);
-    this.canvas.setAttribute("aria-label", sentence);
+    this.#say(within, sentence);
     this.#onReading(sentence);
+  }
+
+  #say(row, sentence) {
+    this.canvas.setAttribute("aria-valuemax", String(Math.max(0, this.#rows.length - 1)));
+    this.canvas.setAttribute("aria-valuenow", String(row));
+    this.canvas.setAttribute("aria-valuetext", sentence);
   }
 
   #release() {

@@ -39,7 +39,8 @@ enum { STATE_SETS = HAS_POOL ? 1 : 2 };
 /* What the module is, for the check against the manifest. */
 EXPORT(describe) int32_t describe(int32_t entry)
 {
-    const int32_t entries[] = {CAUSALRN_VERSION, CAUSALRN_TENSORS, HIDDEN, HEADS, VOCABULARY, BLOCKS, CAUSALRN_POOL8, HP, EP};
+    const int32_t entries[] = {CAUSALRN_VERSION, CAUSALRN_TENSORS, HIDDEN, HEADS, VOCABULARY,   BLOCKS,
+                               EMBEDDING,        CAUSALRN_POOL8,   HP,     EP,    CAUSALRN_ROWS};
     return entries[entry];
 }
 
@@ -223,20 +224,19 @@ EXPORT(shares) const float *shares(int32_t block, int32_t position)
     return out;
 }
 
-/* Take tokens[time]; gives logits[time][VOCABULARY]. On an error nothing has been taken. */
+/* Take tokens[time], at most CAUSALRN_ROWS while watching; gives logits[time][VOCABULARY]. On an error nothing has been
+ * taken. */
 EXPORT(prefill) int prefill(const int32_t *tokens, int32_t time, float *logits)
 {
+    int code;
     if (watched == NULL)
         return take_rows(tokens, time, logits);
-    for (int32_t taken = 0; taken < time; taken += CAUSALRN_ROWS) {
-        const int32_t rows = time - taken < CAUSALRN_ROWS ? time - taken : CAUSALRN_ROWS;
-        int code;
-        session.streams = streams;
-        code = take_rows(tokens + taken, rows, logits + taken * VOCABULARY);
-        session.streams = NULL;
-        if (code != CAUSALRN_OK)
-            return code;
-        watch_rows(rows);
-    }
-    return CAUSALRN_OK;
+    if (time > CAUSALRN_ROWS)
+        return CAUSALRN_WRONG_SIZE;
+    session.streams = streams;
+    code = take_rows(tokens, time, logits);
+    session.streams = NULL;
+    if (code == CAUSALRN_OK)
+        watch_rows(time);
+    return code;
 }

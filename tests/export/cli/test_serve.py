@@ -66,11 +66,22 @@ def test_files_have_their_types(get, web_bundles, name, kind):
 def test_nothing_else_is_served(get):
     for path in ("/missing", "/../conftest.py", "/%2e%2e/%2e%2e/etc/passwd", "/beside/../../linear/manifest.json"):
         assert get(path)[0] == 404
+    assert get("/%00")[0] == 404
     assert get("/", host="evil.example")[0] == 421
     assert get("/", host="localhost")[0] == 200
-    assert get("/", host="localhost:8000")[0] == 200
+    assert get("/", host="LocalHost:8000")[0] == 200
     assert get("/", method="POST")[0] == 501
     assert get("/manifest.json", method="HEAD")[2] == b""
+
+
+@needs_web
+def test_links_lead_nowhere_else(get, web_bundles):
+    link = web_bundles["exact"] / "link"
+    link.symlink_to(ROOT)
+    try:
+        assert get("/link/README.md")[0] == 404
+    finally:
+        link.unlink()
 
 
 @needs_web

@@ -47,13 +47,44 @@ def test_export_says_what_it_wrote_and_can_be_repeated(call, runs, web_bundles, 
         assert code == 0, err
         assert "C as WebAssembly, growing pool for 40 positions" in out
     site = tmp_path / "site"
-    assert Bundle.open(site).manifest.web.has_beside
+    assert list(Bundle.open(site).manifest.folders) == ["beside"]
     assert Bundle.open(site / "beside").sha256 == Bundle.open(web_bundles["linear"]).sha256
     (site / "beside" / "mine.txt").write_text("a user's own")
     code, _, err = call(*words)
     assert code == 2
     assert "holds other files (beside ...)" in err
     assert (site / "beside" / "mine.txt").exists()
+
+
+@needs_web
+def test_folder_beside_is_ours_only_as_it_was_written(call, runs, bundles, web_bundles, tmp_path):
+    """A bundle that a user has put there, or one that was changed, is not replaced, nor taken for whole."""
+    own = tmp_path / "onnx"
+    shutil.copytree(bundles["exact"], own)
+    shutil.copytree(web_bundles["linear"], own / "beside")
+    code, _, err = call("export", runs["exact"], "-o", own)
+    assert code == 2
+    assert "holds other files (beside ...)" in err
+    site = tmp_path / "site"
+    shutil.copytree(web_bundles["exact"], site)
+    shutil.rmtree(site / "beside")
+    assert "beside: no such folder" in call("inspect", site)[2]
+    shutil.copytree(web_bundles["exact"] / "beside", site / "beside")
+    assert call("inspect", site)[0] == 0
+    (site / "beside" / "certificate.json").write_text("{}")
+    code, _, err = call("export", runs["exact"], "-o", site)
+    assert code == 2
+    shutil.rmtree(site / "beside")
+    shutil.copytree(web_bundles["exact"], site / "beside")
+    assert "another bundle than the manifest says" in call("inspect", site)[2]
+
+
+@needs_web
+def test_bundle_beside_has_none_itself(call, runs, web_bundles, tmp_path):
+    words = ("export", runs["exact"], "-o", tmp_path / "x", "--target", "web", "--beside", web_bundles["exact"])
+    code, _, err = call(*words)
+    assert code == 2
+    assert "has a second bundle itself: name one without --beside" in err
 
 
 @needs_web
@@ -105,6 +136,7 @@ def test_faults_in_the_engine_are_caught(call, web_bundles, tmp_path, name, righ
         (("--pool8",), "--pool8 belongs to --target c or web, and this is onnx"),
         (("--target", "web", "--beside", "nowhere"), "nowhere: no such folder"),
         (("--target", "web", "--engine", "ort-web", "--scheme", "w8"), "leave out --engine ort-web"),
+        (("--target", "web", "--scheme", "w4"), "WebAssembly has no scheme w4: choose w8 or w8a8-dynamic"),
         (("--target", "web", "--engine", "webgpu"), "'webgpu' is not one of 'c', 'ort-web'"),
     ],
 )
@@ -119,7 +151,7 @@ def test_options_that_contradict_the_target_are_refused(call, runs, tmp_path, wo
 def test_bundle_beside_has_to_be_one_for_the_web(call, runs, exact_bundle, tmp_path):
     code, _, err = call("export", runs["exact"], "-o", tmp_path / "site", "--target", "web", "--beside", exact_bundle)
     assert code == 2
-    assert "is a bundle for onnx: --beside takes one for the web" in err
+    assert "is a bundle for onnx, not for the web" in err
 
 
 def test_missing_tools_are_named_before_the_work(call, runs, tmp_path, monkeypatch):

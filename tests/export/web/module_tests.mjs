@@ -2,14 +2,16 @@
 
 import assert from "node:assert/strict";
 import { cp, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 
-const { EXACT, LINEAR, UNBOUNDED } = process.env;
+const { EXACT, LINEAR, UNBOUNDED, SPIKES } = process.env;
 const { Alphabet, CausalRNError, load } = await import(pathToFileURL(join(EXACT, "causalrn.js")));
 const { verify } = await import(pathToFileURL(join(EXACT, "parity.js")));
+const { WasmMemory } = await import(pathToFileURL(join(EXACT, "wasm_memory.js")));
 const { chooseToken } = await import(pathToFileURL(join(EXACT, "sampling.js")));
 
 const TOKENS = Array.from({ length: 20 }, (_, index) => (7 * index + 3) % 29);
@@ -244,7 +246,7 @@ test("verifying stops when it is told to", async () => {
   await assert.rejects(running, { name: "AbortError" });
 });
 
-test("wrong golden vectors and wrong weights fail", async (t) => {
+test("golden vectors that differ fail where they differ", async (t) => {
   const golden = await copyOf(EXACT, t),
     path = join(golden, "golden.safetensors"),
     bytes = await readFile(path);
@@ -261,7 +263,7 @@ test("wrong golden vectors and wrong weights fail", async (t) => {
 
   bytes.writeDoubleLE(NaN, place);
   await writeFile(path, bytes);
-  assert.equal((await verify(await load(golden))).passed, false);
+  await assert.rejects(verify(await load(golden)), ofKind("bundle", /oracle.logits with values that cannot be/));
 
   await writeFile(path, bytes.subarray(0, bytes.length - 100));
   await assert.rejects(verify(await load(golden)), ofKind("bundle", /golden.safetensors: [\d,]+ bytes instead of/));
@@ -319,4 +321,236 @@ test("progress goes up to the end", async () => {
   const [loaded, total] = seen.at(-1);
   assert.equal(loaded, total);
   assert.ok(seen.every(([part]) => part <= total));
+});
+
+/** A session that does something else in some of its methods. */
+const altered = (session, methods) =>
+  new Proxy(session, {
+    get(target, name) {
+      if (Object.hasOwn(methods, name)) return (...words) => methods[name](target, ...words);
+      const value = target[name];
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+const nudge = (values, by = 1e-7) => values.map((value, index) => (index === 0 ? value + by : value));
+const failing = async (session) =>
+  (await verify(session)).rows.filter((row) => !row.passed).map((row) => `${row.check}, ${row.form}`);
+
+test("every check fails where what it checks is wrong", async () => {
+  const cases = [
+    [
+      {
+        prefill: async (session, tokens) =>
+          tokens.length > 20 ? nudge(await session.prefill(tokens)) : session.prefill(tokens),
+      },
+      ["prefill, equal to steps"],
+    ],
+    [
+      { prefill: async (session, tokens) => nudge(await session.prefill(tokens), tokens.length > 20 ? 1e-2 : 0) },
+      ["logits, by prefill", "prefill, equal to steps"],
+    ],
+    [
+      {
+        snapshot(session) {
+          const { tensors, ...rest } = session.snapshot(),
+            [name] = Object.keys(tensors);
+          return { ...rest, tensors: { ...tensors, [name]: nudge(tensors[name], 1e-2) } };
+        },
+      },
+      ["state, step by step", "snapshot, restored, equal to uninterrupted"],
+    ],
+    [
+      {
+        restore: (session, { tensors, ...rest }) =>
+          session.restore({ ...rest, tensors: { ...tensors, "00.pool": nudge(tensors["00.pool"], 1e-2) } }),
+      },
+      ["recorded, resumed from the recorded state", "snapshot, restored, equal to uninterrupted"],
+    ],
+    [
+      {
+        prefill: async (session, tokens) => nudge(await session.prefill(tokens)),
+        step: async (session, token) => nudge(await session.step(token)),
+      },
+      [
+        "prefill, equal to steps",
+        "recorded, as when it was exported",
+        "recorded, resumed from the recorded state",
+        "without SIMD, equal to with",
+      ],
+    ],
+  ];
+  for (const [methods, expected] of cases)
+    assert.deepEqual(await failing(altered(await load(EXACT), methods)), expected);
+});
+
+test("a quantized model is judged by its distributions", async () => {
+  const session = await load(EXACT);
+  const judge = async (limits, methods = {}) => {
+    session.manifest.web.limits = { kl_divergence: 0.01, argmax_changes: 0.02, tie_probability: 0.05, ...limits };
+    return new Set((await failing(altered(session, methods))).map((words) => words.split(",")[0]));
+  };
+  assert.deepEqual(await judge({}), new Set());
+  assert.deepEqual(await judge({ kl_divergence: 1e-30 }), new Set(["distribution"]));
+  const opposite = { prefill: async (target, tokens) => (await target.prefill(tokens)).map((value) => -value) };
+  assert.ok((await judge({ kl_divergence: 1e9 }, opposite)).has("most likely token"));
+  const nothing = { prefill: async (target, tokens) => (await target.prefill(tokens)).fill(NaN) };
+  const found = await judge({}, nothing);
+  assert.ok(found.has("distribution") && found.has("most likely token") && found.has("prefill"), [...found].join());
+});
+
+test("golden vectors with something missing or impossible are refused", async (t) => {
+  const changes = [
+    ["bound.state.", "found.state.", /bound.state.00.pool is not 1 numbers/],
+    ["oracle.state.", "0racle.state.", /oracle.state/],
+    ["recorded.logits", "recorded.logitz", /recorded.logits is not/],
+    ['"bound.logits"', '"bound.logitz"', /bound.logits is not 40 numbers/],
+    ['"tokens"', '"tokenz"', /no tokens/],
+    ["oracle.positions", "oracle.positionz", /positions/],
+  ];
+  for (const [from, to, words] of changes) {
+    const folder = await copyOf(EXACT, t),
+      path = join(folder, "golden.safetensors");
+    await writeFile(path, Buffer.from((await readFile(path)).toString("latin1").replaceAll(from, to), "latin1"));
+    await assert.rejects(verify(await load(folder)), ofKind("bundle", words));
+  }
+});
+
+test("an error takes nothing, watched or not, and however many tokens there are", async () => {
+  const session = await load(SPIKES),
+    fine = TOKENS.map((token) => token % 28);
+  await session.prefill(fine);
+  const expected = await session.step(4);
+  for (const watching of [false, true])
+    for (const length of [1, 30, 50, 100]) {
+      session.reset();
+      session.watch(watching);
+      await session.prefill(fine);
+      const many = Array.from({ length }, (_, index) => (index === length - 1 ? 28 : 3));
+      await assert.rejects(session.prefill(many), ofKind("nonfinite", /NaN or infinity/));
+      assert.equal(session.position, 20);
+      assert.deepEqual(await session.step(4), expected);
+    }
+});
+
+test("a signal ends a long prompt, and the caller's array may change meanwhile", async () => {
+  const session = await load(UNBOUNDED),
+    many = Array(3000).fill(5);
+  const aborted = AbortSignal.abort();
+  assert.deepEqual(await tokensOf(session.generate(many, { maxNewTokens: 2, signal: aborted })), []);
+  assert.equal(session.position, 0);
+  const controller = new AbortController();
+  setTimeout(() => controller.abort());
+  assert.deepEqual(await tokensOf(session.generate(many, { maxNewTokens: 2, signal: controller.signal })), []);
+  assert.equal(session.position, 0);
+  const taking = session.prefill(many);
+  many.length = 10;
+  await taking;
+  assert.equal(session.position, 3000);
+});
+
+test("options that are undefined are left to their defaults, others have to be of their type", async () => {
+  const session = await load(EXACT),
+    options = { maxNewTokens: 20, stopIds: [] };
+  const whole = await tokensOf(session.generate([0, 5, 6, 1], options));
+  session.reset();
+  const same = await tokensOf(session.generate([0, 5, 6, 1], { ...options, stop: undefined, temperature: undefined }));
+  assert.deepEqual(same, whole);
+  for (const [name, value] of Object.entries({ stop: 5, stopIds: 5, signal: 5, topP: "0.5" }))
+    await assert.rejects(session.generate([3], { [name]: value }).next(), ofKind("input", new RegExp(`^${name} is`)));
+});
+
+test("a stop text is spelled by the last tokens, markers included", async () => {
+  const session = await load(EXACT),
+    options = { maxNewTokens: 30, stopIds: [] };
+  const whole = await tokensOf(session.generate("ab", options));
+  const place = whole.findIndex(
+    (token, index) => index > 0 && [token, whole[index - 1]].every((id) => id === 1 || id > 2),
+  );
+  assert.ok(place > 0, "this model has to say two letters in a row");
+  const stop = [whole[place - 1], whole[place]].map((id) => (id === 1 ? " " : session.alphabet.decode([id]))).join("");
+  session.reset();
+  const stopped = await tokensOf(session.generate("ab", { ...options, stop }));
+  const first = whole.findIndex((token, index) => token === whole[place] && whole[index - 1] === whole[place - 1]);
+  assert.deepEqual(stopped, whole.slice(0, first + 1));
+  const unbounded = await load(UNBOUNDED);
+  await assert.rejects(unbounded.generate([3], { maxNewTokens: 2, stop: "a" }).next(), ofKind("input", /no alphabet/));
+});
+
+test("characters of several bytes come whole", () => {
+  const decode = new Alphabet("bytes").decoder();
+  assert.deepEqual([0x61, 0xc3, 0xa9, 0xef, 0xbb, 0xbf].map(decode), ["a", "", "é", "", "", "\ufeff"]);
+  assert.equal(new Alphabet("bytes").decode([0xef, 0xbb, 0xbf, 0x41]), "\ufeffA");
+});
+
+test("what is asked of the picture has to be there", async () => {
+  const session = await load(EXACT);
+  assert.throws(() => session.streams(), ofKind("state", /no call was watched/));
+  session.watch();
+  assert.throws(() => session.streams(), ofKind("state", /no call was watched/));
+  await session.prefill(TOKENS);
+  session.watch();
+  assert.equal(session.shares(1, 19).length, 20);
+  assert.deepEqual(
+    session.streams().map((stream) => stream.length),
+    Array(3).fill(20 * 32),
+  );
+  for (const [block, position] of [
+    [2, 3],
+    [-1, 3],
+    [0.5, 3],
+    [undefined, 3],
+    [0, -1],
+    [0, NaN],
+    [0, "2"],
+    [0, 1.5],
+  ])
+    assert.throws(() => session.shares(block, position), ofKind("input", /there is no block/));
+  assert.throws(() => session.shares(0, 20), ofKind("state", /not watched/));
+});
+
+test("folders may have any name", async (t) => {
+  const parent = await copyOf(EXACT, t);
+  for (const name of ["a b", "a#b", "a?b", "a%20b", "100%", "ü"]) {
+    const folder = join(parent, name);
+    await cp(EXACT, folder, { recursive: true });
+    assert.equal((await load(folder)).vocabulary, 29);
+    assert.match(execFileSync("node", [join(folder, "verify.mjs")]).toString(), /^passed/m);
+  }
+});
+
+test("memory that is not there is asked for in vain, and nothing else changes", () => {
+  const memory = {
+    buffer: { byteLength: 65536 },
+    grow() {
+      throw new RangeError("no");
+    },
+  };
+  const place = new WasmMemory(memory, 100);
+  assert.equal(place.allocate(1000), 128);
+  for (const bytes of [70_000, 5e9, NaN])
+    assert.throws(() => place.allocate(bytes), ofKind("unavailable", /memory for this model/));
+  assert.equal(place.free, 1128);
+});
+
+test("malformed manifests are one sentence", async (t) => {
+  const breaks = [
+    (manifest) => delete manifest.state,
+    (manifest) => (manifest.state.tensors = []),
+    (manifest) => (manifest.state.tensors[0].shape = 5),
+    (manifest) => (manifest.model = 5),
+    (manifest) => delete manifest.files,
+    (manifest) => (manifest.web = {}),
+    (manifest) => (manifest.web.engine = "zz"),
+    (manifest) => (manifest.web.modules = {}),
+    (manifest) => (manifest.web.limits = 5),
+  ];
+  for (const change of breaks) {
+    const folder = await copyOf(EXACT, t);
+    await changeManifest(folder, change);
+    await assert.rejects(load(folder), ofKind("bundle", /malformed manifest/));
+  }
+  await assert.rejects(
+    load(EXACT).then((session) => session.restore(null)),
+    ofKind("state", /another bundle/),
+  );
 });

@@ -8,9 +8,13 @@ import tarfile
 
 import pytest
 
-from causalrn.errors import ConfigError, RuntimeUnavailableError
+from causalrn.errors import BundleError, ConfigError, RuntimeUnavailableError
 from causalrn.export.web.npm_package import fetch_files
 from causalrn.export.web.wasm_builder import MODULES, WASM_SOURCE, build_modules, find_clang
+from causalrn.export.web.web_exporter import WebOptions
+from causalrn.files import own_hash
+from causalrn.manifest import Manifest
+from causalrn.web_spec import LIMITS
 from tests.builders import random_model
 from tests.web_tools import needs_web, web_bundle
 
@@ -102,7 +106,35 @@ def test_transformer_and_quantized_graphs_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="C source is written for a CausalRN only"):
         web_bundle(random_model(attention="softmax", hidden=128), tmp_path / "a")
     with pytest.raises(ConfigError, match="leave out --engine ort-web"):
-        web_bundle(random_model(), tmp_path / "b", engine="onnxruntime-web", scheme="w8")
+        WebOptions(engine="onnxruntime-web", scheme="w8")
+
+
+@needs_web
+def test_manifest_of_nonsense_is_refused(tmp_path):
+    bundle = web_bundle(random_model(), tmp_path)
+    data = bundle.manifest.to_json()
+    wrong: list[dict[str, object]] = [
+        {"modules": {}},
+        {"modules": {"simd": "engine_simd.wasm", "plain": "missing.wasm"}},
+        {"engine": "webgpu"},
+        {"version": "1"},
+        {"limits": {"kl_divergence": 0.01}},
+        {"limits": dict.fromkeys(LIMITS, 0.1)},
+        {"limits": dict.fromkeys(LIMITS, "x")},
+    ]
+    for change in wrong:
+        with pytest.raises(BundleError, match="malformed manifest"):
+            resealed(data, web=data["web"] | change)
+    with pytest.raises(BundleError, match=r"without entry for web|source for the web"):
+        resealed(data, native=None)
+    with pytest.raises(BundleError, match="folders that cannot be"):
+        resealed(data, folders={"other": "0" * 64})
+    assert resealed(data).web == bundle.manifest.web
+
+
+def resealed(data, **changes):
+    changed = {**data, **changes}
+    return Manifest.from_json({**changed, "manifest_sha256": own_hash(changed, "manifest_sha256")}, "it")
 
 
 # --- npm --------------------------------------------------------------------------------------------------------------

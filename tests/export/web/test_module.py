@@ -26,9 +26,19 @@ def run_node(*words, **environment):
     )
 
 
+def spiky_model():
+    """Token 28 overflows; no other one does."""
+    model = random_model(readout="plain", post_norm=False, positions="none", capacity=None)
+    with torch.no_grad():
+        model.wte.weight[28, 3] = 100.0
+        model.blocks[0].fc_1.weight[0, 3] = 12.0
+    return model
+
+
 def test_interface_of_the_module(web_bundles, tmp_path):
-    unbounded = web_bundle(random_model(positions="none", capacity=None), tmp_path).path
-    folders = {"EXACT": web_bundles["exact"], "LINEAR": web_bundles["linear"], "UNBOUNDED": unbounded}
+    folders = {"EXACT": web_bundles["exact"], "LINEAR": web_bundles["linear"]}
+    models = {"UNBOUNDED": random_model(positions="none", capacity=None), "SPIKES": spiky_model()}
+    folders |= {name: web_bundle(model, tmp_path / name).path for name, model in models.items()}
     result = run_node("--test", TESTS, **{name: str(folder) for name, folder in folders.items()})
     assert result.returncode == 0, result.stdout + result.stderr
     assert int(re.search(r"^# pass (\d+)", result.stdout, re.MULTILINE)[1]) >= 20

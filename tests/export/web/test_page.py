@@ -104,7 +104,7 @@ def test_two_models_run_side_by_side_and_verify(open_page, serve, web_bundles):
         expect(panel).to_contain_text(state)
         expect(panel).to_contain_text("tokens/s")
         assert panel.locator(".readout canvas").count() == 2
-        assert "reads position" in panel.locator(".readout canvas").first.get_attribute("aria-label")
+        assert "reads position" in panel.locator(".readout canvas").first.get_attribute("aria-valuetext")
     page.click("#verify")
     expect(page.locator(".parity tr[data-passed=true]")).to_have_count(2 * PARITY_CHECKS)
     assert page.locator(".parity tr[data-passed=false]").count() == 0
@@ -145,6 +145,30 @@ def test_browser_gives_the_logits_of_node(open_page, serve, web_bundles):
     with open_session(web_bundles["exact"]) as session:
         session.prefill([[0, 4, 5, 6, 1]])
         assert session.step([4])[0].tolist() == said[0]
+
+
+def test_module_runs_in_a_worker(open_page, serve, web_bundles, tmp_path):
+    folder = tmp_path / "site"
+    shutil.copytree(web_bundles["exact"], folder)
+    (folder / "worker.js").write_text("""
+        import { load } from "./causalrn.js";
+        const session = await load("./");
+        postMessage([...(await session.prefill([0, 4, 5, 1]))].length);
+    """)
+    page = ready(open_page(serve(folder)))
+    answer = """() => new Promise((resolve, reject) => {
+        const worker = new Worker("/worker.js", { type: "module" });
+        worker.onmessage = (event) => resolve(event.data);
+        worker.onerror = (event) => reject(new Error(event.message));
+    })"""
+    assert page.evaluate(answer) == 4 * 29
+
+
+def test_string_that_goes_on_behind_a_blank_is_not_judged(open_page, serve, web_bundles):
+    page = ready(open_page(serve(web_bundles["exact"])))
+    run(page, "abc abcx")
+    expect(page.locator(".summary").first).to_contain_text("tokens generated")
+    assert page.locator(".out.right, .out.wrong").count() == 0
 
 
 def test_text_outside_the_alphabet_is_refused_in_a_sentence(open_page, serve, web_bundles):

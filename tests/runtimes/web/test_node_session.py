@@ -147,6 +147,65 @@ def test_overflow_takes_nothing(tmp_path):
             assert np.array_equal(session.step(fine[:, position]), expected[:, position])
 
 
+def test_overflow_while_probing_takes_nothing(tmp_path):
+    """Streams are shown in parts of 32 tokens; the fault lies in the second one."""
+    model = random_model(readout="plain", post_norm=False)
+    with torch.no_grad():
+        model.wte.weight[28, 3] = 100.0
+        model.blocks[0].fc_1.weight[0, 3] = 12.0
+    with NodeSession(web_bundle(model, tmp_path)) as session:
+        expected = session.step([4])
+        session.reset()
+        with session.probing(), pytest.raises(NonFiniteError):
+            session.prefill([[3] * 39 + [28]])
+        assert session.position == 0
+        assert np.array_equal(session.step([4]), expected)
+
+
+def test_streams_of_long_prefills_without_capacity(tmp_path):
+    model = random_model(positions="none", capacity=None)
+    tokens = np.random.default_rng(2).integers(0, 29, (1, 600))
+    with NodeSession(web_bundle(model, tmp_path)) as session, session.probing():
+        session.prefill(tokens)
+        shown = session.streams
+    _, expected = forward_with_streams(model.oracle(), tokens)
+    assert relative_error(shown[-1], expected[-1]) <= 1e-5
+
+
+def test_interrupted_call_ends_the_session(tmp_path, monkeypatch):
+    """What came next would be the answer of another call."""
+    session = NodeSession(web_bundle(random_model(), tmp_path))
+
+    def interrupt(count):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session._node, "_read", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            session.step([3])
+    with pytest.raises(RuntimeUnavailableError, match="has been closed"):
+        session.step([3])
+
+
+def test_module_may_log_but_not_write(tmp_path):
+    bundle = web_bundle(random_model(), tmp_path)
+    module = bundle.path / "causalrn.js"
+    text = module.read_text()
+    module.write_text(text + "\nconsole.log('hello');")
+    with NodeSession(bundle) as session:
+        assert session.step([3]).shape == (1, 29)
+    module.write_text(text + "\nprocess.stdout.write('hello, hello');")
+    with pytest.raises(BundleError, match="writes to standard output"):
+        NodeSession(bundle)
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a%20b", "100%"])
+def test_folders_may_have_any_name(tmp_path, name):
+    bundle = web_bundle(random_model(), tmp_path / name)
+    with NodeSession(bundle) as session:
+        assert session.step([3]).shape == (1, 29)
+
+
 def test_one_sequence_at_a_time(tmp_path):
     with NodeSession(web_bundle(random_model(), tmp_path)) as session:
         with pytest.raises(InputError, match="takes 1 sequences at most"):
@@ -201,3 +260,31 @@ def test_other_bundles_and_options_are_refused(tmp_path, exact_bundle):
         open_session(bundle.path, options=SessionOptions(threads=2))
     with pytest.raises(InputError, match="runtime native does not run a bundle for web"):
         open_session(bundle.path, "native")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"readout": "linear"}, {"positions": "none", "capacity": None}, {"readout": "plain", "post_norm": False}],
+    ids=str,
+)
+def test_onnxruntime_web_is_the_model(tmp_path, monkeypatch, ort_web_bundle, options):
+    """Every kind of state: replaced and appended, with a capacity and growing. What npm fetched is taken from a bundle."""
+
+    def copy_files(package, version, files, folder):
+        for name in files.values():
+            shutil.copyfile(ort_web_bundle / name, folder / name)
+
+    monkeypatch.setattr("causalrn.export.web.web_exporter.fetch_files", copy_files)
+    model = random_model(**options)
+    tokens = TOKENS if model.config.capacity else np.random.default_rng(2).integers(0, 29, (1, 300))
+    with NodeSession(web_bundle(model, tmp_path, engine="onnxruntime-web")) as session:
+        logits = stepped(session, tokens)
+        assert relative_error(logits, oracle(model, tokens)) <= LIMIT
+        assert relative_error(prefilled(session, tokens, 20), logits) <= LIMIT
+        session.reset()
+        session.prefill(tokens[:, :20])
+        snapshot, expected = session.snapshot(), session.step(tokens[:, 20])
+        session.restore(snapshot)
+        assert np.array_equal(session.step(tokens[:, 20]), expected)
+        with pytest.raises(RuntimeUnavailableError, match="does not show"), session.probing():
+            pass
