@@ -268,7 +268,7 @@ def test_other_bundles_and_options_are_refused(tmp_path, exact_bundle):
     ids=str,
 )
 def test_onnxruntime_web_is_the_model(tmp_path, monkeypatch, ort_web_bundle, options):
-    """Every kind of state: replaced and appended, with a capacity and growing. What npm fetched is taken from a bundle."""
+    """Every kind of state: replaced and appended, bounded and growing. What npm fetched comes out of a bundle."""
 
     def copy_files(package, version, files, folder):
         for name in files.values():
