@@ -27,6 +27,7 @@ lint: $(VENV)/installed-dev ## ruff and mypy only
 bench: $(VENV)/installed-dev ## latency of a step, memory of training, error bounds
 	$(BIN)/python benchmarks/step_latency.py
 	$(BIN)/python benchmarks/native_latency.py
+	$(BIN)/python benchmarks/web_latency.py
 	$(BIN)/python benchmarks/training_memory.py
 	$(BIN)/python benchmarks/error_bound.py
 
