@@ -66,6 +66,15 @@ def random_model(seed: int = 0, **options: Any) -> SequenceModel:
     return model.eval()
 
 
+def overflowing_model(**options: Any) -> SequenceModel:
+    """Token 28 gives NaN or infinity; no other one does."""
+    model = random_model(readout="plain", post_norm=False, **options)
+    with torch.no_grad():
+        model.wte.weight[28, 3] = 100.0  # nearly all of LN0's sqrt(E) in one channel, which
+        model.blocks[0].fc_1.weight[0, 3] = 12.0  # exp then drives beyond the root of float32's range
+    return model
+
+
 def random_tokens(config: ModelConfig, batch: int, time: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(config.vocabulary, (batch, time), generator=torch.Generator().manual_seed(seed))
 

@@ -87,8 +87,7 @@ def command(context: click.Context, /, run: Path, output: Path, target: str, **o
     """Export a RUN's recurrent cell as a bundle for a device.
 
     The bundle holds graphs, C99 source or WebAssembly for steps and prefill, their weights, a manifest with the state
-    contract and the hash of every file, and golden vectors with which a device can check itself: `causalrn-export
-    verify BUNDLE`.
+    contract and the hash of every file, and golden vectors with which a device can check itself by `verify`.
     """
     by_graphs = target == "onnx" or options["engine"] == "ort-web"
     for package in ("torch", "onnx", "onnxscript") if by_graphs else ("torch",):

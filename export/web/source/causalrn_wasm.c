@@ -2,8 +2,8 @@
  *
  * clang --target=wasm32 -std=c99 -O3 -ffreestanding -nostdlib -Wl,--no-entry [-msimd128] causalrn_wasm.c
  *
- * JavaScript (wasm_engine.js) decides where things lie, behind __heap_base, and hands over addresses. The rest of this file is
- * what a page shows: which positions an output reads.
+ * JavaScript (wasm_engine.js) decides where things lie, behind __heap_base, and hands over addresses. The second half of this
+ * file is what a page shows: which positions an output reads.
  */
 #include "causalrn.c"
 
@@ -29,10 +29,10 @@ void *memcpy(void *restrict to, const void *restrict from, size_t size)
 
 static causalrn_weights weights;
 static causalrn_session session;
-static void *sets[2][CAUSALRN_TENSORS]; /* a state of constant size goes from one to the other, so that errors leave it whole */
+static void *sets[2][CAUSALRN_TENSORS]; /* a state of constant size goes from one to the other: errors leave it whole */
 static int current;
-static float *watched;                  /* [BLOCKS][capacity][2 HP]: a and b of every position; or NULL */
-static float *streams;                  /* [BLOCKS + 1][CAUSALRN_ROWS][EP], while watching */
+static float *watched; /* [BLOCKS][capacity][2 HP]: a and b of every position; or NULL */
+static float *streams; /* [BLOCKS + 1][CAUSALRN_ROWS][EP], while watching */
 
 enum { STATE_SETS = HAS_POOL ? 1 : 2 };
 
@@ -109,8 +109,8 @@ static int take_rows(const int32_t *tokens, int32_t time, float *logits)
 /* Bytes for watching up to `capacity` positions. */
 EXPORT(watch_size) size_t watch_size(int32_t capacity)
 {
-    return CAUSALRN_BYTES((size_t)BLOCKS * (size_t)capacity * 2 * HP, 4) + CAUSALRN_BYTES((BLOCKS + 1) * CAUSALRN_ROWS * EP, 4) +
-           2 * CAUSALRN_BYTES(HP, 4) + CAUSALRN_BYTES(capacity, 4);
+    return CAUSALRN_BYTES((size_t)BLOCKS * (size_t)capacity * 2 * HP, 4) +
+           CAUSALRN_BYTES((BLOCKS + 1) * CAUSALRN_ROWS * EP, 4) + 2 * CAUSALRN_BYTES(HP, 4) + CAUSALRN_BYTES(capacity, 4);
 }
 
 EXPORT(streams_address) const float *streams_address(void) { return streams; }
@@ -156,8 +156,10 @@ static void pair(const float *a, const float *b, float most, float *f)
     scale_pairs_portable(&reading);
     add_pairs_portable(&reading);
 #else
-    for (int i = 0; i < HP; i += LANES)
-        store_portable(f + i, natural_exp_portable(sub_portable(add_portable(load_portable(a + i), load_portable(b + i)), set_portable(most))));
+    for (int i = 0; i < HP; i += LANES) {
+        const lanes_portable sum = add_portable(load_portable(a + i), load_portable(b + i));
+        store_portable(f + i, natural_exp_portable(sub_portable(sum, set_portable(most))));
+    }
 #endif
     zero_padding_portable(f);
 }

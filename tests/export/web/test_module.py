@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from causalrn.runtimes.torch_sessions import forward_with_streams
-from tests.builders import random_model
+from tests.builders import overflowing_model, random_model
 from tests.web_tools import needs_web, web_bundle
 
 pytestmark = needs_web
@@ -26,18 +26,12 @@ def run_node(*words, **environment):
     )
 
 
-def spiky_model():
-    """Token 28 overflows; no other one does."""
-    model = random_model(readout="plain", post_norm=False, positions="none", capacity=None)
-    with torch.no_grad():
-        model.wte.weight[28, 3] = 100.0
-        model.blocks[0].fc_1.weight[0, 3] = 12.0
-    return model
-
-
 def test_interface_of_the_module(web_bundles, tmp_path):
     folders = {"EXACT": web_bundles["exact"], "LINEAR": web_bundles["linear"]}
-    models = {"UNBOUNDED": random_model(positions="none", capacity=None), "SPIKES": spiky_model()}
+    models = {
+        "UNBOUNDED": random_model(positions="none", capacity=None),
+        "SPIKES": overflowing_model(positions="none", capacity=None),
+    }
     folders |= {name: web_bundle(model, tmp_path / name).path for name, model in models.items()}
     result = run_node("--test", TESTS, **{name: str(folder) for name, folder in folders.items()})
     assert result.returncode == 0, result.stdout + result.stderr

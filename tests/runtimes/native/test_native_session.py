@@ -11,7 +11,7 @@ from causalrn.runtimes.native.native_state import NativeState, aligned_zeros
 from causalrn.runtimes.session import Snapshot
 from causalrn.state_spec import StateSpec
 from causalrn.tolerances import TOLERANCES
-from tests.builders import random_model, relative_error
+from tests.builders import overflowing_model, random_model, relative_error
 from tests.c_tools import c_bundle, needs_c_compiler
 
 pytestmark = needs_c_compiler
@@ -60,10 +60,7 @@ def test_state_of_another_runtime_is_taken_over(tmp_path, options):
 
 
 def test_overflow_in_a_step_leaves_the_state_whole(tmp_path):
-    model = random_model(readout="plain", post_norm=False)
-    with torch.no_grad():
-        model.wte.weight[28, 3] = 100.0  # nearly all of LN0's sqrt(E) in one channel, which
-        model.blocks[0].fc_1.weight[0, 3] = 12.0  # exp then drives beyond the root of float32's range
+    model = overflowing_model()
     with NativeSession(c_bundle(model, tmp_path)) as session:
         expected = np.stack([session.step([token]) for token in TOKENS[0, :10] % 28])
         session.reset()

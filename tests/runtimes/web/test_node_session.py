@@ -17,7 +17,7 @@ from causalrn.runtimes.session import Snapshot
 from causalrn.runtimes.torch_sessions import RecurrentSession, forward_with_streams
 from causalrn.runtimes.web.node_session import NodeSession
 from causalrn.tolerances import BUDGETS, TOLERANCES
-from tests.builders import golden_case, random_model, relative_error
+from tests.builders import golden_case, overflowing_model, random_model, relative_error
 from tests.c_tools import HAS_C_COMPILER, c_bundle
 from tests.web_tools import needs_web, web_bundle
 
@@ -131,10 +131,7 @@ def test_streams_are_what_the_oracle_reads(tmp_path):
 
 
 def test_overflow_takes_nothing(tmp_path):
-    model = random_model(readout="plain", post_norm=False)
-    with torch.no_grad():
-        model.wte.weight[28, 3] = 100.0
-        model.blocks[0].fc_1.weight[0, 3] = 12.0
+    model = overflowing_model()
     with NodeSession(web_bundle(model, tmp_path)) as session:
         fine = TOKENS[:, :10] % 28
         expected = stepped(session, fine)
@@ -149,10 +146,7 @@ def test_overflow_takes_nothing(tmp_path):
 
 def test_overflow_while_probing_takes_nothing(tmp_path):
     """Streams are shown in parts of 32 tokens; the fault lies in the second one."""
-    model = random_model(readout="plain", post_norm=False)
-    with torch.no_grad():
-        model.wte.weight[28, 3] = 100.0
-        model.blocks[0].fc_1.weight[0, 3] = 12.0
+    model = overflowing_model()
     with NodeSession(web_bundle(model, tmp_path)) as session:
         expected = session.step([4])
         session.reset()
