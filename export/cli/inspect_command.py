@@ -137,10 +137,13 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
     if manifest.graphs:
         about["graphs"] = ", ".join(f"{name}: {graph.file}" for name, graph in manifest.graphs.items())
     if manifest.native is not None:
+        about["source"] = manifest.native.describe()
+    if manifest.target == "c":
         from causalrn.export.cli.firmware_size import describe_size
 
-        about["source"] = manifest.native.describe()
         about["takes"] = "\n".join(describe_size(bundle))
+    for name in manifest.folders:
+        about[f"folder {name}"] = Bundle.open(folder / name).manifest.card.config.describe()
     if manifest.engine is not None:
         about["compiled by"] = manifest.engine.describe()
         about["compiled from"] = f"bundle {manifest.engine.source_sha256}"

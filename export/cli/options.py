@@ -21,7 +21,9 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 PATH = click.Path(path_type=Path)
 
-output_option: Decorator = click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
+output_option: Decorator = click.option(
+    "-o", "--output", type=PATH, required=True, help="Folder to write; replaces what was written there before."
+)
 
 
 def checked_place(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:

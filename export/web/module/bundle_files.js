@@ -11,6 +11,7 @@ const IN_NODE = typeof process !== "undefined" && Boolean(process.versions?.node
 
 /** The folder that a URL, or in Node a path, names. In a browser it is relative to the page, or to the worker's script. */
 export async function folderUrl(url) {
+  if (url === undefined) throw new CausalRNError("input", "no folder: give load the bundle's URL, or in Node its path");
   const text = String(url),
     isUrl = url instanceof URL || /^[a-z]+:\/\//i.test(text);
   let folder;
@@ -83,6 +84,8 @@ export async function readListed(folder, manifest, name, onBytes) {
   return content;
 }
 
+const lookedAt = (url) => `looked at ${url.href}; name the bundle's folder, or ${REMEDY}`;
+
 async function readAll(url, onBytes = () => {}) {
   const name = url.pathname.split("/").pop();
   if (url.protocol === "file:" && IN_NODE) {
@@ -91,7 +94,7 @@ async function readAll(url, onBytes = () => {}) {
     try {
       content = new Uint8Array(await readFile(url));
     } catch (error) {
-      throw new CausalRNError("bundle", `${name} cannot be read (${error.code}): ${REMEDY}`);
+      throw new CausalRNError("bundle", `${name} cannot be read (${error.code}): ${lookedAt(url)}`);
     }
     onBytes(content.length);
     return content;
@@ -99,7 +102,8 @@ async function readAll(url, onBytes = () => {}) {
   let parts;
   try {
     const response = await fetch(url);
-    if (!response.ok) throw new CausalRNError("bundle", `${name} is not there (HTTP ${response.status}): ${REMEDY}`);
+    if (!response.ok)
+      throw new CausalRNError("bundle", `${name} is not there (HTTP ${response.status}): ${lookedAt(url)}`);
     parts = await readParts(response, onBytes);
   } catch (error) {
     if (error instanceof CausalRNError) throw error;

@@ -7,20 +7,23 @@ const CHUNK = 16; // tokens of a prefill: pairs of positions stay small
 const FIRST_ROWS = 256; // of a pool without a capacity; it grows by doubling
 
 export class OrtEngine {
-  /** Names of the files that have to be loaded here; onnxruntime-web loads its own. */
+  /** Names of the files that have to be loaded here; onnxruntime-web loads its scripts itself. */
   static files(manifest) {
     const { graphs, files } = manifest;
-    return [graphs.step_single ?? graphs.step, graphs.prefill].map((graph) => graph.file).concat(weightsOf(files));
+    return [graphs.step_single ?? graphs.step, graphs.prefill]
+      .map((graph) => graph.file)
+      .concat(manifest.web.modules.binary, weightsOf(files));
   }
 
   /** An engine from the contents of its files. */
-  static async open(folder, manifest, [step, prefill, ...weights]) {
-    const { loader, glue, binary } = manifest.web.modules,
+  static async open(folder, manifest, [step, prefill, binary, ...weights]) {
+    const { loader, glue } = manifest.web.modules,
       names = weightsOf(manifest.files);
     try {
       const ort = await import(new URL(loader, folder));
       ort.env.wasm.numThreads = 1;
-      ort.env.wasm.wasmPaths = { mjs: new URL(glue, folder).href, wasm: new URL(binary, folder).href };
+      ort.env.wasm.wasmPaths = { mjs: new URL(glue, folder).href };
+      ort.env.wasm.wasmBinary = binary;
       const externalData = names.map((path, index) => ({ path, data: weights[index] }));
       const create = (graph) => ort.InferenceSession.create(graph, { executionProviders: ["wasm"], externalData });
       return new OrtEngine(ort, manifest, await create(step), await create(prefill));

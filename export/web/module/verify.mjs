@@ -1,12 +1,13 @@
 /**
  * Run the golden vectors of a web bundle in Node, as its page does in a browser.
  *
- *   node verify.mjs                 this folder
+ *   node verify.mjs                 this folder, and the bundle beside it
  *   node verify.mjs SITE --json     another one, as JSON
  *
  * Exit codes: 0 passed, 1 a check failed, 2 bad usage or input.
  */
 
+import { folderUrl } from "./bundle_files.js";
 import { CausalRNError, load } from "./causalrn.js";
 import { verify } from "./parity.js";
 
@@ -23,11 +24,21 @@ async function main(words) {
     console.error(USAGE);
     return 2;
   }
-  const session = await load(folders[0] ?? new URL(".", import.meta.url));
-  const report = await verify(session, { onRow: asJson ? undefined : printRow });
-  if (asJson) console.log(JSON.stringify({ engine: session.engine, ...report }, null, 1));
-  else console.log(`${report.passed ? "passed" : "FAILED"}: ${session.engine}, node ${process.versions.node}`);
-  return report.passed ? 0 : 1;
+  const url = await folderUrl(folders[0] ?? new URL(".", import.meta.url));
+  const report = await check(url, asJson);
+  if (report.beside !== undefined) report.beside = await check(new URL("beside/", url), asJson);
+  if (asJson) console.log(JSON.stringify(report, null, 1));
+  return report.passed && report.beside?.passed !== false ? 0 : 1;
+}
+
+/** Verify one bundle; an entry `beside` says that there is a second one. */
+async function check(url, asJson) {
+  const session = await load(url),
+    { model, folders } = session.manifest;
+  if (!asJson) console.log(`${model.readout} readout, ${url.href}`);
+  const { passed, rows } = await verify(session, { onRow: asJson ? undefined : printRow });
+  if (!asJson) console.log(`${passed ? "passed" : "FAILED"}: ${session.engine}, node ${process.versions.node}`);
+  return { readout: model.readout, engine: session.engine, passed, rows, beside: folders?.beside };
 }
 
 function printRow({ check, form, error, allowed, passed, words }) {

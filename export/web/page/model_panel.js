@@ -82,6 +82,11 @@ export class ModelPanel {
     this.#showState();
   }
 
+  /** What came of the last run, in words. */
+  get summary() {
+    return this.#summary.textContent;
+  }
+
   /** A run starts: clear what the last one left. */
   startRun(run) {
     showMessage(this.#error, "");
@@ -211,8 +216,10 @@ export class ModelPanel {
 /** What came of a run, in words. */
 function outcome(run, { alphabet }) {
   if (run.expected === null) {
-    const text = alphabet === null ? "" : `: ${alphabet.decode(run.outputs)}`;
-    return `${run.outputs.length} tokens generated${text}`;
+    const said = alphabet === null ? "" : alphabet.decode(run.outputs),
+      text = said && `: ${said}`;
+    const count = run.outputs.length;
+    return `${count} ${count === 1 ? "token" : "tokens"} generated${text}`;
   }
   const { right, letters, wrong, early } = run.judgement();
   const places = wrong.length > 0 ? `; wrong at ${wrong.join(", ")}` : "";

@@ -108,6 +108,7 @@ function listen() {
 /** One thing at a time; Stop ends it. */
 async function exclusively(action) {
   current = new AbortController();
+  conclude([]);
   enable(false);
   try {
     await action(current.signal);
@@ -144,6 +145,7 @@ async function runAll(signal) {
     breath = performance.now();
   }
   for (const { panel, run: one, failed } of runs) if (!failed) await finish(panel, one, signal);
+  conclude(runs.filter(({ failed }) => !failed).map(({ panel }) => [panel, panel.summary]));
   say(signal.aborted ? "stopped" : "ready");
 }
 
@@ -185,6 +187,7 @@ async function finish(panel, one, signal) {
 async function verifyAll(signal) {
   say("verifying");
   for (const panel of panels) if (!signal.aborted) await verifyOne(panel, signal);
+  conclude(panels.map((panel) => [panel, panel.parity.summary]));
   say(signal.aborted ? "stopped" : "ready");
 }
 
@@ -204,6 +207,12 @@ async function verifyOne(panel, signal) {
 function refuse(message) {
   showMessage(byId("text-error"), message);
   text.setAttribute("aria-invalid", String(message !== ""));
+}
+
+/** What came of it, where the buttons are: the panels may be far below. */
+function conclude(outcomes) {
+  const words = outcomes.map(([{ session }, summary]) => `${session.manifest.model.readout} readout: ${summary}`);
+  byId("outcome").textContent = words.join(" ");
 }
 
 function say(words) {

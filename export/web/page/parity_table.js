@@ -44,6 +44,11 @@ export class ParityTable {
     this.section.hidden = false;
   }
 
+  /** What came of it, in words. */
+  get summary() {
+    return this.#summary.textContent;
+  }
+
   /** @param {import("./parity.js").Row} row */
   add({ check, form, error, allowed, passed, words }) {
     const verdict = passed ? "✓ passed" : "✗ failed";

@@ -1,5 +1,6 @@
 """The page in a real browser: what people see and do, what it says when something is wrong, and what it never does."""
 
+import re
 import shutil
 import threading
 from urllib.parse import urlsplit
@@ -105,9 +106,11 @@ def test_two_models_run_side_by_side_and_verify(open_page, serve, web_bundles):
         expect(panel).to_contain_text("tokens/s")
         assert panel.locator(".readout canvas").count() == 2
         assert "reads position" in panel.locator(".readout canvas").first.get_attribute("aria-valuetext")
+    expect(page.locator("#outcome")).to_contain_text(re.compile(r"exact readout: .* of 8 copied.*linear readout: "))
     page.click("#verify")
     expect(page.locator(".parity tr[data-passed=true]")).to_have_count(2 * PARITY_CHECKS)
     assert page.locator(".parity tr[data-passed=false]").count() == 0
+    expect(page.locator("#outcome")).to_contain_text("linear readout: ✓ Passed: 8 of 8 checks hold.")
     ready(page)
 
 
@@ -291,6 +294,7 @@ def test_engine_of_onnxruntime_works_on_the_page(open_page, serve, ort_web_bundl
     page = ready(open_page(serve(ort_web_bundle)))
     run(page, "abc")
     expect(page.locator(".summary")).to_contain_text("of 3 copied")
+    expect(page.locator(".facts")).to_contain_text("14.")  # MB of it are the engine
     expect(page.locator(".readout")).to_contain_text("onnxruntime-web does not show which positions it reads")
     page.click("#verify")
     expect(page.locator(".parity tr[data-passed=true]")).to_have_count(6)
