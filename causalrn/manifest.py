@@ -13,16 +13,16 @@ from causalrn.card import ModelCard
 from causalrn.engine_spec import EngineSpec
 from causalrn.errors import BundleError, ConfigError, InputError
 from causalrn.files import CERTIFICATE_NAME, FOLDERS, Marker, json_text, own_hash, parse_json_object, sha256_file
-from causalrn.native_spec import WEB_PROFILE, NativeSpec
+from causalrn.manifest_checks import check_manifest
+from causalrn.native_spec import NativeSpec
 from causalrn.quantization import Quantization
 from causalrn.state_spec import StateSpec
-from causalrn.web_spec import BESIDE, C_ENGINE, WebSpec
+from causalrn.web_spec import C_ENGINE, WebSpec
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 _FORMAT = "causalrn-bundle"
 _OWN_HASH = "manifest_sha256"
-_LARGEST_CHUNK = 1 << 20
 BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, names=(CERTIFICATE_NAME,))
 
 
@@ -150,79 +150,12 @@ class Manifest:
                 files=data["files"],
                 folders=data.get(FOLDERS, {}),
             )
-            manifest._check()
+            check_manifest(manifest)
             return manifest
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise BundleError(f"{source}: malformed manifest ({error}): {_verb(data.get('target'))} it again") from None
         except (ConfigError, InputError) as error:
             raise BundleError(f"{source}: {error}") from None
-
-    def _check(self) -> None:
-        """Check what names and numbers mean, whoever wrote them.
-
-        Raises:
-            ValueError: a file outside the bundle, a graph that is missing or not listed, an impossible number.
-        """
-        for name, entry in self.files.items():
-            if Path(name).name != name:
-                raise ValueError(f"{name!r} is no plain file name")
-            if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
-                raise ValueError(f"the entry of {name!r} is no hash and size")
-        self._check_executable()
-        pool, first = self.state.pool if self.state.has_pool else "growing", self.state.tensors[0]
-        if self.state != StateSpec.from_config(self.card.config, pool, first.capacity, first.dtype):
-            raise ValueError("the state does not belong to the model")
-        if (first.dtype == "int8") != (self.quantization is not None and self.quantization.pool8):
-            raise ValueError(f"quantization contradicts pools of {first.dtype}")
-        if self.folders and self.web is None:
-            raise ValueError(f"folders in a bundle for {self.target!r}")
-        words = [self.target, self.checkpoint_sha256, *self.created_with.values(), *self.streams]
-        if not all(isinstance(word, str) for word in words):
-            raise ValueError("target, checkpoint_sha256, created_with or streams is of a wrong type")
-        if self.streams and len(set(self.streams)) != self.card.config.blocks + 1:
-            raise ValueError(f"{len(set(self.streams))} streams for {self.card.config.blocks} blocks")
-        if type(self.prefill_chunk) is not int or not 1 <= self.prefill_chunk <= _LARGEST_CHUNK:
-            raise ValueError(f"prefill_chunk is {self.prefill_chunk!r}")
-
-    def _check_executable(self) -> None:
-        """Check that what computes is there: graphs, engines of graphs, or C source."""
-        source = self.target if self.web is not None and self.web.engine == C_ENGINE else "c"
-        for target, entry in (("tensorrt", self.engine), ("web", self.web), (source, self.native)):
-            if (self.target == target) != (entry is not None):
-                raise ValueError(
-                    f"a bundle for {self.target!r} with{'out' if entry is None else ''} entry for {target}"
-                )
-        if self.web is not None:
-            self._check_web(self.web)
-        if (self.native is not None and self.native.profile == WEB_PROFILE) != (source == "web"):
-            raise ValueError("source for the web in another bundle, or none in one for the web")
-        if self.native is not None:
-            missing = [name for name in self.native.files if name not in self.files]
-            if missing or self.graphs or self.opset is not None:
-                raise ValueError(f"C source {'without ' + missing[0] if missing else 'with graphs'}")
-            return
-        if type(self.opset) is not int:
-            raise ValueError(f"opset is {self.opset!r}")
-        for name in ("step", "prefill"):
-            if name not in self.graphs:
-                raise ValueError(f"no graph {name}")
-        for name, graph in self.graphs.items():
-            if graph.file not in self.files:
-                raise ValueError(f"graph file {graph.file!r} is not listed")
-            if graph.pad_rows != (0 if name == "prefill" else self.state.step_pad_rows):
-                raise ValueError(f"graph {name} has pad_rows {graph.pad_rows!r}")
-        if self.engine is not None:
-            self.engine.check_fits(self.state, self.graphs)
-
-    def _check_web(self, web: WebSpec) -> None:
-        if any(name not in self.files for name in web.files):
-            raise ValueError("files of the web target are missing")
-        if (web.limits is None) != (self.quantization is None):
-            raise ValueError("limits contradict quantization")
-        if self.state.has_pool and self.state.pool != "growing":
-            raise ValueError(f"a {self.state.pool} pool in a browser")
-        if set(self.folders) - {BESIDE} or not all(isinstance(sha256, str) for sha256 in self.folders.values()):
-            raise ValueError("folders that cannot be")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ TORCH_FREE = (
             "card",
             "files",
             "manifest",
+            "manifest_checks",
             "quantization",
             "run_folder",
             "tolerances",

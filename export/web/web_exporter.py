@@ -23,11 +23,11 @@ ORT_WEB_VERSION = "1.30.0"
 """Of onnxruntime-web: the version that the tests run."""
 
 _ORT_FILES = {
-    "dist/ort.wasm.min.mjs": "ort.js",
-    "dist/ort-wasm-simd-threaded.mjs": "ort_wasm.js",
-    "dist/ort-wasm-simd-threaded.wasm": "ort_wasm.wasm",
+    "loader": ("dist/ort.wasm.min.mjs", "ort.js"),
+    "glue": ("dist/ort-wasm-simd-threaded.mjs", "ort_wasm.js"),
+    "binary": ("dist/ort-wasm-simd-threaded.wasm", "ort_wasm.wasm"),
 }
-_ORT_MODULES = {"loader": "ort.js", "glue": "ort_wasm.js", "binary": "ort_wasm.wasm"}
+"""By role: a file of the package, and its name in a bundle; .js, for not every server knows .mjs."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,8 @@ def export_web(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Man
         ConfigError: a model or capacity that the engine does not have.
         RuntimeUnavailableError: clang, or for onnxruntime-web npm, is missing or does not work.
     """
-    manifest = (
-        _export_c(checkpoint, folder, options)
-        if options.engine == C_ENGINE
-        else _export_ort(checkpoint, folder, options)
-    )
+    write = _export_c if options.engine == C_ENGINE else _export_ort
+    manifest = write(checkpoint, folder, options)
     for name, text in _page_files():
         (folder / name).write_text(text, encoding="utf-8")
     if options.beside is not None:
@@ -111,12 +108,9 @@ def _export_ort(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Ma
     from causalrn.export.onnx_exporter import export_onnx
 
     manifest = export_onnx(checkpoint, folder, pool="growing", capacity=options.capacity, opset=23)
-    fetch_files("onnxruntime-web", ORT_WEB_VERSION, _ORT_FILES, folder)
-    return replace(
-        manifest,
-        target="web",
-        web=WebSpec(ORT_ENGINE, _ORT_MODULES, ORT_WEB_VERSION),
-    )
+    fetch_files("onnxruntime-web", ORT_WEB_VERSION, dict(_ORT_FILES.values()), folder)
+    modules = {role: name for role, (_, name) in _ORT_FILES.items()}
+    return replace(manifest, target="web", web=WebSpec(ORT_ENGINE, modules, ORT_WEB_VERSION))
 
 
 def _page_files() -> Iterator[tuple[str, str]]:
