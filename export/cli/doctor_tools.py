@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from causalrn.export.web.wasm_builder import CLANG_VARIABLE, CLANGS
+from causalrn.errors import RuntimeUnavailableError
+from causalrn.export.web.wasm_builder import find_clang
 
 Status = Literal["works", "missing", "broken"]
 
@@ -224,8 +225,9 @@ def probe_aarch64() -> Probe:
 def probe_wasm() -> Probe:
     """A function compiled to WebAssembly."""
     name, remedy = "clang for wasm32", "install clang, lld"
-    compiler = find_tool(os.environ.get(CLANG_VARIABLE) or CLANGS[0], *CLANGS)
-    if compiler is None:
+    try:
+        compiler = find_clang()
+    except RuntimeUnavailableError:
         return Probe(name, "missing", "clang not found", remedy)
     with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
         source, target = Path(temporary, "probe.c"), Path(temporary, "probe.wasm")

@@ -71,7 +71,7 @@ class NodeProcess:
                 raise RuntimeUnavailableError(f"{node} does not start ({error}): {_REMEDY}") from None
             self._stop = weakref.finalize(self, _end, self._process, self._stderr)
             try:
-                self.call("open", simd=True)  # inside: the file has to be there until it has been read
+                self.call("open")  # inside: the file has to be there until it has been read
             except BaseException:
                 self._stop()
                 raise

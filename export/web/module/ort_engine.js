@@ -3,28 +3,26 @@
 import { CausalRNError, NON_FINITE } from "./errors.js";
 import { countBytes, countElements } from "./state_shape.js";
 
+const WEIGHTS = "weights.bin"; // of all graphs
 const CHUNK = 16; // tokens of a prefill: pairs of positions stay small
 const FIRST_ROWS = 256; // of a pool without a capacity; it grows by doubling
 
 export class OrtEngine {
   /** Names of the files that have to be loaded here; onnxruntime-web loads its scripts itself. */
   static files(manifest) {
-    const { graphs, files } = manifest;
-    return [graphs.step_single ?? graphs.step, graphs.prefill]
-      .map((graph) => graph.file)
-      .concat(manifest.web.modules.binary, weightsOf(files));
+    const { graphs, web } = manifest;
+    return [stepOf(graphs).file, graphs.prefill.file, web.modules.binary, WEIGHTS];
   }
 
   /** An engine from the contents of its files. */
-  static async open(folder, manifest, [step, prefill, binary, ...weights]) {
-    const { loader, glue } = manifest.web.modules,
-      names = weightsOf(manifest.files);
+  static async open(folder, manifest, [step, prefill, binary, weights]) {
+    const { loader, glue } = manifest.web.modules;
     try {
       const ort = await import(new URL(loader, folder));
       ort.env.wasm.numThreads = 1;
       ort.env.wasm.wasmPaths = { mjs: new URL(glue, folder).href };
       ort.env.wasm.wasmBinary = binary;
-      const externalData = names.map((path, index) => ({ path, data: weights[index] }));
+      const externalData = [{ path: WEIGHTS, data: weights }];
       const create = (graph) => ort.InferenceSession.create(graph, { executionProviders: ["wasm"], externalData });
       return new OrtEngine(ort, manifest, await create(step), await create(prefill));
     } catch (error) {
@@ -67,7 +65,7 @@ export class OrtEngine {
     const time = tokens.length,
       name = time === 1 ? "step" : "prefill",
       { graphs } = this.manifest;
-    const { pad_rows: padRows } = name === "prefill" ? graphs.prefill : (graphs.step_single ?? graphs.step);
+    const { pad_rows: padRows } = name === "prefill" ? graphs.prefill : stepOf(graphs);
     this.#reserve(this.#position + time);
     const outputs = await this.#run(this.sessions[name], this.#feeds(tokens, padRows));
     const logits = outputs.logits.data.slice();
@@ -155,6 +153,6 @@ export class OrtEngine {
   }
 }
 
+/** The graph for one token of one sequence. */
+const stepOf = (graphs) => graphs.step_single ?? graphs.step;
 const outputName = (tensor) => `${tensor.update === "append" ? "row" : "present"}.${tensor.name}`;
-/** Files beside the graphs that hold their weights. */
-const weightsOf = (files) => Object.keys(files).filter((name) => name === "weights.bin");
