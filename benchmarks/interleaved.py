@@ -1,9 +1,4 @@
-"""Timing that a shared machine cannot bend much: contestants take turns, and only ratios within one turn are compared.
-
-In every repeat each contestant runs for a moment, in an order that rotates; its time in that repeat is the median of
-its steps. A ratio of two contestants is the median over repeats of their per-repeat ratios, so that a slow phase of
-the machine, which slows both, cancels.
-"""
+"""Contestants that take turns, and ratios held to targets; causalrn.runtimes.bench.timing says how turns are taken."""
 
 from __future__ import annotations
 
@@ -13,26 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-NOISY_SPREAD = 0.10
-"""Quartiles further apart than this part of the median: the machine was busy with something else."""
+from causalrn.runtimes.bench.timing import Spread, paired_ratio, turns
 
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and quartiles."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> Spread:
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, low, high)
-
-    @property
-    def noisy(self) -> bool:
-        return self.high - self.low > NOISY_SPREAD * self.median
+__all__ = ["Spread", "Verdict", "measure", "median_step_us", "paired_ratio"]
 
 
 @dataclass(frozen=True)
@@ -65,24 +43,16 @@ def measure(
     contestants: Mapping[str, Sample], repeats: int, advance: Callable[[int], object]
 ) -> dict[str, list[float]]:
     """Time of every contestant in every repeat; `advance(1)` is called after each sample."""
-    names = list(contestants)
-    times: dict[str, list[float]] = {name: [] for name in names}
+    times: dict[str, list[float]] = {name: [] for name in contestants}
     gc.collect()
     gc.disable()
     try:
-        for repeat in range(repeats):
-            shift = repeat % len(names)
-            for name in names[shift:] + names[:shift]:
-                times[name].append(contestants[name]())
-                advance(1)
+        for name in turns(list(contestants), repeats):
+            times[name].append(contestants[name]())
+            advance(1)
     finally:
         gc.enable()
     return times
-
-
-def paired_ratio(times: Mapping[str, list[float]], above: str, below: str) -> Spread:
-    """Spread of the per-repeat ratios of two contestants."""
-    return Spread.of([a / b for a, b in zip(times[above], times[below], strict=True)])
 
 
 def median_step_us(step: Callable[[], object], undo: Callable[[], object], budget_s: float, least: int = 9) -> float:

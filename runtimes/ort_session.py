@@ -12,7 +12,7 @@ import onnxruntime
 from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
 from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.onnx_outputs import with_outputs
+from causalrn.runtimes.onnx_bytes import with_outputs
 from causalrn.runtimes.session import Array, FloatArray, IntArray
 
 PROVIDERS = {

@@ -42,7 +42,7 @@ TORCH_FREE = (
     "causalrn.runtimes",
     *(
         f"causalrn.runtimes.{name}"
-        for name in ("ort_session", "onnx_outputs", "generation", "task_accuracy", "state_file", "state_values")
+        for name in ("ort_session", "onnx_bytes", "generation", "task_accuracy", "state_file", "state_values")
     ),
     *(f"causalrn.runtimes.native.{name}" for name in ("c_compiler", "library", "native_state", "native_session")),
     *(f"causalrn.runtimes.web.{name}" for name in ("node_process", "node_session")),

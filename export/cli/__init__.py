@@ -21,6 +21,7 @@ COMMANDS = {
     "quantize": "Make a bundle smaller and faster, if it stays good enough.",
     "compile": "Compile a bundle to TensorRT engines for an NVIDIA GPU.",
     "run": "Generate text, or compute logits for token ids.",
+    "bench": "Measure what tokens cost, beside the machine's floor; or predict it.",
     "serve": "Try a web bundle in a browser on this machine.",
     "doctor": "Find out what works on this machine, by trying it.",
 }

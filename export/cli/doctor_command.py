@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from causalrn import __version__
 from causalrn.export.cli import doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, progress, write_json
 from causalrn.export.cli.doctor_tools import Probe
+from causalrn.export.cli.environment import describe_environment
 from causalrn.export.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 REPORT_VERSION = 1
 
 _WORKERS = 4
-_PACKAGES = ["numpy", "safetensors", "onnxruntime", "onnxruntime-gpu", "click", "rich", "torch", "onnx", "onnxscript"]
-_PACKAGES += ["tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-bindings"]
 _STYLES = {"works": "green", "missing": "yellow", "broken": "red"}
 
 
@@ -170,23 +166,6 @@ def run_checks(checks: dict[str, list[Check]]) -> dict[str, list[Probe]]:
             raise
     results = iter(found)  # in the order of `flat`
     return {name: [probe for _ in group for probe in next(results).result()] for name, group in checks.items()}
-
-
-def describe_environment() -> dict[str, Any]:
-    """Python, machine and package versions; nothing that names this machine or its user."""
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu_count": os.cpu_count(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def print_report(report: DoctorReport) -> None:

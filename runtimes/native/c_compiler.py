@@ -12,16 +12,16 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.manifest import Bundle
-from causalrn.native_spec import SOURCE, NativeSpec
+from causalrn.native_spec import NativeSpec
 
 CACHE_VARIABLE = "CAUSALRN_CACHE"
-_FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared", "-fvisibility=hidden")
+_FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared")
 _COMPILERS = ("cc", "gcc", "clang")
 _TIMEOUT_S = 600.0
 
@@ -47,18 +47,40 @@ def compiled_library(bundle: Bundle, native: NativeSpec) -> Path:
         RuntimeUnavailableError: there is no compiler, or it does not work.
         BundleError: the source cannot be compiled.
     """
-    compiler = find_compiler()
     shim = (files("causalrn.runtimes.native") / "shim.c").read_bytes()
-    sources = [bundle.file(name).read_bytes() for name in native.sources]
-    parts = [shim, *sources, _identity(*compiler).encode(), " ".join(_FLAGS).encode()]
+    sources = {"shim.c": shim} | {name: bundle.file(name).read_bytes() for name in native.sources}
+    try:
+        return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread"), f"for {bundle.path}")
+    except _SourceError as error:
+        raise BundleError(f"{bundle.path}: {error}; see docs/native.md") from None
+
+
+class _SourceError(RuntimeUnavailableError):
+    """What the compiler says of a source."""
+
+
+def shared_library(sources: Mapping[str, bytes], flags: Sequence[str], what: str) -> Path:
+    """A shared library of C99 sources, compiled unless that has been done before.
+
+    Args:
+        sources: the content of files by name; the first one includes the others, or what it needs of them.
+        flags: for this library, after those for all of them.
+        what: it is for, as errors say it.
+
+    Raises:
+        RuntimeUnavailableError: there is no compiler, it does not work, or refuses the source.
+    """
+    compiler = find_compiler()
+    command = [*compiler, *_FLAGS, next(iter(sources)), *flags, "-o"]
+    parts = [*sources.values(), _identity(*compiler).encode(), " ".join(command).encode()]
     key = hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
     library = _cache_folder() / f"{key[:32]}.so"
     if not library.is_file():
         with tempfile.TemporaryDirectory(prefix=".compiling-", dir=library.parent) as temporary:
             made = Path(temporary) / library.name
-            Path(temporary, "shim.c").write_bytes(shim)
-            include = ("-I", str(bundle.path.resolve()))
-            _compile([*compiler, *_FLAGS, *include, "shim.c", "-lm", "-pthread", "-o", made.name], made, bundle)
+            for name, content in sources.items():
+                Path(temporary, name).write_bytes(content)
+            _compile([*command, made.name], made, what)
             made.replace(library)
     return library
 
@@ -93,15 +115,15 @@ def _identity(*compiler: str) -> str:
     return " ".join([*compiler, platform.machine(), result.stdout])
 
 
-def _compile(command: Sequence[str], made: Path, bundle: Bundle) -> None:
+def _compile(command: Sequence[str], made: Path, what: str) -> None:
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         result = subprocess.run(
             command, cwd=made.parent, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeUnavailableError(f"{command[0]} took more than {_TIMEOUT_S:.0f} s for {bundle.path}") from None
+        raise RuntimeUnavailableError(f"{command[0]} took more than {_TIMEOUT_S:.0f} s {what}") from None
     if result.returncode != 0 or not made.is_file():
         errors = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()[-1:]
         reason = errors[0].strip() if errors else f"exit code {result.returncode}"
-        raise BundleError(f"{bundle.path}: {command[0]} cannot compile {SOURCE}: {reason}; see docs/native.md")
+        raise _SourceError(f"{command[0]} cannot compile {reason}")

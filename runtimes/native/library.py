@@ -14,8 +14,8 @@ from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError
 from causalrn.manifest import Bundle
 from causalrn.native_spec import INTERFACE, NativeSpec, padded, padded_hidden
 from causalrn.runtimes.native.c_compiler import compiled_library
-from causalrn.runtimes.native.native_state import aligned_zeros
 from causalrn.runtimes.session import NON_FINITE
+from causalrn.runtimes.state_buffers import aligned_zeros
 
 ISAS = ("portable", "avx2", "avx512")
 _OK, _NOT_FINITE, _BEST = 0, 12, -1

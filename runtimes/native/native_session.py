@@ -11,8 +11,9 @@ from causalrn.errors import BundleError
 from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.native.library import NativeLibrary
-from causalrn.runtimes.native.native_state import NativeState, Tensors, aligned_zeros
+from causalrn.runtimes.native.native_state import NativeState, Tensors
 from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.runtimes.state_buffers import aligned_zeros
 
 
 class NativeSession(CellSession):

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import dataclasses
 import functools
-import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from causalrn.config import ModelConfig
 from causalrn.native_spec import pad_heads, padded, padded_hidden
 from causalrn.runtimes.session import Array
-from causalrn.runtimes.state_buffers import StateBuffers, check_state
+from causalrn.runtimes.state_buffers import StateBuffers, aligned_zeros, check_state
 from causalrn.state_spec import StateSpec
-
-_ALIGNMENT, _HUGE_PAGE = 64, 2 << 20
-
-
-def aligned_zeros(shape: Sequence[int], dtype: Any) -> Array:
-    """Zeros that begin at a multiple of 64 bytes: a cache line, and the widest vector.
-
-    Memory that is not touched is not taken. Large arrays lie in huge pages where the system has them.
-    """
-    dtype = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if size >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = mmap.mmap(-1, size + _HUGE_PAGE)
-        with contextlib.suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        whole, alignment = np.frombuffer(memory, np.uint8), _HUGE_PAGE
-    else:
-        whole, alignment = np.zeros(size + _ALIGNMENT, np.uint8), _ALIGNMENT
-    start = -whole.ctypes.data % alignment
-    array: Array = whole[start : start + size].view(dtype).reshape(shape)
-    return array
 
 
 class Tensors(list[Array]):
@@ -78,9 +53,6 @@ class NativeState(StateBuffers):
         self._tensors = Tensors(arrays)
         self._spare: Tensors | None = None
 
-    def _zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        return aligned_zeros(shape, dtype)
-
     def views(self, position: int, pad_rows: int) -> Tensors:
         """All tensors, whole: C is told the position."""
         return self._tensors
@@ -90,7 +62,7 @@ class NativeState(StateBuffers):
         if self._appends:
             return self._tensors
         if self._spare is None or not reused:
-            self._spare = Tensors(self._zeros(array.shape, array.dtype) for array in self._tensors)
+            self._spare = Tensors(aligned_zeros(array.shape, array.dtype) for array in self._tensors)
         return self._spare
 
     def update(self, position: int, outputs: Sequence[Array]) -> None:

@@ -11,7 +11,7 @@ from causalrn.export.onnx_exporter import export_onnx
 from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import open_session
 from causalrn.runtimes.evaluator_session import EvaluatorSession
-from causalrn.runtimes.onnx_outputs import with_outputs
+from causalrn.runtimes.onnx_bytes import with_outputs
 from causalrn.runtimes.torch_sessions import forward_with_streams
 from tests.builders import random_model, random_tokens, relative_error
 

@@ -7,8 +7,9 @@ import torch
 from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError, StateError
 from causalrn.manifest import Bundle
 from causalrn.runtimes.native.native_session import NativeSession
-from causalrn.runtimes.native.native_state import NativeState, aligned_zeros
+from causalrn.runtimes.native.native_state import NativeState
 from causalrn.runtimes.session import Snapshot
+from causalrn.runtimes.state_buffers import aligned_zeros
 from causalrn.state_spec import StateSpec
 from causalrn.tolerances import TOLERANCES
 from tests.builders import overflowing_model, random_model, relative_error
@@ -18,7 +19,7 @@ pytestmark = needs_c_compiler
 TOKENS = np.random.default_rng(0).integers(0, 29, (2, 40))
 
 
-def test_arrays_begin_at_cache_lines_and_large_ones_at_huge_pages():
+def test_arrays_begin_at_cache_lines():
     for shape in ((3,), (7, 5), (1 << 20,)):
         array = aligned_zeros(shape, np.float32)
         assert array.ctypes.data % 64 == 0

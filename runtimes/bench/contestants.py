@@ -1,0 +1,186 @@
+"""What takes part in a benchmark: something that decodes and prefills. Each lives in a process of its own."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from causalrn.manifest import Bundle
+from causalrn.runtimes.bench.cost import StepCost
+from causalrn.runtimes.bench.memory import forget_peak, peak_bytes, resident_bytes
+from causalrn.runtimes.bench.timing import step_times_us
+from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.opening import RUN_RUNTIMES, SessionOptions, open_bundle, open_session
+from causalrn.runtimes.session import Array, Session, Snapshot
+from causalrn.state_spec import StateSpec
+
+_TOKEN = 1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a contestant says of itself.
+
+    Attributes:
+        model: one line for people.
+        cost: of a token; None where the CPU's floor means nothing.
+        state: its state contract; None where that is not the contract's (a history of tokens, a peer's own).
+        capacity: most positions; None without a bound.
+        max_batch: most sequences; None without a bound.
+        load_ms: what opening it took.
+    """
+
+    model: str
+    cost: StepCost | None
+    state: StateSpec | None
+    capacity: int | None
+    max_batch: int | None = None
+    load_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """What a state takes.
+
+    Attributes:
+        state_bytes: of its tensors as they are handed out.
+        resident_bytes: by how much the process grew from a fresh state to this one; None where the system does not say.
+    """
+
+    state_bytes: int
+    resident_bytes: int | None
+
+
+class Contestant(ABC):
+    """Something that takes one token per sequence after another."""
+
+    facts: Facts
+
+    @abstractmethod
+    def hold(self, depth: int, batch: int) -> None:
+        """Take up a state of so many tokens. Untimed."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Take one token per sequence, as a decoding loop would. Timed."""
+
+    @abstractmethod
+    def prefill(self, tokens: int) -> None:
+        """Take so many tokens at once. Timed."""
+
+    @abstractmethod
+    def state_bytes(self) -> int:
+        """Of the state as it is."""
+
+    def get_facts(self) -> Facts:
+        """The same as the attribute, for who can only call."""
+        return self.facts
+
+    def decode_us(self, depth: int, batch: int, tokens: int, budget_s: float) -> float:
+        """Median time of a step in microseconds: `tokens` steps from `depth`, again and again until time is up."""
+        times: list[float] = []
+        end = time.perf_counter() + budget_s
+        while not times or time.perf_counter() < end:
+            self.hold(depth, batch)
+            times += step_times_us(self.step, tokens, max(end - time.perf_counter(), 0.0))
+        return statistics.median(times)
+
+    def prefill_us(self, batch: int, tokens: int, budget_s: float) -> float:
+        """Median time in microseconds of taking so many tokens at once, from nothing."""
+        times: list[float] = []
+        end = time.perf_counter() + budget_s
+        while not times or time.perf_counter() < end:
+            self.hold(0, batch)
+            times += step_times_us(lambda: self.prefill(tokens), 1, 0.0)
+        return statistics.median(times)
+
+    def measure_memory(self, depth: int, batch: int) -> MemoryUse:
+        """What a state of so many tokens takes; whatever taking it up left behind has been there before."""
+        self.hold(depth, batch)
+        self.hold(0, batch)
+        before = resident_bytes()
+        self.hold(depth, batch)
+        after = resident_bytes()
+        grown = None if before is None or after is None else after - before
+        return MemoryUse(self.state_bytes(), grown)
+
+    def forget_peak(self) -> None:
+        """Let :meth:`peak_bytes` begin anew."""
+        forget_peak()
+
+    def peak_bytes(self) -> int | None:
+        """The most memory that the process had, Python and its libraries included."""
+        return peak_bytes()
+
+
+class SessionContestant(Contestant):
+    """A session over a RUN or a bundle.
+
+    A state of D tokens is the state after one token with its rows repeated: a step takes as long whatever the rows
+    hold, and a real prefill of all depths would take longer than the benchmark.
+    """
+
+    def __init__(self, path: Path, runtime: str | None, options: SessionOptions) -> None:
+        start, scheme = time.perf_counter(), "float32"
+        if runtime in RUN_RUNTIMES:
+            import torch
+
+            torch.set_num_threads(options.threads)
+            self.session = open_session(path, runtime)
+        else:
+            bundle = Bundle.open(path)
+            self.session = open_bundle(bundle, options)
+            scheme = scheme if bundle.manifest.quantization is None else bundle.manifest.quantization.scheme
+        load_ms = (time.perf_counter() - start) * 1000
+        self._first: dict[int, Snapshot] = {}
+        self.facts = _facts_of(self.session, scheme, load_ms)
+
+    def hold(self, depth: int, batch: int) -> None:
+        """A fresh state, or one whose rows are all the same."""
+        if not depth:
+            self.session.reset(batch)
+            return
+        if batch not in self._first:
+            self.session.reset(batch)
+            self.session.step([_TOKEN] * batch)
+            self._first[batch] = self.session.snapshot()
+        first = self._first[batch]
+        self.session.reset(batch)  # two states at once would count as memory
+        tensors = self._repeated(first.tensors, depth, batch)
+        self.session.restore(Snapshot(depth, batch, tensors, first.logits, first.owner))
+
+    def _repeated(self, tensors: Mapping[str, Array], depth: int, batch: int) -> dict[str, Array]:
+        spec = self.facts.state
+        if spec is None:  # the parallel form remembers the tokens themselves
+            return {name: np.broadcast_to(value[:, :1], (batch, depth)) for name, value in tensors.items()}
+        grows = {tensor.name for tensor in spec.tensors if tensor.growth == "token"}
+        return {
+            name: np.broadcast_to(value[:1], (depth, *value.shape[1:])) if name in grows else value
+            for name, value in tensors.items()
+        }
+
+    def step(self) -> None:
+        """As users do, with all checks."""
+        self.session.step([_TOKEN] * self.session.batch)
+
+    def prefill(self, tokens: int) -> None:
+        """The same token again and again."""
+        self.session.prefill(np.full((self.session.batch, tokens), _TOKEN))
+
+    def state_bytes(self) -> int:
+        """Of what a snapshot holds."""
+        return sum(tensor.nbytes for tensor in self.session.snapshot().tensors.values())
+
+
+def _facts_of(session: Session, scheme: str, load_ms: float) -> Facts:
+    config = session.card.config
+    spec = session.spec if isinstance(session, CellSession) else None
+    on_cpu = session.runtime != "tensorrt"
+    cost = StepCost.of(config, spec or StateSpec.from_config(config), scheme) if on_cpu else None
+    return Facts(config.describe(), cost, spec, session.capacity, session.max_batch, load_ms)

@@ -1,0 +1,100 @@
+"""How the time of a step grows with the depth: a line, how far the points are from it, and whether it is flat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from causalrn.runtimes.bench.timing import Spread
+
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""Quantiles of Student's t, two-sided 95 %, by degrees of freedom from 1 on."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Time = start + slope * rows, fitted to medians, every point's relative error weighing the same.
+
+    Attributes:
+        name: of the contestant.
+        batch: number of sequences.
+        rows: that a step reads, ascending.
+        start_us: of a step that reads nothing.
+        slope_us: per row.
+        residuals: of every point, relative to it.
+        slope_error_us: half of the slope's 95 % confidence interval, from the scatter of the points around the line.
+        noise_us: largest distance between the quartiles of a point.
+    """
+
+    name: str
+    batch: int
+    rows: tuple[float, ...]
+    start_us: float
+    slope_us: float
+    residuals: tuple[float, ...]
+    slope_error_us: float
+    noise_us: float
+
+    @property
+    def largest_residual(self) -> float:
+        """Without its sign."""
+        return max(map(abs, self.residuals))
+
+    @property
+    def rise_us(self) -> float:
+        """What the line gains from the first point to the last."""
+        return self.slope_us * (self.rows[-1] - self.rows[0])
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the rise cannot be told from noise: the slope's interval holds zero, or a point's spread the rise."""
+        return abs(self.slope_us) <= self.slope_error_us or abs(self.rise_us) <= self.noise_us
+
+    def describe(self) -> str:
+        """In words."""
+        if self.is_flat:
+            return f"{self.start_us:,.0f} us at any depth (rise {self.rise_us:+,.1f} us, noise {self.noise_us:,.1f} us)"
+        slope = f"{self.slope_us:.3f} us per row" if self.slope_us < 10 else f"{self.slope_us:,.0f} us per row"
+        return f"{self.start_us:,.0f} us + {slope} (largest residual {self.largest_residual:.0%})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as JSON values."""
+        derived = {"largest_residual": self.largest_residual, "rise_us": self.rise_us, "is_flat": self.is_flat}
+        return {**asdict(self), "rows": list(self.rows), "residuals": list(self.residuals), **derived}
+
+
+def fit_growth(name: str, batch: int, points: Sequence[tuple[float, Sequence[float]]]) -> Growth:
+    """A line through (rows, times by repeat).
+
+    Example: times of 60 + 0.5 t at t = 16, 128, 1,024 give start 60, slope 0.5 and residuals of 0.
+    """
+    points = sorted(points)
+    rows = np.array([row for row, _ in points])
+    medians = np.array([float(np.median(times)) for _, times in points])
+    design = np.stack([1 / medians, rows / medians], axis=1)  # relative errors: every point weighs the same
+    (start, slope), *_ = np.linalg.lstsq(design, np.ones(len(rows)), rcond=None)
+    residuals = design @ (start, slope) - 1
+    spreads = [Spread.of(times) for _, times in points]
+    return Growth(
+        name=name,
+        batch=batch,
+        rows=tuple(map(float, rows)),
+        start_us=float(start),
+        slope_us=float(slope),
+        residuals=tuple(map(float, residuals)),
+        slope_error_us=_interval(design, residuals),
+        noise_us=max(spread.high - spread.low for spread in spreads),
+    )
+
+
+def _interval(design: npt.NDArray[np.float64], residuals: npt.NDArray[np.float64]) -> float:
+    """Half of the slope's confidence interval, as ordinary least squares has it."""
+    freedom = len(design) - 2
+    if freedom < 1:
+        return 0.0
+    variance = float(residuals @ residuals) / freedom * float(np.linalg.inv(design.T @ design)[1, 1])
+    return _STUDENT[min(freedom, len(_STUDENT)) - 1] * variance**0.5

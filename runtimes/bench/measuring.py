@@ -1,0 +1,145 @@
+"""Measuring a machine's constants with micro-kernels: loops in C that do one thing, graphs that hold one thing."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import math
+import os
+import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from causalrn.runtimes.bench.machine import Machine
+from causalrn.runtimes.bench.ort_measuring import measure_onnxruntime
+from causalrn.runtimes.bench.timing import fastest_s
+from causalrn.runtimes.native.c_compiler import shared_library
+from causalrn.runtimes.session import Array
+from causalrn.runtimes.state_buffers import aligned_zeros
+
+ISAS = {"portable": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx512f",)}
+"""Vector instructions, and what the compiler has to be told; in the order of kernels.c's `best_isa`."""
+_KERNEL_SHAPE = (16, 192)
+_KERNEL_TIMES = 400
+_READ_BYTES = 24 << 20
+_SIZES = tuple(1 << power for power in range(16, 29))
+"""64 KiB to 256 MiB: from the first-level cache to memory, at most an eighth of it."""
+
+
+def measure_machine(threads: int = 1) -> Machine:
+    """Measure all constants of this machine; takes a few seconds.
+
+    Raises:
+        RuntimeUnavailableError: there is no C compiler.
+    """
+    memory = _memory_bytes()
+    sizes = [size for size in _SIZES if memory is None or size <= memory // 8]
+    rates = Kernels(threads).rates(sizes)
+    return dataclasses.replace(rates, memory_bytes=memory, onnxruntime=measure_onnxruntime(threads))
+
+
+def _memory_bytes() -> int | None:
+    """Of the machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+class Kernels:
+    """kernels.c, compiled for the best vector instructions that this processor has.
+
+    Args:
+        threads: that do the same at once; rates are those of all of them together.
+
+    Attributes:
+        isa: a key of :data:`ISAS`.
+
+    Raises:
+        RuntimeUnavailableError: there is no C compiler.
+    """
+
+    def __init__(self, threads: int = 1, isa: str | None = None) -> None:
+        self.threads = threads
+        best = list(ISAS)[_library("portable").best_isa()]
+        self.isa = isa or best
+        self._library = _library(self.isa)
+        self._pool = ThreadPoolExecutor(threads)
+        rows, columns = _KERNEL_SHAPE
+        self._rows = [aligned_zeros(_KERNEL_SHAPE, np.float32) for _ in range(threads)]
+        self._sums = [aligned_zeros((columns,), np.float32) for _ in range(threads)]
+        self._bytes = [aligned_zeros((rows, columns), np.int8) for _ in range(threads)]
+
+    def rates(self, sizes: Sequence[int]) -> Machine:
+        """What this machine can do; reading at the given sizes in bytes, ascending."""
+        return Machine(
+            name=f"this machine ({platform.machine()})",
+            source=f"measured, {self.threads} thread{'s' * (self.threads > 1)}",
+            bytes_per_s=tuple((float(size), self.bytes_per_s(size)) for size in sizes),
+            exps_per_s=self.exps_per_s(),
+            products_per_s=self.products_per_s(),
+            int8_products_per_s=self.int8_products_per_s(),
+            threads=self.threads,
+            isa=self.isa,
+        )
+
+    def exps_per_s(self) -> float:
+        """One exp per element of 16 rows of 192."""
+        return self._rate(self._library.exps, [self._sums, self._rows])
+
+    def products_per_s(self) -> float:
+        """Multiply-accumulates in float32."""
+        return self._rate(self._library.products, [self._rows])
+
+    def int8_products_per_s(self) -> float:
+        """Multiply-accumulates with weights of 8 bits."""
+        return self._rate(self._library.int8_products, [self._bytes])
+
+    def bytes_per_s(self, size_bytes: int) -> float:
+        """Reading so much memory again and again."""
+        floats = _whole_vectors(size_bytes, self.threads)
+        values = [aligned_zeros((floats,), np.float32) for _ in range(self.threads)]
+        for array in values:
+            array[...] = 1.0
+        times = max(1, _READ_BYTES // (4 * floats * self.threads))
+
+        def read(array: Array) -> None:
+            self._library.read_floats(_address(array), ctypes.c_size_t(floats), ctypes.c_size_t(times))
+
+        return 4 * floats * self.threads * times / self._fastest(read, [values])
+
+    def _rate(self, kernel: Any, arrays: Sequence[Sequence[Array]]) -> float:
+        def call(*own: Array) -> None:
+            kernel(*map(_address, own), ctypes.c_size_t(_KERNEL_TIMES))
+
+        return math.prod(_KERNEL_SHAPE) * _KERNEL_TIMES * self.threads / self._fastest(call, arrays)
+
+    def _fastest(self, call: Callable[..., None], arrays: Sequence[Sequence[Array]]) -> float:
+        """Seconds until every thread has made its call; ctypes lets Python's lock go meanwhile."""
+        if self.threads == 1:
+            return fastest_s(lambda: call(*(each[0] for each in arrays)), 5)
+        return fastest_s(lambda: list(self._pool.map(call, *arrays)), 5)
+
+
+def _whole_vectors(size_bytes: int, threads: int) -> int:
+    """Floats for each thread, a multiple of 128."""
+    return max(1, size_bytes // 4 // 128 // threads) * 128
+
+
+def _address(array: Array) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+@functools.cache
+def _library(isa: str) -> Any:
+    source = (files("causalrn.runtimes.bench") / "kernels.c").read_bytes()
+    flags = ("-fvisibility=hidden", "-ffp-contract=fast", *ISAS[isa])
+    library = ctypes.CDLL(str(shared_library({"kernels.c": source}, flags, "for kernels.c")))
+    for kernel in (library.read_floats, library.exps, library.products, library.int8_products):
+        kernel.restype = ctypes.c_float
+    return library

@@ -1,0 +1,110 @@
+"""An object that lives in a process of its own: what one contestant does to memory, threads and caches is its own.
+
+The process ends with the worker, or with this process. Ctrl-C reaches this process only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from causalrn.errors import CausalRNError, RuntimeUnavailableError
+
+_END_S = 5.0
+
+
+class Worker:
+    """Calls methods of an object in another process.
+
+    Args:
+        factory: makes the object there; it has to be picklable, and so have arguments and results.
+
+    Raises:
+        CausalRNError: what the factory raised; other exceptions come as RuntimeUnavailableError.
+    """
+
+    def __init__(self, factory: Callable[[], Any]) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would carry this process's threads and libraries along
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, factory), daemon=True)
+        self._process.start()
+        theirs.close()
+        try:
+            self._result()
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """What a method gives.
+
+        Raises:
+            CausalRNError: as for the constructor; also where the process has died.
+        """
+        try:
+            self._connection.send((method, arguments))
+        except OSError:
+            raise self._death() from None
+        return self._result()
+
+    def _result(self) -> Any:
+        try:
+            fine, value = self._connection.recv()
+        except (EOFError, OSError):
+            raise self._death() from None
+        if not fine:
+            raise value
+        return value
+
+    def _death(self) -> RuntimeUnavailableError:
+        self._process.join(_END_S)
+        return RuntimeUnavailableError(f"its process died (exit code {self._process.exitcode})")
+
+    def close(self) -> None:
+        """End the process; a call that is under way is cut off."""
+        self._connection.close()
+        self._process.terminate()
+        self._process.join(_END_S)
+        if self._process.is_alive():
+            self._process.kill()
+
+
+def _serve(connection: Connection, factory: Callable[[], Any]) -> None:
+    """The other process: make the object, then answer calls until nobody is there any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    served = None
+
+    def answer(action: Callable[[], Any]) -> None:
+        try:
+            reply = True, action()
+        except Exception as error:
+            reply = False, _portable(error)
+        connection.send(reply)
+
+    def make() -> None:
+        nonlocal served
+        served = factory()
+        gc.disable()  # it would strike in the middle of some step; there are no cycles to speak of
+
+    with contextlib.suppress(EOFError, OSError):
+        answer(make)
+        while served is not None:
+            method, arguments = connection.recv()
+            answer(lambda: getattr(served, method)(*arguments))  # noqa: B023 - it is called at once
+
+
+def _portable(error: Exception) -> CausalRNError:
+    """An error that can be sent: ours as it is, others as what they say."""
+    if isinstance(error, CausalRNError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return RuntimeUnavailableError(f"needs {error.name}, which is not installed")
+    if isinstance(error, MemoryError):
+        return RuntimeUnavailableError("not enough memory")
+    reason = " ".join(str(error).split())
+    return RuntimeUnavailableError(f"{type(error).__name__}: {reason}" if reason else type(error).__name__)
