@@ -8,7 +8,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench gpu-check clean
+.PHONY: help demo test lint bench bench-more gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -24,7 +24,10 @@ lint: $(VENV)/installed-dev ## ruff and mypy only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-dev ## latency of a step, memory of training, error bounds
+bench: $(VENV)/installed-dev ## what tokens cost, beside peers and floor; writes docs/benchmarks.md, in about ten minutes
+	$(BIN)/python benchmarks/record.py
+
+bench-more: $(VENV)/installed-dev ## graphs written by hand, C, browsers, training memory, error bounds
 	$(BIN)/python benchmarks/step_latency.py
 	$(BIN)/python benchmarks/native_latency.py
 	$(BIN)/python benchmarks/web_latency.py

@@ -73,17 +73,17 @@ class SharedCacheLoop(Loop):
             for part, values in zip(("key", "value"), np.split(rows[:, 0], 2, axis=-1), strict=True):
                 by_head = values.reshape(len(values), self.heads, -1).swapaxes(0, 1)
                 self.caches[f"past.{number:02d}.{part}"][0, :, : len(values)] = by_head
-        self._move(state.position)
+        self.move(state.position)
 
     def step(self, token: int) -> np.ndarray:
         self.tokens[0] = token
         self.graph.run_with_iobinding(self.binding)
-        self._move(self.position + 1)
+        self.move(self.position + 1)
         return self.logits
 
     def undo(self) -> None:
-        self._move(self.position - 1)
+        self.move(self.position - 1)
 
-    def _move(self, position: int) -> None:
+    def move(self, position: int) -> None:
         self.position = position
         self.place[0], self.lengths[0], self.total[...] = position, position, position + 1

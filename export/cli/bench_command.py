@@ -26,7 +26,7 @@ _MEASURE_ONLY = {
 }
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[tuple[int, ...]]):
     """Whole numbers, separated by commas."""
 
     name = "N[,N...]"
@@ -105,7 +105,7 @@ report says why; the exit code is then 2, or 3 for engines that cannot run here.
 @click.option("--html", type=PATH, callback=checked_place, help="Also write tables and plots as one page to this file.")
 @click.option("--against", type=PATH, help="Compare with what `bench --json` wrote before, as ratios.")
 @click.pass_context
-def command(context: click.Context, folders: tuple[Path, ...], **options: Any) -> None:
+def command(context: click.Context, /, folders: tuple[Path, ...], **options: Any) -> None:
     """Measure what tokens cost: latency against depth, prefill, memory, and how far that is from the machine's floor.
 
     Every contestant (a bundle, or a RUN in both of its runtimes) runs in a process of its own; they take turns, so that

@@ -25,7 +25,7 @@ def print_report(report: BenchReport, before: Earlier | None = None) -> None:
         out.print(_table(row for row in report.rows if row.workload == workload))
         out.print()
     if before is not None:
-        out.print(_comparison(report.measured, before))
+        out.print(comparison_table(report.measured, before))
         out.print()
     for name, reason in dict.fromkeys((row.name, row.reason) for row in report.rows if row.reason):
         out.print(Text.assemble((f"{name}: ", "yellow"), reason), soft_wrap=True)
@@ -50,7 +50,7 @@ def _table(rows: Iterable[Row]) -> Table:
     return table
 
 
-def _comparison(rows: Iterable[Row], before: Earlier) -> Table:
+def comparison_table(rows: Iterable[Row], before: Earlier) -> Table:
     """Each row's time over that of the same row in an earlier report; and with both machines' floors taken out."""
     table = Table(title="now / before", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
     for name in ("", "workload"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn import __version__
+from causalrn.errors import InputError
 from causalrn.export.cli import doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, progress, write_json
 from causalrn.export.cli.doctor_tools import Probe
@@ -21,6 +23,8 @@ from causalrn.export.cli.options import json_option
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
+
+    from causalrn.runtimes.bench.machine import Machine
 
 REPORT_VERSION = 1
 
@@ -91,9 +95,10 @@ def all_checks() -> dict[str, list[Check]]:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """What was found, by what it is good for."""
+    """What was found, by what it is good for; and how fast the machine is, where that was asked for."""
 
     groups: dict[str, list[Probe]]
+    machine: Machine | None = None
 
     @property
     def works(self) -> dict[str, bool]:
@@ -116,7 +121,7 @@ class DoctorReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return {
+        data = {
             "report": "causalrn-doctor",
             "version": REPORT_VERSION,
             "passed": self.works["run"],
@@ -127,6 +132,7 @@ class DoctorReport:
                 {"name": name, "probes": [probe.to_json() for probe in probes]} for name, probes in self.groups.items()
             ],
         }
+        return data if self.machine is None else {**data, "machine": self.machine.to_json()}
 
 
 @click.command(
@@ -134,17 +140,26 @@ class DoctorReport:
 Examples:
   causalrn-export doctor
   causalrn-export doctor --json doctor.json
+  causalrn-export doctor --measure --json device.json    for `bench --predict --device device.json`
 Exit code 1 if bundles cannot be run here."""
 )
+@click.option("--measure", is_flag=True, help="Also measure how fast this machine reads, multiplies and takes exps.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="To measure with.")
 @json_option
 @click.pass_context
-def command(context: click.Context, json_path: Path | None) -> None:
+def command(context: click.Context, measure: bool, threads: int, json_path: Path | None) -> None:
     """Find out what works on this machine, by trying it.
 
     Every package, compiler and device is made to do something small, in a process of its own: what is installed and
     does not run shows up as broken, with what to do about it.
     """
+    if threads > 1 and not measure:
+        raise InputError("--threads needs --measure: nothing else depends on it")
     report = DoctorReport(run_checks(all_checks()))
+    if measure:
+        from causalrn.runtimes.bench.measuring import measure_machine
+
+        report = dataclasses.replace(report, machine=measure_machine(threads))
     print_report(report)
     write_json(json_path, report.to_json())
     if not report.works["run"]:
@@ -180,6 +195,32 @@ def print_report(report: DoctorReport) -> None:
     if failing:
         sentence.append_text(Text.assemble(" Does not: ", (failing, "bold red"), "."))
     out.print(sentence, soft_wrap=True)
+    if report.machine is not None:
+        print_machine(report.machine)
+
+
+def print_machine(machine: Machine) -> None:
+    """Print a machine's constants."""
+    from rich.table import Table
+
+    from causalrn.export.cli.bench_table import bytes_text, time_text
+
+    table = Table(title=f"\n{machine.name}, {machine.source}, {machine.isa}", title_justify="left", box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for size, rate in machine.bytes_per_s:
+        table.add_row(f"reading {bytes_text(size)} again and again", f"{rate / 1e9:,.1f} GB/s")
+    table.add_row("exp, float32", f"{machine.exps_per_s / 1e9:,.2f} G/s")
+    table.add_row("multiply-accumulate, float32", f"{machine.products_per_s / 1e9:,.1f} G/s")
+    table.add_row("the same, weights of 8 bits", f"{machine.int8_products_per_s / 1e9:,.1f} G/s")
+    rates = machine.onnxruntime
+    if rates is not None:
+        for name, seconds in (("call", rates.call_s), ("state tensor", rates.tensor_s), ("node", rates.node_s)):
+            table.add_row(f"onnxruntime, each {name}", time_text(seconds * 1e6))
+        table.add_row("onnxruntime, reading weights", f"{rates.weight_bytes_per_s / 1e9:,.1f} GB/s")
+        for elements, rate in rates.pairs_per_s:
+            table.add_row(f"onnxruntime, exact readout of {elements:,.0f} elements", f"{rate / 1e9:,.2f} G/s")
+    console().print(table)
 
 
 def _table(report: DoctorReport) -> Table:

@@ -120,26 +120,16 @@ class Contestant(ABC):
 
 
 class SessionContestant(Contestant):
-    """A session over a RUN or a bundle.
+    """A session over a RUN or a bundle, its weights quantized by `scheme`.
 
     A state of D tokens is the state after one token with its rows repeated: a step takes as long whatever the rows
     hold, and a real prefill of all depths would take longer than the benchmark.
     """
 
-    def __init__(self, path: Path, runtime: str | None, options: SessionOptions) -> None:
-        start, scheme = time.perf_counter(), "float32"
-        if runtime in RUN_RUNTIMES:
-            import torch
-
-            torch.set_num_threads(options.threads)
-            self.session = open_session(path, runtime)
-        else:
-            bundle = Bundle.open(path)
-            self.session = open_bundle(bundle, options)
-            scheme = scheme if bundle.manifest.quantization is None else bundle.manifest.quantization.scheme
-        load_ms = (time.perf_counter() - start) * 1000
+    def __init__(self, session: Session, scheme: str = "float32", load_ms: float = 0.0) -> None:
+        self.session = session
         self._first: dict[int, Snapshot] = {}
-        self.facts = _facts_of(self.session, scheme, load_ms)
+        self.facts = _facts_of(session, scheme, load_ms)
 
     def hold(self, depth: int, batch: int) -> None:
         """A fresh state, or one whose rows are all the same."""
@@ -176,6 +166,25 @@ class SessionContestant(Contestant):
     def state_bytes(self) -> int:
         """Of what a snapshot holds."""
         return sum(tensor.nbytes for tensor in self.session.snapshot().tensors.values())
+
+
+def open_contestant(path: Path, runtime: str | None, options: SessionOptions) -> SessionContestant:
+    """A RUN or a bundle as a contestant; PyTorch gets its number of threads.
+
+    Raises:
+        As :func:`causalrn.runtimes.open_session`.
+    """
+    start, scheme = time.perf_counter(), "float32"
+    if runtime in RUN_RUNTIMES:
+        import torch
+
+        torch.set_num_threads(options.threads)
+        session = open_session(path, runtime)
+    else:
+        bundle = Bundle.open(path)
+        session = open_bundle(bundle, options)
+        scheme = scheme if bundle.manifest.quantization is None else bundle.manifest.quantization.scheme
+    return SessionContestant(session, scheme, (time.perf_counter() - start) * 1000)
 
 
 def _facts_of(session: Session, scheme: str, load_ms: float) -> Facts:

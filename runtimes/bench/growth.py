@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -97,4 +98,4 @@ def _interval(design: npt.NDArray[np.float64], residuals: npt.NDArray[np.float64
     if freedom < 1:
         return 0.0
     variance = float(residuals @ residuals) / freedom * float(np.linalg.inv(design.T @ design)[1, 1])
-    return _STUDENT[min(freedom, len(_STUDENT)) - 1] * variance**0.5
+    return _STUDENT[min(freedom, len(_STUDENT)) - 1] * math.sqrt(variance)

@@ -56,6 +56,28 @@ class OrtRates:
 
 
 @dataclass(frozen=True)
+class CallParts:
+    """Seconds of the parts of a call: reading weights, multiplying with them; reading rows, their exps and products."""
+
+    weights: float
+    products: float
+    rows: float
+    row_exps: float
+    row_products: float
+    exps: float
+
+    @property
+    def floor(self) -> float:
+        """The least: everything that can go on at once does."""
+        return max(self.weights, self.products) + max(self.rows, self.row_exps, self.row_products) + self.exps
+
+    @property
+    def expected(self) -> float:
+        """What the C cell does: products hide behind their weights; rows are read, then computed with."""
+        return max(self.weights, self.products) + self.rows + self.row_exps + self.row_products + self.exps
+
+
+@dataclass(frozen=True)
 class Machine:
     """Constants of a machine, for so many threads.
 
@@ -85,20 +107,18 @@ class Machine:
     isa: str = ""
     onnxruntime: OrtRates | None = None
 
-    def floor_s(self, cost: StepCost, call: Call) -> float:
-        """Seconds that a call takes at the least: weights read once, one exp per element of the pool, which is read.
-
-        What can go on at once is not added up: reading weights and multiplying, reading rows and their exps.
-        """
+    def parts_s(self, cost: StepCost, call: Call) -> CallParts:
+        """Seconds that each part of a call takes by itself."""
         reading = rate_at(self.bytes_per_s, cost.working_set(call))
         multiplying = self.int8_products_per_s if cost.widens else self.products_per_s
-        weights = max(cost.weight_bytes / reading, call.batch * call.tokens * cost.products / multiplying)
-        rows = max(
-            call.rows * cost.row_bytes / reading,
-            call.pairs * cost.row_exps / self.exps_per_s,
-            call.pairs * cost.row_products / self.products_per_s,
+        return CallParts(
+            weights=cost.weight_bytes / reading,
+            products=call.batch * call.tokens * cost.products / multiplying,
+            rows=call.batch * call.rows * cost.row_bytes / reading,
+            row_exps=call.batch * call.pairs * cost.row_exps / self.exps_per_s,
+            row_products=call.batch * call.pairs * cost.row_products / self.products_per_s,
+            exps=call.batch * call.tokens * cost.exps / self.exps_per_s,
         )
-        return weights + call.batch * (rows + call.tokens * cost.exps / self.exps_per_s)
 
     def merged(self, other: Machine) -> Machine:
         """The better of each rate: what was measured twice was slowed down once."""

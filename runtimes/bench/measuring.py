@@ -10,6 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -25,8 +26,9 @@ from causalrn.runtimes.state_buffers import aligned_zeros
 ISAS = {"portable": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx512f",)}
 """Vector instructions, and what the compiler has to be told; in the order of kernels.c's `best_isa`."""
 _KERNEL_SHAPE = (16, 192)
-_KERNEL_TIMES = 400
-_READ_BYTES = 24 << 20
+_CALL_S, _REPEATS = 0.002, 5
+_THREADED_CALL_S, _THREADED_REPEATS = 0.04, 2
+"""A call takes about so long: threads need some milliseconds until each has a core of its own."""
 _SIZES = tuple(1 << power for power in range(16, 29))
 """64 KiB to 256 MiB: from the first-level cache to memory, at most an eighth of it."""
 
@@ -106,24 +108,31 @@ class Kernels:
         values = [aligned_zeros((floats,), np.float32) for _ in range(self.threads)]
         for array in values:
             array[...] = 1.0
-        times = max(1, _READ_BYTES // (4 * floats * self.threads))
 
-        def read(array: Array) -> None:
+        def read(times: int, array: Array) -> None:
             self._library.read_floats(_address(array), ctypes.c_size_t(floats), ctypes.c_size_t(times))
 
-        return 4 * floats * self.threads * times / self._fastest(read, [values])
+        return 4 * floats * self._times_per_s(read, [values])
 
     def _rate(self, kernel: Any, arrays: Sequence[Sequence[Array]]) -> float:
-        def call(*own: Array) -> None:
-            kernel(*map(_address, own), ctypes.c_size_t(_KERNEL_TIMES))
+        def call(times: int, *own: Array) -> None:
+            kernel(*map(_address, own), ctypes.c_size_t(times))
 
-        return math.prod(_KERNEL_SHAPE) * _KERNEL_TIMES * self.threads / self._fastest(call, arrays)
+        return math.prod(_KERNEL_SHAPE) * self._times_per_s(call, arrays)
 
-    def _fastest(self, call: Callable[..., None], arrays: Sequence[Sequence[Array]]) -> float:
-        """Seconds until every thread has made its call; ctypes lets Python's lock go meanwhile."""
-        if self.threads == 1:
-            return fastest_s(lambda: call(*(each[0] for each in arrays)), 5)
-        return fastest_s(lambda: list(self._pool.map(call, *arrays)), 5)
+    def _times_per_s(self, call: Callable[..., None], arrays: Sequence[Sequence[Array]]) -> float:
+        """How often a kernel runs per second, in all threads together; ctypes lets Python's lock go meanwhile."""
+
+        def run(times: int) -> None:
+            if self.threads == 1:
+                call(times, *(each[0] for each in arrays))
+            else:
+                list(self._pool.map(partial(call, times), *arrays))
+
+        call_s, repeats = (_CALL_S, _REPEATS) if self.threads == 1 else (_THREADED_CALL_S, _THREADED_REPEATS)
+        times = max(1, round(_CALL_S / fastest_s(lambda: run(1), 2)))
+        times = max(1, round(times * call_s / fastest_s(lambda: run(times), 1)))  # the first guess is mostly overhead
+        return self.threads * times / fastest_s(lambda: run(times), repeats)
 
 
 def _whole_vectors(size_bytes: int, threads: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from causalrn.errors import CausalRNError, InputError, RuntimeUnavailableError
 from causalrn.manifest import Bundle, is_bundle
 from causalrn.run_folder import is_run
-from causalrn.runtimes.bench.contestants import Contestant, Facts, MemoryUse, SessionContestant
+from causalrn.runtimes.bench.contestants import Contestant, Facts, MemoryUse, open_contestant
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.measuring import Kernels
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
@@ -81,7 +81,7 @@ def find_entries(
             for count in threads[:1] if runtime in WITHOUT_THREADS else threads:
                 own = 1 if runtime in WITHOUT_THREADS else count
                 options = SessionOptions(provider if runtime == "onnxruntime" else "cpu", own)
-                factory = partial(SessionContestant, path, runtime or None, options)
+                factory = partial(open_contestant, path, runtime or None, options)
                 words = [names[path], *([runtime] if len(chosen) > 1 else [])]
                 words += [f"{own} threads"] if len(threads) > 1 and own > 1 else []
                 entries.append(Entry(", ".join(words), runtime, own, factory))
@@ -255,12 +255,12 @@ class Bench:
         assert facts is not None
         own, first = times[entry.name], next(name for name in times if name not in self._faults)
         machine, worker = self._report.floors.get(entry.threads), self._workers[entry.name]
-        floor_s = None if machine is None or facts.cost is None else machine.floor_s(facts.cost, workload.call)
+        parts = None if machine is None or facts.cost is None else machine.parts_s(facts.cost, workload.call)
         return replace(
             row,
             times_us=tuple(own),
             ratio=None if first == entry.name else paired_ratio(times, entry.name, first),
-            floor_us=None if floor_s is None else floor_s * 1e6,
+            floor_us=None if parts is None else parts.floor * 1e6,
             formula_bytes=None if facts.state is None else facts.state.size_bytes(workload.held, workload.batch),
             state_bytes=memory[entry.name].state_bytes,
             resident_bytes=memory[entry.name].resident_bytes,

@@ -1,0 +1,62 @@
+"""What else could decode, beside this toolkit's runtimes: each a contestant of `causalrn.runtimes.bench`.
+
+Peers are made in processes of their own, from RUNs on disk, so the functions here can be pickled.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from rival_transformer import SharedCacheLoop, grouped_query_transformer
+
+from causalrn.cell import RecurrentCell
+from causalrn.checkpoint import load_checkpoint
+from causalrn.folding import fold
+from causalrn.runtimes.bench.contestants import Contestant, Facts, SessionContestant
+from causalrn.runtimes.bench.cost import StepCost
+from causalrn.runtimes.torch_sessions import RecurrentSession
+from causalrn.state_spec import StateSpec
+
+_TOKEN = 1
+
+
+def compiled_cell(run: Path, threads: int) -> SessionContestant:
+    """The recurrent cell through torch.compile, for any depth; compiling takes a while, before anything is timed."""
+    torch.set_num_threads(threads)
+    checkpoint = load_checkpoint(run)
+    session = RecurrentSession(RecurrentCell.from_model(checkpoint.model), checkpoint.card, checkpoint.sha256)
+    session._cell = torch.compile(session._cell, dynamic=True)  # type: ignore[assignment]
+    return SessionContestant(session)
+
+
+class CachedTransformer(Contestant):
+    """A Transformer in onnxruntime's GroupQueryAttention, with a cache that stays where it is; one sequence."""
+
+    def __init__(self, run: Path) -> None:
+        model = load_checkpoint(run).model
+        config = model.config
+        assert config.capacity is not None, "the cache is allocated once"
+        self._loop = SharedCacheLoop(grouped_query_transformer(fold(model), config.capacity), config.heads)
+        spec = StateSpec.from_config(config)
+        self._row_bytes, self._depth = spec.bytes_per_token, 0
+        cost = StepCost.of(config, spec)
+        self.facts = Facts(config.describe(), cost, None, config.capacity, max_batch=1)
+        rng = np.random.default_rng(0)
+        for cache in self._loop.caches.values():
+            cache[...] = rng.normal(0, 1, cache.shape)
+
+    def hold(self, depth: int, batch: int) -> None:
+        self._depth = depth
+        self._loop.move(depth)
+
+    def step(self) -> None:
+        self._loop.step(_TOKEN)
+
+    def prefill(self, tokens: int) -> None:
+        for _ in range(tokens):  # a graph for single tokens has no other way
+            self.step()
+
+    def state_bytes(self) -> int:
+        return self._depth * self._row_bytes

@@ -1,0 +1,183 @@
+"""What record.py does: models, contestants, three runs, and the files that come of them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from models import unit_gain_model
+from peers import CachedTransformer, compiled_cell
+from record_pages import write_pages
+
+from causalrn.card import ModelCard
+from causalrn.checkpoint import save_checkpoint
+from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.errors import CausalRNError
+from causalrn.export.c99.c99_exporter import COptions
+from causalrn.export.cli import group
+from causalrn.export.cli.bench_run import run_bench
+from causalrn.export.cli.bench_table import comparison_table, print_report
+from causalrn.export.cli.console import console, progress
+from causalrn.export.cli.export_run import export_bundle, export_c_bundle, export_web_bundle
+from causalrn.export.web.web_exporter import WebOptions
+from causalrn.files import json_text
+from causalrn.runtimes.bench.contestants import Contestant, open_contestant
+from causalrn.runtimes.bench.machine import Machine
+from causalrn.runtimes.bench.measuring import measure_machine
+from causalrn.runtimes.bench.prediction import Prediction, predict_all
+from causalrn.runtimes.bench.results import BenchReport, Row, Workload
+from causalrn.runtimes.bench.running import BenchPlan, Entry
+from causalrn.runtimes.opening import SessionOptions
+
+DEPTHS, PREFILL, DECODE = (16, 128, 1024, 4096), 512, 16
+GROWTH_DEPTHS = (16, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
+SIZES: dict[str, Any] = {"vocabulary": 29, "embedding": 192, "capacity": 4224}
+MODELS: dict[str, ModelConfig] = {
+    "exact": CausalRNConfig(**SIZES, hidden=192, blocks=12, readout="exact"),
+    "linear": CausalRNConfig(**SIZES, hidden=192, blocks=12, readout="linear"),
+    "transformer": TransformerConfig(**SIZES, hidden=768, blocks=3, heads=6),
+    "linear transformer": TransformerConfig(**SIZES, hidden=768, blocks=3, heads=6, attention="linear"),
+}
+"""All have as many parameters in their blocks: 1,327,104, biases aside."""
+
+
+class Folders:
+    """RUNs and bundles of all models; what cannot be made here is missing, and its row says so."""
+
+    def __init__(self, folder: Path, advance: Callable[..., object]) -> None:
+        self.folder = folder
+        for name, config in MODELS.items():
+            model = unit_gain_model(config)
+            save_checkpoint(folder / name, model, ModelCard(config), {})
+        for name in MODELS:
+            self._make(f"{name}, onnxruntime", advance, partial(export_bundle, pool="growing", capacity=None, opset=23))
+        for name in ("exact", "linear"):
+            self._make(f"{name}, C", advance, partial(export_c_bundle, options=COptions()))
+            self._make(f"{name}, node", advance, partial(export_web_bundle, options=WebOptions()))
+        self._make("exact, fixed", advance, partial(export_bundle, pool="fixed", capacity=None, opset=23))
+        engine = self.folder / "exact, tensorrt"
+        try:
+            advance(1, engine.name)
+            group(["compile", str(self.folder / "exact, fixed"), "-o", str(engine)], standalone_mode=False)
+        except CausalRNError as error:
+            print(f"{engine.name}: {error}")
+
+    def _make(self, name: str, advance: Callable[..., object], export: Callable[[Path, Path], object]) -> None:
+        advance(1, name)
+        try:
+            export(self.folder / name.split(",")[0], self.folder / name)
+        except CausalRNError as error:
+            print(f"{name}: {error}")
+
+    def entry(self, name: str, threads: int = 1, runtime: str = "") -> Entry:
+        """A bundle, or a RUN in a runtime."""
+        path = self.folder / (name.split(",")[0] if runtime else name)
+        names = {"C": "native"}
+        own = runtime or names.get(name.split(", ")[1], name.split(", ")[1])
+        factory = partial(open_contestant, path, runtime or None, SessionOptions(threads=threads))
+        return Entry(name + (f", {threads} threads" if threads > 1 else ""), own, threads, factory)
+
+    def all_entries(self) -> list[Entry]:
+        """Every runtime, then the peers; ratios relate to the first."""
+        entries = [
+            self.entry(f"{readout}, {where}")
+            for readout in ("exact", "linear")
+            for where in ("C", "onnxruntime", "node")
+        ]
+        entries.append(self.entry("exact, tensorrt"))
+        for readout in ("exact", "linear"):
+            entries.append(self.entry(f"{readout}, PyTorch eager", runtime="recurrent"))
+            entries.append(self._peer(f"{readout}, PyTorch compiled", partial(compiled_cell, self.folder / readout, 1)))
+            entries.append(self.entry(f"{readout}, whole parallel form", runtime="parallel"))
+        cached = partial(CachedTransformer, self.folder / "transformer")
+        entries.append(self._peer("transformer, GroupQueryAttention", cached))
+        entries.append(self.entry("linear transformer, onnxruntime"))
+        return entries
+
+    @staticmethod
+    def _peer(name: str, factory: Callable[[], Contestant]) -> Entry:
+        return Entry(name, name.split(", ")[1], 1, factory)
+
+
+def measure(folders: Folders, repeats: int, quick: bool) -> dict[str, BenchReport]:
+    """The three runs."""
+    deepest = DEPTHS[:2] if quick else DEPTHS
+    table = [Workload("prefill", PREFILL, 0, 1), *(Workload("decode", DECODE, depth, 1) for depth in deepest)]
+    ours = [folders.entry(f"{r}, {where}") for r in ("exact", "linear") for where in ("C", "onnxruntime")]
+    growth = [Workload("decode", DECODE, depth, 1) for depth in (GROWTH_DEPTHS[:4] if quick else GROWTH_DEPTHS)]
+    scaling = [
+        folders.entry(f"{r}, {where}", threads)
+        for r in ("exact", "linear")
+        for where in ("C", "onnxruntime")
+        for threads in (1, 2)
+    ]
+    sizes = [Workload("decode", DECODE, 1024, batch) for batch in (1, 8)]
+    runs = {"table": (folders.all_entries(), table), "growth": (ours, growth), "scaling": (scaling, sizes)}
+    return {
+        name: run_bench(entries, BenchPlan(workloads, repeats, 0.06), {"folders": [entry.name for entry in entries]})
+        for name, (entries, workloads) in runs.items()
+    }
+
+
+def tidy(report: BenchReport, folder: str) -> None:
+    """Leave out what names this machine."""
+    report.rows = [dataclasses.replace(row, reason=row.reason.replace(f"{folder}/", "")) for row in report.rows]
+    report.environment["platform"] = f"{platform.system()} {platform.machine()}"
+
+
+def compare_predictions(report: BenchReport, machine: Machine) -> list[dict[str, Any]]:
+    """What is predicted from the machine's constants, beside medians."""
+    depths = sorted({row.workload.depth for row in report.measured})
+    found = []
+    for readout in ("exact", "linear"):
+        prediction: Prediction = predict_all(MODELS[readout], machine, depths)[0]
+        for where, times in (("C", prediction.native_us), ("onnxruntime", prediction.onnxruntime_us or {})):
+            for row in report.measured:
+                if row.name == f"{readout}, {where}":
+                    measured, predicted = row.time_us.median, times[row.workload.depth]
+                    entry = {"name": row.name, "depth": row.workload.depth, "predicted_us": predicted}
+                    found.append({**entry, "measured_us": measured, "ratio": predicted / measured})
+    return found
+
+
+def main(description: str | None) -> None:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "docs", help="folder to write to")
+    parser.add_argument("--repeats", type=int, default=7, help="how often the contestants take turns (default 7)")
+    parser.add_argument("--quick", action="store_true", help="shallow depths only: to try this program")
+    options = parser.parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary:
+        with progress("exporting", 9) as advance:
+            folders = Folders(Path(temporary), advance)
+        machine = measure_machine()
+        reports = measure(folders, options.repeats, options.quick)
+        for report in reports.values():
+            tidy(report, temporary)
+    path = options.output / "benchmarks.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    record = {
+        "report": "causalrn-benchmarks",
+        "version": 1,
+        "minutes": (time.monotonic() - started) / 60,
+        "machine": machine.to_json(),
+        "predictions": compare_predictions(reports["growth"], machine),
+        **{name: report.to_json() for name, report in reports.items()},
+    }
+    for report in reports.values():
+        print_report(report)
+    if earlier is not None:
+        rows = {row.key: row for row in map(Row.from_json, earlier["table"]["rows"]) if row.status == "measured"}
+        console().print(comparison_table(reports["table"].measured, rows))
+    path.write_text(json_text(record), encoding="utf-8")
+    write_pages(options.output, record, reports)
+    if any(report.interrupted for report in reports.values()):
+        print("interrupted: some rows are missing")

@@ -1,0 +1,185 @@
+"""What a token will cost on a machine, from its constants alone: time against depth, memory, the longest sequence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from causalrn.config import CausalRNConfig, ModelConfig
+from causalrn.errors import ConfigError
+from causalrn.runtimes.bench.cost import Call, StepCost
+from causalrn.runtimes.bench.machine import Machine, OrtRates, rate_at
+from causalrn.state_spec import StateSpec
+
+ORT_NODES_PER_BLOCK = 12
+"""Of the exporter's step graphs for one sequence, exact or linear, onnxruntime's own fusions aside."""
+_WORTH = 0.15
+"""Share of a step that is worth a quantization."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model as it could be exported.
+
+    Attributes:
+        readout: of the model: "exact", "linear", ...
+        scheme: of its weights.
+        pool8: whether its pool holds int8 rows.
+    """
+
+    readout: str
+    scheme: str = "float32"
+    pool8: bool = False
+
+    @property
+    def name(self) -> str:
+        """In words, e.g. "exact, w8, pool8"."""
+        words = [self.readout, *([self.scheme] if self.scheme != "float32" else []), *(["pool8"] if self.pool8 else [])]
+        return ", ".join(words)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A variant on a machine.
+
+    Attributes:
+        variant: which.
+        weights_bytes: all of them, tables of embeddings included.
+        bytes_per_token: that the state grows by.
+        native_us: by depth, a step of the C cell.
+        onnxruntime_us: by depth, a step in onnxruntime; None where nothing is known of this machine's, or variant's.
+        fits: whether the machine's memory holds the weights and a single token.
+        longest: tokens that the memory holds, whatever positions the model has; None without a bound.
+    """
+
+    variant: Variant
+    weights_bytes: int
+    bytes_per_token: int
+    native_us: dict[int, float]
+    onnxruntime_us: dict[int, float] | None
+    fits: bool
+    longest: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The prediction as JSON values."""
+        data = dataclasses.asdict(self)
+        return {**data.pop("variant"), **data}
+
+
+def variants_of(config: ModelConfig) -> list[ModelConfig]:
+    """The model itself first, and of a CausalRN with exp the same sizes with the other readout."""
+    if not isinstance(config, CausalRNConfig) or config.activation != "exp" or config.readout == "plain":
+        return [config]
+    other = "linear" if config.readout == "exact" else "exact"
+    try:
+        return [config, dataclasses.replace(config, readout=other, heads=1, head_scale="")]
+    except ConfigError:
+        return [config]
+
+
+def predict_all(config: ModelConfig, machine: Machine, depths: Sequence[int]) -> list[Prediction]:
+    """All variants of a model: readouts, weights of 32 or 8 bits, pools of 32 or 8 bits."""
+    found = []
+    for kind in variants_of(config):
+        for scheme in ("float32", "w8"):
+            for pool8 in (False, True):
+                spec = StateSpec.from_config(kind, pool_dtype="int8" if pool8 else "float32")
+                if not pool8 or spec.has_pool:
+                    found.append(predict(kind, spec, scheme, machine, depths))
+    return found
+
+
+def predict(config: ModelConfig, spec: StateSpec, scheme: str, machine: Machine, depths: Sequence[int]) -> Prediction:
+    """One variant: a step at each depth, and what fits."""
+    cost = StepCost.of(config, spec, scheme)
+    pool8 = any(tensor.dtype == "int8" for tensor in spec.tensors)
+    tables = (config.vocabulary + (config.capacity or 0)) * config.embedding
+    weights = cost.weight_bytes + tables * (1 if scheme == "w8" else 4)
+    fits, longest = _room(spec, weights, machine)
+    known = scheme == "float32" and not pool8 and getattr(config, "readout", "plain") != "plain"
+    rates = machine.onnxruntime if known else None
+    return Prediction(
+        variant=Variant(getattr(config, "readout", config.kind), scheme, pool8),
+        weights_bytes=weights,
+        bytes_per_token=spec.bytes_per_token,
+        native_us={depth: machine.parts_s(cost, Call(1, depth)).expected * 1e6 for depth in depths},
+        onnxruntime_us=None if rates is None else {d: _ort_s(config, spec, cost, rates, d) * 1e6 for d in depths},
+        fits=fits,
+        longest=longest,
+    )
+
+
+def _room(spec: StateSpec, weights_bytes: int, machine: Machine) -> tuple[bool, int | None]:
+    """Whether a token fits, and how many do."""
+    in_flash = machine.flash_bytes is not None
+    if machine.flash_bytes is not None and weights_bytes > machine.flash_bytes:
+        return False, 0
+    if machine.memory_bytes is None:
+        return True, None
+    room = machine.memory_bytes - spec.size_bytes(0) - (0 if in_flash else weights_bytes)
+    if not spec.has_pool:
+        return room > 0, None if room > 0 else 0
+    return room >= spec.bytes_per_token, max(0, room // spec.bytes_per_token)
+
+
+def _ort_s(config: ModelConfig, spec: StateSpec, cost: StepCost, rates: OrtRates, depth: int) -> float:
+    """A call, its state tensors, its nodes, its weights, and the readout of every block over its rows."""
+    fixed = rates.call_s + config.blocks * ORT_NODES_PER_BLOCK * rates.node_s
+    fixed += cost.weight_bytes / rates.weight_bytes_per_s
+    if not spec.has_pool:
+        return fixed  # its tensors are bound once
+    elements = (depth + 1) * config.pair_width
+    return fixed + len(spec.tensors) * rates.tensor_s + config.blocks * elements / rate_at(rates.pairs_per_s, elements)
+
+
+def advise(predictions: Sequence[Prediction], machine: Machine, capacity: int | None) -> Iterator[str]:
+    """What to export, a sentence each, with the numbers that it rests on; `capacity` is the model's."""
+    by_name = {prediction.variant.name: prediction for prediction in predictions}
+    own = predictions[0]
+    if not any(prediction.fits for prediction in predictions):
+        yield f"nothing fits into the memory of {machine.name}: use a smaller model"
+        return
+    yield from _advise_readout(by_name)
+    yield from _advise_weights(own, by_name)
+    yield from _advise_pool(own, by_name, capacity)
+
+
+def _advise_readout(by_name: dict[str, Prediction]) -> Iterator[str]:
+    exact, linear = by_name.get("exact"), by_name.get("linear")
+    if exact is None or linear is None:
+        return
+    deepest = max(exact.native_us)
+    ratios = {depth: time / linear.native_us[depth] for depth, time in exact.native_us.items()}
+    twice = next((depth for depth, ratio in ratios.items() if ratio >= 2), None)
+    where = f"{ratios[deepest]:.1f} times what linear costs at depth {deepest:,}"
+    where += f", twice from {twice:,} on" if twice is not None and twice < deepest else ""
+    yield (
+        f"readout: a step of exact costs {where}; linear stays constant in time and memory, but it is another model, "
+        "and copies much worse (docs/claims.md): linear only where the task is known to do with it"
+    )
+
+
+def _advise_weights(own: Prediction, by_name: dict[str, Prediction]) -> Iterator[str]:
+    small = by_name.get(Variant(own.variant.readout, "w8").name)
+    if small is None:
+        return
+    low, high = min(own.native_us), max(own.native_us)
+    saved = [1 - small.native_us[depth] / own.native_us[depth] for depth in (low, high)]
+    needed = small.fits and not own.fits
+    yield (
+        f"weights: {'w8' if needed or max(saved) >= _WORTH else 'float32'}; w8 takes "
+        f"{small.weights_bytes / own.weights_bytes:.0%} of their memory and saves {saved[0]:.0%} of a step at depth "
+        f"{low:,}, {saved[1]:.0%} at {high:,}{'; float32 does not fit' if needed else ''}"
+    )
+
+
+def _advise_pool(own: Prediction, by_name: dict[str, Prediction], capacity: int | None) -> Iterator[str]:
+    small = by_name.get(Variant(own.variant.readout, "float32", True).name)
+    if small is None or own.longest is None or small.longest is None:
+        return
+    if capacity is not None and own.longest >= capacity:
+        yield f"pool: float32; all {capacity:,} positions of the model fit, and pool8 saves memory, hardly time"
+    else:
+        yield f"pool: pool8; {small.longest:,} tokens fit instead of {own.longest:,}"
