@@ -109,6 +109,19 @@ def test_source_is_compiled_verified_and_shown_without_torch(c_bundles: dict[str
     assert "multiply-accumulates per token" in result.stdout
 
 
+def test_bench_measures_and_predicts_without_torch(exact_bundle: Path, tmp_path: Path) -> None:
+    quick = ("-r", "2", "--turn-ms", "1", "-n", "2", "-d", "4,8", "--json", tmp_path / "b.json")
+    result = run_on_device("bench", exact_bundle, *quick, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert {row["status"] for row in json.loads((tmp_path / "b.json").read_text())["rows"]} == {"measured"}
+    result = run_on_device("bench", exact_bundle, "--predict", "--device", "apple-m1", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for options, package in ((("--profile",), "onnx"), (("--html", "b.html"), "jinja2")):
+        result = run_on_device("bench", exact_bundle, *options, cwd=tmp_path)
+        assert result.returncode == 2
+        assert f"this needs {package}, which is not installed" in result.stderr
+
+
 def test_verify_refuses_a_changed_bundle_without_torch(exact_bundle: Path, tmp_path: Path) -> None:
     changed = tmp_path / "changed"
     changed.mkdir()

@@ -44,6 +44,18 @@ TORCH_FREE = (
         f"causalrn.runtimes.{name}"
         for name in ("ort_session", "onnx_bytes", "generation", "task_accuracy", "state_file", "state_values")
     ),
+    *(
+        f"causalrn.runtimes.bench.{name}"
+        for name in (
+            "contestants",
+            "running",
+            "results",
+            "measuring",
+            "prediction",
+            "devices",
+            "worker",
+        )
+    ),
     *(f"causalrn.runtimes.native.{name}" for name in ("c_compiler", "library", "native_state", "native_session")),
     *(f"causalrn.runtimes.web.{name}" for name in ("node_process", "node_session")),
     *(f"causalrn.runtimes.trt.{name}" for name in ("cuda_device", "device_state", "engine", "trt_session")),

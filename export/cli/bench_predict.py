@@ -31,21 +31,26 @@ def predict(folders: Sequence[Path], options: dict[str, Any]) -> None:
             console().print(f"{device.name}: {device.source}", soft_wrap=True)
         return
     models = [(folder, *_model_of(folder)) for folder in folders]
+    depths = [_depths(folder, config.capacity, options["depths"]) for folder, config, _ in models]
     machine = _machine(options["device"])
     console().print(f"on {machine.name}: {machine.source}", soft_wrap=True)
     reports = []
-    for folder, config, own in models:
+    for (folder, config, own), own_depths in zip(models, depths, strict=True):
         capacity = config.capacity
-        depths = [d for d in options["depths"] or _DEPTHS if options["depths"] or capacity is None or d < capacity]
-        if capacity is not None and max(depths, default=0) >= capacity:
-            raise InputError(f"{folder}: --depth {max(depths)} is beyond the model's {capacity} positions")
-        predictions = predict_all(config, machine, sorted(depths) or [0])
+        predictions = predict_all(config, machine, own_depths)
         advice = list(advise(predictions, machine, capacity))
         _print(folder, config.describe(), predictions, own, advice)
         model = {"folder": str(folder), "model": config.describe(), "capacity": capacity, "advice": advice}
         reports.append({**model, "predictions": [prediction.to_json() for prediction in predictions]})
     data = {"report": "causalrn-predict", "version": 1, "machine": machine.to_json(), "models": reports}
     write_json(options["json_path"], data)
+
+
+def _depths(folder: Path, capacity: int | None, asked: Sequence[int]) -> list[int]:
+    """What was asked for, or what the model has."""
+    if capacity is not None and max(asked, default=0) >= capacity:
+        raise InputError(f"{folder}: --depth {max(asked)} is beyond the model's {capacity} positions")
+    return sorted(asked) or [depth for depth in _DEPTHS if capacity is None or depth < capacity] or [0]
 
 
 def _machine(device: str | None) -> Machine:

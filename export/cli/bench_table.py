@@ -111,7 +111,7 @@ def floor_text(machine: Machine) -> str:
 
 def time_text(microseconds: float) -> str:
     """A time with three digits and the unit that fits, e.g. "57.2 us", "1.29 ms", "18.1 s"."""
-    for limit, scale, unit in ((1e3, 1.0, "us"), (1e6, 1e3, "ms"), (math.inf, 1e6, "s")):
+    for limit, scale, unit in ((999.5, 1.0, "us"), (999_500.0, 1e3, "ms"), (math.inf, 1e6, "s")):
         if microseconds < limit:
             return f"{_three_digits(microseconds / scale)} {unit}"
     raise ValueError(microseconds)
@@ -121,7 +121,7 @@ def bytes_text(size: float | None) -> str:
     """A size with the unit that fits, in powers of 1,000; a dash where it is not known."""
     if size is None:
         return "-"
-    for limit, scale, unit in ((1e3, 1.0, "B"), (1e6, 1e3, "kB"), (1e9, 1e6, "MB"), (math.inf, 1e9, "GB")):
+    for limit, scale, unit in ((1e3, 1.0, "B"), (999_500.0, 1e3, "kB"), (999.5e6, 1e6, "MB"), (math.inf, 1e9, "GB")):
         if abs(size) < limit:
             return f"{size:.0f} {unit}" if scale == 1.0 else f"{_three_digits(size / scale)} {unit}"
     raise ValueError(size)

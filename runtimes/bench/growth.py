@@ -14,6 +14,8 @@ from causalrn.runtimes.bench.timing import Spread
 
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 """Quantiles of Student's t, two-sided 95 %, by degrees of freedom from 1 on."""
+_NO_LINE = 0.5
+"""A residual beyond which a line says nothing: what grows with the square of the depth, or one wild point."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,18 @@ class Growth:
     @property
     def is_flat(self) -> bool:
         """Whether the rise cannot be told from noise: the slope's interval holds zero, or a point's spread the rise."""
-        return abs(self.slope_us) <= self.slope_error_us or abs(self.rise_us) <= self.noise_us
+        within = abs(self.slope_us) <= self.slope_error_us or abs(self.rise_us) <= self.noise_us
+        return within and self.is_line
+
+    @property
+    def is_line(self) -> bool:
+        """Whether the points lie along the line at all."""
+        return self.largest_residual <= _NO_LINE
 
     def describe(self) -> str:
         """In words."""
+        if not self.is_line:
+            return f"no line: it misses a point by {self.largest_residual:.0%}"
         if self.is_flat:
             return f"{self.start_us:,.0f} us at any depth (rise {self.rise_us:+,.1f} us, noise {self.noise_us:,.1f} us)"
         slope = f"{self.slope_us:.3f} us per row" if self.slope_us < 10 else f"{self.slope_us:,.0f} us per row"
@@ -88,7 +98,7 @@ def fit_growth(name: str, batch: int, points: Sequence[tuple[float, Sequence[flo
         slope_us=float(slope),
         residuals=tuple(map(float, residuals)),
         slope_error_us=_interval(design, residuals),
-        noise_us=max(spread.high - spread.low for spread in spreads),
+        noise_us=float(max(spread.high - spread.low for spread in spreads)),
     )
 
 

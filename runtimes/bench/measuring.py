@@ -148,7 +148,7 @@ def _address(array: Array) -> ctypes.c_void_p:
 def _library(isa: str) -> Any:
     source = (files("causalrn.runtimes.bench") / "kernels.c").read_bytes()
     flags = ("-fvisibility=hidden", "-ffp-contract=fast", *ISAS[isa])
-    library = ctypes.CDLL(str(shared_library({"kernels.c": source}, flags, "for kernels.c")))
+    library = ctypes.CDLL(str(shared_library({"kernels.c": source}, flags, "kernels.c")))
     for kernel in (library.read_floats, library.exps, library.products, library.int8_products):
         kernel.restype = ctypes.c_float
     return library

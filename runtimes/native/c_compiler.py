@@ -18,7 +18,7 @@ from pathlib import Path
 
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.manifest import Bundle
-from causalrn.native_spec import NativeSpec
+from causalrn.native_spec import SOURCE, NativeSpec
 
 CACHE_VARIABLE = "CAUSALRN_CACHE"
 _FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared")
@@ -50,7 +50,7 @@ def compiled_library(bundle: Bundle, native: NativeSpec) -> Path:
     shim = (files("causalrn.runtimes.native") / "shim.c").read_bytes()
     sources = {"shim.c": shim} | {name: bundle.file(name).read_bytes() for name in native.sources}
     try:
-        return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread"), f"for {bundle.path}")
+        return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread"), SOURCE)
     except _SourceError as error:
         raise BundleError(f"{bundle.path}: {error}; see docs/native.md") from None
 
@@ -65,7 +65,7 @@ def shared_library(sources: Mapping[str, bytes], flags: Sequence[str], what: str
     Args:
         sources: the content of files by name; the first one includes the others, or what it needs of them.
         flags: for this library, after those for all of them.
-        what: it is for, as errors say it.
+        what: is compiled, as errors say it.
 
     Raises:
         RuntimeUnavailableError: there is no compiler, it does not work, or refuses the source.
@@ -122,8 +122,8 @@ def _compile(command: Sequence[str], made: Path, what: str) -> None:
             command, cwd=made.parent, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeUnavailableError(f"{command[0]} took more than {_TIMEOUT_S:.0f} s {what}") from None
+        raise RuntimeUnavailableError(f"{command[0]} took more than {_TIMEOUT_S:.0f} s for {what}") from None
     if result.returncode != 0 or not made.is_file():
         errors = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()[-1:]
         reason = errors[0].strip() if errors else f"exit code {result.returncode}"
-        raise _SourceError(f"{command[0]} cannot compile {reason}")
+        raise _SourceError(f"{command[0]} cannot compile {what}: {reason}")

@@ -81,7 +81,7 @@ def test_source_that_does_not_compile_is_the_bundles_fault(bundle, cache):
     path = bundle.path / "causalrn.c"
     path.write_text(path.read_text() + "\nint oops(\n")
     broken = seal_bundle(bundle.path, bundle.manifest)
-    with pytest.raises(BundleError, match=r"cannot compile causalrn\.c:.*error"):
+    with pytest.raises(BundleError, match=r"cannot compile causalrn\.c: .*error"):
         NativeSession(broken)
     assert not list(cache.glob("*.so"))
 

@@ -1,0 +1,53 @@
+"""Lines through times: what is known comes out, and noise is told from growth."""
+
+import numpy as np
+import pytest
+
+from causalrn.runtimes.bench.growth import fit_growth
+
+DEPTHS = (16, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
+
+
+def points(start, slope, noise=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return [(t, [(start + slope * t) * (1 + noise * x) for x in rng.standard_normal(9)]) for t in DEPTHS]
+
+
+def test_line_is_recovered():
+    line = fit_growth("exact", 1, points(60.0, 0.5))
+    assert line.start_us == pytest.approx(60.0)
+    assert line.slope_us == pytest.approx(0.5)
+    assert line.largest_residual < 1e-9
+    assert not line.is_flat
+    assert line.rise_us == pytest.approx(0.5 * 4080)
+    assert "60 us + 0.500 us per row" in line.describe()
+
+
+def test_bend_shows_in_the_residuals():
+    bent = [(t, [60.0 + 0.5 * t + 2e-4 * t * t] * 3) for t in DEPTHS]
+    assert fit_growth("bent", 1, bent).largest_residual > 0.15
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_is_flat_and_growth_of_a_tenth_is_not(seed):
+    assert fit_growth("linear", 1, points(50.0, 0.0, 0.02, seed)).is_flat
+    assert not fit_growth("creeping", 1, points(50.0, 50.0 * 0.1 / 4096, 0.005, seed)).is_flat
+
+
+def test_what_grows_with_the_square_is_no_line_and_not_flat():
+    squares = fit_growth("parallel", 1, [(t, [0.1 * t * t] * 3) for t in DEPTHS])
+    assert not squares.is_line
+    assert not squares.is_flat
+    assert squares.describe().startswith("no line")
+
+
+def test_small_and_large_times_weigh_the_same():
+    skewed = [(t, [(60.0 + 0.5 * t) * (1.1 if t == 16 else 1.0)]) for t in DEPTHS]
+    assert 0.02 < fit_growth("skewed", 1, skewed).largest_residual < 0.1
+
+
+def test_json_has_what_readers_ask_for():
+    data = fit_growth("exact", 2, points(60.0, 0.5)).to_json()
+    assert data["name"], data["batch"] == ("exact", 2)
+    assert data["is_flat"] is False
+    assert len(data["rows"]) == len(data["residuals"]) == len(DEPTHS)

@@ -1,0 +1,103 @@
+"""Constants of machines: curves, floors, files, named devices."""
+
+import dataclasses
+import json
+
+import pytest
+
+from causalrn.errors import ConfigError, InputError
+from causalrn.runtimes.bench.cost import Call, StepCost
+from causalrn.runtimes.bench.devices import DEVICES, find_device
+from causalrn.runtimes.bench.machine import Machine, OrtRates, rate_at
+
+RATES = OrtRates(4e-6, 8e-7, 2e-7, 9e10, ((3e3, 1e9), (1e6, 2e9)))
+MACHINE = Machine(
+    name="test",
+    source="made up",
+    bytes_per_s=((1e6, 100e9), (100e6, 20e9)),
+    exps_per_s=10e9,
+    products_per_s=50e9,
+    int8_products_per_s=25e9,
+    memory_bytes=1 << 30,
+    onnxruntime=RATES,
+)
+
+
+def test_rates_between_points_follow_the_logarithm():
+    curve = MACHINE.bytes_per_s
+    assert rate_at(curve, 1) == 100e9
+    assert rate_at(curve, 1e6) == 100e9
+    assert rate_at(curve, 1e7) == pytest.approx(60e9)
+    assert rate_at(curve, 1e12) == 20e9
+
+
+def test_floor_lets_go_on_at_once_what_can():
+    cost = StepCost(400_000, 100_000, widens=False, exps=0, row_bytes=0, row_exps=0, row_products=0)
+    assert MACHINE.parts_s(cost, Call(1, 0)).floor == pytest.approx(400_000 / 100e9)
+    batched = MACHINE.parts_s(cost, Call(1, 0, batch=100))
+    assert batched.floor == pytest.approx(100 * 100_000 / 50e9), "weights are read once, products are not"
+    widened = dataclasses.replace(cost, widens=True, weight_bytes=100_000)
+    assert MACHINE.parts_s(widened, Call(1, 0)).floor == pytest.approx(100_000 / 25e9)
+    pooled = dataclasses.replace(cost, row_bytes=400, row_exps=100)
+    parts = MACHINE.parts_s(pooled, Call(1, 999))
+    assert parts.row_exps == pytest.approx(1000 * 100 / 10e9)
+    assert parts.floor == pytest.approx(parts.weights + max(parts.rows, parts.row_exps))
+    assert parts.expected == pytest.approx(parts.weights + parts.rows + parts.row_exps)
+
+
+def test_merged_keeps_the_better_rates():
+    slow = dataclasses.replace(MACHINE, exps_per_s=5e9, bytes_per_s=((1e6, 90e9), (5e6, 50e9)))
+    merged = MACHINE.merged(slow)
+    assert merged.exps_per_s == 10e9
+    assert merged.bytes_per_s == ((1e6, 100e9), (5e6, 50e9), (100e6, 20e9))
+
+
+@pytest.mark.parametrize("key", [None, "machine"], ids=["alone", "in a report of doctor"])
+def test_file_is_read_back(tmp_path, key):
+    path = tmp_path / "device.json"
+    data = MACHINE.to_json()
+    path.write_text(json.dumps(data if key is None else {key: data}))
+    assert find_device(str(path)) == MACHINE
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"report": "other"}, "no machine of this version"),
+        ({"version": 2}, "no machine of this version"),
+        ({"exps_per_s": 0}, "exps_per_s is 0, not a positive number"),
+        ({"exps_per_s": True}, "not a positive number"),
+        ({"memory_bytes": -1}, "memory_bytes is -1"),
+        ({"products_per_s": float("inf")}, "not a positive number"),
+        ({"bytes_per_s": []}, "curve without points"),
+        ({"bytes_per_s": [[2, 1], [1, 1]]}, "ascending"),
+        ({"bytes_per_s": [[1, -1]]}, "not positive"),
+        ({"bytes_per_s": 3}, "malformed"),
+        ({"onnxruntime": {}}, "malformed"),
+        ({"name": 3}, "name is no text"),
+        ({"extra": 3}, "malformed"),
+    ],
+    ids=str,
+)
+def test_malformed_machine_is_refused(change, match):
+    with pytest.raises(InputError, match=match):
+        Machine.from_json({**MACHINE.to_json(), **change}, "device.json")
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"device 'abacus' is unknown: choose one of raspberry-pi-4"):
+        find_device("abacus")
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(ConfigError, match="not valid JSON"):
+        find_device(str(broken))
+    with pytest.raises(InputError, match="no file that can be read"):
+        find_device(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_named_devices_are_whole(name):
+    device = find_device(name)
+    assert Machine.from_json(device.to_json(), name) == device
+    assert device.source.startswith("data sheet")
+    assert device.int8_products_per_s < device.products_per_s
