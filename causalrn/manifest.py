@@ -157,6 +157,23 @@ class Manifest:
         except (ConfigError, InputError) as error:
             raise BundleError(f"{source}: {error}") from None
 
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """What a bundle says of itself, its files unseen: for questions that come before it is opened.
+
+        Raises:
+            BundleError: no folder, no manifest in it, or none that is whole.
+        """
+        return cls._parse(_read_manifest(path), path)
+
+    @classmethod
+    def _parse(cls, text: str, path: Path) -> Manifest:
+        source = str(path / MANIFEST_NAME)
+        try:
+            return cls.from_json(parse_json_object(text, source), source)
+        except ConfigError as error:
+            raise BundleError(f"{error}: export the bundle again") from None
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -178,11 +195,7 @@ class Bundle:
             BundleError: the folder, manifest or a file is missing, corrupt or changed.
         """
         text = _read_manifest(path)
-        source = str(path / MANIFEST_NAME)
-        try:
-            manifest = Manifest.from_json(parse_json_object(text, source), source)
-        except ConfigError as error:
-            raise BundleError(f"{error}: export the bundle again") from None
+        manifest = Manifest._parse(text, path)
         for name, entry in manifest.files.items():
             _check_file(path / name, entry, _verb(manifest.target))
         for name, sha256 in manifest.folders.items():

@@ -12,7 +12,7 @@ from causalrn.export.cli.console import require_extra
 from causalrn.export.cli.options import PATH, FiniteRange, checked_place, given_options, json_option
 
 _MOST = 1 << 24
-_PREDICT_ONLY = {"device": "--device"}
+_LISTS = ("-d", "--depth", "-p", "--prefill", "-b", "--batch", "-t", "--threads")
 _MEASURE_ONLY = {
     "decode": "--decode",
     "prefill": "--prefill",
@@ -47,7 +47,22 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         return numbers
 
 
+class _ListCommand(click.Command):
+    """Takes the numbers of a list apart by blanks, too: `-d 16 128` is `-d 16,128`."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Join what belongs together."""
+        joined: list[str] = []
+        for part in args:
+            if len(joined) > 1 and joined[-2] in _LISTS and part.isdecimal():
+                joined[-1] += f",{part}"
+            else:
+                joined.append(part)
+        return super().parse_args(context, joined)
+
+
 @click.command(
+    cls=_ListCommand,
     epilog="""\b
 Examples:
   causalrn-export bench bundle
@@ -57,7 +72,7 @@ Examples:
   causalrn-export bench bundle --profile -d 128             where a step's time goes
   causalrn-export bench run --predict --device raspberry-pi-5
 A token costs what it costs at some depth: the number of tokens before it. Of folders that cannot be opened the
-report says why; the exit code is then 2, or 3 for engines that cannot run here."""
+report says why; the exit code is then 2, or 3 for engines that cannot run here.""",
 )
 @click.argument("folders", metavar="BUNDLE_OR_RUN...", type=PATH, nargs=-1, required=True)
 @click.option(
@@ -66,7 +81,7 @@ report says why; the exit code is then 2, or 3 for engines that cannot run here.
     "depths",
     type=Numbers(0),
     multiple=True,
-    help="Decode after so many tokens; a list, or repeated.  [default: 16,128,1024 as far as they fit]",
+    help="Decode after so many tokens; a list such as 16,128.  [default: 16,128,1024 as far as they fit]",
 )
 @click.option(
     "-n", "--decode", type=click.IntRange(0, _MOST), default=16, show_default=True, help="Tokens to decode; 0: none."

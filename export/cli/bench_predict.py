@@ -11,7 +11,7 @@ from rich.table import Table
 from causalrn.errors import InputError
 from causalrn.export.cli.bench_table import bytes_text, time_text
 from causalrn.export.cli.console import console, write_json
-from causalrn.manifest import Bundle, is_bundle
+from causalrn.manifest import Manifest, is_bundle
 from causalrn.run_folder import RunFolder
 from causalrn.runtimes.bench.devices import DEVICES, find_device
 from causalrn.runtimes.bench.machine import Machine
@@ -67,7 +67,7 @@ def _model_of(folder: Path) -> tuple[Any, Variant]:
     if not is_bundle(folder):
         config = RunFolder.open(folder).card.config
         return config, Variant(getattr(config, "readout", config.kind))
-    manifest = Bundle.open(folder).manifest
+    manifest = Manifest.read(folder)
     quantization, config = manifest.quantization, manifest.card.config
     scheme, pool8 = ("float32", False) if quantization is None else (quantization.scheme, quantization.pool8)
     return config, Variant(getattr(config, "readout", config.kind), scheme, pool8)

@@ -14,7 +14,7 @@ from causalrn.export.cli.bench_table import print_report
 from causalrn.export.cli.console import EXIT_INTERRUPTED, progress, write_json
 from causalrn.export.cli.environment import describe_environment
 from causalrn.files import parse_json_object, written_file
-from causalrn.manifest import Bundle, is_bundle
+from causalrn.manifest import Manifest, is_bundle
 from causalrn.run_folder import RunFolder, is_run
 from causalrn.runtimes.bench.results import BENCH_VERSION, BenchReport, Row, Workload
 from causalrn.runtimes.bench.running import Bench, BenchPlan, Entry, find_entries
@@ -81,7 +81,7 @@ def _longest_capacity(folders: Sequence[Path]) -> int | None:
     for folder in folders:
         try:
             if is_bundle(folder):
-                found.append(Bundle.open(folder).manifest.state.tensors[0].capacity)
+                found.append(Manifest.read(folder).state.tensors[0].capacity)
             elif is_run(folder):
                 found.append(RunFolder.open(folder).card.config.capacity)
         except CausalRNError:

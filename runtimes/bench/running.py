@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from causalrn.errors import CausalRNError, InputError, RuntimeUnavailableError
-from causalrn.manifest import Bundle, is_bundle
+from causalrn.manifest import Manifest, is_bundle
 from causalrn.run_folder import is_run
 from causalrn.runtimes.bench.contestants import Contestant, Facts, MemoryUse, open_contestant
 from causalrn.runtimes.bench.machine import Machine
@@ -17,7 +17,7 @@ from causalrn.runtimes.bench.measuring import Kernels
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.timing import paired_ratio, turns
 from causalrn.runtimes.bench.worker import Worker
-from causalrn.runtimes.opening import RUN_RUNTIMES, WITHOUT_THREADS, SessionOptions, runtime_of
+from causalrn.runtimes.opening import RUN_RUNTIMES, TARGET_RUNTIMES, WITHOUT_THREADS, SessionOptions
 
 Advance = Callable[..., object]
 _LEAST_REPEATS = 3
@@ -93,8 +93,8 @@ def _runtimes_of(path: Path) -> tuple[str, ...]:
     if not is_bundle(path) and is_run(path):
         return RUN_RUNTIMES
     try:
-        return (runtime_of(Bundle.open(path)),)
-    except CausalRNError:
+        return (TARGET_RUNTIMES[Manifest.read(path).target],)
+    except (CausalRNError, KeyError):
         return ()
 
 
@@ -264,5 +264,5 @@ class Bench:
             formula_bytes=None if facts.state is None else facts.state.size_bytes(workload.held, workload.batch),
             state_bytes=memory[entry.name].state_bytes,
             resident_bytes=memory[entry.name].resident_bytes,
-            peak_bytes=worker.call("peak_bytes"),
+            peak_bytes=worker.call("peak_bytes") if worker.is_idle else None,
         )

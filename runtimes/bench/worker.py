@@ -31,6 +31,7 @@ class Worker:
     def __init__(self, factory: Callable[[], Any]) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would carry this process's threads and libraries along
         self._connection, theirs = context.Pipe()
+        self._owes_reply = False
         self._process = context.Process(target=_serve, args=(theirs, factory), daemon=True)
         self._process.start()
         theirs.close()
@@ -44,8 +45,11 @@ class Worker:
         """What a method gives.
 
         Raises:
-            CausalRNError: as for the constructor; also where the process has died.
+            CausalRNError: as for the constructor; also where the process has died, or a call before was interrupted.
         """
+        if self._owes_reply:
+            raise RuntimeUnavailableError("interrupted in the middle of a call")
+        self._owes_reply = True
         try:
             self._connection.send((method, arguments))
         except OSError:
@@ -57,11 +61,18 @@ class Worker:
             fine, value = self._connection.recv()
         except (EOFError, OSError):
             raise self._death() from None
+        self._owes_reply = False
         if not fine:
             raise value
         return value
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a call: not while one is under way, nor after one that was interrupted."""
+        return not self._owes_reply
+
     def _death(self) -> RuntimeUnavailableError:
+        self._owes_reply = False
         self._process.join(_END_S)
         return RuntimeUnavailableError(f"its process died (exit code {self._process.exitcode})")
 

@@ -157,6 +157,14 @@ def test_workloads_are_what_the_longest_model_takes(exact_bundle):
     assert [(w.depth, w.batch) for w in asked] == [(3, 1), (9, 1), (3, 2), (9, 2)]
 
 
+@pytest.mark.parametrize("given", [("8,32",), ("8", "32"), ("8", "-d", "32")], ids=str)
+def test_lists_are_taken_as_people_write_them(call, runs, tmp_path, given):
+    path = tmp_path / "p.json"
+    assert call("bench", runs["exact"], "--predict", "--device", "apple-m1", "-d", *given, "--json", path)[0] == 0
+    (model,) = json.loads(path.read_text())["models"]
+    assert list(model["predictions"][0]["native_us"]) == ["8", "32"]
+
+
 def test_prediction_is_printed_and_written(call, runs, tmp_path):
     code, out, _ = call(
         "bench", runs["exact"], "--predict", "--device", "raspberry-pi-5", "--json", tmp_path / "p.json", "-d", "8,32"

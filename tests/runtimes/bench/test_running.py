@@ -54,7 +54,7 @@ class Local:
     """A worker without a process."""
 
     def __init__(self, factory):
-        self.served, self.closed = factory(), False
+        self.served, self.closed, self.is_idle = factory(), False, True
         made.append(self)
 
     def call(self, method, *arguments):

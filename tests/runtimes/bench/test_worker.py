@@ -75,3 +75,16 @@ def test_death_is_an_error_and_stays_one():
         with pytest.raises(RuntimeUnavailableError, match=r"its process died \(exit code 7\)"):
             worker.call("die")
     worker.close()
+
+
+def test_reply_of_an_interrupted_call_answers_no_other(worker, monkeypatch):
+    assert worker.is_idle
+    fresh = Worker(partial(Served, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(fresh, "_result", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fresh.call("add", 5)
+    assert not fresh.is_idle
+    with pytest.raises(RuntimeUnavailableError, match="interrupted in the middle of a call"):
+        fresh.call("process")
+    fresh.close()
