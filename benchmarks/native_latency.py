@@ -19,8 +19,6 @@ against the float64 oracle first.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +44,7 @@ from causalrn.export.cli.console import progress, write_json
 from causalrn.folding import fold
 from causalrn.manifest import seal_bundle
 from causalrn.model import SequenceModel
+from causalrn.runtimes.bench.measuring import Kernels
 from causalrn.runtimes.native.c_compiler import find_compiler
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
@@ -54,7 +53,7 @@ CAPACITY, DEPTHS, PREFILL = 4160, (16, 128, 1024, 4096), 512
 CHUNKS = (8, 16, 32, 64)
 SIZES = {"vocabulary": 29, "embedding": 192, "capacity": CAPACITY}
 ORT, TRANSFORMER = "onnxruntime", "Transformer"
-ISAS = {"avx512": ("-mavx512f", "-DWIDTH=16"), "avx2": ("-mavx2", "-mfma", "-DWIDTH=8")}
+ISAS = ("avx512", "avx2")
 
 TARGETS = {
     ("exact", 16): (0.38, 0.42),
@@ -94,43 +93,6 @@ class Row:
                 for name, verdict in self.ratios.items()
             },
         }
-
-
-class Floor:
-    """Loops that do nothing but read, or nothing but exps."""
-
-    def __init__(self, folder: Path) -> None:
-        source = Path(__file__).parent / "native_floor.c"
-        self.libraries = {}
-        for isa, flags in ISAS.items():
-            target = folder / f"floor-{isa}.so"
-            command = [*find_compiler(), "-std=c99", "-O3", "-fPIC", "-shared", *flags, str(source), "-o", str(target)]
-            subprocess.run(command, check=True)
-            self.libraries[isa] = ctypes.CDLL(str(target))
-        self.rows, self.sums = np.full((16, 192), 0.5, np.float32), np.zeros(192, np.float32)
-
-    def reading_us(self, isa: str, size_bytes: int) -> Callable[[], float]:
-        values = np.ones(size_bytes // 4 // 128 * 128, np.float32)
-        function, address = self.libraries[isa].read_once, ctypes.c_void_p(values.ctypes.data)
-        count = ctypes.c_size_t(len(values))
-        function.restype = ctypes.c_float
-        return lambda kept=values: _best_us(lambda: function(address, count))
-
-    def exp_us(self, isa: str) -> Callable[[], float]:
-        """Time of 1,000,000 exps."""
-        times = 10**6 // self.rows.size
-        sums, rows = (ctypes.c_void_p(array.ctypes.data) for array in (self.sums, self.rows))
-        function = self.libraries[isa].exps
-        return lambda: _best_us(lambda: function(sums, rows, ctypes.c_size_t(times))) * 10**6 / (times * self.rows.size)
-
-
-def _best_us(call: Callable[[], object], repeats: int = 30) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter_ns()
-        call()
-        times.append(time.perf_counter_ns() - start)
-    return min(times) / 1000
 
 
 class ConstantLoop(SessionLoop):
@@ -189,7 +151,7 @@ class Benchmark:
 
     def __init__(self, folder: Path, repeats: int, budget_s: float, advance: Callable[..., object]) -> None:
         self.folder, self.repeats, self.budget_s, self.advance = folder, repeats, budget_s, advance
-        self.floor = Floor(folder)
+        self.kernels = {isa: Kernels(isa=isa) for isa in ISAS}
         self.rng = np.random.default_rng(0)
 
     def rows(self) -> Iterator[Row]:
@@ -250,8 +212,11 @@ class Benchmark:
 
     def _row(self, what: str, depth: int, samples: dict[str, Callable[[], float]], streamed: int, exps: int) -> Row:
         self.advance(0, f"{what}, t = {depth}")
-        floors = {f"{isa} exps": self.floor.exp_us(isa) for isa in ISAS}
-        floors |= {f"{isa} reading": self.floor.reading_us(isa, streamed) for isa in ISAS if streamed}
+        floors: dict[str, Callable[[], float]] = {}
+        for isa, kernels in self.kernels.items():
+            floors[f"{isa} exps"] = lambda kernels=kernels: 1e12 / kernels.exps_per_s()  # of 1,000,000
+            if streamed:
+                floors[f"{isa} reading"] = lambda kernels=kernels: 1e6 * streamed / kernels.bytes_per_s(streamed)
         times = measure(samples | floors, self.repeats, lambda count: None)
         self.advance(1)
         floor_us = {

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from causalrn.config import ModelConfig
 from causalrn.errors import BundleError, ConfigError
 from causalrn.export.cli.doctor_tools import execute, find_tool, last_line
 from causalrn.files import json_text, parse_json_object
 from causalrn.manifest import Bundle
+from causalrn.runtimes.bench.cost import macs_per_token
 from causalrn.runtimes.native.native_session import NativeSession
 
 SIZE_NAME = "size.json"
@@ -70,7 +70,7 @@ def write_size(folder: Path, session: NativeSession) -> None:
         weights_bytes=session.native.weights_bytes,
         state_bytes=whole - work,
         work_bytes=work,
-        macs_per_token=_macs(config),
+        macs_per_token=macs_per_token(config),
         exps_per_position=config.blocks * config.hidden if spec.has_pool else 0,
         **(_measure_firmware(folder) if profile == "cortex-m" else {}),
     )
@@ -93,11 +93,6 @@ def describe_size(bundle: Bundle) -> list[str]:
         return list(DeviceSize(**figures).lines(data["profile"]))
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: sizes of another version ({error}): export the bundle again") from None
-
-
-def _macs(config: ModelConfig) -> int:
-    """W1, W2 and W3 of every block, and the head."""
-    return 3 * config.blocks * config.embedding * config.hidden + config.embedding * config.vocabulary
 
 
 def _measure_firmware(folder: Path) -> dict[str, Any]:
