@@ -30,7 +30,10 @@ def aligned_zeros(shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
     dtype = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if size >= _MAPPED_BYTES:
-        whole = np.frombuffer(mmap.mmap(-1, size, **_PRIVATE), np.uint8)
+        try:
+            whole = np.frombuffer(mmap.mmap(-1, size, **_PRIVATE), np.uint8)
+        except (OSError, OverflowError):
+            raise MemoryError from None
     else:
         whole = np.zeros(size + _ALIGNMENT, np.uint8)
     start = -whole.ctypes.data % _ALIGNMENT

@@ -35,6 +35,7 @@ TORCH_FREE = (
             "manifest_checks",
             "quantization",
             "run_folder",
+            "processor",
             "tolerances",
         )
     ),

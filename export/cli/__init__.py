@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -76,6 +77,9 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - it has to stay open
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the same
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files hold more than some terminals can show
+            stream.reconfigure(errors="backslashreplace")
     from causalrn.export.cli.console import run_guarded
 
     sys.exit(run_guarded(lambda: group(standalone_mode=False)))

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from causalrn.export.cli.bench_comparison import Comparison
 from causalrn.export.cli.bench_table import bytes_text, notes_of, rate_text, ratio_text, share_text, time_text
 from causalrn.export.cli.page import embedded_json, page_environment
 from causalrn.export.cli.svg_chart import COLOURS, Chart, Curve, draw_chart
 from causalrn.runtimes.bench.results import BenchReport, Row
 
 _NEAREST_TICKS = 1.8
-_LEAST_BYTES = 64_000
 
 
-def render_page(report: BenchReport) -> str:
+def render_page(report: BenchReport, comparisons: Sequence[Comparison] = ()) -> str:
     """The page of a report, as HTML."""
     environment = page_environment()
     environment.filters.update(time=time_text, bytes=bytes_text, rate=rate_text, ratio=ratio_text, share=share_text)
@@ -25,7 +25,8 @@ def render_page(report: BenchReport) -> str:
     indexed = list(enumerate(report.rows))
     return environment.get_template("bench_page.html.j2").render(
         report=report,
-        data=embedded_json(report.to_json()),
+        data=embedded_json({**report.to_json(), "comparisons": [each.to_json() for each in comparisons]}),
+        comparisons=comparisons,
         groups=[(work.title, [(i, row) for i, row in indexed if row.workload == work]) for work in workloads],
         charts=[chart for chart in charts_of(report) if chart is not None],
         notes=list(notes_of(report)),
@@ -50,7 +51,7 @@ def charts_of(report: BenchReport) -> list[Chart | None]:
         ticks = _spaced(sorted({row.workload.depth for _, row in rows}))
         for title, curves, label in (
             ("Time per step", latency, time_text),
-            ("Memory of the state", memory, bytes_text),
+            ("Growth of the process with the state", memory, bytes_text),
             ("Peak memory of the process", peak, bytes_text),
         ):
             caption = "over the depth: tokens before the one that is decoded"
@@ -69,8 +70,7 @@ def _spaced(depths: Sequence[int]) -> list[float]:
 
 def _grown(row: Row) -> float | None:
     """What the process grew by, where it is more than a few pages of memory."""
-    grown = row.resident_bytes
-    return grown if grown is not None and (row.formula_bytes or 0) >= _LEAST_BYTES else None
+    return None if row.memory_ratio is None else row.resident_bytes
 
 
 _Rows = Sequence[tuple[int, Row]]

@@ -14,8 +14,6 @@ from causalrn.export.cli.console import console, write_json
 from causalrn.runtimes.bench.profiling import ROLES, Profile, profile_step
 from causalrn.runtimes.opening import SessionOptions
 
-_DEPTH = 128
-
 
 def profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
     """Print every bundle's profile at every depth, and write them.
@@ -25,10 +23,10 @@ def profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
     """
     if len(options["threads"]) > 1:
         raise InputError("--profile takes one number of --threads")
-    session = SessionOptions(threads=(options["threads"] or (1,))[0])
+    session = SessionOptions(options["provider"], threads=(options["threads"] or (1,))[0])
     reports = []
     for folder in folders:
-        for depth in options["depths"] or (_DEPTH,):
+        for depth in options["depths"] or (None,):
             found = profile_step(folder, depth, session)
             reports.append({"folder": str(folder), **found.to_json()})
             _print(folder, found)
@@ -51,6 +49,7 @@ def _print(folder: Path, found: Profile) -> None:
     table.add_row("all", *(f"{total:.1f}" for total in totals), f"{found.nodes_us:.1f}", style="bold")
     table.add_row("share", *(f"{total / found.nodes_us:.0%}" for total in totals), "", style="bold")
     out.print(table)
+    out.print("other: reshapes, splits, gathers, and additions to the residual stream")
     plain, counted = time_text(found.step_us), time_text(found.nodes_us)
     out.print(
         f"a step takes {plain}; its {len(found.nodes)} nodes take {counted} while they are counted: onnxruntime's "

@@ -5,18 +5,27 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from causalrn.errors import CausalRNError, InputError
+from causalrn.export.cli.bench_comparison import Comparison, Earlier, print_comparisons
 from causalrn.export.cli.bench_table import print_report
-from causalrn.export.cli.console import EXIT_INTERRUPTED, progress, write_json
+from causalrn.export.cli.console import (
+    EXIT_BAD_INPUT,
+    EXIT_CHECK_FAILED,
+    EXIT_INTERRUPTED,
+    complain,
+    console,
+    progress,
+)
 from causalrn.export.cli.environment import describe_environment
-from causalrn.files import parse_json_object, written_file
+from causalrn.files import json_text, written_file
 from causalrn.manifest import Manifest, is_bundle
 from causalrn.run_folder import RunFolder, is_run
-from causalrn.runtimes.bench.results import BENCH_VERSION, BenchReport, Row, Workload
+from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.running import Bench, BenchPlan, Entry, find_entries
 from causalrn.runtimes.opening import RUNTIMES
 
@@ -32,22 +41,46 @@ def bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
     unknown = [name for name in options["runtimes"] if name not in RUNTIMES]
     if unknown:
         raise InputError(f"runtime {unknown[0]!r} is unknown: choose one of {', '.join(RUNTIMES)}")
-    before = None if options["against"] is None else load_rows(options["against"])
-    if len(set(folders)) < len(folders):
-        raise InputError("a folder is named twice: it would compete with itself")
+    before = None if options["against"] is None else Earlier.load(options["against"])
     entries = find_entries(folders, options["runtimes"], options["threads"] or (1,), options["provider"])
     workloads = choose_workloads(folders, options)
     plan = BenchPlan(workloads, options["repeats"], options["turn_ms"] / 1000)
-    report = run_bench(entries, plan, {"folders": [entry.name for entry in entries]})
-    print_report(report, before)
-    write_reports(report, options["json_path"], options["csv_path"], options["html"])
-    return EXIT_INTERRUPTED if report.interrupted else report.exit_code
+    report = run_bench(entries, plan, {"folders": [str(folder) for folder in folders], "provider": options["provider"]})
+    comparisons = [] if before is None else before.compare(report.measured)
+    places = [options["json_path"], options["csv_path"], options["html"]]
+    try:  # before anything is printed: whoever reads may be gone
+        write_reports(report, comparisons, *places)
+    finally:
+        print_report(report)
+        if before is not None:
+            print_comparisons(before, comparisons, report.environment)
+    for path in (path for path in places if path is not None):
+        console().print(f"wrote {path}", soft_wrap=True)
+    return _exit_code(report, comparisons, options["fail_above"])
+
+
+def _exit_code(report: BenchReport, comparisons: Sequence[Comparison], fail_above: float | None) -> int:
+    """The exit code, with its reason on standard error."""
+    failed = dict.fromkeys(f"{row.name}: {row.reason}" for row in report.rows if row.status == "failed")
+    for reason in failed:
+        complain(reason)
+    if report.interrupted:
+        complain("interrupted")
+        return EXIT_INTERRUPTED
+    if not report.measured and not failed:
+        complain(f"nothing could be measured: {report.rows[0].reason}")
+        return EXIT_BAD_INPUT
+    slower = [each for each in comparisons if fail_above is not None and not each.noisy and each.judged > fail_above]
+    for each in slower:
+        complain(f"{each.row.name}, {each.row.workload.title}: {each.judged:.2f} times what it took before")
+    return report.exit_code or (EXIT_CHECK_FAILED if slower else 0)
 
 
 def run_bench(entries: Sequence[Entry], plan: BenchPlan, settings: dict[str, Any]) -> BenchReport:
     """Measure with progress on standard error; Ctrl-C ends it, and the report says so."""
     asked = {"repeats": plan.repeats, "turn_ms": plan.turn_s * 1000, **settings}
     report = BenchReport(asked, describe_environment())
+    report.environment["load_average"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with progress("measuring", len(entries) * plan.repeats * len(plan.workloads)) as advance:
         try:
             Bench(entries, plan, report, advance).run()
@@ -67,9 +100,10 @@ def choose_workloads(folders: Sequence[Path], options: dict[str, Any]) -> list[W
     depths = options["depths"] or fits or [0]
     prefill = options["prefill"] or (min(_PREFILL, longest or _PREFILL),)
     workloads = []
-    for batch in options["batch"] or (1,):
-        workloads += [Workload("prefill", count, 0, batch) for count in sorted(prefill) if count]
+    for batch in sorted(options["batch"] or (1,)):
         workloads += [Workload("decode", tokens, depth, batch) for depth in sorted(depths) if tokens]
+    for batch in sorted(options["batch"] or (1,)):  # last: what they leave behind would count as others' memory
+        workloads += [Workload("prefill", count, 0, batch) for count in sorted(prefill) if count]
     if not workloads:
         raise InputError("--decode 0 and --prefill 0 leave nothing to measure: ask for one of them")
     return workloads
@@ -89,38 +123,41 @@ def _longest_capacity(folders: Sequence[Path]) -> int | None:
     return None if None in found else max((capacity for capacity in found if capacity is not None), default=None)
 
 
-def load_rows(path: Path) -> dict[tuple[Any, ...], Row]:
-    """Measured rows of an earlier report by what makes them the same row.
+def write_reports(
+    report: BenchReport,
+    comparisons: Sequence[Comparison],
+    json_path: Path | None,
+    csv_path: Path | None,
+    html: Path | None,
+) -> None:
+    """Write what was asked for; where one cannot be written, the others are.
 
     Raises:
-        InputError: a missing file, or something else than a report of this version.
-        ConfigError: no JSON.
+        OSError: of the first that could not.
     """
-    try:
-        data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{path}: no file that can be read: name one that `bench --json` wrote") from None
-    if data.get("report") != "causalrn-bench" or data.get("version") != BENCH_VERSION:
-        raise InputError(f"{path}: no report of this version's bench: name one that `bench --json` wrote")
-    try:
-        rows = [Row.from_json(row) for row in data["rows"]]
-        return {row.key: row for row in rows if row.status == "measured" and row.time_us.median > 0}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: a malformed report ({error}): measure again") from None
+    compared = [each.to_json() for each in comparisons]
+    texts: list[tuple[Path | None, Callable[[], str]]] = [
+        (json_path, lambda: json_text({**report.to_json(), "comparisons": compared})),
+        (csv_path, lambda: _csv_text(report)),
+        (html, lambda: _page_text(report, comparisons)),
+    ]
+    faults: list[OSError] = []
+    for path, text in texts:
+        if path is not None:
+            try:
+                with written_file(path) as partial:
+                    partial.write_text(text(), encoding="utf-8", errors="replace")
+            except OSError as error:
+                error.filename = str(path)
+                faults.append(error)
+    if faults:
+        raise faults[0]
 
 
-def write_reports(report: BenchReport, json_path: Path | None, csv_path: Path | None, html: Path | None) -> None:
-    """Write what was asked for."""
-    data = report.to_json()
-    write_json(json_path, data)
-    if csv_path is not None:
-        with written_file(csv_path) as partial:
-            partial.write_text(_csv_text(report), encoding="utf-8", errors="replace")
-    if html is not None:
-        from causalrn.export.cli.bench_page import render_page
+def _page_text(report: BenchReport, comparisons: Sequence[Comparison]) -> str:
+    from causalrn.export.cli.bench_page import render_page
 
-        with written_file(html) as partial:
-            partial.write_text(render_page(report), encoding="utf-8", errors="replace")
+    return render_page(report, comparisons)
 
 
 def _csv_text(report: BenchReport) -> str:
@@ -137,5 +174,5 @@ def _csv_text(report: BenchReport) -> str:
             line |= {"median_us": time.median, "low_us": time.low, "high_us": time.high}
             line |= {"tokens_per_s": row.tokens_per_s, "share_of_floor": row.share_of_floor}
             line["ratio"] = None if row.ratio is None else row.ratio.median
-        writer.writerow(line)
+        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in line.items()})
     return text.getvalue()

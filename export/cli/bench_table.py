@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -14,18 +13,19 @@ from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.results import BenchReport, Row
 from causalrn.runtimes.bench.timing import Spread
 
-Earlier = Mapping[tuple[Any, ...], Row]
+_NARROW, _NAME_WIDTH, _SHORT_US = 72, 26, 30.0
 
 
-def print_report(report: BenchReport, before: Earlier | None = None) -> None:
-    """Print all tables and notes; `before` are rows of an earlier report to compare with."""
+def print_report(report: BenchReport) -> None:
+    """Print all tables and notes."""
     out = console()
     for workload in dict.fromkeys(row.workload for row in report.rows):
+        rows = [row for row in report.rows if row.workload == workload]
+        if all(row.status != "measured" for row in rows):
+            out.print(f"{workload.title}: not measured")
+            continue
         out.print(Text(workload.title, "bold"))
-        out.print(_table(row for row in report.rows if row.workload == workload))
-        out.print()
-    if before is not None:
-        out.print(comparison_table(report.measured, before))
+        out.print(_table(rows, narrow=out.width < _NARROW))
         out.print()
     for name, reason in dict.fromkeys((row.name, row.reason) for row in report.rows if row.reason):
         out.print(Text.assemble((f"{name}: ", "yellow"), reason), soft_wrap=True)
@@ -33,48 +33,40 @@ def print_report(report: BenchReport, before: Earlier | None = None) -> None:
         out.print(line, soft_wrap=True)
 
 
-def _table(rows: Iterable[Row]) -> Table:
+def _table(rows: Sequence[Row], *, narrow: bool) -> Table:
+    """Narrow terminals get the times and leave the rest to files."""
     table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("")
-    for name in ("time", "+-", "tokens/s", "ratio", "of floor", "state", "peak"):
+    table.add_column("", no_wrap=True)
+    names = ("time", "+-", "ratio") if narrow else ("time", "+-", "tokens/s", "ratio", "of floor", "state", "peak")
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
+        name = short_name(row.name, _NAME_WIDTH)
         if row.status != "measured":
-            table.add_row(row.name, Text(row.status, "yellow"))
+            table.add_row(name, Text(row.status, "yellow"))
             continue
         time = row.time_us
         spread = Text(f"{time.half_width / time.median:.0%}", "yellow" if time.noisy else "")
-        figures = (rate_text(row.tokens_per_s), ratio_text(row.ratio), share_text(row.share_of_floor))
-        sizes = (bytes_text(row.state_bytes), bytes_text(row.peak_bytes))
-        table.add_row(row.name, time_text(time.median), spread, *figures, *sizes)
+        cells: dict[str, str | Text] = {
+            "time": time_text(time.median),
+            "+-": spread,
+            "tokens/s": rate_text(row.tokens_per_s),
+            "ratio": ratio_text(row.ratio),
+            "of floor": share_text(row.share_of_floor),
+            "state": bytes_text(row.state_bytes),
+            "peak": bytes_text(row.peak_bytes),
+        }
+        table.add_row(name, *(cells[name] for name in names))
     return table
 
 
-def comparison_table(rows: Iterable[Row], before: Earlier) -> Table:
-    """Each row's time over that of the same row in an earlier report; and with both machines' floors taken out."""
-    table = Table(title="now / before", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
-    for name in ("", "workload"):
-        table.add_column(name)
-    for name in ("before", "now", "ratio", "against floor"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        earlier = before.get(row.key)
-        if earlier is None:
-            table.add_row(row.name, row.workload.title, "-", time_text(row.time_us.median), "new", "")
-            continue
-        ratio, corrected = compare(row, earlier)
-        shown = "" if corrected is None else f"{corrected:.2f}"
-        times = (time_text(each.time_us.median) for each in (earlier, row))
-        table.add_row(row.name, row.workload.title, *times, f"{ratio:.2f}", shown)
-    return table
-
-
-def compare(row: Row, earlier: Row) -> tuple[float, float | None]:
-    """Time over earlier time, and the same with each as a multiple of its own run's floor, where both are known."""
-    ratio = row.time_us.median / earlier.time_us.median
-    if row.floor_us is None or earlier.floor_us is None:
-        return ratio, None
-    return ratio, ratio * earlier.floor_us / row.floor_us
+def short_name(name: str, most: int) -> str:
+    """A name with its middle left out where it is long: what sets names apart often stands at the end."""
+    name = "".join(character if character.isprintable() else "?" for character in name)
+    if len(name) <= most:
+        return name
+    head = most // 3
+    return f"{name[:head]}..{name[-(most - head - 2) :]}"
 
 
 def notes_of(report: BenchReport) -> Iterator[str]:
@@ -82,26 +74,27 @@ def notes_of(report: BenchReport) -> Iterator[str]:
     for growth in report.growths():
         batch = f", batch {growth.batch}" if growth.batch > 1 else ""
         yield f"{growth.name}{batch}: {growth.describe()}"
-    first = next((row.name for row in report.measured), None)
-    if len(report.measured) > 1 and any(row.ratio for row in report.measured):
-        yield f"ratio: time over that of {first}, paired by turn; ~ where the turns do not tell the two apart"
+    if any(row.ratio for row in report.measured):
+        yield f"ratio: time over that of {report.base}, paired by turn; ~ where the turns do not tell the two apart"
     yield from (floor_text(machine) for machine in report.floors.values())
-    if report.measured and not report.floors:
-        yield "no floor: it is measured by kernels in C; install gcc or clang"
+    for threads, reason in report.no_floor.items():
+        yield f"no floor for {threads} thread{'s' * (threads > 1)}: {reason}"
+    if any(row.runtime == "native" and row.time_us.median < _SHORT_US for row in report.measured):
+        yield "C is called through Python here, which takes a few microseconds of every step: embedded it is faster"
+    load, cores = report.environment.get("load_average"), report.environment.get("cpu_count")
+    if load is not None and cores is not None and load > cores / 2:
+        yield f"the machine was busy when this began: a load of {load:.1f} on {cores} cores"
     if report.noisy:
         count = f"{len(report.noisy)} of {len(report.measured)}"
-        yield (
-            f"too noisy to tell: in {count} rows the quartiles lie more than 10 % apart (+- over 5 %): "
-            "run on a quiet machine, or with more --repeats"
-        )
+        yield f"too noisy to tell: {count} rows, their quartiles over 10 % apart (+- over 5 %): use a quiet machine"
     if report.interrupted:
-        yield f"interrupted: {len(report.measured)} rows were measured before"
+        yield f"interrupted: {len(report.measured)} rows were measured before that"
 
 
 def floor_text(machine: Machine) -> str:
     """What the floor rests on, in words."""
-    sizes = [machine.bytes_per_s[0], machine.bytes_per_s[-1]]
-    reading = " and ".join(f"{bytes_text(size)} at {rate / 1e9:,.0f} GB/s" for size, rate in dict(sizes).items())
+    ends = dict([machine.bytes_per_s[0], machine.bytes_per_s[-1]])  # the smallest and the largest working set
+    reading = ", ".join(f"{bytes_text(size)} at {rate / 1e9:,.0f} GB/s" for size, rate in ends.items())
     threads = f"{machine.threads} thread{'s' * (machine.threads > 1)}"
     return (
         f"floor ({machine.isa}, {threads}): reading {reading}, {machine.exps_per_s / 1e9:,.1f} G exps/s, "

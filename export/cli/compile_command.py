@@ -9,7 +9,7 @@ import click
 
 from causalrn.engine_spec import Range
 from causalrn.export.cli.console import require_extra
-from causalrn.export.cli.options import PATH, checked_place, json_option, output_option
+from causalrn.export.cli.options import PATH, check_places, checked_place, json_option, output_option
 from causalrn.trt_flavors import FLAVORS, HARDWARE_LEVELS
 
 _MOST = 1 << 20
@@ -93,8 +93,6 @@ def command(bundle: Path, output: Path, flavor: str, **options: Any) -> None:
     TensorRT cannot take is named, node by node, before it is tried. The result is an engine bundle for `verify`, `run`
     and `inspect`.
     """
-    from causalrn.export.cli.verify_files import check_places
-
     places = {name: options.pop(name) for name in ("json_path", "layer_info")}
     check_places([*places.values(), options["timing_cache"]], [], output)
     require_extra("onnx", f"causalrn[{FLAVORS[flavor].extra}]")

@@ -65,10 +65,15 @@ def run_guarded(action: Callable[[], Any]) -> int:
 
 def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
     """One line on standard error; under torchrun from the first process only."""
-    if os.environ.get("RANK", "0") != "0":
-        return code
-    print("Error: " + " ".join(message.split()), file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":
+        complain(message)
     return code
+
+
+def complain(message: str) -> None:
+    """One line on standard error, if somebody reads there."""
+    with contextlib.suppress(OSError):
+        print("Error: " + " ".join(message.split()), file=sys.stderr)
 
 
 def _describe_os_error(error: OSError) -> str:
@@ -124,7 +129,8 @@ class _PlainProgress:
         self.done += count
         eighth = 8 * self.done // max(self.total, 1)
         if eighth > self.eighth and time.monotonic() - self.started > 2:
-            print(f"{self.description} {self.done}/{self.total} {note or ''}".rstrip(), file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # whoever reads has gone away: the work goes on
+                print(f"{self.description} {self.done}/{self.total} {note or ''}".rstrip(), file=sys.stderr, flush=True)
         self.eighth = eighth
 
 

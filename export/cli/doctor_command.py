@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn import __version__
-from causalrn.errors import InputError
+from causalrn.errors import CausalRNError, InputError
 from causalrn.export.cli import doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, progress, write_json
 from causalrn.export.cli.doctor_tools import Probe
@@ -155,13 +155,18 @@ def command(context: click.Context, measure: bool, threads: int, json_path: Path
     """
     if threads > 1 and not measure:
         raise InputError("--threads needs --measure: nothing else depends on it")
-    report = DoctorReport(run_checks(all_checks()))
+    report, fault = DoctorReport(run_checks(all_checks())), None
     if measure:
         from causalrn.runtimes.bench.measuring import measure_machine
 
-        report = dataclasses.replace(report, machine=measure_machine(threads))
+        try:
+            report = dataclasses.replace(report, machine=measure_machine(threads))
+        except CausalRNError as error:
+            fault = error
     print_report(report)
     write_json(json_path, report.to_json())
+    if fault is not None:
+        raise InputError(f"this machine was not measured: {fault}")
     if not report.works["run"]:
         context.exit(EXIT_CHECK_FAILED)
 
@@ -209,7 +214,7 @@ def print_machine(machine: Machine) -> None:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     for size, rate in machine.bytes_per_s:
-        table.add_row(f"reading {bytes_text(size)} again and again", f"{rate / 1e9:,.1f} GB/s")
+        table.add_row(f"reading {bytes_text(size)}, again and again", f"{rate / 1e9:,.1f} GB/s")
     table.add_row("exp, float32", f"{machine.exps_per_s / 1e9:,.2f} G/s")
     table.add_row("multiply-accumulate, float32", f"{machine.products_per_s / 1e9:,.1f} G/s")
     table.add_row("the same, weights of 8 bits", f"{machine.int8_products_per_s / 1e9:,.1f} G/s")
@@ -217,7 +222,8 @@ def print_machine(machine: Machine) -> None:
     if rates is not None:
         for name, seconds in (("call", rates.call_s), ("state tensor", rates.tensor_s), ("node", rates.node_s)):
             table.add_row(f"onnxruntime, each {name}", time_text(seconds * 1e6))
-        table.add_row("onnxruntime, reading weights", f"{rates.weight_bytes_per_s / 1e9:,.1f} GB/s")
+        for size, rate in rates.weight_bytes_per_s:
+            table.add_row(f"onnxruntime, {bytes_text(size)} of weights", f"{rate / 1e9:,.1f} GB/s")
         for elements, rate in rates.pairs_per_s:
             table.add_row(f"onnxruntime, exact readout of {elements:,.0f} elements", f"{rate / 1e9:,.2f} G/s")
     console().print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,29 @@ def checked_certificate(context: click.Context, parameter: click.Parameter, valu
         if value.name == CERTIFICATE_NAME and not value.is_symlink() and not value.is_dir() and value.parent.is_dir():
             return value
     return checked_place(context, parameter, value)
+
+
+def check_places(outputs: Sequence[Path | None], inputs: Sequence[Path | None], folder: Path | None = None) -> None:
+    """Refuse files that would be written twice, or that are read.
+
+    Args:
+        folder: that is written, too, and replaced as a whole.
+
+    Raises:
+        InputError: two outputs are the same file, or one is an input, or lies in the folder.
+    """
+    read = {path.resolve() for path in inputs if path is not None}
+    written: set[Path] = set()
+    for path in outputs:
+        if path is None:
+            continue
+        if path.resolve() in read:
+            raise InputError(f"{path} is an input of this command: name another file to write")
+        if path.resolve() in written:
+            raise InputError(f"{path} is named for two outputs: name a file for each")
+        if folder is not None and folder.resolve() in (path.resolve(), *path.resolve().parents):
+            raise InputError(f"{path} lies in the output {folder}: name a place outside")
+        written.add(path.resolve())
 
 
 class FiniteRange(click.FloatRange):

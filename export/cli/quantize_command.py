@@ -12,6 +12,7 @@ from causalrn.export.cli.console import EXIT_CHECK_FAILED, require_extra, write_
 from causalrn.export.cli.options import (
     PATH,
     FiniteRange,
+    check_places,
     checked_place,
     given_options,
     json_option,
@@ -152,7 +153,6 @@ def command(context: click.Context, /, bundle: Path, output: Path, checkpoint: P
 
 
 def _check_places(output: Path, places: dict[str, Path | None], options: dict[str, Any]) -> None:
-    from causalrn.export.cli.verify_files import check_places
 
     read = [options[name] for name in ("inputs", "text", "calibration")]
     written = [*places.values(), options["save_calibration"]]

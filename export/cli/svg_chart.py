@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _WIDTH, _HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 92, 12, 12, 34
 COLOURS = 6
 """How many there are beside that of dashed lines, which are limits and formulas."""
 
@@ -78,10 +78,10 @@ def draw_chart(
         ticks: of the x axis; empty for round numbers.
     """
     known = [value for curve in curves for value in curve.values if value]
-    steps = [step for curve in curves for step in curve.x]
+    steps = [max(step, 1.0) if logarithmic else step for curve in curves for step in curve.x]
     if not known or len(set(steps)) < 2:
         return None
-    x = _Scale(max(min(steps), 1.0) if logarithmic else min(steps), max(steps), _LEFT, _WIDTH - _RIGHT, logarithmic)
+    x = _Scale(min(steps), max(steps), _LEFT, _WIDTH - _RIGHT, logarithmic)
     y = _Scale(min(known) / 2, max(known) * 2, _HEIGHT - _BOTTOM, _TOP, True)
     return Chart(
         title,

@@ -12,6 +12,7 @@ from causalrn.export.cli.console import EXIT_CHECK_FAILED, EXIT_NOT_EXECUTED, re
 from causalrn.export.cli.options import (
     PATH,
     FiniteRange,
+    check_places,
     checked_certificate,
     checked_place,
     json_option,
@@ -110,7 +111,7 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     A quantized bundle is judged by the budget of its scheme: by what its distributions and its accuracy lose. Options
     set other limits; for a float32 bundle they replace the judgement by rounding.
     """
-    from causalrn.export.cli.verify_files import certify, check_places, write_reports
+    from causalrn.export.cli.verify_files import certify, write_reports
     from causalrn.export.cli.verify_report import print_report
     from causalrn.export.cli.verify_run import verify_with_checkpoint, verify_with_golden
     from causalrn.runtimes.parity.report import NOT_EXECUTED

@@ -3,39 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from causalrn.errors import InputError
 from causalrn.export.cli.console import console, write_json
 from causalrn.export.cli.verify_run import Verified
 from causalrn.files import written_file
 from causalrn.runtimes.parity.report import VerifyReport
-
-
-def check_places(outputs: Sequence[Path | None], inputs: Sequence[Path | None], folder: Path | None = None) -> None:
-    """Refuse files that would be written twice, or that are read.
-
-    Args:
-        folder: that is written, too, and replaced as a whole.
-
-    Raises:
-        InputError: two outputs are the same file, or one is an input, or lies in the folder.
-    """
-    read = {path.resolve() for path in inputs if path is not None}
-    written: set[Path] = set()
-    for path in outputs:
-        if path is None:
-            continue
-        if path.resolve() in read:
-            raise InputError(f"{path} is an input of this command: name another file to write")
-        if path.resolve() in written:
-            raise InputError(f"{path} is named for two outputs: name a file for each")
-        if folder is not None and folder.resolve() in (path.resolve(), *path.resolve().parents):
-            raise InputError(f"{path} lies in the output {folder}: name a place outside")
-        written.add(path.resolve())
 
 
 def write_reports(verified: Verified, json_path: Path | None, html: Path | None, save_outputs: Path | None) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from causalrn.manifest import Bundle
+from causalrn.quantization import Quantization
 from causalrn.runtimes.bench.cost import StepCost
-from causalrn.runtimes.bench.memory import forget_peak, peak_bytes, resident_bytes
+from causalrn.runtimes.bench.system import forget_peak, peak_bytes, resident_bytes
 from causalrn.runtimes.bench.timing import step_times_us
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.opening import RUN_RUNTIMES, SessionOptions, open_bundle, open_session
@@ -120,16 +121,22 @@ class Contestant(ABC):
 
 
 class SessionContestant(Contestant):
-    """A session over a RUN or a bundle, its weights quantized by `scheme`.
+    """A session over a RUN or a bundle.
 
     A state of D tokens is the state after one token with its rows repeated: a step takes as long whatever the rows
     hold, and a real prefill of all depths would take longer than the benchmark.
     """
 
-    def __init__(self, session: Session, scheme: str = "float32", load_ms: float = 0.0) -> None:
+    def __init__(
+        self, session: Session, quantization: Quantization | None = None, load_ms: float = 0.0, *, on_cpu: bool = True
+    ) -> None:
         self.session = session
         self._first: dict[int, Snapshot] = {}
-        self.facts = _facts_of(session, scheme, load_ms)
+        config = session.card.config
+        spec = session.spec if isinstance(session, CellSession) else None
+        how = () if quantization is None else (quantization.scheme, quantization.form)
+        cost = StepCost.of(config, spec or StateSpec.from_config(config), *how) if on_cpu else None
+        self.facts = Facts(config.describe(), cost, spec, session.capacity, session.max_batch, load_ms)
 
     def hold(self, depth: int, batch: int) -> None:
         """A fresh state, or one whose rows are all the same."""
@@ -174,7 +181,7 @@ def open_contestant(path: Path, runtime: str | None, options: SessionOptions) ->
     Raises:
         As :func:`causalrn.runtimes.open_session`.
     """
-    start, scheme = time.perf_counter(), "float32"
+    start, quantization = time.perf_counter(), None
     if runtime in RUN_RUNTIMES:
         import torch
 
@@ -182,14 +189,6 @@ def open_contestant(path: Path, runtime: str | None, options: SessionOptions) ->
         session = open_session(path, runtime)
     else:
         bundle = Bundle.open(path)
-        session = open_bundle(bundle, options)
-        scheme = scheme if bundle.manifest.quantization is None else bundle.manifest.quantization.scheme
-    return SessionContestant(session, scheme, (time.perf_counter() - start) * 1000)
-
-
-def _facts_of(session: Session, scheme: str, load_ms: float) -> Facts:
-    config = session.card.config
-    spec = session.spec if isinstance(session, CellSession) else None
-    on_cpu = session.runtime != "tensorrt"
-    cost = StepCost.of(config, spec or StateSpec.from_config(config), scheme) if on_cpu else None
-    return Facts(config.describe(), cost, spec, session.capacity, session.max_batch, load_ms)
+        session, quantization = open_bundle(bundle, options), bundle.manifest.quantization
+    on_cpu = session.runtime != "tensorrt" and options.provider == "cpu"
+    return SessionContestant(session, quantization, (time.perf_counter() - start) * 1000, on_cpu=on_cpu)

@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass
 
 from causalrn.config import CausalRNConfig, ModelConfig
+from causalrn.quantization import PACKED
 from causalrn.state_spec import StateSpec
 
 _WEIGHT_BYTES = {"float32": 4.0, "fp16": 2.0, "w8": 1.0, "w8a8-dynamic": 1.0, "w8a8": 1.0, "w4": 0.5}
-_INT8_TO_FLOAT = ("w8", "w4")
+_FLOATS = ("float32", "fp16")
+FLOAT, WIDENED, INTEGER = "float", "widened", "integer"
+"""How products are computed: in float32; with weights of 8 bits that become floats first; or between integers."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class StepCost:
     Attributes:
         weight_bytes: read once per call, whatever B is.
         products: multiply-accumulates of one token's matrix products.
-        widens: whether weights of 8 bits or fewer become floats before they are multiplied.
+        multiplies: :data:`FLOAT`, :data:`WIDENED` or :data:`INTEGER`.
         exps: of one token at any depth.
         row_bytes: of the pool, per position that a token reads; 0 where the state has a constant size.
         row_exps, row_products: per position that a token reads.
@@ -46,15 +49,18 @@ class StepCost:
 
     weight_bytes: int
     products: int
-    widens: bool
+    multiplies: str
     exps: int
     row_bytes: int
     row_exps: int
     row_products: int
 
     @classmethod
-    def of(cls, config: ModelConfig, spec: StateSpec, scheme: str = "float32") -> StepCost:
+    def of(cls, config: ModelConfig, spec: StateSpec, scheme: str = "float32", form: str | None = PACKED) -> StepCost:
         """The cost of a model whose state is `spec`, with weights as a quantization scheme has them.
+
+        In C (the form "packed") weights of w8 become floats; ONNX runtimes multiply them with inputs of 8 bits. Scales
+        are not counted.
 
         Example: E = H = 192, 12 blocks, vocabulary 29 in float32 are 1,332,672 products, 5.3 MB of weights and, with
         the exact readout, 2,304 exps and 9,216 bytes per position.
@@ -65,7 +71,7 @@ class StepCost:
         return cls(
             weight_bytes=round(products * _WEIGHT_BYTES[scheme]),
             products=products,
-            widens=scheme in _INT8_TO_FLOAT,
+            multiplies=FLOAT if scheme in _FLOATS else WIDENED if (scheme, form) == ("w8", PACKED) else INTEGER,
             exps=2 * pair if exp and not spec.has_pool else 0,
             row_bytes=spec.bytes_per_token,
             row_exps=pair if spec.has_pool and (exp or softmax) else 0,

@@ -19,12 +19,13 @@ _EXP_INSTRUCTIONS, _INT8_INSTRUCTIONS = 11, 3
 
 @dataclass(frozen=True)
 class _Core:
-    """One core: clock in GHz, floats per vector, vector instructions per cycle, and what it reads in GB/s."""
+    """One core: clock in GHz, floats per vector, vector instructions per cycle, what it reads in GB/s, flash apart."""
 
     clock_ghz: float
     lanes: int
     per_cycle: float
     read_gb_s: float
+    flash_gb_s: float | None = None
 
     def machine(self, name: str, what: str, memory_bytes: int, flash_bytes: int | None = None) -> Machine:
         """Its constants."""
@@ -38,6 +39,7 @@ class _Core:
             int8_products_per_s=lanes_per_s / _INT8_INSTRUCTIONS,
             memory_bytes=memory_bytes,
             flash_bytes=flash_bytes,
+            flash_bytes_per_s=None if self.flash_gb_s is None else self.flash_gb_s * 1e9,
         )
 
 
@@ -55,8 +57,8 @@ _DEVICES = (
     ),
     _Core(3.2, 4, 4, 50.0).machine("apple-m1", "Firestorm at 3.2 GHz, LPDDR4X-4266 on 128 bits (68 GB/s)", 8 << 30),
     _Core(3.0, 8, 2, 15.0).machine("x86-avx2", "3 GHz with AVX2, two channels of DDR4-3200 (51 GB/s)", 16 << 30),
-    _Core(0.48, 1, 0.7, 0.3).machine(
-        "stm32h743", "Cortex-M7 at 480 MHz, weights in flash (cached, 0.3 GB/s), state in memory", 1 << 20, 2 << 20
+    _Core(0.48, 1, 0.7, 1.5, 0.3).machine(
+        "stm32h743", "Cortex-M7 at 480 MHz, weights in flash (0.3 GB/s), state in memory (1.5 GB/s)", 1 << 20, 2 << 20
     ),
 )
 DEVICES = {machine.name: machine for machine in _DEVICES}
@@ -73,5 +75,5 @@ def find_device(name: str) -> Machine:
         return DEVICES[name]
     path = Path(name)
     if not path.exists():
-        raise InputError(f"device {name!r} is unknown: choose one of {', '.join(DEVICES)}, or name a file")
+        raise InputError(f"{name}: neither a file nor a device: choose one of {', '.join(DEVICES)}, or measure one")
     return Machine.load(path)

@@ -16,6 +16,8 @@ _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.22
 """Quantiles of Student's t, two-sided 95 %, by degrees of freedom from 1 on."""
 _NO_LINE = 0.5
 """A residual beyond which a line says nothing: what grows with the square of the depth, or one wild point."""
+_FLAT = 0.1
+"""A rise over all depths, as a part of the start, beyond which noise is no excuse for calling a line flat."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Growth:
         slope_us: per row.
         residuals: of every point, relative to it.
         slope_error_us: half of the slope's 95 % confidence interval, from the scatter of the points around the line.
-        noise_us: largest distance between the quartiles of a point.
+        noise_us: median distance between the quartiles of a point.
     """
 
     name: str
@@ -53,28 +55,28 @@ class Growth:
         return self.slope_us * (self.rows[-1] - self.rows[0])
 
     @property
-    def is_flat(self) -> bool:
-        """Whether the rise cannot be told from noise: the slope's interval holds zero, or a point's spread the rise."""
-        within = abs(self.slope_us) <= self.slope_error_us or abs(self.rise_us) <= self.noise_us
-        return within and self.is_line
-
-    @property
-    def is_line(self) -> bool:
-        """Whether the points lie along the line at all."""
-        return self.largest_residual <= _NO_LINE
+    def kind(self) -> str:
+        """One of "grows", "flat", "unclear" (the rise is large and cannot be told from noise), and "no line"."""
+        if self.largest_residual > _NO_LINE:
+            return "no line"
+        if abs(self.slope_us) > self.slope_error_us and abs(self.rise_us) > self.noise_us:
+            return "grows"
+        return "flat" if abs(self.rise_us) <= _FLAT * self.start_us else "unclear"
 
     def describe(self) -> str:
         """In words."""
-        if not self.is_line:
+        if self.kind == "no line":
             return f"no line: it misses a point by {self.largest_residual:.0%}"
-        if self.is_flat:
-            return f"{self.start_us:,.0f} us at any depth (rise {self.rise_us:+,.1f} us, noise {self.noise_us:,.1f} us)"
-        slope = f"{self.slope_us:.3f} us per row" if self.slope_us < 10 else f"{self.slope_us:,.0f} us per row"
-        return f"{self.start_us:,.0f} us + {slope} (largest residual {self.largest_residual:.0%})"
+        if self.kind == "flat":
+            return f"{self.start_us:,.0f} us at any depth (rise {self.rise_us:+,.1f} us, within noise)"
+        if self.kind == "unclear":
+            return f"too noisy to tell whether it grows (rise {self.rise_us:+,.1f} us)"
+        slope = f"{self.slope_us:.3f} us" if self.slope_us < 10 else f"{self.slope_us:,.0f} us"
+        return f"{self.start_us:,.1f} us + {slope} per token before it (largest residual {self.largest_residual:.0%})"
 
     def to_json(self) -> dict[str, Any]:
         """The line as JSON values."""
-        derived = {"largest_residual": self.largest_residual, "rise_us": self.rise_us, "is_flat": self.is_flat}
+        derived = {"largest_residual": self.largest_residual, "rise_us": self.rise_us, "kind": self.kind}
         return {**asdict(self), "rows": list(self.rows), "residuals": list(self.residuals), **derived}
 
 
@@ -98,7 +100,7 @@ def fit_growth(name: str, batch: int, points: Sequence[tuple[float, Sequence[flo
         slope_us=float(slope),
         residuals=tuple(map(float, residuals)),
         slope_error_us=_interval(design, residuals),
-        noise_us=float(max(spread.high - spread.low for spread in spreads)),
+        noise_us=float(np.median([spread.high - spread.low for spread in spreads])),
     )
 
 

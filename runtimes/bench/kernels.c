@@ -22,6 +22,7 @@
 #define LANES 4
 #endif
 #define UNROLLED 8
+#define SUMS 12
 #define ROWS 16
 #define WIDTH 192
 
@@ -37,10 +38,8 @@ static vector widened(const int8_t *p)
 #elif defined(__AVX2__)
     return (vector)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 #else
-    vector wide;
-    for (int k = 0; k < LANES; k++)
-        wide[k] = (float)p[k];
-    return wide;
+    typedef int8_t narrow __attribute__((vector_size(LANES), aligned(1), may_alias));
+    return __builtin_convertvector(__builtin_convertvector(*(const narrow *)p, integers), vector);
 #endif
 }
 
@@ -102,32 +101,39 @@ EXPORT float exps(float *sums, const float *rows, size_t times)
     return sums[0];
 }
 
-/* One factor times ROWS x WIDTH floats, added up, `times` times. */
+/* One factor times ROWS x WIDTH floats, added up, `times` times. SUMS at a time: as many as registers hold, and enough
+ * that no sum waits for itself. */
 EXPORT float products(const float *weights, size_t times)
 {
-    vector sums[WIDTH / LANES] = {{0}};
-    for (size_t t = 0; t < times; t++)
-        for (int row = 0; row < ROWS; row++) {
-            const vector factor = (vector){0} + (float)(row + 1);
-            for (int k = 0; k < WIDTH / LANES; k++)
-                sums[k] += factor * *(const loaded *)(weights + row * WIDTH + k * LANES);
-        }
-    for (int k = 1; k < WIDTH / LANES; k++)
-        sums[0] += sums[k];
-    return total_of(sums[0]);
+    float total = 0.0f;
+    for (int block = 0; block < WIDTH; block += SUMS * LANES) {
+        vector sums[SUMS] = {{0}};
+        for (size_t t = 0; t < times; t++)
+            for (int row = 0; row < ROWS; row++) {
+                const vector factor = (vector){0} + (float)(row + 1);
+                for (int k = 0; k < SUMS; k++)
+                    sums[k] += factor * *(const loaded *)(weights + row * WIDTH + block + k * LANES);
+            }
+        for (int k = 0; k < SUMS; k++)
+            total += total_of(sums[k]);
+    }
+    return total;
 }
 
 /* The same with weights of 8 bits, which become floats first. */
 EXPORT float int8_products(const int8_t *weights, size_t times)
 {
-    vector sums[WIDTH / LANES] = {{0}};
-    for (size_t t = 0; t < times; t++)
-        for (int row = 0; row < ROWS; row++) {
-            const vector factor = (vector){0} + (float)(row + 1);
-            for (int k = 0; k < WIDTH / LANES; k++)
-                sums[k] += factor * widened(weights + row * WIDTH + k * LANES);
-        }
-    for (int k = 1; k < WIDTH / LANES; k++)
-        sums[0] += sums[k];
-    return total_of(sums[0]);
+    float total = 0.0f;
+    for (int block = 0; block < WIDTH; block += SUMS * LANES) {
+        vector sums[SUMS] = {{0}};
+        for (size_t t = 0; t < times; t++)
+            for (int row = 0; row < ROWS; row++) {
+                const vector factor = (vector){0} + (float)(row + 1);
+                for (int k = 0; k < SUMS; k++)
+                    sums[k] += factor * widened(weights + row * WIDTH + block + k * LANES);
+            }
+        for (int k = 0; k < SUMS; k++)
+            total += total_of(sums[k]);
+    }
+    return total;
 }

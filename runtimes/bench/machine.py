@@ -16,7 +16,7 @@ from typing import Any
 
 from causalrn.errors import InputError
 from causalrn.files import parse_json_object
-from causalrn.runtimes.bench.cost import Call, StepCost
+from causalrn.runtimes.bench.cost import FLOAT, INTEGER, WIDENED, Call, StepCost
 
 MACHINE_VERSION = 1
 _FORMAT = "causalrn-machine"
@@ -44,14 +44,14 @@ class OrtRates:
         call_s: of a call with a single node.
         tensor_s: of every state tensor that goes in and comes out, on top of that.
         node_s: of a node with next to nothing to do.
-        weight_bytes_per_s: of matrix products with a single row, in float32.
+        weight_bytes_per_s: of matrix products with a single row, in float32, by the size of all weights.
         pairs_per_s: of an exact readout (pair sum, norm, exp, sum over rows), by the number of elements of a pair sum.
     """
 
     call_s: float
     tensor_s: float
     node_s: float
-    weight_bytes_per_s: float
+    weight_bytes_per_s: Curve
     pairs_per_s: Curve
 
 
@@ -90,6 +90,7 @@ class Machine:
         int8_products_per_s: the same with weights of 8 bits that become floats first.
         memory_bytes: there is; None where that is not known.
         flash_bytes: where weights lie instead of in memory; None where they lie in memory.
+        flash_bytes_per_s: of reading them there.
         threads: that were at work.
         isa: vector instructions in use.
         onnxruntime: None where it has not been measured.
@@ -103,6 +104,7 @@ class Machine:
     int8_products_per_s: float
     memory_bytes: int | None = None
     flash_bytes: int | None = None
+    flash_bytes_per_s: float | None = None
     threads: int = 1
     isa: str = ""
     onnxruntime: OrtRates | None = None
@@ -110,10 +112,11 @@ class Machine:
     def parts_s(self, cost: StepCost, call: Call) -> CallParts:
         """Seconds that each part of a call takes by itself."""
         reading = rate_at(self.bytes_per_s, cost.working_set(call))
-        multiplying = self.int8_products_per_s if cost.widens else self.products_per_s
+        # how fast integers multiply has not been measured: reading them is the bound then
+        multiplying = {FLOAT: self.products_per_s, WIDENED: self.int8_products_per_s, INTEGER: math.inf}
         return CallParts(
-            weights=cost.weight_bytes / reading,
-            products=call.batch * call.tokens * cost.products / multiplying,
+            weights=cost.weight_bytes / (self.flash_bytes_per_s or reading),
+            products=call.batch * call.tokens * cost.products / multiplying[cost.multiplies],
             rows=call.batch * call.rows * cost.row_bytes / reading,
             row_exps=call.batch * call.pairs * cost.row_exps / self.exps_per_s,
             row_products=call.batch * call.pairs * cost.row_products / self.products_per_s,
@@ -140,21 +143,16 @@ class Machine:
         Raises:
             InputError: something else, or numbers that are not positive.
         """
-        if data.get("report") != _FORMAT or data.get("version") != MACHINE_VERSION:
+        if not isinstance(data, Mapping) or data.get("report") != _FORMAT or data.get("version") != MACHINE_VERSION:
             raise InputError(f"{source}: no machine of this version: write one with `causalrn-export doctor --measure`")
         values = {name: value for name, value in data.items() if name not in ("report", "version")}
         try:
-            values["bytes_per_s"] = _curve(values["bytes_per_s"])
             rates = values.get("onnxruntime")
             if rates is not None:
-                curve = _curve(rates["pairs_per_s"])
-                values["onnxruntime"] = OrtRates(**{**rates, "pairs_per_s": curve})
-                _check_positive(dataclasses.asdict(values["onnxruntime"]))
-            machine = cls(**values)
-            _check_positive(dataclasses.asdict(machine))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+                values["onnxruntime"] = OrtRates(**_checked(rates, OrtRates))
+            return cls(**_checked(values, cls))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{source}: a malformed machine ({error}): measure it again") from None
-        return machine
 
     @classmethod
     def load(cls, path: Path) -> Machine:
@@ -172,19 +170,38 @@ class Machine:
         return cls.from_json(data.get("machine", data), str(path))
 
 
+_LEAST, _MOST = 1e-12, 1e18
+"""No constant of a machine lies outside, in seconds, bytes or per second."""
+
+
+def _checked(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Values of fields, each of its field's type; curves as tuples.
+
+    Raises:
+        TypeError, ValueError: another type, or a number out of range.
+    """
+    checked = dict(values)
+    for field in dataclasses.fields(kind):
+        value: Any = checked.get(field.name)
+        wanted = str(field.type)
+        if wanted == "Curve":
+            checked[field.name] = _curve(value)
+        elif wanted == "str":
+            if field.name in checked and not (isinstance(value, str) and value.isprintable()):
+                raise TypeError(f"{field.name} is no text of a line")
+        elif wanted.startswith(("int", "float")) and (value is not None or "None" not in wanted):
+            whole = wanted.startswith("int")
+            if field.name in checked and (type(value) is not int if whole else type(value) not in (int, float)):
+                raise TypeError(f"{field.name} is {value!r}, not a {'whole ' if whole else ''}number")
+            if field.name in checked and not _LEAST <= value <= _MOST:
+                raise ValueError(f"{field.name} is {value!r}, not a positive number that a machine could have")
+    return checked
+
+
 def _curve(points: Any) -> Curve:
     curve = tuple((float(size), float(rate)) for size, rate in points)
     if not curve or any(low[0] >= high[0] for low, high in itertools.pairwise(curve)):
         raise ValueError("a curve without points in ascending order")
-    if not all(math.isfinite(number) and number > 0 for point in curve for number in point):
-        raise ValueError("a curve with numbers that are not positive")
+    if not all(_LEAST <= number <= _MOST for point in curve for number in point):
+        raise ValueError("a curve with numbers that are not positive, or that no machine could have")
     return curve
-
-
-def _check_positive(values: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        if name in ("name", "source", "isa"):
-            if not isinstance(value, str):
-                raise TypeError(f"{name} is no text")
-        elif isinstance(value, bool) or (isinstance(value, (int, float)) and not (math.isfinite(value) and value > 0)):
-            raise ValueError(f"{name} is {value!r}, not a positive number")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import datetime
 import functools
 import math
-import os
-import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.processor import processor_name
 from causalrn.runtimes.bench.machine import Machine
-from causalrn.runtimes.bench.ort_measuring import measure_onnxruntime
+from causalrn.runtimes.bench.system import installed_bytes
 from causalrn.runtimes.bench.timing import fastest_s
 from causalrn.runtimes.native.c_compiler import shared_library
 from causalrn.runtimes.session import Array
@@ -31,6 +31,8 @@ _THREADED_CALL_S, _THREADED_REPEATS = 0.04, 2
 """A call takes about so long: threads need some milliseconds until each has a core of its own."""
 _SIZES = tuple(1 << power for power in range(16, 29))
 """64 KiB to 256 MiB: from the first-level cache to memory, at most an eighth of it."""
+LARGEST_READ = _SIZES[-1]
+"""More than that is read no slower: what is larger is taken for as large."""
 
 
 def measure_machine(threads: int = 1) -> Machine:
@@ -39,18 +41,12 @@ def measure_machine(threads: int = 1) -> Machine:
     Raises:
         RuntimeUnavailableError: there is no C compiler.
     """
-    memory = _memory_bytes()
+    from causalrn.runtimes.bench.ort_measuring import measure_onnxruntime
+
+    memory = installed_bytes()
     sizes = [size for size in _SIZES if memory is None or size <= memory // 8]
     rates = Kernels(threads).rates(sizes)
     return dataclasses.replace(rates, memory_bytes=memory, onnxruntime=measure_onnxruntime(threads))
-
-
-def _memory_bytes() -> int | None:
-    """Of the machine; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 class Kernels:
@@ -80,8 +76,8 @@ class Kernels:
     def rates(self, sizes: Sequence[int]) -> Machine:
         """What this machine can do; reading at the given sizes in bytes, ascending."""
         return Machine(
-            name=f"this machine ({platform.machine()})",
-            source=f"measured, {self.threads} thread{'s' * (self.threads > 1)}",
+            name=processor_name(),
+            source=f"measured on {datetime.date.today().isoformat()}",
             bytes_per_s=tuple((float(size), self.bytes_per_s(size)) for size in sizes),
             exps_per_s=self.exps_per_s(),
             products_per_s=self.products_per_s(),
@@ -104,7 +100,7 @@ class Kernels:
 
     def bytes_per_s(self, size_bytes: int) -> float:
         """Reading so much memory again and again."""
-        floats = _whole_vectors(size_bytes, self.threads)
+        floats = _whole_vectors(min(size_bytes, LARGEST_READ), self.threads)
         values = [aligned_zeros((floats,), np.float32) for _ in range(self.threads)]
         for array in values:
             array[...] = 1.0

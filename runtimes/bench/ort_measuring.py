@@ -16,11 +16,11 @@ from causalrn.runtimes.onnx_bytes import Node, Shape, encode_model
 from causalrn.runtimes.session import Array
 
 _WIDTH = 192
+_WIDTHS = (96, 192, 384, 768)
+"""Of matrices: 1.3 to 85 MB together."""
 _CHAIN, _PRODUCTS, _TENSORS, _POOLS = 100, 36, 12, 12
 _ROWS = (16, 64, 256, 1024, 4096)
 _BUDGET_S = 0.1
-_NORMS = (("RMSNormalization", 23), ("SimplifiedLayerNormalization", 21))
-"""The same operator: the first name where this onnxruntime knows opset 23."""
 
 
 def measure_onnxruntime(threads: int = 1) -> OrtRates:
@@ -32,13 +32,11 @@ def measure_onnxruntime(threads: int = 1) -> OrtRates:
     fed = {f"past.{index}": np.ones((1, 1, _WIDTH), np.float32) for index in range(_TENSORS)}
     tensors_s = _median_s(_run_of(_tensors(), fed, threads)) - call_s
     tensor_s = max(tensors_s / _TENSORS - node_s, 1e-9)
-    products_s = _median_s(_run_of(_products(), {"x": row}, threads)) - call_s - _PRODUCTS * node_s
-    weights = 4.0 * _PRODUCTS * _WIDTH * _WIDTH
     return OrtRates(
         call_s=call_s,
         tensor_s=tensor_s,
         node_s=node_s,
-        weight_bytes_per_s=weights / max(products_s, 1e-9),
+        weight_bytes_per_s=tuple(_weight_rate(width, call_s, node_s, threads) for width in _WIDTHS),
         pairs_per_s=tuple(
             (float(rows * _WIDTH), rows * _WIDTH / max(_readout_s(rows, threads) - call_s - 4 * node_s, 1e-9))
             for rows in _ROWS
@@ -61,13 +59,20 @@ def _tensors() -> bytes:
     return encode_model(nodes, inputs, outputs)
 
 
-def _products() -> bytes:
-    """Weights of 12 blocks, 5.3 MB, each used once."""
+def _products(width: int) -> bytes:
+    """Weights of 12 blocks, each used once."""
     rng = np.random.default_rng(0)
     names = ["x", *(f"y.{index}" for index in range(_PRODUCTS))]
-    weights = {f"w.{i}": rng.normal(0, _WIDTH**-0.5, (_WIDTH, _WIDTH)) for i in range(_PRODUCTS)}
+    weights = {f"w.{i}": rng.normal(0, width**-0.5, (width, width)).astype(np.float32) for i in range(_PRODUCTS)}
     nodes = [Node("Gemm", (names[i], f"w.{i}"), (names[i + 1],)) for i in range(_PRODUCTS)]
-    return encode_model(nodes, {"x": (1, _WIDTH)}, {names[-1]: (1, _WIDTH)}, weights)
+    return encode_model(nodes, {"x": (1, width)}, {names[-1]: (1, width)}, weights)
+
+
+def _weight_rate(width: int, call_s: float, node_s: float, threads: int) -> tuple[float, float]:
+    """Size of all weights, and how fast they are gone through."""
+    run = _run_of(_products(width), {"x": np.ones((1, width), np.float32)}, threads)
+    size = 4.0 * _PRODUCTS * width * width
+    return size, size / max(_median_s(run) - call_s - _PRODUCTS * node_s, 1e-9)
 
 
 def _readout(norm: str, opset: int) -> bytes:
@@ -91,26 +96,25 @@ def _readout_s(rows: int, threads: int) -> float:
         "counts": np.ones((1, rows), np.float32),
     }
     pools = [{"pool": rng.normal(0, 1, (rows, _WIDTH)).astype(np.float32)} for _ in range(_POOLS)]
-    graph = next(graph for norm, opset in _NORMS if (graph := _load(_readout(norm, opset), threads)) is not None)
+    try:
+        graph = _load(_readout("RMSNormalization", 23), threads)
+    except Exception:  # onnxruntime's own classes, by version: one that does not know opset 23 has it by another name
+        graph = _load(_readout("SimplifiedLayerNormalization", 21), threads)
     turn = iter(range(1 << 62))
     return _median_s(lambda: graph.run(None, feed | pools[next(turn) % _POOLS]))
 
 
 def _run_of(model: bytes, feed: Mapping[str, Array], threads: int) -> Callable[[], object]:
     graph = _load(model, threads)
-    assert graph is not None, "operators of the first opsets"
     return lambda: graph.run(None, feed)
 
 
 def _load(model: bytes, threads: int) -> Any:
-    """A graph loaded as bundles are; None where this onnxruntime does not know its opset."""
+    """A graph loaded as bundles are."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception:  # onnxruntime's own classes, by version
-        return None
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _median_s(call: Callable[[], object]) -> float:

@@ -92,23 +92,33 @@ def predict_all(config: ModelConfig, machine: Machine, depths: Sequence[int]) ->
 
 
 def predict(config: ModelConfig, spec: StateSpec, scheme: str, machine: Machine, depths: Sequence[int]) -> Prediction:
-    """One variant: a step at each depth, and what fits."""
+    """One variant: a step at each depth, and what fits.
+
+    An int8 pool is taken to be no faster than one of float32: unpacking takes what reading less of it saves.
+    """
     cost = StepCost.of(config, spec, scheme)
     pool8 = any(tensor.dtype == "int8" for tensor in spec.tensors)
-    tables = (config.vocabulary + (config.capacity or 0)) * config.embedding
-    weights = cost.weight_bytes + tables * (1 if scheme == "w8" else 4)
+    tables = 4 * (config.vocabulary + (config.capacity or 0)) * config.embedding  # they stay float32
+    weights = cost.weight_bytes + tables
     fits, longest = _room(spec, weights, machine)
-    known = scheme == "float32" and not pool8 and getattr(config, "readout", "plain") != "plain"
-    rates = machine.onnxruntime if known else None
+    rates = machine.onnxruntime if scheme == "float32" and not pool8 and _is_usual(config) else None
+    timed = cost if not pool8 else StepCost.of(config, StateSpec.from_config(config), scheme)
     return Prediction(
         variant=Variant(getattr(config, "readout", config.kind), scheme, pool8),
         weights_bytes=weights,
         bytes_per_token=spec.bytes_per_token,
-        native_us={depth: machine.parts_s(cost, Call(1, depth)).expected * 1e6 for depth in depths},
+        native_us={depth: machine.parts_s(timed, Call(1, depth)).expected * 1e6 for depth in depths},
         onnxruntime_us=None if rates is None else {d: _ort_s(config, spec, cost, rates, d) * 1e6 for d in depths},
         fits=fits,
         longest=longest,
     )
+
+
+def _is_usual(config: ModelConfig) -> bool:
+    """Whether onnxruntime's step is what its constants were measured for: exact or linear with exp, one head."""
+    if not isinstance(config, CausalRNConfig) or config.readout == "plain":
+        return False
+    return config.activation == "exp" and config.heads == 1 and config.post_norm
 
 
 def _room(spec: StateSpec, weights_bytes: int, machine: Machine) -> tuple[bool, int | None]:
@@ -127,7 +137,7 @@ def _room(spec: StateSpec, weights_bytes: int, machine: Machine) -> tuple[bool, 
 def _ort_s(config: ModelConfig, spec: StateSpec, cost: StepCost, rates: OrtRates, depth: int) -> float:
     """A call, its state tensors, its nodes, its weights, and the readout of every block over its rows."""
     fixed = rates.call_s + config.blocks * ORT_NODES_PER_BLOCK * rates.node_s
-    fixed += cost.weight_bytes / rates.weight_bytes_per_s
+    fixed += cost.weight_bytes / rate_at(rates.weight_bytes_per_s, cost.weight_bytes)
     if not spec.has_pool:
         return fixed  # its tensors are bound once
     elements = (depth + 1) * config.pair_width
@@ -153,10 +163,10 @@ def _advise_readout(by_name: dict[str, Prediction]) -> Iterator[str]:
     deepest = max(exact.native_us)
     ratios = {depth: time / linear.native_us[depth] for depth, time in exact.native_us.items()}
     twice = next((depth for depth, ratio in ratios.items() if ratio >= 2), None)
-    where = f"{ratios[deepest]:.1f} times what linear costs at depth {deepest:,}"
-    where += f", twice from {twice:,} on" if twice is not None and twice < deepest else ""
+    where = f"{ratios[deepest]:.2g} times what linear costs at depth {deepest:,}"
+    where += f", at least twice from {twice:,} on" if twice is not None and twice < deepest else ""
     yield (
-        f"readout: a step of exact costs {where}; linear stays constant in time and memory, but it is another model, "
+        f"readout: a step of exact takes {where}; linear stays constant in time and memory, but it is another model "
         "and copies much worse (docs/claims.md): linear only where the task is known to do with it"
     )
 
@@ -165,21 +175,26 @@ def _advise_weights(own: Prediction, by_name: dict[str, Prediction]) -> Iterator
     small = by_name.get(Variant(own.variant.readout, "w8").name)
     if small is None:
         return
-    low, high = min(own.native_us), max(own.native_us)
-    saved = [1 - small.native_us[depth] / own.native_us[depth] for depth in (low, high)]
-    needed = small.fits and not own.fits
-    yield (
-        f"weights: {'w8' if needed or max(saved) >= _WORTH else 'float32'}; w8 takes "
-        f"{small.weights_bytes / own.weights_bytes:.0%} of their memory and saves {saved[0]:.0%} of a step at depth "
-        f"{low:,}, {saved[1]:.0%} at {high:,}{'; float32 does not fit' if needed else ''}"
-    )
+    if small.fits and not own.fits:
+        yield "weights: w8, for float32 does not fit"
+        return
+    saved = {depth: 1 - small.native_us[depth] / time for depth, time in own.native_us.items()}
+    word = "w8" if max(saved.values()) >= _WORTH else "float32"
+    shares = ", ".join(f"{saved[depth]:.0%} at depth {depth:,}" for depth in dict.fromkeys((min(saved), max(saved))))
+    memory = small.weights_bytes / own.weights_bytes
+    yield f"weights: {word}; those of w8 take {memory:.0%} of the memory and at best save {shares} of a step"
 
 
 def _advise_pool(own: Prediction, by_name: dict[str, Prediction], capacity: int | None) -> Iterator[str]:
-    small = by_name.get(Variant(own.variant.readout, "float32", True).name)
-    if small is None or own.longest is None or small.longest is None:
+    wide = own if own.fits else by_name.get(Variant(own.variant.readout, "w8").name, own)
+    small = by_name.get(Variant(wide.variant.readout, wide.variant.scheme, True).name)
+    if small is None or wide.longest is None or small.longest is None or not small.fits:
         return
-    if capacity is not None and own.longest >= capacity:
-        yield f"pool: float32; all {capacity:,} positions of the model fit, and pool8 saves memory, hardly time"
+    if capacity is not None and wide.longest >= capacity:
+        yield f"pool: float32; all {capacity:,} positions of the model fit, and pool8 saves memory, no time"
+        return
+    fits = f"{small.longest:,} tokens fit instead of {wide.longest:,}"
+    if capacity is None:
+        yield f"pool: float32, unless there are more tokens than fit: with pool8 {fits}"
     else:
-        yield f"pool: pool8; {small.longest:,} tokens fit instead of {own.longest:,}"
+        yield f"pool: pool8; {fits}, of {capacity:,} positions"

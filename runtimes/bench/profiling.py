@@ -38,6 +38,9 @@ _QUANTIZED_PRODUCTS = (
 )
 _SUFFIX = "_kernel_time"
 _PLAIN_S = 0.3
+_DEPTH = 128
+ROUND = 16
+"""Steps from one state, at most."""
 _REDUCTIONS = ("ReduceSum", "ReduceMax", "ReduceMean", "CumSum", "Max")
 
 
@@ -93,8 +96,10 @@ class Profile:
         return {**asdict(self), "nodes_us": self.nodes_us, "by_block_and_role": self.table()}
 
 
-def profile_step(path: Path, depth: int, options: SessionOptions, steps: int = 200) -> Profile:
-    """Profile steps of a bundle in onnxruntime at a depth.
+def profile_step(path: Path, depth: int | None, options: SessionOptions, steps: int = 192) -> Profile:
+    """Profile steps of a bundle in onnxruntime at a depth; None for 128, or what the bundle has.
+
+    Steps are taken :data:`ROUND` at a time, each time from the same state: the depth is what was asked for.
 
     Raises:
         InputError: a bundle for another runtime, or a depth beyond its capacity.
@@ -104,12 +109,13 @@ def profile_step(path: Path, depth: int, options: SessionOptions, steps: int = 2
     if bundle.manifest.target != "onnx":
         raise InputError(f"{path}: a bundle for {bundle.manifest.target}: --profile shows the nodes of ONNX bundles")
     capacity = bundle.manifest.state.tensors[0].capacity
-    if capacity is not None and depth + steps > capacity:
-        steps = capacity - depth
-        if steps < 1:
-            raise InputError(f"{path}: depth {depth} leaves no step before the capacity of {capacity}")
+    if depth is None:
+        depth = _DEPTH if capacity is None else max(0, min(_DEPTH, capacity - ROUND))
+    together = ROUND if capacity is None else min(ROUND, capacity - depth)
+    if together < 1:
+        raise InputError(f"{path}: --depth {depth} leaves no step before the capacity of {capacity}: ask for less")
     with OnnxRuntimeSession(bundle, provider=options.provider, threads=options.threads) as session:
-        step_us = SessionContestant(session).decode_us(depth, 1, steps, _PLAIN_S)
+        step_us = SessionContestant(session).decode_us(depth, 1, together, _PLAIN_S)
     with (
         tempfile.TemporaryDirectory(prefix="causalrn-") as folder,
         OnnxRuntimeSession(
@@ -117,9 +123,10 @@ def profile_step(path: Path, depth: int, options: SessionOptions, steps: int = 2
         ) as session,
     ):
         contestant = SessionContestant(session)
-        contestant.hold(depth, 1)
-        for _ in range(steps):
-            contestant.step()
+        for _ in range(1 + steps // together):
+            contestant.hold(depth, 1)
+            for _ in range(together):
+                contestant.step()
         name = bundle.manifest.graph_for(batch=1, time=1)
         events = json.loads(session.end_profile(name).read_text(encoding="utf-8"))
         graph = onnx.load(Path(folder) / bundle.manifest.graphs[name].file, load_external_data=False).graph

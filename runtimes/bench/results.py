@@ -14,6 +14,7 @@ from causalrn.runtimes.bench.timing import Spread
 BENCH_VERSION = 1
 _LEAST_DEPTHS = 4
 """A line through fewer points says nothing about its residuals."""
+_LEAST_BYTES, _MOST_US = 64_000, 1e15
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Row:
         workload: what was timed.
         status: "measured"; "failed", or "skipped" where it cannot be, as `reason` says.
         times_us: of one call, by repeat: a step of all sequences, or a whole prefill.
-        ratio: of the times to the first contestant's, paired by repeat; None for that one itself.
+        ratio: of the times to those of the report's base, paired by repeat; None for itself, or where it has none.
         floor_us: what the call takes at the least; None where it is not known.
         formula_bytes: of the state at that depth, by the state contract.
         state_bytes: of the state that the runtime handed out.
@@ -96,6 +97,13 @@ class Row:
         return work.batch * (work.tokens if work.kind == "prefill" else 1) * 1e6 / self.time_us.median
 
     @property
+    def memory_ratio(self) -> float | None:
+        """Growth of the process over the contract's size; None where that is so small that single pages decide."""
+        if self.resident_bytes is None or self.formula_bytes is None or self.formula_bytes < _LEAST_BYTES:
+            return None
+        return self.resident_bytes / self.formula_bytes
+
+    @property
     def share_of_floor(self) -> float | None:
         """Floor over time: 1 is the best that this machine can do."""
         return None if self.floor_us is None else self.floor_us / self.time_us.median
@@ -112,12 +120,30 @@ class Row:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Row:
-        """Read :meth:`to_json`'s form back."""
-        workload = Workload(*(data[name] for name in ("kind", "tokens", "depth", "batch")))
+        """Read :meth:`to_json`'s form back.
+
+        Raises:
+            KeyError, TypeError, ValueError: something else.
+        """
+        numbers = [data[name] for name in ("tokens", "depth", "batch")]
         values = {name: data[name] for name in cls.__dataclass_fields__ if name != "workload"}
-        values["times_us"] = tuple(map(float, values["times_us"]))
-        values["ratio"] = None if values["ratio"] is None else Spread(**values["ratio"])
-        return cls(workload=workload, **values)
+        words = [data["kind"], *(values[name] for name in ("name", "runtime", "model", "status", "reason"))]
+        if not all(type(number) is int for number in (*numbers, values["threads"])):
+            raise TypeError("counts that are no whole numbers")
+        if not all(isinstance(word, str) for word in words) or not isinstance(values["times_us"], list):
+            raise TypeError("names or times of another type")
+        values["times_us"] = tuple(_positive(time) for time in values["times_us"])
+        floor, ratio = values["floor_us"], values["ratio"]
+        values["floor_us"] = None if floor is None else _positive(floor)
+        if ratio is not None:
+            values["ratio"] = Spread(*(_positive(ratio[key]) for key in ("median", "low", "high")))
+        return cls(workload=Workload(data["kind"], *numbers), **values)
+
+
+def _positive(number: Any) -> float:
+    if type(number) not in (int, float) or not 0 < number < _MOST_US:
+        raise ValueError(f"{number!r} is no time")
+    return float(number)
 
 
 @dataclass
@@ -127,7 +153,9 @@ class BenchReport:
     Attributes:
         settings: what was asked for.
         environment: versions and machine, nothing that names it.
+        base: name of the contestant that ratios relate to: the first that could be opened.
         floors: by number of threads, the best rates that the machine showed during the run.
+        no_floor: by number of threads, why there is none, or none any more.
         load_ms: by contestant, what opening it took.
         interrupted: whether the run was cut short.
         exit_code: 0, or that of the first failure.
@@ -136,7 +164,9 @@ class BenchReport:
     settings: dict[str, Any]
     environment: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
+    base: str = ""
     floors: dict[int, Machine] = field(default_factory=dict)
+    no_floor: dict[int, str] = field(default_factory=dict)
     load_ms: dict[str, float] = field(default_factory=dict)
     interrupted: bool = False
     exit_code: int = 0
@@ -170,10 +200,12 @@ class BenchReport:
             "version": BENCH_VERSION,
             "settings": self.settings,
             "environment": self.environment,
+            "base": self.base,
             "interrupted": self.interrupted,
             "noisy_rows": len(self.noisy),
             "load_ms": self.load_ms,
             "machine": {str(threads): machine.to_json() for threads, machine in self.floors.items()},
+            "no_floor": {str(threads): reason for threads, reason in self.no_floor.items()},
             "rows": [row.to_json() for row in self.rows],
             "growth": [growth.to_json() for growth in self.growths()],
         }

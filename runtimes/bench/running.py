@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from causalrn.errors import CausalRNError, InputError, RuntimeUnavailableError
+from causalrn.errors import CausalRNError, InputError
 from causalrn.manifest import Manifest, is_bundle
 from causalrn.run_folder import is_run
 from causalrn.runtimes.bench.contestants import Contestant, Facts, MemoryUse, open_contestant
 from causalrn.runtimes.bench.machine import Machine
-from causalrn.runtimes.bench.measuring import Kernels
+from causalrn.runtimes.bench.measuring import LARGEST_READ, Kernels
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.timing import paired_ratio, turns
 from causalrn.runtimes.bench.worker import Worker
+from causalrn.runtimes.native.c_compiler import CACHE_VARIABLE, cache_folder
 from causalrn.runtimes.opening import RUN_RUNTIMES, TARGET_RUNTIMES, WITHOUT_THREADS, SessionOptions
 
 Advance = Callable[..., object]
@@ -68,24 +70,35 @@ def find_entries(
         runtimes: to choose from; empty for all.
 
     Raises:
-        InputError: no runtime of `runtimes` runs one of the folders.
+        InputError: a folder is named twice, or `runtimes` run none of them.
     """
-    entries = []
-    names = _names_of(paths)
-    for path in paths:
-        possible = _runtimes_of(path)
-        chosen = [name for name in possible if not runtimes or name in runtimes]
-        if possible and not chosen:
-            raise InputError(f"{path}: --runtime {', '.join(runtimes)} does not run it: {' or '.join(possible)} does")
-        for runtime in chosen or [""]:
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError("a folder is named twice: it would compete with itself")
+    entries: list[Entry] = []
+    possible = {path: _runtimes_of(path) for path in paths}
+    for path, label in _labels_of(paths).items():
+        for runtime in _chosen(possible[path], runtimes):
             for count in threads[:1] if runtime in WITHOUT_THREADS else threads:
-                own = 1 if runtime in WITHOUT_THREADS else count
-                options = SessionOptions(provider if runtime == "onnxruntime" else "cpu", own)
-                factory = partial(open_contestant, path, runtime or None, options)
-                words = [names[path], *([runtime] if len(chosen) > 1 else [])]
-                words += [f"{own} threads"] if len(threads) > 1 and own > 1 else []
-                entries.append(Entry(", ".join(words), runtime, own, factory))
+                entry = _entry_of(path, label, runtime, 1 if runtime in WITHOUT_THREADS else count, provider)
+                clash = any(entry.name == other.name for other in entries)
+                entries.append(replace(entry, name=f"{path}: {entry.name}") if clash else entry)
+    if not entries:
+        known = sorted({name for names in possible.values() for name in names})
+        raise InputError(f"--runtime {', '.join(runtimes)} runs none of these: {', '.join(known)} would")
     return entries
+
+
+def _chosen(possible: Sequence[str], runtimes: Sequence[str]) -> Sequence[str]:
+    """Those of a folder's runtimes that were asked for; "" for a folder that cannot be opened, whose row says why."""
+    return [name for name in possible if not runtimes or name in runtimes] if possible else [""]
+
+
+def _entry_of(path: Path, label: str, runtime: str, threads: int, provider: str) -> Entry:
+    in_ort = runtime == "onnxruntime"
+    options = SessionOptions(provider if in_ort else "cpu", threads)
+    where = runtime if not in_ort or provider == "cpu" else f"onnxruntime on {provider}"
+    words = [label, *([runtime] if runtime in RUN_RUNTIMES else []), *([f"{threads} threads"] if threads > 1 else [])]
+    return Entry(", ".join(words), where, threads, partial(open_contestant, path, runtime or None, options))
 
 
 def _runtimes_of(path: Path) -> tuple[str, ...]:
@@ -98,10 +111,24 @@ def _runtimes_of(path: Path) -> tuple[str, ...]:
         return ()
 
 
-def _names_of(paths: Sequence[Path]) -> dict[Path, str]:
+def _labels_of(paths: Sequence[Path]) -> dict[Path, str]:
     """The last part of a path where that is enough, else all of it."""
     short = [path.name for path in paths]
     return {path: path.name if path.name and short.count(path.name) == 1 else str(path) for path in paths}
+
+
+@contextlib.contextmanager
+def _one_cache() -> Iterator[None]:
+    """Have all processes that start inside keep compiled code in one place, also where the user's cache is unusable."""
+    before = os.environ.get(CACHE_VARIABLE)
+    os.environ[CACHE_VARIABLE] = str(cache_folder())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[CACHE_VARIABLE]
+        else:
+            os.environ[CACHE_VARIABLE] = before
 
 
 class Bench:
@@ -127,17 +154,19 @@ class Bench:
         Raises:
             KeyboardInterrupt: by the user; the report says so, too.
         """
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._close)
-            try:
+        try:
+            with _one_cache():
                 self._open()
-                for workload in self._plan.workloads:
-                    self._report.rows += self._rows(workload)
-                    if self._report.interrupted:
-                        raise KeyboardInterrupt
-            except KeyboardInterrupt:
-                self._report.interrupted = True
-                raise
+            for workload in self._plan.workloads:
+                self._report.rows += self._rows(workload)
+                if self._report.interrupted:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            self._report.interrupted = True
+            raise
+        finally:
+            self._settle_floors()
+            self._close()
 
     def _open(self) -> None:
         for entry in self._entries:
@@ -147,9 +176,24 @@ class Bench:
                 self._workers[entry.name] = worker
                 self._facts[entry.name] = worker.call("get_facts")
                 self._report.load_ms[entry.name] = self._facts[entry.name].load_ms
+        self._report.base = next((entry.name for entry in self._entries if entry.name in self._workers), "")
         for threads in sorted({entry.threads for entry in self._entries if entry.name in self._workers}):
-            with contextlib.suppress(RuntimeUnavailableError):  # no C compiler, no floor
+            if threads > (os.cpu_count() or threads):
+                self._report.no_floor[threads] = "there are fewer cores"
+                continue
+            with self._without_floor(threads):
                 self._kernels[threads] = Worker(partial(Kernels, threads))
+
+    @contextlib.contextmanager
+    def _without_floor(self, threads: int) -> Iterator[None]:
+        """What goes wrong inside costs the floor, nothing else."""
+        try:
+            yield
+        except CausalRNError as error:
+            self._report.no_floor[threads] = str(error)
+            worker = self._kernels.pop(threads, None)
+            if worker is not None:
+                worker.close()
 
     def _close(self) -> None:
         for worker in (*self._workers.values(), *self._kernels.values()):
@@ -228,16 +272,25 @@ class Bench:
 
     def _measure_floor(self, able: Sequence[Entry], workload: Workload) -> None:
         """Take a turn of the kernels, too, at the sizes that matter: the report keeps the best of each rate."""
-        for threads, worker in self._kernels.items():
-            sizes = set()
-            for entry in able:
-                cost = self._facts[entry.name].cost
-                if entry.threads == threads and cost is not None:
-                    sizes.add(cost.working_set(workload.call))
+        for threads, worker in list(self._kernels.items()):
+            own = [entry.name for entry in able if entry.threads == threads and entry.name not in self._faults]
+            costs = [cost for name in own if (cost := self._facts[name].cost) is not None]
+            sizes = {min(cost.working_set(workload.call), LARGEST_READ) for cost in costs}
             if sizes:
-                rates: Machine = worker.call("rates", sorted(sizes))
-                known = self._report.floors.get(threads)
-                self._report.floors[threads] = rates if known is None else known.merged(rates)
+                with self._without_floor(threads):
+                    rates: Machine = worker.call("rates", sorted(sizes))
+                    known = self._report.floors.get(threads)
+                    self._report.floors[threads] = rates if known is None else known.merged(rates)
+
+    def _settle_floors(self) -> None:
+        """Give every row its floor, by the best rates of the whole run."""
+        settled = []
+        for row in self._report.rows:
+            machine, facts = self._report.floors.get(row.threads), self._facts.get(row.name)
+            if row.status == "measured" and machine is not None and facts is not None and facts.cost is not None:
+                row = replace(row, floor_us=machine.parts_s(facts.cost, row.workload.call).floor * 1e6)
+            settled.append(row)
+        self._report.rows[:] = settled
 
     def _row(
         self,
@@ -247,22 +300,23 @@ class Bench:
         times: dict[str, list[float]],
         memory: dict[str, MemoryUse],
     ) -> Row:
-        facts = self._facts.get(entry.name)
+        facts, peak = self._facts.get(entry.name), None
+        if not obstacle and entry.name not in self._faults and self._workers[entry.name].is_idle:
+            with self._fault_of(entry):
+                peak = self._workers[entry.name].call("peak_bytes")
         row = Row(entry.name, entry.runtime, entry.threads, facts.model if facts else "", workload)
         fault = self._faults.get(entry.name)
         if obstacle or fault:
             return replace(row, status="failed" if fault else "skipped", reason=fault or obstacle)
         assert facts is not None
-        own, first = times[entry.name], next(name for name in times if name not in self._faults)
-        machine, worker = self._report.floors.get(entry.threads), self._workers[entry.name]
-        parts = None if machine is None or facts.cost is None else machine.parts_s(facts.cost, workload.call)
+        own, base = times[entry.name], self._report.base
+        compared = entry.name != base and len(times.get(base, ())) == len(own)
         return replace(
             row,
             times_us=tuple(own),
-            ratio=None if first == entry.name else paired_ratio(times, entry.name, first),
-            floor_us=None if parts is None else parts.floor * 1e6,
+            ratio=paired_ratio(times, entry.name, base) if compared else None,
             formula_bytes=None if facts.state is None else facts.state.size_bytes(workload.held, workload.batch),
             state_bytes=memory[entry.name].state_bytes,
             resident_bytes=memory[entry.name].resident_bytes,
-            peak_bytes=worker.call("peak_bytes") if worker.is_idle else None,
+            peak_bytes=peak,
         )

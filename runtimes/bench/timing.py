@@ -49,10 +49,11 @@ def paired_ratio(times: Mapping[str, Sequence[float]], above: str, below: str) -
 
 
 def turns(names: Sequence[str], repeats: int) -> Iterator[str]:
-    """Who is next: everyone once per repeat, in an order that rotates."""
+    """Who is next: everyone once per repeat, in an order that changes: nobody always follows another."""
     for repeat in range(repeats):
         shift = repeat % max(len(names), 1)
-        yield from (*names[shift:], *names[:shift])
+        order = (*names[shift:], *names[:shift])
+        yield from order[::-1] if repeat % 2 else order
 
 
 def step_times_us(step: Callable[[], object], most: int, budget_s: float) -> list[float]:

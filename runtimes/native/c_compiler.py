@@ -74,7 +74,7 @@ def shared_library(sources: Mapping[str, bytes], flags: Sequence[str], what: str
     command = [*compiler, *_FLAGS, next(iter(sources)), *flags, "-o"]
     parts = [*sources.values(), _identity(*compiler).encode(), " ".join(command).encode()]
     key = hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
-    library = _cache_folder() / f"{key[:32]}.so"
+    library = cache_folder() / f"{key[:32]}.so"
     if not library.is_file():
         with tempfile.TemporaryDirectory(prefix=".compiling-", dir=library.parent) as temporary:
             made = Path(temporary) / library.name
@@ -85,7 +85,7 @@ def shared_library(sources: Mapping[str, bytes], flags: Sequence[str], what: str
     return library
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """Where compiled code is kept; for this process only where nothing can be written to the user's cache."""
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
         caches = os.environ.get("XDG_CACHE_HOME")

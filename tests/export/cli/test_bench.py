@@ -1,12 +1,15 @@
 """`bench`: tables, files, comparisons, predictions, profiles, and what it refuses."""
 
 import csv
+import dataclasses
 import json
 import re
 
 import pytest
 
 from causalrn.export.cli import bench_run, bench_table, group
+from causalrn.export.cli.bench_comparison import Comparison, Earlier
+from causalrn.export.cli.bench_page import render_page
 from causalrn.export.cli.console import run_guarded
 from causalrn.runtimes.bench.devices import DEVICES
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
@@ -44,7 +47,7 @@ def test_json_and_csv_hold_every_row(measured):
     for line, row in zip(lines, data["rows"], strict=True):
         assert (line["name"], line["kind"], line["depth"]) == (row["name"], row["kind"], str(row["depth"]))
         if row["status"] == "measured":
-            assert float(line["median_us"]) == row["time_us"]["median"]
+            assert float(line["median_us"]) == pytest.approx(row["time_us"]["median"], rel=1e-5)
             assert len(row["times_us"]) == 3
             assert row["state_bytes"] == row["formula_bytes"]
             assert row["peak_bytes"] is None or row["peak_bytes"] > 1 << 20
@@ -70,17 +73,66 @@ def test_page_shows_the_numbers_that_it_carries(measured):
     assert "https://" not in page
 
 
-def test_later_run_is_compared_as_ratios(measured, call, bundles, monkeypatch):
+@pytest.fixture
+def slower(measured, monkeypatch):
+    """What runs next takes twice as long as `measured`, lacks its prefills, and has a row of its own."""
+    before = Earlier.load(measured[1]["json"])
+    rows = [row for row in before.rows.values() if row.workload.kind == "decode"]
+    steady = [dataclasses.replace(row, times_us=(2 * row.time_us.median,) * 3) for row in rows]
+    new = Row("new", "native", 1, "m", rows[0].workload, times_us=(1.0,) * 3)
+    report = BenchReport({"folders": [], "repeats": 3}, dict(before.environment), [*steady, new])
+    monkeypatch.setattr(bench_run, "run_bench", lambda *_: report)
+    return len(steady)
+
+
+def test_later_run_is_compared_as_ratios(measured, slower, call, bundles, tmp_path):
     _, names = measured
-    before = bench_run.load_rows(names["json"])
-    rows = [row for row in before.values() if row.workload.kind == "decode"]
-    slower = [Row(**{**row.__dict__, "times_us": tuple(2 * t for t in row.times_us)}) for row in rows]
-    fresh = BenchReport({"repeats": 3}, {}, [*slower, Row("new", "native", 1, "m", rows[0].workload, times_us=(1.0,))])
-    monkeypatch.setattr(bench_run, "run_bench", lambda *_: fresh)
-    code, out, _ = call("bench", bundles["exact"], "--against", names["json"])
+    places = tmp_path / "b.json", tmp_path / "b.html"
+    code, out, _ = call("bench", bundles["exact"], "--against", names["json"], "--json", places[0], "--html", places[1])
     assert code == 0
-    assert len(re.findall(r"\b2\.00\b", out)) == (2 if slower[0].floor_us else 1) * len(slower)
-    assert re.search(r"^new\s+decode .* new\b", out, re.MULTILINE)
+    assert "only measured before: 2 rows of exact" in out
+    assert "not the same" not in out
+    compared = json.loads(places[0].read_text())["comparisons"]
+    assert len(compared) == slower
+    assert all(entry["ratio"] == pytest.approx(2.0) for entry in compared)
+    if compared[0]["floor_ratio"] is not None:
+        assert all(entry["floor_ratio"] == pytest.approx(2.0) for entry in compared)
+    assert "Now over before" in places[1].read_text()
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(3, 0), (1.5, 1)])
+def test_slower_than_allowed_is_exit_code_1(measured, slower, call, bundles, monkeypatch, limit, expected):
+    monkeypatch.setattr(Comparison, "noisy", False)
+    code, _, err = call("bench", bundles["exact"], "--against", measured[1]["json"], "--fail-above", limit)
+    assert code == expected
+    assert ("2.00 times what it took before" in err) == bool(expected)
+
+
+def test_nothing_measured_is_an_error(call, exact_bundle):
+    code, out, err = call("bench", exact_bundle, "-d", "99", "-p", "0", *QUICK)
+    assert code == 2
+    assert "nothing could be measured: beyond its capacity of 40" in err
+    assert "decode 2 at depth 99: not measured" in out
+
+
+def test_files_are_written_though_one_cannot_be(call, exact_bundle, tmp_path, monkeypatch):
+    work = Workload("decode", 2, 4, 1)
+    report = BenchReport({"folders": [], "repeats": 3}, {}, [Row("a", "native", 1, "m", work, times_us=(1.0,) * 3)])
+    monkeypatch.setattr(bench_run, "run_bench", lambda *_: report)
+    long = tmp_path / ("n" * 250)
+    code, out, err = call("bench", exact_bundle, "--json", long, "--csv", tmp_path / "b.csv")
+    assert code == 2
+    assert str(long) in err
+    assert "decode 2 at depth 4" in out
+    assert (tmp_path / "b.csv").read_text().startswith("name,runtime")
+
+
+def test_two_depths_below_two_are_drawn():
+    rows = [Row("a", "native", 1, "m", Workload("decode", 2, depth, 1), times_us=(1.0,) * 3) for depth in (0, 1)]
+    environment = {"packages": {}, "cpu_count": 1}
+    page = render_page(BenchReport({"folders": []}, environment, rows))
+    assert "<h1>" in page
+    assert "<svg" not in page, "both stand at 1 in logarithms: there is no curve"
 
 
 def test_interrupted_run_writes_what_it_has(call, bundles, tmp_path, monkeypatch):
@@ -92,7 +144,7 @@ def test_interrupted_run_writes_what_it_has(call, bundles, tmp_path, monkeypatch
     monkeypatch.setattr(Bench, "run", interrupted)
     code, out, _ = call("bench", bundles["exact"], "--json", tmp_path / "b.json")
     assert code == 130
-    assert "interrupted: 1 rows were measured before" in out
+    assert "interrupted: 1 rows were measured before that" in out
     data = json.loads((tmp_path / "b.json").read_text())
     assert data["interrupted"]
     assert len(data["rows"]) == 1
@@ -104,18 +156,23 @@ def test_interrupted_run_writes_what_it_has(call, bundles, tmp_path, monkeypatch
         (("-d", "x"), "'x' is no list of whole numbers such as 16,128"),
         (("-d", "16,-1"), "each number lies between 0 and"),
         (("-t", "0"), "each number lies between 1 and"),
-        (("-r", "0"), "0 is not in the range"),
+        (("-r", "2"), "2 is not in the range"),
         (("--turn-ms", "nan"), "nan is no finite number"),
         (("-n", "0", "-p", "0"), "leave nothing to measure"),
         (("--runtime", "abacus"), "runtime 'abacus' is unknown"),
-        (("--runtime", "native"), "does not run it: onnxruntime does"),
+        (("--runtime", "native"), "--runtime native runs none of these: onnxruntime would"),
+        (("-t", "257"), "each number lies between 1 and 256"),
+        (("--fail-above", "1.1"), "--fail-above needs --against"),
+        (("--predict", "-b", "2"), "--batch and --predict contradict each other"),
+        (("--predict", "-t", "2"), "--threads and --predict contradict each other"),
+        (("--profile", "--runtime", "onnxruntime"), "--runtime and --profile contradict each other"),
         (("--device", "apple-m1"), "--device needs --predict"),
         (("--predict", "--profile"), "--predict and --profile contradict each other"),
         (("--predict", "-r", "5"), "--repeats and --predict contradict each other"),
         (("--predict", "--html", "x.html"), "--html and --predict contradict each other"),
         (("--profile", "--against", "x.json"), "--against and --profile contradict each other"),
         (("--profile", "-t", "1,2"), "--profile takes one number of --threads"),
-        (("--predict", "--device", "abacus"), "device 'abacus' is unknown"),
+        (("--predict", "--device", "abacus"), "abacus: neither a file nor a device"),
         (("--predict", "--device", "apple-m1", "-d", "50"), "--depth 50 is beyond the model's 40 positions"),
         (("--against", "nowhere.json"), "no file that can be read"),
         (("--json", "nowhere/b.json"), "nowhere"),
@@ -139,6 +196,10 @@ def test_bad_files_and_folders_are_named(call, exact_bundle, tmp_path):
     other.write_text("{")
     assert "not valid JSON" in call("bench", exact_bundle, "--against", other)[2]
     assert "a folder is named twice" in call("bench", exact_bundle, exact_bundle)[2]
+    device = tmp_path / "device.json"
+    device.write_text(json.dumps(DEVICES["apple-m1"].to_json()))
+    _, _, err = call("bench", exact_bundle, "--predict", "--device", device, "--json", device)
+    assert "is an input of this command" in err
     place = tmp_path / "b"
     assert "named for two outputs" in call("bench", exact_bundle, "--json", place, "--csv", place)[2]
     assert "is an input of this command" in call("bench", exact_bundle, "--json", other, "--against", other)[2]
@@ -150,7 +211,7 @@ def test_bad_files_and_folders_are_named(call, exact_bundle, tmp_path):
 def test_workloads_are_what_the_longest_model_takes(exact_bundle):
     options = {"depths": (), "prefill": (), "batch": (), "decode": 16}
     found = bench_run.choose_workloads([exact_bundle], options)
-    assert [(w.kind, w.tokens, w.depth) for w in found] == [("prefill", 40, 0), ("decode", 16, 16)]
+    assert [(w.kind, w.tokens, w.depth) for w in found] == [("decode", 16, 16), ("prefill", 40, 0)]
     short = bench_run.choose_workloads([exact_bundle], {**options, "decode": 30})
     assert [w.depth for w in short if w.kind == "decode"] == [0]
     asked = bench_run.choose_workloads([exact_bundle], {**options, "depths": (9, 3), "prefill": (0,), "batch": (1, 2)})
@@ -165,13 +226,19 @@ def test_lists_are_taken_as_people_write_them(call, runs, tmp_path, given):
     assert list(model["predictions"][0]["native_us"]) == ["8", "32"]
 
 
+def test_folders_called_like_numbers_are_folders(call, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "32").symlink_to(runs["exact"])
+    assert call("bench", "--predict", "--device", "apple-m1", "-d", "8", "32")[0] == 0
+
+
 def test_prediction_is_printed_and_written(call, runs, tmp_path):
     code, out, _ = call(
         "bench", runs["exact"], "--predict", "--device", "raspberry-pi-5", "--json", tmp_path / "p.json", "-d", "8,32"
     )
     assert code == 0
-    assert "exact *, C" in out
-    assert "readout: a step of exact costs" in out
+    assert "exact, C *" in out
+    assert "readout: a step of exact takes" in out
     data = json.loads((tmp_path / "p.json").read_text())
     assert data["machine"]["name"] == "raspberry-pi-5"
     (model,) = data["models"]
@@ -180,7 +247,7 @@ def test_prediction_is_printed_and_written(call, runs, tmp_path):
 
 
 def test_devices_are_listed(call):
-    code, out, _ = call("bench", "x", "--predict", "--device", "list")
+    code, out, _ = call("bench", "--device", "list")
     assert code == 0
     assert all(name in out for name in DEVICES)
 

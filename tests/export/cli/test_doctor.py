@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from causalrn.export.cli import doctor_command, doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.export.cli.doctor_command import Check, DoctorReport, all_checks, run_checks
 from causalrn.export.cli.doctor_tools import Probe
+from causalrn.runtimes.native.c_compiler import find_compiler
+from tests.c_tools import needs_c_compiler
 
 ESSENTIAL = ("numpy", "safetensors", "onnxruntime, CPU")
 MORE = "export, export to C, run C, export to web, run web, quantize, compile, run engines"
@@ -314,3 +316,24 @@ def test_import_needs_no_optional_package():
     )
     root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
+
+
+def test_measuring_without_a_compiler_keeps_the_diagnosis(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor_command, "run_checks", lambda checks: {"run bundles": []})
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr("causalrn.runtimes.bench.measuring._library", lambda isa: find_compiler())
+    code, out, err = call("doctor", "--measure", "--json", tmp_path / "d.json")
+    assert code == 2
+    assert "this machine was not measured: CC=no-such-compiler is not there" in err
+    assert "Works here" in out
+    assert "machine" not in json.loads((tmp_path / "d.json").read_text())
+
+
+@needs_c_compiler
+def test_machine_is_measured_and_can_be_predicted_for(call, tmp_path, monkeypatch, exact_bundle):
+    monkeypatch.setattr(doctor_command, "run_checks", lambda checks: {"run bundles": []})
+    path = tmp_path / "d.json"
+    out = call("doctor", "--measure", "--json", path)[1]
+    assert "exp, float32" in out
+    assert call("bench", exact_bundle, "--predict", "--device", path)[0] == 0
+    assert call("doctor", "--threads", 2)[2].startswith("Error: --threads needs --measure")

@@ -5,10 +5,11 @@ from torch import nn
 
 from causalrn.config import CausalRNConfig, TransformerConfig
 from causalrn.model import SequenceModel
-from causalrn.runtimes.bench.cost import Call, StepCost, macs_per_token
+from causalrn.runtimes.bench.cost import FLOAT, INTEGER, WIDENED, Call, StepCost, macs_per_token
 from causalrn.state_spec import StateSpec
 
 PAPER = {"vocabulary": 29, "embedding": 192, "hidden": 192, "blocks": 12, "capacity": 4224}
+CONFIG = CausalRNConfig(**PAPER)
 
 
 def cost(kind=CausalRNConfig, scheme="float32", pool_dtype="float32", **options):
@@ -18,15 +19,17 @@ def cost(kind=CausalRNConfig, scheme="float32", pool_dtype="float32", **options)
 
 def test_paper_size_exact_and_linear():
     exact, linear = cost(readout="exact"), cost(readout="linear")
-    assert exact == StepCost(4 * 1332672, 1332672, False, 0, 12 * 192 * 4, 12 * 192, 0)
-    assert linear == StepCost(4 * 1332672, 1332672, False, 2 * 12 * 192, 0, 0, 0)
+    assert exact == StepCost(4 * 1332672, 1332672, FLOAT, 0, 12 * 192 * 4, 12 * 192, 0)
+    assert linear == StepCost(4 * 1332672, 1332672, FLOAT, 2 * 12 * 192, 0, 0, 0)
 
 
 def test_quantization_shrinks_weights_and_rows():
     assert cost(scheme="w8").weight_bytes == 1332672
-    assert cost(scheme="w8").widens
+    assert cost(scheme="w8").multiplies == WIDENED
+    assert StepCost.of(CONFIG, StateSpec.from_config(CONFIG), "w8", "nbits").multiplies == INTEGER
     assert cost(scheme="w4").weight_bytes == 1332672 // 2
-    assert not cost(scheme="w8a8-dynamic").widens
+    assert cost(scheme="w8a8-dynamic").multiplies == INTEGER
+    assert cost(scheme="fp16").multiplies == FLOAT
     assert cost(pool_dtype="int8").row_bytes == 12 * (192 + 4)
 
 

@@ -6,11 +6,11 @@ import json
 import pytest
 
 from causalrn.errors import ConfigError, InputError
-from causalrn.runtimes.bench.cost import Call, StepCost
+from causalrn.runtimes.bench.cost import FLOAT, INTEGER, WIDENED, Call, StepCost
 from causalrn.runtimes.bench.devices import DEVICES, find_device
 from causalrn.runtimes.bench.machine import Machine, OrtRates, rate_at
 
-RATES = OrtRates(4e-6, 8e-7, 2e-7, 9e10, ((3e3, 1e9), (1e6, 2e9)))
+RATES = OrtRates(4e-6, 8e-7, 2e-7, ((5e6, 9e10),), ((3e3, 1e9), (1e6, 2e9)))
 MACHINE = Machine(
     name="test",
     source="made up",
@@ -32,12 +32,14 @@ def test_rates_between_points_follow_the_logarithm():
 
 
 def test_floor_lets_go_on_at_once_what_can():
-    cost = StepCost(400_000, 100_000, widens=False, exps=0, row_bytes=0, row_exps=0, row_products=0)
+    cost = StepCost(400_000, 100_000, multiplies=FLOAT, exps=0, row_bytes=0, row_exps=0, row_products=0)
     assert MACHINE.parts_s(cost, Call(1, 0)).floor == pytest.approx(400_000 / 100e9)
     batched = MACHINE.parts_s(cost, Call(1, 0, batch=100))
     assert batched.floor == pytest.approx(100 * 100_000 / 50e9), "weights are read once, products are not"
-    widened = dataclasses.replace(cost, widens=True, weight_bytes=100_000)
+    widened = dataclasses.replace(cost, multiplies=WIDENED, weight_bytes=100_000)
     assert MACHINE.parts_s(widened, Call(1, 0)).floor == pytest.approx(100_000 / 25e9)
+    whole = dataclasses.replace(widened, multiplies=INTEGER)
+    assert MACHINE.parts_s(whole, Call(1, 0)).floor == pytest.approx(100_000 / 100e9), "its rate is not known"
     pooled = dataclasses.replace(cost, row_bytes=400, row_exps=100)
     parts = MACHINE.parts_s(pooled, Call(1, 999))
     assert parts.row_exps == pytest.approx(1000 * 100 / 10e9)
@@ -66,7 +68,14 @@ def test_file_is_read_back(tmp_path, key):
         ({"report": "other"}, "no machine of this version"),
         ({"version": 2}, "no machine of this version"),
         ({"exps_per_s": 0}, "exps_per_s is 0, not a positive number"),
-        ({"exps_per_s": True}, "not a positive number"),
+        ({"exps_per_s": True}, "exps_per_s is True, not a number"),
+        ({"exps_per_s": None}, "exps_per_s is None, not a number"),
+        ({"exps_per_s": 10**400}, "not a positive number"),
+        ({"exps_per_s": 1e-300}, "not a positive number"),
+        ({"memory_bytes": "8"}, "memory_bytes is '8', not a whole number"),
+        ({"threads": 1.5}, "threads is 1.5, not a whole number"),
+        ({"bytes_per_s": [[1, 10**400]]}, "malformed"),
+        ({"name": "two\nlines"}, "name is no text of a line"),
         ({"memory_bytes": -1}, "memory_bytes is -1"),
         ({"products_per_s": float("inf")}, "not a positive number"),
         ({"bytes_per_s": []}, "curve without points"),
@@ -74,7 +83,7 @@ def test_file_is_read_back(tmp_path, key):
         ({"bytes_per_s": [[1, -1]]}, "not positive"),
         ({"bytes_per_s": 3}, "malformed"),
         ({"onnxruntime": {}}, "malformed"),
-        ({"name": 3}, "name is no text"),
+        ({"name": 3}, "name is no text of a line"),
         ({"extra": 3}, "malformed"),
     ],
     ids=str,
@@ -85,9 +94,14 @@ def test_malformed_machine_is_refused(change, match):
 
 
 def test_missing_and_broken_files_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"device 'abacus' is unknown: choose one of raspberry-pi-4"):
+    with pytest.raises(InputError, match=r"abacus: neither a file nor a device: choose one of raspberry-pi-4"):
         find_device("abacus")
     broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    for content in ("5", "[1]", '{"machine": 5}', '{"machine": null}'):
+        broken.write_text(content)
+        with pytest.raises((InputError, ConfigError)):
+            find_device(str(broken))
     broken.write_text("{")
     with pytest.raises(ConfigError, match="not valid JSON"):
         find_device(str(broken))

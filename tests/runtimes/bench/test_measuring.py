@@ -48,7 +48,6 @@ def test_rates_are_those_of_a_processor(threads):
     assert [size for size, _ in machine.bytes_per_s] == [1 << 16, 1 << 20]
     for rate in (machine.exps_per_s, machine.products_per_s, machine.int8_products_per_s):
         assert 1e6 < rate < 1e13
-    assert machine.products_per_s > machine.exps_per_s
 
 
 @needs_c_compiler
@@ -73,7 +72,7 @@ def test_readout_graph_is_the_exact_readout():
 
 def test_onnxruntime_rates_are_plausible():
     rates = measure_onnxruntime()
-    assert 0 < rates.node_s < rates.call_s
-    assert 1e8 < rates.weight_bytes_per_s < 1e13
+    assert 1e-9 < rates.node_s < 1e-2
+    assert all(1e7 < rate < 1e13 for _, rate in rates.weight_bytes_per_s)
     assert all(1e6 < rate < 1e12 for _, rate in rates.pairs_per_s)
     assert _readout_s(64, 1) > 0

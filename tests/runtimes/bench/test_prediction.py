@@ -48,6 +48,8 @@ def test_exact_grows_linear_does_not_and_w8_is_never_slower():
         assert all(found[f"{name}, w8"].native_us[depth] < found[name].native_us[depth] for depth in DEPTHS)
     assert found["exact"].onnxruntime_us[4096] > found["exact"].onnxruntime_us[16]
     assert found["exact, w8"].onnxruntime_us is None
+    assert found["exact, pool8"].native_us == found["exact"].native_us, "unpacking takes what reading less saves"
+    assert by_name(dataclasses.replace(CONFIG, heads=2))["exact"].onnxruntime_us is None, "not what was measured for"
     assert by_name(machine=dataclasses.replace(MACHINE, onnxruntime=None))["exact"].onnxruntime_us is None
 
 
@@ -58,6 +60,8 @@ def test_what_fits_is_what_is_left_over_a_row():
     assert exact.longest == (MACHINE.memory_bytes - weights) // 9216
     assert 3.9 < small.longest / exact.longest < 4
     assert by_name()["linear"].longest is None
+    w8 = by_name()["exact, w8"]
+    assert w8.weights_bytes == 1332672 + 4 * (29 + 4224) * 192, "tables of embeddings stay float32"
     tiny = dataclasses.replace(MACHINE, memory_bytes=weights + 9216 * 5)
     assert by_name(machine=tiny)["exact"].longest == 5
     assert not by_name(machine=dataclasses.replace(MACHINE, memory_bytes=weights))["exact"].fits
@@ -73,6 +77,10 @@ def test_advice_names_numbers():
     assert "all 4,224 positions of the model fit" in advice
     tight = dataclasses.replace(MACHINE, memory_bytes=10_000_000)
     assert "pool: pool8" in "\n".join(advise(predict_all(CONFIG, tight, DEPTHS), tight, 4224))
+    narrow = dataclasses.replace(MACHINE, memory_bytes=5_000_000)
+    assert "weights: w8, for float32 does not fit" in list(advise(predict_all(CONFIG, narrow, DEPTHS), narrow, 4224))
+    endless = dataclasses.replace(CONFIG, capacity=None, positions="none")
+    assert "pool: float32, unless" in "\n".join(advise(predict_all(endless, MACHINE, DEPTHS), MACHINE, None))
     full = DEVICES["stm32h743"]
     assert list(advise(predict_all(CONFIG, full, DEPTHS), full, 4224)) == [
         "nothing fits into the memory of stm32h743: use a smaller model"

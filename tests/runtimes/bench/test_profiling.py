@@ -3,6 +3,7 @@
 import pytest
 
 from causalrn.errors import InputError
+from causalrn.runtimes.bench.contestants import SessionContestant
 from causalrn.runtimes.bench.profiling import ROLES, profile_step
 from causalrn.runtimes.opening import SessionOptions
 
@@ -26,9 +27,19 @@ def test_nodes_are_located_by_block_and_role(bundles, readout):
     assert profile.step_us > 0
 
 
-def test_steps_end_at_the_capacity(exact_bundle):
-    assert profile_step(exact_bundle, 37, SessionOptions(), steps=100).steps == 3
-    with pytest.raises(InputError, match=r"depth 40 leaves no step before the capacity of 40"):
+def test_depth_is_what_was_asked_for_or_what_fits(exact_bundle, monkeypatch):
+    depths, hold = [], SessionContestant.hold
+
+    def watch(self, depth, batch):
+        depths.append(depth)
+        hold(self, depth, batch)
+
+    monkeypatch.setattr(SessionContestant, "hold", watch)
+    assert profile_step(exact_bundle, 20, SessionOptions(), steps=40).depth == 20
+    assert set(depths) == {20}
+    assert len(depths) >= 3, "steps begin anew, so that the depth does not creep"
+    assert profile_step(exact_bundle, None, SessionOptions(), steps=4).depth == 40 - 16
+    with pytest.raises(InputError, match=r"--depth 40 leaves no step before the capacity of 40: ask for less"):
         profile_step(exact_bundle, 40, SessionOptions())
 
 

@@ -1,5 +1,6 @@
 """A run: turns, failures, interruptions. Contestants are made here, in this process, and count what they do."""
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -7,13 +8,13 @@ import pytest
 from causalrn.errors import InputError, NotExecutedError, RuntimeUnavailableError
 from causalrn.runtimes.bench import running
 from causalrn.runtimes.bench.contestants import Contestant, Facts
-from causalrn.runtimes.bench.cost import StepCost
+from causalrn.runtimes.bench.cost import FLOAT, StepCost
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.running import Bench, BenchPlan, Entry, find_entries
 from causalrn.runtimes.bench.timing import Spread
 
-COST = StepCost(4000, 1000, False, 0, 400, 100, 0)
+COST = StepCost(4000, 1000, FLOAT, 0, 400, 100, 0)
 MACHINE = Machine("test", "made up", ((1.0, 1e9),), 1e9, 1e9, 1e9)
 
 
@@ -42,12 +43,17 @@ class Counter(Contestant):
 
 
 class Floor:
+    faulty_from = 1000
+
     def __init__(self, threads):
-        self.threads = threads
+        self.calls = 0
 
     def rates(self, sizes):
         assert sizes == sorted(sizes)
-        return MACHINE
+        self.calls += 1
+        if self.calls >= self.faulty_from:
+            raise RuntimeUnavailableError("not enough memory")
+        return dataclasses.replace(MACHINE, exps_per_s=MACHINE.exps_per_s * self.calls / 10)
 
 
 class Local:
@@ -100,8 +106,8 @@ def test_rows_hold_times_ratios_floor_and_memory():
     assert len(a.times_us) == 5
     assert a.ratio is None
     assert b.ratio.median == pytest.approx(600 / 200, rel=0.05)
-    parts = MACHINE.parts_s(COST, DECODE.call)
-    assert a.floor_us == pytest.approx(parts.floor * 1e6)
+    parts = dataclasses.replace(MACHINE, exps_per_s=1e9).parts_s(COST, DECODE.call)
+    assert a.floor_us == pytest.approx(parts.floor * 1e6), "by the best rates of the whole run, not of the first rows"
     assert a.share_of_floor == pytest.approx(a.floor_us / a.time_us.median)
     assert a.tokens_per_s == pytest.approx(1e6 / a.time_us.median)
     assert (a.state_bytes, a.formula_bytes) == (8, None)
@@ -118,9 +124,41 @@ def test_what_cannot_be_opened_is_a_row_and_stops_nobody(monkeypatch):
     report = run([Entry("x", "", 1, broken), entry("a"), entry("b")], [DECODE])
     assert [row.status for row in report.rows] == ["failed", "measured", "measured"]
     assert report.rows[0].reason == "no such folder"
-    assert report.rows[1].ratio is None, "ratios relate to the first that ran"
+    assert report.base == "a", "ratios relate to the first that could be opened"
     assert report.rows[2].ratio is not None
     assert report.exit_code == 2
+
+
+def test_ratios_relate_to_one_contestant_or_to_none():
+    report = run([entry("short", capacity=40), entry("a"), entry("b")], [Workload("decode", 16, 8, 1), DECODE])
+    assert report.base == "short"
+    assert [row.ratio is None for row in report.rows] == [True, False, False, True, True, True]
+
+
+@pytest.mark.parametrize("faulty_from", [1, 4])
+def test_a_floor_that_fails_costs_no_row(monkeypatch, faulty_from):
+    monkeypatch.setattr(Floor, "faulty_from", faulty_from)
+    report = run([entry("a"), entry("b")], [DECODE, Workload("decode", 16, 2000, 1)])
+    assert [row.status for row in report.rows] == ["measured"] * 4
+    assert report.no_floor == {1: "not enough memory"}
+    assert (report.rows[0].floor_us is None) == (faulty_from == 1)
+
+
+def test_death_after_the_last_turn_costs_one_contestant(monkeypatch):
+    def die(self):
+        raise RuntimeUnavailableError("its process died")
+
+    class Dying(Counter):
+        peak_bytes = die
+
+    report = run([entry("a"), Entry("b", "native", 1, partial(Dying, 100.0))], [DECODE, DECODE])
+    assert [row.status for row in report.rows] == ["measured", "failed"] * 2
+
+
+def test_more_threads_than_cores_have_no_floor():
+    report = run([entry("a", threads=100_000)], [DECODE])
+    assert report.no_floor == {100_000: "there are fewer cores"}
+    assert report.rows[0].floor_us is None
 
 
 def test_exit_code_is_the_first_failures():
@@ -203,5 +241,38 @@ def test_entries_are_runs_in_both_runtimes_and_bundles_in_theirs(runs, bundles, 
     assert len({entry.name for entry in entries}) == len(entries)
     (only,) = find_entries([runs["exact"]], ["recurrent"], [1])
     assert only.runtime == "recurrent"
-    with pytest.raises(InputError, match=r"--runtime native does not run it: onnxruntime does"):
+    assert [entry.runtime for entry in find_entries([runs["exact"], bundles["exact"]], ["onnxruntime"], [1])] == [
+        "onnxruntime"
+    ]
+    with pytest.raises(InputError, match=r"--runtime native runs none of these: onnxruntime would"):
         find_entries([bundles["exact"]], ["native"], [1])
+    with pytest.raises(InputError, match="a folder is named twice"):
+        find_entries([bundles["exact"], bundles["exact"] / ".." / "exact"], [], [1])
+
+
+def test_names_are_unique_whatever_folders_are_called(runs, bundles, tmp_path):
+    run, other = tmp_path / "x", tmp_path / "x, parallel"
+    run.symlink_to(runs["exact"])
+    other.symlink_to(bundles["exact"])
+    names = [entry.name for entry in find_entries([run, other], [], [1])]
+    assert len(set(names)) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"times_us": "12"},
+        {"times_us": [10**400]},
+        {"times_us": [float("inf")]},
+        {"times_us": [-1.0]},
+        {"tokens": "x"},
+        {"status": 5},
+        {"ratio": {"median": "x", "low": 1, "high": 1}},
+        {"floor_us": 0},
+    ],
+    ids=str,
+)
+def test_rows_that_no_run_wrote_are_refused(change):
+    data = run([entry("a")], [DECODE]).rows[0].to_json()
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Row.from_json({**data, **change})

@@ -56,7 +56,7 @@ def test_errors_come_back_as_ours(worker):
         (("fail", "theirs"), "ZeroDivisionError: by zero"),
         (("fail", "mute"), "ValueError"),
         (("miss",), "needs nowhere_to_be_found, which is not installed"),
-        (("fill",), "not enough memory"),
+        (("fill",), "not enough memory: ask for fewer"),
         (("nothing",), "AttributeError"),
     ):
         with pytest.raises(RuntimeUnavailableError, match=text):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from causalrn.config import CausalRNConfig
-from causalrn.runtimes.bench.memory import PAGE_BYTES, forget_peak, peak_bytes, resident_bytes
+from causalrn.runtimes.bench.system import forget_peak, peak_bytes, resident_bytes
 from causalrn.runtimes.state_buffers import StateBuffers, aligned_zeros
 from causalrn.state_spec import StateSpec
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-MEGABYTE = 1 << 20
+MEGABYTE, PAGE_BYTES = 1 << 20, 4096
 
 
 def test_memory_that_is_touched_counts():

@@ -1,13 +1,13 @@
-"""Memory of this process and its children, as the system counts it. Linux only: elsewhere there are no figures."""
+"""What the system says: memory of this process and its children, as Linux counts it, and the machine's."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-PAGE_BYTES = 4096
 _PROC = Path("/proc")
 
 
@@ -26,6 +26,14 @@ def forget_peak() -> None:
     for folder in _processes():
         with contextlib.suppress(OSError):
             (folder / "clear_refs").write_text("5")
+
+
+def installed_bytes() -> int | None:
+    """Memory of the machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _processes() -> Iterator[Path]:
