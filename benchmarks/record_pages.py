@@ -32,6 +32,8 @@ def write_pages(output: Path, record: Mapping[str, Any], reports: Mapping[str, B
         reasons=list(dict.fromkeys((row.name, row.reason) for row in reports["table"].rows if row.reason)),
         titles=[_short(workload) for workload in _workloads(reports["table"])],
         peaks=_peaks(reports["table"]),
+        floor=reports["table"].floors[1],
+        linear_state=next(row.state_bytes for row in reports["growth"].measured if row.name == "linear, C"),
         growth=reports["growth"].growths(),
         memory=_memory(reports["growth"]),
         predictions=_predictions(record["predictions"]),
@@ -78,12 +80,8 @@ def _peaks(report: BenchReport) -> dict[str, tuple[int | None, int | None]]:
 
 def _memory(report: BenchReport) -> list[dict[str, Any]]:
     """What the process grew by over what the state contract says, where the state is larger than a few pages."""
-    found = []
-    for row in report.measured:
-        if row.resident_bytes is not None and (row.formula_bytes or 0) > 64_000:
-            ratio = row.resident_bytes / row.formula_bytes  # type: ignore[operator]
-            found.append({"name": row.name, "depth": row.workload.depth, "row": row, "ratio": ratio})
-    return found
+    rows = [row for row in report.measured if row.memory_ratio is not None]
+    return [{"name": row.name, "depth": row.workload.depth, "ratio": row.memory_ratio} for row in rows]
 
 
 def _predictions(entries: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
@@ -137,7 +135,7 @@ def plot_memory(path: Path, report: BenchReport) -> None:
     for number, name in enumerate(dict.fromkeys(row.name for row in report.measured)):
         rows = [row for row in report.measured if row.name == name]
         depths = [row.workload.depth for row in rows]
-        grown = [row.resident_bytes if (row.formula_bytes or 0) > 64_000 else row.state_bytes for row in rows]
+        grown = [row.state_bytes if row.memory_ratio is None else row.resident_bytes for row in rows]
         colour = f"C{number}"
         axis.plot(depths, [(each or 0) / 1e6 for each in grown], "ox+^"[number % 4], color=colour, label=name)
         axis.plot(depths, [(row.formula_bytes or 0) / 1e6 for row in rows], "-", color=colour, linewidth=0.8)

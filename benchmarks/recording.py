@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import platform
 import tempfile
 import time
@@ -23,17 +22,18 @@ from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.errors import CausalRNError
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.cli import group
+from causalrn.export.cli.bench_comparison import Earlier, print_comparisons
 from causalrn.export.cli.bench_run import run_bench
-from causalrn.export.cli.bench_table import comparison_table, print_report
-from causalrn.export.cli.console import console, progress
+from causalrn.export.cli.bench_table import print_report
+from causalrn.export.cli.console import progress
 from causalrn.export.cli.export_run import export_bundle, export_c_bundle, export_web_bundle
 from causalrn.export.web.web_exporter import WebOptions
-from causalrn.files import json_text
+from causalrn.files import json_text, parse_json_object, written_file
 from causalrn.runtimes.bench.contestants import Contestant, open_contestant
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.measuring import measure_machine
 from causalrn.runtimes.bench.prediction import Prediction, predict_all
-from causalrn.runtimes.bench.results import BenchReport, Row, Workload
+from causalrn.runtimes.bench.results import BenchReport, Workload
 from causalrn.runtimes.bench.running import BenchPlan, Entry
 from causalrn.runtimes.opening import SessionOptions
 
@@ -110,7 +110,7 @@ class Folders:
 def measure(folders: Folders, repeats: int, quick: bool) -> dict[str, BenchReport]:
     """The three runs."""
     deepest = DEPTHS[:2] if quick else DEPTHS
-    table = [Workload("prefill", PREFILL, 0, 1), *(Workload("decode", DECODE, depth, 1) for depth in deepest)]
+    table = [*(Workload("decode", DECODE, depth, 1) for depth in deepest), Workload("prefill", PREFILL, 0, 1)]
     ours = [folders.entry(f"{r}, {where}") for r in ("exact", "linear") for where in ("C", "onnxruntime")]
     growth = [Workload("decode", DECODE, depth, 1) for depth in (GROWTH_DEPTHS[:4] if quick else GROWTH_DEPTHS)]
     scaling = [
@@ -121,10 +121,21 @@ def measure(folders: Folders, repeats: int, quick: bool) -> dict[str, BenchRepor
     ]
     sizes = [Workload("decode", DECODE, 1024, batch) for batch in (1, 8)]
     runs = {"table": (folders.all_entries(), table), "growth": (ours, growth), "scaling": (scaling, sizes)}
-    return {
-        name: run_bench(entries, BenchPlan(workloads, repeats, 0.06), {"folders": [entry.name for entry in entries]})
-        for name, (entries, workloads) in runs.items()
-    }
+    reports = {}
+    for name, (entries, workloads) in runs.items():
+        reports[name] = run_bench(entries, BenchPlan(workloads, repeats, 0.06), {"folders": [e.name for e in entries]})
+        if reports[name].interrupted:
+            break
+    return reports
+
+
+def load_earlier(path: Path) -> Earlier | None:
+    """The table of the record before; None where there is none, or one that cannot be compared with."""
+    try:
+        return Earlier.from_json(parse_json_object(path.read_text(encoding="utf-8"), str(path))["table"], path)
+    except (OSError, KeyError, CausalRNError) as error:
+        print(f"nothing to compare with: {error}")
+        return None
 
 
 def tidy(report: BenchReport, folder: str) -> None:
@@ -150,10 +161,15 @@ def compare_predictions(report: BenchReport, machine: Machine) -> list[dict[str,
 
 def main(description: str | None) -> None:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "docs", help="folder to write to")
+    parser.add_argument("--output", type=Path, help="folder to write to (default docs)")
     parser.add_argument("--repeats", type=int, default=7, help="how often the contestants take turns (default 7)")
     parser.add_argument("--quick", action="store_true", help="shallow depths only: to try this program")
     options = parser.parse_args()
+    if options.quick and options.output is None:
+        parser.error("--quick needs --output: its figures are not for the docs")
+    output = options.output or Path(__file__).parents[1] / "docs"
+    path = output / "benchmarks.json"
+    earlier = load_earlier(path)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         with progress("exporting", 9) as advance:
@@ -162,22 +178,21 @@ def main(description: str | None) -> None:
         reports = measure(folders, options.repeats, options.quick)
         for report in reports.values():
             tidy(report, temporary)
-    path = options.output / "benchmarks.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     record = {
         "report": "causalrn-benchmarks",
         "version": 1,
         "minutes": (time.monotonic() - started) / 60,
         "machine": machine.to_json(),
-        "predictions": compare_predictions(reports["growth"], machine),
+        "predictions": compare_predictions(reports["growth"], machine) if "growth" in reports else [],
         **{name: report.to_json() for name, report in reports.items()},
     }
     for report in reports.values():
         print_report(report)
     if earlier is not None:
-        rows = {row.key: row for row in map(Row.from_json, earlier["table"]["rows"]) if row.status == "measured"}
-        console().print(comparison_table(reports["table"].measured, rows))
-    path.write_text(json_text(record), encoding="utf-8")
-    write_pages(options.output, record, reports)
+        report = reports["table"]
+        print_comparisons(earlier, earlier.compare(report.measured), report.environment)
     if any(report.interrupted for report in reports.values()):
-        print("interrupted: some rows are missing")
+        raise SystemExit("interrupted: nothing was written")
+    with written_file(path) as partial:
+        partial.write_text(json_text(record), encoding="utf-8")
+    write_pages(output, record, reports)

@@ -110,7 +110,7 @@ def test_source_is_compiled_verified_and_shown_without_torch(c_bundles: dict[str
 
 
 def test_bench_measures_and_predicts_without_torch(exact_bundle: Path, tmp_path: Path) -> None:
-    quick = ("-r", "2", "--turn-ms", "1", "-n", "2", "-d", "4,8", "--json", tmp_path / "b.json")
+    quick = ("-r", "3", "--turn-ms", "1", "-n", "2", "-d", "4,8", "--json", tmp_path / "b.json")
     result = run_on_device("bench", exact_bundle, *quick, cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert {row["status"] for row in json.loads((tmp_path / "b.json").read_text())["rows"]} == {"measured"}
