@@ -21,7 +21,11 @@ _HERE = Path(__file__).parent
 def write_pages(output: Path, record: Mapping[str, Any], reports: Mapping[str, BenchReport]) -> None:
     """Write benchmarks.md, benchmarks_latency.png and benchmarks_memory.png."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(_HERE),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters.update(time=time_text, bytes=bytes_text, share=share_text, ratio=ratio_text)
     text = environment.get_template("benchmarks.md.j2").render(

@@ -16,13 +16,14 @@ _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.22
 """Quantiles of Student's t, two-sided 95 %, by degrees of freedom from 1 on."""
 _NO_LINE = 0.5
 """A residual beyond which a line says nothing: what grows with the square of the depth, or one wild point."""
+_ROUNDS, _EXACT = 300, 1e-12
 _FLAT = 0.1
 """A rise over all depths, as a part of the start, beyond which noise is no excuse for calling a line flat."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Time = start + slope * rows, fitted to medians, every point's relative error weighing the same.
+    """Time = start + slope * rows, the line whose largest relative residual is least; and whether there is growth at all.
 
     Attributes:
         name: of the contestant.
@@ -31,7 +32,8 @@ class Growth:
         start_us: of a step that reads nothing.
         slope_us: per row.
         residuals: of every point, relative to it.
-        slope_error_us: half of the slope's 95 % confidence interval, from the scatter of the points around the line.
+        trend_us: slope by least squares of relative errors, which a single wild point moves less.
+        trend_error_us: half of its 95 % confidence interval, from the scatter of the points.
         noise_us: median distance between the quartiles of a point.
     """
 
@@ -41,7 +43,8 @@ class Growth:
     start_us: float
     slope_us: float
     residuals: tuple[float, ...]
-    slope_error_us: float
+    trend_us: float
+    trend_error_us: float
     noise_us: float
 
     @property
@@ -51,15 +54,15 @@ class Growth:
 
     @property
     def rise_us(self) -> float:
-        """What the line gains from the first point to the last."""
-        return self.slope_us * (self.rows[-1] - self.rows[0])
+        """What the trend gains from the first point to the last."""
+        return self.trend_us * (self.rows[-1] - self.rows[0])
 
     @property
     def kind(self) -> str:
         """One of "grows", "flat", "unclear" (the rise is large and cannot be told from noise), and "no line"."""
         if self.largest_residual > _NO_LINE:
             return "no line"
-        if abs(self.slope_us) > self.slope_error_us and abs(self.rise_us) > self.noise_us:
+        if abs(self.trend_us) > self.trend_error_us and abs(self.rise_us) > self.noise_us:
             return "grows"
         return "flat" if abs(self.rise_us) <= _FLAT * self.start_us else "unclear"
 
@@ -89,8 +92,8 @@ def fit_growth(name: str, batch: int, points: Sequence[tuple[float, Sequence[flo
     rows = np.array([row for row, _ in points])
     medians = np.array([float(np.median(times)) for _, times in points])
     design = np.stack([1 / medians, rows / medians], axis=1)  # relative errors: every point weighs the same
-    (start, slope), *_ = np.linalg.lstsq(design, np.ones(len(rows)), rcond=None)
-    residuals = design @ (start, slope) - 1
+    trend = _weighted_line(design, np.ones(len(rows)))
+    start, slope = line = _closest_line(design)
     spreads = [Spread.of(times) for _, times in points]
     return Growth(
         name=name,
@@ -98,10 +101,34 @@ def fit_growth(name: str, batch: int, points: Sequence[tuple[float, Sequence[flo
         rows=tuple(map(float, rows)),
         start_us=float(start),
         slope_us=float(slope),
-        residuals=tuple(map(float, residuals)),
-        slope_error_us=_interval(design, residuals),
+        residuals=tuple(map(float, design @ line - 1)),
+        trend_us=float(trend[1]),
+        trend_error_us=_interval(design, design @ trend - 1),
         noise_us=float(np.median([spread.high - spread.low for spread in spreads])),
     )
+
+
+def _weighted_line(design: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Start and slope by weighted least squares of relative errors."""
+    root = np.sqrt(weights)
+    line: npt.NDArray[np.float64] = np.linalg.lstsq(design * root[:, None], root, rcond=None)[0]
+    return line
+
+
+def _closest_line(design: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Start and slope with the least largest relative error: weights grow where the error is large (Lawson 1961)."""
+    weights = np.full(len(design), 1 / len(design))
+    best, least = _weighted_line(design, weights), np.inf
+    for _ in range(_ROUNDS):
+        line = _weighted_line(design, weights)
+        errors = np.abs(design @ line - 1)
+        if errors.max() < least:
+            best, least = line, errors.max()
+        if least < _EXACT:
+            break
+        weights *= errors
+        weights /= weights.sum()
+    return best
 
 
 def _interval(design: npt.NDArray[np.float64], residuals: npt.NDArray[np.float64]) -> float:

@@ -40,6 +40,13 @@ def test_what_grows_with_the_square_is_no_line_and_not_flat():
     assert squares.describe().startswith("no line")
 
 
+def test_line_misses_no_point_by_more_than_it_must():
+    """y = 1, 2, 1 at 1, 2, 3: the best constant for relative errors is 4/3, off by a third everywhere."""
+    line = fit_growth("peak", 1, [(1.0, [1.0] * 3), (2.0, [2.0] * 3), (3.0, [1.0] * 3)])
+    assert line.largest_residual == pytest.approx(1 / 3, rel=1e-3)
+    assert line.start_us == pytest.approx(4 / 3, rel=1e-2)
+
+
 def test_one_noisy_point_does_not_make_growth_flat():
     rising = [(1.0, [100.0] * 3), (2.0, [101.0] * 3), (3.0, [110.0] * 3), (4.0, [100.0, 140.0, 190.0])]
     assert fit_growth("rising", 1, rising).kind == "unclear"
