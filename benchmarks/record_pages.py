@@ -84,7 +84,7 @@ def _peaks(report: BenchReport) -> dict[str, tuple[int | None, int | None]]:
 
 def _memory(report: BenchReport) -> list[dict[str, Any]]:
     """What the process grew by over what the state contract says, where the state is larger than a few pages."""
-    rows = [row for row in report.measured if row.memory_ratio is not None]
+    rows = sorted((row for row in report.measured if row.memory_ratio is not None), key=lambda row: row.workload.depth)
     return [{"name": row.name, "depth": row.workload.depth, "ratio": row.memory_ratio} for row in rows]
 
 
@@ -137,7 +137,7 @@ def plot_memory(path: Path, report: BenchReport) -> None:
     """What the state takes against depth, and the contract's formula."""
     figure, axis = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
     for number, name in enumerate(dict.fromkeys(row.name for row in report.measured)):
-        rows = [row for row in report.measured if row.name == name]
+        rows = sorted((row for row in report.measured if row.name == name), key=lambda row: row.workload.depth)
         depths = [row.workload.depth for row in rows]
         grown = [row.state_bytes if row.memory_ratio is None else row.resident_bytes for row in rows]
         colour = f"C{number}"

@@ -38,7 +38,8 @@ from causalrn.runtimes.bench.running import BenchPlan, Entry
 from causalrn.runtimes.opening import SessionOptions
 
 DEPTHS, PREFILL, DECODE = (16, 128, 1024, 4096), 512, 16
-GROWTH_DEPTHS = (16, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
+GROWTH_DEPTHS = (16, 256, 1024, 2048, 4096, 3072, 1536, 512, 128)
+"""Up and down again: a machine that drifts meanwhile adds no slope."""
 SIZES: dict[str, Any] = {"vocabulary": 29, "embedding": 192, "capacity": 4224}
 MODELS: dict[str, ModelConfig] = {
     "exact": CausalRNConfig(**SIZES, hidden=192, blocks=12, readout="exact"),
@@ -152,7 +153,7 @@ def compare_predictions(report: BenchReport, machine: Machine) -> list[dict[str,
     for readout in ("exact", "linear"):
         prediction: Prediction = predict_all(MODELS[readout], machine, depths)[0]
         for where, times in (("C", prediction.native_us), ("onnxruntime", prediction.onnxruntime_us or {})):
-            for row in report.measured:
+            for row in sorted(report.measured, key=lambda row: row.workload.depth):
                 if row.name == f"{readout}, {where}":
                     measured, predicted = row.time_us.median, times[row.workload.depth]
                     entry = {"name": row.name, "depth": row.workload.depth, "predicted_us": predicted}

@@ -17,13 +17,13 @@ _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.22
 _NO_LINE = 0.5
 """A residual beyond which a line says nothing: what grows with the square of the depth, or one wild point."""
 _ROUNDS, _EXACT = 300, 1e-12
-_FLAT = 0.1
-"""A rise over all depths, as a part of the start, beyond which noise is no excuse for calling a line flat."""
+_DRIFT, _FLAT = 0.05, 0.1
+"""Rises over all depths as parts of the start: what a machine drifts by during a run, and what no noise excuses."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Time = start + slope * rows, the line whose largest relative residual is least; and whether there is growth at all.
+    """Time = start + slope * rows, the line whose largest relative residual is least; and whether there is growth.
 
     Attributes:
         name: of the contestant.
@@ -62,7 +62,8 @@ class Growth:
         """One of "grows", "flat", "unclear" (the rise is large and cannot be told from noise), and "no line"."""
         if self.largest_residual > _NO_LINE:
             return "no line"
-        if abs(self.trend_us) > self.trend_error_us and abs(self.rise_us) > self.noise_us:
+        least = max(self.noise_us, _DRIFT * self.start_us)
+        if abs(self.trend_us) > self.trend_error_us and abs(self.rise_us) > least:
             return "grows"
         return "flat" if abs(self.rise_us) <= _FLAT * self.start_us else "unclear"
 
@@ -117,17 +118,17 @@ def _weighted_line(design: npt.NDArray[np.float64], weights: npt.NDArray[np.floa
 
 def _closest_line(design: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Start and slope with the least largest relative error: weights grow where the error is large (Lawson 1961)."""
-    weights = np.full(len(design), 1 / len(design))
-    best, least = _weighted_line(design, weights), np.inf
+    weights: npt.NDArray[np.float64] = np.full(len(design), 1 / len(design), np.float64)
+    best, least = _weighted_line(design, weights), math.inf
     for _ in range(_ROUNDS):
         line = _weighted_line(design, weights)
         errors = np.abs(design @ line - 1)
-        if errors.max() < least:
-            best, least = line, errors.max()
+        if float(errors.max()) < least:
+            best, least = line, float(errors.max())
         if least < _EXACT:
             break
-        weights *= errors
-        weights /= weights.sum()
+        weights = weights * errors
+        weights = weights / float(weights.sum())
     return best
 
 
