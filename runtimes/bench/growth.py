@@ -109,16 +109,16 @@ def fit_growth(name: str, batch: int, points: Sequence[tuple[float, Sequence[flo
     )
 
 
-def _weighted_line(design: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _weighted_line(design: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Start and slope by weighted least squares of relative errors."""
     root = np.sqrt(weights)
-    line: npt.NDArray[np.float64] = np.linalg.lstsq(design * root[:, None], root, rcond=None)[0]
+    line: npt.NDArray[Any] = np.linalg.lstsq(design * root[:, None], root, rcond=None)[0]
     return line
 
 
-def _closest_line(design: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _closest_line(design: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Start and slope with the least largest relative error: weights grow where the error is large (Lawson 1961)."""
-    weights: npt.NDArray[np.float64] = np.full(len(design), 1 / len(design), np.float64)
+    weights: npt.NDArray[Any] = np.full(len(design), 1 / len(design))
     best, least = _weighted_line(design, weights), math.inf
     for _ in range(_ROUNDS):
         line = _weighted_line(design, weights)
@@ -132,7 +132,7 @@ def _closest_line(design: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return best
 
 
-def _interval(design: npt.NDArray[np.float64], residuals: npt.NDArray[np.float64]) -> float:
+def _interval(design: npt.NDArray[Any], residuals: npt.NDArray[Any]) -> float:
     """Half of the slope's confidence interval, as ordinary least squares has it."""
     freedom = len(design) - 2
     if freedom < 1:
