@@ -182,7 +182,7 @@ def _advise_weights(own: Prediction, by_name: dict[str, Prediction]) -> Iterator
     word = "w8" if max(saved.values()) >= _WORTH else "float32"
     shares = ", ".join(f"{saved[depth]:.0%} at depth {depth:,}" for depth in dict.fromkeys((min(saved), max(saved))))
     memory = small.weights_bytes / own.weights_bytes
-    yield f"weights: {word}; those of w8 take {memory:.0%} of the memory and at best save {shares} of a step"
+    yield f"weights: {word}; those of w8 take {memory:.0%} of the memory, and save of a step at best {shares}"
 
 
 def _advise_pool(own: Prediction, by_name: dict[str, Prediction], capacity: int | None) -> Iterator[str]:
