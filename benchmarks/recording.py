@@ -30,11 +30,12 @@ from causalrn.export.cli.export_run import export_bundle, export_c_bundle, expor
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.files import json_text, parse_json_object, written_file
 from causalrn.runtimes.bench.contestants import Contestant, open_contestant
+from causalrn.runtimes.bench.entries import Entry
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.measuring import measure_machine
 from causalrn.runtimes.bench.prediction import Prediction, predict_all
 from causalrn.runtimes.bench.results import BenchReport, Workload
-from causalrn.runtimes.bench.running import BenchPlan, Entry
+from causalrn.runtimes.bench.running import BenchPlan
 from causalrn.runtimes.opening import SessionOptions
 
 DEPTHS, PREFILL, DECODE = (16, 128, 1024, 4096), 512, 16

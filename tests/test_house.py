@@ -49,6 +49,7 @@ TORCH_FREE = (
         f"causalrn.runtimes.bench.{name}"
         for name in (
             "contestants",
+            "entries",
             "running",
             "results",
             "measuring",

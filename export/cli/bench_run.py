@@ -25,8 +25,9 @@ from causalrn.export.cli.environment import describe_environment
 from causalrn.files import json_text, written_file
 from causalrn.manifest import Manifest, is_bundle
 from causalrn.run_folder import RunFolder, is_run
+from causalrn.runtimes.bench.entries import Entry, find_entries
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
-from causalrn.runtimes.bench.running import Bench, BenchPlan, Entry, find_entries
+from causalrn.runtimes.bench.running import Bench, BenchPlan
 from causalrn.runtimes.opening import RUNTIMES
 
 _DEPTHS, _PREFILL = (16, 128, 1024), 512

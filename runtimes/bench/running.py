@@ -7,40 +7,20 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
-from causalrn.errors import CausalRNError, InputError
-from causalrn.manifest import Manifest, is_bundle
-from causalrn.run_folder import is_run
-from causalrn.runtimes.bench.contestants import Contestant, Facts, MemoryUse, open_contestant
+from causalrn.errors import CausalRNError
+from causalrn.runtimes.bench.contestants import Facts, MemoryUse
+from causalrn.runtimes.bench.entries import Entry
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.measuring import LARGEST_READ, Kernels
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.timing import paired_ratio, turns
 from causalrn.runtimes.bench.worker import Worker
 from causalrn.runtimes.native.c_compiler import CACHE_VARIABLE, cache_folder
-from causalrn.runtimes.opening import RUN_RUNTIMES, TARGET_RUNTIMES, WITHOUT_THREADS, SessionOptions
 
 Advance = Callable[..., object]
 _LEAST_REPEATS = 3
 """Of a workload that is interrupted: with fewer there is no spread to speak of."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Somebody who takes part.
-
-    Attributes:
-        name: in the report.
-        runtime: that runs it; empty where that cannot be known.
-        threads: it has.
-        factory: makes the contestant, in its own process: picklable.
-    """
-
-    name: str
-    runtime: str
-    threads: int
-    factory: Callable[[], Contestant]
 
 
 @dataclass(frozen=True)
@@ -56,65 +36,6 @@ class BenchPlan:
     workloads: Sequence[Workload]
     repeats: int
     turn_s: float
-
-
-def find_entries(
-    paths: Sequence[Path], runtimes: Sequence[str], threads: Sequence[int], provider: str = "cpu"
-) -> list[Entry]:
-    """Everybody that folders stand for: bundles in their runtimes, RUNs in both of theirs, by number of threads.
-
-    A folder that cannot be opened takes part, too: the report says why it failed.
-
-    Args:
-        paths: of RUNs and bundles.
-        runtimes: to choose from; empty for all.
-
-    Raises:
-        InputError: a folder is named twice, or `runtimes` run none of them.
-    """
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError("a folder is named twice: it would compete with itself")
-    entries: list[Entry] = []
-    possible = {path: _runtimes_of(path) for path in paths}
-    for path, label in _labels_of(paths).items():
-        for runtime in _chosen(possible[path], runtimes):
-            for count in threads[:1] if runtime in WITHOUT_THREADS else threads:
-                entry = _entry_of(path, label, runtime, 1 if runtime in WITHOUT_THREADS else count, provider)
-                clash = any(entry.name == other.name for other in entries)
-                entries.append(replace(entry, name=f"{path}: {entry.name}") if clash else entry)
-    if not entries:
-        known = sorted({name for names in possible.values() for name in names})
-        raise InputError(f"--runtime {', '.join(runtimes)} runs none of these: {', '.join(known)} would")
-    return entries
-
-
-def _chosen(possible: Sequence[str], runtimes: Sequence[str]) -> Sequence[str]:
-    """Those of a folder's runtimes that were asked for; "" for a folder that cannot be opened, whose row says why."""
-    return [name for name in possible if not runtimes or name in runtimes] if possible else [""]
-
-
-def _entry_of(path: Path, label: str, runtime: str, threads: int, provider: str) -> Entry:
-    in_ort = runtime == "onnxruntime"
-    options = SessionOptions(provider if in_ort else "cpu", threads)
-    where = runtime if not in_ort or provider == "cpu" else f"onnxruntime on {provider}"
-    words = [label, *([runtime] if runtime in RUN_RUNTIMES else []), *([f"{threads} threads"] if threads > 1 else [])]
-    return Entry(", ".join(words), where, threads, partial(open_contestant, path, runtime or None, options))
-
-
-def _runtimes_of(path: Path) -> tuple[str, ...]:
-    """Runtimes that a folder runs in; none where it cannot be opened."""
-    if not is_bundle(path) and is_run(path):
-        return RUN_RUNTIMES
-    try:
-        return (TARGET_RUNTIMES[Manifest.read(path).target],)
-    except (CausalRNError, KeyError):
-        return ()
-
-
-def _labels_of(paths: Sequence[Path]) -> dict[Path, str]:
-    """The last part of a path where that is enough, else all of it."""
-    short = [path.name for path in paths]
-    return {path: path.name if path.name and short.count(path.name) == 1 else str(path) for path in paths}
 
 
 @contextlib.contextmanager

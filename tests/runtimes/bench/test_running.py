@@ -9,9 +9,10 @@ from causalrn.errors import InputError, NotExecutedError, RuntimeUnavailableErro
 from causalrn.runtimes.bench import running
 from causalrn.runtimes.bench.contestants import Contestant, Facts
 from causalrn.runtimes.bench.cost import FLOAT, StepCost
+from causalrn.runtimes.bench.entries import Entry, find_entries
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
-from causalrn.runtimes.bench.running import Bench, BenchPlan, Entry, find_entries
+from causalrn.runtimes.bench.running import Bench, BenchPlan
 from causalrn.runtimes.bench.timing import Spread
 
 COST = StepCost(4000, 1000, FLOAT, 0, 400, 100, 0)
