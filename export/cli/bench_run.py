@@ -71,6 +71,9 @@ def _exit_code(report: BenchReport, comparisons: Sequence[Comparison], fail_abov
     if not report.measured and not failed:
         complain(f"nothing could be measured: {report.rows[0].reason}")
         return EXIT_BAD_INPUT
+    if fail_above is not None and not comparisons:
+        complain("--fail-above: nothing here was measured before, so nothing could be compared")
+        return EXIT_BAD_INPUT
     slower = [each for each in comparisons if fail_above is not None and not each.noisy and each.judged > fail_above]
     for each in slower:
         complain(f"{each.row.name}, {each.row.workload.title}: {each.judged:.2f} times what it took before")

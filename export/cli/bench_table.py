@@ -78,7 +78,8 @@ def notes_of(report: BenchReport) -> Iterator[str]:
         yield f"ratio: time over that of {report.base}, paired by turn; ~ where the turns do not tell the two apart"
     yield from (floor_text(machine) for machine in report.floors.values())
     for threads, reason in report.no_floor.items():
-        yield f"no floor for {threads} thread{'s' * (threads > 1)}: {reason}"
+        more = "more " if threads in report.floors else ""
+        yield f"no {more}floors for {threads} thread{'s' * (threads > 1)}: {reason}"
     if any(row.runtime == "native" and row.time_us.median < _SHORT_US for row in report.measured):
         yield "C is called through Python here, which takes a few microseconds of every step: embedded it is faster"
     load, cores = report.environment.get("load_average"), report.environment.get("cpu_count")

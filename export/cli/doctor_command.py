@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn import __version__
-from causalrn.errors import CausalRNError, InputError
+from causalrn.errors import InputError
 from causalrn.export.cli import doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.export.cli.console import EXIT_CHECK_FAILED, console, progress, write_json
 from causalrn.export.cli.doctor_tools import Probe
@@ -155,13 +155,14 @@ def command(context: click.Context, measure: bool, threads: int, json_path: Path
     """
     if threads > 1 and not measure:
         raise InputError("--threads needs --measure: nothing else depends on it")
-    report, fault = DoctorReport(run_checks(all_checks())), None
+    report = DoctorReport(run_checks(all_checks()))
+    fault: Exception | None = None
     if measure:
-        from causalrn.runtimes.bench.measuring import measure_machine
-
         try:
+            from causalrn.runtimes.bench.measuring import measure_machine
+
             report = dataclasses.replace(report, machine=measure_machine(threads))
-        except CausalRNError as error:
+        except Exception as error:  # whatever is broken here: the diagnosis comes first
             fault = error
     print_report(report)
     write_json(json_path, report.to_json())

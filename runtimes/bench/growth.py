@@ -62,10 +62,10 @@ class Growth:
         """One of "grows", "flat", "unclear" (the rise is large and cannot be told from noise), and "no line"."""
         if self.largest_residual > _NO_LINE:
             return "no line"
-        least = max(self.noise_us, _DRIFT * self.start_us)
-        if abs(self.trend_us) > self.trend_error_us and abs(self.rise_us) > least:
+        first = self.start_us + self.slope_us * self.rows[0]
+        if self.trend_us > self.trend_error_us and self.rise_us > max(self.noise_us, _DRIFT * first):
             return "grows"
-        return "flat" if abs(self.rise_us) <= _FLAT * self.start_us else "unclear"
+        return "flat" if abs(self.rise_us) <= _FLAT * first else "unclear"  # a fall is a machine that changed
 
     def describe(self) -> str:
         """In words."""
@@ -74,7 +74,7 @@ class Growth:
         if self.kind == "flat":
             return f"{self.start_us:,.0f} us at any depth (rise {self.rise_us:+,.1f} us, within noise)"
         if self.kind == "unclear":
-            return f"too noisy to tell whether it grows (rise {self.rise_us:+,.1f} us)"
+            return f"cannot be told whether it grows (rise {self.rise_us:+,.1f} us)"
         slope = f"{self.slope_us:.3f} us" if self.slope_us < 10 else f"{self.slope_us:,.0f} us"
         return f"{self.start_us:,.1f} us + {slope} per token before it (largest residual {self.largest_residual:.0%})"
 

@@ -208,8 +208,11 @@ class Bench:
         settled = []
         for row in self._report.rows:
             machine, facts = self._report.floors.get(row.threads), self._facts.get(row.name)
-            if row.status == "measured" and machine is not None and facts is not None and facts.cost is not None:
-                row = replace(row, floor_us=machine.parts_s(facts.cost, row.workload.call).floor * 1e6)
+            cost = None if facts is None else facts.cost
+            if row.status == "measured" and machine is not None and cost is not None:
+                read = min(cost.working_set(row.workload.call), LARGEST_READ)
+                if read in dict(machine.bytes_per_s):  # else the kernels ended before they came to this size
+                    row = replace(row, floor_us=machine.parts_s(cost, row.workload.call).floor * 1e6)
             settled.append(row)
         self._report.rows[:] = settled
 
@@ -231,7 +234,7 @@ class Bench:
             return replace(row, status="failed" if fault else "skipped", reason=fault or obstacle)
         assert facts is not None
         own, base = times[entry.name], self._report.base
-        compared = entry.name != base and len(times.get(base, ())) == len(own)
+        compared = base not in (entry.name, *self._faults) and len(times.get(base, ())) == len(own)
         return replace(
             row,
             times_us=tuple(own),

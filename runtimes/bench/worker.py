@@ -142,6 +142,7 @@ def _serve(connection: Connection, factory: Callable[[], Any]) -> None:
         while served is not None:
             method, arguments = connection.recv()
             answer(lambda: getattr(served, method)(*arguments))  # noqa: B023 - it is called at once
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already, and what it holds is being tidied
 
 
 def _portable(error: Exception) -> CausalRNError:

@@ -108,6 +108,13 @@ def test_slower_than_allowed_is_exit_code_1(measured, slower, call, bundles, mon
     assert ("2.00 times what it took before" in err) == bool(expected)
 
 
+def test_a_gate_that_compares_nothing_fails(measured, slower, call, bundles, monkeypatch):
+    monkeypatch.setattr(Earlier, "compare", lambda self, rows: [])
+    code, _, err = call("bench", bundles["exact"], "--against", measured[1]["json"], "--fail-above", 2)
+    assert code == 2
+    assert "nothing could be compared" in err
+
+
 def test_nothing_measured_is_an_error(call, exact_bundle):
     code, out, err = call("bench", exact_bundle, "-d", "99", "-p", "0", *QUICK)
     assert code == 2

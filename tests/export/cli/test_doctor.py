@@ -318,6 +318,19 @@ def test_import_needs_no_optional_package():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
 
 
+def test_measuring_with_a_broken_package_keeps_the_diagnosis(call, monkeypatch):
+    monkeypatch.setattr(doctor_command, "run_checks", lambda checks: {"run bundles": []})
+
+    def broken(threads):
+        raise ImportError("libfoo.so missing")
+
+    monkeypatch.setattr("causalrn.runtimes.bench.measuring.measure_machine", broken)
+    code, out, err = call("doctor", "--measure")
+    assert code == 2
+    assert "Works here" in out
+    assert "this machine was not measured: libfoo.so missing" in err
+
+
 def test_measuring_without_a_compiler_keeps_the_diagnosis(call, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor_command, "run_checks", lambda checks: {"run bundles": []})
     monkeypatch.setenv("CC", "no-such-compiler")

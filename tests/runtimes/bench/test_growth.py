@@ -47,6 +47,10 @@ def test_line_misses_no_point_by_more_than_it_must():
     assert line.start_us == pytest.approx(4 / 3, rel=1e-2)
 
 
+def test_a_fall_is_no_growth():
+    assert fit_growth("falling", 1, [(t, [100 - 0.01 * t] * 3) for t in DEPTHS]).kind == "unclear"
+
+
 def test_one_noisy_point_does_not_make_growth_flat():
     rising = [(1.0, [100.0] * 3), (2.0, [101.0] * 3), (3.0, [110.0] * 3), (4.0, [100.0, 140.0, 190.0])]
     assert fit_growth("rising", 1, rising).kind == "unclear"

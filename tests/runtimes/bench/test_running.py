@@ -54,7 +54,8 @@ class Floor:
         self.calls += 1
         if self.calls >= self.faulty_from:
             raise RuntimeUnavailableError("not enough memory")
-        return dataclasses.replace(MACHINE, exps_per_s=MACHINE.exps_per_s * self.calls / 10)
+        curve = tuple((float(size), 1e9) for size in sizes)
+        return dataclasses.replace(MACHINE, bytes_per_s=curve, exps_per_s=MACHINE.exps_per_s * self.calls / 10)
 
 
 class Local:
@@ -143,6 +144,7 @@ def test_a_floor_that_fails_costs_no_row(monkeypatch, faulty_from):
     assert [row.status for row in report.rows] == ["measured"] * 4
     assert report.no_floor == {1: "not enough memory"}
     assert (report.rows[0].floor_us is None) == (faulty_from == 1)
+    assert report.rows[2].floor_us is None, "reading so much has not been measured"
 
 
 def test_death_after_the_last_turn_costs_one_contestant(monkeypatch):
@@ -154,6 +156,8 @@ def test_death_after_the_last_turn_costs_one_contestant(monkeypatch):
 
     report = run([entry("a"), Entry("b", "native", 1, partial(Dying, 100.0))], [DECODE, DECODE])
     assert [row.status for row in report.rows] == ["measured", "failed"] * 2
+    first = run([Entry("b", "native", 1, partial(Dying, 100.0)), entry("a")], [DECODE])
+    assert first.rows[1].ratio is None, "its base has failed"
 
 
 def test_more_threads_than_cores_have_no_floor():
