@@ -16,6 +16,7 @@ import torch.nn.functional as functional
 
 from causalrn.model import SequenceModel
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.ort_session import session_options
 from causalrn.runtimes.session import Snapshot
 
 
@@ -38,10 +39,7 @@ class HeldState:
 
 def load_graph(model: bytes) -> onnxruntime.InferenceSession:
     """Load a graph as `OnnxRuntimeSession` does: one thread, default optimizations."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
 
 
 class Loop:

@@ -74,7 +74,7 @@ class OnnxRuntimeSession(CellSession):
         key = name, self._shown
         if key not in self._graphs:
             file = self._bundle.manifest.graphs[name].file
-            options = _session_options(self.provider, self.threads)
+            options = session_options(self.provider, self.threads)
             if self._profile_into is not None:
                 options.enable_profiling = True
                 options.profile_file_prefix = str(self._profile_into / name)
@@ -207,7 +207,8 @@ class _BoundStep:
         return self._logits.copy(), self._sides[1 - side]
 
 
-def _session_options(provider: str, threads: int) -> Any:
+def session_options(provider: str = "cpu", threads: int = 1) -> Any:
+    """How all graphs are loaded: quiet, threads inside an operator only, and no silent fall back to the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -83,12 +83,12 @@ def _model_of(folder: Path) -> tuple[Any, _Held]:
     """A model's configuration, and what the folder holds of it."""
     if not is_bundle(folder):
         config = RunFolder.open(folder).card.config
-        return config, _Held(Variant(getattr(config, "readout", config.kind)))
+        return config, _Held(Variant.of(config))
     manifest = Manifest.read(folder)
     quantization, config = manifest.quantization, manifest.card.config
     scheme, pool8 = ("float32", False) if quantization is None else (quantization.scheme, quantization.pool8)
     where = {"c": "C", "onnx": "onnxruntime"}.get(manifest.target, manifest.target)
-    return config, _Held(Variant(getattr(config, "readout", config.kind), scheme, pool8), where)
+    return config, _Held(Variant.of(config, scheme, pool8), where)
 
 
 def _print(folder: Path, model: str, predictions: Sequence[Prediction], own: _Held) -> None:
@@ -98,10 +98,9 @@ def _print(folder: Path, model: str, predictions: Sequence[Prediction], own: _He
     sizes = _table("memory", "weights", "per token", "tokens that fit")
     for prediction in predictions:
         name = prediction.variant.name
-        for where, by_depth in (("C", prediction.native_us), ("onnxruntime", prediction.onnxruntime_us)):
-            if by_depth is not None:
-                shown = map(time_text, by_depth.values()) if prediction.fits else ["does not fit"]
-                times.add_row(f"{name}, {where}{own.mark(prediction, where)}", *shown)
+        for where, by_depth in _times(prediction).items():
+            shown = map(time_text, by_depth.values()) if prediction.fits else ["does not fit"]
+            times.add_row(f"{name}, {where}{own.mark(prediction, where)}", *shown)
         longest = "any number" if prediction.longest is None else f"{_two_digits(prediction.longest):,}"
         sizes.add_row(name, bytes_text(prediction.weights_bytes), bytes_text(prediction.bytes_per_token), longest)
     out.print(times)
@@ -111,7 +110,7 @@ def _print(folder: Path, model: str, predictions: Sequence[Prediction], own: _He
 
 def _print_notes(machine: Machine, own: _Held, predictions: Sequence[Prediction], advice: Sequence[str]) -> None:
     out = console()
-    shown = any(own.mark(prediction, where) for prediction in predictions for where in _places(prediction))
+    shown = any(own.mark(prediction, where) for prediction in predictions for where in _times(prediction))
     star = "* what the folder holds" if shown else "nothing is predicted for what the folder itself holds"
     threads = f"{machine.threads} thread{'s' * (machine.threads > 1)}"
     out.print(f"{star}; one sequence, {threads}; memory for the model alone\n", soft_wrap=True)
@@ -121,8 +120,10 @@ def _print_notes(machine: Machine, own: _Held, predictions: Sequence[Prediction]
         out.print(sentence, soft_wrap=True)
 
 
-def _places(prediction: Prediction) -> list[str]:
-    return ["C", *(["onnxruntime"] if prediction.onnxruntime_us is not None else [])]
+def _times(prediction: Prediction) -> dict[str, dict[int, float]]:
+    """What is predicted, by where it runs."""
+    in_ort = {} if prediction.onnxruntime_us is None else {"onnxruntime": prediction.onnxruntime_us}
+    return {"C": prediction.native_us, **in_ort}
 
 
 def _two_digits(number: int) -> int:

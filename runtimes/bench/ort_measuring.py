@@ -13,6 +13,7 @@ import onnxruntime
 
 from causalrn.runtimes.bench.machine import OrtRates
 from causalrn.runtimes.onnx_bytes import Node, Shape, encode_model
+from causalrn.runtimes.ort_session import session_options
 from causalrn.runtimes.session import Array
 
 _WIDTH = 192
@@ -111,10 +112,7 @@ def _run_of(model: bytes, feed: Mapping[str, Array], threads: int) -> Callable[[
 
 def _load(model: bytes, threads: int) -> Any:
     """A graph loaded as bundles are."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, session_options(threads=threads), providers=["CPUExecutionProvider"])
 
 
 def _median_s(call: Callable[[], object]) -> float:

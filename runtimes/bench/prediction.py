@@ -33,6 +33,11 @@ class Variant:
     scheme: str = "float32"
     pool8: bool = False
 
+    @classmethod
+    def of(cls, config: ModelConfig, scheme: str = "float32", pool8: bool = False) -> Variant:
+        """Of a model; what is no CausalRN has its kind for a readout."""
+        return cls(getattr(config, "readout", config.kind), scheme, pool8)
+
     @property
     def name(self) -> str:
         """In words, e.g. "exact, w8, pool8"."""
@@ -104,7 +109,7 @@ def predict(config: ModelConfig, spec: StateSpec, scheme: str, machine: Machine,
     rates = machine.onnxruntime if scheme == "float32" and not pool8 and _is_usual(config) else None
     timed = cost if not pool8 else StepCost.of(config, StateSpec.from_config(config), scheme)
     return Prediction(
-        variant=Variant(getattr(config, "readout", config.kind), scheme, pool8),
+        variant=Variant.of(config, scheme, pool8),
         weights_bytes=weights,
         bytes_per_token=spec.bytes_per_token,
         native_us={depth: machine.parts_s(timed, Call(1, depth)).expected * 1e6 for depth in depths},
