@@ -27,14 +27,14 @@ from typing import Any
 
 import torch
 
-from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
-from causalrn.export.cli.console import progress, write_json
-from causalrn.export.cli.training_plan import TrainingPlan
-from causalrn.export.cli.training_run import evaluate
-from causalrn.files import written_file
-from causalrn.model import SequenceModel
-from causalrn.tasks import CopyTask
-from causalrn.training import Trainer
+from causalrn.bundle.files import written_file
+from causalrn.cli.console import progress, write_json
+from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.model.sequence_model import SequenceModel
+from causalrn.training.loop import Trainer
+from causalrn.training.plan import TrainingPlan
+from causalrn.training.tasks import CopyTask
+from causalrn.workflows.train import evaluate
 
 GOAL, REACHES, BELOW = 0.995, 0.99, 0.90
 
@@ -202,7 +202,7 @@ def make_report(options: argparse.Namespace, task: CopyTask, steps: int, curves:
     return {
         "benchmark": "claims_study",
         "settings": {
-            "task": task.to_json(),
+            "task": task.entries(),
             "preset": options.preset,
             "device": options.device,
             "precision": options.precision,

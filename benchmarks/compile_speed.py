@@ -19,11 +19,11 @@ from interleaved import Spread, measure, paired_ratio
 from rich.console import Console
 from rich.table import Table
 
-from causalrn.config import CausalRNConfig, TransformerConfig
-from causalrn.export.cli.console import progress, write_json
-from causalrn.model import SequenceModel
-from causalrn.tasks import CopyTask
-from causalrn.training import PRESETS, Trainer, TrainingSettings
+from causalrn.cli.console import progress, write_json
+from causalrn.model.config import CausalRNConfig, TransformerConfig
+from causalrn.model.sequence_model import SequenceModel
+from causalrn.training.loop import PRESETS, Trainer, TrainingSettings
+from causalrn.training.tasks import CopyTask
 
 MODELS = {
     "CausalRN, linear": (CausalRNConfig, {"readout": "linear"}),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from causalrn.cell import RecurrentCell
-from causalrn.model import SequenceModel
+from causalrn.model.cell import RecurrentCell
+from causalrn.model.sequence_model import SequenceModel
 
 
 class EagerCell:

@@ -21,16 +21,16 @@ from models import unit_gain_model
 from rich.console import Console
 from rich.table import Table
 
-from causalrn.card import ModelCard
-from causalrn.cell import RecurrentCell
-from causalrn.checkpoint import load_checkpoint
-from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
-from causalrn.export.cli.console import progress, write_json
-from causalrn.model import SequenceModel
+from causalrn.cli.console import progress, write_json
+from causalrn.model.cell import RecurrentCell
+from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.parity.comparison import step_errors
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.reference import run_in_chunks
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import load_checkpoint
 
 _SMALL = {"vocabulary": 29, "embedding": 32, "hidden": 32, "blocks": 2, "capacity": 40}
 _PAPER = {"vocabulary": 29, "embedding": 192, "hidden": 192, "blocks": 12, "capacity": 256}

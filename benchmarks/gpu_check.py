@@ -30,21 +30,22 @@ import torch
 from cuda_peers import EagerCell, GraphedCell
 from interleaved import measure, paired_ratio
 
-from causalrn.checkpoint import load_checkpoint
+from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_FINE, EXIT_NOT_EXECUTED, console, progress, write_json
+from causalrn.cli.doctor_command import describe_environment
 from causalrn.errors import CausalRNError, NotExecutedError
-from causalrn.export.cli.compile_run import compile_to
-from causalrn.export.cli.console import EXIT_CHECK_FAILED, EXIT_FINE, EXIT_NOT_EXECUTED, console, progress, write_json
-from causalrn.export.cli.doctor_command import describe_environment
-from causalrn.export.cli.export_run import export_bundle
-from causalrn.export.cli.quantize_options import QuantizeOptions
-from causalrn.export.cli.quantize_run import quantize_bundle
-from causalrn.export.cli.verify_options import VerifyOptions
-from causalrn.export.cli.verify_run import verify_with_checkpoint
 from causalrn.export.trt.builder import BuildOptions
 from causalrn.export.trt.profiles import Sizes
 from causalrn.runtimes import SessionOptions, open_session
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
+from causalrn.training.card import card_of
+from causalrn.training.checkpoint import load_checkpoint
+from causalrn.workflows.compile import compile_to
+from causalrn.workflows.export import export_bundle
+from causalrn.workflows.quantize import quantize_bundle
+from causalrn.workflows.quantize_options import QuantizeOptions
+from causalrn.workflows.verify import verify_with_checkpoint
+from causalrn.workflows.verify_options import VerifyOptions
 
 PRECISIONS: dict[str, tuple[str, str | None] | None] = {
     "float32": None,
@@ -103,7 +104,7 @@ def train_runs(folder: Path, preset: str, steps: int) -> Iterator[Path]:
     for readout in READOUTS:
         run = folder / f"{preset}-{readout}"
         if not run.exists():
-            command = [sys.executable, "-m", "causalrn.export.cli", "train", "--length", "16", "--readout", readout]
+            command = [sys.executable, "-m", "causalrn", "train", "--length", "16", "--readout", readout]
             subprocess.run([*command, "--preset", preset, "--steps", str(steps), "-o", run], check=True)
         yield run
 
@@ -113,13 +114,13 @@ def check_model(run: Path, folder: Path, flavor: str, repeats: int) -> dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "onnx"
     bundle = export_bundle(run, source, pool="fixed", capacity=None, opset=23)
-    capacity = bundle.manifest.state.tensors[0].capacity or 128
+    capacity = bundle.manifest.state.capacity or 128
     engines = [check_engine(run, source, folder, precision, flavor) for precision in PRECISIONS]
     opened = {f"TensorRT {e['precision']}": Path(e["path"]) for e in engines if e["executed"]}
     rows = [row for batch in BATCHES for row in time_steps(run, source, opened, capacity, batch, repeats)]
     for engine in engines:
         del engine["path"]
-    return {"model": bundle.manifest.card.config.describe(), "run": run.name, "engines": engines, "times": rows}
+    return {"model": card_of(bundle).config.describe(), "run": run.name, "engines": engines, "times": rows}
 
 
 def check_engine(run: Path, source: Path, folder: Path, precision: str, flavor: str) -> dict[str, Any]:

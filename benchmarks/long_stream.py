@@ -21,16 +21,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from causalrn.card import ModelCard
-from causalrn.cell import RecurrentCell
-from causalrn.checkpoint import Checkpoint
-from causalrn.config import CausalRNConfig
-from causalrn.export.cli.console import progress, write_json
+from causalrn.bundle.bundle_folder import seal_bundle
+from causalrn.cli.console import progress, write_json
 from causalrn.export.onnx_exporter import export_onnx
-from causalrn.manifest import seal_bundle
-from causalrn.model import SequenceModel
+from causalrn.model.cell import RecurrentCell
+from causalrn.model.config import CausalRNConfig
+from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.torch_sessions import RecurrentSession
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import Checkpoint
 
 _CHUNK = 4096
 _DEPTHS_PER_RUN = 12

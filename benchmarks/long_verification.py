@@ -20,14 +20,14 @@ from models import unit_gain_model
 from rich.console import Console
 from rich.table import Table
 
-from causalrn.card import ModelCard
-from causalrn.checkpoint import save_checkpoint
-from causalrn.config import CausalRNConfig
-from causalrn.export.cli.console import write_json
-from causalrn.export.cli.export_run import export_bundle
-from causalrn.export.cli.verify_options import VerifyOptions
-from causalrn.export.cli.verify_report import print_report
-from causalrn.export.cli.verify_run import verify_with_checkpoint
+from causalrn.cli.console import write_json
+from causalrn.cli.verify_report import print_report
+from causalrn.model.config import CausalRNConfig
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import save_checkpoint
+from causalrn.workflows.export import export_bundle
+from causalrn.workflows.verify import verify_with_checkpoint
+from causalrn.workflows.verify_options import VerifyOptions
 
 _SECONDS = 600.0
 

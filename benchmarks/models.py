@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from causalrn.config import ModelConfig
-from causalrn.model import SequenceModel
+from causalrn.model.config import ModelConfig
+from causalrn.model.sequence_model import SequenceModel
 
 
 def unit_gain_model(config: ModelConfig, seed: int = 0) -> SequenceModel:

@@ -36,18 +36,18 @@ from rival_transformer import SharedCacheLoop, grouped_query_transformer
 from step_latency import check_loops, describe_machine, export_session, held_state
 from step_loops import HeldState, Loop, SessionLoop
 
-from causalrn.card import ModelCard
-from causalrn.checkpoint import Checkpoint
-from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.bundle.bundle_folder import seal_bundle
+from causalrn.cli.console import progress, write_json
 from causalrn.export.c99.c99_exporter import COptions, export_c
-from causalrn.export.cli.console import progress, write_json
-from causalrn.folding import fold
-from causalrn.manifest import seal_bundle
-from causalrn.model import SequenceModel
+from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.model.folding import fold
+from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.bench.measuring import Kernels
 from causalrn.runtimes.native.c_compiler import find_compiler
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import Checkpoint
 
 CAPACITY, DEPTHS, PREFILL = 4160, (16, 128, 1024, 4096), 512
 CHUNKS = (8, 16, 32, 64)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from rival_transformer import SharedCacheLoop, grouped_query_transformer
 
-from causalrn.cell import RecurrentCell
-from causalrn.checkpoint import load_checkpoint
-from causalrn.folding import fold
+from causalrn.model.cell import RecurrentCell
+from causalrn.model.folding import fold
+from causalrn.model.state import derive_state
 from causalrn.runtimes.bench.contestants import Contestant, Facts, SessionContestant
 from causalrn.runtimes.bench.cost import StepCost
 from causalrn.runtimes.torch_sessions import RecurrentSession
-from causalrn.state_spec import StateSpec
+from causalrn.training.checkpoint import load_checkpoint
 
 _TOKEN = 1
 
@@ -39,7 +39,7 @@ class CachedTransformer(Contestant):
         config = model.config
         assert config.capacity is not None, "the cache is allocated once"
         self._loop = SharedCacheLoop(grouped_query_transformer(fold(model), config.capacity), config.heads)
-        spec = StateSpec.from_config(config)
+        spec = derive_state(config)
         self._row_bytes, self._depth = spec.bytes_per_token, 0
         cost = StepCost.of(config, spec)
         self.facts = Facts(config.describe(), cost, None, config.capacity, max_batch=1)

@@ -37,28 +37,28 @@ import onnxruntime
 from interleaved import measure, median_step_us, paired_ratio
 from models import unit_gain_model
 
-from causalrn.alphabet import Alphabet
+from causalrn.bundle.alphabet import Alphabet
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.quantization import CALIBRATION_METHODS
 from causalrn.calibration.evaluation import Measured, measure_baseline, measure_quantized, time_steps
 from causalrn.calibration.observers import HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import Prompts
 from causalrn.calibration.schemes import Scheme, write_quantized
 from causalrn.calibration.table import calibrate
 from causalrn.calibration.watching import opened_for_watching
-from causalrn.card import ModelCard
-from causalrn.checkpoint import Checkpoint
-from causalrn.config import CausalRNConfig
-from causalrn.export.cli.console import progress, write_json
-from causalrn.export.cli.export_run import export_bundle
-from causalrn.export.cli.verify_options import VerifyOptions
-from causalrn.export.cli.verify_run import verify_with_checkpoint
+from causalrn.cli.console import progress, write_json
 from causalrn.export.onnx_exporter import export_onnx
-from causalrn.manifest import Bundle, seal_bundle
-from causalrn.quantization import CALIBRATION_METHODS
+from causalrn.model.config import CausalRNConfig
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.comparison import compare_distributions
 from causalrn.runtimes.session import Session, Snapshot
 from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy
-from causalrn.tasks import Corpus
+from causalrn.training.card import ModelCard, card_of
+from causalrn.training.checkpoint import Checkpoint
+from causalrn.training.tasks import Corpus
+from causalrn.workflows.export import export_bundle
+from causalrn.workflows.verify import verify_with_checkpoint
+from causalrn.workflows.verify_options import VerifyOptions
 
 TEXT = pydoc_data.topics.__file__
 COPY = ("--task", "copy", "--length", "16")
@@ -124,7 +124,7 @@ def bundle_of(folder: Path, name: str) -> Bundle:
     """The bundle of a model, trained and exported where it is not there."""
     run, bundle = folder / name, folder / f"{name}-bundle"
     if not run.is_dir():
-        command = [sys.executable, "-m", "causalrn.export.cli", "train", *RUNS[name], "-o", str(run)]
+        command = [sys.executable, "-m", "causalrn", "train", *RUNS[name], "-o", str(run)]
         subprocess.run(command, check=True)
     if not bundle.is_dir():
         export_bundle(run, bundle, pool="growing", capacity=None, opset=23)
@@ -133,7 +133,7 @@ def bundle_of(folder: Path, name: str) -> Bundle:
 
 def quantized(source: Bundle, scheme: Scheme, folder: str) -> Bundle:
     if scheme.name == "w8a8" and not scheme.limits:
-        task = source.manifest.card.task
+        task = card_of(source).task
         prompts = Prompts.of_task(task, CALIBRATION_SEQUENCES, 0, task.capacity)
         scheme = dataclasses.replace(scheme, limits=calibrate(source, prompts).limits("minmax"))
     return write_quantized(source, Path(folder), scheme)
@@ -142,7 +142,7 @@ def quantized(source: Bundle, scheme: Scheme, folder: str) -> Bundle:
 def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
     for name in ("tiny-exact-0", "small-exact", "paper-exact"):
         source = bundle_of(folder, name)
-        task = source.manifest.card.task
+        task = card_of(source).task
         tokens, examples = task.draw("quantize", COMPARED, 0, 1).inputs, task.draw("quantize", STRINGS)
         with open_bundle(source) as session:
             baseline = measure_baseline(source, session, tokens, task, examples, None)
@@ -207,7 +207,7 @@ def mean_interval(values: list[float]) -> dict[str, Any]:
 def calibrated_rows(folder: Path, model: str, seed: int) -> list[dict[str, Any]]:
     rows = []
     source = bundle_of(folder, f"{model}-{seed}")
-    task = source.manifest.card.task
+    task = card_of(source).task
     prompts = Prompts.of_task(task, CALIBRATION_SEQUENCES, seed, task.capacity)
     table, zero = calibrate(source, prompts, seed), zero_state_limits(source, prompts)
     tokens, examples = task.draw("quantize", COMPARED, seed, 1).inputs, task.draw("quantize", CLAIM_STRINGS, seed)

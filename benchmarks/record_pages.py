@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import matplotlib
 
-from causalrn.export.cli.bench_table import bytes_text, ratio_text, share_text, time_text
+from causalrn.cli.bench_table import bytes_text, ratio_text, share_text, time_text
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 
 matplotlib.use("agg")

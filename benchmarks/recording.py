@@ -16,19 +16,15 @@ from models import unit_gain_model
 from peers import CachedTransformer, compiled_cell
 from record_pages import write_pages
 
-from causalrn.card import ModelCard
-from causalrn.checkpoint import save_checkpoint
-from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.bundle.files import written_file
+from causalrn.bundle.json_values import json_text, parse_json_object
+from causalrn.cli import group
+from causalrn.cli.bench_table import print_report
+from causalrn.cli.console import progress
 from causalrn.errors import CausalRNError
 from causalrn.export.c99.c99_exporter import COptions
-from causalrn.export.cli import group
-from causalrn.export.cli.bench_comparison import Earlier, print_comparisons
-from causalrn.export.cli.bench_run import run_bench
-from causalrn.export.cli.bench_table import print_report
-from causalrn.export.cli.console import progress
-from causalrn.export.cli.export_run import export_bundle, export_c_bundle, export_web_bundle
 from causalrn.export.web.web_exporter import WebOptions
-from causalrn.files import json_text, parse_json_object, written_file
+from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.runtimes.bench.contestants import Contestant, open_contestant
 from causalrn.runtimes.bench.entries import Entry
 from causalrn.runtimes.bench.machine import Machine
@@ -37,6 +33,11 @@ from causalrn.runtimes.bench.prediction import Prediction, predict_all
 from causalrn.runtimes.bench.results import BenchReport, Workload
 from causalrn.runtimes.bench.running import BenchPlan
 from causalrn.runtimes.opening import SessionOptions
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import save_checkpoint
+from causalrn.workflows.bench import run_bench
+from causalrn.workflows.bench_comparison import Earlier, print_comparisons
+from causalrn.workflows.export import export_bundle, export_c_bundle, export_web_bundle
 
 DEPTHS, PREFILL, DECODE = (16, 128, 1024, 4096), 512, 16
 GROWTH_DEPTHS = (16, 256, 1024, 2048, 4096, 3072, 1536, 512, 128)

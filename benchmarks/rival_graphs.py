@@ -1,6 +1,6 @@
 """Step graphs written by hand with onnx.helper, node by node: what the exported step graph is measured against.
 
-They take the same folded weights as the cell (:func:`causalrn.folding.fold`) and must give the same logits;
+They take the same folded weights as the cell (:func:`causalrn.model.folding.fold`) and must give the same logits;
 `step_latency.py` checks that before it times anything. All are for batch 1, layer norm, one head, exp and post-norm,
 with the fewest nodes that onnxruntime needs: shapes are static but for the pool's rows, and pools are [t, H].
 
@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from causalrn.config import CausalRNConfig
-from causalrn.folding import FoldedBlock, FoldedWeights
+from causalrn.model.config import CausalRNConfig
+from causalrn.model.folding import FoldedBlock, FoldedWeights
 
 _OPSET, _IR_VERSION = 23, 11
 _FLOOR = 1e-30

@@ -1,7 +1,8 @@
 """A Transformer's step in onnxruntime at its best: GroupQueryAttention with a KV cache that stays where it is.
 
-The graph takes the folded weights of :func:`causalrn.folding.fold` (a Transformer of this toolkit, layer norm, learned
-positions) and is built node by node; cache, position and logits are bound once, past and present to the same memory.
+The graph takes the folded weights of :func:`causalrn.model.folding.fold` (a Transformer of this toolkit, layer norm,
+learned positions) and is built node by node; cache, position and logits are bound once, past and present to the same
+memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper
 from rival_graphs import StepGraph
 from step_loops import HeldState, Loop, load_graph
 
-from causalrn.folding import FoldedTransformerBlock, FoldedWeights
+from causalrn.model.folding import FoldedTransformerBlock, FoldedWeights
 
 _MICROSOFT = "com.microsoft"
 

@@ -46,18 +46,18 @@ from step_loops import (
     load_graph,
 )
 
-from causalrn.card import ModelCard
-from causalrn.cell import RecurrentCell
-from causalrn.checkpoint import Checkpoint
-from causalrn.config import CausalRNConfig
-from causalrn.export.cli.console import progress, write_json
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.tolerances import TOLERANCES
+from causalrn.cli.console import progress, write_json
 from causalrn.export.onnx_exporter import export_onnx
-from causalrn.folding import fold
-from causalrn.manifest import Bundle, seal_bundle
-from causalrn.model import SequenceModel
+from causalrn.model.cell import RecurrentCell
+from causalrn.model.config import CausalRNConfig
+from causalrn.model.folding import fold
+from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.torch_sessions import RecurrentSession
-from causalrn.tolerances import TOLERANCES
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import Checkpoint
 
 DEPTHS = (16, 128, 1024)
 LINEAR_DEPTH = 128

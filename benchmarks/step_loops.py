@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 import torch.nn.functional as functional
 
-from causalrn.model import SequenceModel
+from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.ort_session import session_options
 from causalrn.runtimes.session import Snapshot

@@ -6,7 +6,8 @@ It needs `pip install 'causalrn[export]'`, Linux (it reads /proc) and about thre
 4 GB of memory. It shows, for the exact readout on one thread:
 
 - the resident memory that one training step of the paper's size adds (B = 32, T = 130, E = H = 192, 12 blocks);
-- the readout's forward and backward pass at B = 8, T = 258, H = 192 against `causalrn.naive.readout`: memory and time;
+- the readout's forward and backward pass at B = 8, T = 258, H = 192 against its definition
+  (`causalrn.model.readouts.naive`): memory and time;
 - the time of `pair_sum`, forward and backward, by size of its tiles.
 
 Memory is the peak of the resident set minus what was resident before, each case in a process of its own that first
@@ -33,12 +34,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from causalrn import naive, pair_sum, parallel_readout
-from causalrn.config import CausalRNConfig
-from causalrn.export.cli.console import progress, write_json
-from causalrn.model import SequenceModel
-from causalrn.tasks import CopyTask
-from causalrn.training import Trainer, TrainingSettings
+from causalrn.cli.console import progress, write_json
+from causalrn.model.config import CausalRNConfig
+from causalrn.model.readouts import naive, pair_sum
+from causalrn.model.readouts import parallel as parallel_readout
+from causalrn.model.sequence_model import SequenceModel
+from causalrn.training.loop import Trainer, TrainingSettings
+from causalrn.training.tasks import CopyTask
 
 STEP_TARGET_MB, TIME_TARGET, MEMORY_TARGET = 1000, 0.15, 0.05
 READOUTS = {"tiles": parallel_readout.readout, "naive": naive.readout}

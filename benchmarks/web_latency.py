@@ -29,17 +29,17 @@ from rich.console import Console
 from rich.table import Table
 from step_latency import describe_machine
 
-from causalrn.card import ModelCard
-from causalrn.checkpoint import save_checkpoint
-from causalrn.config import CausalRNConfig
-from causalrn.export.cli.console import progress, write_json
-from causalrn.export.cli.doctor_tools import find_tool
-from causalrn.export.cli.export_run import export_web_bundle
-from causalrn.export.cli.serve_run import LOOPBACK, BundleHandler, BundleServer, open_server
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.web_spec import C_ENGINE, ORT_ENGINE
+from causalrn.cli.console import progress, write_json
+from causalrn.cli.doctor_tools import find_tool
+from causalrn.cli.serve_run import LOOPBACK, BundleHandler, BundleServer, open_server
 from causalrn.export.web.wasm_builder import MODULES
 from causalrn.export.web.web_exporter import WebOptions
-from causalrn.manifest import Bundle
-from causalrn.web_spec import C_ENGINE, ORT_ENGINE
+from causalrn.model.config import CausalRNConfig
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import save_checkpoint
+from causalrn.workflows.export import export_web_bundle
 
 CAPACITY = 1100
 DEPTHS = {"exact": (16, 128, 1024), "linear": (16, 128, 1024)}

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from causalrn.files import finite
-from causalrn.graph_files import WEIGHTS_FILE
-from causalrn.manifest import Bundle
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.graph_files import WEIGHTS_FILE
+from causalrn.bundle.json_values import finite
 from causalrn.runtimes.parity.comparison import Agreement, compare_distributions
 from causalrn.runtimes.parity.reference import run_in_chunks
 from causalrn.runtimes.session import FloatArray, IntArray, Session
 from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy, teacher_forced_accuracy
-from causalrn.tasks import Examples, Task
+from causalrn.training.tasks import Examples, Task
 
 _REPEATS, _TIMED_STEPS = 15, 16
 
@@ -163,7 +163,7 @@ def _sizes(bundle: Bundle) -> tuple[int, int, int]:
     weights = WEIGHTS_FILE if manifest.native is None else manifest.native.weights_name
     files = {weights, *(graph.file for graph in manifest.graphs.values())}
     files |= set(() if manifest.native is None else manifest.native.files)
-    sizes = {name: int(manifest.files[name]["size_bytes"]) for name in files}
+    sizes = {name: manifest.files[name].size_bytes for name in files}
     return sizes[weights], sum(sizes.values()), manifest.state.bytes_per_token
 
 

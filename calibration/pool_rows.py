@@ -15,8 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 
+from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.runtimes.state_values import INT8_LIMIT, ROW_FLOOR
-from causalrn.state_spec import StateSpec, StateTensor
 
 _TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}
 _VIEWS = ("Reshape", "Unsqueeze", "Squeeze", "Identity")
@@ -55,13 +55,13 @@ def _rename(model: onnx.ModelProto, pool: StateTensor) -> str:
 
     A pool's size can be asked of it as it is.
     """
-    past, out = f"{pool.input_name}.values", f"{pool.output_name}.values"
+    past, out = f"{pool.input}.values", f"{pool.output}.values"
     row = out
     for node in model.graph.node:
         if node.op_type != "Shape":
-            node.input[:] = [past if name == pool.input_name else name for name in node.input]
-        node.input[:] = [out if name == pool.output_name else name for name in node.input]
-        if pool.output_name in node.output:
+            node.input[:] = [past if name == pool.input else name for name in node.input]
+        node.input[:] = [out if name == pool.output else name for name in node.input]
+        if pool.output in node.output:
             node.output[:] = [out]
             row = out if pool.update == "append" else node.input[1]  # of Concat(past, new)
     return row
@@ -79,7 +79,7 @@ def _scale_of(name: str) -> str:
 
 def _widen(model: onnx.ModelProto, pool: StateTensor, *, portable: bool) -> Iterator[onnx.NodeProto]:
     """Stored rows [t, B, H] -> their values in float32."""
-    name, values = pool.input_name, f"{pool.input_name}.values"
+    name, values = pool.input, f"{pool.input}.values"
     if pool.dtype == "float16":
         yield _node("Cast", [name], values, to=TensorProto.FLOAT)
         return
@@ -124,9 +124,9 @@ def _as_stored(pool: StateTensor) -> str:
 def _append(pool: StateTensor) -> Iterator[onnx.NodeProto]:
     """For a pool that a graph gives back whole: its old rows stay as they are stored."""
     if pool.update != "append":
-        yield _node("Concat", [pool.input_name, _row(pool)], pool.output_name, axis=0)
+        yield _node("Concat", [pool.input, _row(pool)], pool.output, axis=0)
         if pool.scale_name is not None:
-            scales = (_scale_of(name) for name in (pool.input_name, _row(pool), pool.output_name))
+            scales = (_scale_of(name) for name in (pool.input, _row(pool), pool.output))
             past, row, present = scales
             yield _node("Concat", [past, row], present, axis=0)
 

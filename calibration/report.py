@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from causalrn.bundle.json_values import to_json
+from causalrn.bundle.quantization import Quantization
+from causalrn.bundle.tolerances import Budget
 from causalrn.calibration.evaluation import Measured, StepTimes
 from causalrn.calibration.sensitivity import Sensitivity
 from causalrn.calibration.table import CalibrationTable
-from causalrn.quantization import Quantization
-from causalrn.tolerances import Budget
 
 REPORT_VERSION = 1
 
@@ -65,7 +66,7 @@ class QuantizeReport:
             "passed": self.passed,
             "faults": self.faults,
             "source": {"path": self.source, "sha256": self.source_sha256},
-            "quantization": self.quantization.to_json(),
+            "quantization": to_json(self.quantization),
             "against": self.against,
             "measured_on": self.measured_on,
             "step_times": dict(self.times.__dict__),

@@ -17,7 +17,7 @@ from onnxruntime.quantization import CalibrationDataReader
 from causalrn.runtimes.generation import GenerationOptions, choose_tokens
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.session import Array, IntArray, Session, Snapshot
-from causalrn.tasks import IGNORE, Task
+from causalrn.training.tasks import IGNORE, Task
 
 LEAST_SEQUENCES = 8
 """Fewer sequences than this are warned about: ranges would rest on too few trajectories."""
@@ -166,5 +166,5 @@ class RolloutDataReader(CalibrationDataReader):  # type: ignore[misc]  # onnxrun
                 whole = np.zeros(shape, value.dtype)
                 whole[: len(value)] = value
                 value = whole
-            feed[tensor.input_name] = value
+            feed[tensor.input] = value
         return feed

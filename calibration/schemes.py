@@ -12,17 +12,19 @@ from typing import Any
 
 import onnx
 
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.graph_files import describe_graph, load_graphs, save_graphs, strip_leftovers
+from causalrn.bundle.quantization import FORMS, SCHEMES, WEIGHT_ONLY, Quantization
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.calibration.activations import quantize_activations_dynamically, quantize_activations_statically
 from causalrn.calibration.pool_rows import narrow_pools
 from causalrn.calibration.products import find_products, find_tables, split_products
 from causalrn.calibration.weights import convert_to_float16, quantize_to_int4, quantize_to_int8, quantize_to_nbits
 from causalrn.errors import CalibrationError, InputError
-from causalrn.graph_files import describe_graph, load_graphs, save_graphs, strip_leftovers
-from causalrn.manifest import Bundle, seal_bundle
-from causalrn.quantization import FORMS, SCHEMES, WEIGHT_ONLY, Quantization
+from causalrn.model.state import derive_state
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden, save_golden
-from causalrn.state_spec import StateSpec
+from causalrn.training.card import card_of
 
 _BITS = {"w8": 8, "w4": 4}
 _STANDARD_OPSET = 23
@@ -37,7 +39,7 @@ class Scheme:
     """What to quantize, and how.
 
     Attributes:
-        name: one of :data:`causalrn.quantization.SCHEMES`; "float32" leaves the weights alone (with `pool8`).
+        name: one of :data:`causalrn.bundle.quantization.SCHEMES`; "float32" leaves the weights alone (with `pool8`).
         form: of w8 and w4: "nbits" (onnxruntime's MatMulNBits) or "qdq" (DequantizeLinear, portable).
         pool8: int8 rows with a scale per row in pools.
         keep: names of parts that stay float32, of those that :func:`quantizable_parts` lists.
@@ -159,9 +161,9 @@ def write_quantized(
     """
     check_scheme_fits(source, scheme)
     before = source.manifest
-    spec = StateSpec.from_config(
-        before.card.config, before.state.pool if before.state.has_pool else "growing",
-        before.state.tensors[0].capacity, scheme.pool_dtype,
+    spec = derive_state(
+        card_of(source).config, before.state.pool if before.state.has_pool else "growing",
+        before.state.capacity, scheme.pool_dtype,
     )  # fmt: skip
     kept, pool8 = tuple(sorted(scheme.keep)), spec.has_pool and scheme.pool_dtype == "int8"
     quantization = Quantization(scheme.name, scheme.form, pool8, kept, source.sha256, calibration)

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.json_values import finite
 from causalrn.calibration.evaluation import Baseline, sqnr_db
 from causalrn.calibration.products import unit_of
 from causalrn.calibration.schemes import Scheme, quantizable_parts, write_quantized
 from causalrn.errors import NonFiniteError
-from causalrn.files import finite
-from causalrn.manifest import Bundle
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.comparison import compare_distributions
 from causalrn.runtimes.parity.reference import run_in_chunks

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.files import written_file
+from causalrn.bundle.json_values import json_text, own_hash, parse_json_object
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.calibration.observers import DEFAULT_PERCENTILE, Histogram, HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import BATCH, Prompts, roll_out
 from causalrn.calibration.watching import opened_for_watching
 from causalrn.errors import CalibrationError, ConfigError
-from causalrn.files import json_text, own_hash, parse_json_object, written_file
-from causalrn.manifest import Bundle
 from causalrn.runtimes.session import Array
-from causalrn.state_spec import StateSpec
 
 TABLE_FORMAT = "causalrn-calibration"
 _VERSION, _OWN_HASH = 1, "calibration_sha256"
@@ -83,7 +84,7 @@ class CalibrationTable:
         """The largest |value| that int8 should hold of each activation.
 
         Args:
-            method: one of :data:`causalrn.quantization.CALIBRATION_METHODS`.
+            method: one of :data:`causalrn.bundle.quantization.CALIBRATION_METHODS`.
             percentile: of the values that are not clipped, for the method of that name.
         """
         largest = {name: self.activation_ranges[name].largest for name in self.activations}
@@ -250,7 +251,7 @@ def _new_state(spec: StateSpec, values: Mapping[str, Array]) -> dict[str, Array]
     """What the step added to the state: the new row of a pool, also of one that comes back whole; else all of it."""
     new = {}
     for tensor in spec.tensors:
-        value = values[tensor.output_name]
+        value = values[tensor.output]
         new[tensor.name] = value[-1:] if spec.pool == "concat" else value
     return new
 

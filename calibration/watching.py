@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.graph_files import load_graphs, save_graphs
 from causalrn.calibration.products import split_products
-from causalrn.graph_files import load_graphs, save_graphs
-from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 
 

@@ -1,8 +1,8 @@
 """Export a checkpoint's cell to ONNX: step and prefill graphs that share one weights file.
 
-The graphs are traced from :class:`causalrn.cell.RecurrentCell` by ``torch.onnx.export(dynamo=True)``; nothing here
-adds mathematics. What is changed afterwards: RMSNormalization becomes the contrib op of the same meaning below opset
-23, weights move into the shared file, tracing leftovers (source paths among them) go, and the state contract is
+The graphs are traced from :class:`causalrn.model.cell.RecurrentCell` by ``torch.onnx.export(dynamo=True)``; nothing
+here adds mathematics. What is changed afterwards: RMSNormalization becomes the contrib op of the same meaning below
+opset 23, weights move into the shared file, tracing leftovers (source paths among them) go, and the state contract is
 written into the metadata.
 """
 
@@ -19,14 +19,15 @@ from pathlib import Path
 import onnx
 import torch
 
-from causalrn.cell import RecurrentCell
-from causalrn.checkpoint import Checkpoint
-from causalrn.config import ModelConfig, TransformerConfig
+from causalrn.bundle.graph_files import describe_graph, save_graphs, strip_leftovers
+from causalrn.bundle.manifest import Graph, Manifest, stream_names
+from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import ConfigError
-from causalrn.folding import fold
-from causalrn.graph_files import describe_graph, save_graphs, strip_leftovers
-from causalrn.manifest import Graph, Manifest, stream_names
-from causalrn.state_spec import StateSpec, StateTensor
+from causalrn.model.cell import RecurrentCell
+from causalrn.model.config import ModelConfig, TransformerConfig
+from causalrn.model.folding import fold
+from causalrn.model.state import derive_state
+from causalrn.training.checkpoint import Checkpoint
 
 OPSETS = (21, 22, 23)
 """RMSNormalization is opset 23; below it the graphs use onnxruntime's SimplifiedLayerNormalization."""
@@ -50,18 +51,18 @@ def export_onnx(
     """Write the graphs and the weights file that they share into an existing folder.
 
     Args:
-        pool, capacity: the state, as in :meth:`causalrn.state_spec.StateSpec.from_config`.
+        pool, capacity: the state, as in :func:`causalrn.model.state.derive_state`.
         opset: one of :data:`OPSETS`.
 
     Returns:
-        The manifest for :func:`causalrn.manifest.seal_bundle`, its files not hashed yet.
+        The manifest for :func:`causalrn.bundle.bundle_folder.seal_bundle`, its files not hashed yet.
 
     Raises:
         ConfigError: an opset, pool or capacity that does not fit.
     """
     if opset not in OPSETS:
         raise ConfigError(f"opset {opset} is not supported: choose one of {', '.join(map(str, OPSETS))}")
-    spec = StateSpec.from_config(checkpoint.card.config, pool, capacity)
+    spec = derive_state(checkpoint.card.config, pool, capacity)
     spec.check_useful()
     cell = RecurrentCell(fold(checkpoint.model), spec)
     graphs, streams = _graphs(spec), stream_names(checkpoint.card.config.blocks)
@@ -73,7 +74,7 @@ def export_onnx(
         _set_opset(model, opset)
         models[graph.file] = model
     manifest = Manifest(
-        card=checkpoint.card,
+        **checkpoint.card.entries(),
         state=spec,
         target="onnx",
         graphs=graphs,
@@ -130,8 +131,8 @@ def _trace(cell: RecurrentCell, graph: str) -> onnx.ModelProto:
             dynamo=True,
             opset_version=_TRACE_OPSET,
             dynamic_shapes=shapes,
-            input_names=["tokens", "position", *(tensor.input_name for tensor in spec.tensors)],
-            output_names=["logits", *(tensor.output_name for tensor in spec.tensors)],
+            input_names=["tokens", "position", *(tensor.input for tensor in spec.tensors)],
+            output_names=["logits", *(tensor.output for tensor in spec.tensors)],
             verbose=False,
         )
     assert program is not None

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.card import ModelCard
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot, check_finite
 from causalrn.runtimes.state_buffers import StateBuffers
-from causalrn.state_spec import StateSpec
+from causalrn.training.card import ModelCard
 
 _Run = Callable[[IntArray, int, Sequence[Any]], tuple[FloatArray, Sequence[Any]]]
 
@@ -61,7 +61,7 @@ class CellSession(Session):
         dtype: npt.DTypeLike = np.float32,
         store: StateStore | None = None,
     ) -> None:
-        super().__init__(card, spec.tensors[0].capacity, owner)
+        super().__init__(card, spec.capacity, owner)
         self.spec = spec
         self.prefill_chunk = prefill_chunk
         self._buffers: StateStore = StateBuffers(spec, dtype) if store is None else store

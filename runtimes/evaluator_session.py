@@ -15,10 +15,11 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import RuntimeUnavailableError
-from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.training.card import card_of
 
 _FLOAT, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 
@@ -44,13 +45,13 @@ class EvaluatorSession(CellSession):
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
         super().__init__(
-            manifest.card, manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, dtype=np.float64
+            card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, dtype=np.float64
         )
         self._bundle = bundle
         self._streams: tuple[str, ...] = ()
         self._evaluators: dict[str, Any] = {}
-        self._outputs = ["logits", *(tensor.output_name for tensor in self.spec.tensors)]
-        self._inputs = [tensor.input_name for tensor in self.spec.tensors]
+        self._outputs = ["logits", *(tensor.output for tensor in self.spec.tensors)]
+        self._inputs = [tensor.input for tensor in self.spec.tensors]
 
     def _evaluator(self, name: str) -> Any:
         if name not in self._evaluators:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from causalrn.bundle.bundle_folder import Bundle, is_bundle
 from causalrn.errors import InputError
-from causalrn.manifest import Bundle, is_bundle
-from causalrn.run_folder import is_run
 from causalrn.runtimes.session import Session
+from causalrn.training.checkpoint_folder import is_run
 
 RUN_RUNTIMES = ("parallel", "recurrent")
 TARGET_RUNTIMES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "c": "native", "web": "node"}
@@ -124,9 +124,9 @@ def _choose(path: Path, runtime: str | None, choices: tuple[str, ...], what: str
 
 
 def _torch_session(path: Path, runtime: str) -> Session:
-    from causalrn.cell import RecurrentCell
-    from causalrn.checkpoint import load_checkpoint
+    from causalrn.model.cell import RecurrentCell
     from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
+    from causalrn.training.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(path)
     if runtime == "parallel":

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
-from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.onnx_bytes import with_outputs
 from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.training.card import card_of
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -50,7 +51,7 @@ class OnnxRuntimeSession(CellSession):
         manifest = bundle.manifest
         if manifest.target != "onnx":
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not for onnxruntime")
-        super().__init__(manifest.card, manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk)
+        super().__init__(card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk)
         self.provider, self.threads, self._profile_into = provider, threads, profile_into
         self._step_pad = manifest.graphs["step"].pad_rows
         self._bundle = bundle
@@ -58,8 +59,8 @@ class OnnxRuntimeSession(CellSession):
         self._watched: dict[str, Array] | None = None
         self._graphs: dict[tuple[str, tuple[str, ...]], Any] = {}  # by name, and what they give beside their outputs
         self._known_shapes: list[Any] = []  # graphs whose outputs have the shapes of the contract
-        self._outputs = ["logits", *(tensor.output_name for tensor in self.spec.tensors)]
-        self._inputs = [tensor.input_name for tensor in self.spec.tensors]
+        self._outputs = ["logits", *(tensor.output for tensor in self.spec.tensors)]
+        self._inputs = [tensor.input for tensor in self.spec.tensors]
         self._position_input = np.zeros((), np.int64)
         self._binds = provider == "cpu" and not self.spec.has_pool
         self._bound: _BoundStep | None = None
@@ -185,7 +186,7 @@ class _BoundStep:
         inputs: dict[str, Array] = {"tokens": self._tokens, "position": self._position}
         outputs: dict[str, Array] = {"logits": self._logits}
         for tensor, past, present in zip(session.spec.tensors, self._sides[side], self._sides[1 - side], strict=True):
-            inputs[tensor.input_name], outputs[tensor.output_name] = past, present
+            inputs[tensor.input], outputs[tensor.output] = past, present
         for name, array in inputs.items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in outputs.items():

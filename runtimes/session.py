@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.card import ModelCard
 from causalrn.errors import CapacityError, InputError, NonFiniteError, RuntimeUnavailableError, StateError
+from causalrn.training.card import ModelCard
 
 if TYPE_CHECKING:
     from causalrn.runtimes.generation import GeneratedStep, GenerationOptions

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import StateError
 from causalrn.runtimes.session import Array
-from causalrn.state_spec import StateSpec, StateTensor
 
 _FIRST_ROWS = 256
 _ALIGNMENT, _MAPPED_BYTES = 64, 64 << 10

@@ -8,8 +8,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
+from causalrn.bundle.files import written_file
 from causalrn.errors import StateError
-from causalrn.files import written_file
 from causalrn.runtimes.session import Snapshot
 
 _FORMAT = "causalrn-state"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.runtimes.session import Array
-from causalrn.state_spec import StateSpec
 
 INT8_LIMIT = 127
 """Largest |int8| of a row: symmetric, so that zero is zero."""

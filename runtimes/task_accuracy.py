@@ -12,7 +12,7 @@ import numpy as np
 
 from causalrn.runtimes.generation import GenerationOptions, choose_tokens
 from causalrn.runtimes.session import FloatArray, IntArray, Session
-from causalrn.tasks import IGNORE, Examples, Task
+from causalrn.training.tasks import IGNORE, Examples, Task
 
 _BATCH = 250
 _GREEDY = GenerationOptions()

@@ -11,14 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from causalrn.card import ModelCard
-from causalrn.cell import RecurrentCell
-from causalrn.config import TransformerConfig
 from causalrn.errors import InputError, StateError
-from causalrn.model import SequenceModel
-from causalrn.normalization import centre
+from causalrn.model.cell import RecurrentCell
+from causalrn.model.config import TransformerConfig
+from causalrn.model.normalization import centre
+from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot, check_finite
+from causalrn.training.card import ModelCard
 
 _PREFILL_CHUNK = 32
 _PARALLEL_BYTES = 256 << 20

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from causalrn.cell import RecurrentCell
-from causalrn.config import CausalRNConfig, ModelConfig, TransformerConfig
-from causalrn.model import SequenceModel
-from causalrn.official import build_official, rename_official
+from causalrn.model.cell import RecurrentCell
+from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.model.official import build_official, rename_official
+from causalrn.model.sequence_model import SequenceModel
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"

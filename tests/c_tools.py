@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from causalrn.card import ModelCard
-from causalrn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.web.wasm_builder import CLANGS
-from causalrn.manifest import Bundle, seal_bundle
-from causalrn.model import SequenceModel
+from causalrn.model.sequence_model import SequenceModel
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 CLANG = next((name for name in CLANGS if shutil.which(name)), None)
 HAS_C_COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))

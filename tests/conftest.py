@@ -10,17 +10,17 @@ import onnx
 import pytest
 import torch
 
-from causalrn.alphabet import Alphabet
-from causalrn.card import ModelCard
-from causalrn.checkpoint import save_checkpoint
+from causalrn.bundle.alphabet import Alphabet
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.cli import group
+from causalrn.cli.console import run_guarded
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.export.c99.c99_exporter import COptions
-from causalrn.export.cli import group
-from causalrn.export.cli.console import run_guarded
-from causalrn.export.cli.export_run import export_bundle, export_c_bundle, export_web_bundle
 from causalrn.export.web.web_exporter import WebOptions
-from causalrn.manifest import Bundle, seal_bundle
-from causalrn.tasks import CopyTask
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import save_checkpoint
+from causalrn.training.tasks import CopyTask
+from causalrn.workflows.export import export_bundle, export_c_bundle, export_web_bundle
 from tests.builders import random_model
 from tests.c_tools import HAS_C_COMPILER
 from tests.web_tools import HAS_WEB

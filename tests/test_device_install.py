@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from causalrn.manifest import Bundle
+from causalrn.bundle.bundle_folder import Bundle
 from tests.runtimes.trt.fake_gpu import fake_compile
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 
 _CALL_MAIN = """
 sys.argv[0] = "causalrn-export"
-from causalrn.export.cli import main
+from causalrn.cli import main
 main()
 """
 
@@ -150,7 +150,7 @@ def test_doctor_works_without_torch(tmp_path: Path) -> None:
 def test_help_of_every_command_works_without_torch(tmp_path: Path) -> None:
     code = """
 from click.testing import CliRunner
-from causalrn.export.cli import COMMANDS, group
+from causalrn.cli import COMMANDS, group
 for name in COMMANDS:
     result = CliRunner().invoke(group, [name, "--help"])
     assert result.exit_code == 0 and "Usage" in result.output, (name, result)

@@ -91,7 +91,7 @@ def import_from(folder: Path, code: str, cwd: Path) -> subprocess.CompletedProce
 
 
 def wheel_path(source: str) -> str:
-    """Where the wheel has a source: `export/cli/console.py` -> `causalrn/export/cli/console.py`."""
+    """Where the wheel has a source: `export/web/npm_package.py` -> `causalrn/export/web/npm_package.py`."""
     return source if source.startswith("causalrn/") else f"causalrn/{source}"
 
 
@@ -122,7 +122,7 @@ def test_wheel_is_complete_and_holds_nothing_else(distributions: Distributions) 
     assert {
         "causalrn/model.py",
         "causalrn/tasks/base.py",
-        "causalrn/export/cli/console.py",
+        "causalrn/cli/console.py",
         "causalrn/runtimes/session.py",
     } < expected
     assert faults(distributions.wheel_names, expected) == []
@@ -149,7 +149,7 @@ def test_wheel_has_the_entry_point(installed: Path) -> None:
     (path,) = installed.glob("*.dist-info/entry_points.txt")
     parser = ConfigParser()
     parser.read(path)
-    assert dict(parser["console_scripts"]) == {"causalrn-export": "causalrn.export.cli:main"}
+    assert dict(parser["console_scripts"]) == {"causalrn-export": "causalrn.cli:main"}
 
 
 def test_sdist_builds_the_same_wheel(distributions: Distributions, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_sdist_has_what_tests_need(distributions: Distributions) -> None:
 
 
 def test_installed_wheel_is_imported_as_causalrn_only(installed: Path, tmp_path: Path) -> None:
-    code = "import causalrn.export.cli, causalrn.runtimes, causalrn.calibration; print(causalrn.export.cli.__file__)"
+    code = "import causalrn.cli, causalrn.runtimes, causalrn.calibration; print(causalrn.cli.__file__)"
     result = import_from(installed, code, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert Path(result.stdout.strip()).is_relative_to(installed)
@@ -184,6 +184,6 @@ def test_installed_wheel_claims_no_other_name(room: str, installed: Path, tmp_pa
 
 def test_installed_wheel_works_beside_a_users_export_module(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "export.py").write_text("mine = True\n")
-    code = "import export, causalrn.export.cli; assert export.mine"
+    code = "import export, causalrn.cli; assert export.mine"
     result = import_from(installed, code, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

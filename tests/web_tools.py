@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.export.web.web_exporter import WebOptions, export_web
-from causalrn.manifest import Bundle, seal_bundle
-from causalrn.model import SequenceModel
+from causalrn.model.sequence_model import SequenceModel
 from tests.c_tools import CLANG, checkpoint_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

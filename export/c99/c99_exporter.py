@@ -8,14 +8,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from causalrn.checkpoint import Checkpoint
-from causalrn.config import CausalRNConfig
-from causalrn.errors import ConfigError
-from causalrn.export.c99.header import header_text, model_macros, source_text, weights_header_text
-from causalrn.export.c99.packing import ALIGNMENT, pack_payload, weights_file
-from causalrn.folding import fold
-from causalrn.manifest import Manifest, stream_names
-from causalrn.native_spec import (
+from causalrn.bundle.manifest import Manifest, stream_names
+from causalrn.bundle.native_spec import (
     HEADER,
     SOURCE,
     THREADS,
@@ -24,8 +18,14 @@ from causalrn.native_spec import (
     WEIGHTS_HEADER,
     NativeSpec,
 )
-from causalrn.quantization import C_SCHEMES, PACKED, WEIGHT_ONLY, Quantization
-from causalrn.state_spec import StateSpec
+from causalrn.bundle.quantization import C_SCHEMES, PACKED, WEIGHT_ONLY, Quantization
+from causalrn.errors import ConfigError
+from causalrn.export.c99.header import header_text, model_macros, source_text, weights_header_text
+from causalrn.export.c99.packing import ALIGNMENT, pack_payload, weights_file
+from causalrn.model.config import CausalRNConfig
+from causalrn.model.folding import fold
+from causalrn.model.state import derive_state
+from causalrn.training.checkpoint import Checkpoint
 
 _ROWS = {"generic": 32, "cortex-m": 1, WEB_PROFILE: 32}
 _FILES = {
@@ -42,10 +42,10 @@ class COptions:
 
     Attributes:
         capacity: most positions; None takes the model's.
-        scheme: "float32" or one of :data:`causalrn.quantization.C_SCHEMES`.
+        scheme: "float32" or one of :data:`causalrn.bundle.quantization.C_SCHEMES`.
         pool8: whether pools hold int8 rows.
         weights: "file", or "inline" for constant arrays.
-        profile: one of :data:`causalrn.native_spec.PROFILES`, or :data:`causalrn.native_spec.WEB_PROFILE`.
+        profile: one of :data:`causalrn.bundle.native_spec.PROFILES`, or its `WEB_PROFILE`.
     """
 
     capacity: int | None = None
@@ -64,7 +64,7 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
     """Write source and weights into an existing folder.
 
     Returns:
-        The manifest for :func:`causalrn.manifest.seal_bundle`, its files not hashed yet.
+        The manifest for :func:`causalrn.bundle.manifest.seal_bundle`, its files not hashed yet.
 
     Raises:
         ConfigError: a model, capacity or format that C source does not have.
@@ -76,14 +76,14 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
         raise ConfigError(f"C source has no scheme {options.scheme}: choose {' or '.join(C_SCHEMES)}")
     if options.pool8 and config.state_kind != "pool":
         raise ConfigError("--pool8: this model has no pool, its state is of constant size: leave it out")
-    spec = StateSpec.from_config(config, "growing", options.capacity, "int8" if options.pool8 else "float32")
+    spec = derive_state(config, "growing", options.capacity, "int8" if options.pool8 else "float32")
     spec.check_useful()
-    folded, capacity = fold(checkpoint.model), spec.tensors[0].capacity
+    folded, capacity = fold(checkpoint.model), spec.capacity
     payload = pack_payload(folded, capacity, options.scheme)
     native = NativeSpec(options.weights, options.profile, len(payload), _ROWS[options.profile])
     _write_sources(folder, config, capacity, native, payload, options)
     return Manifest(
-        card=checkpoint.card,
+        **checkpoint.card.entries(),
         state=spec,
         target="c",
         graphs={},

@@ -8,9 +8,9 @@ from importlib.resources import files
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.causalrn_cell import squares_may_overflow
-from causalrn.config import CausalRNConfig
-from causalrn.native_spec import NativeSpec
+from causalrn.bundle.native_spec import NativeSpec
+from causalrn.model.causalrn_cell import squares_may_overflow
+from causalrn.model.config import CausalRNConfig
 
 SCHEME_MACROS = {
     "float32": "CAUSALRN_FLOAT32",

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from causalrn.config import CausalRNConfig
-from causalrn.folding import FoldedCausalRNBlock, FoldedWeights
-from causalrn.native_spec import INTERFACE, LANES, pad_heads, padded
+from causalrn.bundle.native_spec import INTERFACE, LANES, pad_heads, padded
+from causalrn.model.config import CausalRNConfig
+from causalrn.model.folding import FoldedCausalRNBlock, FoldedWeights
 
 FloatArray = npt.NDArray[np.floating]
 Array = npt.NDArray[Any]
@@ -57,10 +57,10 @@ def _arrays(weights: FoldedWeights, capacity: int | None, scheme: str) -> Iterat
     for block in weights.blocks:
         assert isinstance(block, FoldedCausalRNBlock)
         pairs = ((block.w1, block.b1), (block.w2, block.b2))
-        w12 = np.concatenate([pad_heads(_numpy(w).T, config).T for w, _ in pairs])  # [2 HP, E]
-        b12 = np.concatenate([pad_heads(_bias(b, config.hidden), config) for _, b in pairs])
+        w12 = np.concatenate([pad_heads(_numpy(w).T, config.heads).T for w, _ in pairs])  # [2 HP, E]
+        b12 = np.concatenate([pad_heads(_bias(b, config.hidden), config.heads) for _, b in pairs])
         yield from _matrix(_columns(w12, wide), b12, scheme)
-        w3 = pad_heads(_numpy(block.w3), config)  # [E, HP]
+        w3 = pad_heads(_numpy(block.w3), config.heads)  # [E, HP]
         yield from _matrix(_rows(w3, wide), _rows(_bias(block.b3, config.embedding), wide), scheme)
     outputs = padded(config.vocabulary)
     head = _columns(_rows(_numpy(weights.head), outputs), wide)

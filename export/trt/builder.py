@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from causalrn.engine_spec import Profile
+from causalrn.bundle.engine_spec import Profile
+from causalrn.bundle.files import written_file
+from causalrn.bundle.json_values import to_json
+from causalrn.bundle.state_spec import StateSpec
+from causalrn.bundle.trt_flavors import HARDWARE_LEVELS, TensorRT
 from causalrn.errors import CompileError, DriverMissingError
-from causalrn.files import written_file
-from causalrn.state_spec import StateSpec
-from causalrn.trt_flavors import HARDWARE_LEVELS, TensorRT
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _add_profile(builder: Any, config: Any, network: Any, spec: StateSpec, profi
                     f"{path}: TensorRT takes no {tensor.name} of shapes {shapes}: ask for less"
                 ) from None
     if config.add_optimization_profile(described) < 0:
-        raise CompileError(f"{path}: TensorRT refused the profile {profile.to_json()}: choose other sizes")
+        raise CompileError(f"{path}: TensorRT refused the profile {to_json(profile)}: choose other sizes")
 
 
 def _check_shapes(tensor: Any, shapes: Sequence[tuple[int, ...]], path: Path) -> None:

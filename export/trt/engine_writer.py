@@ -9,14 +9,15 @@ from typing import Any
 
 import onnx
 
-from causalrn.engine_spec import EngineSpec
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.engine_spec import EngineSpec
+from causalrn.bundle.manifest import Graph, Manifest
+from causalrn.bundle.trt_flavors import TensorRT
 from causalrn.errors import CompileError
 from causalrn.export.trt.builder import BuildOptions, build_engine
 from causalrn.export.trt.lint import Finding, lint_graph
 from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
-from causalrn.interrupts import holding_interrupts
-from causalrn.manifest import Bundle, Graph, Manifest
-from causalrn.trt_flavors import TensorRT
+from causalrn.training.interrupts import holding_interrupts
 
 GRAPHS = ("step", "prefill")
 """What becomes an engine: a step for one sequence alone is a profile of the step's engine."""
@@ -37,7 +38,7 @@ def lint_bundle(source: Bundle, compute_capabilities: tuple[str, ...] = ()) -> d
             raise CompileError(
                 f"{path}: not an ONNX graph that can be read ({reason}): export the bundle again"
             ) from None
-        wanted = {"tokens", "position", *(tensor.input_name for tensor in source.manifest.state.tensors)}
+        wanted = {"tokens", "position", *(tensor.input for tensor in source.manifest.state.tensors)}
         if {value.name for value in model.graph.input} != wanted:
             raise CompileError(f"{path}: not the inputs of the manifest: export the bundle again")
         found[name] = lint_graph(model, compute_capabilities)
@@ -59,7 +60,8 @@ def write_engines(
         advance: called with (count, note) for each engine.
 
     Returns:
-        The manifest for :func:`causalrn.manifest.seal_bundle`, its files not hashed yet, and the networks' layers.
+        The manifest for :func:`causalrn.bundle.bundle_folder.seal_bundle`, its files not hashed yet, and the
+        networks' layers.
 
     Raises:
         CompileError: as :func:`choose_profiles`; or a graph that TensorRT cannot take.
@@ -83,7 +85,7 @@ def write_engines(
         flavor=tensorrt.flavor.name,
         version=tensorrt.version,
         source_sha256=source.sha256,
-        onnx_sha256={name: before.files[before.graphs[name].file]["sha256"] for name in GRAPHS},
+        onnx_sha256={name: before.files[before.graphs[name].file].sha256 for name in GRAPHS},
         profiles=profiles,
         tf32=options.tf32,
         compute_capabilities=options.targets,

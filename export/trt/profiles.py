@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from causalrn.engine_spec import Profile, Range
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.engine_spec import Profile, Range
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import CompileError
-from causalrn.manifest import Bundle
-from causalrn.state_spec import StateSpec
+from causalrn.model.state import derive_state
+from causalrn.training.card import card_of
 
 _NO_ROWS: Range = (0, 0, 0)
 
@@ -32,7 +34,7 @@ class Sizes:
 
     def chunk(self, bundle: Bundle) -> int:
         """Most tokens taken at once: never more than there are positions."""
-        chunk, capacity = self.prefill_chunk or bundle.manifest.prefill_chunk, bundle.manifest.state.tensors[0].capacity
+        chunk, capacity = self.prefill_chunk or bundle.manifest.prefill_chunk, bundle.manifest.state.capacity
         return chunk if capacity is None else min(chunk, capacity)
 
 
@@ -60,7 +62,7 @@ def compiled_state(bundle: Bundle, sizes: Sizes) -> StateSpec:
     state, first = manifest.state, manifest.state.tensors[0]
     if not sizes.growing:
         return state
-    return StateSpec.from_config(manifest.card.config, state.pool, sizes.growing[-1][2], first.dtype)
+    return derive_state(card_of(bundle).config, state.pool, sizes.growing[-1][2], first.dtype)
 
 
 def _row_ranges(bundle: Bundle, sizes: Sizes) -> tuple[list[Range], list[Range]]:
@@ -85,7 +87,7 @@ def _row_ranges(bundle: Bundle, sizes: Sizes) -> tuple[list[Range], list[Range]]
 
 
 def _capacities(bundle: Bundle, wanted: Sequence[int]) -> list[int]:
-    whole = bundle.manifest.state.tensors[0].capacity
+    whole = bundle.manifest.state.capacity
     assert whole is not None
     late = [size for size in wanted if not 2 <= size <= whole]
     if late:
@@ -94,7 +96,7 @@ def _capacities(bundle: Bundle, wanted: Sequence[int]) -> list[int]:
 
 
 def _growing_ranges(bundle: Bundle, ranges: Sequence[Range]) -> Sequence[Range]:
-    most = bundle.manifest.state.tensors[0].capacity
+    most = bundle.manifest.state.capacity
     if not ranges:
         end = 1024 if most is None else most
         raise CompileError(

@@ -8,16 +8,17 @@ from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
-from causalrn.checkpoint import Checkpoint
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.manifest import MANIFEST_NAME, Manifest
+from causalrn.bundle.native_spec import WEB_PROFILE
+from causalrn.bundle.quantization import C_SCHEMES
+from causalrn.bundle.tolerances import BUDGETS, TIE_PROBABILITY
+from causalrn.bundle.web_spec import BESIDE, C_ENGINE, ORT_ENGINE, WebSpec
 from causalrn.errors import ConfigError
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.web.npm_package import fetch_files
 from causalrn.export.web.wasm_builder import MODULES, WASM_SOURCE, build_modules
-from causalrn.manifest import MANIFEST_NAME, Bundle, Manifest
-from causalrn.native_spec import WEB_PROFILE
-from causalrn.quantization import C_SCHEMES
-from causalrn.tolerances import BUDGETS, TIE_PROBABILITY
-from causalrn.web_spec import BESIDE, C_ENGINE, ORT_ENGINE, WebSpec
+from causalrn.training.checkpoint import Checkpoint
 
 ORT_WEB_VERSION = "1.30.0"
 """Of onnxruntime-web: the version that the tests run."""
@@ -35,7 +36,7 @@ class WebOptions:
     """How a web bundle is written.
 
     Attributes:
-        engine: one of :data:`causalrn.web_spec.ENGINES`.
+        engine: one of :data:`causalrn.bundle.web_spec.ENGINES`.
         capacity: most positions; None takes the model's.
         scheme, pool8: of the C engine, as in :class:`causalrn.export.c99.c99_exporter.COptions`.
         beside: another web bundle, which the page shows beside this one.
@@ -75,7 +76,7 @@ def export_web(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Man
     """Write module, page and what computes the model into an existing folder.
 
     Returns:
-        The manifest for :func:`causalrn.manifest.seal_bundle`, its files not hashed yet.
+        The manifest for :func:`causalrn.bundle.bundle_folder.seal_bundle`, its files not hashed yet.
 
     Raises:
         ConfigError: a model or capacity that the engine does not have.

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from causalrn.manifest import Bundle
-from causalrn.quantization import Quantization
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.quantization import Quantization
+from causalrn.bundle.state_spec import StateSpec
+from causalrn.model.state import derive_state
 from causalrn.runtimes.bench.cost import StepCost
 from causalrn.runtimes.bench.system import forget_peak, peak_bytes, resident_bytes
 from causalrn.runtimes.bench.timing import step_times_us
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.opening import RUN_RUNTIMES, SessionOptions, open_bundle, open_session
 from causalrn.runtimes.session import Array, Session, Snapshot
-from causalrn.state_spec import StateSpec
 
 _TOKEN = 1
 
@@ -135,7 +136,7 @@ class SessionContestant(Contestant):
         config = session.card.config
         spec = session.spec if isinstance(session, CellSession) else None
         how = () if quantization is None else (quantization.scheme, quantization.form)
-        cost = StepCost.of(config, spec or StateSpec.from_config(config), *how) if on_cpu else None
+        cost = StepCost.of(config, spec or derive_state(config), *how) if on_cpu else None
         self.facts = Facts(config.describe(), cost, spec, session.capacity, session.max_batch, load_ms)
 
     def hold(self, depth: int, batch: int) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from causalrn.config import CausalRNConfig, ModelConfig
-from causalrn.quantization import PACKED
-from causalrn.state_spec import StateSpec
+from causalrn.bundle.quantization import PACKED
+from causalrn.bundle.state_spec import StateSpec
+from causalrn.model.config import CausalRNConfig, ModelConfig
 
 _WEIGHT_BYTES = {"float32": 4.0, "fp16": 2.0, "w8": 1.0, "w8a8-dynamic": 1.0, "w8a8": 1.0, "w4": 0.5}
 _FLOATS = ("float32", "fp16")

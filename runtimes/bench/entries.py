@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from causalrn.bundle.bundle_folder import is_bundle
+from causalrn.bundle.manifest import Manifest
 from causalrn.errors import CausalRNError, InputError
-from causalrn.manifest import Manifest, is_bundle
-from causalrn.run_folder import is_run
 from causalrn.runtimes.bench.contestants import Contestant, open_contestant
 from causalrn.runtimes.opening import RUN_RUNTIMES, TARGET_RUNTIMES, WITHOUT_THREADS, SessionOptions
+from causalrn.training.checkpoint_folder import is_run
 
 
 @dataclass(frozen=True)

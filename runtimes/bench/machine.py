@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from causalrn.bundle.json_values import parse_json_object
 from causalrn.errors import InputError
-from causalrn.files import parse_json_object
 from causalrn.runtimes.bench.cost import FLOAT, INTEGER, WIDENED, Call, StepCost
 
 MACHINE_VERSION = 1

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from causalrn.config import CausalRNConfig, ModelConfig
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import ConfigError
+from causalrn.model.config import CausalRNConfig, ModelConfig
+from causalrn.model.state import derive_state
 from causalrn.runtimes.bench.cost import Call, StepCost
 from causalrn.runtimes.bench.machine import Machine, OrtRates, rate_at
-from causalrn.state_spec import StateSpec
 
 ORT_NODES_PER_BLOCK = 12
 """Of the exporter's step graphs for one sequence, exact or linear, onnxruntime's own fusions aside."""
@@ -90,7 +91,7 @@ def predict_all(config: ModelConfig, machine: Machine, depths: Sequence[int]) ->
     for kind in variants_of(config):
         for scheme in ("float32", "w8"):
             for pool8 in (False, True):
-                spec = StateSpec.from_config(kind, pool_dtype="int8" if pool8 else "float32")
+                spec = derive_state(kind, pool_dtype="int8" if pool8 else "float32")
                 if not pool8 or spec.has_pool:
                     found.append(predict(kind, spec, scheme, machine, depths))
     return found
@@ -107,7 +108,7 @@ def predict(config: ModelConfig, spec: StateSpec, scheme: str, machine: Machine,
     weights = cost.weight_bytes + tables
     fits, longest = _room(spec, weights, machine)
     rates = machine.onnxruntime if scheme == "float32" and not pool8 and _is_usual(config) else None
-    timed = cost if not pool8 else StepCost.of(config, StateSpec.from_config(config), scheme)
+    timed = cost if not pool8 else StepCost.of(config, derive_state(config), scheme)
     return Prediction(
         variant=Variant.of(config, scheme, pool8),
         weights_bytes=weights,

@@ -12,8 +12,8 @@ from typing import Any
 
 import onnx
 
+from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import InputError
-from causalrn.manifest import Bundle
 from causalrn.runtimes.bench.contestants import SessionContestant
 from causalrn.runtimes.opening import SessionOptions
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
@@ -108,7 +108,7 @@ def profile_step(path: Path, depth: int | None, options: SessionOptions, steps: 
     bundle = Bundle.open(path)
     if bundle.manifest.target != "onnx":
         raise InputError(f"{path}: a bundle for {bundle.manifest.target}: --profile shows the nodes of ONNX bundles")
-    capacity = bundle.manifest.state.tensors[0].capacity
+    capacity = bundle.manifest.state.capacity
     if depth is None:
         depth = _DEPTH if capacity is None else max(0, min(_DEPTH, capacity - ROUND))
     together = ROUND if capacity is None else min(ROUND, capacity - depth)

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.native_spec import SOURCE, NativeSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
-from causalrn.manifest import Bundle
-from causalrn.native_spec import SOURCE, NativeSpec
 
 CACHE_VARIABLE = "CAUSALRN_CACHE"
 _FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared")

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.native_spec import INTERFACE, NativeSpec, padded, padded_hidden
 from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError
-from causalrn.manifest import Bundle
-from causalrn.native_spec import INTERFACE, NativeSpec, padded, padded_hidden
 from causalrn.runtimes.native.c_compiler import compiled_library
 from causalrn.runtimes.session import NON_FINITE
 from causalrn.runtimes.state_buffers import aligned_zeros
+from causalrn.training.card import card_of
 
 ISAS = ("portable", "avx2", "avx512")
 _OK, _NOT_FINITE, _BEST = 0, 12, -1
@@ -35,7 +36,7 @@ class NativeLibrary:
         self._library = _loaded(compiled_library(bundle, native))
         self.rows = self._checked()
         self._step = self._library.native_step
-        self.embedding = padded(bundle.manifest.card.config.embedding)
+        self.embedding = padded(card_of(bundle).config.embedding)
         self._handle = self._library.native_create()
         if not self._handle:
             raise MemoryError
@@ -49,9 +50,14 @@ class NativeLibrary:
         """Compare what was compiled with the manifest; gives the rows that are computed together."""
         sizes = (ctypes.c_int32 * _DESCRIPTION)()
         self._library.native_describe(sizes)
-        config, state = self._bundle.manifest.card.config, self._bundle.manifest.state
+        config, state = card_of(self._bundle).config, self._bundle.manifest.state
         interface, tensors, hidden, embedding, rows, vocabulary, blocks, pool8 = sizes
-        widths = (padded_hidden(config), padded(config.embedding), config.vocabulary, config.blocks)
+        widths = (
+            padded_hidden(config.heads, config.head_width),
+            padded(config.embedding),
+            config.vocabulary,
+            config.blocks,
+        )
         expected = (INTERFACE, len(state.tensors), *widths, int(state.tensors[0].dtype == "int8"))
         if (interface, tensors, hidden, embedding, vocabulary, blocks, pool8) != expected:
             raise BundleError(f"{self._bundle.path}: its C source is of another model than its manifest: export again")

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import BundleError
-from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.native.library import NativeLibrary
 from causalrn.runtimes.native.native_state import NativeState, Tensors
 from causalrn.runtimes.session import Array, FloatArray, IntArray
 from causalrn.runtimes.state_buffers import aligned_zeros
+from causalrn.training.card import card_of
 
 
 class NativeSession(CellSession):
@@ -44,10 +45,10 @@ class NativeSession(CellSession):
         self._library = NativeLibrary(bundle, self.native)
         self.isa = self._library.choose_isa(isa)
         self.threads = self._library.start_threads(threads)
-        self._store = NativeState(manifest.state, manifest.card.config)
+        self._store = NativeState(manifest.state, card_of(bundle).config)
         self._placed: tuple[int, int] | None = None
         super().__init__(
-            manifest.card, manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=self._store
+            card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=self._store
         )
 
     def memory_bytes(self, batch: int, capacity: int) -> tuple[int, int]:

@@ -8,11 +8,11 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from causalrn.config import ModelConfig
-from causalrn.native_spec import pad_heads, padded, padded_hidden
+from causalrn.bundle.native_spec import pad_heads, padded, padded_hidden
+from causalrn.bundle.state_spec import StateSpec
+from causalrn.model.config import ModelConfig
 from causalrn.runtimes.session import Array
 from causalrn.runtimes.state_buffers import StateBuffers, aligned_zeros, check_state
-from causalrn.state_spec import StateSpec
 
 
 class Tensors(list[Array]):
@@ -37,10 +37,8 @@ class NativeState(StateBuffers):
 
     def __init__(self, spec: StateSpec, config: ModelConfig) -> None:
         self._contract, self._config = spec, config
-        hidden = padded_hidden(config)
-        tensors = (
-            t if t.role == "scale" else dataclasses.replace(t, shape=(*t.shape[:-1], hidden)) for t in spec.tensors
-        )
+        hidden = padded_hidden(config.heads, config.head_width)
+        tensors = (t if t.is_scale else dataclasses.replace(t, shape=(*t.shape[:-1], hidden)) for t in spec.tensors)
         super().__init__(dataclasses.replace(spec, tensors=tuple(tensors)))
 
     @property
@@ -87,13 +85,16 @@ class NativeState(StateBuffers):
             StateError: as :meth:`StateBuffers.load`.
         """
         check_state(self._contract, tensors, position, batch, self.dtype)
-        scales = {tensor.name for tensor in self._contract.tensors if tensor.role == "scale"}
-        super().load({n: v if n in scales else pad_heads(v, self._config) for n, v in tensors.items()}, position, batch)
+        scales = {tensor.name for tensor in self._contract.tensors if tensor.is_scale}
+        super().load(
+            {n: v if n in scales else pad_heads(v, self._config.heads) for n, v in tensors.items()}, position, batch
+        )
 
     def _unpadded(self, value: Array) -> Array:
         """[..., HP] -> [..., H]; a copy."""
-        config = self._config
-        if value.shape[-1:] != (padded_hidden(config),) or padded_hidden(config) == config.heads * config.head_width:
+        heads, width = self._config.heads, self._config.head_width
+        whole = padded_hidden(heads, width)
+        if value.shape[-1:] != (whole,) or whole == heads * width:
             return value
-        heads = value.reshape(*value.shape[:-1], config.heads, padded(config.head_width))[..., : config.head_width]
-        return heads.reshape(*value.shape[:-1], -1).copy()
+        split = value.reshape(*value.shape[:-1], heads, padded(width))[..., :width]  # [..., G, D]
+        return split.reshape(*value.shape[:-1], -1).copy()

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.files import sha256_file, written_file
+from causalrn.bundle.json_values import json_text, own_hash, parse_json_object
+from causalrn.bundle.manifest import MANIFEST_NAME
 from causalrn.errors import BundleError, ConfigError, InputError
-from causalrn.files import json_text, own_hash, parse_json_object, sha256_file, written_file
-from causalrn.manifest import MANIFEST_NAME, Bundle
 from causalrn.runtimes.parity.report import VerifyReport
 
 CERTIFICATE_VERSION = 1

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.files import finite
+from causalrn.bundle.json_values import finite
+from causalrn.bundle.tolerances import TIE_PROBABILITY, Budget
 from causalrn.runtimes.parity.reference import LOGITS, Reference, Run, is_pool
 from causalrn.runtimes.session import Array, FloatArray
-from causalrn.tolerances import TIE_PROBABILITY, Budget
 
 _BoolArray = npt.NDArray[np.bool_]
 
@@ -164,7 +164,8 @@ class Agreement:
         kl_divergence: mean of KL(exact || said) over positions, in nats.
         argmax_agreement: share of positions with the same most likely token.
         argmax_changes: share of positions whose most likely token is another one, although it is less likely than the
-            exact one by more than :data:`~causalrn.tolerances.TIE_PROBABILITY`: not a tie that a small error may tip.
+            exact one by more than :data:`~causalrn.bundle.tolerances.TIE_PROBABILITY`: not a tie that a small error may
+            tip.
         ambiguous: share of positions where the two most likely tokens are a tie in that sense.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from causalrn.files import finite
+from causalrn.bundle.json_values import finite
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.opening import WITHOUT_THREADS
 from causalrn.runtimes.parity.reference import Reference, Run, current_values, run_in_chunks

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from causalrn.bundle.json_values import finite
 from causalrn.errors import NonFiniteError
-from causalrn.files import finite
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import (
     Agreement,

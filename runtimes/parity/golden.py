@@ -10,9 +10,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from causalrn.card import ModelCard
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import BundleError
-from causalrn.manifest import Bundle, Manifest
+from causalrn.model.config import ModelConfig
 from causalrn.runtimes.parity.reference import (
     Bounds,
     Reference,
@@ -23,6 +24,7 @@ from causalrn.runtimes.parity.reference import (
     state_positions,
 )
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
+from causalrn.training.card import ModelCard, card_of
 
 GOLDEN_NAME = "golden.safetensors"
 _ROWS, _TOKENS = 2, 48
@@ -100,7 +102,7 @@ def load_golden(bundle: Bundle) -> Golden:
     path = bundle.file(GOLDEN_NAME)
     try:
         golden = _read(load_file(path))
-        _check(golden, bundle.manifest)
+        _check(golden, card_of(bundle).config, bundle.manifest.state)
         return golden
     except KeyError as error:
         raise BundleError(f"{path}: golden vectors of another version (no {error}): export the bundle again") from None
@@ -125,14 +127,14 @@ def _read(tensors: Mapping[str, Array]) -> Golden:
     return Golden(reference, tensors["recorded.logits"], _states(tensors, "recorded.state."))
 
 
-def _check(golden: Golden, manifest: Manifest) -> None:
+def _check(golden: Golden, config: ModelConfig, spec: StateSpec) -> None:
     """Check that everything is there, has the shape that the bundle gives it, and is a finite number.
 
     Raises:
         ValueError: something is not.
     """
-    reference, config, spec = golden.reference, manifest.card.config, manifest.state
-    capacity, (batch, steps) = spec.tensors[0].capacity, reference.tokens.shape
+    reference, capacity = golden.reference, spec.capacity
+    batch, steps = reference.tokens.shape
     tokens = reference.tokens
     if tokens.dtype != np.int64 or batch < 1 or steps < 2 or steps > (capacity or steps):
         raise ValueError(f"tokens {tokens.dtype} {list(tokens.shape)}")

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from causalrn.files import finite
+from causalrn.bundle.json_values import finite
+from causalrn.bundle.tolerances import REGRESSION_RELATIVE, WRONG_VALUE, Budget
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import (
     Agreement,
@@ -24,7 +25,6 @@ from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.reference import LOGITS, Reference, Run, compared_tensors, run_in_chunks
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import FloatArray, Session
-from causalrn.tolerances import REGRESSION_RELATIVE, WRONG_VALUE, Budget
 
 _CHUNKINGS = 3
 _BATCHES = (1, 2, 3, 5)

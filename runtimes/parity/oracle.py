@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import torch
 
-from causalrn.card import ModelCard
-from causalrn.cell import RecurrentCell
+from causalrn.bundle.tolerances import BOUND_FACTOR, FLOAT64_SHARE, LEAST_BOUND, TOLERANCES
 from causalrn.errors import CheckpointError
-from causalrn.model import SequenceModel
-from causalrn.rounding_noise import RoundingNoise
+from causalrn.model.cell import RecurrentCell
+from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.parity.comparison import relative_error
 from causalrn.runtimes.parity.drift import LongReference, growing_bound
 from causalrn.runtimes.parity.reference import (
@@ -24,9 +23,10 @@ from causalrn.runtimes.parity.reference import (
     compared_tensors,
     run_in_chunks,
 )
+from causalrn.runtimes.parity.rounding_noise import RoundingNoise
 from causalrn.runtimes.session import Array, FloatArray, IntArray
 from causalrn.runtimes.torch_sessions import RecurrentSession, forward_with_streams
-from causalrn.tolerances import BOUND_FACTOR, FLOAT64_SHARE, LEAST_BOUND, TOLERANCES
+from causalrn.training.card import ModelCard
 
 _NOISE_SEEDS = (1, 2)
 

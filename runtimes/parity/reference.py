@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from causalrn.card import ModelCard
 from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
 from causalrn.runtimes.state_values import state_values, stored_state
+from causalrn.training.card import ModelCard
 
 States = Mapping[int, Mapping[str, Array]]
 """By position (tokens seen), the state by tensor name."""

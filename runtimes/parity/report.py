@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalrn.card import ModelCard
-from causalrn.files import finite
+from causalrn.bundle.json_values import finite
+from causalrn.bundle.tolerances import ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP
 from causalrn.runtimes.opening import RUN_RUNTIMES
 from causalrn.runtimes.parity.reference import Reference
 from causalrn.runtimes.parity.results import Attribution, LevelResult
-from causalrn.tolerances import ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP
+from causalrn.training.card import ModelCard
 
 REPORT_VERSION = 4
 PASS, FAIL, NOT_EXECUTED = VERDICTS = ("PASS", "FAIL", "compiled, not executed")
@@ -28,7 +28,7 @@ class BlockReport:
     Attributes:
         bound_in, bound_state, bound_out: largest relative error allowed of the stream into it, of its state, and of the
             stream out of it.
-        condition: figures of :class:`causalrn.conditioning.BlockCondition`; None without a checkpoint.
+        condition: figures of :class:`causalrn.runtimes.parity.conditioning.BlockCondition`; None without a checkpoint.
     """
 
     block: int
@@ -144,7 +144,7 @@ class VerifyReport:
             "not_executed": self.not_executed or None,
             "bundle": {"path": str(self.bundle), "sha256": self.bundle_sha256},
             "checkpoint_sha256": self.checkpoint_sha256,
-            **self.card.to_json(),
+            **self.card.entries(),
             "against": self.against,
             "reference": dict(self.reference),
             "settings": dict(self.settings),

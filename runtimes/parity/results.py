@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from causalrn.files import finite
+from causalrn.bundle.json_values import finite
 from causalrn.runtimes.parity.comparison import Deviation
 
 LEVELS = ("logits", "state", "split", "layer", "drift", "task", "determinism")

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from causalrn.bundle.tolerances import ACCURACY_TIES, Budget
 from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.results import LevelResult, not_finite
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.task_accuracy import TaskAccuracy, batches, free_running_accuracy, teacher_forced_accuracy
-from causalrn.tasks import Examples, Task
-from causalrn.tolerances import ACCURACY_TIES, Budget
+from causalrn.training.tasks import Examples, Task
 
 Way = Callable[[Task, Examples], TaskAccuracy]
 """How a form answers examples."""

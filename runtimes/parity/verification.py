@@ -39,7 +39,7 @@ from causalrn.runtimes.parity.reference import Reference
 from causalrn.runtimes.parity.results import LEVELS, Attribution, LevelResult, not_finite
 from causalrn.runtimes.parity.task_level import answer_all, judge_all, task_ways
 from causalrn.runtimes.session import Array, IntArray, Session
-from causalrn.tasks import Examples, Task
+from causalrn.training.tasks import Examples, Task
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., Any]]]
 """Shows progress: (description, total) gives a context whose value is called with counts."""

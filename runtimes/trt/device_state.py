@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.runtimes.session import Array
 from causalrn.runtimes.state_buffers import check_state
 from causalrn.runtimes.trt.cuda_device import Device, DeviceMemory, allocating
-from causalrn.state_spec import StateSpec
 
 _MOST_PITCH = 2**31 - 1
 """Bytes from one stretch to the next that CUDA's two-dimensional copies allow (cudaDeviceProp.memPitch)."""

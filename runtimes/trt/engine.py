@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from causalrn.engine_spec import EngineSpec
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.engine_spec import EngineSpec
+from causalrn.bundle.files import written_file
+from causalrn.bundle.trt_flavors import TensorRT, load_flavor
 from causalrn.errors import (
     DriverMissingError,
     EngineVersionError,
@@ -17,9 +20,6 @@ from causalrn.errors import (
     NotExecutedError,
     UnsupportedGpuError,
 )
-from causalrn.files import written_file
-from causalrn.manifest import Bundle
-from causalrn.trt_flavors import TensorRT, load_flavor
 
 _AGAIN = "compile the ONNX bundle again with this TensorRT"
 _CACHE_HEADER = b"causalrn runtime cache 1\n"

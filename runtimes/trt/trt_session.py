@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from causalrn.engine_spec import EngineSpec
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.engine_spec import EngineSpec
 from causalrn.errors import BundleError, GpuFailureError, InputError, NotExecutedError
-from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import FloatArray, IntArray
 from causalrn.runtimes.trt.context_call import ContextCall
@@ -22,6 +22,7 @@ from causalrn.runtimes.trt.cuda_device import CudaDevice, Device
 from causalrn.runtimes.trt.device_state import DeviceArray, DeviceState
 from causalrn.runtimes.trt.engine import Engines
 from causalrn.runtimes.trt.host_exchange import HostExchange
+from causalrn.training.card import card_of
 
 
 class Contexts(Protocol):
@@ -76,12 +77,12 @@ class TensorRTSession(CellSession):
         except GpuFailureError as error:
             self._device.close()
             raise NotExecutedError(f"{bundle.path}: no room for its state: {error}") from None
-        self._exchange = HostExchange(self._device, manifest.prefill_chunk, manifest.card.config.vocabulary)
+        self._exchange = HostExchange(self._device, manifest.prefill_chunk, card_of(bundle).config.vocabulary)
         self._calls: dict[tuple[str, int, int], ContextCall] = {}  # by graph, profile and side of the state
         self._generation: tuple[int, int] | None = None
         self._records, self._closed = cuda_graph, False
         chunk = manifest.prefill_chunk
-        super().__init__(manifest.card, manifest.state, bundle.sha256, prefill_chunk=chunk, store=self._state)
+        super().__init__(card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=chunk, store=self._state)
         self.max_batch = manifest.engine.max_batch
 
     @property
@@ -125,9 +126,9 @@ class TensorRTSession(CellSession):
         batch, time, rows, _ = setting
         past = [view.first(rows) for view in state] if self.spec.has_pool else state
         inputs = {"tokens": self._exchange.tokens(batch, time), "position": self._exchange.position}
-        inputs |= {tensor.input_name: view for tensor, view in zip(self.spec.tensors, past, strict=True)}
+        inputs |= {tensor.input: view for tensor, view in zip(self.spec.tensors, past, strict=True)}
         outputs = self._state.outputs(time)
-        places = {tensor.output_name: place for tensor, place in zip(self.spec.tensors, outputs, strict=True)}
+        places = {tensor.output: place for tensor, place in zip(self.spec.tensors, outputs, strict=True)}
         call.set_up(inputs, {**places, "logits": self._exchange.logits(batch, time)})
         call.setting, call.outputs = setting, outputs
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
-from causalrn.manifest import Bundle
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray
 from causalrn.runtimes.state_buffers import check_state
 from causalrn.runtimes.web.node_process import NodeProcess
-from causalrn.state_spec import StateSpec
+from causalrn.training.card import card_of
 
 _WHOLE = 1 << 30
 
@@ -89,7 +90,7 @@ class NodeSession(CellSession):
         self._node = NodeProcess(bundle.path)
         store = NodeState(manifest.state, self._node)
         super().__init__(
-            manifest.card, manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=store
+            card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=store
         )
         self.max_batch = 1
 

@@ -8,6 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.graph_files import WEIGHTS_FILE, load_graphs, save_graphs
+from causalrn.bundle.tolerances import Budget
 from causalrn.calibration.evaluation import (
     Baseline,
     Measured,
@@ -20,14 +23,11 @@ from causalrn.calibration.report import find_faults
 from causalrn.calibration.schemes import POOLS, Scheme, write_quantized
 from causalrn.calibration.sensitivity import rank_sensitivity, units_of
 from causalrn.calibration.weights import int8_channels
-from causalrn.graph_files import WEIGHTS_FILE, load_graphs, save_graphs
-from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.comparison import Agreement, compare_distributions
 from causalrn.runtimes.parity.reference import run_in_chunks
 from causalrn.runtimes.task_accuracy import TaskAccuracy
-from causalrn.tasks import CopyTask
-from causalrn.tolerances import Budget
+from causalrn.training.tasks import CopyTask
 
 TOKENS = np.random.default_rng(0).integers(0, 29, (3, 24))
 

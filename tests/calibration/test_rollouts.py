@@ -9,16 +9,16 @@ import onnx
 import pytest
 from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.json_values import own_hash
 from causalrn.calibration.observers import Histogram, HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import BATCH, Prompts, RolloutDataReader, roll_out
 from causalrn.calibration.table import CalibrationTable, calibrate
 from causalrn.calibration.watching import opened_for_watching
 from causalrn.errors import CalibrationError
-from causalrn.files import own_hash
-from causalrn.manifest import Bundle
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.reference import run_in_chunks
-from causalrn.tasks import CopyMixedTask, CopyTask
+from causalrn.training.tasks import CopyMixedTask, CopyTask
 
 IDS = np.random.default_rng(0).integers(0, 29, (5, 6))
 

@@ -9,22 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.graph_files import load_graphs
+from causalrn.bundle.quantization import Quantization
+from causalrn.bundle.tolerances import BUDGETS
 from causalrn.calibration.evaluation import sqnr_db
 from causalrn.calibration.rollouts import Prompts
 from causalrn.calibration.schemes import Scheme, quantizable_parts, write_quantized
 from causalrn.calibration.table import calibrate
 from causalrn.calibration.weights import int8_channels
-from causalrn.checkpoint import Checkpoint
 from causalrn.errors import InputError, NonFiniteError
 from causalrn.export.onnx_exporter import export_onnx
-from causalrn.graph_files import load_graphs
-from causalrn.manifest import Bundle, seal_bundle
-from causalrn.quantization import Quantization
 from causalrn.runtimes import SessionOptions
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.reference import run_in_chunks
 from causalrn.runtimes.state_file import load_state, save_state
-from causalrn.tolerances import BUDGETS
+from causalrn.training.checkpoint import Checkpoint
 from tests.builders import random_model
 
 SCHEMES = {
@@ -256,8 +256,8 @@ def folder(tmp_path, name):
 
 def exported(tmp_path, model, **options) -> Bundle:
     """A bundle without golden vectors, of a model that was never saved."""
-    from causalrn.alphabet import Alphabet
-    from causalrn.card import ModelCard
+    from causalrn.bundle.alphabet import Alphabet
+    from causalrn.training.card import ModelCard
 
     path = tmp_path / f"source-{len(list(tmp_path.iterdir()))}"
     path.mkdir()

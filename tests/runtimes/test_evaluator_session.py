@@ -4,15 +4,15 @@ import numpy as np
 import onnx
 import pytest
 
-from causalrn.card import ModelCard
-from causalrn.checkpoint import Checkpoint, load_checkpoint
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.export.onnx_exporter import export_onnx
-from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import open_session
 from causalrn.runtimes.evaluator_session import EvaluatorSession
 from causalrn.runtimes.onnx_bytes import with_outputs
 from causalrn.runtimes.torch_sessions import forward_with_streams
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import Checkpoint, load_checkpoint
 from tests.builders import random_model, random_tokens, relative_error
 
 _ROUNDED_WEIGHTS = 3e-7

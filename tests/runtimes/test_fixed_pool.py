@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.errors import CapacityError
 from causalrn.runtimes import open_session
-from causalrn.tolerances import TOLERANCES
 from tests.builders import relative_error
 
 CAPACITY = 40

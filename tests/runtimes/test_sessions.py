@@ -6,9 +6,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from causalrn.card import ModelCard
-from causalrn.cell import RecurrentCell
-from causalrn.checkpoint import load_checkpoint, save_checkpoint
+from causalrn.bundle.bundle_folder import seal_bundle
+from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.errors import (
     CapacityError,
     InputError,
@@ -16,14 +15,15 @@ from causalrn.errors import (
     RuntimeUnavailableError,
     StateError,
 )
-from causalrn.export.cli.export_run import export_bundle
 from causalrn.export.onnx_exporter import export_onnx
-from causalrn.manifest import seal_bundle
+from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes import Session, SessionOptions, open_session
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.session import Snapshot
 from causalrn.runtimes.torch_sessions import RecurrentSession
-from causalrn.tolerances import TOLERANCES
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import load_checkpoint, save_checkpoint
+from causalrn.workflows.export import export_bundle
 from tests.builders import random_model, random_tokens, relative_error
 from tests.c_tools import HAS_C_COMPILER
 

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from causalrn.bundle.bundle_folder import Bundle
 from causalrn.calibration.schemes import Scheme, write_quantized
-from causalrn.config import CausalRNConfig
-from causalrn.manifest import Bundle
+from causalrn.model.config import CausalRNConfig
+from causalrn.model.state import derive_state
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.state_values import state_values, stored_state
-from causalrn.state_spec import StateSpec
 
 CONFIG = CausalRNConfig(vocabulary=5, embedding=4, hidden=6, blocks=1, capacity=9)
 ROWS = hnp.arrays(np.float32, (3, 2, 6), elements=st.floats(-1e3, 1e3, width=32))
@@ -22,7 +22,7 @@ FLOAT32 = np.dtype(np.float32)
 
 @given(ROWS)
 def test_int8_rows_are_off_by_half_a_step_at_most(rows):
-    spec = StateSpec.from_config(CONFIG, pool_dtype="int8")
+    spec = derive_state(CONFIG, pool_dtype="int8")
     stored = stored_state(spec, {"00.pool": rows}, FLOAT32)
     assert stored["00.pool"].dtype == np.int8
     assert stored["00.scale"].dtype == np.float32
@@ -37,7 +37,7 @@ def test_int8_rows_are_off_by_half_a_step_at_most(rows):
 
 @given(ROWS)
 def test_float16_rows_keep_eleven_bits(rows):
-    spec = StateSpec.from_config(CONFIG, pool_dtype="float16")
+    spec = derive_state(CONFIG, pool_dtype="float16")
     stored = stored_state(spec, {"00.pool": rows}, FLOAT32)
     assert stored["00.pool"].dtype == np.float16
     assert (np.abs(state_values(spec, stored)["00.pool"] - rows) <= np.abs(rows) * 2.0**-11 + 1e-7).all()
@@ -45,7 +45,7 @@ def test_float16_rows_keep_eleven_bits(rows):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_float32_states_are_what_they_are(dtype):
-    spec = StateSpec.from_config(CONFIG)
+    spec = derive_state(CONFIG)
     rows = np.ones((3, 2, 6))
     stored = stored_state(spec, {"00.pool": rows}, np.dtype(dtype))
     assert stored["00.pool"].dtype == dtype

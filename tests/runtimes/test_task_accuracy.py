@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from causalrn.checkpoint import load_checkpoint
-from causalrn.export.cli.convert_run import convert
-from causalrn.export.cli.export_run import export_bundle
-from causalrn.export.cli.options import ModelOptions
+from causalrn.cli.options import ModelOptions
 from causalrn.runtimes import open_session
 from causalrn.runtimes.task_accuracy import free_running_accuracy, teacher_forced_accuracy
 from causalrn.runtimes.torch_sessions import ParallelSession
+from causalrn.training.checkpoint import load_checkpoint
+from causalrn.workflows.convert import convert
+from causalrn.workflows.export import export_bundle
 from tests.builders import GOLDEN
 
 
@@ -71,7 +71,7 @@ def test_free_running_counts_what_teacher_forcing_counts(official, runtime):
 
 
 def test_mixed_lengths_are_counted_apart(runs):
-    from causalrn.tasks import CopyMixedTask
+    from causalrn.training.tasks import CopyMixedTask
 
     checkpoint, task = load_checkpoint(runs["exact"]), CopyMixedTask(3)
     examples = task.sample(np.random.default_rng(0), 60)

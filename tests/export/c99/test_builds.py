@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from causalrn.manifest import Bundle
-from causalrn.tolerances import TOLERANCES
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.tolerances import TOLERANCES
 from tests.builders import ROOT, random_model, relative_error
 from tests.c_tools import CLANG, c_bundle, compile_c, needs, needs_clang, needs_gcc, said_by
 

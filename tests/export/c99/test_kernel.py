@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from causalrn.bundle.tolerances import BUDGETS, TOLERANCES
 from causalrn.runtimes.native.library import ISAS
 from causalrn.runtimes.native.native_session import NativeSession
-from causalrn.tolerances import BUDGETS, TOLERANCES
 from tests.builders import golden_case, random_model, relative_error
 from tests.c_tools import c_bundle, needs_c_compiler
 

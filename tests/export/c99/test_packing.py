@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
+from causalrn.bundle.native_spec import LANES, padded
 from causalrn.export.c99.packing import PANEL, _panels, pack_payload, weights_file
-from causalrn.folding import fold
-from causalrn.native_spec import LANES, padded
+from causalrn.model.folding import fold
 from tests.builders import random_model
 
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from causalrn.bundle.trt_flavors import HARDWARE_LEVELS, RTX, TRT, TensorRT
 from causalrn.errors import CompileError, DriverMissingError
 from causalrn.export.trt.builder import BuildOptions, _configure, _load_timing_cache, build_engine
-from causalrn.trt_flavors import HARDWARE_LEVELS, RTX, TRT, TensorRT
 
 
 class Names:

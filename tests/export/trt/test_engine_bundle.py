@@ -6,19 +6,19 @@ import dataclasses
 
 import pytest
 
-from causalrn.alphabet import Alphabet
+from causalrn.bundle.alphabet import Alphabet
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.trt_flavors import RTX, load_flavor
 from causalrn.calibration.schemes import write_quantized
-from causalrn.card import ModelCard
-from causalrn.checkpoint import load_checkpoint, save_checkpoint
 from causalrn.errors import CompileError
-from causalrn.export.cli.compile_run import compile_bundle
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.export.trt.builder import BuildOptions, build_engine
 from causalrn.export.trt.profiles import Sizes, choose_profiles
-from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes.parity.golden import load_golden
-from causalrn.tasks import CopyTask
-from causalrn.trt_flavors import RTX, load_flavor
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import load_checkpoint, save_checkpoint
+from causalrn.training.tasks import CopyTask
+from causalrn.workflows.compile import compile_bundle
 from tests.builders import random_model
 from tests.calibration.test_schemes import scheme_for
 

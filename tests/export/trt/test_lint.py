@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
+from causalrn.bundle.trt_flavors import RTX, load_flavor
 from causalrn.export.trt.lint import OLDEST_CAPABILITY, RULES, lint_graph
-from causalrn.trt_flavors import RTX, load_flavor
 
 needs_rtx = pytest.mark.skipif(not RTX.is_installed, reason=f"needs TensorRT-RTX: {RTX.install}")
 

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from causalrn.engine_spec import EngineSpec, Profile
-from causalrn.errors import CompileError
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.engine_spec import EngineSpec, Profile
+from causalrn.bundle.json_values import from_json, to_json
+from causalrn.errors import CompileError, ConfigError
 from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
-from causalrn.manifest import Bundle
 
 SHA = "0" * 64
 
@@ -105,7 +106,7 @@ def test_engine_entry_survives_json():
         "prefill": (Profile((1, 1, 2), (1, 8, 8), (4, 4, 4)),),
     }
     spec = EngineSpec("trt", "11.1", SHA, dict.fromkeys(profiles, SHA), profiles, True, ("8.9",), {"workspace_mib": 64})
-    assert EngineSpec.from_json(spec.to_json()) == spec
+    assert from_json(to_json(spec), EngineSpec, "") == spec
     assert spec.max_batch == 1
     assert spec.describe() == "TensorRT 11.1, TF32, compute capability 8.9"
 
@@ -117,9 +118,9 @@ WRONG += [{"options": 5}, {"options": None}, {"compute_capabilities": "8.6"}, {"
 @pytest.mark.parametrize("change", WRONG, ids=str)
 def test_malformed_engine_entry(change):
     profiles = {"step": (Profile((1, 1, 1), (1, 1, 1), (4, 4, 4)),)}
-    entry = EngineSpec("rtx", "1.7", SHA, {"step": SHA}, profiles).to_json()
-    with pytest.raises(ValueError, match="engine"):
-        EngineSpec.from_json({**entry, **change})
+    entry = EngineSpec("rtx", "1.7", SHA, {"step": SHA}, profiles)
+    with pytest.raises(ConfigError, match="here"):
+        from_json({**to_json(entry), **change}, EngineSpec, "here")
 
 
 @pytest.mark.parametrize(

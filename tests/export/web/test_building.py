@@ -8,13 +8,13 @@ import tarfile
 
 import pytest
 
+from causalrn.bundle.json_values import own_hash
+from causalrn.bundle.manifest import Manifest
+from causalrn.bundle.web_spec import LIMITS
 from causalrn.errors import BundleError, ConfigError, RuntimeUnavailableError
 from causalrn.export.web.npm_package import fetch_files
 from causalrn.export.web.wasm_builder import MODULES, WASM_SOURCE, build_modules, find_clang
 from causalrn.export.web.web_exporter import WebOptions
-from causalrn.files import own_hash
-from causalrn.manifest import Manifest
-from causalrn.web_spec import LIMITS
 from tests.builders import random_model
 from tests.web_tools import needs_web, web_bundle
 
@@ -112,7 +112,7 @@ def test_transformer_and_quantized_graphs_are_refused(tmp_path):
 @needs_web
 def test_manifest_of_nonsense_is_refused(tmp_path):
     bundle = web_bundle(random_model(), tmp_path)
-    data = bundle.manifest.to_json()
+    data = bundle.manifest.entries()
     wrong: list[dict[str, object]] = [
         {"modules": {}},
         {"modules": {"simd": "engine_simd.wasm", "plain": "missing.wasm"}},
@@ -134,7 +134,7 @@ def test_manifest_of_nonsense_is_refused(tmp_path):
 
 def resealed(data, **changes):
     changed = {**data, **changes}
-    return Manifest.from_json({**changed, "manifest_sha256": own_hash(changed, "manifest_sha256")}, "it")
+    return Manifest.from_entries({**changed, "manifest_sha256": own_hash(changed, "manifest_sha256")}, "it")
 
 
 # --- npm --------------------------------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 import pytest
 from torch import nn
 
-from causalrn.config import CausalRNConfig, TransformerConfig
-from causalrn.model import SequenceModel
+from causalrn.model.config import CausalRNConfig, TransformerConfig
+from causalrn.model.sequence_model import SequenceModel
+from causalrn.model.state import derive_state
 from causalrn.runtimes.bench.cost import FLOAT, INTEGER, WIDENED, Call, StepCost, macs_per_token
-from causalrn.state_spec import StateSpec
 
 PAPER = {"vocabulary": 29, "embedding": 192, "hidden": 192, "blocks": 12, "capacity": 4224}
 CONFIG = CausalRNConfig(**PAPER)
@@ -14,7 +14,7 @@ CONFIG = CausalRNConfig(**PAPER)
 
 def cost(kind=CausalRNConfig, scheme="float32", pool_dtype="float32", **options):
     config = kind(**{**PAPER, **options})
-    return StepCost.of(config, StateSpec.from_config(config, pool_dtype=pool_dtype), scheme)
+    return StepCost.of(config, derive_state(config, pool_dtype=pool_dtype), scheme)
 
 
 def test_paper_size_exact_and_linear():
@@ -26,7 +26,7 @@ def test_paper_size_exact_and_linear():
 def test_quantization_shrinks_weights_and_rows():
     assert cost(scheme="w8").weight_bytes == 1332672
     assert cost(scheme="w8").multiplies == WIDENED
-    assert StepCost.of(CONFIG, StateSpec.from_config(CONFIG), "w8", "nbits").multiplies == INTEGER
+    assert StepCost.of(CONFIG, derive_state(CONFIG), "w8", "nbits").multiplies == INTEGER
     assert cost(scheme="w4").weight_bytes == 1332672 // 2
     assert cost(scheme="w8a8-dynamic").multiplies == INTEGER
     assert cost(scheme="fp16").multiplies == FLOAT

@@ -5,8 +5,8 @@ import dataclasses
 import onnx
 import pytest
 
-from causalrn.config import CausalRNConfig, TransformerConfig
-from causalrn.manifest import Bundle
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.model.config import CausalRNConfig, TransformerConfig
 from causalrn.runtimes.bench.devices import DEVICES
 from causalrn.runtimes.bench.prediction import ORT_NODES_PER_BLOCK, Variant, advise, predict_all
 from tests.runtimes.bench.test_machine import MACHINE

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from causalrn.config import CausalRNConfig
+from causalrn.model.config import CausalRNConfig
+from causalrn.model.state import derive_state
 from causalrn.runtimes.bench.system import forget_peak, peak_bytes, resident_bytes
 from causalrn.runtimes.state_buffers import StateBuffers, aligned_zeros
-from causalrn.state_spec import StateSpec
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 MEGABYTE, PAGE_BYTES = 1 << 20, 4096
@@ -33,7 +33,7 @@ def test_peak_is_forgotten():
 
 def test_pools_take_their_rows_however_often_they_began_anew():
     """`numpy.zeros` would take the whole capacity once memory is used again: 48 MB here, for 500 rows of 4,000."""
-    spec = StateSpec.from_config(CausalRNConfig(29, 64, 256, 12, 4000, readout="exact"))
+    spec = derive_state(CausalRNConfig(29, 64, 256, 12, 4000, readout="exact"))
     buffers = StateBuffers(spec)
     rows = {tensor.name: np.ones((500, 1, 256), np.float32) for tensor in spec.tensors}
     for _ in range(4):

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.errors import BundleError, RuntimeUnavailableError
-from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes.native import c_compiler
 from causalrn.runtimes.native.c_compiler import compiled_library, find_compiler
 from causalrn.runtimes.native.native_session import NativeSession

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError, StateError
-from causalrn.manifest import Bundle
+from causalrn.model.state import derive_state
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.native.native_state import NativeState
 from causalrn.runtimes.session import Snapshot
 from causalrn.runtimes.state_buffers import aligned_zeros
-from causalrn.state_spec import StateSpec
-from causalrn.tolerances import TOLERANCES
 from tests.builders import overflowing_model, random_model, relative_error
 from tests.c_tools import c_bundle, needs_c_compiler
 
@@ -30,7 +30,7 @@ def test_arrays_begin_at_cache_lines():
 
 def test_padding_of_heads_goes_and_comes():
     config = random_model(hidden=30, heads=3).config
-    spec = StateSpec.from_config(config)
+    spec = derive_state(config)
     state = NativeState(spec, config)
     values = {tensor.name: np.random.default_rng(1).random((5, 2, 30), np.float32) for tensor in spec.tensors}
     state.load(values, 5, 2)
@@ -45,9 +45,9 @@ def test_padding_of_heads_goes_and_comes():
 @pytest.mark.parametrize("options", [{"hidden": 30, "heads": 3}, {"readout": "plain", "hidden": 30}], ids=str)
 def test_state_of_another_runtime_is_taken_over(tmp_path, options):
     """What the oracle remembers, handed in: the padding is the session's own business."""
-    from causalrn.card import ModelCard
-    from causalrn.cell import RecurrentCell
+    from causalrn.model.cell import RecurrentCell
     from causalrn.runtimes.torch_sessions import RecurrentSession
+    from causalrn.training.card import ModelCard
 
     model = random_model(**options)
     other = RecurrentSession(RecurrentCell.from_model(model), ModelCard(model.config))

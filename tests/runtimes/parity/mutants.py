@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from causalrn.manifest import Bundle, seal_bundle
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 
 _COMPARING = ("logits", "state", "split", "layer")
 

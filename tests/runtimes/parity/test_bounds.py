@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from causalrn.card import ModelCard
-from causalrn.cell import RecurrentCell
+from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes.parity.comparison import compare_run
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, state_positions
 from causalrn.runtimes.parity.report import block_reports
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
+from causalrn.training.card import ModelCard
 from tests.builders import random_model, random_tokens
 
 

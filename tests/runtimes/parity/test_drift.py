@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from causalrn.card import ModelCard
-from causalrn.cell import RecurrentCell
+from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes.parity.drift import RecordedLongReference, check_drift
 from causalrn.runtimes.parity.growth import Growth, fit_growth
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.oracle import Oracle, OracleLongReference
 from causalrn.runtimes.parity.reference import sample_tokens, state_positions
 from causalrn.runtimes.torch_sessions import RecurrentSession
+from causalrn.training.card import ModelCard
 from tests.builders import random_model
 
 STEPS = np.linspace(300, 10_000, 33)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from causalrn.checkpoint import load_checkpoint
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.errors import BundleError
-from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import open_session
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
 from causalrn.runtimes.parity.levels import Case, check_recorded, check_resumed, drive_resumed
 from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.training.checkpoint import load_checkpoint
 
 READOUTS = ("exact", "linear", "plain")
 

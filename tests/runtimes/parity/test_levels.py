@@ -5,11 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from causalrn.card import ModelCard
-from causalrn.cell import RecurrentCell
-from causalrn.checkpoint import load_checkpoint
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.tolerances import Budget
 from causalrn.errors import CheckpointError
-from causalrn.manifest import Bundle
+from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.parity.comparison import compare_distributions, compare_run
 from causalrn.runtimes.parity.determinism import CHECKS, CLAIMS, check_determinism
@@ -29,7 +28,8 @@ from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, 
 from causalrn.runtimes.parity.task_level import judge_task
 from causalrn.runtimes.task_accuracy import TaskAccuracy
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
-from causalrn.tolerances import Budget
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import load_checkpoint
 from tests.builders import ROOT, random_model
 
 

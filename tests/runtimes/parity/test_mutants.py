@@ -6,9 +6,9 @@ wrong place.
 
 import pytest
 
-from causalrn.export.cli import verify_forms
-from causalrn.export.cli.verify_options import VerifyOptions
-from causalrn.export.cli.verify_run import verify_with_checkpoint, verify_with_golden
+from causalrn.workflows import verify_backends as verify_forms
+from causalrn.workflows.verify import verify_with_checkpoint, verify_with_golden
+from causalrn.workflows.verify_options import VerifyOptions
 from tests.runtimes.parity.mutants import GRAPHS, SESSIONS, damaged_copy
 
 

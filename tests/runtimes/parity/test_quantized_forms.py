@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.graph_files import load_graphs, save_graphs
+from causalrn.bundle.tolerances import BUDGETS
 from causalrn.calibration.schemes import Scheme, write_quantized
-from causalrn.export.cli.verify_options import VerifyOptions
-from causalrn.export.cli.verify_run import verify_with_golden
-from causalrn.graph_files import load_graphs, save_graphs
-from causalrn.manifest import Bundle, seal_bundle
-from causalrn.tolerances import BUDGETS
+from causalrn.workflows.verify import verify_with_golden
+from causalrn.workflows.verify_options import VerifyOptions
 from tests.calibration.test_schemes import SCHEMES, scheme_for
 
 LEVELS = ("logits", "state", "split", "layer", "determinism")

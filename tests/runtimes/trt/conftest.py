@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from causalrn.manifest import Bundle, seal_bundle
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.trt.trt_session import TensorRTSession
 from tests.runtimes.trt.fake_gpu import fake_compile, fake_session

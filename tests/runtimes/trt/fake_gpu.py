@@ -14,15 +14,15 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.trt_flavors import RTX, TensorRT
 from causalrn.errors import GpuFailureError
-from causalrn.export.cli.compile_run import compile_bundle
 from causalrn.export.trt import engine_writer
 from causalrn.export.trt.builder import BuildOptions, Built
 from causalrn.export.trt.profiles import Sizes
-from causalrn.manifest import Bundle
 from causalrn.runtimes.trt import trt_session
 from causalrn.runtimes.trt.trt_session import Gpu, TensorRTSession
-from causalrn.trt_flavors import RTX, TensorRT
+from causalrn.workflows.compile import compile_bundle
 
 _POISON = 0xFF  # float32, float16 of such bytes are NaN
 _DTYPES = {

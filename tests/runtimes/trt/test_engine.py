@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.trt_flavors import RTX, TRT, Flavor, TensorRT, load_flavor
 from causalrn.errors import (
     BundleError,
     DriverMissingError,
@@ -19,15 +21,13 @@ from causalrn.errors import (
     NotExecutedError,
     UnsupportedGpuError,
 )
-from causalrn.export.cli.compile_run import compile_bundle
 from causalrn.export.trt.builder import BuildOptions
 from causalrn.export.trt.profiles import Sizes
-from causalrn.manifest import Bundle, seal_bundle
 from causalrn.runtimes import SessionOptions, open_session
 from causalrn.runtimes.trt import engine, trt_session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
 from causalrn.runtimes.trt.engine import Engines, check_validity, check_version, read_runtime_cache
-from causalrn.trt_flavors import RTX, TRT, Flavor, TensorRT, load_flavor
+from causalrn.workflows.compile import compile_bundle
 from tests.runtimes.trt.fake_gpu import fake_compile
 
 needs_rtx = pytest.mark.skipif(not RTX.is_installed, reason=f"needs TensorRT-RTX: {RTX.install}")

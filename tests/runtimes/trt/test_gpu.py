@@ -7,15 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.trt_flavors import RTX, load_flavor
 from causalrn.errors import NotExecutedError
-from causalrn.export.cli.compile_run import compile_bundle
 from causalrn.export.trt.builder import BuildOptions
 from causalrn.export.trt.profiles import Sizes
-from causalrn.manifest import Bundle
 from causalrn.runtimes import SessionOptions, open_session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
 from causalrn.runtimes.trt.trt_session import TensorRTSession
-from causalrn.trt_flavors import RTX, load_flavor
+from causalrn.workflows.compile import compile_bundle
 from tests.builders import relative_error
 from tests.runtimes.trt.test_engine import has_gpu
 

@@ -6,15 +6,15 @@ import dataclasses
 
 import pytest
 
-from causalrn.engine_spec import EngineSpec
-from causalrn.export.cli.verify_options import VerifyOptions
-from causalrn.export.cli.verify_run import verify_with_golden
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.engine_spec import EngineSpec
 from causalrn.export.trt.profiles import Sizes
-from causalrn.manifest import Bundle
 from causalrn.runtimes.parity.report import FAIL, PASS
 from causalrn.runtimes.trt.context_call import ContextCall
 from causalrn.runtimes.trt.device_state import DeviceState
 from causalrn.runtimes.trt.host_exchange import HostExchange
+from causalrn.workflows.verify import verify_with_golden
+from causalrn.workflows.verify_options import VerifyOptions
 from tests.runtimes.trt.fake_gpu import fake_compile, pretend_gpu
 
 

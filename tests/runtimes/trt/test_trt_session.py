@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from causalrn.bundle.trt_flavors import FLAVORS
 from causalrn.export.trt.profiles import Sizes
 from causalrn.runtimes.trt import device_state
-from causalrn.trt_flavors import FLAVORS
 from tests.runtimes.trt.fake_gpu import FakeContext
 from tests.runtimes.trt.rollouts import CAPACITY, KINDS, same_state, tokens_of
 
@@ -192,6 +192,6 @@ def test_pitch_beyond_what_cuda_copies_at_once(kind, opened, monkeypatch):
 
 
 def test_flavors_are_the_two_of_the_manifest():
-    from causalrn.engine_spec import FLAVORS as NAMES
+    from causalrn.bundle.engine_spec import FLAVORS as NAMES
 
     assert tuple(FLAVORS) == NAMES

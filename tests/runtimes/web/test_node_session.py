@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from causalrn.card import ModelCard
-from causalrn.cell import RecurrentCell
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.tolerances import BUDGETS, TOLERANCES
 from causalrn.errors import BundleError, InputError, NonFiniteError, RuntimeUnavailableError, StateError
-from causalrn.manifest import Bundle, seal_bundle
+from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes import SessionOptions, open_session
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.session import Snapshot
 from causalrn.runtimes.torch_sessions import RecurrentSession, forward_with_streams
 from causalrn.runtimes.web.node_session import NodeSession
-from causalrn.tolerances import BUDGETS, TOLERANCES
+from causalrn.training.card import ModelCard
 from tests.builders import golden_case, overflowing_model, random_model, relative_error
 from tests.c_tools import HAS_C_COMPILER, c_bundle
 from tests.web_tools import needs_web, web_bundle

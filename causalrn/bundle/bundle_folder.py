@@ -1,0 +1,91 @@
+"""Bundles on disk: opened with every hash checked, and sealed by writing their manifest. Needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from causalrn.bundle.files import sha256_file
+from causalrn.bundle.json_values import json_text
+from causalrn.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest_text, writing_verb
+from causalrn.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files have been checked against their hashes.
+
+    Attributes:
+        sha256: hash of the manifest, and through it of every file: what state files are bound to.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Read the manifest and check every file's size and hash.
+
+        Raises:
+            BundleError: the folder, manifest or a file is missing, corrupt or changed.
+        """
+        text = read_manifest_text(path)
+        manifest = Manifest.parse(text, path)
+        for name, entry in manifest.files.items():
+            _check_file(path / name, entry, writing_verb(manifest.target))
+        for name, sha256 in manifest.folders.items():
+            if cls.open(path / name).sha256 != sha256:
+                raise BundleError(
+                    f"{path / name}: another bundle than the manifest says: {writing_verb(manifest.target)} again"
+                )
+        return cls(path, manifest, hashlib.sha256(text.encode()).hexdigest())
+
+    def file(self, name: str) -> Path:
+        """Path of one of the bundle's files.
+
+        Raises:
+            BundleError: the manifest does not list it.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path}: the manifest lists no file {name}: export the bundle again")
+        return self.path / name
+
+
+def seal_bundle(folder: Path, manifest: Manifest, hashed: Mapping[str, FileEntry] | None = None) -> Bundle:
+    """Hash every file in `folder` and bundle in it, and write the manifest beside them.
+
+    Args:
+        hashed: files that were hashed before and have not changed since.
+    """
+    known = hashed or {}
+    files = {
+        path.name: known.get(path.name) or FileEntry(sha256_file(path), path.stat().st_size)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != MANIFEST_NAME
+    }
+    folders = {path.name: sha256_file(path / MANIFEST_NAME) for path in sorted(folder.iterdir()) if path.is_dir()}
+    sealed = dataclasses.replace(manifest, files=files, folders=folders)
+    text = json_text(sealed.entries())
+    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    sealed.check()
+    return Bundle(folder, sealed, hashlib.sha256(text.encode()).hexdigest())
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether the folder claims to be a bundle."""
+    return (path / MANIFEST_NAME).is_file()
+
+
+def _check_file(path: Path, entry: FileEntry, verb: str) -> None:
+    remedy = f"copy it again, or {verb} again"
+    if not path.is_file():
+        raise BundleError(f"{path}: missing from the bundle: {remedy}")
+    size = path.stat().st_size
+    if size != entry.size_bytes:
+        raise BundleError(f"{path}: {size} bytes instead of {entry.size_bytes}: {remedy}")
+    if sha256_file(path) != entry.sha256:
+        raise BundleError(f"{path}: content differs from the manifest's SHA-256: {remedy}")

@@ -1,0 +1,54 @@
+"""How a bundle was quantized, as its manifest says it. Needs no onnx; the schemes themselves are in calibration/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SCHEMES = ("w8", "w4", "w8a8-dynamic", "w8a8", "fp16")
+"""Quantization schemes of bundles for ONNX runtimes."""
+C_SCHEMES = ("w8", "w8a8-dynamic")
+"""Those that C source has, too."""
+WEIGHT_ONLY = ("w8", "w4")
+FORMS = ("nbits", "qdq")
+"""How a weight-only scheme is written in ONNX; in C it is :data:`PACKED`."""
+PACKED = "packed"
+CALIBRATION_METHODS = ("minmax", "percentile", "entropy")
+"""The largest |value|; what all but a few values are below; what loses least information (TensorRT's method)."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a bundle's weights and state were quantized.
+
+    Attributes:
+        scheme: one of :data:`SCHEMES`.
+        form: how a weight-only scheme is written, one of :data:`FORMS` or :data:`PACKED`; None for other schemes.
+        pool8: whether pools hold int8 rows with a scale per row.
+        kept: names of the parts that stayed float32: weights, embedding tables, or "pools".
+        source_sha256: hash of the bundle that was quantized; in C, of the checkpoint.
+        calibration: for static scales, what they rest on: method, data, sequences and steps.
+    """
+
+    scheme: str
+    form: str | None
+    pool8: bool
+    kept: tuple[str, ...]
+    source_sha256: str
+    calibration: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        known = (self.scheme in SCHEMES or (self.scheme == "float32" and self.pool8)) and (
+            self.form in (*FORMS, PACKED)
+        ) == (self.scheme in WEIGHT_ONLY)
+        if not known:
+            raise ValueError(f"quantization {self.scheme!r}, form {self.form!r} is unknown")
+
+    def describe(self) -> str:
+        """A few words for people, e.g. "w8 (nbits), pool8"."""
+        form = "" if self.form is None else f" ({self.form})"
+        words = [] if self.scheme == "float32" else [self.scheme + form]
+        words += ["pool8"] if self.pool8 else []
+        words += [f"{len(self.kept)} kept in float32"] if self.kept else []
+        return ", ".join(words)

@@ -1,0 +1,85 @@
+"""The command line, `causalrn-export`: one module per command, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import signal
+import sys
+
+import click
+
+from causalrn import __version__
+
+COMMANDS = {
+    "demo": "Train, export, verify and generate in one go, in about a minute.",
+    "train": "Train a CausalRN or a baseline in parallel mode on a task.",
+    "convert": "Turn weights saved by the paper's training script into a RUN.",
+    "export": "Export a RUN's recurrent cell as a bundle for a device.",
+    "inspect": "Show what a RUN or a bundle holds.",
+    "verify": "Prove that a bundle says what was trained.",
+    "quantize": "Make a bundle smaller and faster, if it stays good enough.",
+    "compile": "Compile a bundle to TensorRT engines for an NVIDIA GPU.",
+    "run": "Generate text, or compute logits for token ids.",
+    "bench": "Measure what tokens cost, beside the machine's floor; or predict it.",
+    "serve": "Try a web bundle in a browser on this machine.",
+    "doctor": "Find out what works on this machine, by trying it.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name and imports a command's module when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"causalrn.cli.{name}_command")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 fine, 1 a check failed, 2 bad usage or input, 3 compiled but not executed here, "
+    "130 interrupted.",
+)
+@click.version_option(__version__, prog_name="causalrn-export")
+def group() -> None:
+    """Take Causal Relation Networks from training to the device, provably unchanged.
+
+    \b
+    causalrn-export demo                                   see all of it
+    causalrn-export train --task copy --length 16 -o run   train
+    causalrn-export export run -o bundle                   export for a device
+    causalrn-export verify bundle --checkpoint run         prove parity
+    causalrn-export run bundle --prompt causalrelationxy   copy 16 letters
+    """  # noqa: D301 - \\b has to be the control character that click looks for
+
+
+def _stop(*signal_and_frame: object) -> None:
+    """SIGTERM tidies up as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: errors become one line on standard error and an exit code."""
+    signal.signal(signal.SIGTERM, _stop)
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - it has to stay open
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the same
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files hold more than some terminals can show
+            stream.reconfigure(errors="backslashreplace")
+    from causalrn.cli.console import run_guarded
+
+    sys.exit(run_guarded(lambda: group(standalone_mode=False)))

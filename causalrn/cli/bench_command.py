@@ -1,0 +1,188 @@
+"""`causalrn-export bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from causalrn.cli.console import require_extra
+from causalrn.cli.options import PATH, FiniteRange, check_places, checked_place, given_options, json_option
+from causalrn.errors import InputError
+
+_MOST, _MOST_THREADS = 1 << 24, 256
+_LISTS = ("-d", "--depth", "-p", "--prefill", "-b", "--batch", "-t", "--threads")
+_MODES = {
+    "predict": ("depths", "device", "json_path"),
+    "profile": ("depths", "threads", "provider", "json_path"),
+}
+"""What else may be asked for where nothing is measured side by side."""
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """Whole numbers, separated by commas."""
+
+    name = "N[,N...]"
+
+    def __init__(self, least: int, most: int = _MOST) -> None:
+        self.least, self.most = least, most
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[int, ...]:
+        """Read a list."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(int(part.replace("_", "")) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of whole numbers such as 16,128.", parameter, context)
+        if not all(self.least <= number <= self.most for number in numbers):
+            self.fail(f"{value!r}: each number lies between {self.least:,} and {self.most:,}.", parameter, context)
+        return numbers
+
+
+class _ListCommand(click.Command):
+    """Takes lists with blanks, too: `-d 16 128` is `-d 16,128`, unless there is a folder called 128."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Join what belongs together."""
+        joined: list[str] = []
+        for part in args:
+            if len(joined) > 1 and joined[-2] in _LISTS and part.isdecimal() and not Path(part).exists():
+                joined[-1] += f",{part}"
+            else:
+                joined.append(part)
+        return super().parse_args(context, joined)
+
+
+@click.command(
+    cls=_ListCommand,
+    epilog="""\b
+Examples:
+  causalrn-export bench bundle
+  causalrn-export bench bundle source run -d 16,128,1024 --html bench.html
+  causalrn-export bench bundle -p 512,2048 -n 0 --threads 1,2
+  causalrn-export bench bundle --json new.json --against old.json --fail-above 1.1
+  causalrn-export bench bundle --profile -d 128             where a step's time goes
+  causalrn-export bench run --predict --device raspberry-pi-5
+The depth of a token is the number of tokens before it. Exit code 1 if a row is slower than --fail-above allows,
+2 if a folder cannot be opened, 3 for engines that cannot run here: the others are measured all the same.""",
+)
+@click.argument("folders", metavar="BUNDLE_OR_RUN...", type=PATH, nargs=-1)
+@click.option(
+    "-d",
+    "--depth",
+    "depths",
+    type=Numbers(0),
+    multiple=True,
+    help="Decode after so many tokens; a list such as 16,128.  "
+    "[default: 16,128,1024 as far as they fit; to profile, 128]",
+)
+@click.option(
+    "-n", "--decode", type=click.IntRange(0, _MOST), default=16, show_default=True, help="Tokens to decode; 0: none."
+)
+@click.option(
+    "-p",
+    "--prefill",
+    type=Numbers(0),
+    multiple=True,
+    help="Tokens to take at once into a fresh state; 0: none.  [default: 512 or the capacity]",
+)
+@click.option("-b", "--batch", type=Numbers(1), multiple=True, help="Sequences that advance together.  [default: 1]")
+@click.option(
+    "-t", "--threads", type=Numbers(1, _MOST_THREADS), multiple=True, help="Threads of each contestant.  [default: 1]"
+)
+@click.option(
+    "-r", "--repeats", type=click.IntRange(3, 10000), default=9, show_default=True, help="Turns of each contestant."
+)
+@click.option(
+    "--turn-ms", type=FiniteRange(1, 60000), default=60, show_default=True, help="Milliseconds of a turn, about."
+)
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    help="parallel, recurrent, onnxruntime, tensorrt, native or node; may be repeated.  [default: all that apply]",
+)
+@click.option("--provider", default="cpu", show_default=True, help="onnxruntime execution provider.")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Of ONNX bundles: a step's time by block and role. Goes with --depth, --threads, --provider and --json only.",
+)
+@click.option(
+    "--predict",
+    is_flag=True,
+    help="Predict instead of measuring: times, memory, what fits. Goes with --depth, --device and --json only.",
+)
+@click.option(
+    "--device",
+    help="Predict for this device: a name (`bench --device list` shows them), or a file that `doctor --measure --json` "
+    "wrote.  [default: this machine, measured first]",
+)
+@json_option
+@click.option("--csv", "csv_path", type=PATH, callback=checked_place, help="Also write the rows to this file.")
+@click.option("--html", type=PATH, callback=checked_place, help="Also write tables and plots as one page to this file.")
+@click.option("--against", type=PATH, help="Compare with what `bench --json` wrote before, as ratios.")
+@click.option(
+    "--fail-above",
+    type=FiniteRange(min=0.01),
+    help="With --against: exit code 1 where a row takes more than so many times as long as before, floors taken out.",
+)
+@click.pass_context
+def command(context: click.Context, /, folders: tuple[Path, ...], **options: Any) -> None:
+    """Measure what tokens cost: latency against depth, prefill, memory, and how far that is from the machine's floor.
+
+    Every contestant (a bundle, or a RUN in both of its runtimes) runs in a process of its own; they take turns, so that
+    ratios are taken within a turn. Times are medians over the repeats with half the distance of the quartiles. The
+    floor is what this machine, by kernels that are measured in the same run, cannot beat: all weights read once, and
+    one exp per element of the pool. Interrupted, it reports what it has measured.
+    """
+    if options["device"] == "list":
+        from causalrn.workflows.predict import list_devices
+
+        list_devices()
+        return
+    if not folders:
+        raise click.UsageError("Missing argument 'BUNDLE_OR_RUN...'.", context)
+    _check_combinations(options, given_options(context))
+    places = [options["json_path"], options["csv_path"], options["html"]]
+    device = [Path(options["device"])] if options["device"] is not None else []
+    check_places(places, [options["against"], *device])
+    for name in ("depths", "prefill", "batch", "threads"):
+        options[name] = tuple(dict.fromkeys(number for numbers in options[name] for number in numbers))
+    if options["html"] is not None:
+        require_extra("jinja2")
+    if options["predict"]:
+        from causalrn.workflows.predict import predict
+
+        predict(folders, options)
+    elif options["profile"]:
+        require_extra("onnx")
+        from causalrn.cli.bench_profile import profile
+
+        profile(folders, options)
+    else:
+        from causalrn.workflows.bench import bench
+
+        context.exit(bench(folders, options))
+
+
+def _check_combinations(options: dict[str, Any], given: set[str]) -> None:
+    """Refuse options that would be ignored.
+
+    Raises:
+        InputError: two that contradict each other.
+    """
+    if options["predict"] and options["profile"]:
+        raise InputError("--predict and --profile contradict each other: ask for one of them")
+    if options["device"] is not None and not options["predict"]:
+        raise InputError("--device needs --predict: what is measured is this machine")
+    if options["fail_above"] is not None and options["against"] is None:
+        raise InputError("--fail-above needs --against: there is nothing to compare with")
+    for mode, kept in _MODES.items():
+        ignored = sorted(given - {mode, "folders", *kept}) if options[mode] else []
+        if ignored:
+            names = {"json_path": "json", "csv_path": "csv", "depths": "depth", "runtimes": "runtime"}
+            option = names.get(ignored[0], ignored[0]).replace("_", "-")
+            raise InputError(f"--{option} and --{mode} contradict each other: it would be ignored")

@@ -1,0 +1,182 @@
+"""What commands share on the terminal: the console, progress bars, and errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from causalrn.errors import CausalRNError, RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+EXIT_FINE, EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_NOT_EXECUTED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+_EXTRAS = dict.fromkeys(("torch", "onnx", "onnxscript", "onnx_ir"), "causalrn[export]") | {
+    **dict.fromkeys(("jinja2", "matplotlib"), "causalrn[report]"),
+    **{name: name for name in ("onnxruntime", "numpy", "safetensors")},
+}
+"""What to install where a package is missing; the last three come with causalrn, unless somebody removed them."""
+
+
+_NO_MEMORY = "not enough memory for this: ask for less (batch, length, samples), or use a smaller model or input"
+
+
+def run_guarded(action: Callable[[], Any]) -> int:
+    """Run a command; turn what goes wrong into one line on standard error and an exit code."""
+    try:
+        result = action()
+        return result if isinstance(result, int) else EXIT_FINE
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except CausalRNError as error:
+        return _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRAS:
+            raise
+        return _fail(_missing(package))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FINE
+    except OSError as error:
+        return _fail(_describe_os_error(error))
+    except MemoryError:
+        return _fail(_NO_MEMORY)
+    except RuntimeError as error:
+        if not any(words in str(error).lower() for words in ("allocate memory", "out of memory")):
+            raise
+        return _fail(_NO_MEMORY)
+
+
+def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
+    """One line on standard error; under torchrun from the first process only."""
+    if os.environ.get("RANK", "0") == "0":
+        complain(message)
+    return code
+
+
+def complain(message: str) -> None:
+    """One line on standard error, if somebody reads there."""
+    with contextlib.suppress(OSError):
+        print("Error: " + " ".join(message.split()), file=sys.stderr)
+
+
+def _describe_os_error(error: OSError) -> str:
+    remedy = {
+        errno.ENOSPC: "the disk is full: free some space and run again",
+        errno.EACCES: "permission denied: choose a place that you may write to",
+        errno.EROFS: "the file system is read-only: choose another place",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return f"{error.filename}: {remedy}" if error.filename else remedy
+
+
+def console() -> Console:
+    """The console for what people read: standard output, at most 100 columns wide."""
+    from rich.console import Console
+
+    class LastingConsole(Console):
+        """Goes on when whoever reads has gone away: the verdict and the files still count."""
+
+        def on_broken_pipe(self) -> None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    # no markup: what is printed may hold a path with brackets in it
+    return LastingConsole(highlight=False, markup=False, width=min(Console().width, 100))
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show progress on standard error; gives `advance(count=1, note=None)`.
+
+    A bar in a terminal; elsewhere (logs) a plain line at every eighth of the work, if it takes more than two seconds.
+    """
+    if not sys.stderr.isatty():
+        yield _PlainProgress(description, total).advance
+        return
+    with _progress_bar() as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(count: int = 1, note: str | None = None) -> None:
+            if note is None:
+                bar.update(task, advance=count)
+            else:
+                bar.update(task, advance=count, note=note)
+
+        yield advance
+
+
+class _PlainProgress:
+    def __init__(self, description: str, total: int) -> None:
+        self.description, self.total = description, total
+        self.done, self.eighth, self.started = 0, 0, time.monotonic()
+
+    def advance(self, count: int = 1, note: str | None = None) -> None:
+        self.done += count
+        eighth = 8 * self.done // max(self.total, 1)
+        if eighth > self.eighth and time.monotonic() - self.started > 2:
+            with contextlib.suppress(OSError):  # whoever reads has gone away: the work goes on
+                print(f"{self.description} {self.done}/{self.total} {note or ''}".rstrip(), file=sys.stderr, flush=True)
+        self.eighth = eighth
+
+
+def _progress_bar() -> Progress:
+    """A bar with count, remaining time and a note, made for 80 columns."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def write_json(path: Path | None, data: Any) -> None:
+    """Write a report where `--json` was given."""
+    write_all_json([(path, data)])
+
+
+def write_all_json(reports: Sequence[tuple[Path | None, Any]]) -> None:
+    """Write reports where files were named for them: all of them, or none if one cannot be written."""
+    from causalrn.bundle.files import written_file
+    from causalrn.bundle.json_values import json_text
+
+    with contextlib.ExitStack() as stack:
+        for path, data in reports:
+            if path is not None:
+                stack.enter_context(written_file(path)).write_text(json_text(data))
+
+
+def require_extra(package: str, extra: str | None = None) -> None:
+    """Say early that an optional package is missing, before any work; `extra` if it is not the usual one to install.
+
+    Raises:
+        RuntimeUnavailableError: it is not installed.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise RuntimeUnavailableError(_missing(package, extra))
+
+
+def _missing(package: str, extra: str | None = None) -> str:
+    return f"this needs {package}, which is not installed: pip install '{extra or _EXTRAS[package]}'"

@@ -1,0 +1,70 @@
+"""The demonstration: train, export, verify, generate, each shown as it happens."""
+
+from __future__ import annotations
+
+import shutil
+import string
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from causalrn.bundle.bundle_folder import is_bundle
+from causalrn.cli.console import console
+from causalrn.cli.generate_run import generate_text
+from causalrn.cli.verify_report import print_report
+from causalrn.errors import InputError
+from causalrn.runtimes import open_session
+from causalrn.runtimes.generation import GenerationOptions
+from causalrn.training.checkpoint_folder import is_run
+from causalrn.training.plan import TrainingPlan
+from causalrn.training.tasks import CopyTask, random_source
+from causalrn.workflows.export import export_bundle
+from causalrn.workflows.train import run_training
+from causalrn.workflows.verify import verify_with_checkpoint
+from causalrn.workflows.verify_options import VerifyOptions
+
+_GOAL = 0.995
+
+
+def demonstrate(output: Path, length: int, seed: int) -> bool:
+    """Run the main job from end to end; the RUN and the bundle stay in `output`.
+
+    Returns:
+        Whether all forms agree and the model copies at least 99.5 % of the strings.
+
+    Raises:
+        InputError: `output` is a file, a RUN or a bundle.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file: name a folder for the run and the bundle")
+    if is_run(output) or is_bundle(output):
+        raise InputError(f"{output} holds a RUN or bundle: name another folder")
+    run, bundle, out = output / "run", output / "bundle", console()
+    out.print(f"1. train an exact CausalRN to copy strings of {length} letters", style="bold")
+    trained = run_training(TrainingPlan.from_options(task=CopyTask(length), seed=seed), run, overwrite=True)
+    if trained is None:
+        raise InputError("the demonstration runs in one process: start it without torchrun")
+    out.print(trained.summary() + "\n", soft_wrap=True)
+    out.print("2. export its recurrent cell to ONNX", style="bold")
+    written = export_bundle(run, bundle, pool="growing", capacity=None, opset=23)
+    out.print(f"wrote {bundle}: {', '.join(written.manifest.files)}\n", soft_wrap=True)
+    out.print("3. verify every form against the float64 oracle", style="bold")
+    report = verify_with_checkpoint(bundle, run, VerifyOptions(seed=seed)).report
+    print_report(report)
+    prompt = "".join(random_source("demo", seed).choice(list(string.ascii_lowercase), length))
+    _show_generation(out, bundle, prompt)
+    copies = trained.accuracy >= _GOAL
+    if not copies:
+        out.print(f"the model copies fewer than {100 * _GOAL} % of the strings: train longer, with `train --steps`")
+    return report.passed and copies
+
+
+def _show_generation(out: Console, bundle: Path, prompt: str) -> None:
+    out.print("\n4. generate: onnxruntime copies a string, one token at a time", style="bold")
+    out.print(f"prompt {prompt}")
+    out.print("copy   ", end="")
+    with open_session(bundle) as session:
+        generate_text(session, (prompt,), GenerationOptions(), pause=0.05)
+    program = "causalrn-export" if shutil.which("causalrn-export") else sys.argv[0]
+    out.print(f"\nagain: {program} run {bundle} --prompt {prompt}", soft_wrap=True)

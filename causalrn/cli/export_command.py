@@ -1,0 +1,213 @@
+"""`causalrn-export export`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.native_spec import PLACEMENTS, PROFILES
+from causalrn.bundle.quantization import SCHEMES
+from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
+from causalrn.bundle.web_spec import C_ENGINE, ORT_ENGINE
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra
+from causalrn.cli.options import PATH, output_option
+from causalrn.errors import InputError
+from causalrn.training.card import card_of
+
+_Export = Callable[..., "QuantizeReport | None"]
+_ENGINES = {"c": C_ENGINE, "ort-web": ORT_ENGINE}
+_OWNED = {
+    "onnx": ("pool", "opset"),
+    "c": ("pool8", "weights", "profile"),
+    "web": ("pool8", "engine", "beside"),
+}
+"""Options that not every target has."""
+
+if TYPE_CHECKING:
+    from causalrn.calibration.report import QuantizeReport
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  causalrn-export export run -o bundle
+  causalrn-export export run -o bundle --opset 21          for onnxruntime 1.22
+  causalrn-export export run -o bundle --pool fixed --capacity 34
+  causalrn-export export run -o small --scheme w8          export and quantize in one go
+  causalrn-export export run -o source --target c          C99 source that needs nothing
+  causalrn-export export run -o firmware --target c --scheme w8a8-dynamic --profile cortex-m
+  causalrn-export export run -o site --target web          a page and an ES module: then `serve site`
+  causalrn-export export run -o site --target web --beside other-site
+Exit code 1, and no bundle written, if --scheme or --pool8 loses more than is allowed."""
+)
+@click.argument("run", type=PATH)
+@click.option(
+    "--target",
+    type=click.Choice(["onnx", "c", "web"]),
+    default="onnx",
+    show_default=True,
+    help="What to write: ONNX graphs, C99 source, or a folder for browsers.",
+)
+@click.option(
+    "--pool",
+    type=click.Choice(POOL_KINDS),
+    help="In ONNX, how a growing state goes in and out: rows that the runtime appends; a fixed capacity with a mask; "
+    "or concatenated in the graph, for servers that feed outputs back.  [default: growing]",
+)
+@click.option("--capacity", type=click.IntRange(min=1), help="Most positions.  [default: the model's]")
+@click.option("--opset", type=int, help="ONNX opset: 23, 22 or 21.  [default: 23]")
+@click.option(
+    "--scheme", type=click.Choice(SCHEMES), help="Quantize it, too: see `quantize`. C and web have w8, w8a8-dynamic."
+)
+@click.option(
+    "--pool8", is_flag=True, help="In C and web: pool rows as int8 with a scale per row. For ONNX see `quantize`."
+)
+@click.option(
+    "--weights",
+    type=click.Choice(tuple(PLACEMENTS)),
+    help="In C: weights in a file, or inline as constant arrays for flash.  [default: file; inline for cortex-m]",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    help="In C: cortex-m keeps memory small, and comes with start-up code and what it takes.  [default: generic]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(tuple(_ENGINES)),
+    help="In web: C as WebAssembly, or onnxruntime-web, fetched with npm (14 MB).  [default: c]",
+)
+@click.option("--beside", type=PATH, help="In web: another web bundle, which the page shows beside this one.")
+@output_option
+@click.pass_context
+def command(context: click.Context, /, run: Path, output: Path, target: str, **options: Any) -> None:
+    """Export a RUN's recurrent cell as a bundle for a device.
+
+    The bundle holds graphs, C99 source or WebAssembly for steps and prefill, their weights, a manifest with the state
+    contract and the hash of every file, and golden vectors with which a device can check itself by `verify`.
+    """
+    by_graphs = target == "onnx" or options["engine"] == "ort-web"
+    for package in ("torch", "onnx", "onnxscript") if by_graphs else ("torch",):
+        require_extra(package)
+    exports: dict[str, _Export] = {"onnx": _export_onnx, "c": _export_c, "web": _export_web}
+    report = exports[target](run, output, **options)
+    if report is not None:
+        from causalrn.cli.quantize_report import print_report
+
+        print_report(report, str(output), automatic=False)
+        if not report.passed:
+            context.exit(EXIT_CHECK_FAILED)
+
+
+def _export_onnx(
+    run: Path,
+    output: Path,
+    *,
+    scheme: str | None,
+    pool: str | None,
+    capacity: int | None,
+    opset: int | None,
+    **others: Any,
+) -> QuantizeReport | None:
+    _refuse(others, "onnx")
+    settings: dict[str, Any] = {
+        "pool": pool or "growing",
+        "capacity": capacity,
+        "opset": 23 if opset is None else opset,
+    }
+    if scheme is not None:
+        from causalrn.workflows.quantize import export_quantized
+
+        return export_quantized(run, output, scheme, **settings)
+    from causalrn.workflows.export import export_bundle
+
+    _print_written(export_bundle(run, output, **settings))
+    return None
+
+
+def _export_c(
+    run: Path,
+    output: Path,
+    *,
+    scheme: str | None,
+    pool8: bool,
+    capacity: int | None,
+    weights: str | None,
+    profile: str | None,
+    **others: Any,
+) -> QuantizeReport | None:
+    from causalrn.export.c99.c99_exporter import COptions
+    from causalrn.workflows.export import export_c_bundle
+
+    _refuse(others, "c")
+    if profile == "cortex-m" and weights == "file":
+        raise InputError("--weights file and --profile cortex-m contradict each other: firmware has no files")
+    inline = weights == "inline" or profile == "cortex-m"
+    options = COptions(capacity, scheme or "float32", pool8, "inline" if inline else "file", profile or "generic")
+    return _export_perhaps_quantized(run, output, options, export_c_bundle)
+
+
+def _export_web(
+    run: Path,
+    output: Path,
+    *,
+    scheme: str | None,
+    pool8: bool,
+    capacity: int | None,
+    engine: str | None,
+    beside: Path | None,
+    **others: Any,
+) -> QuantizeReport | None:
+    from causalrn.export.web.web_exporter import WebOptions
+    from causalrn.workflows.export import export_web_bundle
+
+    _refuse(others, "web")
+    other = None if beside is None else Bundle.open(beside)
+    options = WebOptions(_ENGINES[engine or "c"], capacity, scheme or "float32", pool8, other)
+    return _export_perhaps_quantized(run, output, options, export_web_bundle)
+
+
+def _export_perhaps_quantized(
+    run: Path, output: Path, options: Any, export: Callable[[Path, Path, Any], Bundle]
+) -> QuantizeReport | None:
+    if not options.is_quantized:
+        _print_written(export(run, output, options))
+        return None
+    from causalrn.workflows.quantize import export_quantized_c
+
+    report = export_quantized_c(run, output, options, export)
+    if report.passed:
+        _print_written(Bundle.open(output))
+    return report
+
+
+def _refuse(options: dict[str, Any], target: str) -> None:
+    for name, value in options.items():
+        if value:
+            owners = " or ".join(owner for owner in _OWNED if name in _OWNED[owner])
+            raise InputError(f"--{name} belongs to --target {owners}, and this is {target}: leave it out")
+
+
+def _print_written(bundle: Bundle) -> None:
+    manifest, out = bundle.manifest, console()
+    size = sum(entry.size_bytes for entry in manifest.files.values())
+    kind = f"opset {manifest.opset}" if manifest.native is None else f"C99, {manifest.native.describe()}"
+    if manifest.web is not None:
+        kind = manifest.web.describe()
+    out.print(f"wrote {bundle.path}: {card_of(bundle).config.describe()}", soft_wrap=True)
+    out.print(f"{len(manifest.files)} files, {size / 1e6:.2f} MB, {kind}, {_describe(manifest.state)}", soft_wrap=True)
+    if manifest.target == "c":
+        from causalrn.workflows.firmware_size import describe_size
+
+        for line in describe_size(bundle):
+            out.print(line, soft_wrap=True)
+
+
+def _describe(state: StateSpec) -> str:
+    capacity = state.capacity
+    room = "without end" if capacity is None else f"for {capacity} positions"
+    return f"{state.pool} pool {room}" if state.has_pool else f"state of constant size, {room}"

@@ -1,0 +1,118 @@
+"""One generation, or one teacher-forced pass, as `run` and `demo` drive it."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from causalrn.bundle.alphabet import parse_token_ids
+from causalrn.bundle.files import check_output_file, written_file
+from causalrn.cli.console import progress
+from causalrn.errors import InputError
+from causalrn.runtimes.generation import GenerationOptions
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.state_file import load_state, save_state
+from causalrn.workflows.token_ids import load_token_ids
+
+
+def generate_text(
+    session: Session,
+    prompts: tuple[str, ...],
+    options: GenerationOptions,
+    state_in: Path | None = None,
+    state_out: Path | None = None,
+    *,
+    pause: float = 0.0,
+) -> None:
+    """Print generated text: one prompt as it comes, token by token; a batch when it is done, a line each."""
+    if state_in is not None:
+        session.restore(load_state(state_in))
+    if state_out is not None:
+        check_output_file(state_out)
+    started = time.perf_counter()
+    count, texts = _print_tokens(session, prompts, options, sys.stdout, pause)
+    seconds = time.perf_counter() - started
+    if len(texts) > 1:
+        print("\n".join(texts))
+    note = f"{count} tokens, {1e3 * seconds / max(count, 1):.2f} ms per token" if not pause else f"{count} tokens"
+    print(f"[{session.runtime}: {note}, position {session.position}]", file=sys.stderr)
+    if state_out is not None:
+        save_state(state_out, session.snapshot())
+
+
+def _print_tokens(
+    session: Session, prompts: tuple[str, ...], options: GenerationOptions, stream: TextIO, pause: float
+) -> tuple[int, list[str]]:
+    """Generate; a single row is written to the stream as it comes. Gives tokens per row and the texts of all rows."""
+    batch = max(len(prompts), session.batch)
+    ids: list[list[int]] = [[] for _ in range(batch)]
+    shown = _Shown(session)
+    count = 0
+    for step in session.generate(_prompts(session, prompts), options):
+        count += 1
+        for row in np.flatnonzero(step.active):
+            ids[row].append(int(step.tokens[row]))
+        if batch == 1:
+            stream.write(shown.text(int(step.tokens[0])))
+            stream.flush()
+            time.sleep(pause)
+    if batch == 1:
+        stream.write("\n")
+    alphabet = session.card.alphabet
+    return count, [alphabet.decode(row) if alphabet else " ".join(map(str, row)) for row in ids]
+
+
+class _Shown:
+    """Tokens as they are shown one by one: letters, bytes as soon as they make a character, or ids."""
+
+    def __init__(self, session: Session) -> None:
+        self.alphabet = session.card.alphabet
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def text(self, token: int) -> str:
+        if self.alphabet is None:
+            return f"{token} "
+        if self.alphabet.name == "bytes":
+            return self.decoder.decode(bytes([token]))
+        return self.alphabet.decode([token])
+
+
+def _prompts(session: Session, prompts: tuple[str, ...]) -> list[str] | npt.NDArray[np.int64] | None:
+    if not prompts:
+        return None
+    if session.card.alphabet is not None:
+        return list(prompts)
+    rows = [parse_token_ids(prompt.split()) for prompt in prompts]
+    if len({len(row) for row in rows}) != 1 or not rows[0]:
+        raise InputError("prompts of a batch need equal, non-zero numbers of token ids")
+    return np.array(rows, dtype=np.int64)
+
+
+def write_logits(session: Session, input_ids: Path, output: Path, mode: str) -> None:
+    """Teacher-forced logits of token ids, as float32 .npy [B, T, V], whole or not at all."""
+    ids = load_token_ids(input_ids)
+    check_output_file(output)
+    if output.exists() and output.samefile(input_ids):
+        raise InputError(f"{output} is the file of token ids itself: name another one for the logits")
+    session.reset(len(ids))
+    try:
+        session.check(ids)
+    except InputError as error:
+        raise InputError(f"{input_ids}: {error}") from None
+    length = ids.shape[1]
+    first = {"step": 0, "prefill": length, "mixed": length // 2}[mode]
+    parts = [session.prefill(ids[:, :first])] if first else []
+    with progress("logits", length) as advance:
+        advance(first)
+        for index in range(first, length):
+            parts.append(session.step(ids[:, index])[:, None])
+            advance()
+    logits = np.concatenate(parts, axis=1).astype(np.float32)
+    with written_file(output) as partial, partial.open("wb") as file:
+        np.save(file, logits)

@@ -1,0 +1,230 @@
+"""`causalrn-export inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
+from causalrn.cli.options import PATH, json_option
+from causalrn.errors import InputError
+from causalrn.model.state import derive_state
+from causalrn.training.card import card_of
+
+if TYPE_CHECKING:
+    from causalrn.bundle.engine_spec import EngineSpec
+    from causalrn.bundle.manifest import Manifest
+    from causalrn.runtimes.parity.certificate import Certificate
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  causalrn-export inspect bundle
+  causalrn-export inspect bundle --certificate certificate.json
+  causalrn-export inspect run --json run.json
+  causalrn-export inspect calibration.json             what `quantize --save-calibration` wrote
+Exit code 1 if a certificate does not hold for the bundle."""
+)
+@click.argument("folder", metavar="BUNDLE_OR_RUN_OR_TABLE", type=PATH)
+@click.option("--certificate", type=PATH, help="What `verify --certificate` wrote: show whether it holds.")
+@json_option
+@click.pass_context
+def command(context: click.Context, folder: Path, certificate: Path | None, json_path: Path | None) -> None:
+    """Show what a RUN or a bundle holds: the model, its state, its files. Checks every hash.
+
+    A file certificate.json in a bundle's folder is shown without being asked for. Of a calibration table, the ranges
+    are shown.
+    """
+    from causalrn.bundle.bundle_folder import is_bundle
+
+    if certificate is not None and not is_bundle(folder):
+        raise InputError(f"{folder} is no bundle: --certificate is about one")
+    if certificate is not None and json_path is not None and certificate.resolve() == json_path.resolve():
+        raise InputError(f"{json_path} is the certificate itself: name another file for --json")
+    if folder.is_file():
+        data = _inspect_table(folder)
+        write_json(json_path, {"report": "causalrn-inspect", "version": 1, **data})
+        return
+    faults: list[str] = []
+    shown = _certificate(folder, certificate) if is_bundle(folder) else None
+    if shown is not None:  # before the bundle: a file that changed may keep it from being opened
+        faults = shown.faults(folder)
+        _print_certificate(shown, faults)
+    data = _inspect_bundle(folder) if is_bundle(folder) else _inspect_run(folder)
+    _print_contents(data)
+    if shown is not None:
+        data["certificate"] = {"holds": not faults, "faults": faults, "issued": shown.issued, "report": shown.report}
+    write_json(json_path, {"report": "causalrn-inspect", "version": 1, **data})
+    if faults:
+        context.exit(EXIT_CHECK_FAILED)
+
+
+def _certificate(folder: Path, path: Path | None) -> Certificate | None:
+    from causalrn.bundle.files import CERTIFICATE_NAME
+    from causalrn.runtimes.parity.certificate import load_certificate
+
+    beside = folder / CERTIFICATE_NAME
+    if path is None and not beside.exists() and not beside.is_symlink():
+        return None
+    return load_certificate(beside if path is None else path)
+
+
+def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
+    from causalrn.cli.results_table import results_table
+    from causalrn.runtimes.parity.certificate import SHOWN_VERSIONS
+    from causalrn.runtimes.parity.results import LEVELS
+
+    out, report = console(), certificate.report
+    if faults:
+        out.print(f"certificate VOID: {'; '.join(faults)}; verify the bundle again", style="bold red", soft_wrap=True)
+    else:
+        out.print("certificate holds: every file is the one that was verified", style="bold green")
+    versions = ", ".join(f"{name} {report['environment'][name]}" for name in SHOWN_VERSIONS)
+    out.print(f"issued {certificate.issued} with {versions}, against {report['against']}", soft_wrap=True)
+    out.print(results_table(report["results"]))
+    settings = report["settings"]
+    if settings["budget"] is not None:
+        budget = ", ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in settings["budget"].items())
+        out.print(f"judged by a budget, not by rounding: {budget}", style="yellow", soft_wrap=True)
+    missing = [level for level in LEVELS if level not in {result["level"] for result in report["results"]}]
+    if missing:
+        out.print(f"not checked: {', '.join(missing)}", style="yellow")
+    for note in report["notes"]:
+        out.print(f"note: {note}", soft_wrap=True)
+    out.print()
+
+
+def _print_contents(data: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    out = console()
+    for title in ("about", "model"):
+        out.print(title, style="bold")
+        table = Table(show_header=False, box=None, padding=(0, 1))
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold")
+        for key, value in data[title].items():
+            table.add_row(key, _text(value))
+        out.print(table)
+        out.print()
+    out.print(data["state"]["title"], style="bold", soft_wrap=True)
+    state = Table("tensor", "shape", "update", box=None, padding=(0, 2, 0, 1))
+    for row in data["state"]["rows"]:
+        state.add_row(*row)
+    out.print(state)
+    memory = ", ".join(f"{tokens}: {size / 1e3:,.1f} kB" for tokens, size in data["state"]["bytes"].items())
+    out.print(f"state bytes by tokens seen (batch 1): {memory}", soft_wrap=True)
+
+
+def _inspect_bundle(folder: Path) -> dict[str, Any]:
+    from causalrn.bundle.bundle_folder import Bundle
+
+    bundle = Bundle.open(folder)
+    manifest = bundle.manifest
+    about = {
+        "folder": str(folder),
+        "kind": f"bundle for {manifest.target}, {_kind(manifest)}",
+        "quantization": "none, float32" if manifest.quantization is None else manifest.quantization.describe(),
+        "sha256": bundle.sha256,
+        "checkpoint sha256": manifest.checkpoint_sha256,
+        "created with": ", ".join(f"{name} {version}" for name, version in manifest.created_with.items()),
+        "files (hashes fit)": "\n".join(
+            f"{name}  {entry.size_bytes:,} bytes" for name, entry in manifest.files.items()
+        ),
+    }
+    if manifest.graphs:
+        about["graphs"] = ", ".join(f"{name}: {graph.file}" for name, graph in manifest.graphs.items())
+    if manifest.native is not None:
+        about["source"] = manifest.native.describe()
+    if manifest.target == "c":
+        from causalrn.workflows.firmware_size import describe_size
+
+        about["takes"] = "\n".join(describe_size(bundle))
+    for name in manifest.folders:
+        about[f"folder {name}"] = card_of(Bundle.open(folder / name)).config.describe()
+    if manifest.engine is not None:
+        about["compiled by"] = manifest.engine.describe()
+        about["compiled from"] = f"bundle {manifest.engine.source_sha256}"
+        about["profiles"] = "\n".join(_profiles(manifest.engine))
+    return {"about": about, "model": _model(card_of(bundle)), "state": _state(manifest.state)}
+
+
+def _kind(manifest: Manifest) -> str:
+    if manifest.web is not None:
+        return manifest.web.describe()
+    return "C99" if manifest.native else f"opset {manifest.opset}"
+
+
+def _profiles(engine: EngineSpec) -> Iterator[str]:
+    """Per engine and profile, which sizes it is for."""
+    for name, profiles in engine.profiles.items():
+        for profile in profiles:
+            yield f"{name}: {profile.describe()}"
+
+
+def _inspect_table(path: Path) -> dict[str, Any]:
+    """Print a calibration table's ranges; they need onnxruntime's quantization tools, and those need onnx."""
+    require_extra("onnx")
+    from rich.table import Table
+
+    from causalrn.bundle.quantization import CALIBRATION_METHODS
+    from causalrn.calibration.table import CalibrationTable
+
+    table, out = CalibrationTable.load(path), console()
+    limits = {method: table.limits(method) for method in CALIBRATION_METHODS}
+    out.print(f"calibration table: {table.source}", style="bold", soft_wrap=True)
+    out.print(f"{len(table.rollouts)} rollouts, {table.sequences} sequences of {table.steps} steps", soft_wrap=True)
+    out.print(f"weights sha256 {table.checkpoint_sha256}\n", soft_wrap=True)
+    rows = Table("largest |value|", *CALIBRATION_METHODS, "first step", "last step", box=None, padding=(0, 2, 0, 1))
+    for name, ranges in (*table.activation_ranges.items(), *table.state_ranges.items()):
+        known = [f"{limits[method][name]:.4g}" if name in limits[method] else "" for method in CALIBRATION_METHODS]
+        known = known if any(known) else [f"{ranges.largest:.4g}", "", ""]
+        rows.add_row(name, *known, *(f"{ranges.at(step):.4g}" for step in (0, -1)))
+    out.print(rows)
+    return {"calibration": table.to_json(), "limits": limits}
+
+
+def _inspect_run(folder: Path) -> dict[str, Any]:
+    from causalrn.training.checkpoint_folder import RunFolder
+
+    run = RunFolder.open(folder)
+    about: dict[str, Any] = {
+        "folder": str(folder),
+        "kind": "RUN (a checkpoint)",
+        "weights sha256": run.sha256,
+        "weights": f"{run.weights.name}  {run.weights.stat().st_size:,} bytes",
+    }
+    for how, entries in run.origin.items():
+        about[how] = ", ".join(f"{key} {value}" for key, value in entries.items())
+    return {"about": about, "model": _model(run.card), "state": _state(derive_state(run.card.config))}
+
+
+def _model(card: Any) -> dict[str, Any]:
+    task = None if card.task is None else card.task.describe()
+    return {**card.config.entries(), "alphabet": card.alphabet and card.alphabet.name, "task": task}
+
+
+def _state(spec: Any) -> dict[str, Any]:
+    pool = f"pool {spec.pool}" if spec.has_pool else "constant size"
+    first = spec.tensors[: max(1, len({tensor.role for tensor in spec.tensors}))]
+    rows = [[t.name, "[" + ", ".join(map(str, t.shape)) + "]", t.update] for t in first]
+    if len(spec.tensors) > len(first):
+        rows.append([f"... {spec.tensors[-1].name}", "", ""])
+    capacity = spec.capacity
+    depths = [depth for depth in (16, 128, 1024, 4096) if capacity is None or depth < capacity]
+    depths += [capacity] if capacity is not None else []
+    return {
+        "title": f"state: {pool}, {'unbounded' if capacity is None else f'at most {capacity} positions'}",
+        "rows": rows,
+        "bytes": {str(depth): spec.size_bytes(depth) for depth in depths},
+    }
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)

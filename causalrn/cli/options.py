@@ -1,0 +1,200 @@
+"""Options that several commands share, and how they become objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from causalrn.errors import InputError
+from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS, CausalRNConfig, ModelConfig, TransformerConfig
+
+if TYPE_CHECKING:
+    from causalrn.runtimes import SessionOptions
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+PATH = click.Path(path_type=Path)
+
+output_option: Decorator = click.option(
+    "-o", "--output", type=PATH, required=True, help="Folder to write; replaces what was written there before."
+)
+
+
+def checked_place(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Say before the work that a report cannot be written."""
+    if value is not None:
+        from causalrn.bundle.files import check_output_file
+
+        check_output_file(value)
+    return value
+
+
+def checked_certificate(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """The same; but a certificate may lie beside the bundle's files, under its own name."""
+    if value is not None:
+        from causalrn.bundle.files import CERTIFICATE_NAME
+
+        if value.name == CERTIFICATE_NAME and not value.is_symlink() and not value.is_dir() and value.parent.is_dir():
+            return value
+    return checked_place(context, parameter, value)
+
+
+def check_places(outputs: Sequence[Path | None], inputs: Sequence[Path | None], folder: Path | None = None) -> None:
+    """Refuse files that would be written twice, or that are read.
+
+    Args:
+        folder: that is written, too, and replaced as a whole.
+
+    Raises:
+        InputError: two outputs are the same file, or one is an input, or lies in the folder.
+    """
+    read = {path.resolve() for path in inputs if path is not None}
+    written: set[Path] = set()
+    for path in outputs:
+        if path is None:
+            continue
+        if path.resolve() in read:
+            raise InputError(f"{path} is an input of this command: name another file to write")
+        if path.resolve() in written:
+            raise InputError(f"{path} is named for two outputs: name a file for each")
+        if folder is not None and folder.resolve() in (path.resolve(), *path.resolve().parents):
+            raise InputError(f"{path} lies in the output {folder}: name a place outside")
+        written.add(path.resolve())
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers that NaN and infinity are not in."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """Read a number; NaN compares with nothing, so the range alone would let it through."""
+        number: float = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", parameter, context)
+        return number
+
+
+json_option: Decorator = click.option(
+    "--json", "json_path", type=PATH, callback=checked_place, help="Also write the report to this file."
+)
+seed_option: Decorator = click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
+
+
+def _all_of(*decorators: Decorator) -> Decorator:
+    """Several options as one decorator; `--help` shows them in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+MODELS = ("causalrn", "transformer", "linear-transformer")
+
+family_options: Decorator = _all_of(
+    click.option("--heads", type=click.IntRange(min=1), default=1, show_default=True),
+    click.option("--norm", type=click.Choice(NORMS), default="layer", show_default=True),
+    click.option("--activation", type=click.Choice(ACTIVATIONS), default="exp", show_default=True),
+    click.option("--no-post-norm", is_flag=True, help="Do not normalize the readout's output."),
+    click.option(
+        "--head-scale",
+        type=click.Choice(HEAD_SCALES),
+        help="max: as the official Relation Network; none: as its ablation blocks.  "
+        "[default: max for exact+exp with post-norm]",
+    ),
+)
+"""What `train` and `convert` both ask for beside the readout: fields of a configuration."""
+
+_CAUSALRN_ONLY = ("readout", "activation", "no_post_norm", "head_scale")
+
+
+def given_options(context: click.Context) -> set[str]:
+    """Names of the options that stand on the command line."""
+    return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What a command was asked about a model, before it is known which kind of model it is.
+
+    Attributes:
+        shared: fields that every configuration has.
+        causalrn: fields that only a CausalRN has.
+        insisted: options in `causalrn` that stand on the command line: an error for another model.
+    """
+
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    causalrn: Mapping[str, Any] = field(default_factory=dict)
+    insisted: tuple[str, ...] = ()
+
+    @classmethod
+    def pop(cls, options: dict[str, Any], given: set[str]) -> ModelOptions:
+        """Take them out of a command's `options`; `given` names those that stand on the command line."""
+        causalrn = {name: options.pop(name) for name in _CAUSALRN_ONLY}
+        causalrn["post_norm"] = not causalrn.pop("no_post_norm")
+        names = ("heads", "norm", "positions", "embedding", "hidden", "blocks")
+        shared = {name: options.pop(name) for name in names if name in options}
+        insisted = tuple(f"--{name.replace('_', '-')}" for name in sorted(given.intersection(_CAUSALRN_ONLY)))
+        return cls(_chosen(shared), _chosen(causalrn), insisted)
+
+    def fields_for(self, model: str, source: str = "") -> tuple[type[ModelConfig], dict[str, Any]]:
+        """The kind of configuration that a model of :data:`MODELS` has, and what was asked of its fields.
+
+        Args:
+            source: what says that it is such a model, for errors; the option --model unless another is named.
+
+        Raises:
+            InputError: an option that this kind of model does not have.
+        """
+        if model == "causalrn":
+            return CausalRNConfig, {**self.shared, **self.causalrn}
+        if self.insisted:
+            source = source or f"--model {model}"
+            raise InputError(f"{source} and {self.insisted[0]} contradict each other: only a CausalRN has that option")
+        return TransformerConfig, {**self.shared, "attention": "linear" if model == "linear-transformer" else "softmax"}
+
+
+def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those left to their defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+runtime_options: Decorator = _all_of(
+    click.option(
+        "--provider",
+        default="cpu",
+        show_default=True,
+        help="onnxruntime execution provider: cpu, cuda, tensorrt, ...; never falls back silently.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(1, 256),
+        default=1,
+        show_default=True,
+        help="Threads inside one operator, or of C.",
+    ),
+    click.option("--no-cuda-graph", is_flag=True, help="Of TensorRT: launch a step kernel by kernel."),
+    click.option(
+        "--runtime-cache",
+        type=PATH,
+        callback=checked_place,
+        help="Of TensorRT-RTX: keep kernels that it compiles for this GPU in this file.",
+    ),
+)
+"""How onnxruntime and TensorRT run."""
+
+
+def pop_session_options(options: dict[str, Any]) -> SessionOptions:
+    """Take what :data:`runtime_options` gave out of a command's options."""
+    from causalrn.runtimes import SessionOptions
+
+    names = ("provider", "threads", "no_cuda_graph", "runtime_cache")
+    provider, threads, no_cuda_graph, runtime_cache = (options.pop(name) for name in names)
+    return SessionOptions(provider, threads, not no_cuda_graph, runtime_cache)

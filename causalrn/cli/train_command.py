@@ -1,0 +1,148 @@
+"""`causalrn-export train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from causalrn.cli.console import console, require_extra
+from causalrn.cli.options import (
+    MODELS,
+    PATH,
+    ModelOptions,
+    family_options,
+    given_options,
+    output_option,
+    seed_option,
+)
+from causalrn.errors import InputError
+from causalrn.model.config import POSITIONS, READOUTS
+from causalrn.training.tasks import TASKS, Corpus, Task, make_task
+
+_MOST = 2**31 - 1
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  causalrn-export train --task copy --length 16 -o run
+  causalrn-export train --task copy --length 64 --preset paper --until 0.995 -o run64
+  causalrn-export train --model transformer --length 16 -o transformer
+  causalrn-export train --task lookup --length 8 --key 2 --steps 2000 -o lookup
+  causalrn-export train --task text --text book.txt --length 128 --readout linear -o book
+  causalrn-export train --resume -o run64
+  torchrun --nproc-per-node 2 --no-python causalrn-export train --length 32 -o run32"""
+)
+@click.option(
+    "--task",
+    type=click.Choice(list(TASKS)),
+    default="copy",
+    show_default=True,
+    help="copy: strings of one length; copy-mixed: of 1 to --length letters; lookup: what followed a k-gram; "
+    "text: the next byte of a file.",
+)
+@click.option(
+    "--length",
+    type=click.IntRange(1, _MOST),
+    help="Letters per string, or bytes per window of a text.  [default: 16; 128 for text]",
+)
+@click.option("--key", type=click.IntRange(1, _MOST), help="Letters of the k-gram to look up.  [default: 3]")
+@click.option("--text", type=PATH, help="The file to learn; its last tenth is kept for evaluation.")
+@click.option(
+    "--model", type=click.Choice(MODELS), default="causalrn", show_default=True, help="A CausalRN, or a baseline."
+)
+@click.option("--readout", type=click.Choice(READOUTS), default="exact", show_default=True)
+@family_options
+@click.option(
+    "--positions",
+    type=click.Choice(POSITIONS),
+    default="learned",
+    show_default=True,
+    help="none: for streams without end.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["tiny", "small", "paper"]),
+    default="tiny",
+    show_default=True,
+    help="tiny E=H=64, 4 blocks; small 128, 6; paper 192, 12, batch 320. A Transformer's H is 4 E.",
+)
+@click.option("--embedding", type=click.IntRange(2, _MOST), help="Embedding width E.  [default: the preset's]")
+@click.option("--hidden", type=click.IntRange(2, _MOST), help="Hidden width H.  [default: E, or 4 E]")
+@click.option("--blocks", type=click.IntRange(1, 1000), help="Number of blocks.  [default: the preset's]")
+@click.option("--steps", type=click.IntRange(1, _MOST), help="Optimizer steps.  [default: the preset's]")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, _MOST),
+    help="Sequences per step, over all processes.  [default: the preset's]",
+)
+@click.option("--learning-rate", type=float, help="Peak learning rate.  [default: the preset's]")
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "constant"]),
+    default="cosine",
+    show_default=True,
+    help="Learning rate after 50 steps of warm-up.",
+)
+@click.option(
+    "--evaluate-every",
+    type=click.IntRange(1, _MOST),
+    help="Evaluate so often.  [default: an eighth of all, at least 25]",
+)
+@click.option("--accumulate", type=click.IntRange(1, _MOST), help="Take a step's sequences in so many parts.")
+@click.option("--until", type=float, help="Stop early once this share is right, e.g. 0.995 of all strings.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="bf16: matrix products in bfloat16, for GPUs.",
+)
+@click.option("--compile", is_flag=True, help="Run the model through torch.compile: for baselines and linear readouts.")
+@seed_option
+@click.option("--overwrite", is_flag=True, help="Replace an earlier RUN in the output folder.")
+@click.option("--resume", is_flag=True, help="Go on with the interrupted training in the output folder.")
+@output_option
+@click.pass_context
+def command(context: click.Context, /, output: Path, overwrite: bool, resume: bool, **options: Any) -> None:
+    """Train a CausalRN, or one of its baselines, in parallel mode on a task.
+
+    Writes model.safetensors, config.json and log.jsonl (loss and accuracy) into the output folder. The checkpoint is
+    renewed at every evaluation; Ctrl-C keeps the last one, and --resume goes on from it as if nothing had happened.
+    Under torchrun the processes share every step's sequences; the weights are those of one process, up to rounding.
+    """
+    require_extra("torch")
+    from causalrn.training.plan import TrainingPlan
+    from causalrn.workflows.train import resume_training, run_training
+
+    given = given_options(context)
+    if resume:
+        if overwrite or given - {"device", "output", "resume"}:
+            raise InputError("--resume goes on with the options of the start: give -o and --device only")
+        result = resume_training(output, options["device"] if "device" in given else None)
+    else:
+        kind, model = ModelOptions.pop(options, given).fields_for(options.pop("model"))
+        task = _make_task(*(options.pop(name) for name in ("task", "length", "key", "text")))
+        plan = TrainingPlan.from_options(task=task, kind=kind, model=model, **options)
+        result = run_training(plan, output, overwrite=overwrite)
+    if result is not None:
+        console().print(result.summary(), soft_wrap=True)
+
+
+def _make_task(name: str, length: int | None, key: int | None, text: Path | None) -> Task:
+    """The task, from its options."""
+    if key is not None and name != "lookup":
+        raise InputError(f"--task {name} and --key contradict each other: only lookup has a key")
+    if (text is not None) != (name == "text"):
+        raise InputError(
+            "--task text needs --text FILE"
+            if text is None
+            else f"--task {name} and --text contradict each other: only --task text reads a file"
+        )
+    options: dict[str, Any] = {} if key is None else {"key": key}
+    if text is not None:
+        options["corpus"] = Corpus.open(text)
+    return make_task(name, length or (128 if name == "text" else 16), **options)

@@ -1,0 +1,79 @@
+"""A verification as people see it in a terminal: one table for 80 columns, what failed and why, a verdict."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from causalrn.bundle.tolerances import BOUND_FACTOR
+from causalrn.cli.console import console
+from causalrn.cli.results_table import figure_text, results_table
+from causalrn.runtimes.parity.report import FAIL, NOT_EXECUTED, PASS, VerifyReport
+from causalrn.runtimes.parity.results import Attribution, Side
+
+_STYLES = {PASS: "bold green", FAIL: "bold red", NOT_EXECUTED: "bold yellow"}
+
+
+def print_report(report: VerifyReport) -> None:
+    """Print the table, what failed and why, and the verdict."""
+    out = console()
+    out.print(f"{report.bundle}: {report.card.config.describe()}", soft_wrap=True)
+    if report.results:
+        out.print(f"compared with {report.against}", soft_wrap=True)
+        out.print(results_table(result.to_json() for result in report.results))
+    for attribution in report.attributions:
+        out.print(_attribution(attribution))
+        out.print(attribution.verdict + "\n")
+    out.print(_explain(report))
+    for note in report.notes:
+        out.print(f"note: {note}", soft_wrap=True)
+    for problem in report.problems:
+        out.print(f"problem: {problem}", style="red", soft_wrap=True)
+    if report.not_executed:
+        out.print(f"the engines were not run: {report.not_executed}", style="yellow", soft_wrap=True)
+    out.print(report.verdict, style=_STYLES[report.verdict])
+
+
+def _attribution(attribution: Attribution) -> Table:
+    """What each way of computing the step gave at which a failure begins."""
+    table = Table(
+        title=f"{attribution.form} fails at {attribution.level}; cause: {attribution.cause}",
+        title_style="bold red",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    for name in ("computed by", "from state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("error", "allowed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("first wrong")
+    for side in attribution.sides:
+        table.add_row(*_side(side))
+    return table
+
+
+def _side(side: Side) -> tuple[str, str, str, str, str]:
+    shown = side.first or side.worst
+    if side.problem or shown is None:
+        return side.form, side.state, "-", "-", side.problem
+    wrong = "nothing" if side.first is None else f"{side.first.place}, {side.first.tensor}"
+    return side.form, side.state, figure_text(shown.error), figure_text(shown.allowed), wrong
+
+
+def _explain(report: VerifyReport) -> str:
+    if not report.results:
+        return ""
+    budget = report.settings["budget"]
+    if budget is not None:
+        return (
+            f"the bundle is judged by budgets, not by rounding: KL divergence {budget['kl_divergence']:g} nats, most "
+            f"likely token changed {100 * budget['argmax_changes']:g} % (ties not counted), accuracy lost "
+            f"{100 * budget['accuracy_drop']:g} points; parallel and recurrent by rounding."
+        )
+    return (
+        "error: relative to the largest |value| (logits: "
+        f"{report.reference['largest_logit']:.3g}); allowed: {BOUND_FACTOR:g} x what float32 rounding does to this "
+        "model on these tokens (docs/parity.md). States are compared with the float64 recurrent form, itself "
+        f"{report.reference['float64_recurrent_relative_error']:.0e} from the oracle."
+    )

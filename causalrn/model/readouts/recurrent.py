@@ -1,0 +1,146 @@
+"""The readouts in recurrent form: T >= 1 new positions read the state and themselves. Written once, exported from.
+
+Time-major layout: a and b are [T * B, H], row t * B + b; pools are [t, B, H]. a and b come centred (folding.py), so
+pairs need an RMS norm only. Sums are not divided by the number of positions here.
+
+Forms were chosen by measurement in onnxruntime (docs/numerics.md): the step forms all pair sums, self included, in one
+matrix product, and sums over positions by a matrix product with ones (ReduceSum takes 1.4x the time).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from causalrn.model.config import CausalRNConfig
+from causalrn.model.normalization import MEAN_SQUARE_FLOOR
+
+ACTIVATIONS = {"exp": torch.exp, "relu": torch.relu, "elu": functional.elu, "gelu": functional.gelu}
+
+
+def rms_norm(x: Tensor, ones: Tensor) -> Tensor:
+    """RMS norm over the last axis. The explicit ones export as [n]; without them as a full-shape scale, 3x slower."""
+    return functional.rms_norm(x, (ones.shape[0],), ones, eps=MEAN_SQUARE_FLOOR)
+
+
+def rms_norm_or_nan(x: Tensor, ones: Tensor) -> Tensor:
+    """:func:`rms_norm`, with NaN where the mean square overflows instead of zeros; for streams without a bound."""
+    mean_square = x.square().mean(-1, keepdim=True)
+    nan = torch.full_like(mean_square, torch.nan)
+    return rms_norm(x, ones) + torch.where(mean_square < torch.inf, torch.zeros_like(mean_square), nan)
+
+
+def positions(position: Tensor, time: int) -> Tensor:
+    """int64 [T]: position, position + 1, ..."""
+    first = position.reshape(1)
+    return first if time == 1 else first + torch.arange(time, device=position.device)
+
+
+def step_masks(rows: int, position: Tensor, *, fixed: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What one step reads of a pool view with `rows` rows.
+
+    Returns:
+        terms [rows, 2]: pair row j is terms[j] @ [a; b] + pool[j], so (1, 1) for the new position's own row, whose
+            slot in the pool is zero, and (1, 0) for the past.
+        weights [1, rows]: 1 for rows that exist, 0 for the empty rows of a fixed pool.
+    """
+    index = torch.arange(rows, device=position.device)
+    own = (index == (position if fixed else rows - 1)).to(dtype)
+    exists = (index <= position).to(dtype) if fixed else torch.ones_like(own)
+    return torch.stack([torch.ones_like(own), own], 1), exists[None]
+
+
+def prefill_weights(past_rows: int, time: int, position: Tensor, *, fixed: bool, dtype: torch.dtype) -> Tensor:
+    """[T, 1, t + T]: which rows (past, then own) each of T new positions reads; 1 or 0."""
+    row = torch.arange(past_rows + time, device=position.device)
+    query = torch.arange(time, device=position.device)[:, None]
+    reads = row <= past_rows + query
+    if fixed:  # rows of a fixed pool at and beyond the position are empty
+        reads = reads & ((row < position) | (row >= past_rows))
+    return reads.to(dtype)[:, None]
+
+
+def pairs_to_sum(pairs: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig, *, lone: bool = False) -> Tensor:
+    """Activate pair sums and add them up over positions.
+
+    Args:
+        pairs: [..., n, B * H], a + b_j.
+        weights: [..., 1, n], 1 for positions that are read: the mask comes after the activation, never before it.
+        ones: [D].
+        lone: B = G = 1, so that rows are normalized as they are; a Reshape costs as much as a small kernel.
+
+    Returns:
+        [..., 1, B * H].
+    """
+    if config.readout == "exact":
+        by_head = pairs if lone else pairs.reshape(*pairs.shape[:-1], -1, config.head_width)
+        pairs = rms_norm(by_head, ones)
+        pairs = pairs if lone else pairs.flatten(-2)
+    return weights @ ACTIVATIONS[config.activation](pairs)
+
+
+def read_pool_step(
+    ab: Tensor, pool: Tensor, terms: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig, *, lone: bool
+) -> Tensor:
+    """One new position reads a pool whose slot for it is zero. ab [2, B * H], pool [n, B, H] -> [B, H]."""
+    rows = pool.reshape(-1, config.hidden) if lone else pool.flatten(1)
+    o = pairs_to_sum(torch.addmm(rows, terms, ab), weights, ones, config, lone=lone and config.heads == 1)
+    return o if lone else o.reshape(-1, config.hidden)
+
+
+def read_pool(a: Tensor, rows: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig) -> Tensor:
+    """T new positions read `rows`, their own too. a [T * B, H], rows [n, B, H], weights [T, 1, n] -> [T * B, H]."""
+    flat = rows.flatten(1)  # [n, B * H]
+    pairs = a.reshape(-1, 1, flat.shape[1]) + flat  # [T, n, B * H]
+    return pairs_to_sum(pairs, weights, ones, config).reshape(-1, config.hidden)
+
+
+def read_sum(value: Tensor, past: Tensor) -> Tensor:
+    """Running sums over a chunk: value [T, B, H], past [B, H] -> sums [T, B, H], the last being the next state.
+
+    CumSum over (past, values), not past + CumSum(values): only that adds in the same order as single steps do.
+    """
+    return torch.cat([past[None], value]).cumsum(0)[1:]
+
+
+def read_compensated_sum(local: Tensor, past: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
+    """Running sums over a stream without end, with what rounding takes from them carried along (Kahan 1965).
+
+    Without it a million steps end with an error of 1e-3 in the logits, with it 1e-6 (benchmarks/long_stream.py).
+
+    Args:
+        local: sums over the chunk alone, [T, B, H]; past, carry: [B, H].
+
+    Returns:
+        sums [T, B, H], the last being the next state, and the next carry [B, H].
+    """
+    added = local - carry
+    sums = past + added
+    return sums, (sums[-1] - past) - added[-1]
+
+
+def read_log_sum_step(b: Tensor, past_max: Tensor, past_sum: Tensor) -> tuple[Tensor, Tensor]:
+    """One position of :func:`read_log_sum`; all [B, H]. Returns the next maximum and the next sum."""
+    maximum = torch.maximum(past_max, b)
+    return maximum, past_sum * torch.exp(past_max - maximum) + torch.exp(b - maximum)
+
+
+def read_log_sum(b: Tensor, past_max: Tensor, past_sum: Tensor) -> tuple[Tensor, Tensor]:
+    """Running sum_j exp(b_j) over a chunk, as maxima and sums scaled by them.
+
+    Each query gets its own maximum: subtracting the chunk's maximum would lose the early positions.
+
+    Args:
+        b: [T, B, H]; past_max, past_sum: [B, H].
+
+    Returns:
+        maxima and sums, both [T, B, H], the last of each being the next state.
+    """
+    values = torch.cat([past_max[None], b])  # [T + 1, B, H]
+    scales = torch.cat([past_sum[None], torch.ones_like(b)])
+    query = torch.arange(b.shape[0], device=b.device)[:, None]
+    future = (torch.arange(b.shape[0] + 1, device=b.device) > query + 1)[:, :, None, None]  # [T, T + 1, 1, 1]
+    reach = values.masked_fill(future, -torch.inf)  # [T, T + 1, B, H]
+    maxima = reach.amax(1)
+    return maxima, (torch.exp(reach - maxima[:, None]) * scales).sum(1)

@@ -1,0 +1,110 @@
+"""Models in parallel form: [B, T] token ids -> [B, T, V] logits. This is what is trained, and the oracle.
+
+The frame that a CausalRN shares with its baselines; what happens in a block is in causalrn_block.py and
+transformer_block.py:
+
+    x = wte[token] + wpe[position]   [B, T, E]
+    x <- block(x)                    N times
+    logits = Wh LN0(x)               [B, T, V]
+
+Parameters keep the names of the official code (fc_1, fc_2, ...), so that checkpoints read alike.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from causalrn.errors import CheckpointError
+from causalrn.model.causalrn_block import CausalRNBlock
+from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.model.normalization import normalize
+from causalrn.model.transformer_block import TransformerBlock
+
+Mixer = Callable[..., Tensor]
+"""How a block reads the past: (a, b, config) for a readout, (q, k, v, config) for attention."""
+
+
+class SequenceModel(nn.Module):
+    """A CausalRN or one of its baselines, in parallel form.
+
+    Args:
+        config: which one; see :mod:`causalrn.model.config`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocabulary, config.embedding)
+        if config.capacity is not None:
+            self.wpe = nn.Embedding(config.capacity, config.embedding)
+        self.blocks = nn.ModuleList(_make_block(config) for _ in range(config.blocks))
+        self.head = nn.Linear(config.embedding, config.vocabulary, bias=config.bias_head)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Normal weights with std 0.02 and zero biases, as language models of this kind start."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            if isinstance(block, TransformerBlock):
+                block.initialize_outputs(len(self.blocks))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """wte[token] + wpe[position], [B, T] -> [B, T, E]."""
+        x: Tensor = self.wte(tokens)
+        return x + self.wpe.weight[: tokens.shape[1]] if self.config.capacity is not None else x
+
+    def forward(self, tokens: Tensor, mixer: Mixer | None = None) -> Tensor:
+        """Logits at every position.
+
+        Args:
+            tokens: int64 [B, T], T at most the capacity.
+            mixer: how blocks read the past; tests pass the definitions in :mod:`causalrn.model.readouts.naive`.
+
+        Returns:
+            [B, T, V] in the parameters' dtype.
+        """
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = block(x) if mixer is None else block(x, mixer)
+        out: Tensor = self.head(normalize(x, self.config.norm))
+        return out
+
+    def oracle(self) -> SequenceModel:
+        """A float64 copy on the CPU, in evaluation mode: what every other form is judged by."""
+        return copy.deepcopy(self).to(device="cpu", dtype=torch.float64).eval().requires_grad_(False)
+
+
+def _make_block(config: ModelConfig) -> nn.Module:
+    if isinstance(config, TransformerConfig):
+        return TransformerBlock(config)
+    assert isinstance(config, CausalRNConfig)
+    return CausalRNBlock(config)
+
+
+def load_weights(model: SequenceModel, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Put weights into a model, after checking names, shapes and values; `source` is named in errors.
+
+    Raises:
+        CheckpointError: something is missing, left over, of another shape, or not finite.
+    """
+    wanted = model.state_dict()
+    missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    if missing or extra:
+        what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which the model does not have"
+        raise CheckpointError(f"{source}: {what}: the weights belong to another configuration")
+    for name, tensor in weights.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{source}: {name} is {list(tensor.shape)}, the configuration needs {list(wanted[name].shape)}"
+            )
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{source}: {name} holds values that are not finite floating-point numbers")
+    model.load_state_dict(weights)

@@ -1,0 +1,88 @@
+"""The model card: what a checkpoint and a bundle both say about the model they hold. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from causalrn.bundle.alphabet import Alphabet
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.manifest import MANIFEST_NAME, Manifest
+from causalrn.errors import BundleError, ConfigError, InputError
+from causalrn.model.config import ModelConfig
+from causalrn.model.state import derive_state
+from causalrn.training.tasks import Task, task_from_entries
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model's configuration, its token alphabet and the task that it was trained on (None where unknown)."""
+
+    config: ModelConfig
+    alphabet: Alphabet | None = None
+    task: Task | None = None
+
+    def __post_init__(self) -> None:
+        if self.alphabet is not None and self.alphabet.size != self.config.vocabulary:
+            raise ConfigError(
+                f"alphabet {self.alphabet.name} has {self.alphabet.size} tokens, the model {self.config.vocabulary}"
+            )
+
+    def entries(self) -> dict[str, Any]:
+        """The card as JSON values, under the names that manifests and checkpoint folders have."""
+        return {
+            "model": self.config.entries(),
+            "alphabet": None if self.alphabet is None else self.alphabet.name,
+            "task": None if self.task is None else self.task.entries(),
+        }
+
+    @classmethod
+    def from_entries(cls, data: Mapping[str, Any], source: str) -> ModelCard:
+        """Read :meth:`entries` back; `source` is named in errors.
+
+        Raises:
+            ConfigError: an entry is missing, unknown or has a wrong value.
+        """
+        if "model" not in data:
+            raise ConfigError(f"{source}: the entry 'model' is missing")
+        alphabet = data.get("alphabet")
+        return cls(
+            ModelConfig.from_entries(data["model"], source),
+            None if alphabet is None else Alphabet(alphabet),
+            task_from_entries(data.get("task")),
+        )
+
+
+def card_of(bundle: Bundle) -> ModelCard:
+    """The model that a bundle holds, once its manifest has been found whole.
+
+    Raises:
+        BundleError: a model, alphabet or task that this version does not know, or a state that is not the model's.
+    """
+    return read_card(bundle.manifest, str(bundle.path / MANIFEST_NAME))
+
+
+def read_card(manifest: Manifest, source: str) -> ModelCard:
+    """The model that a manifest speaks of; `source` is named in errors.
+
+    Raises:
+        BundleError: as :func:`card_of`.
+    """
+    try:
+        card = ModelCard.from_entries(
+            {"model": manifest.model, "alphabet": manifest.alphabet, "task": manifest.task}, source
+        )
+        pool = manifest.state.pool if manifest.state.has_pool else "growing"
+        state = derive_state(card.config, pool, manifest.state.capacity, manifest.state.pool_dtype)
+    except (ConfigError, InputError) as error:
+        text = str(error)
+        raise BundleError(text if text.startswith(source) else f"{source}: {text}") from None
+    if manifest.state != state:
+        raise BundleError(f"{source}: malformed manifest (the state does not belong to the model): export it again")
+    if manifest.engine is None and len(set(manifest.streams)) != card.config.blocks + 1:
+        streams = len(set(manifest.streams))
+        raise BundleError(
+            f"{source}: malformed manifest ({streams} streams for {card.config.blocks} blocks): export it again"
+        )
+    return card

@@ -1,0 +1,96 @@
+"""The RUN folder: what training and conversion write. This half needs no torch; checkpoint.py adds the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from causalrn.bundle.files import Marker, sha256_file, written_file
+from causalrn.bundle.json_values import json_text, parse_json_object
+from causalrn.errors import CausalRNError, CheckpointError
+from causalrn.training.card import ModelCard
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+LOG_NAME = "log.jsonl"
+PARTIAL_LOG_NAME = ".log.jsonl.partial"
+STATE_NAME = "training.safetensors"
+"""Weights, optimizer state and plan of a training, for resuming it."""
+
+RUN_VERSION = 1
+_FORMAT = "causalrn-run"
+RUN_MARKER = Marker(CONFIG_NAME, _FORMAT, (CONFIG_NAME, WEIGHTS_NAME, LOG_NAME, STATE_NAME), (PARTIAL_LOG_NAME,))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A RUN: `config.json` (the card, and where it came from), `model.safetensors`, and `log.jsonl` if trained here.
+
+    Attributes:
+        origin: training settings, or the file that was converted.
+        recorded_sha256: the weights' hash when `config.json` was written.
+    """
+
+    path: Path
+    card: ModelCard
+    origin: dict[str, Any] = field(default_factory=dict)
+    recorded_sha256: str = ""
+
+    @property
+    def weights(self) -> Path:
+        """Path of the weights file."""
+        return self.path / WEIGHTS_NAME
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights file: what bundles and state files are bound to.
+
+        Raises:
+            CheckpointError: the weights are not those that `config.json` was written for.
+        """
+        found = sha256_file(self.weights)
+        if found != self.recorded_sha256:
+            raise CheckpointError(
+                f"{self.weights}: content differs from the SHA-256 in {CONFIG_NAME}: "
+                "copy the RUN again, or train --resume"
+            )
+        return found
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Read `config.json`.
+
+        Raises:
+            CheckpointError: the folder or one of its files is missing or malformed.
+        """
+        if not path.is_dir():
+            raise CheckpointError(f"{path}: no such folder: name a RUN that train or convert wrote")
+        for name in (CONFIG_NAME, WEIGHTS_NAME):
+            if not (path / name).is_file():
+                raise CheckpointError(f"{path}: no {name} in it: name a RUN that train or convert wrote")
+        source = path / CONFIG_NAME
+        try:
+            data = parse_json_object(source.read_text(encoding="utf-8"), str(source))
+            if data.get("format") != _FORMAT or data.get("version") != RUN_VERSION:
+                raise CheckpointError(f"{source}: not a {_FORMAT} configuration of version {RUN_VERSION}")
+            card = ModelCard.from_entries(data, str(source))
+            origin = data.get("origin")
+            return cls(path, card, origin if isinstance(origin, dict) else {}, data.get("weights_sha256", ""))
+        except CheckpointError:
+            raise
+        except CausalRNError as error:
+            raise CheckpointError(str(error)) from None
+        except UnicodeDecodeError:
+            raise CheckpointError(f"{source}: not a text file") from None
+
+    def write_config(self) -> None:
+        """Write `config.json` into the folder, beside the weights that are there."""
+        data = {"format": _FORMAT, "version": RUN_VERSION, **self.card.entries(), "origin": self.origin}
+        with written_file(self.path / CONFIG_NAME) as partial:
+            partial.write_text(json_text(data | {"weights_sha256": sha256_file(self.weights)}), encoding="utf-8")
+
+
+def is_run(path: Path) -> bool:
+    """Whether the folder claims to be a RUN."""
+    return (path / CONFIG_NAME).is_file()

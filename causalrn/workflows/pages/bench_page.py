@@ -1,0 +1,110 @@
+"""A benchmark as one self-contained page: latency and memory against depth, and every row.
+
+Every number on it comes from the report's JSON, which the page carries; cells name their place in it (`data-figure`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from causalrn.cli.bench_table import bytes_text, notes_of, rate_text, ratio_text, share_text, time_text
+from causalrn.runtimes.bench.results import BenchReport, Row
+from causalrn.workflows.bench_comparison import Comparison
+from causalrn.workflows.pages.page import embedded_json, page_environment
+from causalrn.workflows.pages.svg_chart import COLOURS, Chart, Curve, draw_chart
+
+_NEAREST_TICKS = 1.8
+
+
+def render_page(report: BenchReport, comparisons: Sequence[Comparison] = ()) -> str:
+    """The page of a report, as HTML."""
+    environment = page_environment()
+    environment.filters.update(time=time_text, bytes=bytes_text, rate=rate_text, ratio=ratio_text, share=share_text)
+    workloads = dict.fromkeys(row.workload for row in report.rows)
+    indexed = list(enumerate(report.rows))
+    return environment.get_template("bench_page.html.j2").render(
+        report=report,
+        data=embedded_json({**report.to_json(), "comparisons": [each.to_json() for each in comparisons]}),
+        comparisons=comparisons,
+        groups=[(work.title, [(i, row) for i, row in indexed if row.workload == work]) for work in workloads],
+        charts=[chart for chart in charts_of(report) if chart is not None],
+        notes=list(notes_of(report)),
+        models=dict.fromkeys((row.name, row.model) for row in report.rows if row.model),
+        reasons=dict.fromkeys((row.name, row.reason) for row in report.rows if row.reason),
+    )
+
+
+def charts_of(report: BenchReport) -> list[Chart | None]:
+    """Latency and memory against depth, of each batch size."""
+    charts: list[Chart | None] = []
+    for batch in dict.fromkeys(row.workload.batch for row in report.rows):
+        rows = [
+            (index, row)
+            for index, row in enumerate(report.rows)
+            if row.status == "measured" and row.workload.kind == "decode" and row.workload.batch == batch
+        ]
+        sequences = f", {batch} sequences" if batch > 1 else ""
+        latency = [*_curves(rows, "time_us.median", lambda row: row.time_us.median), *_floors(rows)]
+        memory = [*_curves(rows, "resident_bytes", _grown), *_formulas(rows)]
+        peak = _curves(rows, "peak_bytes", lambda row: row.peak_bytes)
+        ticks = _spaced(sorted({row.workload.depth for _, row in rows}))
+        for title, curves, label in (
+            ("Time per step", latency, time_text),
+            ("Growth of the process with the state", memory, bytes_text),
+            ("Peak memory of the process", peak, bytes_text),
+        ):
+            caption = "over the depth: tokens before the one that is decoded"
+            charts.append(draw_chart(title + sequences, caption, curves, logarithmic=True, label=label, ticks=ticks))
+    return charts
+
+
+def _spaced(depths: Sequence[int]) -> list[float]:
+    """Those of the depths that can be read beside each other."""
+    kept: list[float] = []
+    for depth in reversed(depths):
+        if not kept or depth * _NEAREST_TICKS <= kept[-1]:
+            kept.append(depth)
+    return kept[::-1]
+
+
+def _grown(row: Row) -> float | None:
+    """What the process grew by, where it is more than a few pages of memory."""
+    return None if row.memory_ratio is None else row.resident_bytes
+
+
+_Rows = Sequence[tuple[int, Row]]
+
+
+def _curves(rows: _Rows, figure: str, value: Callable[[Row], float | None]) -> list[Curve]:
+    """One per contestant, in the colours of their order; beyond the last colour they are dashed."""
+    curves = []
+    for number, name in enumerate(dict.fromkeys(row.name for _, row in rows)):
+        own = [(index, row) for index, row in rows if row.name == name]
+        places = f"rows.{','.join(str(index) for index, _ in own)}.{figure}"
+        depths, values = [float(row.workload.depth) for _, row in own], [value(row) for _, row in own]
+        dashed = number // COLOURS % 2 == 1
+        if any(each is not None for each in values):
+            curves.append(Curve(name, depths, values, places, 1 + number % COLOURS, dashed, dots=True))
+    return curves
+
+
+def _floors(rows: _Rows) -> list[Curve]:
+    """The floor of each kind of model, once."""
+    return _reference(rows, "floor", "floor_us", lambda row: row.floor_us)
+
+
+def _formulas(rows: _Rows) -> list[Curve]:
+    """The state contract's size, once for each."""
+    return _reference(rows, "state contract", "formula_bytes", lambda row: row.formula_bytes)
+
+
+def _reference(rows: _Rows, title: str, figure: str, value: Callable[[Row], float | None]) -> list[Curve]:
+    curves: dict[tuple[Any, ...], Curve] = {}
+    for name in dict.fromkeys(row.name for _, row in rows):
+        own = [(index, row) for index, row in rows if row.name == name and value(row) is not None]
+        if own:
+            values, depths = tuple(value(row) for _, row in own), [float(row.workload.depth) for _, row in own]
+            places = f"rows.{','.join(str(index) for index, _ in own)}.{figure}"
+            curves.setdefault(values, Curve(f"{title}, {name}", depths, values, places, 0, dashed=True))
+    return list(curves.values())

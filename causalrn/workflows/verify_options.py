@@ -1,0 +1,182 @@
+"""What `verify` was asked to check: options, and the tokens, task and runtimes that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.tolerances import BUDGETS, Budget
+from causalrn.errors import InputError
+from causalrn.runtimes import RUNTIMES, SessionOptions
+from causalrn.runtimes.opening import RUN_RUNTIMES
+from causalrn.runtimes.parity.reference import sample_tokens
+from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.parity.verification import Plan
+from causalrn.runtimes.session import IntArray
+from causalrn.training.card import card_of
+from causalrn.training.tasks import Task, random_source
+from causalrn.workflows.task_choice import fits
+from causalrn.workflows.token_ids import checked_token_ids
+
+_SEQUENCES, _MOST_STEPS = 4, 256
+_DRIFT_STEPS = 4096
+_MOST_LOGITS = 1 << 22
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to verify.
+
+    Attributes:
+        runtimes: which; none means all.
+        levels: which of :data:`causalrn.runtimes.parity.results.LEVELS`.
+        samples: sequences of the task to measure accuracy on.
+        steps: tokens per sequence to compare; None takes the capacity, at most 256.
+        drift_steps: steps of the long run, all of them; None takes the capacity, at most 4,096, and what time allows.
+        task: the model's task, if the caller insists on one.
+        text: the file that a text model's accuracy is measured on.
+        inputs: a .npy file of token ids to compare on, instead of sampled ones.
+        limits: entries of :class:`causalrn.bundle.tolerances.Budget` that the caller sets. None at all: a bundle in
+            float32 is judged by rounding, a quantized one by the budget of its scheme.
+        least_accuracy: smallest accuracy that passes, 0 to 1.
+        seconds: time budget.
+    """
+
+    runtimes: tuple[str, ...] = ()
+    levels: tuple[str, ...] = LEVELS
+    samples: int = 1000
+    steps: int | None = None
+    drift_steps: int | None = None
+    seed: int = 0
+    task: str | None = None
+    text: Path | None = None
+    inputs: Path | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    least_accuracy: float | None = None
+    seconds: float = 300.0
+    fail_fast: bool = False
+    session: SessionOptions = field(default_factory=SessionOptions)
+
+
+def chosen_budget(bundle: Bundle, options: VerifyOptions) -> Budget | None:
+    """What the bundle may lose; None judges it by rounding."""
+    quantization, engine = bundle.manifest.quantization, bundle.manifest.engine
+    if quantization is not None:
+        return dataclasses.replace(BUDGETS[quantization.scheme], **options.limits)
+    if engine is not None and engine.tf32:  # as many bits as float16 has
+        return dataclasses.replace(BUDGETS["fp16"], **options.limits)
+    return Budget(**options.limits) if options.limits else None
+
+
+def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle, deadline: float) -> Plan:
+    """What to check, with examples of the task if it fits into the bundle.
+
+    Raises:
+        InputError: a gate on accuracy, and nothing to measure it on.
+    """
+    examples = task.draw("verify", options.samples, options.seed) if task is not None and fits(bundle, task) else None
+    if options.least_accuracy is not None and examples is None:
+        raise InputError(f"--min-accuracy and {bundle.path} contradict each other: accuracy cannot be measured here")
+    return Plan(
+        levels=options.levels,
+        fail_fast=options.fail_fast,
+        deadline=deadline,
+        task=task,
+        examples=examples,
+        least_accuracy=options.least_accuracy,
+        whole_drift=options.drift_steps is not None,
+    )
+
+
+def wanted_runtimes(options: VerifyOptions, possible: tuple[str, ...], when: str = "") -> tuple[str, ...]:
+    """The runtimes that were asked for, of those that are possible; all of them where none was.
+
+    Raises:
+        InputError: an unknown one, or one that is not possible (`when` says why).
+    """
+    for runtime in options.runtimes:
+        if runtime not in RUNTIMES:
+            raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
+        if runtime not in possible:
+            why = when if runtime in RUN_RUNTIMES else " on this bundle"
+            raise InputError(f"runtime {runtime} cannot be verified{why}: choose {' or '.join(possible)}")
+    return tuple(runtime for runtime in possible if runtime in (options.runtimes or possible))
+
+
+def possible_levels(bundle: Bundle, options: VerifyOptions) -> VerifyOptions:
+    """The same options, without a level that not all bundles have, where all were asked for."""
+    if bundle.manifest.shows_streams or options.levels != LEVELS:
+        return options
+    return dataclasses.replace(options, levels=tuple(level for level in LEVELS if level != "layer"))
+
+
+def check_levels(bundle: Bundle, options: VerifyOptions, runtimes: tuple[str, ...]) -> None:
+    """Refuse levels at which there would be nothing to see.
+
+    Raises:
+        InputError: a form without a state alone, or an early bundle whose blocks have no names.
+    """
+    if runtimes == ("parallel",) and not set(options.levels) & {"logits", "layer", "task"}:
+        raise InputError(f"--runtime parallel and --level {options.levels[0]} contradict each other: it has no state")
+    if "layer" in options.levels and not bundle.manifest.shows_streams:
+        what = "onnxruntime-web does" if bundle.manifest.engine is None else "engines do"
+        raise InputError(f"{bundle.path}: {what} not show what happens between blocks: --level layer is for ONNX and C")
+    if "layer" in options.levels and not bundle.manifest.streams:
+        others = " ".join(f"--level {level}" for level in options.levels if level != "layer")
+        raise InputError(
+            f"{bundle.path}: an early bundle, whose blocks have no names: export it again, or ask for {others}"
+        )
+
+
+def every_token(vocabulary: int) -> IntArray:
+    """Sequences of two tokens in which every id occurs at both positions, [V, 2].
+
+    Logits for them grow as the square of the vocabulary: beyond 2,048 ids, as many as memory allows, evenly spread.
+    """
+    count = min(vocabulary, max(2, _MOST_LOGITS // vocabulary))
+    ids = np.linspace(0, vocabulary - 1, count).astype(np.int64)
+    return np.stack([ids, ids[::-1]], axis=1)
+
+
+def chosen_tokens(bundle: Bundle, options: VerifyOptions, task: Task | None) -> tuple[IntArray, str]:
+    """Token sequences to compare on, and what they are, for people.
+
+    Raises:
+        InputError: a file that does not fit the model, or more steps than there are positions.
+    """
+    if options.inputs is not None:
+        tokens = checked_token_ids(options.inputs, bundle)
+        return tokens, f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {options.inputs}"
+    steps = _steps(bundle, options)
+    rng = random_source("verify", options.seed, 1)
+    card = card_of(bundle) if task is None else dataclasses.replace(card_of(bundle), task=task)
+    tokens = sample_tokens(card, rng, _SEQUENCES, steps)
+    return tokens, f"{_SEQUENCES} sequences of {steps} tokens, seed {options.seed}"
+
+
+def _steps(bundle: Bundle, options: VerifyOptions) -> int:
+    capacity = bundle.manifest.state.capacity
+    steps = options.steps or min(capacity or _MOST_STEPS, _MOST_STEPS)
+    if capacity is not None and steps > capacity:
+        raise InputError(f"--steps {steps} is beyond the bundle's capacity of {capacity}")
+    if steps < 2:
+        raise InputError(f"{bundle.path}: a capacity of {capacity} is too short to verify: export it with at least 2")
+    return steps
+
+
+def long_tokens(bundle: Bundle, options: VerifyOptions) -> IntArray:
+    """One long sequence, [1, S].
+
+    Raises:
+        InputError: more steps than there are positions.
+    """
+    capacity = bundle.manifest.state.capacity
+    steps = options.drift_steps or min(capacity or _DRIFT_STEPS, _DRIFT_STEPS)
+    if capacity is not None and steps > capacity:
+        raise InputError(f"--drift-steps {steps} is beyond the bundle's capacity of {capacity}")
+    return sample_tokens(card_of(bundle), random_source("verify", options.seed, 2), 1, steps)

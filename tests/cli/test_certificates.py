@@ -1,0 +1,117 @@
+"""Certificates: what they say, and when they are void."""
+
+import json
+import shutil
+
+import onnx
+import pytest
+
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.json_values import own_hash
+
+
+def test_certificate_holds_until_the_bundle_changes(call, exact_bundle, runs, tmp_path):
+    bundle = shutil.copytree(exact_bundle, tmp_path / "bundle")
+    certificate = tmp_path / "certificate.json"
+    code, _, _ = call("verify", bundle, "--checkpoint", runs["exact"], "--samples", 5, "--certificate", certificate)
+    assert code == 0
+    code, out, _ = call("inspect", bundle, "--certificate", certificate, "--json", tmp_path / "i.json")
+    assert code == 0
+    assert "certificate holds" in out
+    assert "determinism" in out
+    shown = json.loads((tmp_path / "i.json").read_text())["certificate"]
+    assert shown["holds"]
+    assert shown["report"]["checkpoint_sha256"] == Bundle.open(bundle).manifest.checkpoint_sha256
+
+    model = onnx.load(bundle / "step.onnx", load_external_data=False)
+    model.doc_string = "changed"
+    onnx.save(model, bundle / "step.onnx")
+    code, out, error = call("inspect", bundle, "--certificate", certificate)
+    assert code == 2  # the manifest's hash does not fit either
+    assert "VOID: step.onnx is not the file that was verified" in out
+    assert "step.onnx" in error
+    seal_bundle(bundle, Bundle.open(exact_bundle).manifest)
+    code, out, _ = call("inspect", bundle, "--certificate", certificate)
+    assert code == 1
+    assert "VOID: manifest.json is not" in out
+    assert "step.onnx" in out
+
+
+def test_certificate_beside_the_bundle_is_found_and_replaced(call, exact_bundle, runs, tmp_path):
+    bundle = shutil.copytree(exact_bundle, tmp_path / "bundle")
+    for _ in range(2):
+        assert call("verify", bundle, "--level", "logits", "--certificate", bundle / "certificate.json")[0] == 0
+    assert "certificate holds" in call("inspect", bundle)[1]
+    data = json.loads((bundle / "certificate.json").read_text())
+    data["report"]["results"][0]["error"] = 0.0
+    (bundle / "certificate.json").write_text(json.dumps(data))
+    code, _, error = call("inspect", bundle)
+    assert code == 2
+    assert "changed since it was written" in error
+
+
+def test_failed_verification_is_not_certified(call, damaged, runs, tmp_path):
+    code, out, _ = call("verify", damaged, "--level", "logits", "--certificate", tmp_path / "c.json")
+    assert code == 1
+    assert "was not written" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bundle_that_was_not_run_is_not_certified(call, damaged, runs, tmp_path):
+    arguments = ("--checkpoint", runs["exact"], "--runtime", "recurrent", "--level", "logits")
+    code, out, _ = call("verify", damaged, *arguments, "--certificate", tmp_path / "c.json")
+    assert code == 0
+    assert "the bundle itself was not run: this says nothing about it" in out
+    assert "was not written: the bundle itself was not run" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def _resealed(change):
+    """A certificate with something changed, and its own hash mended."""
+
+    def damage(data):
+        change(data)
+        data["certificate_sha256"] = own_hash(data, "certificate_sha256")
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data.update(version=2), "version 2"),
+        (lambda data: data.update(certificate="other"), "not a certificate"),
+        (lambda data: data["report"].update(passed=False), "changed since"),
+        (_resealed(lambda data: data["report"].update(passed=False)), "nothing passed"),
+        (_resealed(lambda data: data.update(files={})), "malformed"),
+        (_resealed(lambda data: data.pop("issued")), "malformed"),
+        (_resealed(lambda data: data.update(report=[])), "malformed"),
+        (_resealed(lambda data: data["report"].update(results=None)), "nothing passed"),
+        (_resealed(lambda data: data["report"]["bundle"].update(sha256="0" * 64)), "not the bundle's"),
+        (_resealed(lambda data: data["report"]["results"][0].update(error="x")), "no number"),
+        (_resealed(lambda data: data["report"]["results"][0].update(summary=5)), "malformed"),
+        (_resealed(lambda data: data["report"].update(environment=None)), "malformed"),
+        (_resealed(lambda data: data["report"]["environment"].update(machine=5)), "words that are none"),
+        (_resealed(lambda data: data["report"].update(notes=[5])), "words that are none"),
+        (_resealed(lambda data: data["report"].pop("settings")), "malformed"),
+        (_resealed(lambda data: data["report"]["settings"].update(budget={"x": "y"})), "no number"),
+    ],
+)
+def test_wrong_certificates_are_refused_in_one_line(call, exact_bundle, tmp_path, change, words):
+    path = tmp_path / "c.json"
+    assert call("verify", exact_bundle, "--level", "logits", "--certificate", path)[0] == 0
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    code, _, error = call("inspect", exact_bundle, "--certificate", path)
+    assert code == 2
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_inspect_says_what_a_certificate_does_not_cover(call, exact_bundle, runs, tmp_path):
+    arguments = ("--level", "logits", "--max-kl", 0.5, "--certificate", tmp_path / "c.json")
+    assert call("verify", exact_bundle, "--checkpoint", runs["exact"], *arguments)[0] == 0
+    _, out, _ = call("inspect", exact_bundle, "--certificate", tmp_path / "c.json")
+    assert "judged by a budget, not by rounding: kl divergence 0.5" in out
+    assert "not checked: state, split, layer, drift, task, determinism" in out

@@ -1,0 +1,84 @@
+"""Configurations that make sense, and one line for each that does not."""
+
+import pytest
+
+from causalrn.bundle.json_values import parse_json_object
+from causalrn.errors import ConfigError
+from causalrn.model.config import CausalRNConfig, ModelConfig
+
+SIZES = {"vocabulary": 29, "embedding": 8, "hidden": 8, "blocks": 2, "capacity": 10}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"readout": "fast"}, r"readout 'fast' is unknown: choose one of exact, linear, plain"),
+        ({"activation": "tanh"}, "activation 'tanh' is unknown"),
+        ({"heads": 3}, "heads 3 does not divide hidden 8"),
+        ({"heads": 8}, "width below 2"),
+        ({"embedding": 1}, "embedding is 1: it must be a whole number, at least 2"),
+        ({"blocks": 0}, "blocks is 0"),
+        ({"vocabulary": 2.5}, "vocabulary is 2.5"),
+        ({"blocks": True}, "blocks is True"),
+        ({"capacity": None}, "capacity None and positions 'learned' contradict"),
+        ({"positions": "none"}, "capacity 10 and positions 'none' contradict"),
+        ({"capacity": 0}, "capacity is 0"),
+        ({"head_scale": "max", "readout": "linear"}, "head_scale max belongs to the exact readout"),
+        ({"head_scale": "max", "activation": "relu"}, "head_scale max belongs to the exact readout with exp"),
+    ],
+)
+def test_contradictions_are_named(change, message):
+    with pytest.raises(ConfigError, match=message):
+        CausalRNConfig(**{**SIZES, **change})
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, "max"), ({"post_norm": False}, "none"), ({"activation": "relu"}, "none"), ({"readout": "plain"}, "none")],
+)
+def test_default_head_scale_follows_official_code(options, expected):
+    assert CausalRNConfig(**SIZES, **options).head_scale == expected
+
+
+@pytest.mark.parametrize(
+    ("readout", "activation", "expected"),
+    [
+        ("exact", "exp", "pool"),
+        ("linear", "exp", "sum"),
+        ("plain", "exp", "max+sum"),
+        ("linear", "relu", "pool"),
+        ("plain", "gelu", "pool"),
+    ],
+)
+def test_state_is_constant_only_where_algebra_allows(readout, activation, expected):
+    assert CausalRNConfig(**SIZES, readout=readout, activation=activation).state_kind == expected
+
+
+def test_json_round_trip():
+    config = CausalRNConfig(**SIZES, heads=2, norm="rms", bias_head=True)
+    assert ModelConfig.from_entries(config.entries()) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 3}, "here: unknown width"),
+        ({"post_norm": "no"}, "here: post_norm is 'no': it must be true or false"),
+        ({"hidden": "8"}, "here: hidden is '8'"),
+        ({"readout": ["exact"]}, "here: readout"),
+    ],
+)
+def test_json_with_wrong_values_names_the_source(change, message):
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.from_entries(CausalRNConfig(**SIZES).entries() | change, "here")
+
+
+def test_json_without_a_field_is_refused():
+    with pytest.raises(ConfigError, match="missing vocabulary"):
+        ModelConfig.from_entries({"embedding": 8, "hidden": 8, "blocks": 2, "capacity": 10})
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3"])
+def test_text_that_is_no_json_object_is_refused(text):
+    with pytest.raises(ConfigError, match=r"file\.json"):
+        parse_json_object(text, "file.json")
