@@ -35,7 +35,7 @@ from causalrn.cli.doctor_command import describe_environment
 from causalrn.errors import CausalRNError, NotExecutedError
 from causalrn.export.trt.builder import BuildOptions
 from causalrn.export.trt.profiles import Sizes
-from causalrn.runtimes import SessionOptions, open_session
+from causalrn.runtimes import open_session
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
 from causalrn.training.card import card_of
@@ -147,7 +147,7 @@ def time_steps(
     sessions = {name: open_session(path) for name, path in engines.items()}
     if engines:
         first = next(iter(engines))
-        sessions[f"{first}, no CUDA graph"] = open_session(engines[first], options=SessionOptions(cuda_graph=False))
+        sessions[f"{first}, no CUDA graph"] = open_session(engines[first], no_cuda_graph=True)
     sessions["onnxruntime CPU"] = open_session(source)
     samples = {name: _sample_session(session, tokens) for name, session in sessions.items()}
     samples |= {name: _sample_peer(peer, tokens) for name, peer in torch_peers(run, capacity, batch).items()}

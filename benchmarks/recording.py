@@ -18,6 +18,7 @@ from record_pages import write_pages
 
 from causalrn.bundle.files import written_file
 from causalrn.bundle.json_values import json_text, parse_json_object
+from causalrn.bundle.targets import runtime_row
 from causalrn.cli import group
 from causalrn.cli.bench_table import print_report
 from causalrn.cli.console import progress
@@ -85,7 +86,9 @@ class Folders:
         path = self.folder / (name.split(",")[0] if runtime else name)
         names = {"C": "native"}
         own = runtime or names.get(name.split(", ")[1], name.split(", ")[1])
-        factory = partial(open_candidate, path, runtime or None, SessionOptions(threads=threads))
+        factory = partial(
+            open_candidate, path, runtime_row(runtime) if runtime else None, SessionOptions(threads=threads)
+        )
         return Entry(name + (f", {threads} threads" if threads > 1 else ""), own, threads, factory)
 
     def all_entries(self) -> list[Entry]:

@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import NonFiniteError, StateError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.opening import RUN_RUNTIMES
 from causalrn.runtimes.parity.attribution import Witnesses, attribute_failure
 from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.drift import LongReference, check_drift
@@ -166,7 +166,7 @@ class Verification:
         """A budget is for what was exported; the forms that it came from are judged by rounding."""
         if name == "parallel":
             return replace(self.case, reference=self.case.reference.of_parallel(), budget=None)
-        return self.case if name not in RUN_RUNTIMES else replace(self.case, budget=None)
+        return self.case if name not in checkpoint_runtimes() else replace(self.case, budget=None)
 
     def _left(self) -> float:
         return self.plan.deadline - time.monotonic()
@@ -276,7 +276,7 @@ class Verification:
 
             try:
                 with self.progress(f"determinism, {name}", 1):
-                    provider = "cpu" if name in RUN_RUNTIMES else self.provider
+                    provider = "cpu" if name in checkpoint_runtimes() else self.provider
                     result = check_determinism(name, session, self.case.reference, again, provider=provider)
             except NonFiniteError:
                 result = not_finite("determinism", name)
