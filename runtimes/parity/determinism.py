@@ -37,7 +37,7 @@ _SMALLEST = 2.0**-149
 
 
 def check_determinism(
-    form: str, session: CellSession, reference: Reference, open_again: OpenAgain, *, provider: str = "cpu"
+    runtime: str, session: CellSession, reference: Reference, open_again: OpenAgain, *, provider: str = "cpu"
 ) -> LevelResult:
     """Run each check of :data:`CHECKS` on the first two sequences; a claimed equality that does not hold fails."""
     tokens = reference.tokens[: min(2, session.max_batch or 2)]
@@ -60,7 +60,7 @@ def check_determinism(
         summary += f"; {', '.join(unclaimed)} not (not claimed)"
     return LevelResult(
         "determinism",
-        form,
+        runtime,
         not broken,
         summary,
         float(np.max([differences[name] for name in claimed])) if claimed else None,

@@ -130,7 +130,7 @@ class VerifyReport:
         """Why nothing can be certified; empty where it can."""
         if not self.passed:
             return "only what passes is certified"
-        if all(form in RUN_RUNTIMES for form in self.settings["forms"]):
+        if all(runtime in RUN_RUNTIMES for runtime in self.settings["forms"]):
             return "the bundle itself was not run"
         return ""
 
