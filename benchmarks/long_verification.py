@@ -49,7 +49,7 @@ def verify_model(config: CausalRNConfig, steps: int, folder: Path) -> dict:
         "passed": report.passed,
         "verify_s": seconds,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "drift": [{"form": result.form, "outcome": result.summary, "error": result.error} for result in drifts],
+        "drift": [{"form": result.runtime, "outcome": result.summary, "error": result.error} for result in drifts],
     }
 
 

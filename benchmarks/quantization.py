@@ -163,7 +163,7 @@ def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
                     **figures(after),
                     "worst_unit": after.worst_unit,
                     "verify_passed": report.passed,
-                    "verify_failed": [f"{r.level}, {r.form}: {r.summary}" for r in report.results if not r.passed],
+                    "verify_failed": [f"{r.level}, {r.runtime}: {r.summary}" for r in report.results if not r.passed],
                     "points_lost": 100 * (before.free_running.accuracy - after.free_running.accuracy),
                     "ratios": {
                         "weights": after.weights_bytes / before.weights_bytes,

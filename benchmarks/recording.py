@@ -86,9 +86,8 @@ class Folders:
         path = self.folder / (name.split(",")[0] if runtime else name)
         names = {"C": "native"}
         own = runtime or names.get(name.split(", ")[1], name.split(", ")[1])
-        factory = partial(
-            open_candidate, path, runtime_row(runtime) if runtime else None, SessionOptions(threads=threads)
-        )
+        row = runtime_row(runtime) if runtime else None
+        factory = partial(open_candidate, path, row, SessionOptions(threads=threads))
         return Entry(name + (f", {threads} threads" if threads > 1 else ""), own, threads, factory)
 
     def all_entries(self) -> list[Entry]:

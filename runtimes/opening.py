@@ -27,8 +27,8 @@ def open_session(
     """Open a checkpoint folder or a bundle as a running model with its state.
 
     Args:
-        path: a checkpoint folder (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime`, `tensorrt` for engines,
-            `native` for C, `node` for the web); also what `train`, `convert`, `export`, ... gave.
+        path: a checkpoint folder (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime`, `tensorrt` for
+            engines, `native` for C, `node` for the web); also what `train`, `convert`, `export`, ... gave.
         runtime: a name of the table of targets (:mod:`causalrn.bundle.targets`); None takes the folder's default.
         provider: onnxruntime's execution provider, "cpu", "cuda", ...; it never falls back silently.
         threads: inside one operator, or of C; 1 leaves PyTorch's own setting alone.

@@ -263,7 +263,7 @@ class Session(ABC):
         raise RuntimeUnavailableError(f"the runtime {self.runtime} does not show what happens between blocks")
 
     def close(self) -> None:
-        """Release what the runtime holds; calls after that raise RuntimeUnavailableError. A second time does nothing."""
+        """Release what the runtime holds; later calls raise RuntimeUnavailableError. Closing twice does nothing."""
         if not self._is_closed:
             self._is_closed = True
             self._release()

@@ -37,7 +37,7 @@ def print_report(report: VerifyReport) -> None:
 def _attribution(attribution: Attribution) -> Table:
     """What each way of computing the step gave at which a failure begins."""
     table = Table(
-        title=f"{attribution.form} fails at {attribution.level}; cause: {attribution.cause}",
+        title=f"{attribution.runtime} fails at {attribution.level}; cause: {attribution.cause}",
         title_style="bold red",
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -56,9 +56,9 @@ def _attribution(attribution: Attribution) -> Table:
 def _side(side: Side) -> tuple[str, str, str, str, str]:
     shown = side.first or side.worst
     if side.problem or shown is None:
-        return side.form, side.state, "-", "-", side.problem
+        return side.runtime, side.state, "-", "-", side.problem
     wrong = "nothing" if side.first is None else f"{side.first.place}, {side.first.tensor}"
-    return side.form, side.state, figure_text(shown.error), figure_text(shown.allowed), wrong
+    return side.runtime, side.state, figure_text(shown.error), figure_text(shown.allowed), wrong
 
 
 def _explain(report: VerifyReport) -> str:

@@ -13,7 +13,7 @@ from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.cli.console import progress
 from causalrn.errors import GpuFailureError, InputError, NotExecutedError
 from causalrn.runtimes.opening import RUN_RUNTIMES, runtime_of
-from causalrn.runtimes.parity.attribution import Witnesses
+from causalrn.runtimes.parity.attribution import Comparators
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.levels import Case
@@ -86,7 +86,7 @@ def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Ver
             make_plan(options, task, bundle, deadline),
             long,
             opener.open_cell,
-            Witnesses(peers, opener.graph(), oracle.states),
+            Comparators(peers, opener.graph(), oracle.states),
             references=lambda tokens: oracle.reference(tokens, state_positions(tokens.shape[1])),
             provider=options.session.provider,
             progress=progress,
@@ -116,7 +116,7 @@ def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
             make_plan(options, task, bundle, deadline),
             RecordedLongReference(reference),
             opener.open_cell,
-            Witnesses({}, opener.graph()),
+            Comparators({}, opener.graph()),
             golden=golden,
             repeats_recorded=_repeats_recorded(bundle),
             provider=options.session.provider,
@@ -131,7 +131,7 @@ def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
 def _run(verification: Verification) -> tuple[str, ...]:
     """Run what can run here; what a GPU breaks off is a problem, and keeps the results so far."""
     try:
-        if verification.forms:
+        if verification.runtimes:
             verification.run()
     except (GpuFailureError, NotExecutedError) as error:  # also where no further session can be opened
         return (f"broken off: {error}",)
@@ -186,11 +186,11 @@ def _report(
         },
         settings={
             "levels": list(options.levels),
-            "forms": list(verification.forms),
+            "forms": list(verification.runtimes),
             "seed": options.seed,
             "provider": options.session.provider,
             "threads": options.session.threads,
-            "gpu": next((form.gpu for form in verification.forms.values() if form.gpu), None),
+            "gpu": next((session.gpu for session in verification.runtimes.values() if session.gpu), None),
             "time_budget_s": options.seconds,
             "budget": None if budget is None else dict(budget.__dict__),
         },
@@ -221,7 +221,7 @@ def _problems(verification: Verification, options: VerifyOptions) -> list[str]:
 def _notes(bundle: Bundle, verification: Verification) -> list[str]:
     """What a reader should know beside the results."""
     notes, plan = [], verification.plan
-    if not verification.forms:
+    if not verification.runtimes:
         return ["its files and manifest are whole; what the engines compute was not looked at"]
     if verification.golden is not None and not verification.repeats_recorded:
         notes.append("onnxruntime recorded logits with other roundings: they were not compared")
@@ -235,7 +235,7 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
     stateless = [level for level in verification.impossible if level != "task"]
     if stateless:
         notes.append(f"nothing that was verified carries a state: {', '.join(stateless)} were not checked")
-    if not any(form not in RUN_RUNTIMES for form in verification.forms):
+    if not any(name not in RUN_RUNTIMES for name in verification.runtimes):
         notes.append("the bundle itself was not run: this says nothing about it")
     capacity, longest = bundle.manifest.state.capacity, verification.longest_run
     if capacity is None or longest < capacity:

@@ -182,7 +182,8 @@ def open_candidate(path: Path, row: Target | None, options: SessionOptions) -> S
     """A checkpoint folder or a bundle as a candidate; PyTorch gets its number of threads.
 
     Args:
-        row: of the table of targets, for it runs in a process that may not know it yet; None takes the folder's default.
+        row: of the table of targets, for it runs in a process that may not know it yet; None takes the
+            folder's default.
 
     Raises:
         As :func:`causalrn.runtimes.open_session`.

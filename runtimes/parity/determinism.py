@@ -1,6 +1,4 @@
-"""The level `determinism`: which runs are equal bit for bit. What a runtime claims stands in
-the table of targets.
-"""
+"""The level `determinism`: which runs are equal bit for bit; the table of targets says what is claimed."""
 
 from __future__ import annotations
 
@@ -22,9 +20,9 @@ _SMALLEST = 2.0**-149
 
 
 def check_determinism(
-    form: str, session: CellSession, reference: Reference, open_again: OpenAgain, *, provider: str = "cpu"
+    runtime: str, session: CellSession, reference: Reference, open_again: OpenAgain, *, provider: str = "cpu"
 ) -> LevelResult:
-    """Run each check of :data:`causalrn.bundle.targets.EQUALITIES` on the first two sequences; a claimed equality that does not hold fails."""
+    """Run each check of `causalrn.bundle.targets.EQUALITIES` on two sequences; a claimed equality that is none fails."""
     tokens = reference.tokens[: min(2, session.max_batch or 2)]
     row = next((row for row in all_targets() if row.runtime == session.runtime), None)
     claimed = row.equalities if row is not None and provider == "cpu" else ()  # other providers were not tried
@@ -46,7 +44,7 @@ def check_determinism(
         summary += f"; {', '.join(unclaimed)} not (not claimed)"
     return LevelResult(
         "determinism",
-        form,
+        runtime,
         not broken,
         summary,
         float(np.max([differences[name] for name in claimed])) if claimed else None,

@@ -130,7 +130,7 @@ class VerifyReport:
         """Why nothing can be certified; empty where it can."""
         if not self.passed:
             return "only what passes is certified"
-        if all(form in checkpoint_runtimes() for form in self.settings["forms"]):
+        if all(runtime in checkpoint_runtimes() for runtime in self.settings["forms"]):
             return "the bundle itself was not run"
         return ""
 

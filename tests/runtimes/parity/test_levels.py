@@ -18,10 +18,10 @@ from causalrn.runtimes.parity.levels import (
     check_logits,
     check_split,
     check_state,
-    drive_from_exact_states,
-    drive_in_chunks,
-    drive_in_steps,
-    drive_whole,
+    trace_from_reference_states,
+    trace_in_chunks,
+    trace_in_steps,
+    trace_whole,
 )
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, sample_tokens, state_positions
@@ -50,13 +50,13 @@ def session(case):
 
 def test_good_forms_pass_every_level(case, session):
     model, card, checked = case
-    stepped = drive_in_steps(session, checked.reference, probe=True)
-    whole = drive_whole(ParallelSession(model, card), checked.reference, probe=True)
-    chunked = drive_in_chunks(session, checked.reference, 0)
+    stepped = trace_in_steps(session, checked.reference, probe=True)
+    whole = trace_whole(ParallelSession(model, card), checked.reference, probe=True)
+    chunked = trace_in_chunks(session, checked.reference, 0)
     results = [
         check_logits("recurrent", stepped, checked, session),
         check_logits("parallel", whole, checked, session),
-        check_state("recurrent", stepped, drive_from_exact_states(session, checked.reference), checked, session),
+        check_state("recurrent", stepped, trace_from_reference_states(session, checked.reference), checked, session),
         check_split("recurrent", chunked, checked, session, stepped),
         check_layer("recurrent", stepped, checked, session),
     ]
@@ -84,14 +84,14 @@ def test_references_whose_recurrent_form_disagrees_are_refused(case, monkeypatch
 
 
 def test_chunks_are_of_all_kinds_in_batches_of_all_sizes(case, session):
-    drives = drive_in_chunks(session, case[2].reference, 0).drives
-    assert {len(drive.reference.tokens) for drive in drives if drive.lengths == (20,)} == {1, 2, 3, 5}
-    chunkings = {drive.lengths for drive in drives}
+    traces = trace_in_chunks(session, case[2].reference, 0).traces
+    assert {len(trace.reference.tokens) for trace in traces if trace.lengths == (20,)} == {1, 2, 3, 5}
+    chunkings = {trace.lengths for trace in traces}
     assert (10, 10) in chunkings
     assert all(sum(lengths) == 20 for lengths in chunkings)
     assert any(1 in lengths for lengths in chunkings)
-    assert any(len(drive.run.states) for drive in drives)
-    assert chunkings != {drive.lengths for drive in drive_in_chunks(session, case[2].reference, 1).drives}
+    assert any(len(trace.run.states) for trace in traces)
+    assert chunkings != {trace.lengths for trace in trace_in_chunks(session, case[2].reference, 1).traces}
 
 
 def test_nan_never_passes(case, session):
