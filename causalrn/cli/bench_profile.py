@@ -12,7 +12,7 @@ from causalrn.cli.bench_table import time_text
 from causalrn.cli.console import console, write_json
 from causalrn.errors import InputError
 from causalrn.runtimes.bench.profiling import ROLES, Profile, profile_step
-from causalrn.runtimes.opening import SessionOptions
+from causalrn.runtimes.session_options import SessionOptions
 
 
 def profile(folders: Sequence[Path], options: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.running import Bench, BenchPlan
 from causalrn.runtimes.environment import describe_environment
 from causalrn.runtimes.opening import RUNTIMES
-from causalrn.training.checkpoint_folder import RunFolder, is_run
+from causalrn.training.checkpoint_folder import CheckpointFolder, is_checkpoint
 from causalrn.workflows.bench_comparison import Comparison, Earlier, print_comparisons
 
 _DEPTHS, _PREFILL = (16, 128, 1024), 512
@@ -122,8 +122,8 @@ def _longest_capacity(folders: Sequence[Path]) -> int | None:
         try:
             if is_bundle(folder):
                 found.append(Manifest.read(folder).state.capacity)
-            elif is_run(folder):
-                found.append(RunFolder.open(folder).card.config.capacity)
+            elif is_checkpoint(folder):
+                found.append(CheckpointFolder.open(folder).card.config.capacity)
         except CausalRNError:
             continue  # its row says why
     return None if None in found else max((capacity for capacity in found if capacity is not None), default=None)

@@ -18,7 +18,7 @@ from causalrn.runtimes.bench.devices import DEVICES, find_device
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.prediction import Prediction, Variant, advise, predict_all
 from causalrn.training.card import read_card
-from causalrn.training.checkpoint_folder import RunFolder
+from causalrn.training.checkpoint_folder import CheckpointFolder
 
 _DEPTHS = (16, 128, 1024, 4096)
 
@@ -84,7 +84,7 @@ class _Held:
 def _model_of(folder: Path) -> tuple[Any, _Held]:
     """A model's configuration, and what the folder holds of it."""
     if not is_bundle(folder):
-        config = RunFolder.open(folder).card.config
+        config = CheckpointFolder.open(folder).card.config
         return config, _Held(Variant.of(config))
     manifest = Manifest.read(folder)
     quantization, config = manifest.quantization, read_card(manifest, str(folder)).config

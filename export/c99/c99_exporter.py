@@ -23,7 +23,6 @@ from causalrn.errors import ConfigError
 from causalrn.export.c99.header import header_text, model_macros, source_text, weights_header_text
 from causalrn.export.c99.packing import ALIGNMENT, pack_payload, weights_file
 from causalrn.model.config import CausalRNConfig
-from causalrn.model.folding import fold
 from causalrn.model.state import derive_state
 from causalrn.training.checkpoint import Checkpoint
 
@@ -78,7 +77,7 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
         raise ConfigError("--pool8: this model has no pool, its state is of constant size: leave it out")
     spec = derive_state(config, "growing", options.capacity, "int8" if options.pool8 else "float32")
     spec.check_useful()
-    folded, capacity = fold(checkpoint.model), spec.capacity
+    folded, capacity = checkpoint.folded, spec.capacity
     payload = pack_payload(folded, capacity, options.scheme)
     native = NativeSpec(options.weights, options.profile, len(payload), _ROWS[options.profile])
     _write_sources(folder, config, capacity, native, payload, options)

@@ -13,7 +13,7 @@ from causalrn.bundle.targets import checkpoint_runtimes, find_target, runtime_ro
 from causalrn.errors import CausalRNError, InputError
 from causalrn.runtimes.bench.candidates import Candidate, open_candidate
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.training.checkpoint_folder import is_run
+from causalrn.training.checkpoint_folder import is_checkpoint
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _entry_of(path: Path, label: str, runtime: str, threads: int, provider: str)
 
 def _runtimes_of(path: Path) -> tuple[str, ...]:
     """Runtimes that a folder runs in; none where it cannot be opened."""
-    if not is_bundle(path) and is_run(path):
+    if not is_bundle(path) and is_checkpoint(path):
         return checkpoint_runtimes()
     try:
         return (find_target(Manifest.read(path).target, path).runtime,)

@@ -15,8 +15,8 @@ import onnx
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import InputError
 from causalrn.runtimes.bench.candidates import SessionCandidate
-from causalrn.runtimes.opening import SessionOptions
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
+from causalrn.runtimes.session_options import SessionOptions
 
 ROLES = ("projection", "pair sum", "norm", "exp", "reduction", "other")
 _NORMS = (

@@ -5,7 +5,7 @@ import pytest
 from causalrn.errors import InputError
 from causalrn.runtimes.bench.candidates import SessionCandidate
 from causalrn.runtimes.bench.profiling import ROLES, profile_step
-from causalrn.runtimes.opening import SessionOptions
+from causalrn.runtimes.session_options import SessionOptions
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear"])
