@@ -41,7 +41,7 @@ GOAL, REACHES, BELOW = 0.995, 0.99, 0.90
 
 @dataclass(frozen=True)
 class Variant:
-    """A model to train, and what the paper says of it: True copies, False does not, None leaves it open."""
+    """A model to train, and what the paper claims of it: True copies, False does not, None leaves it open."""
 
     kind: type[ModelConfig]
     options: dict[str, Any]
@@ -232,10 +232,10 @@ def markdown(report: dict[str, Any]) -> str:
         f"| variant | parameters | strings, {n} steps | strings, {2 * n} | letters, {2 * n} | the paper | verdict |",
         "|---|---|---|---|---|---|---|",
     ]
-    said = {True: "copies", False: "does not", None: ""}
+    claims = {True: "copies", False: "does not", None: ""}
     for row in report["rows"]:
         cells = (" / ".join(f"{100 * value:.1f}" for value in row[key]) for key in ("at_n", "at_2n", "tokens_at_2n"))
-        claim = said[row["claim"]]
+        claim = claims[row["claim"]]
         lines.append(f"| {row['variant']} | {row['parameters']:,} | {' | '.join(cells)} | {claim} | {row['verdict']} |")
     lines += [
         "",

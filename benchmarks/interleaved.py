@@ -1,4 +1,4 @@
-"""Contestants that take turns, and ratios held to targets; causalrn.runtimes.bench.timing says how turns are taken."""
+"""Candidates that take turns, and ratios held to targets; causalrn.runtimes.bench.timing says how turns are taken."""
 
 from __future__ import annotations
 
@@ -36,19 +36,17 @@ class Verdict:
 
 
 Sample = Callable[[], float]
-"""Runs a contestant for a moment and gives the time of one step in microseconds."""
+"""Runs a candidate for a moment and gives the time of one step in microseconds."""
 
 
-def measure(
-    contestants: Mapping[str, Sample], repeats: int, advance: Callable[[int], object]
-) -> dict[str, list[float]]:
-    """Time of every contestant in every repeat; `advance(1)` is called after each sample."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+def measure(candidates: Mapping[str, Sample], repeats: int, advance: Callable[[int], object]) -> dict[str, list[float]]:
+    """Time of every candidate in every repeat; `advance(1)` is called after each sample."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
     gc.collect()
     gc.disable()
     try:
-        for name in turns(list(contestants), repeats):
-            times[name].append(contestants[name]())
+        for name in turns(list(candidates), repeats):
+            times[name].append(candidates[name]())
             advance(1)
     finally:
         gc.enable()

@@ -70,7 +70,7 @@ TRANSFORMER_TARGETS = {("exact", 16): 1.0, ("exact", 128): 1.0} | {("linear", de
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: times by contestant, the floor by instruction set, ratios with their targets."""
+    """One measurement: times by candidate, the floor by instruction set, ratios with their targets."""
 
     what: str
     depth: int
@@ -268,7 +268,7 @@ def print_rows(rows: list[Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
-    parser.add_argument("--repeats", type=int, default=11, help="how often the contestants take turns (default 11)")
+    parser.add_argument("--repeats", type=int, default=11, help="how often the candidates take turns (default 11)")
     parser.add_argument("--budget-ms", type=float, default=60.0, help="time of one turn (default 60)")
     options = parser.parse_args()
     if options.repeats < 7:

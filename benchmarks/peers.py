@@ -1,4 +1,4 @@
-"""What else could decode, beside this toolkit's runtimes: each a contestant of `causalrn.runtimes.bench`.
+"""What else could decode, beside this toolkit's runtimes: each a candidate of `causalrn.runtimes.bench`.
 
 Peers are made in processes of their own, from RUNs on disk, so the functions here can be pickled.
 """
@@ -14,7 +14,7 @@ from rival_transformer import SharedCacheLoop, grouped_query_transformer
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.folding import fold
 from causalrn.model.state import derive_state
-from causalrn.runtimes.bench.contestants import Contestant, Facts, SessionContestant
+from causalrn.runtimes.bench.candidates import Candidate, Facts, SessionCandidate
 from causalrn.runtimes.bench.cost import StepCost
 from causalrn.runtimes.torch_sessions import RecurrentSession
 from causalrn.training.checkpoint import load_checkpoint
@@ -22,16 +22,16 @@ from causalrn.training.checkpoint import load_checkpoint
 _TOKEN = 1
 
 
-def compiled_cell(run: Path, threads: int) -> SessionContestant:
+def compiled_cell(run: Path, threads: int) -> SessionCandidate:
     """The recurrent cell through torch.compile, for any depth; compiling takes a while, before anything is timed."""
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(run)
     session = RecurrentSession(RecurrentCell.from_model(checkpoint.model), checkpoint.card, checkpoint.sha256)
     session._cell = torch.compile(session._cell, dynamic=True)  # type: ignore[assignment]
-    return SessionContestant(session)
+    return SessionCandidate(session)
 
 
-class CachedTransformer(Contestant):
+class CachedTransformer(Candidate):
     """A Transformer in onnxruntime's GroupQueryAttention, with a cache that stays where it is; one sequence."""
 
     def __init__(self, run: Path) -> None:

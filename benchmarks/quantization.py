@@ -271,10 +271,10 @@ def compare_long_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
     """The held-out part of the text, token by token."""
     data = Corpus.open(Path(TEXT)).part(held_out=True).astype(np.int64)
     tokens, following = data[None, :LONG_STEPS], data[1 : LONG_STEPS + 1]
-    for name in ("text-linear", "text-linear-128", "text-exact"):
+    for name in ("text-linear", "text-linear-128", "text-expected"):
         source = bundle_of(folder, name)
         with open_bundle(source) as session:
-            exact = session_logits(session, tokens)
+            expected = session_logits(session, tokens)
         for title, scheme in SCHEMES.items():
             if scheme.pool8 and not source.manifest.state.has_pool:
                 continue
@@ -285,18 +285,18 @@ def compare_long_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
             with tempfile.TemporaryDirectory() as place:
                 bundle = write_quantized(source, Path(place), dataclasses.replace(scheme, limits=limits))
                 with open_bundle(bundle) as session:
-                    said = session_logits(session, tokens)
+                    outputs = session_logits(session, tokens)
             parts = [
                 compare_distributions(one, other)
-                for one, other in zip(*(np.split(x, STRETCHES, axis=1) for x in (said, exact)), strict=True)
+                for one, other in zip(*(np.split(x, STRETCHES, axis=1) for x in (outputs, expected)), strict=True)
             ]
             yield {
                 "model": name,
                 "scheme": title,
                 "kl_by_stretch": [part.kl_divergence for part in parts],
                 "changed_by_stretch": [part.argmax_changes for part in parts],
-                "bits_per_byte": bits_per_byte(said[0], following),
-                "bits_per_byte_float32": bits_per_byte(exact[0], following),
+                "bits_per_byte": bits_per_byte(outputs[0], following),
+                "bits_per_byte_float32": bits_per_byte(expected[0], following),
             }
 
 
@@ -326,10 +326,10 @@ def compare_speed(folder: Path) -> Iterator[dict[str, Any]]:
                 (root / title).mkdir()
                 scheme = dataclasses.replace(scheme, limits=limits if scheme.name == "w8a8" else {})
                 sessions[title] = open_bundle(write_quantized(source, root / title, scheme))
-            contestants = {title: step_timer(session) for title, session in sessions.items()}
-            with progress(f"E = H = {width}", REPEATS * len(contestants)) as advance:
-                times = measure(contestants, REPEATS, advance)
-            for title in contestants:
+            candidates = {title: step_timer(session) for title, session in sessions.items()}
+            with progress(f"E = H = {width}", REPEATS * len(candidates)) as advance:
+                times = measure(candidates, REPEATS, advance)
+            for title in candidates:
                 ratio = paired_ratio(times, title, "float32")
                 yield {
                     "width": width,

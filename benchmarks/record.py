@@ -14,7 +14,7 @@ one quiet core and about ten minutes. For models of the paper's size (E = H = 19
 writes benchmarks.md, benchmarks.json and two plots, and prints each row's time over that in the benchmarks.json before.
 """
 
-if __name__ == "__main__":  # contestants' processes import this file, too: what they do not need would count as theirs
+if __name__ == "__main__":  # candidates' processes import this file, too: what they do not need would count as theirs
     from recording import main
 
     main(__doc__)

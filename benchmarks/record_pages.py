@@ -65,7 +65,7 @@ def _cell(row: Row) -> str:
 
 
 def _pivoted(report: BenchReport, show: Any) -> Iterator[tuple[str, list[str]]]:
-    """A line per contestant, a column per workload."""
+    """A line per candidate, a column per workload."""
     workloads = _workloads(report)
     for name in dict.fromkeys(row.name for row in report.rows):
         by_workload = {row.workload: row for row in report.rows if row.name == name}
@@ -96,7 +96,7 @@ def _predictions(entries: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping
 
 
 def plot_latency(path: Path, reports: Mapping[str, BenchReport]) -> None:
-    """Time per step against depth: all contestants, and how the four of the growth run fit their lines."""
+    """Time per step against depth: all candidates, and how the four of the growth run fit their lines."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5.2), layout="constrained")
     report = reports["table"]
     names = list(dict.fromkeys(row.name for row in report.measured))

@@ -1,4 +1,4 @@
-"""What record.py does: models, contestants, three runs, and the files that come of them."""
+"""What record.py does: models, candidates, three runs, and the files that come of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from causalrn.errors import CausalRNError
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
-from causalrn.runtimes.bench.contestants import Contestant, open_contestant
+from causalrn.runtimes.bench.candidates import Candidate, open_candidate
 from causalrn.runtimes.bench.entries import Entry
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.measuring import measure_machine
@@ -85,7 +85,7 @@ class Folders:
         path = self.folder / (name.split(",")[0] if runtime else name)
         names = {"C": "native"}
         own = runtime or names.get(name.split(", ")[1], name.split(", ")[1])
-        factory = partial(open_contestant, path, runtime or None, SessionOptions(threads=threads))
+        factory = partial(open_candidate, path, runtime or None, SessionOptions(threads=threads))
         return Entry(name + (f", {threads} threads" if threads > 1 else ""), own, threads, factory)
 
     def all_entries(self) -> list[Entry]:
@@ -106,7 +106,7 @@ class Folders:
         return entries
 
     @staticmethod
-    def _peer(name: str, factory: Callable[[], Contestant]) -> Entry:
+    def _peer(name: str, factory: Callable[[], Candidate]) -> Entry:
         return Entry(name, name.split(", ")[1], 1, factory)
 
 
@@ -126,7 +126,7 @@ def measure(folders: Folders, repeats: int, quick: bool) -> dict[str, BenchRepor
     runs = {"table": (folders.all_entries(), table), "growth": (ours, growth), "scaling": (scaling, sizes)}
     reports = {}
     for name, (entries, workloads) in runs.items():
-        turns = 2 * repeats if name == "growth" else repeats  # of few contestants: noise would pass for growth
+        turns = 2 * repeats if name == "growth" else repeats  # of few candidates: noise would pass for growth
         reports[name] = run_bench(entries, BenchPlan(workloads, turns, 0.06), {"folders": [e.name for e in entries]})
         if reports[name].interrupted:
             break
@@ -166,7 +166,7 @@ def compare_predictions(report: BenchReport, machine: Machine) -> list[dict[str,
 def main(description: str | None) -> None:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="folder to write to (default docs)")
-    parser.add_argument("--repeats", type=int, default=7, help="how often the contestants take turns (default 7)")
+    parser.add_argument("--repeats", type=int, default=7, help="how often the candidates take turns (default 7)")
     parser.add_argument("--quick", action="store_true", help="shallow depths only: to try this program")
     options = parser.parse_args()
     if options.quick and options.output is None:

@@ -11,7 +11,7 @@ size (E = H = 192, 12 blocks, capacity 2,048) on one thread:
 - the same for the linear readout, against a graph that updates its state in place;
 - the ratios, with the targets that the toolkit sets itself: met, missed, or unclear where the machine is too noisy.
 
-Every contestant's logits are checked against the float64 oracle first. Times are microseconds: the median over
+Every candidate's logits are checked against the float64 oracle first. Times are microseconds: the median over
 repeats, with half the distance of the quartiles. Exit code 0 whatever the numbers are.
 """
 
@@ -96,7 +96,7 @@ TARGETS = {
 
 @dataclass
 class Report:
-    """Everything that was measured: per readout and depth the time of each contestant, and the verdicts."""
+    """Everything that was measured: per readout and depth the time of each candidate, and the verdicts."""
 
     times: dict[tuple[str, int], dict[str, Spread]] = field(default_factory=dict)
     verdicts: list[tuple[str, str, str, int, Verdict]] = field(default_factory=list)
@@ -120,7 +120,7 @@ class Report:
             "machine": describe_machine(),
             "noisy": self.noisy,
             "times_us": [
-                {"readout": readout, "depth": depth, "contestant": name, **asdict(spread)}
+                {"readout": readout, "depth": depth, "candidate": name, **asdict(spread)}
                 for (readout, depth), row in self.times.items()
                 for name, spread in row.items()
             ],
@@ -206,8 +206,8 @@ def time_loops(loops: dict[str, Loop], state: HeldState, repeats: int, budget_s:
         loop.hold(state)
         return median_step_us(lambda: loop.step(3), loop.undo, budget_s)
 
-    contestants = {name: (lambda loop=loop: sample(loop)) for name, loop in loops.items()}
-    return measure(contestants, repeats, advance)
+    candidates = {name: (lambda loop=loop: sample(loop)) for name, loop in loops.items()}
+    return measure(candidates, repeats, advance)
 
 
 def run(repeats: int, budget_s: float, with_parallel: bool) -> Report:
@@ -253,7 +253,7 @@ def print_report(report: Report) -> None:
 def times_table(report: Report) -> Table:
     table = Table(title="One step, E = H = 192, 12 blocks", title_justify="left", box=box.SIMPLE)
     table.add_column("readout", no_wrap=True)
-    table.add_column("contestant", no_wrap=True)
+    table.add_column("candidate", no_wrap=True)
     for depth in DEPTHS:
         table.add_column(f"t = {depth:,}", justify="right", no_wrap=True)
     for readout in ("exact", "linear"):
@@ -288,7 +288,7 @@ def ratios_table(report: Report) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
-    parser.add_argument("--repeats", type=int, default=15, help="how often the contestants take turns (default 15)")
+    parser.add_argument("--repeats", type=int, default=15, help="how often the candidates take turns (default 15)")
     parser.add_argument("--budget-ms", type=float, default=60.0, help="time of one turn (default 60)")
     parser.add_argument("--with-parallel", action="store_true", help="also the whole parallel form per token, t = 128")
     options = parser.parse_args()

@@ -158,8 +158,8 @@ def time_tiles(size: dict[str, int], repeats: int, advance) -> dict[int, Spread]
 
     try:
         run()
-        contestants = {str(exponent): (lambda exponent=exponent: sample(exponent)) for exponent in TILE_EXPONENTS}
-        times = measure(contestants, repeats, advance)
+        candidates = {str(exponent): (lambda exponent=exponent: sample(exponent)) for exponent in TILE_EXPONENTS}
+        times = measure(candidates, repeats, advance)
     finally:
         pair_sum._CPU_TILE_BYTES = before
     return {int(name): Spread.of(values) for name, values in times.items()}
@@ -261,7 +261,7 @@ def tiles_table(report: dict) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
-    parser.add_argument("--repeats", type=int, default=7, help="how often the contestants take turns (default 7)")
+    parser.add_argument("--repeats", type=int, default=7, help="how often the candidates take turns (default 7)")
     parser.add_argument("--skip-tiles", action="store_true", help="leave out the sweep over tile sizes")
     options = parser.parse_args()
     if options.repeats < 3:

@@ -50,9 +50,9 @@ QUANTIZED = "C, w8a8-dynamic"
 
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
-_OPEN = """async (contestants) => {
+_OPEN = """async (candidates) => {
   globalThis.sessions = {};
-  for (const [name, [folder, simd]] of Object.entries(contestants)) {
+  for (const [name, [folder, simd]] of Object.entries(candidates)) {
     const { load } = await import(`/${folder}/causalrn.js`);
     sessions[name] = await load(`/${folder}/`, { simd });
   }
@@ -82,7 +82,7 @@ _STEPS = """async ([name, depth, budgetMs]) => {
 
 
 def export_sites(folder: Path) -> dict[str, dict[str, tuple[str, bool]]]:
-    """Per readout and contestant, a folder below `folder` and whether SIMD is used."""
+    """Per readout and candidate, a folder below `folder` and whether SIMD is used."""
     sites = {}
     for readout in DEPTHS:
         config = CausalRNConfig(readout=readout, vocabulary=29, embedding=192, hidden=192, blocks=12, capacity=CAPACITY)
@@ -172,10 +172,10 @@ def run(folder: Path, repeats: int) -> dict[str, Any]:
         page = browser.new_page()
         page.set_default_timeout(300_000)
         page.goto(f"{url}exact-c/")
-        for readout, contestants in sites.items():
-            page.evaluate(_OPEN, contestants)
-            parity[readout] = {name: page.evaluate(_VERIFY, name) for name in contestants}
-            rows += measure_steps(page, readout, list(contestants), repeats)
+        for readout, candidates in sites.items():
+            page.evaluate(_OPEN, candidates)
+            parity[readout] = {name: page.evaluate(_VERIFY, name) for name in candidates}
+            rows += measure_steps(page, readout, list(candidates), repeats)
         ready = {readout: measure_ready(browser, folder / f"{readout}-c", repeats) for readout in sites}
         version = browser.version
         browser.close()

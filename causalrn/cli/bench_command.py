@@ -90,10 +90,10 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 )
 @click.option("-b", "--batch", type=Numbers(1), multiple=True, help="Sequences that advance together.  [default: 1]")
 @click.option(
-    "-t", "--threads", type=Numbers(1, _MOST_THREADS), multiple=True, help="Threads of each contestant.  [default: 1]"
+    "-t", "--threads", type=Numbers(1, _MOST_THREADS), multiple=True, help="Threads of each candidate.  [default: 1]"
 )
 @click.option(
-    "-r", "--repeats", type=click.IntRange(3, 10000), default=9, show_default=True, help="Turns of each contestant."
+    "-r", "--repeats", type=click.IntRange(3, 10000), default=9, show_default=True, help="Turns of each candidate."
 )
 @click.option(
     "--turn-ms", type=FiniteRange(1, 60000), default=60, show_default=True, help="Milliseconds of a turn, about."
@@ -133,7 +133,7 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 def command(context: click.Context, /, folders: tuple[Path, ...], **options: Any) -> None:
     """Measure what tokens cost: latency against depth, prefill, memory, and how far that is from the machine's floor.
 
-    Every contestant (a bundle, or a RUN in both of its runtimes) runs in a process of its own; they take turns, so that
+    Every candidate (a bundle, or a RUN in both of its runtimes) runs in a process of its own; they take turns, so that
     ratios are taken within a turn. Times are medians over the repeats with half the distance of the quartiles. The
     floor is what this machine, by kernels that are measured in the same run, cannot beat: all weights read once, and
     one exp per element of the pool. Interrupted, it reports what it has measured.

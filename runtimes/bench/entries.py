@@ -10,7 +10,7 @@ from pathlib import Path
 from causalrn.bundle.bundle_folder import is_bundle
 from causalrn.bundle.manifest import Manifest
 from causalrn.errors import CausalRNError, InputError
-from causalrn.runtimes.bench.contestants import Contestant, open_contestant
+from causalrn.runtimes.bench.candidates import Candidate, open_candidate
 from causalrn.runtimes.opening import RUN_RUNTIMES, TARGET_RUNTIMES, WITHOUT_THREADS, SessionOptions
 from causalrn.training.checkpoint_folder import is_run
 
@@ -23,13 +23,13 @@ class Entry:
         name: in the report.
         runtime: that runs it; empty where that cannot be known.
         threads: it has.
-        factory: makes the contestant, in its own process: picklable.
+        factory: makes the candidate, in its own process: picklable.
     """
 
     name: str
     runtime: str
     threads: int
-    factory: Callable[[], Contestant]
+    factory: Callable[[], Candidate]
 
 
 def find_entries(
@@ -72,7 +72,7 @@ def _entry_of(path: Path, label: str, runtime: str, threads: int, provider: str)
     options = SessionOptions(provider if in_ort else "cpu", threads)
     where = runtime if not in_ort or provider == "cpu" else f"onnxruntime on {provider}"
     words = [label, *([runtime] if runtime in RUN_RUNTIMES else []), *([f"{threads} threads"] if threads > 1 else [])]
-    return Entry(", ".join(words), where, threads, partial(open_contestant, path, runtime or None, options))
+    return Entry(", ".join(words), where, threads, partial(open_candidate, path, runtime or None, options))
 
 
 def _runtimes_of(path: Path) -> tuple[str, ...]:

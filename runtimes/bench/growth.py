@@ -26,7 +26,7 @@ class Growth:
     """Time = start + slope * rows, the line whose largest relative residual is least; and whether there is growth.
 
     Attributes:
-        name: of the contestant.
+        name: of the candidate.
         batch: number of sequences.
         rows: that a step reads, ascending.
         start_us: of a step that reads nothing.

@@ -14,7 +14,7 @@ import onnx
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import InputError
-from causalrn.runtimes.bench.contestants import SessionContestant
+from causalrn.runtimes.bench.candidates import SessionCandidate
 from causalrn.runtimes.opening import SessionOptions
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 
@@ -115,18 +115,18 @@ def profile_step(path: Path, depth: int | None, options: SessionOptions, steps: 
     if together < 1:
         raise InputError(f"{path}: --depth {depth} leaves no step before the capacity of {capacity}: ask for less")
     with OnnxRuntimeSession(bundle, provider=options.provider, threads=options.threads) as session:
-        step_us = SessionContestant(session).decode_us(depth, 1, together, _PLAIN_S)
+        step_us = SessionCandidate(session).decode_us(depth, 1, together, _PLAIN_S)
     with (
         tempfile.TemporaryDirectory(prefix="causalrn-") as folder,
         OnnxRuntimeSession(
             bundle, provider=options.provider, threads=options.threads, profile_into=Path(folder)
         ) as session,
     ):
-        contestant = SessionContestant(session)
+        candidate = SessionCandidate(session)
         for _ in range(1 + steps // together):
-            contestant.hold(depth, 1)
+            candidate.hold(depth, 1)
             for _ in range(together):
-                contestant.step()
+                candidate.step()
         name = bundle.manifest.graph_for(batch=1, time=1)
         events = json.loads(session.end_profile(name).read_text(encoding="utf-8"))
         graph = onnx.load(Path(folder) / bundle.manifest.graphs[name].file, load_external_data=False).graph

@@ -1,4 +1,4 @@
-"""What a benchmark found: a row per contestant and workload, and what follows from the rows."""
+"""What a benchmark found: a row per candidate and workload, and what follows from the rows."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Row:
-    """One contestant on one workload.
+    """One candidate on one workload.
 
     Attributes:
-        name: of the contestant.
+        name: of the candidate.
         runtime: that ran it.
         threads: it had.
         model: in words.
@@ -153,10 +153,10 @@ class BenchReport:
     Attributes:
         settings: what was asked for.
         environment: versions and machine, nothing that names it.
-        base: name of the contestant that ratios relate to: the first that could be opened.
+        base: name of the candidate that ratios relate to: the first that could be opened.
         floors: by number of threads, the best rates that the machine showed during the run.
         no_floor: by number of threads, why there is none, or none any more.
-        load_ms: by contestant, what opening it took.
+        load_ms: by candidate, what opening it took.
         interrupted: whether the run was cut short.
         exit_code: 0, or that of the first failure.
     """
@@ -182,7 +182,7 @@ class BenchReport:
         return [row for row in self.measured if row.time_us.noisy]
 
     def growths(self) -> list[Growth]:
-        """A line through every contestant's time per step over the depth, where there are enough depths."""
+        """A line through every candidate's time per step over the depth, where there are enough depths."""
         curves: dict[tuple[Any, ...], list[Row]] = {}
         for row in self.measured:
             if row.workload.kind == "decode":

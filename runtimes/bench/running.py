@@ -1,15 +1,15 @@
-"""Running a benchmark: contestants take turns on one workload after another, each in a process of its own."""
+"""Running a benchmark: candidates take turns on one workload after another, each in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from causalrn.errors import CausalRNError
-from causalrn.runtimes.bench.contestants import Facts, MemoryUse
+from causalrn.runtimes.bench.candidates import Facts, MemoryUse
 from causalrn.runtimes.bench.entries import Entry
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.measuring import LARGEST_READ, Kernels
@@ -17,8 +17,8 @@ from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.timing import paired_ratio, turns
 from causalrn.runtimes.bench.worker import Worker
 from causalrn.runtimes.native.c_compiler import CACHE_VARIABLE, cache_folder
+from causalrn.runtimes.progress import Advance
 
-Advance = Callable[..., object]
 _LEAST_REPEATS = 3
 """Of a workload that is interrupted: with fewer there is no spread to speak of."""
 
@@ -29,7 +29,7 @@ class BenchPlan:
 
     Attributes:
         workloads: one after another.
-        repeats: turns of every contestant on a workload.
+        repeats: turns of every candidate on a workload.
         turn_s: how long a turn takes, about.
     """
 
@@ -122,7 +122,7 @@ class Bench:
 
     @contextlib.contextmanager
     def _fault_of(self, entry: Entry) -> Iterator[None]:
-        """What goes wrong inside ends this contestant's part, nobody else's."""
+        """What goes wrong inside ends this candidate's part, nobody else's."""
         try:
             yield
         except CausalRNError as error:
@@ -154,7 +154,7 @@ class Bench:
         return [self._row(entry, workload, obstacles[entry.name], times, memory) for entry in self._entries]
 
     def _obstacle(self, entry: Entry, workload: Workload) -> str:
-        """Why a contestant cannot do that; empty where it can."""
+        """Why a candidate cannot do that; empty where it can."""
         if entry.name not in self._workers:
             return self._faults[entry.name]
         facts = self._facts[entry.name]

@@ -1,7 +1,7 @@
-"""Timing that a shared machine cannot bend much: contestants take turns, and only ratios within one turn are compared.
+"""Timing that a shared machine cannot bend much: candidates take turns, and only ratios within one turn are compared.
 
-In every repeat each contestant runs for a moment, in an order that rotates; its time in that repeat is the median of
-its steps. A ratio of two contestants is the median over repeats of their per-repeat ratios, so that a slow phase of
+In every repeat each candidate runs for a moment, in an order that rotates; its time in that repeat is the median of
+its steps. A ratio of two candidates is the median over repeats of their per-repeat ratios, so that a slow phase of
 the machine, which slows both, cancels.
 """
 
@@ -44,7 +44,7 @@ class Spread:
 
 
 def paired_ratio(times: Mapping[str, Sequence[float]], above: str, below: str) -> Spread:
-    """Spread of the per-repeat ratios of two contestants."""
+    """Spread of the per-repeat ratios of two candidates."""
     return Spread.of([a / b for a, b in zip(times[above], times[below], strict=True)])
 
 

@@ -1,4 +1,4 @@
-"""An object that lives in a process of its own: what one contestant does to memory, threads and caches is its own.
+"""An object that lives in a process of its own: what one candidate does to memory, threads and caches is its own.
 
 The process ends with the worker, or with this process. Ctrl-C reaches this process only.
 """

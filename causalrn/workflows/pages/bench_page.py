@@ -77,7 +77,7 @@ _Rows = Sequence[tuple[int, Row]]
 
 
 def _curves(rows: _Rows, figure: str, value: Callable[[Row], float | None]) -> list[Curve]:
-    """One per contestant, in the colours of their order; beyond the last colour they are dashed."""
+    """One per candidate, in the colours of their order; beyond the last colour they are dashed."""
     curves = []
     for number, name in enumerate(dict.fromkeys(row.name for _, row in rows)):
         own = [(index, row) for index, row in rows if row.name == name]

@@ -3,7 +3,7 @@
 import pytest
 
 from causalrn.errors import InputError
-from causalrn.runtimes.bench.contestants import SessionContestant
+from causalrn.runtimes.bench.candidates import SessionCandidate
 from causalrn.runtimes.bench.profiling import ROLES, profile_step
 from causalrn.runtimes.opening import SessionOptions
 
@@ -28,13 +28,13 @@ def test_nodes_are_located_by_block_and_role(bundles, readout):
 
 
 def test_depth_is_what_was_asked_for_or_what_fits(exact_bundle, monkeypatch):
-    depths, hold = [], SessionContestant.hold
+    depths, hold = [], SessionCandidate.hold
 
     def watch(self, depth, batch):
         depths.append(depth)
         hold(self, depth, batch)
 
-    monkeypatch.setattr(SessionContestant, "hold", watch)
+    monkeypatch.setattr(SessionCandidate, "hold", watch)
     assert profile_step(exact_bundle, 20, SessionOptions(), steps=40).depth == 20
     assert set(depths) == {20}
     assert len(depths) >= 3, "steps begin anew, so that the depth does not creep"

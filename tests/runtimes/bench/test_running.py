@@ -1,4 +1,4 @@
-"""A run: turns, failures, interruptions. Contestants are made here, in this process, and count what they do."""
+"""A run: turns, failures, interruptions. Candidates are made here, in this process, and count what they do."""
 
 import dataclasses
 from functools import partial
@@ -7,7 +7,7 @@ import pytest
 
 from causalrn.errors import InputError, NotExecutedError, RuntimeUnavailableError
 from causalrn.runtimes.bench import running
-from causalrn.runtimes.bench.contestants import Contestant, Facts
+from causalrn.runtimes.bench.candidates import Candidate, Facts
 from causalrn.runtimes.bench.cost import FLOAT, StepCost
 from causalrn.runtimes.bench.entries import Entry, find_entries
 from causalrn.runtimes.bench.machine import Machine
@@ -19,7 +19,7 @@ COST = StepCost(4000, 1000, FLOAT, 0, 400, 100, 0)
 MACHINE = Machine("test", "made up", ((1.0, 1e9),), 1e9, 1e9, 1e9)
 
 
-class Counter(Contestant):
+class Counter(Candidate):
     """Takes as long as it is told to."""
 
     def __init__(self, step_us, capacity=None, max_batch=None, fault=None, faulty_from=0):
@@ -131,7 +131,7 @@ def test_what_cannot_be_opened_is_a_row_and_stops_nobody(monkeypatch):
     assert report.exit_code == 2
 
 
-def test_ratios_relate_to_one_contestant_or_to_none():
+def test_ratios_relate_to_one_candidate_or_to_none():
     report = run([entry("short", capacity=40), entry("a"), entry("b")], [Workload("decode", 16, 8, 1), DECODE])
     assert report.base == "short"
     assert [row.ratio is None for row in report.rows] == [True, False, False, True, True, True]
@@ -147,7 +147,7 @@ def test_a_floor_that_fails_costs_no_row(monkeypatch, faulty_from):
     assert report.rows[2].floor_us is None, "reading so much has not been measured"
 
 
-def test_death_after_the_last_turn_costs_one_contestant(monkeypatch):
+def test_death_after_the_last_turn_costs_one_candidate(monkeypatch):
     def die(self):
         raise RuntimeUnavailableError("its process died")
 

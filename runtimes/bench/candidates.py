@@ -27,7 +27,7 @@ _TOKEN = 1
 
 @dataclass(frozen=True)
 class Facts:
-    """What a contestant says of itself.
+    """What a candidate says of itself.
 
     Attributes:
         model: one line for people.
@@ -59,7 +59,7 @@ class MemoryUse:
     resident_bytes: int | None
 
 
-class Contestant(ABC):
+class Candidate(ABC):
     """Something that takes one token per sequence after another."""
 
     facts: Facts
@@ -121,7 +121,7 @@ class Contestant(ABC):
         return peak_bytes()
 
 
-class SessionContestant(Contestant):
+class SessionCandidate(Candidate):
     """A session over a RUN or a bundle.
 
     A state of D tokens is the state after one token with its rows repeated: a step takes as long whatever the rows
@@ -176,8 +176,8 @@ class SessionContestant(Contestant):
         return sum(tensor.nbytes for tensor in self.session.snapshot().tensors.values())
 
 
-def open_contestant(path: Path, runtime: str | None, options: SessionOptions) -> SessionContestant:
-    """A RUN or a bundle as a contestant; PyTorch gets its number of threads.
+def open_candidate(path: Path, runtime: str | None, options: SessionOptions) -> SessionCandidate:
+    """A RUN or a bundle as a candidate; PyTorch gets its number of threads.
 
     Raises:
         As :func:`causalrn.runtimes.open_session`.
@@ -192,4 +192,4 @@ def open_contestant(path: Path, runtime: str | None, options: SessionOptions) ->
         bundle = Bundle.open(path)
         session, quantization = open_bundle(bundle, options), bundle.manifest.quantization
     on_cpu = session.runtime != "tensorrt" and options.provider == "cpu"
-    return SessionContestant(session, quantization, (time.perf_counter() - start) * 1000, on_cpu=on_cpu)
+    return SessionCandidate(session, quantization, (time.perf_counter() - start) * 1000, on_cpu=on_cpu)
