@@ -271,7 +271,7 @@ def compare_long_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
     """The held-out part of the text, token by token."""
     data = Corpus.open(Path(TEXT)).part(held_out=True).astype(np.int64)
     tokens, following = data[None, :LONG_STEPS], data[1 : LONG_STEPS + 1]
-    for name in ("text-linear", "text-linear-128", "text-expected"):
+    for name in ("text-linear", "text-linear-128", "text-exact"):
         source = bundle_of(folder, name)
         with open_bundle(source) as session:
             expected = session_logits(session, tokens)
