@@ -105,7 +105,7 @@ _LAZY = {
     "train": "causalrn.workflows.train",
     "verify": "causalrn.workflows.verify",
 }
-"""Where public names are defined. `export` is not among them: it is the package `causalrn.export`, which can be called."""
+"""Where public names are defined; `export` is the package `causalrn.export`, which can be called."""
 
 
 def __getattr__(name: str) -> Any:

@@ -36,12 +36,12 @@ class Entry:
 def find_entries(
     paths: Sequence[Path], runtimes: Sequence[str], threads: Sequence[int], provider: str = "cpu"
 ) -> list[Entry]:
-    """Everybody that folders stand for: bundles in their runtimes, RUNs in both of theirs, by number of threads.
+    """Everybody that folders stand for: in every runtime of theirs, by number of threads.
 
-    A folder that cannot be opened takes part, too: the report says why it failed.
+    A folder that cannot be opened takes part, too: its rows give the reason.
 
     Args:
-        paths: of RUNs and bundles.
+        paths: of checkpoint folders and bundles.
         runtimes: to choose from; empty for all.
 
     Raises:
@@ -60,12 +60,12 @@ def find_entries(
                 entries.append(replace(entry, name=f"{path}: {entry.name}") if clash else entry)
     if not entries:
         known = sorted({name for names in possible.values() for name in names})
-        raise InputError(f"--runtime {', '.join(runtimes)} runs none of these: {', '.join(known)} would")
+        raise InputError(f"runtime {', '.join(runtimes)} runs none of these: {', '.join(known)} would")
     return entries
 
 
 def _chosen(possible: Sequence[str], runtimes: Sequence[str]) -> Sequence[str]:
-    """Those of a folder's runtimes that were asked for; "" for a folder that cannot be opened, whose row says why."""
+    """Those of a folder's runtimes that were asked for; "" for a folder that cannot be opened."""
     return [name for name in possible if not runtimes or name in runtimes] if possible else [""]
 
 
