@@ -46,6 +46,12 @@
 #endif
 #include "arithmetic.h"
 #include "rows.h"
+#include "matrix.h"
+#if CAUSALRN_WEIGHTS == CAUSALRN_INT8_DYNAMIC
+#include "group_int8.h"
+#else
+#include "group_float.h"
+#endif
 #include "products.h"
 #if CAUSALRN_HAS_POOL
 #include "pairs.h"

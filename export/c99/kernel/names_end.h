@@ -61,3 +61,5 @@
 #undef ROUNDER
 #undef PAIR_SCALE
 #undef exp2_pair
+#undef EACH_ROW
+#undef EACH_COLUMN

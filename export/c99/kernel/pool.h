@@ -1,6 +1,6 @@
 /* Readouts with a pool: rows are appended to it and read back in tiles, segments and parts, by threads if there are any.
  *
- * Needs pairs.h, products.h and work.h. */
+ * Needs pairs.h, rows.h and work.h. */
 
 #define append_row NAME(append_row)
 #define tile_rows NAME(tile_rows)

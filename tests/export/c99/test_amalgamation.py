@@ -14,7 +14,7 @@ from tests.c_tools import CLANG, c_bundle, checkpoint_of, needs_clang, needs_gcc
 FOLDER = ROOT / "export" / "c99"
 KERNEL = FOLDER / "kernel"
 PIECES = sorted(KERNEL.glob("*.h"))
-MOST_LINES = 300
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 40
 MODELS = {
     "exact": ({}, {}),
     "exact, w8a8-dynamic, pool8": ({"heads": 2, "hidden": 44}, {"scheme": "w8a8-dynamic", "pool8": True}),
@@ -143,6 +143,12 @@ def test_piece_is_short_and_begins_with_what_it_holds_and_needs(path):
     assert path.name == SOURCE or "Needs " in comment
     assert text.endswith("\n")
     assert "\n\n\n" not in text
+
+
+@pytest.mark.parametrize("path", PIECES, ids=lambda path: path.name)
+def test_functions_fit_a_screen(path):
+    for function in re.findall(r"^\w.*\n(?: .*\n)*\{\n(?:[^}\n].*\n|\n)*\}$", path.read_text(), re.MULTILINE):
+        assert function.count("\n") < MOST_LINES_OF_A_FUNCTION, function[:80]
 
 
 def test_names_of_a_kernel_are_all_taken_away_at_its_end():
