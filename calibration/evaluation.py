@@ -50,7 +50,7 @@ class Measured:
         """The block, or the head, whose error is largest beside what it says."""
         return min(self.sqnr_db, key=lambda unit: self.sqnr_db[unit], default="")
 
-    def to_json(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
         """The figures as JSON values; infinite ones become null."""
         accuracies = {"teacher_forced": self.teacher_forced, "free_running": self.free_running}
         return {

@@ -183,7 +183,7 @@ def _add_constants(model: onnx.ModelProto) -> None:
 
 def _declare(model: onnx.ModelProto, spec: StateSpec) -> None:
     """Write pools' element types, and the scales beside them, into what goes in and out, in the contract's order."""
-    for values, name_of in ((model.graph.input, "input_name"), (model.graph.output, "output_name")):
+    for values, name_of in ((model.graph.input, "input"), (model.graph.output, "output")):
         declared = {value.name: value for value in values}
         for tensor in spec.tensors:
             name = getattr(tensor, name_of)

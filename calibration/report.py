@@ -58,7 +58,7 @@ class QuantizeReport:
         """Whether it may be kept."""
         return not self.faults
 
-    def to_json(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
         """The report as JSON values."""
         return {
             "report": "causalrn-quantize",
@@ -70,12 +70,12 @@ class QuantizeReport:
             "against": self.against,
             "measured_on": self.measured_on,
             "step_times": dict(self.times.__dict__),
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
+            "before": self.before.entries(),
+            "after": self.after.entries(),
             "ratios": self.ratios(),
             "budget": dict(self.budget.__dict__),
-            "sensitivity": [entry.to_json() for entry in self.sensitivities],
-            "states": {} if self.table is None else {n: r.to_json() for n, r in self.table.state_ranges.items()},
+            "sensitivity": to_json(self.sensitivities),
+            "states": {} if self.table is None else to_json(self.table.states),
             "notes": list(self.notes),
         }
 

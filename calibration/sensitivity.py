@@ -9,12 +9,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.json_values import finite
 from causalrn.calibration.evaluation import Baseline, sqnr_db
 from causalrn.calibration.products import unit_of
 from causalrn.calibration.schemes import Scheme, quantizable_parts, write_quantized
@@ -41,15 +39,6 @@ class Sensitivity:
     kl_divergence: float
     argmax_changes: float
     sqnr_db: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
-        return {
-            **self.__dict__,
-            "parts": list(self.parts),
-            "kl_divergence": finite(self.kl_divergence),
-            "sqnr_db": finite(self.sqnr_db),
-        }
 
 
 def units_of(bundle: Bundle, scheme: Scheme, granularity: str) -> dict[str, tuple[str, ...]]:

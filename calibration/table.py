@@ -11,7 +11,7 @@ import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import written_file
-from causalrn.bundle.json_values import json_text, own_hash, parse_json_object
+from causalrn.bundle.json_values import json_text, own_hash, parse_json_object, to_json
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.calibration.observers import DEFAULT_PERCENTILE, Histogram, HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import BATCH, Prompts, roll_out
@@ -43,10 +43,6 @@ class Ranges:
         """Largest |value| at a position; negative ones count from the end."""
         return max(-self.lowest[position], self.highest[position])
 
-    def to_json(self) -> dict[str, Any]:
-        """The ranges as JSON values."""
-        return {"lowest": list(self.lowest), "highest": list(self.highest)}
-
 
 @dataclass(frozen=True)
 class CalibrationTable:
@@ -59,7 +55,7 @@ class CalibrationTable:
         rollouts: for each, beginning with a reset: sequences, steps, how many tokens were given, and which positions
             were sampled for the histograms.
         activations: by what is multiplied by a weight, a histogram over the sampled steps.
-        activation_ranges, state_ranges: by tensor, ranges at every position; of a pool, those of the new row.
+        activation_ranges, states: by tensor, ranges at every position; of a pool, those of the new row.
     """
 
     checkpoint_sha256: str
@@ -68,7 +64,7 @@ class CalibrationTable:
     rollouts: tuple[Mapping[str, Any], ...]
     activations: Mapping[str, Histogram]
     activation_ranges: Mapping[str, Ranges]
-    state_ranges: Mapping[str, Ranges]
+    states: Mapping[str, Ranges]
 
     @property
     def sequences(self) -> int:
@@ -112,7 +108,7 @@ class CalibrationTable:
         if self.checkpoint_sha256 != bundle.manifest.checkpoint_sha256:
             raise CalibrationError(f"{path}: calibrated on other weights than those in {bundle.path}: calibrate again")
 
-    def to_json(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
         """The table as JSON values, its own SHA-256 among them."""
         data = {
             "format": TABLE_FORMAT,
@@ -125,18 +121,18 @@ class CalibrationTable:
                 name: {
                     "limit": histogram.limit,
                     "counts": histogram.counts.tolist(),
-                    "by_position": self.activation_ranges[name].to_json(),
+                    "by_position": to_json(self.activation_ranges[name]),
                 }
                 for name, histogram in self.activations.items()
             },
-            "states": {name: ranges.to_json() for name, ranges in self.state_ranges.items()},
+            "states": to_json(self.states),
         }
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
 
     def save(self, path: Path) -> None:
         """Write the table, whole or not at all."""
         with written_file(path) as partial:
-            partial.write_text(json_text(self.to_json()), encoding="utf-8")
+            partial.write_text(json_text(self.entries()), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> CalibrationTable:

@@ -95,7 +95,7 @@ def test_table_holds_what_the_session_computed(bundle):
             for name in names:
                 assert table.activation_ranges[name].highest[position] == values[name].max()
                 assert table.activation_ranges[name].lowest[position] == values[name].min()
-            assert table.state_ranges["01.pool"].at(position) == np.abs(values["row.01.pool"]).max()
+            assert table.states["01.pool"].at(position) == np.abs(values["row.01.pool"]).max()
     assert names == ["blocks.0.w12.input", "blocks.0.w3.input", "blocks.1.w12.input", "blocks.1.w3.input", "head.input"]
     assert table.rollouts == ({"sequences": 5, "steps": 6, "given": 30, "sampled": list(range(6))},)
     assert table.activations["head.input"].counts.sum() == 5 * 6 * 32
@@ -106,9 +106,9 @@ def test_sums_and_maxima_are_ranged_as_a_whole(readout, bundles):
     bundle = Bundle.open(bundles[readout])
     table = calibrate(bundle, Prompts.of_tokens(IDS, 6, ""))
     names = {tensor.name for tensor in bundle.manifest.state.tensors}
-    assert set(table.state_ranges) == names
+    assert set(table.states) == names
     if readout == "linear":
-        assert np.all(np.diff(table.state_ranges["00.sum"].highest) > 0)
+        assert np.all(np.diff(table.states["00.sum"].highest) > 0)
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear"])
@@ -194,7 +194,7 @@ def test_table_survives_its_file(bundle, tmp_path):
     table = calibrate(bundle, Prompts.of_tokens(IDS, 40, "ids.npy"))
     table.save(tmp_path / "table.json")
     again = CalibrationTable.load(tmp_path / "table.json")
-    assert again.to_json() == table.to_json()
+    assert again.entries() == table.entries()
     for method in ("minmax", "percentile", "entropy"):
         assert again.limits(method) == table.limits(method)
     histogram = again.activations["head.input"]
@@ -252,7 +252,7 @@ def _first(data):
 )
 def test_tables_that_cannot_be_are_refused_though_their_hash_fits(change, bundle, tmp_path):
     path = tmp_path / "table.json"
-    data = calibrate(bundle, Prompts.of_tokens(IDS, 40, "")).to_json()
+    data = calibrate(bundle, Prompts.of_tokens(IDS, 40, "")).entries()
     change(data)
     path.write_text(json.dumps(data | {"calibration_sha256": own_hash(data, "calibration_sha256")}))
     with pytest.raises(CalibrationError, match=r"table\.json: malformed"):
