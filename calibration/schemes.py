@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,16 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.graph_files import describe_graph, load_graphs, save_graphs, strip_leftovers
 from causalrn.bundle.quantization import FORMS, SCHEMES, WEIGHT_ONLY, Quantization
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.calibration.activations import quantize_activations_dynamically, quantize_activations_statically
+from causalrn.calibration.block_weights import quantize_to_int4, quantize_to_nbits
+from causalrn.calibration.float16_weights import convert_to_float16
+from causalrn.calibration.int8_weights import quantize_to_int8
 from causalrn.calibration.pool_rows import narrow_pools
 from causalrn.calibration.products import find_products, find_tables, split_products
-from causalrn.calibration.weights import convert_to_float16, quantize_to_int4, quantize_to_int8, quantize_to_nbits
 from causalrn.errors import CalibrationError, InputError
 from causalrn.model.state import derive_state
 from causalrn.runtimes.opening import open_bundle
@@ -78,16 +79,16 @@ class Scheme:
         return self.form == "qdq" or self.name in ("w8a8", "fp16")
 
 
-def quantize_graph(model: onnx.ModelProto, scheme: Scheme, spec: StateSpec) -> onnx.ModelProto:
-    """A quantized copy of a float32 graph.
+def quantize_graph(model: ir.Model, scheme: Scheme, spec: StateSpec) -> ir.Model:
+    """Quantize a float32 graph.
 
     Args:
+        model: may be changed in place.
         spec: the state of the quantized graph.
 
     Raises:
         CalibrationError: w8a8, and no limit is known for something that is multiplied.
     """
-    model = copy.deepcopy(model)
     if spec.has_pool and scheme.pool_dtype != "float32":
         narrow_pools(model, spec, portable=scheme.portable)
     if scheme.name != "float32":
@@ -95,10 +96,11 @@ def quantize_graph(model: onnx.ModelProto, scheme: Scheme, spec: StateSpec) -> o
     return model
 
 
-def _quantize_products(model: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProto:
+def _quantize_products(model: ir.Model, scheme: Scheme) -> ir.Model:
     products = split_products(model, scheme.keep)
     if scheme.name == "fp16":
-        return convert_to_float16(model, products, set(find_tables(model)) - scheme.keep)
+        convert_to_float16(model, products, set(find_tables(model)) - scheme.keep)
+        return model
     if not products:
         return model
     if scheme.name == "w8a8-dynamic":
@@ -110,13 +112,16 @@ def _quantize_products(model: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProt
         return quantize_activations_statically(model, products, scheme.limits)
     if scheme.form == "nbits":
         return quantize_to_nbits(model, products, _BITS[scheme.name])
-    return quantize_to_int4(model, products) if scheme.name == "w4" else quantize_to_int8(model, products)
+    if scheme.name == "w4":
+        return quantize_to_int4(model, products)
+    quantize_to_int8(model, products)
+    return model
 
 
 def quantizable_parts(bundle: Bundle, scheme: Scheme) -> list[str]:
     """Names of what a scheme changes, in the order of use: tables (fp16 only), weights, and :data:`POOLS`."""
     graph = next(iter(bundle.manifest.graphs.values()))
-    model = onnx.load(bundle.file(graph.file), load_external_data=False)
+    model = ir.load(bundle.file(graph.file))
     parts = find_tables(model) if scheme.name == "fp16" else []
     parts += [product.weight for product in find_products(model)] if scheme.name != "float32" else []
     narrow = dataclasses.replace(scheme, keep=frozenset()).pool_dtype != "float32" and bundle.manifest.state.has_pool
