@@ -12,7 +12,8 @@ from typing import Any
 import onnx_ir as ir
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.bundle.graph_files import describe_graph, load_graphs, save_graphs, strip_leftovers
+from causalrn.bundle.graph_files import WEIGHTS_FILE, describe_graph, load_graphs, save_graphs, strip_leftovers
+from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.quantization import FORMS, SCHEMES, WEIGHT_ONLY, Quantization
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.calibration.activations import quantize_activations_dynamically, quantize_activations_statically
@@ -60,11 +61,11 @@ class Scheme:
         if self.name not in (*SCHEMES, "float32"):
             raise InputError(f"scheme {self.name!r} is unknown: choose one of {', '.join(SCHEMES)}")
         if self.form is not None and self.name not in WEIGHT_ONLY:
-            raise InputError(f"--form is for {' and '.join(WEIGHT_ONLY)}: {self.name} has one form only")
+            raise InputError(f"form is for {' and '.join(WEIGHT_ONLY)}: leave it out, {self.name} has one only")
         if self.name in WEIGHT_ONLY and self.form not in FORMS:
             raise InputError(f"form {self.form!r} is unknown: choose one of {', '.join(FORMS)}")
         if self.name == "float32" and not self.pool8:
-            raise InputError("nothing to quantize: name a --scheme, or --pool8")
+            raise InputError("nothing to quantize: choose a scheme, or pool8")
 
     @property
     def pool_dtype(self) -> str:
@@ -140,7 +141,7 @@ def check_scheme_fits(bundle: Bundle, scheme: Scheme) -> None:
         how = bundle.manifest.quantization.describe()
         raise InputError(f"{bundle.path} is quantized already ({how}): quantize the float32 bundle")
     if scheme.pool8 and not bundle.manifest.state.has_pool:
-        raise InputError(f"{bundle.path}: its state has constant size and no pool: leave --pool8 out")
+        raise InputError(f"{bundle.path}: its state has constant size and no pool: leave pool8 out")
     parts = quantizable_parts(bundle, scheme)
     if scheme.keep and not set(parts) - scheme.keep:
         raise InputError(f"all {len(parts)} parts of {bundle.path} would stay float32: keep fewer")
@@ -159,33 +160,36 @@ def write_quantized(
     Args:
         source: in float32; only read.
         calibration: what the limits of `scheme` rest on, for the manifest.
-        golden: take the source's golden vectors along, and record what the quantized graphs say.
+        golden: take the source's golden vectors along, and record the quantized graphs' own outputs.
 
     Raises:
         InputError, CalibrationError: as :func:`check_scheme_fits` and :func:`quantize_graph`.
     """
     check_scheme_fits(source, scheme)
-    before = source.manifest
-    spec = derive_state(
-        card_of(source).config, before.state.pool if before.state.has_pool else "growing",
-        before.state.capacity, scheme.pool_dtype,
-    )  # fmt: skip
-    kept, pool8 = tuple(sorted(scheme.keep)), spec.has_pool and scheme.pool_dtype == "int8"
-    quantization = Quantization(scheme.name, scheme.form, pool8, kept, source.sha256, calibration)
-    models = {file: quantize_graph(model, scheme, spec) for file, model in load_graphs(source).items()}
-    manifest = dataclasses.replace(
-        before,
-        state=spec,
-        quantization=quantization,
-        created_with={**before.created_with, "onnxruntime": version("onnxruntime")},
-    )
+    manifest = _quantized_manifest(source, scheme, calibration)
+    models = {file: quantize_graph(model, scheme, manifest.state) for file, model in load_graphs(source).items()}
     for name, graph in manifest.graphs.items():
         strip_leftovers(models[graph.file])
         describe_graph(models[graph.file], manifest, name)
-    save_graphs(models, folder, checked=(before.opset or 0) >= _STANDARD_OPSET and scheme.form not in _CONTRIB)
+    save_graphs(models, folder, checked=(manifest.opset or 0) >= _STANDARD_OPSET and scheme.form not in _CONTRIB)
     bundle = seal_bundle(folder, manifest)
-    if golden and GOLDEN_NAME in before.files:
+    if golden and GOLDEN_NAME in source.manifest.files:
         with open_bundle(bundle) as session:
             save_golden(folder, load_golden(source).reference, session)
-        bundle = seal_bundle(folder, manifest)
+        unchanged = {name: bundle.manifest.files[name] for name in (*models, WEIGHTS_FILE)}
+        bundle = seal_bundle(folder, manifest, unchanged)
     return bundle
+
+
+def _quantized_manifest(source: Bundle, scheme: Scheme, calibration: Mapping[str, Any] | None) -> Manifest:
+    """The manifest of the quantized bundle, its files not hashed yet."""
+    before = source.manifest
+    pool = before.state.pool if before.state.has_pool else "growing"
+    spec = derive_state(card_of(source).config, pool, before.state.capacity, scheme.pool_dtype)
+    kept, pool8 = tuple(sorted(scheme.keep)), spec.has_pool and scheme.pool_dtype == "int8"
+    return dataclasses.replace(
+        before,
+        state=spec,
+        quantization=Quantization(scheme.name, scheme.form, pool8, kept, source.sha256, calibration),
+        created_with={**before.created_with, "onnxruntime": version("onnxruntime")},
+    )

@@ -29,7 +29,7 @@ class Sensitivity:
     Attributes:
         unit: "blocks.3", "blocks.3.w12", "head", "wte", "pools".
         parts: what was quantized: weights, embedding tables, or the pools.
-        kl_divergence: mean KL(exact || said), in nats.
+        kl_divergence: mean KL(float32 || quantized), in nats.
         argmax_changes: share of positions whose most likely token changes, ties not counted.
         sqnr_db: of the logits, in decibel.
     """
@@ -77,12 +77,12 @@ def _harm(sensitivity: Sensitivity) -> float:
 
 
 def _measure(source: Bundle, scheme: Scheme, unit: str, parts: tuple[str, ...], baseline: Baseline) -> Sensitivity:
-    said = np.full_like(baseline.own_logits, np.nan)
+    logits = np.full_like(baseline.own_logits, np.nan)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(NonFiniteError):
         bundle = write_quantized(source, Path(folder), scheme, golden=False)
         with open_bundle(bundle) as session:
-            said = run_in_chunks(session, baseline.tokens, [1] * baseline.tokens.shape[1]).logits
-    agreement = compare_distributions(said, baseline.own_logits)
+            logits = run_in_chunks(session, baseline.tokens, [1] * baseline.tokens.shape[1]).logits
+    agreement = compare_distributions(logits, baseline.own_logits)
     return Sensitivity(
-        unit, parts, agreement.kl_divergence, agreement.argmax_changes, sqnr_db(baseline.own_logits, said)
+        unit, parts, agreement.kl_divergence, agreement.argmax_changes, sqnr_db(baseline.own_logits, logits)
     )

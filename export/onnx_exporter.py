@@ -64,30 +64,32 @@ def export_onnx(
         raise ConfigError(f"opset {opset} is not supported: choose one of {', '.join(map(str, OPSETS))}")
     spec = derive_state(checkpoint.card.config, pool, capacity)
     spec.check_useful()
+    manifest = _manifest(checkpoint, spec, opset)
     cell = RecurrentCell(fold(checkpoint.model), spec)
-    graphs, streams = _graphs(spec), stream_names(checkpoint.card.config.blocks)
     models = {}
-    for name, graph in graphs.items():
-        model = _trace(cell, name)
-        _name_streams(model, streams)
+    for name, graph in manifest.graphs.items():
+        model = models[graph.file] = _trace(cell, name)
+        _name_streams(model, manifest.streams)
         strip_leftovers(model)
         _set_opset(model, opset)
-        models[graph.file] = model
-    manifest = Manifest(
+        describe_graph(model, manifest, name)
+    save_graphs(models, folder, checked=opset >= _TRACE_OPSET)  # below, a contrib op stands for the RMS norm
+    return manifest
+
+
+def _manifest(checkpoint: Checkpoint, spec: StateSpec, opset: int) -> Manifest:
+    config = checkpoint.card.config
+    return Manifest(
         **checkpoint.card.entries(),
         state=spec,
         target="onnx",
-        graphs=graphs,
+        graphs=_graphs(spec),
         opset=opset,
-        prefill_chunk=_prefill_chunk(checkpoint.card.config),
+        prefill_chunk=_prefill_chunk(config),
         checkpoint_sha256=checkpoint.sha256,
         created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},
-        streams=streams,
+        streams=stream_names(config.blocks),
     )
-    for name, graph in graphs.items():
-        describe_graph(models[graph.file], manifest, name)
-    save_graphs(models, folder, checked=opset >= _TRACE_OPSET)  # below, a contrib op stands for the RMS norm
-    return manifest
 
 
 def _prefill_chunk(config: ModelConfig) -> int:
