@@ -49,7 +49,7 @@ kind = state.type.stateType.arrayType
 float16 = coremltools.proto.FeatureTypes_pb2.ArrayFeatureType.FLOAT16
 print("coremltools", coremltools.__version__)
 print("expected by a reader: a float32 state that starts at 5.25")
-print("state", state.name, tuple(kind.shape), coremltools.proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name(kind.dataType))
+print("state", state.name, tuple(kind.shape), "FLOAT16" if kind.dataType == float16 else kind.dataType)
 
 operations = list(model._mil_program.functions["main"].operations)
 casts = sorted(op.outputs[0].dtype.__name__ for op in operations if op.op_type == "cast")

@@ -2,7 +2,7 @@
 # Package: onnxruntime 1.32.0 (Python, Linux).
 # One would guess: opening a session reads the model and writes nothing.
 # What happens: it creates a folder of its own under the home directory's .cache, with an identifier of the device and a
-#   database of events, unless ORT_DISABLE_TELEMETRY=1 is in the environment before the import.
+#   database, unless ORT_DISABLE_TELEMETRY=1 is in the environment before the import.
 # Hits: whoever runs models on devices with a read-only or shared home, in build sandboxes that compare files, or where
 #   writing an identifier needs someone's consent.
 # Instead: set ORT_DISABLE_TELEMETRY=1 for the process before onnxruntime is imported.

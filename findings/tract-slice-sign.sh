@@ -2,7 +2,8 @@
 # Package: tract 0.23.9, beside onnxruntime 1.32.0.
 # One would guess: a Slice whose start is computed as 8 - rows, with rows a free dimension of an input, takes the last rows of 8.
 # What happens: tract has to decide once, when loading, whether the symbolic start counts from the front or from the back. It
-#   takes 8 - rows for negative and adds 8 again at run time: "Invalid range", or no rows at all where all 8 were due. The same start written as -rows is right.
+#   takes 8 - rows for negative and adds 8 again at run time: "Invalid range", or no rows at all where all 8 were due.
+#   The same start written as -rows is right.
 # Hits: whoever slices a window, a mask or a table of positions by how far a growing state has come.
 # Instead: write the start as -rows (count from the end), or cut the table outside the graph.
 # Seen (rows 1, 3, 8):
