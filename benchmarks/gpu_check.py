@@ -135,7 +135,7 @@ def check_engine(run: Path, source: Path, folder: Path, precision: str, flavor: 
     found["build_s"], found["size_bytes"] = compiled["seconds"], sum(compiled["size_bytes"].values())
     report = verify_with_checkpoint(engine, run, VerifyOptions(runtimes=("tensorrt",))).report
     found["verdict"], found["executed"], found["why_not"] = report.verdict, not report.not_executed, report.not_executed
-    found["results"] = [result.to_json() for result in report.results]
+    found["results"] = to_json(report.results)
     return found
 
 

@@ -56,7 +56,7 @@ class Measured:
         return {
             **self.__dict__,
             **{name: None if value is None else value.to_json() for name, value in accuracies.items()},
-            "agreement": self.agreement.to_json(),
+            "agreement": to_json(self.agreement),
             "sqnr_db": {unit: finite(value) for unit, value in self.sqnr_db.items()},
         }
 
