@@ -1,27 +1,39 @@
-"""What a report says of the machine that it was made on: versions and processor, nothing that names machine or user."""
+"""The machine that a report was made on: versions and processor, nothing that names machine or user."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
-import os
 import platform
+import re
+from pathlib import Path
 from typing import Any
 
-from causalrn.runtimes.processor import processor_name
+import psutil
 
-_PACKAGES = ["numpy", "safetensors", "onnxruntime", "onnxruntime-gpu", "click", "rich", "torch", "onnx", "onnxscript"]
-_PACKAGES += ["tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-bindings"]
+_PACKAGES = ["causalrn", "numpy", "safetensors", "onnxruntime", "onnxruntime-gpu", "click", "rich", "torch", "onnx"]
+_PACKAGES += ["onnxscript", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-bindings"]
 
 
 def describe_environment() -> dict[str, Any]:
-    """Python, machine and package versions."""
+    """Python, system, processor, logical processors and package versions (None: not installed), as JSON values."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": processor_name(),
-        "cpu_count": os.cpu_count(),
+        "cpu_count": psutil.cpu_count(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def processor_name() -> str:
+    """The processor's name as Linux gives it, for psutil has none; elsewhere what Python knows."""
+    with contextlib.suppress(OSError):
+        content = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        entry = re.search(r"^model name\s*:\s*(.+)$", content, re.MULTILINE)
+        if entry is not None:
+            return entry[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

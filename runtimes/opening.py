@@ -12,7 +12,7 @@ from causalrn.bundle.targets import Target, checkpoint_runtimes, find_target, ru
 from causalrn.errors import InputError
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.training.checkpoint_folder import is_run
+from causalrn.training.checkpoint_folder import is_checkpoint
 
 
 def open_session(
@@ -60,7 +60,7 @@ def open_folder(path: Path, runtime: str | None = None, options: SessionOptions 
     options = options or SessionOptions()
     if runtime is not None:
         runtime_row(runtime)
-    if not is_bundle(path) and is_run(path):
+    if not is_bundle(path) and is_checkpoint(path):
         row = runtime_row(_choose(path, runtime, checkpoint_runtimes(), "a checkpoint folder"))
         options.check_for(row, path)
         session: Session = row.load_session()(path, options)
@@ -76,7 +76,7 @@ def default_row(path: Path) -> Target:
     Raises:
         InputError, BundleError: the folder is neither, or of a kind that this version does not know.
     """
-    if not is_bundle(path) and is_run(path):
+    if not is_bundle(path) and is_checkpoint(path):
         return runtime_row(checkpoint_runtimes()[0])
     return find_target(Manifest.read(path).target, path)
 

@@ -39,10 +39,7 @@ def as_path(value: str | os.PathLike[str], field: str) -> Path:
     Raises:
         InputError: something that names no path.
     """
-    try:
-        text = os.fspath(value)
-    except TypeError:
-        text = b""
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
     if not isinstance(text, str) or not text or "\0" in text:
         raise InputError(f"`{field}` is {value!r}: it must be a path, as text or pathlib.Path")
     return Path(text)

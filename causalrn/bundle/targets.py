@@ -17,6 +17,8 @@ from typing import Any
 from causalrn.errors import InputError, RuntimeUnavailableError
 
 ENTRY_POINTS = "causalrn.targets"
+EXPORT_TARGETS = ("onnx", "c", "web")
+"""What `export` writes; engines come from `compile`, and what other packages add from their own exporters."""
 CHECKPOINT = "checkpoint"
 """Name of the rows that open a checkpoint folder, not a bundle: PyTorch's."""
 

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from causalrn.cli.console import require_extra
+from causalrn.cli.console import (
+    EXIT_BAD_INPUT,
+    EXIT_CHECK_FAILED,
+    EXIT_FINE,
+    EXIT_INTERRUPTED,
+    complain,
+    console,
+    progress,
+    require_extra,
+)
 from causalrn.cli.options import PATH, FiniteRange, check_places, checked_place, given_options, json_option
 from causalrn.errors import InputError
+from causalrn.workflows.bench_arguments import MOST_THREADS, MOST_TOKENS
 
-_MOST, _MOST_THREADS = 1 << 24, 256
+if TYPE_CHECKING:
+    from causalrn.workflows.bench_result import BenchResult
+
 _LISTS = ("-d", "--depth", "-p", "--prefill", "-b", "--batch", "-t", "--threads")
 _MODES = {
-    "predict": ("depths", "device", "json_path"),
-    "profile": ("depths", "threads", "provider", "json_path"),
+    "predict": ("depth", "device", "json_path"),
+    "profile": ("depth", "threads", "provider", "json_path"),
 }
 """What else may be asked for where nothing is measured side by side."""
+_MEASURING = (
+    "depth",
+    "decode",
+    "prefill",
+    "batch",
+    "threads",
+    "repeats",
+    "turn_ms",
+    "runtime",
+    "provider",
+    "against",
+    "fail_above",
+)
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -25,7 +51,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 
     name = "N[,N...]"
 
-    def __init__(self, least: int, most: int = _MOST) -> None:
+    def __init__(self, least: int, most: int = MOST_TOKENS) -> None:
         self.least, self.most = least, most
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[int, ...]:
@@ -72,14 +98,18 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 @click.option(
     "-d",
     "--depth",
-    "depths",
     type=Numbers(0),
     multiple=True,
     help="Decode after so many tokens; a list such as 16,128.  "
     "[default: 16,128,1024 as far as they fit; to profile, 128]",
 )
 @click.option(
-    "-n", "--decode", type=click.IntRange(0, _MOST), default=16, show_default=True, help="Tokens to decode; 0: none."
+    "-n",
+    "--decode",
+    type=click.IntRange(0, MOST_TOKENS),
+    default=16,
+    show_default=True,
+    help="Tokens to decode; 0: none.",
 )
 @click.option(
     "-p",
@@ -90,7 +120,7 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 )
 @click.option("-b", "--batch", type=Numbers(1), multiple=True, help="Sequences that advance together.  [default: 1]")
 @click.option(
-    "-t", "--threads", type=Numbers(1, _MOST_THREADS), multiple=True, help="Threads of each candidate.  [default: 1]"
+    "-t", "--threads", type=Numbers(1, MOST_THREADS), multiple=True, help="Threads of each candidate.  [default: 1]"
 )
 @click.option(
     "-r", "--repeats", type=click.IntRange(3, 10000), default=9, show_default=True, help="Turns of each candidate."
@@ -100,7 +130,6 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 )
 @click.option(
     "--runtime",
-    "runtimes",
     multiple=True,
     help="parallel, recurrent, onnxruntime, tensorrt, native or node; may be repeated.  [default: all that apply]",
 )
@@ -139,33 +168,108 @@ def command(context: click.Context, /, folders: tuple[Path, ...], **options: Any
     one exp per element of the pool. Interrupted, it reports what it has measured.
     """
     if options["device"] == "list":
-        from causalrn.workflows.predict import list_devices
+        from causalrn.cli.bench_predict_table import print_devices
 
-        list_devices()
+        print_devices()
         return
     if not folders:
         raise click.UsageError("Missing argument 'BUNDLE_OR_RUN...'.", context)
     _check_combinations(options, given_options(context))
-    places = [options["json_path"], options["csv_path"], options["html"]]
     device = [Path(options["device"])] if options["device"] is not None else []
-    check_places(places, [options["against"], *device])
-    for name in ("depths", "prefill", "batch", "threads"):
-        options[name] = tuple(dict.fromkeys(number for numbers in options[name] for number in numbers))
+    check_places([options[name] for name in ("json_path", "csv_path", "html")], [options["against"], *device])
+    for name in ("depth", "prefill", "batch", "threads"):
+        options[name] = [number for numbers in options[name] for number in numbers]
     if options["html"] is not None:
         require_extra("jinja2")
     if options["predict"]:
-        from causalrn.workflows.predict import predict
-
-        predict(folders, options)
+        _predict(folders, options)
     elif options["profile"]:
-        require_extra("onnx")
-        from causalrn.cli.bench_profile import profile
-
-        profile(folders, options)
+        _profile(folders, options)
     else:
-        from causalrn.workflows.bench import bench
+        context.exit(_bench(folders, options))
 
-        context.exit(bench(folders, options))
+
+def _predict(folders: Sequence[Path], options: dict[str, Any]) -> None:
+    from causalrn.cli.bench_predict_table import print_predictions
+    from causalrn.workflows.predict import predict
+
+    result = predict(folders, depth=options["depth"], device=options["device"], progress=progress)
+    print_predictions(result)
+    if options["json_path"] is not None:
+        result.save_json(options["json_path"])
+
+
+def _profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
+    if len(set(options["threads"])) > 1:
+        raise InputError("--profile takes one number of --threads")
+    require_extra("onnx")
+    from causalrn.cli.bench_profile_table import print_profiles
+    from causalrn.workflows.profile import profile
+
+    threads = options["threads"][0] if options["threads"] else 1
+    provider = options["provider"]
+    result = profile(folders, depth=options["depth"], threads=threads, provider=provider, progress=progress)
+    print_profiles(result)
+    if options["json_path"] is not None:
+        result.save_json(options["json_path"])
+
+
+def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
+    """Measure, write, print; gives the exit code."""
+    from causalrn.cli.bench_table import print_comparisons, print_report
+    from causalrn.workflows.bench import bench
+
+    asked = {name: options[name] for name in _MEASURING}
+    result = bench(folders, **asked, progress=progress)
+    saved = {options["json_path"]: result.save_json, options["csv_path"]: result.save_csv}
+    saved[options["html"]] = result.save_html
+    places = {path: save for path, save in saved.items() if path is not None}
+    try:  # before anything is printed: whoever reads may be gone
+        _save_all(places)
+    finally:
+        print_report(result.report)
+        if result.earlier is not None:
+            print_comparisons(result.earlier, result.comparisons, result.report.environment)
+    for path in places:
+        console().print(f"wrote {path}", soft_wrap=True)
+    return _exit_code(result)
+
+
+def _save_all(places: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Write what was asked for; where one file cannot be written, the others are.
+
+    Raises:
+        OSError: of the first that could not.
+    """
+    faults: list[OSError] = []
+    for path, save in places.items():
+        try:
+            save(path)
+        except OSError as error:
+            faults.append(error)
+    if faults:
+        raise faults[0]
+
+
+def _exit_code(result: BenchResult) -> int:
+    """The exit code, with its reason on standard error."""
+    report = result.report
+    for reason in result.failures:
+        complain(reason)
+    if report.interrupted:
+        complain("interrupted")
+        return EXIT_INTERRUPTED
+    if not report.measured and not result.failures:
+        complain(f"nothing could be measured: {report.rows[0].reason}")
+        return EXIT_BAD_INPUT
+    if result.fail_above is not None and not result.comparisons:
+        complain("--fail-above: nothing here was measured before, so nothing could be compared")
+        return EXIT_BAD_INPUT
+    for each in result.slower:
+        complain(f"{each.row.name}, {each.row.workload.title}: {each.judged:.2f} times what it took before")
+    if report.fault is not None:
+        return report.fault.exit_code
+    return EXIT_CHECK_FAILED if result.slower else EXIT_FINE
 
 
 def _check_combinations(options: dict[str, Any], given: set[str]) -> None:
@@ -183,6 +287,6 @@ def _check_combinations(options: dict[str, Any], given: set[str]) -> None:
     for mode, kept in _MODES.items():
         ignored = sorted(given - {mode, "folders", *kept}) if options[mode] else []
         if ignored:
-            names = {"json_path": "json", "csv_path": "csv", "depths": "depth", "runtimes": "runtime"}
+            names = {"json_path": "json", "csv_path": "csv"}
             option = names.get(ignored[0], ignored[0]).replace("_", "-")
             raise InputError(f"--{option} and --{mode} contradict each other: it would be ignored")

@@ -1,19 +1,20 @@
-"""A benchmark on the terminal: a table per workload, made for 80 columns, and what follows from the rows."""
+"""A benchmark on the terminal: a table per workload, made for 80 columns, and ratios to an earlier one."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from causalrn.cli.console import console
-from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.results import BenchReport, Row
-from causalrn.runtimes.bench.timing import Spread
+from causalrn.workflows.bench_comparison import Comparison, Earlier
+from causalrn.workflows.bench_notes import notes_of
+from causalrn.workflows.pages.figures import bytes_text, rate_text, ratio_text, share_text, time_text
 
-_NARROW, _NAME_WIDTH, _SHORT_US = 72, 26, 30.0
+_NARROW, _NAME_WIDTH = 72, 26
 
 
 def print_report(report: BenchReport) -> None:
@@ -69,76 +70,27 @@ def short_name(name: str, most: int) -> str:
     return f"{name[:head]}..{name[-(most - head - 2) :]}"
 
 
-def notes_of(report: BenchReport) -> Iterator[str]:
-    """What the tables do not say, a sentence each."""
-    for growth in report.growths():
-        batch = f", batch {growth.batch}" if growth.batch > 1 else ""
-        yield f"{growth.name}{batch}: {growth.describe()}"
-    if any(row.ratio for row in report.measured):
-        yield f"ratio: time over that of {report.base}, paired by turn; ~ where the turns do not tell the two apart"
-    yield from (floor_text(machine) for machine in report.floors.values())
-    for threads, reason in report.no_floor.items():
-        more = "more " if threads in report.floors else ""
-        yield f"no {more}floors for {threads} thread{'s' * (threads > 1)}: {reason}"
-    if any(row.runtime == "native" and row.time_us.median < _SHORT_US for row in report.measured):
-        yield "C is called through Python here, which takes a few microseconds of every step: embedded it is faster"
-    load, cores = report.environment.get("load_average"), report.environment.get("cpu_count")
-    if load is not None and cores is not None and load > cores / 2:
-        yield f"the machine was busy when this began: a load of {load:.1f} on {cores} cores"
-    if report.noisy:
-        count = f"{len(report.noisy)} of {len(report.measured)}"
-        yield f"too noisy to tell: {count} rows, their quartiles over 10 % apart (+- over 5 %): use a quiet machine"
-    if report.interrupted:
-        yield f"interrupted: {len(report.measured)} rows were measured before that"
-
-
-def floor_text(machine: Machine) -> str:
-    """What the floor rests on, in words."""
-    ends = dict([machine.bytes_per_s[0], machine.bytes_per_s[-1]])  # the smallest and the largest working set
-    reading = ", ".join(f"{bytes_text(size)} at {rate / 1e9:,.0f} GB/s" for size, rate in ends.items())
-    threads = f"{machine.threads} thread{'s' * (machine.threads > 1)}"
-    return (
-        f"floor ({machine.isa}, {threads}): reading {reading}, {machine.exps_per_s / 1e9:,.1f} G exps/s, "
-        f"{machine.products_per_s / 1e9:,.0f} G products/s"
-    )
-
-
-def time_text(microseconds: float) -> str:
-    """A time with three digits and the unit that fits, e.g. "57.2 us", "1.29 ms", "18.1 s"."""
-    for limit, scale, unit in ((999.5, 1.0, "us"), (999_500.0, 1e3, "ms"), (math.inf, 1e6, "s")):
-        if microseconds < limit:
-            return f"{_three_digits(microseconds / scale)} {unit}"
-    raise ValueError(microseconds)
-
-
-def bytes_text(size: float | None) -> str:
-    """A size with the unit that fits, in powers of 1,000; a dash where it is not known."""
-    if size is None:
-        return "-"
-    for limit, scale, unit in ((1e3, 1.0, "B"), (999_500.0, 1e3, "kB"), (999.5e6, 1e6, "MB"), (math.inf, 1e9, "GB")):
-        if abs(size) < limit:
-            return f"{size:.0f} {unit}" if scale == 1.0 else f"{_three_digits(size / scale)} {unit}"
-    raise ValueError(size)
-
-
-def rate_text(rate: float) -> str:
-    """Tokens per second."""
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.2g}"
-
-
-def share_text(share: float | None) -> str:
-    """Floor over time in percent; a dash where the floor is not known."""
-    if share is None:
-        return "-"
-    return f"{share:.0%}" if share >= 0.01 else "<1%"
-
-
-def ratio_text(ratio: Spread | None) -> str:
-    """A paired ratio; a tilde where one lies between its quartiles. Empty for the one that others relate to."""
-    if ratio is None:
-        return ""
-    return f"{'~' if ratio.low <= 1 <= ratio.high else ''}{_three_digits(ratio.median)}"
-
-
-def _three_digits(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"
+def print_comparisons(before: Earlier, comparisons: Sequence[Comparison], environment: Mapping[str, Any]) -> None:
+    """Print a table of ratios, and what the two runs do not share."""
+    out = console()
+    title = f"now / before ({before.path})"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("", overflow="fold")
+    table.add_column("workload", overflow="fold")
+    for name in ("before", "now", "ratio", "floor out"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in comparisons:
+        times = (time_text(row.time_us.median) for row in (each.earlier, each.row))
+        mark = "~" if each.noisy else ""
+        floor = "" if each.floor_ratio is None else f"{each.floor_ratio:.2f}"
+        table.add_row(each.row.name, each.row.workload.title, *times, f"{mark}{each.ratio:.2f}", floor)
+    out.print(table if comparisons else f"nothing here was measured in {before.path}, too: names and workloads differ")
+    if comparisons:
+        out.print("floor out: with each time as a multiple of its run's floor; ~ where one of them is noisy")
+    gone = before.missing(comparisons)
+    if gone:
+        names = ", ".join(dict.fromkeys(row.name for row in gone))
+        out.print(f"only measured before: {len(gone)} rows of {names}", soft_wrap=True)
+    for name in before.changes(environment):
+        out.print(f"not the same {name} as before", style="yellow")
+    out.print()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn import __version__
+from causalrn.bundle.json_values import to_json
 from causalrn.cli import doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, progress, write_json
 from causalrn.cli.doctor_tools import Probe
@@ -132,7 +133,7 @@ class DoctorReport:
                 {"name": name, "probes": [probe.to_json() for probe in probes]} for name, probes in self.groups.items()
             ],
         }
-        return data if self.machine is None else {**data, "machine": self.machine.to_json()}
+        return data if self.machine is None else {**data, "machine": to_json(self.machine)}
 
 
 @click.command(
@@ -209,7 +210,7 @@ def print_machine(machine: Machine) -> None:
     """Print a machine's constants."""
     from rich.table import Table
 
-    from causalrn.cli.bench_table import bytes_text, time_text
+    from causalrn.workflows.pages.figures import bytes_text, time_text
 
     table = Table(title=f"\n{machine.name}, {machine.source}, {machine.isa}", title_justify="left", box=None)
     table.add_column(no_wrap=True)

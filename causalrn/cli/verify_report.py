@@ -7,6 +7,7 @@ from rich.table import Table
 
 from causalrn.bundle.tolerances import BOUND_FACTOR
 from causalrn.cli.console import console
+from causalrn.cli.flags import in_flags
 from causalrn.cli.results_table import figure_text, results_table
 from causalrn.runtimes.parity.report import FAIL, NOT_EXECUTED, PASS, VerifyReport
 from causalrn.runtimes.parity.results import Attribution, Side
@@ -26,11 +27,11 @@ def print_report(report: VerifyReport) -> None:
         out.print(attribution.verdict + "\n")
     out.print(_explain(report))
     for note in report.notes:
-        out.print(f"note: {note}", soft_wrap=True)
+        out.print(f"note: {in_flags(note)}", soft_wrap=True)
     for problem in report.problems:
-        out.print(f"problem: {problem}", style="red", soft_wrap=True)
+        out.print(f"problem: {in_flags(problem)}", style="red", soft_wrap=True)
     if report.not_executed:
-        out.print(f"the engines were not run: {report.not_executed}", style="yellow", soft_wrap=True)
+        out.print(f"the engines were not run: {in_flags(report.not_executed)}", style="yellow", soft_wrap=True)
     out.print(report.verdict, style=_STYLES[report.verdict])
 
 

@@ -1,92 +1,114 @@
-"""Measuring: from the command's options to rows, tables and files."""
+"""Measuring what tokens cost: bundles and checkpoint folders side by side, each in a process of its own."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from causalrn.bundle.bundle_folder import is_bundle
-from causalrn.bundle.files import written_file
-from causalrn.bundle.json_values import json_text
 from causalrn.bundle.manifest import Manifest
-from causalrn.cli.bench_table import print_report
-from causalrn.cli.console import (
-    EXIT_BAD_INPUT,
-    EXIT_CHECK_FAILED,
-    EXIT_INTERRUPTED,
-    complain,
-    console,
-    progress,
-)
+from causalrn.bundle.targets import check_runtimes
 from causalrn.errors import CausalRNError, InputError
 from causalrn.runtimes.bench.entries import Entry, find_entries
-from causalrn.runtimes.bench.results import BenchReport, Row, Workload
+from causalrn.runtimes.bench.results import BenchReport, Workload
 from causalrn.runtimes.bench.running import Bench, BenchPlan
 from causalrn.runtimes.environment import describe_environment
-from causalrn.runtimes.opening import RUNTIMES
-from causalrn.training.checkpoint_folder import RunFolder, is_run
-from causalrn.workflows.bench_comparison import Comparison, Earlier, print_comparisons
+from causalrn.runtimes.progress import Progress, no_progress
+from causalrn.training.checkpoint_folder import CheckpointFolder, is_checkpoint
+from causalrn.workflows.bench_arguments import (
+    MOST_THREADS,
+    Counts,
+    Paths,
+    read_count,
+    read_counts,
+    read_folders,
+    read_name,
+    read_names,
+    read_number,
+    read_path,
+)
+from causalrn.workflows.bench_comparison import Earlier
+from causalrn.workflows.bench_result import BenchResult
 
 _DEPTHS, _PREFILL = (16, 128, 1024), 512
 
 
-def bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
-    """Measure, print, write; gives the exit code.
+def bench(
+    folders: Paths,
+    *,
+    depth: Counts = (),
+    decode: int = 16,
+    prefill: Counts = (),
+    batch: Counts = (),
+    threads: Counts = (),
+    repeats: int = 9,
+    turn_ms: float = 60.0,
+    runtime: str | Iterable[str] = (),
+    provider: str = "cpu",
+    against: str | os.PathLike[str] | None = None,
+    fail_above: float | None = None,
+    progress: Progress = no_progress,
+) -> BenchResult:
+    """Measure latency against depth, prefill and memory, beside the least that this machine can take.
+
+    A folder that cannot be opened is a row with the reason; the others are measured all the same. Ctrl-C ends the
+    measuring: the result holds what was measured, and `report.interrupted`. Processes are started with "spawn": a
+    script that calls this needs `if __name__ == "__main__":`.
+
+    Args:
+        folders: bundles and checkpoint folders; ratios relate to the first that can be opened.
+        depth: numbers of tokens before a decode; by default 16, 128 and 1,024 as far as the longest model has them.
+        decode: tokens that are decoded from each depth; 0 for none.
+        prefill: numbers of tokens taken at once into a fresh state; 0 for none; by default 512 or the capacity.
+        batch: numbers of sequences; by default 1.
+        threads: numbers of threads of each candidate; by default 1.
+        repeats: turns of each candidate on a workload, 3 to 10,000.
+        turn_ms: length of a turn in milliseconds, 1 to 60,000.
+        runtime: to choose from; by default all that apply.
+        provider: execution provider of onnxruntime.
+        against: a file that :meth:`BenchResult.save_json` wrote, to compare with.
+        fail_above: with `against`: :attr:`BenchResult.passed` is False where a row takes more than so many times as
+            long as before.
+        progress: is told of every turn.
 
     Raises:
-        InputError: options that fit no folder, or a file to compare with that is none.
+        InputError: an argument that is wrong, or fits no folder; or `against` is no report of this version.
+        ConfigError: `against` is no JSON.
     """
-    unknown = [name for name in options["runtimes"] if name not in RUNTIMES]
-    if unknown:
-        raise InputError(f"runtime {unknown[0]!r} is unknown: choose one of {', '.join(RUNTIMES)}")
-    before = None if options["against"] is None else Earlier.load(options["against"])
-    entries = find_entries(folders, options["runtimes"], options["threads"] or (1,), options["provider"])
-    workloads = choose_workloads(folders, options)
-    plan = BenchPlan(workloads, options["repeats"], options["turn_ms"] / 1000)
-    report = run_bench(entries, plan, {"folders": [str(folder) for folder in folders], "provider": options["provider"]})
-    comparisons = [] if before is None else before.compare(report.measured)
-    places = [options["json_path"], options["csv_path"], options["html"]]
-    try:  # before anything is printed: whoever reads may be gone
-        write_reports(report, comparisons, *places)
-    finally:
-        print_report(report)
-        if before is not None:
-            print_comparisons(before, comparisons, report.environment)
-    for path in (path for path in places if path is not None):
-        console().print(f"wrote {path}", soft_wrap=True)
-    return _exit_code(report, comparisons, options["fail_above"])
+    paths, names = read_folders(folders), read_names("runtime", runtime)
+    check_runtimes(names)
+    if fail_above is not None:
+        fail_above = read_number("fail_above", fail_above, 0.01)
+        if against is None:
+            raise InputError("fail_above needs against: there is nothing to compare with")
+    workloads = choose_workloads(paths, depth=depth, decode=decode, prefill=prefill, batch=batch)
+    plan = BenchPlan(
+        workloads, read_count("repeats", repeats, 3, 10_000), read_number("turn_ms", turn_ms, 1, 60_000) / 1000
+    )
+    earlier = None if against is None else Earlier.load(read_path("against", against))
+    entries = find_entries(
+        paths, names, read_counts("threads", threads, 1, MOST_THREADS) or (1,), read_name("provider", provider)
+    )
+    settings = {"folders": [str(path) for path in paths], "provider": provider}
+    report = run_bench(entries, plan, settings, progress)
+    comparisons = () if earlier is None else tuple(earlier.compare(report.measured))
+    return BenchResult(report, earlier, comparisons, fail_above)
 
 
-def _exit_code(report: BenchReport, comparisons: Sequence[Comparison], fail_above: float | None) -> int:
-    """The exit code, with its reason on standard error."""
-    failed = dict.fromkeys(f"{row.name}: {row.reason}" for row in report.rows if row.status == "failed")
-    for reason in failed:
-        complain(reason)
-    if report.interrupted:
-        complain("interrupted")
-        return EXIT_INTERRUPTED
-    if not report.measured and not failed:
-        complain(f"nothing could be measured: {report.rows[0].reason}")
-        return EXIT_BAD_INPUT
-    if fail_above is not None and not comparisons:
-        complain("--fail-above: nothing here was measured before, so nothing could be compared")
-        return EXIT_BAD_INPUT
-    slower = [each for each in comparisons if fail_above is not None and not each.noisy and each.judged > fail_above]
-    for each in slower:
-        complain(f"{each.row.name}, {each.row.workload.title}: {each.judged:.2f} times what it took before")
-    return report.exit_code or (EXIT_CHECK_FAILED if slower else 0)
+def run_bench(
+    entries: Sequence[Entry], plan: BenchPlan, settings: Mapping[str, Any], progress: Progress = no_progress
+) -> BenchReport:
+    """Measure candidates of any kind; Ctrl-C ends it, and the report is marked as interrupted.
 
-
-def run_bench(entries: Sequence[Entry], plan: BenchPlan, settings: dict[str, Any]) -> BenchReport:
-    """Measure with progress on standard error; Ctrl-C ends it, and the report says so."""
+    Args:
+        settings: JSON values that the report keeps beside the plan's.
+    """
     asked = {"repeats": plan.repeats, "turn_ms": plan.turn_s * 1000, **settings}
-    report = BenchReport(asked, describe_environment())
-    report.environment["load_average"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    report = BenchReport(asked, {**describe_environment(), "load_average": psutil.getloadavg()[0]})
     with progress("measuring", len(entries) * plan.repeats * len(plan.workloads)) as advance:
         try:
             Bench(entries, plan, report, advance).run()
@@ -95,23 +117,26 @@ def run_bench(entries: Sequence[Entry], plan: BenchPlan, settings: dict[str, Any
     return report
 
 
-def choose_workloads(folders: Sequence[Path], options: dict[str, Any]) -> list[Workload]:
-    """What to time: as asked for, or what the longest model takes.
+def choose_workloads(
+    folders: Sequence[Path], *, depth: Counts = (), decode: int = 16, prefill: Counts = (), batch: Counts = ()
+) -> list[Workload]:
+    """What to time: as asked for, or what the longest model takes; arguments as :func:`bench`.
 
     Raises:
-        InputError: nothing is left to time.
+        InputError: a wrong number, or nothing is left to time.
     """
-    longest, tokens = _longest_capacity(folders), options["decode"]
-    fits = [depth for depth in _DEPTHS if longest is None or depth + tokens <= longest]
-    depths = options["depths"] or fits or [0]
-    prefill = options["prefill"] or (min(_PREFILL, longest or _PREFILL),)
+    longest, tokens = _longest_capacity(folders), read_count("decode", decode, 0)
+    fits = [count for count in _DEPTHS if longest is None or count + tokens <= longest]
+    depths = read_counts("depth", depth, 0) or fits or [0]
+    prefills = read_counts("prefill", prefill, 0) or (min(_PREFILL, longest or _PREFILL),)
+    batches = sorted(read_counts("batch", batch, 1) or (1,))
     workloads = []
-    for batch in sorted(options["batch"] or (1,)):
-        workloads += [Workload("decode", tokens, depth, batch) for depth in sorted(depths) if tokens]
-    for batch in sorted(options["batch"] or (1,)):  # last: what they leave behind would count as others' memory
-        workloads += [Workload("prefill", count, 0, batch) for count in sorted(prefill) if count]
+    for sequences in batches:
+        workloads += [Workload("decode", tokens, count, sequences) for count in sorted(depths) if tokens]
+    for sequences in batches:  # last: what they leave behind would count as others' memory
+        workloads += [Workload("prefill", count, 0, sequences) for count in sorted(prefills) if count]
     if not workloads:
-        raise InputError("--decode 0 and --prefill 0 leave nothing to measure: ask for one of them")
+        raise InputError("decode 0 and prefill 0 leave nothing to measure: ask for one of them")
     return workloads
 
 
@@ -122,63 +147,8 @@ def _longest_capacity(folders: Sequence[Path]) -> int | None:
         try:
             if is_bundle(folder):
                 found.append(Manifest.read(folder).state.capacity)
-            elif is_run(folder):
-                found.append(RunFolder.open(folder).card.config.capacity)
+            elif is_checkpoint(folder):
+                found.append(CheckpointFolder.open(folder).card.config.capacity)
         except CausalRNError:
-            continue  # its row says why
+            continue  # its row gives the reason
     return None if None in found else max((capacity for capacity in found if capacity is not None), default=None)
-
-
-def write_reports(
-    report: BenchReport,
-    comparisons: Sequence[Comparison],
-    json_path: Path | None,
-    csv_path: Path | None,
-    html: Path | None,
-) -> None:
-    """Write what was asked for; where one cannot be written, the others are.
-
-    Raises:
-        OSError: of the first that could not.
-    """
-    compared = [each.to_json() for each in comparisons]
-    texts: list[tuple[Path | None, Callable[[], str]]] = [
-        (json_path, lambda: json_text({**report.to_json(), "comparisons": compared})),
-        (csv_path, lambda: _csv_text(report)),
-        (html, lambda: _page_text(report, comparisons)),
-    ]
-    faults: list[OSError] = []
-    for path, text in texts:
-        if path is not None:
-            try:
-                with written_file(path) as partial:
-                    partial.write_text(text(), encoding="utf-8", errors="replace")
-            except OSError as error:
-                error.filename = str(path)
-                faults.append(error)
-    if faults:
-        raise faults[0]
-
-
-def _page_text(report: BenchReport, comparisons: Sequence[Comparison]) -> str:
-    from causalrn.workflows.pages.bench_page import render_page
-
-    return render_page(report, comparisons)
-
-
-def _csv_text(report: BenchReport) -> str:
-    """A line per row; lists are left out."""
-    text = io.StringIO()
-    fields = [field.name for field in dataclasses.fields(Row) if field.name not in ("workload", "times_us", "ratio")]
-    names = ["kind", "tokens", "depth", "batch", "median_us", "low_us", "high_us", "ratio", "tokens_per_s"]
-    writer = csv.DictWriter(text, [*fields[:4], *names, "share_of_floor", *fields[4:]], lineterminator="\n")
-    writer.writeheader()
-    for row in report.rows:
-        line = {name: getattr(row, name) for name in fields} | dataclasses.asdict(row.workload)
-        if row.status == "measured":
-            time = row.time_us
-            line |= {"median_us": time.median, "low_us": time.low, "high_us": time.high}
-            line |= {"tokens_per_s": row.tokens_per_s, "share_of_floor": row.share_of_floor}
-            line["ratio"] = None if row.ratio is None else row.ratio.median
-        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in line.items()})
-    return text.getvalue()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from causalrn.bundle.json_values import parse_json_object
-from causalrn.cli.bench_table import time_text
-from causalrn.cli.console import console
+from causalrn.bundle.json_values import parse_json_object, to_json
 from causalrn.errors import InputError
-from causalrn.runtimes.bench.results import BENCH_VERSION, Row
+from causalrn.runtimes.bench.report_file import read_report
+from causalrn.runtimes.bench.results import Row
 
 
 @dataclass(frozen=True)
@@ -45,21 +42,19 @@ class Comparison:
         """Whether one of the two is too noisy to be compared."""
         return self.row.time_us.noisy or self.earlier.time_us.noisy
 
-    def to_json(self) -> dict[str, Any]:
-        """The comparison as JSON values."""
-        work = self.row.workload
-        return {
-            "name": self.row.name,
-            "kind": work.kind,
-            "tokens": work.tokens,
-            "depth": work.depth,
-            "batch": work.batch,
-            "before_us": self.earlier.time_us.median,
-            "now_us": self.row.time_us.median,
-            "ratio": self.ratio,
-            "floor_ratio": self.floor_ratio,
-            "noisy": self.noisy,
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as JSON values: the row's name and workload, both times, what follows from them."""
+    values: dict[str, Any] = to_json(
+        {
+            "before_us": comparison.earlier.time_us.median,
+            "now_us": comparison.row.time_us.median,
+            "ratio": comparison.ratio,
+            "floor_ratio": comparison.floor_ratio,
+            "noisy": comparison.noisy,
         }
+    )
+    return {"name": comparison.row.name, **to_json(comparison.row.workload), **values}
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Earlier:
 
     @classmethod
     def load(cls, path: Path) -> Earlier:
-        """Read what `bench --json` wrote.
+        """Read the JSON of a benchmark.
 
         Raises:
             InputError: a missing file, or something else than a report of this version.
@@ -81,19 +76,17 @@ class Earlier:
         try:
             data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError):
-            raise InputError(f"{path}: no file that can be read: name one that `bench --json` wrote") from None
-        return cls.from_json(data, path)
+            raise InputError(f"{path}: no file that can be read: name a report that bench wrote as JSON") from None
+        return cls.of(data, path)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], path: Path) -> Earlier:
-        """From a report's JSON form; `path` is named in errors."""
-        if data.get("report") != "causalrn-bench" or data.get("version") != BENCH_VERSION:
-            raise InputError(f"{path}: no report of this version's bench: name one that `bench --json` wrote")
-        try:
-            rows = [Row.from_json(row) for row in data["rows"]]
-            environment = dict(data["environment"])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise InputError(f"{path}: a malformed report ({error}): measure again") from None
+    def of(cls, data: Mapping[str, Any], path: Path) -> Earlier:
+        """From a report's JSON values; `path` is named in errors.
+
+        Raises:
+            InputError: no report of this version, or a malformed one.
+        """
+        rows, environment = read_report(data, str(path))
         return cls(path, {row.key: row for row in rows if row.status == "measured" and row.times_us}, environment)
 
     def compare(self, rows: Iterable[Row]) -> list[Comparison]:
@@ -105,29 +98,8 @@ class Earlier:
         found = {each.row.key for each in comparisons}
         return [row for key, row in self.rows.items() if key not in found]
 
-
-def print_comparisons(before: Earlier, comparisons: Sequence[Comparison], environment: Mapping[str, Any]) -> None:
-    """Print a table of ratios, and what the two runs do not share."""
-    out = console()
-    title = f"now / before ({before.path})"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("", overflow="fold")
-    table.add_column("workload", overflow="fold")
-    for name in ("before", "now", "ratio", "floor out"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for each in comparisons:
-        times = (time_text(row.time_us.median) for row in (each.earlier, each.row))
-        mark = "~" if each.noisy else ""
-        floor = "" if each.floor_ratio is None else f"{each.floor_ratio:.2f}"
-        table.add_row(each.row.name, each.row.workload.title, *times, f"{mark}{each.ratio:.2f}", floor)
-    out.print(table if comparisons else f"nothing here was measured in {before.path}, too: names and workloads differ")
-    if comparisons:
-        out.print("floor out: with each time as a multiple of its run's floor; ~ where one of them is noisy")
-    gone = before.missing(comparisons)
-    if gone:
-        names = ", ".join(dict.fromkeys(row.name for row in gone))
-        out.print(f"only measured before: {len(gone)} rows of {names}", soft_wrap=True)
-    for name in ("processor", "platform", "packages"):
-        if before.environment.get(name) != environment.get(name):
-            out.print(f"not the same {name} as before", style="yellow")
-    out.print()
+    def changes(self, environment: Mapping[str, Any]) -> Iterator[str]:
+        """What of the machine is not the same: "processor", "platform", "packages"."""
+        for name in ("processor", "platform", "packages"):
+            if self.environment.get(name) != environment.get(name):
+                yield name

@@ -1,148 +1,165 @@
-"""`bench --predict`: what a token will cost on a device, and what to export for it."""
+"""What a token will cost on a device, and what to export for it, from the device's constants alone."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from causalrn.bundle.bundle_folder import is_bundle
+from causalrn.bundle.files import written_file
+from causalrn.bundle.json_values import json_text, to_json
 from causalrn.bundle.manifest import Manifest
-from causalrn.cli.bench_table import bytes_text, time_text
-from causalrn.cli.console import console, write_json
 from causalrn.errors import InputError
-from causalrn.runtimes.bench.devices import DEVICES, find_device
+from causalrn.model.config import ModelConfig
+from causalrn.runtimes.bench.devices import find_device
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.prediction import Prediction, Variant, advise, predict_all
+from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.card import read_card
-from causalrn.training.checkpoint_folder import RunFolder
+from causalrn.training.checkpoint_folder import CheckpointFolder
+from causalrn.workflows.bench_arguments import Counts, Paths, read_counts, read_folders, read_path
 
 _DEPTHS = (16, 128, 1024, 4096)
+PREDICT_VERSION = 1
 
 
-def list_devices() -> None:
-    """Print the devices that have names."""
-    for device in DEVICES.values():
-        console().print(f"{device.name}: {device.source}", soft_wrap=True)
+@dataclass(frozen=True)
+class Held:
+    """What a folder holds: which variant, and where it runs; empty for a checkpoint folder, which runs everywhere."""
+
+    variant: Variant
+    where: str = ""
+
+    def holds(self, prediction: Prediction, where: str) -> bool:
+        """Whether a prediction, "C" or "onnxruntime", is for what the folder holds."""
+        return prediction.variant == self.variant and self.where in ("", where)
 
 
-def predict(folders: Sequence[Path], options: dict[str, Any]) -> None:
-    """Print predictions for every folder's model, and write them.
+@dataclass(frozen=True)
+class ModelPrediction:
+    """A folder's model on a device.
+
+    Attributes:
+        folder: a bundle or a checkpoint folder.
+        model: one line for people.
+        capacity: most positions; None without a bound.
+        advice: what to export, a sentence each.
+        predictions: of the variants in which the model could be exported.
+        held: what the folder holds.
+    """
+
+    folder: Path
+    model: str
+    capacity: int | None
+    advice: tuple[str, ...]
+    predictions: tuple[Prediction, ...]
+    held: Held
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """Predictions for models on one machine."""
+
+    machine: Machine
+    models: tuple[ModelPrediction, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The predictions as JSON values."""
+        head = {"report": "causalrn-predict", "version": PREDICT_VERSION, "machine": to_json(self.machine)}
+        return {**head, "models": [_model_json(model) for model in self.models]}
+
+    def save_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write the predictions.
+
+        Raises:
+            OSError: the file cannot be written; what was there before is kept.
+        """
+        place = read_path("path", path)
+        with written_file(place) as partial:
+            partial.write_text(json_text(self.to_json()), encoding="utf-8")
+        return place
+
+
+def predict(
+    folders: Paths,
+    *,
+    depth: Counts = (),
+    device: str | os.PathLike[str] | Machine | None = None,
+    progress: Progress = no_progress,
+) -> PredictResult:
+    """Predict a step's time, the memory and the longest sequence of every folder's model and its variants.
+
+    Args:
+        folders: bundles and checkpoint folders.
+        depth: tokens before the step; by default 16, 128, 1,024 and 4,096 as far as the model has them.
+        device: a name of :data:`causalrn.runtimes.bench.devices.DEVICES`, a file that doctor wrote, or a machine; None
+            for this machine, which is then measured for some seconds.
+        progress: is told when this machine has been measured.
 
     Raises:
-        InputError: an unknown device, or depths that the model does not have.
+        InputError: an argument that is wrong, an unknown device, or depths that a model does not have.
+        BundleError, CheckpointError: a folder that cannot be opened.
+        RuntimeUnavailableError: this machine has no C compiler to measure it with.
     """
-    models = [(folder, *_model_of(folder)) for folder in folders]
-    depths = [_depths(folder, config.capacity, options["depths"]) for folder, config, _ in models]
-    machine = _machine(options["device"])
-    memory = "" if machine.memory_bytes is None else f", {bytes_text(machine.memory_bytes)} of memory"
-    console().print(f"on {machine.name}: {machine.source}{memory}", soft_wrap=True)
-    reports = []
-    for (folder, config, own), own_depths in zip(models, depths, strict=True):
-        capacity = config.capacity
-        predictions = predict_all(config, machine, own_depths)
-        advice = list(advise(predictions, machine, capacity))
-        _print(folder, config.describe(), predictions, own)
-        _print_notes(machine, own, predictions, advice)
-        model = {"folder": str(folder), "model": config.describe(), "capacity": capacity, "advice": advice}
-        reports.append({**model, "predictions": [prediction.to_json() for prediction in predictions]})
-    data = {"report": "causalrn-predict", "version": 1, "machine": machine.to_json(), "models": reports}
-    write_json(options["json_path"], data)
+    paths, asked = read_folders(folders), read_counts("depth", depth, 0)
+    models = [(path, *_model_of(path)) for path in paths]
+    depths = [_depths(path, config.capacity, asked) for path, config, _ in models]
+    machine = _machine(device, progress)
+    return PredictResult(
+        machine,
+        tuple(
+            _predict(path, config, held, machine, own) for (path, config, held), own in zip(models, depths, strict=True)
+        ),
+    )
+
+
+def _predict(path: Path, config: ModelConfig, held: Held, machine: Machine, depths: Sequence[int]) -> ModelPrediction:
+    predictions = predict_all(config, machine, depths)
+    advice = tuple(advise(predictions, machine, config.capacity))
+    return ModelPrediction(path, config.describe(), config.capacity, advice, tuple(predictions), held)
 
 
 def _depths(folder: Path, capacity: int | None, asked: Sequence[int]) -> list[int]:
     """What was asked for, or what the model has."""
     if capacity is not None and max(asked, default=0) >= capacity:
-        raise InputError(f"{folder}: --depth {max(asked)} is beyond the model's {capacity} positions")
+        raise InputError(f"{folder}: depth {max(asked)} is beyond the model's {capacity} positions: ask for less")
     return sorted(asked) or [depth for depth in _DEPTHS if capacity is None or depth < capacity] or [0]
 
 
-def _machine(device: str | None) -> Machine:
+def _machine(device: str | os.PathLike[str] | Machine | None, progress: Progress) -> Machine:
     """The device that was named, or this machine, measured now."""
+    if isinstance(device, Machine):
+        return device
     if device is not None:
-        return find_device(device)
+        return find_device(str(read_path("device", device)))
     from causalrn.runtimes.bench.measuring import measure_machine
 
-    return measure_machine()
+    with progress("measuring this machine", 1) as advance:
+        machine = measure_machine()
+        advance(1)
+    return machine
 
 
-@dataclass(frozen=True)
-class _Held:
-    """What a folder holds: which variant, and where it runs; empty for a RUN, which runs everywhere."""
-
-    variant: Variant
-    where: str = ""
-
-    def mark(self, prediction: Prediction, where: str) -> str:
-        """A star for what the folder is."""
-        return " *" if prediction.variant == self.variant and self.where in ("", where) else ""
-
-
-def _model_of(folder: Path) -> tuple[Any, _Held]:
+def _model_of(folder: Path) -> tuple[ModelConfig, Held]:
     """A model's configuration, and what the folder holds of it."""
     if not is_bundle(folder):
-        config = RunFolder.open(folder).card.config
-        return config, _Held(Variant.of(config))
+        config = CheckpointFolder.open(folder).card.config
+        return config, Held(Variant.of(config))
     manifest = Manifest.read(folder)
     quantization, config = manifest.quantization, read_card(manifest, str(folder)).config
     scheme, pool8 = ("float32", False) if quantization is None else (quantization.scheme, quantization.pool8)
     where = {"c": "C", "onnx": "onnxruntime"}.get(manifest.target, manifest.target)
-    return config, _Held(Variant.of(config, scheme, pool8), where)
+    return config, Held(Variant.of(config, scheme, pool8), where)
 
 
-def _print(folder: Path, model: str, predictions: Sequence[Prediction], own: _Held) -> None:
-    out = console()
-    out.print(f"\n{folder}: {model}", soft_wrap=True)
-    times = _table("time per token after", *(f"{depth:,}" for depth in predictions[0].native_us))
-    sizes = _table("memory", "weights", "per token", "tokens that fit")
-    for prediction in predictions:
-        name = prediction.variant.name
-        for where, by_depth in _times(prediction).items():
-            shown = map(time_text, by_depth.values()) if prediction.fits else ["does not fit"]
-            times.add_row(f"{name}, {where}{own.mark(prediction, where)}", *shown)
-        longest = "any number" if prediction.longest is None else f"{_two_digits(prediction.longest):,}"
-        sizes.add_row(name, bytes_text(prediction.weights_bytes), bytes_text(prediction.bytes_per_token), longest)
-    out.print(times)
-    out.print()
-    out.print(sizes)
-
-
-def _print_notes(machine: Machine, own: _Held, predictions: Sequence[Prediction], advice: Sequence[str]) -> None:
-    out = console()
-    shown = any(own.mark(prediction, where) for prediction in predictions for where in _times(prediction))
-    star = "* what the folder holds" if shown else "nothing is predicted for what the folder itself holds"
-    threads = f"{machine.threads} thread{'s' * (machine.threads > 1)}"
-    out.print(f"{star}; one sequence, {threads}; memory for the model alone\n", soft_wrap=True)
-    how_far = "a first guess, off by up to 2 times" if machine.source.startswith("data sheet") else _HOW_FAR
-    out.print(f"times: {how_far}", soft_wrap=True)
-    for sentence in advice:
-        out.print(sentence, soft_wrap=True)
-
-
-def _times(prediction: Prediction) -> dict[str, dict[int, float]]:
-    """What is predicted, by where it runs."""
-    in_ort = {} if prediction.onnxruntime_us is None else {"onnxruntime": prediction.onnxruntime_us}
-    return {"C": prediction.native_us, **in_ort}
-
-
-def _two_digits(number: int) -> int:
-    """Rounded down: more digits would promise more than is known."""
-    unit = int(10 ** max(0, len(str(number)) - 2))
-    return number // unit * unit
-
-
-_HOW_FAR = (
-    "at best; at the paper's size within 1.5 times of what was measured (docs/benchmarks.md), farther off where a step "
-    "takes less than 20 us, for there Python's part of it counts"
-)
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+def _model_json(model: ModelPrediction) -> dict[str, Any]:
+    """Variants lie flat among their predictions."""
+    entries = []
+    for prediction in model.predictions:
+        values: dict[str, Any] = to_json(prediction)
+        entries.append({**values.pop("variant"), **values})
+    head = {"folder": str(model.folder), "model": model.model, "capacity": model.capacity, "advice": list(model.advice)}
+    return {**head, "predictions": entries}

@@ -29,7 +29,7 @@ _TOKEN = 1
 
 @dataclass(frozen=True)
 class Facts:
-    """What a candidate says of itself.
+    """What is known of a candidate.
 
     Attributes:
         model: one line for people.
@@ -54,11 +54,11 @@ class MemoryUse:
 
     Attributes:
         state_bytes: of its tensors as they are handed out.
-        resident_bytes: by how much the process grew from a fresh state to this one; None where the system does not say.
+        resident_bytes: by how much the process grew from a fresh state to this one.
     """
 
     state_bytes: int
-    resident_bytes: int | None
+    resident_bytes: int
 
 
 class Candidate(ABC):
@@ -110,9 +110,7 @@ class Candidate(ABC):
         self.hold(0, batch)
         before = resident_bytes()
         self.hold(depth, batch)
-        after = resident_bytes()
-        grown = None if before is None or after is None else after - before
-        return MemoryUse(self.state_bytes(), grown)
+        return MemoryUse(self.state_bytes(), resident_bytes() - before)
 
     def forget_peak(self) -> None:
         """Let :meth:`peak_bytes` begin anew."""

@@ -66,7 +66,7 @@ DEVICES = {machine.name: machine for machine in _DEVICES}
 
 
 def find_device(name: str) -> Machine:
-    """A named device, or what a file says.
+    """A named device, or the machine that a file holds.
 
     Raises:
         InputError: neither; or the file is malformed.

@@ -13,7 +13,7 @@ from causalrn.bundle.targets import checkpoint_runtimes, find_target, runtime_ro
 from causalrn.errors import CausalRNError, InputError
 from causalrn.runtimes.bench.candidates import Candidate, open_candidate
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.training.checkpoint_folder import is_run
+from causalrn.training.checkpoint_folder import is_checkpoint
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Entry:
 def find_entries(
     paths: Sequence[Path], runtimes: Sequence[str], threads: Sequence[int], provider: str = "cpu"
 ) -> list[Entry]:
-    """Everybody that folders stand for: bundles in their runtimes, RUNs in both of theirs, by number of threads.
+    """Everybody that folders stand for: in every runtime of theirs, by number of threads.
 
-    A folder that cannot be opened takes part, too: the report says why it failed.
+    A folder that cannot be opened takes part, too: its rows give the reason.
 
     Args:
-        paths: of RUNs and bundles.
+        paths: of checkpoint folders and bundles.
         runtimes: to choose from; empty for all.
 
     Raises:
@@ -60,12 +60,12 @@ def find_entries(
                 entries.append(replace(entry, name=f"{path}: {entry.name}") if clash else entry)
     if not entries:
         known = sorted({name for names in possible.values() for name in names})
-        raise InputError(f"--runtime {', '.join(runtimes)} runs none of these: {', '.join(known)} would")
+        raise InputError(f"runtime {', '.join(runtimes)} runs none of these: {', '.join(known)} would")
     return entries
 
 
 def _chosen(possible: Sequence[str], runtimes: Sequence[str]) -> Sequence[str]:
-    """Those of a folder's runtimes that were asked for; "" for a folder that cannot be opened, whose row says why."""
+    """Those of a folder's runtimes that were asked for; "" for a folder that cannot be opened."""
     return [name for name in possible if not runtimes or name in runtimes] if possible else [""]
 
 
@@ -88,7 +88,7 @@ def _entry_of(path: Path, label: str, runtime: str, threads: int, provider: str)
 
 def _runtimes_of(path: Path) -> tuple[str, ...]:
     """Runtimes that a folder runs in; none where it cannot be opened."""
-    if not is_bundle(path) and is_run(path):
+    if not is_bundle(path) and is_checkpoint(path):
         return checkpoint_runtimes()
     try:
         return (find_target(Manifest.read(path).target, path).runtime,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from causalrn.runtimes.bench.timing import Spread
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 """Quantiles of Student's t, two-sided 95 %, by degrees of freedom from 1 on."""
 _NO_LINE = 0.5
-"""A residual beyond which a line says nothing: what grows with the square of the depth, or one wild point."""
+"""A residual beyond which a line means nothing: what grows with the square of the depth, or one wild point."""
 _ROUNDS, _EXACT = 300, 1e-12
 _DRIFT, _FLAT = 0.05, 0.1
 """Rises over all depths as parts of the start: what a machine drifts by during a run, and what no noise excuses."""
@@ -77,11 +77,6 @@ class Growth:
             return f"cannot be told whether it grows (rise {self.rise_us:+,.1f} us)"
         slope = f"{self.slope_us:.3f} us" if self.slope_us < 10 else f"{self.slope_us:,.0f} us"
         return f"{self.start_us:,.1f} us + {slope} per token before it (largest residual {self.largest_residual:.0%})"
-
-    def to_json(self) -> dict[str, Any]:
-        """The line as JSON values."""
-        derived = {"largest_residual": self.largest_residual, "rise_us": self.rise_us, "kind": self.kind}
-        return {**asdict(self), "rows": list(self.rows), "residuals": list(self.residuals), **derived}
 
 
 def fit_growth(name: str, batch: int, points: Sequence[tuple[float, Sequence[float]]]) -> Growth:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from causalrn.bundle.json_values import parse_json_object
+import msgspec
+
+from causalrn.bundle.json_values import from_json, parse_json_object
 from causalrn.errors import InputError
 from causalrn.runtimes.bench.cost import FLOAT, INTEGER, WIDENED, Call, StepCost
 
 MACHINE_VERSION = 1
 _FORMAT = "causalrn-machine"
 
-Curve = tuple[tuple[float, float], ...]
+Constant = Annotated[float, msgspec.Meta(ge=1e-12, le=1e18)]
+"""In seconds, bytes or per second: no constant of a machine lies outside this range, which is checked in files."""
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 60)]
+Curve = tuple[tuple[Constant, Constant], ...]
 """A rate over a size: (size, rate) in ascending order of sizes."""
 
 
@@ -48,11 +52,20 @@ class OrtRates:
         pairs_per_s: of an exact readout (pair sum, norm, exp, sum over rows), by the number of elements of a pair sum.
     """
 
-    call_s: float
-    tensor_s: float
-    node_s: float
+    call_s: Constant
+    tensor_s: Constant
+    node_s: Constant
     weight_bytes_per_s: Curve
     pairs_per_s: Curve
+
+    def __post_init__(self) -> None:
+        """Check the curves.
+
+        Raises:
+            ValueError: one whose points do not ascend.
+        """
+        _check_curve(self.weight_bytes_per_s)
+        _check_curve(self.pairs_per_s)
 
 
 @dataclass(frozen=True)
@@ -94,20 +107,23 @@ class Machine:
         threads: that were at work.
         isa: vector instructions in use.
         onnxruntime: None where it has not been measured.
+        report, version: of the file format: a machine's JSON values are what files hold.
     """
 
     name: str
     source: str
     bytes_per_s: Curve
-    exps_per_s: float
-    products_per_s: float
-    int8_products_per_s: float
-    memory_bytes: int | None = None
-    flash_bytes: int | None = None
-    flash_bytes_per_s: float | None = None
-    threads: int = 1
+    exps_per_s: Constant
+    products_per_s: Constant
+    int8_products_per_s: Constant
+    memory_bytes: Count | None = None
+    flash_bytes: Count | None = None
+    flash_bytes_per_s: Constant | None = None
+    threads: Count = 1
     isa: str = ""
     onnxruntime: OrtRates | None = None
+    report: str = _FORMAT
+    version: int = MACHINE_VERSION
 
     def parts_s(self, cost: StepCost, call: Call) -> CallParts:
         """Seconds that each part of a call takes by itself."""
@@ -132,76 +148,34 @@ class Machine:
         best = {name: max(getattr(self, name), getattr(other, name)) for name in names}
         return dataclasses.replace(self, bytes_per_s=tuple(sorted(curve.items())), **best)
 
-    def to_json(self) -> dict[str, Any]:
-        """The machine as JSON values: what `--device FILE` reads."""
-        return {"report": _FORMAT, "version": MACHINE_VERSION, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], source: str) -> Machine:
-        """Read :meth:`to_json`'s form back; `source` is named in errors.
+    def __post_init__(self) -> None:
+        """Check what a file could get wrong beside types and ranges.
 
         Raises:
-            InputError: something else, or numbers that are not positive.
+            ValueError: a text of several lines, or a curve whose points do not ascend.
         """
-        if not isinstance(data, Mapping) or data.get("report") != _FORMAT or data.get("version") != MACHINE_VERSION:
-            raise InputError(f"{source}: no machine of this version: write one with `causalrn-export doctor --measure`")
-        values = {name: value for name, value in data.items() if name not in ("report", "version")}
-        try:
-            rates = values.get("onnxruntime")
-            if rates is not None:
-                values["onnxruntime"] = OrtRates(**_checked(rates, OrtRates))
-            return cls(**_checked(values, cls))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise InputError(f"{source}: a malformed machine ({error}): measure it again") from None
+        if not (self.name.isprintable() and self.source.isprintable() and self.isa.isprintable()):
+            raise ValueError("a text that is no single line")
+        _check_curve(self.bytes_per_s)
 
     @classmethod
     def load(cls, path: Path) -> Machine:
-        """Read what `doctor --measure --json` wrote.
+        """Read a machine from a file: its JSON values, or a report of doctor that holds them.
 
         Raises:
-            InputError: a missing or malformed file.
+            InputError: a missing or malformed file, or one of another version.
             ConfigError: no JSON.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError):
-            raise InputError(f"{path}: no file that can be read: name a device or a file of doctor --measure") from None
-        data = parse_json_object(text, str(path))
-        return cls.from_json(data.get("machine", data), str(path))
+            raise InputError(f"{path}: no file that can be read: name a device, or a file that doctor wrote") from None
+        data = data.get("machine", data)
+        if not isinstance(data, dict) or (data.get("report"), data.get("version")) != (_FORMAT, MACHINE_VERSION):
+            raise InputError(f"{path}: no machine of this version: measure it with doctor")
+        return from_json(data, cls, f"{path}: a malformed machine, measure it again", InputError)
 
 
-_LEAST, _MOST = 1e-12, 1e18
-"""No constant of a machine lies outside, in seconds, bytes or per second."""
-
-
-def _checked(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
-    """Values of fields, each of its field's type; curves as tuples.
-
-    Raises:
-        TypeError, ValueError: another type, or a number out of range.
-    """
-    checked = dict(values)
-    for field in dataclasses.fields(kind):
-        value: Any = checked.get(field.name)
-        wanted = str(field.type)
-        if wanted == "Curve":
-            checked[field.name] = _curve(value)
-        elif wanted == "str":
-            if field.name in checked and not (isinstance(value, str) and value.isprintable()):
-                raise TypeError(f"{field.name} is no text of a line")
-        elif wanted.startswith(("int", "float")) and (value is not None or "None" not in wanted):
-            whole = wanted.startswith("int")
-            if field.name in checked and (type(value) is not int if whole else type(value) not in (int, float)):
-                raise TypeError(f"{field.name} is {value!r}, not a {'whole ' if whole else ''}number")
-            if field.name in checked and not _LEAST <= value <= _MOST:
-                raise ValueError(f"{field.name} is {value!r}, not a positive number that a machine could have")
-    return checked
-
-
-def _curve(points: Any) -> Curve:
-    curve = tuple((float(size), float(rate)) for size, rate in points)
+def _check_curve(curve: Curve) -> None:
     if not curve or any(low[0] >= high[0] for low, high in itertools.pairwise(curve)):
         raise ValueError("a curve without points in ascending order")
-    if not all(_LEAST <= number <= _MOST for point in curve for number in point):
-        raise ValueError("a curve with numbers that are not positive, or that no machine could have")
-    return curve

@@ -18,8 +18,8 @@ import numpy as np
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.system import installed_bytes
 from causalrn.runtimes.bench.timing import fastest_s
+from causalrn.runtimes.environment import processor_name
 from causalrn.runtimes.native.c_compiler import shared_library
-from causalrn.runtimes.processor import processor_name
 from causalrn.runtimes.session import Array
 from causalrn.runtimes.state_buffers import aligned_zeros
 
@@ -44,7 +44,7 @@ def measure_machine(threads: int = 1) -> Machine:
     from causalrn.runtimes.bench.ort_measuring import measure_onnxruntime
 
     memory = installed_bytes()
-    sizes = [size for size in _SIZES if memory is None or size <= memory // 8]
+    sizes = [size for size in _SIZES if size <= memory // 8]
     rates = Kernels(threads).rates(sizes)
     return dataclasses.replace(rates, memory_bytes=memory, onnxruntime=measure_onnxruntime(threads))
 

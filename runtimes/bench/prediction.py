@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import ConfigError
@@ -67,11 +66,6 @@ class Prediction:
     onnxruntime_us: dict[int, float] | None
     fits: bool
     longest: int | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The prediction as JSON values."""
-        data = dataclasses.asdict(self)
-        return {**data.pop("variant"), **data}
 
 
 def variants_of(config: ModelConfig) -> list[ModelConfig]:

@@ -6,17 +6,15 @@ import json
 import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import onnx
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import InputError
 from causalrn.runtimes.bench.candidates import SessionCandidate
-from causalrn.runtimes.opening import SessionOptions
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
+from causalrn.runtimes.session_options import SessionOptions
 
 ROLES = ("projection", "pair sum", "norm", "exp", "reduction", "other")
 _NORMS = (
@@ -91,10 +89,6 @@ class Profile:
             row[node.role] += node.time_us
         return found
 
-    def to_json(self) -> dict[str, Any]:
-        """The profile as JSON values."""
-        return {**asdict(self), "nodes_us": self.nodes_us, "by_block_and_role": self.table()}
-
 
 def profile_step(path: Path, depth: int | None, options: SessionOptions, steps: int = 192) -> Profile:
     """Profile steps of a bundle in onnxruntime at a depth; None for 128, or what the bundle has.
@@ -105,15 +99,17 @@ def profile_step(path: Path, depth: int | None, options: SessionOptions, steps: 
         InputError: a bundle for another runtime, or a depth beyond its capacity.
         BundleError: no bundle.
     """
+    import onnx
+
     bundle = Bundle.open(path)
     if bundle.manifest.target != "onnx":
-        raise InputError(f"{path}: a bundle for {bundle.manifest.target}: --profile shows the nodes of ONNX bundles")
+        raise InputError(f"{path}: a bundle for {bundle.manifest.target}: only ONNX bundles have a profile of nodes")
     capacity = bundle.manifest.state.capacity
     if depth is None:
         depth = _DEPTH if capacity is None else max(0, min(_DEPTH, capacity - ROUND))
     together = ROUND if capacity is None else min(ROUND, capacity - depth)
     if together < 1:
-        raise InputError(f"{path}: --depth {depth} leaves no step before the capacity of {capacity}: ask for less")
+        raise InputError(f"{path}: depth {depth} leaves no step before the capacity of {capacity}: ask for less")
     with OnnxRuntimeSession(bundle, provider=options.provider, threads=options.threads) as session:
         step_us = SessionCandidate(session).decode_us(depth, 1, together, _PLAIN_S)
     with (

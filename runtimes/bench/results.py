@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from causalrn.errors import CausalRNError
 from causalrn.runtimes.bench.cost import Call
 from causalrn.runtimes.bench.growth import Growth, fit_growth
 from causalrn.runtimes.bench.machine import Machine
-from causalrn.runtimes.bench.timing import Spread
+from causalrn.runtimes.bench.timing import Measured, Spread
 
-BENCH_VERSION = 1
 _LEAST_DEPTHS = 4
-"""A line through fewer points says nothing about its residuals."""
-_LEAST_BYTES, _MOST_US = 64_000, 1e15
+"""A line through fewer points tells nothing about its residuals."""
+_LEAST_BYTES = 64_000
 
 
 @dataclass(frozen=True)
 class Workload:
     """What is timed: `tokens` at once into a fresh state ("prefill"), or one by one from `depth` on ("decode")."""
 
-    kind: str
+    kind: Literal["decode", "prefill"]
     tokens: int
     depth: int
     batch: int
@@ -55,13 +54,13 @@ class Row:
         threads: it had.
         model: in words.
         workload: what was timed.
-        status: "measured"; "failed", or "skipped" where it cannot be, as `reason` says.
+        status: "measured"; "failed", or "skipped" where it cannot be, for the `reason`.
         times_us: of one call, by repeat: a step of all sequences, or a whole prefill.
         ratio: of the times to those of the report's base, paired by repeat; None for itself, or where it has none.
         floor_us: what the call takes at the least; None where it is not known.
         formula_bytes: of the state at that depth, by the state contract.
         state_bytes: of the state that the runtime handed out.
-        resident_bytes: by how much the process grew with it; None where the system does not say.
+        resident_bytes: by how much the process grew with it; None where it is not known.
         peak_bytes: the most memory of the process, everything included.
     """
 
@@ -70,11 +69,11 @@ class Row:
     threads: int
     model: str
     workload: Workload
-    status: str = "measured"
+    status: Literal["measured", "failed", "skipped"] = "measured"
     reason: str = ""
-    times_us: tuple[float, ...] = ()
+    times_us: tuple[Measured, ...] = ()
     ratio: Spread | None = None
-    floor_us: float | None = None
+    floor_us: Measured | None = None
     formula_bytes: int | None = None
     state_bytes: int | None = None
     resident_bytes: int | None = None
@@ -108,43 +107,6 @@ class Row:
         """Floor over time: 1 is the best that this machine can do."""
         return None if self.floor_us is None else self.floor_us / self.time_us.median
 
-    def to_json(self) -> dict[str, Any]:
-        """The row as JSON values."""
-        data = asdict(self)
-        data |= data.pop("workload")
-        data["times_us"] = list(self.times_us)
-        if self.status == "measured":
-            data |= {"time_us": asdict(self.time_us), "tokens_per_s": self.tokens_per_s}
-            data |= {"share_of_floor": self.share_of_floor, "noisy": self.time_us.noisy}
-        return data
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Row:
-        """Read :meth:`to_json`'s form back.
-
-        Raises:
-            KeyError, TypeError, ValueError: something else.
-        """
-        numbers = [data[name] for name in ("tokens", "depth", "batch")]
-        values = {name: data[name] for name in cls.__dataclass_fields__ if name != "workload"}
-        words = [data["kind"], *(values[name] for name in ("name", "runtime", "model", "status", "reason"))]
-        if not all(type(number) is int for number in (*numbers, values["threads"])):
-            raise TypeError("counts that are no whole numbers")
-        if not all(isinstance(word, str) for word in words) or not isinstance(values["times_us"], list):
-            raise TypeError("names or times of another type")
-        values["times_us"] = tuple(_positive(time) for time in values["times_us"])
-        floor, ratio = values["floor_us"], values["ratio"]
-        values["floor_us"] = None if floor is None else _positive(floor)
-        if ratio is not None:
-            values["ratio"] = Spread(*(_positive(ratio[key]) for key in ("median", "low", "high")))
-        return cls(workload=Workload(data["kind"], *numbers), **values)
-
-
-def _positive(number: Any) -> float:
-    if type(number) not in (int, float) or not 0 < number < _MOST_US:
-        raise ValueError(f"{number!r} is no time")
-    return float(number)
-
 
 @dataclass
 class BenchReport:
@@ -158,7 +120,7 @@ class BenchReport:
         no_floor: by number of threads, why there is none, or none any more.
         load_ms: by candidate, what opening it took.
         interrupted: whether the run was cut short.
-        exit_code: 0, or that of the first failure.
+        fault: the first failure; None where nothing failed.
     """
 
     settings: dict[str, Any]
@@ -169,7 +131,7 @@ class BenchReport:
     no_floor: dict[int, str] = field(default_factory=dict)
     load_ms: dict[str, float] = field(default_factory=dict)
     interrupted: bool = False
-    exit_code: int = 0
+    fault: CausalRNError | None = None
 
     @property
     def measured(self) -> list[Row]:
@@ -192,20 +154,3 @@ class BenchReport:
             for (name, batch, _), rows in curves.items()
             if len({row.workload.depth for row in rows}) >= _LEAST_DEPTHS
         ]
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {
-            "report": "causalrn-bench",
-            "version": BENCH_VERSION,
-            "settings": self.settings,
-            "environment": self.environment,
-            "base": self.base,
-            "interrupted": self.interrupted,
-            "noisy_rows": len(self.noisy),
-            "load_ms": self.load_ms,
-            "machine": {str(threads): machine.to_json() for threads, machine in self.floors.items()},
-            "no_floor": {str(threads): reason for threads, reason in self.no_floor.items()},
-            "rows": [row.to_json() for row in self.rows],
-            "growth": [growth.to_json() for growth in self.growths()],
-        }

@@ -14,6 +14,7 @@ from causalrn.runtimes.bench.entries import Entry
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.measuring import LARGEST_READ, Kernels
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
+from causalrn.runtimes.bench.system import usable_processors
 from causalrn.runtimes.bench.timing import paired_ratio, turns
 from causalrn.runtimes.bench.worker import Worker
 from causalrn.runtimes.native.c_compiler import CACHE_VARIABLE, cache_folder
@@ -73,7 +74,7 @@ class Bench:
         """Measure everything; what has been measured is in the report, whatever happens.
 
         Raises:
-            KeyboardInterrupt: by the user; the report says so, too.
+            KeyboardInterrupt: by the user; the report is marked as interrupted, too.
         """
         try:
             with _one_cache():
@@ -99,8 +100,8 @@ class Bench:
                 self._report.load_ms[entry.name] = self._facts[entry.name].load_ms
         self._report.base = next((entry.name for entry in self._entries if entry.name in self._workers), "")
         for threads in sorted({entry.threads for entry in self._entries if entry.name in self._workers}):
-            if threads > (os.cpu_count() or threads):
-                self._report.no_floor[threads] = "there are fewer cores"
+            if threads > usable_processors():
+                self._report.no_floor[threads] = "there are fewer processors"
                 continue
             with self._without_floor(threads):
                 self._kernels[threads] = Worker(partial(Kernels, threads))
@@ -127,7 +128,7 @@ class Bench:
             yield
         except CausalRNError as error:
             self._faults[entry.name] = str(error)
-            self._report.exit_code = self._report.exit_code or error.exit_code
+            self._report.fault = self._report.fault or error
             worker = self._workers.pop(entry.name, None)
             if worker is not None:
                 worker.close()

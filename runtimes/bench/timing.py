@@ -11,18 +11,25 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
 
 NOISY_SPREAD = 0.10
 """Quartiles further apart than this part of the median: the machine was busy with something else."""
+
+
+Measured = Annotated[float, msgspec.Meta(gt=0, lt=1e15)]
+"""A time in microseconds, or a ratio of two; the range is checked in files."""
 
 
 @dataclass(frozen=True)
 class Spread:
     """Median and quartiles."""
 
-    median: float
-    low: float
-    high: float
+    median: Measured
+    low: Measured
+    high: Measured
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:

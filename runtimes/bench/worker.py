@@ -146,7 +146,7 @@ def _serve(connection: Connection, factory: Callable[[], Any]) -> None:
 
 
 def _portable(error: Exception) -> CausalRNError:
-    """An error that can be sent: ours as it is, others as what they say."""
+    """An error that can be sent: ours as it is, others by their text."""
     if isinstance(error, CausalRNError):
         return error
     if isinstance(error, ModuleNotFoundError):

@@ -22,7 +22,7 @@ _SMALLEST = 2.0**-149
 def check_determinism(
     runtime: str, session: CellSession, reference: Reference, open_again: OpenAgain, *, provider: str = "cpu"
 ) -> LevelResult:
-    """Run each check of `causalrn.bundle.targets.EQUALITIES` on two sequences; a claimed equality that is none fails."""
+    """Run each check of `causalrn.bundle.targets.EQUALITIES` on two sequences; a claim that does not hold fails."""
     tokens = reference.tokens[: min(2, session.max_batch or 2)]
     row = next((row for row in all_targets() if row.runtime == session.runtime), None)
     claimed = row.equalities if row is not None and provider == "cpu" else ()  # other providers were not tried

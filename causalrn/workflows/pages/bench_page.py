@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from causalrn.cli.bench_table import bytes_text, notes_of, rate_text, ratio_text, share_text, time_text
+from causalrn.runtimes.bench.report_file import report_json
 from causalrn.runtimes.bench.results import BenchReport, Row
-from causalrn.workflows.bench_comparison import Comparison
+from causalrn.workflows.bench_comparison import Comparison, comparison_json
+from causalrn.workflows.bench_notes import notes_of
+from causalrn.workflows.pages.figures import bytes_text, rate_text, ratio_text, share_text, time_text
 from causalrn.workflows.pages.page import embedded_json, page_environment
 from causalrn.workflows.pages.svg_chart import COLOURS, Chart, Curve, draw_chart
 
@@ -25,7 +27,7 @@ def render_page(report: BenchReport, comparisons: Sequence[Comparison] = ()) -> 
     indexed = list(enumerate(report.rows))
     return environment.get_template("bench_page.html.j2").render(
         report=report,
-        data=embedded_json({**report.to_json(), "comparisons": [each.to_json() for each in comparisons]}),
+        data=embedded_json({**report_json(report), "comparisons": [comparison_json(each) for each in comparisons]}),
         comparisons=comparisons,
         groups=[(work.title, [(i, row) for i, row in indexed if row.workload == work]) for work in workloads],
         charts=[chart for chart in charts_of(report) if chart is not None],

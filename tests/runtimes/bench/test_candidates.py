@@ -6,7 +6,7 @@ import pytest
 from causalrn.bundle.targets import runtime_row
 from causalrn.errors import CapacityError
 from causalrn.runtimes.bench.candidates import open_candidate
-from causalrn.runtimes.opening import SessionOptions
+from causalrn.runtimes.session_options import SessionOptions
 
 DEPTH = 23
 

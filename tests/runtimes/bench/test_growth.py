@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from causalrn.runtimes.bench.growth import fit_growth
+from causalrn.runtimes.bench.report_file import growth_json
 
 DEPTHS = (16, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
 
@@ -62,6 +63,6 @@ def test_small_and_large_times_weigh_the_same():
 
 
 def test_json_has_what_readers_ask_for():
-    data = fit_growth("exact", 2, points(60.0, 0.5)).to_json()
+    data = growth_json(fit_growth("exact", 2, points(60.0, 0.5)))
     assert (data["name"], data["batch"], data["kind"]) == ("exact", 2, "grows")
     assert len(data["rows"]) == len(data["residuals"]) == len(DEPTHS)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from causalrn.bundle.json_values import from_json, to_json
 from causalrn.errors import ConfigError, InputError
 from causalrn.runtimes.bench.cost import FLOAT, INTEGER, WIDENED, Call, StepCost
 from causalrn.runtimes.bench.devices import DEVICES, find_device
@@ -57,7 +58,7 @@ def test_merged_keeps_the_better_rates():
 @pytest.mark.parametrize("key", [None, "machine"], ids=["alone", "in a report of doctor"])
 def test_file_is_read_back(tmp_path, key):
     path = tmp_path / "device.json"
-    data = MACHINE.to_json()
+    data = to_json(MACHINE)
     path.write_text(json.dumps(data if key is None else {key: data}))
     assert find_device(str(path)) == MACHINE
 
@@ -67,30 +68,36 @@ def test_file_is_read_back(tmp_path, key):
     [
         ({"report": "other"}, "no machine of this version"),
         ({"version": 2}, "no machine of this version"),
-        ({"exps_per_s": 0}, "exps_per_s is 0, not a positive number"),
-        ({"exps_per_s": True}, "exps_per_s is True, not a number"),
-        ({"exps_per_s": None}, "exps_per_s is None, not a number"),
-        ({"exps_per_s": 10**400}, "not a positive number"),
-        ({"exps_per_s": 1e-300}, "not a positive number"),
-        ({"memory_bytes": "8"}, "memory_bytes is '8', not a whole number"),
-        ({"threads": 1.5}, "threads is 1.5, not a whole number"),
-        ({"bytes_per_s": [[1, 10**400]]}, "malformed"),
-        ({"name": "two\nlines"}, "name is no text of a line"),
-        ({"memory_bytes": -1}, "memory_bytes is -1"),
-        ({"products_per_s": float("inf")}, "not a positive number"),
-        ({"bytes_per_s": []}, "curve without points"),
+        ({"exps_per_s": 0}, "Expected `float` >= 1e-12 at `exps_per_s`"),
+        ({"exps_per_s": True}, "got `bool` at `exps_per_s`"),
+        ({"exps_per_s": None}, "got `null` at `exps_per_s`"),
+        ({"exps_per_s": 10**400}, "out of range at `exps_per_s`"),
+        ({"exps_per_s": 1e-300}, "Expected `float` >= 1e-12 at `exps_per_s`"),
+        ({"exps_per_s": float("nan")}, "at `exps_per_s`"),
+        ({"memory_bytes": "8"}, "got `str` at `memory_bytes`"),
+        ({"threads": 1.5}, "got `float` at `threads`"),
+        ({"bytes_per_s": [[1, 10**400]]}, r"out of range at `bytes_per_s\[0\]\[1\]`"),
+        ({"name": "two\nlines"}, "a text that is no single line"),
+        ({"memory_bytes": -1}, "Expected `int` >= 1 at `memory_bytes`"),
+        ({"products_per_s": float("inf")}, "Expected `float` <= 1e"),
+        ({"bytes_per_s": []}, "a curve without points"),
         ({"bytes_per_s": [[2, 1], [1, 1]]}, "ascending"),
-        ({"bytes_per_s": [[1, -1]]}, "not positive"),
-        ({"bytes_per_s": 3}, "malformed"),
-        ({"onnxruntime": {}}, "malformed"),
-        ({"name": 3}, "name is no text of a line"),
-        ({"extra": 3}, "malformed"),
+        ({"bytes_per_s": [[1, -1]]}, r"Expected `float` >= 1e-12 at `bytes_per_s\[0\]\[1\]`"),
+        ({"bytes_per_s": 3}, "bytes_per_s: expected array, got int"),
+        ({"onnxruntime": {}}, "onnxruntime: the entry call_s is missing"),
+        (
+            {"onnxruntime": {**to_json(RATES), "pairs_per_s": []}},
+            "a curve without points in ascending",
+        ),
+        ({"name": 3}, "name: expected str, got int"),
     ],
     ids=str,
 )
-def test_malformed_machine_is_refused(change, match):
+def test_malformed_machine_is_refused(tmp_path, change, match):
+    path = tmp_path / "device.json"
+    path.write_text(json.dumps({**to_json(MACHINE), **change}))
     with pytest.raises(InputError, match=match):
-        Machine.from_json({**MACHINE.to_json(), **change}, "device.json")
+        Machine.load(path)
 
 
 def test_missing_and_broken_files_are_named(tmp_path):
@@ -112,6 +119,6 @@ def test_missing_and_broken_files_are_named(tmp_path):
 @pytest.mark.parametrize("name", DEVICES)
 def test_named_devices_are_whole(name):
     device = find_device(name)
-    assert Machine.from_json(device.to_json(), name) == device
+    assert from_json(to_json(device), Machine, name) == device
     assert device.source.startswith("data sheet")
     assert device.int8_products_per_s < device.products_per_s

@@ -5,7 +5,7 @@ import pytest
 from causalrn.errors import InputError
 from causalrn.runtimes.bench.candidates import SessionCandidate
 from causalrn.runtimes.bench.profiling import ROLES, profile_step
-from causalrn.runtimes.opening import SessionOptions
+from causalrn.runtimes.session_options import SessionOptions
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear"])
@@ -21,9 +21,8 @@ def test_nodes_are_located_by_block_and_role(bundles, readout):
         assert roles.count("norm") == (3 if readout == "exact" else 4)
     assert [node.role for node in profile.nodes if node.block == "head"].count("projection") == 1
     assert profile.nodes_us == pytest.approx(sum(sum(row.values()) for row in profile.table().values()))
-    data = profile.to_json()
-    assert set(data["by_block_and_role"]["0"]) == set(ROLES)
-    assert data["depth"] == 8
+    assert set(profile.table()["0"]) == set(ROLES)
+    assert profile.depth == 8
     assert profile.step_us > 0
 
 
@@ -39,10 +38,10 @@ def test_depth_is_what_was_asked_for_or_what_fits(exact_bundle, monkeypatch):
     assert set(depths) == {20}
     assert len(depths) >= 3, "steps begin anew, so that the depth does not creep"
     assert profile_step(exact_bundle, None, SessionOptions(), steps=4).depth == 40 - 16
-    with pytest.raises(InputError, match=r"--depth 40 leaves no step before the capacity of 40: ask for less"):
+    with pytest.raises(InputError, match=r"depth 40 leaves no step before the capacity of 40: ask for less"):
         profile_step(exact_bundle, 40, SessionOptions())
 
 
 def test_other_bundles_are_refused(c_bundles):
-    with pytest.raises(InputError, match=r"a bundle for c: --profile shows the nodes of ONNX bundles"):
+    with pytest.raises(InputError, match=r"a bundle for c: only ONNX bundles have a profile of nodes"):
         profile_step(c_bundles["exact"], 8, SessionOptions())

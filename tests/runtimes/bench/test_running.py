@@ -1,16 +1,19 @@
 """A run: turns, failures, interruptions. Candidates are made here, in this process, and count what they do."""
 
 import dataclasses
+import json
 from functools import partial
 
 import pytest
 
+from causalrn.bundle.json_values import json_text
 from causalrn.errors import InputError, NotExecutedError, RuntimeUnavailableError
 from causalrn.runtimes.bench import running
 from causalrn.runtimes.bench.candidates import Candidate, Facts
 from causalrn.runtimes.bench.cost import FLOAT, StepCost
 from causalrn.runtimes.bench.entries import Entry, find_entries
 from causalrn.runtimes.bench.machine import Machine
+from causalrn.runtimes.bench.report_file import BENCH_VERSION, read_report, report_json
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.running import Bench, BenchPlan
 from causalrn.runtimes.bench.timing import Spread
@@ -128,7 +131,7 @@ def test_what_cannot_be_opened_is_a_row_and_stops_nobody(monkeypatch):
     assert report.rows[0].reason == "no such folder"
     assert report.base == "a", "ratios relate to the first that could be opened"
     assert report.rows[2].ratio is not None
-    assert report.exit_code == 2
+    assert report.fault.exit_code == 2
 
 
 def test_ratios_relate_to_one_candidate_or_to_none():
@@ -160,17 +163,17 @@ def test_death_after_the_last_turn_costs_one_candidate(monkeypatch):
     assert first.rows[1].ratio is None, "its base has failed"
 
 
-def test_more_threads_than_cores_have_no_floor():
+def test_more_threads_than_processors_have_no_floor():
     report = run([entry("a", threads=100_000)], [DECODE])
-    assert report.no_floor == {100_000: "there are fewer cores"}
+    assert report.no_floor == {100_000: "there are fewer processors"}
     assert report.rows[0].floor_us is None
 
 
-def test_exit_code_is_the_first_failures():
+def test_fault_is_the_first_failure():
     def engine():
         raise NotExecutedError("no GPU")
 
-    assert run([entry("a"), Entry("e", "tensorrt", 1, engine)], [DECODE]).exit_code == 3
+    assert run([entry("a"), Entry("e", "tensorrt", 1, engine)], [DECODE]).fault.exit_code == 3
 
 
 def test_what_fails_in_the_middle_is_a_row_too():
@@ -192,7 +195,7 @@ def test_beyond_the_capacity_or_the_batch_a_row_is_skipped():
     assert [row.status for row in report.rows] == ["measured", "skipped", "measured", "skipped"]
     assert report.rows[1].reason == "beyond its capacity of 40"
     assert report.rows[3].reason == "takes 1 sequence at most"
-    assert report.exit_code == 0
+    assert report.fault is None
 
 
 @pytest.mark.parametrize(("turns", "kept"), [(3, 0), (7, 3), (9, 4)])
@@ -225,8 +228,8 @@ def test_growth_is_in_the_report_where_there_are_depths_enough():
 
 def test_report_is_read_back_row_by_row():
     report = run([entry("a"), entry("b", capacity=4)], [DECODE])
-    data = report.to_json()
-    assert [Row.from_json(row) for row in data["rows"]] == report.rows
+    data = json.loads(json_text(report_json(report)))
+    assert read_report(data, "b.json") == (report.rows, {})
     assert data["rows"][0]["depth"] == 1000
     assert data["noisy_rows"] == 0
 
@@ -249,7 +252,7 @@ def test_entries_are_runs_in_both_runtimes_and_bundles_in_theirs(runs, bundles, 
     assert [entry.runtime for entry in find_entries([runs["exact"], bundles["exact"]], ["onnxruntime"], [1])] == [
         "onnxruntime"
     ]
-    with pytest.raises(InputError, match=r"--runtime native runs none of these: onnxruntime would"):
+    with pytest.raises(InputError, match=r"runtime native runs none of these: onnxruntime would"):
         find_entries([bundles["exact"]], ["native"], [1])
     with pytest.raises(InputError, match="a folder is named twice"):
         find_entries([bundles["exact"], bundles["exact"] / ".." / "exact"], [], [1])
@@ -269,8 +272,13 @@ def test_names_are_unique_whatever_folders_are_called(runs, bundles, tmp_path):
         {"times_us": "12"},
         {"times_us": [10**400]},
         {"times_us": [float("inf")]},
+        {"times_us": [float("nan")]},
         {"times_us": [-1.0]},
         {"tokens": "x"},
+        {"tokens": 1.5},
+        {"threads": True},
+        {"name": 3},
+        {"kind": "other"},
         {"status": 5},
         {"ratio": {"median": "x", "low": 1, "high": 1}},
         {"floor_us": 0},
@@ -278,6 +286,19 @@ def test_names_are_unique_whatever_folders_are_called(runs, bundles, tmp_path):
     ids=str,
 )
 def test_rows_that_no_run_wrote_are_refused(change):
-    data = run([entry("a")], [DECODE]).rows[0].to_json()
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        Row.from_json({**data, **change})
+    data = report_json(run([entry("a")], [DECODE]))
+    (name,) = change
+    data["rows"] = [{**data["rows"][0], **change}]
+    with pytest.raises(InputError, match=rf"b\.json: a malformed report, measure again: .*\[0\].*{name}"):
+        read_report(data, "b.json")
+
+
+@pytest.mark.parametrize("change", [{"rows": 5}, {"rows": [5]}, {"rows": [{}]}, {"environment": 5}], ids=str)
+def test_reports_of_another_shape_are_refused(change):
+    data = {"report": "causalrn-bench", "version": BENCH_VERSION, "rows": [], "environment": {}}
+    assert read_report(data, "b.json") == ([], {})
+    with pytest.raises(InputError, match="a malformed report"):
+        read_report({**data, **change}, "b.json")
+    for other in ({"report": "causalrn-verify"}, {"version": BENCH_VERSION + 1}):
+        with pytest.raises(InputError, match="no report of this version's bench"):
+            read_report({**data, **other}, "b.json")

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.targets import EQUALITIES, all_targets
 from causalrn.bundle.tolerances import Budget
 from causalrn.errors import CheckpointError
 from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.parity.comparison import compare_distributions, compare_run
-from causalrn.runtimes.parity.determinism import CHECKS, CLAIMS, check_determinism
+from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.levels import (
     Case,
     check_layer,
@@ -164,11 +165,12 @@ def test_accuracy_may_differ_by_ties_or_by_its_budget(after, budget, least, pass
 
 def test_determinism_claims_stand_in_the_docs():
     text = (ROOT / "docs" / "parity.md").read_text()
-    for name, meaning in CHECKS.items():
+    for name, meaning in EQUALITIES.items():
         assert f"`{name}`" in text
         assert meaning in text
-    for runtime, claims in CLAIMS.items():
-        assert f"| {runtime} | {', '.join(claims)} |" in text
+    for row in all_targets():
+        claims = ", ".join(row.equalities)
+        assert not claims or f"| {row.runtime} | {claims} |" in text
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
@@ -184,7 +186,7 @@ def test_every_claimed_equality_holds_in_onnxruntime(bundles, runs, readout):
     with again(None) as session:
         result = check_determinism("onnxruntime", session, reference, again)
     assert result.passed
-    assert result.figures["claimed"] == list(CHECKS)
+    assert result.figures["claimed"] == list(EQUALITIES)
     assert result.error == 0
 
 
@@ -197,4 +199,4 @@ def test_other_providers_are_measured_and_nothing_is_claimed(case, session):
     result = check_determinism("recurrent", session, checked.reference, again, provider="cuda")
     assert result.passed
     assert result.figures["claimed"] == []
-    assert set(result.figures["differences"]) == set(CHECKS)
+    assert set(result.figures["differences"]) == set(EQUALITIES)

@@ -1,36 +1,21 @@
-"""`bench --profile`: where a step's time goes in onnxruntime."""
+"""Profiles on the terminal: where a step's time goes in onnxruntime."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from causalrn.cli.bench_table import time_text
-from causalrn.cli.console import console, write_json
-from causalrn.errors import InputError
-from causalrn.runtimes.bench.profiling import ROLES, Profile, profile_step
-from causalrn.runtimes.opening import SessionOptions
+from causalrn.cli.console import console
+from causalrn.runtimes.bench.profiling import ROLES, Profile
+from causalrn.workflows.pages.figures import time_text
+from causalrn.workflows.profile import ProfileResult
 
 
-def profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
-    """Print every bundle's profile at every depth, and write them.
-
-    Raises:
-        InputError: a folder that is no ONNX bundle, or depths that it does not have.
-    """
-    if len(options["threads"]) > 1:
-        raise InputError("--profile takes one number of --threads")
-    session = SessionOptions(options["provider"], threads=(options["threads"] or (1,))[0])
-    reports = []
-    for folder in folders:
-        for depth in options["depths"] or (None,):
-            found = profile_step(folder, depth, session)
-            reports.append({"folder": str(folder), **found.to_json()})
-            _print(folder, found)
-    write_json(options["json_path"], {"report": "causalrn-profile", "version": 1, "profiles": reports})
+def print_profiles(result: ProfileResult) -> None:
+    """Print every bundle's profile at every depth."""
+    for each in result.profiles:
+        _print(each.folder, each.profile)
 
 
 def _print(folder: Path, found: Profile) -> None:
