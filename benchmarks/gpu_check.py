@@ -30,6 +30,7 @@ import torch
 from cuda_peers import EagerCell, GraphedCell
 from interleaved import measure, paired_ratio
 
+from causalrn.bundle.json_values import to_json
 from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_FINE, EXIT_NOT_EXECUTED, console, progress, write_json
 from causalrn.cli.doctor_command import describe_environment
 from causalrn.errors import CausalRNError, NotExecutedError

@@ -11,7 +11,7 @@ import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.graph_files import WEIGHTS_FILE
-from causalrn.bundle.json_values import finite
+from causalrn.bundle.json_values import finite, to_json
 from causalrn.runtimes.parity.comparison import Agreement, compare_distributions
 from causalrn.runtimes.parity.reference import run_in_chunks
 from causalrn.runtimes.session import FloatArray, IntArray, Session

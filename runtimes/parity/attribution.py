@@ -174,7 +174,8 @@ def _until(deviation: Deviation, end: int) -> Deviation:
 
 def _judge(session: Session, first: Deviation, sides: Sequence[Side], part: Reference) -> tuple[Cause, str]:
     """The cause, and a sentence about it."""
-    local = next((side for side in sides if (side.runtime, side.state) == (session.runtime, StartState.REFERENCE)), None)
+    fed_in = (session.runtime, StartState.REFERENCE)
+    local = next((side for side in sides if (side.runtime, side.state) == fed_in), None)
     parallel = next((side for side in sides if side.runtime == "parallel"), None)
     if session.runtime == "parallel" or (parallel is not None and _explains(parallel, sides[0])):
         return "weights", (
@@ -189,7 +190,10 @@ def _judge(session: Session, first: Deviation, sides: Sequence[Side], part: Refe
             "updated wrongly between steps, or small errors accumulate in it"
         )
     if session.runtime == "recurrent":
-        return "cell", f"wrong even from the reference state, the parallel form is right: {_hint(local.first or first, part)}"
+        return (
+            "cell",
+            f"wrong even from the reference state, the parallel form is right: {_hint(local.first or first, part)}",
+        )
     graph = next((side for side in sides if side.runtime.startswith("graph")), None)
     if graph is None or graph.problem:
         return "graph or runtime", f"wrong even from the reference state: {_hint(local.first or first, part)}"

@@ -10,7 +10,7 @@ from causalrn.runtimes.parity.entries import Figure, ReportEntry
 from causalrn.runtimes.parity.reference import Reference
 
 
-class BlockCondition(ReportEntry):
+class BlockCondition(ReportEntry, frozen=True):
     """How delicate one block is, on given tokens.
 
     Attributes:
@@ -27,7 +27,7 @@ class BlockCondition(ReportEntry):
     weight_norms: Mapping[str, float]
 
 
-class BlockReport(ReportEntry):
+class BlockReport(ReportEntry, frozen=True):
     """One block: how far rounding may lead in it, and what makes it delicate.
 
     Attributes:

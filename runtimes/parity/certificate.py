@@ -18,11 +18,11 @@ from causalrn.runtimes.parity.report import Sha256, VerifyReport
 CERTIFICATE_VERSION = 1
 SHOWN_VERSIONS = ("causalrn", "onnxruntime", "machine")
 """What of the environment is shown with a certificate."""
-_FORMAT = "causalrn-certificate"
+_FORMAT: Literal["causalrn-certificate"] = "causalrn-certificate"
 _OWN_HASH = "certificate_sha256"
 
 
-class Certificate(ReportEntry, kw_only=True):
+class Certificate(ReportEntry, frozen=True, kw_only=True):
     """A certificate; the fields are the entries of its file.
 
     Attributes:
@@ -36,7 +36,7 @@ class Certificate(ReportEntry, kw_only=True):
     """
 
     certificate: Literal["causalrn-certificate"] = _FORMAT
-    version: Literal[1] = CERTIFICATE_VERSION
+    version: Literal[1] = 1
     issued: str
     files: Mapping[str, Sha256]
     report: VerifyReport

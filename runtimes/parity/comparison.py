@@ -20,7 +20,7 @@ from causalrn.runtimes.session import Array, FloatArray
 _BoolArray = npt.NDArray[np.bool_]
 
 
-class Deviation(ReportEntry):
+class Deviation(ReportEntry, frozen=True):
     """How far one tensor is from the reference, at the place where that is worst for what is allowed there.
 
     Attributes:
@@ -140,7 +140,9 @@ def _row_errors(value: Array, expected: Array) -> FloatArray:
     if value.shape != expected.shape:
         return np.array([np.inf])
     largest = float(np.abs(expected).max(initial=0.0)) or 1.0
-    errors: FloatArray = np.abs(value.astype(np.float64) - expected).reshape(len(expected), -1).max(1, initial=0.0) / largest
+    errors: FloatArray = (
+        np.abs(value.astype(np.float64) - expected).reshape(len(expected), -1).max(1, initial=0.0) / largest
+    )
     return errors
 
 
@@ -152,8 +154,8 @@ class Agreement:
         kl_divergence: mean of KL(expected || output) over positions, in nats.
         argmax_agreement: share of positions with the same most likely token.
         argmax_changes: share of positions whose most likely token is another one, although it is less likely than the
-            expected one by more than :data:`~causalrn.bundle.tolerances.TIE_PROBABILITY`: not a tie that a small error may
-            tip.
+            expected one by more than :data:`~causalrn.bundle.tolerances.TIE_PROBABILITY`: not a tie that a small error
+            may tip.
         ambiguous: share of positions where the two most likely tokens are a tie in that sense.
     """
 

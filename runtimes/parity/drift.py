@@ -44,7 +44,7 @@ class LongReference(ABC):
 
     @abstractmethod
     def state(self) -> tuple[Mapping[str, Array], Mapping[str, float]]:
-        """The reference state after the last stretch, empty where it is not known; and the relative error allowed of it."""
+        """The reference state after the last stretch, empty where it is not known, and the relative error allowed."""
 
 
 class RecordedLongReference(LongReference):

@@ -15,7 +15,7 @@ Counts = tuple[int, int]
 """How many there were, and how many were right."""
 
 
-class GrowthFigures(ReportEntry):
+class GrowthFigures(ReportEntry, frozen=True):
     """A law fitted to the error of a long run, relative to the largest |logit|.
 
     Attributes:
@@ -33,7 +33,7 @@ class GrowthFigures(ReportEntry):
     predicted: Figure
 
 
-class CurveFigures(ReportEntry):
+class CurveFigures(ReportEntry, frozen=True):
     """The error along a long run by stretches, relative to the largest |logit|.
 
     Attributes:
@@ -48,7 +48,7 @@ class CurveFigures(ReportEntry):
     allowed: tuple[Figure, ...]
 
 
-class AccuracyFigures(ReportEntry):
+class AccuracyFigures(ReportEntry, frozen=True):
     """How many answers came out right: :class:`~causalrn.runtimes.task_accuracy.TaskAccuracy`, with its shares.
 
     Attributes:
@@ -83,7 +83,7 @@ class AccuracyFigures(ReportEntry):
         )
 
 
-class Figures(ReportEntry, kw_only=True):
+class Figures(ReportEntry, frozen=True, kw_only=True):
     """Everything that a level measured; what it does not measure is left out.
 
     Attributes:
@@ -113,7 +113,7 @@ class Figures(ReportEntry, kw_only=True):
     allowed_states: Mapping[str, Figure] | UnsetType = UNSET
     examples: int | UnsetType = UNSET
     after: AccuracyFigures | UnsetType = UNSET
-    before: AccuracyFigures | None | UnsetType = UNSET
+    before: AccuracyFigures | UnsetType | None = UNSET
     differences: Mapping[str, Figure] | UnsetType = UNSET
     claimed: tuple[str, ...] | UnsetType = UNSET
 

@@ -57,7 +57,7 @@ def golden_tokens(card: ModelCard, capacity: int | None) -> IntArray:
 
 
 def save_golden(folder: Path, reference: Reference, session: Session) -> FloatArray:
-    """Write golden vectors into a bundle's folder; gives the outputs of `session`, the bundle's own: logits [B, T, V]."""
+    """Write golden vectors into a bundle's folder; gives the logits of `session`, the bundle's own: [B, T, V]."""
     (middle,) = state_positions(reference.steps)[-2:-1] or (1,)
     logits, state = _record(session, reference.tokens, middle)
     bounds = reference.bounds

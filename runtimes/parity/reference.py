@@ -1,4 +1,4 @@
-"""Reference values (float64), and how far from them rounding may lead. Needs numpy only; see oracle.py and golden.py."""
+"""Reference values (float64), and how far rounding may lead from them. Needs numpy; see oracle.py and golden.py."""
 
 from __future__ import annotations
 
@@ -162,13 +162,12 @@ def run_in_chunks(
     most, lengths = session.max_batch or len(tokens), list(lengths)
     if len(tokens) > most:
         parts = [slice(first, first + most) for first in range(0, len(tokens), most)]
-        return _stacked(
-            [
-                run_in_chunks(session, tokens[part], lengths, positions, start=_part_of(session, start, part), probe=probe)
-                for part in parts
-            ],
-            batch_axes_of(session),
-        )
+        starts = [_part_of(session, start, part) for part in parts]
+        runs = [
+            run_in_chunks(session, tokens[part], lengths, positions, start=begin, probe=probe)
+            for part, begin in zip(parts, starts, strict=True)
+        ]
+        return _stacked(runs, batch_axes_of(session))
     if start is None:
         session.reset(len(tokens))
     else:

@@ -18,8 +18,6 @@ from causalrn.runtimes.parity.entries import ReportEntry
 from causalrn.runtimes.parity.results import Attribution, Level, LevelResult
 from causalrn.training.card import ModelCard
 
-REPORT_VERSION = 4
-
 Verdict = Literal["PASS", "FAIL", "compiled, not executed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 PASS, FAIL, NOT_EXECUTED = VERDICTS
@@ -27,14 +25,14 @@ PASS, FAIL, NOT_EXECUTED = VERDICTS
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class VerifiedBundle(ReportEntry):
+class VerifiedBundle(ReportEntry, frozen=True):
     """What was verified: the bundle's folder, and the SHA-256 of its manifest."""
 
     path: str
     sha256: Sha256
 
 
-class ReferenceSize(ReportEntry):
+class ReferenceSize(ReportEntry, frozen=True):
     """What was compared: what relative errors refer to.
 
     Attributes:
@@ -50,7 +48,7 @@ class ReferenceSize(ReportEntry):
     float64_recurrent_relative_error: float
 
 
-class Settings(ReportEntry):
+class Settings(ReportEntry, frozen=True):
     """What to repeat a verification with.
 
     Attributes:
@@ -74,8 +72,8 @@ class Settings(ReportEntry):
     budget: Budget | None
 
 
-class VerifyReport(ReportEntry, kw_only=True):
-    """A verification, version 4. Made by :func:`make_report`; `to_json` and `from_json` write and read it.
+class VerifyReport(ReportEntry, frozen=True, kw_only=True):
+    """A verification, version 4. Made by :meth:`of`; `to_json` and `from_json` write and read it.
 
     Errors are relative to the largest |value| of a tensor, without a unit; steps count from 0.
 
@@ -98,7 +96,7 @@ class VerifyReport(ReportEntry, kw_only=True):
     """
 
     report: Literal["causalrn-verify"] = "causalrn-verify"
-    version: Literal[4] = REPORT_VERSION
+    version: Literal[4] = 4
     passed: bool
     verdict: Verdict
     not_executed: str | None
@@ -123,6 +121,48 @@ class VerifyReport(ReportEntry, kw_only=True):
             raise ValueError(f"the verdict {self.verdict} does not follow from the results")
         if self.passed != (self.verdict == PASS):
             raise ValueError(f"passed is {self.passed}, and the verdict {self.verdict}")
+
+    @classmethod
+    def of(
+        cls,
+        bundle: VerifiedBundle,
+        card: ModelCard,
+        *,
+        checkpoint_sha256: str | None,
+        against: str,
+        reference: ReferenceSize,
+        settings: Settings,
+        results: Sequence[LevelResult],
+        attributions: Sequence[Attribution],
+        blocks: Sequence[BlockReport],
+        not_checked: Sequence[Level] = (),
+        notes: Sequence[str] = (),
+        problems: Sequence[str] = (),
+        not_executed: str = "",
+    ) -> VerifyReport:
+        """Judge results: the report, with the verdict that follows from them, and this machine as its environment.
+
+        The arguments are the attributes; `not_executed` is empty where the bundle ran.
+        """
+        verdict = _judge(results, problems, not_executed)
+        return cls(
+            passed=verdict == PASS,
+            verdict=verdict,
+            not_executed=not_executed or None,
+            bundle=bundle,
+            checkpoint_sha256=checkpoint_sha256,
+            **card.entries(),
+            against=against,
+            reference=reference,
+            settings=settings,
+            environment=environment(),
+            results=tuple(results),
+            attributions=tuple(attributions),
+            blocks=tuple(blocks),
+            not_checked=tuple(not_checked),
+            notes=tuple(notes),
+            problems=tuple(problems),
+        )
 
     @property
     def card(self) -> ModelCard:
@@ -149,47 +189,6 @@ def _judge(results: Sequence[LevelResult], problems: Sequence[str], not_executed
     if not_executed:
         return NOT_EXECUTED
     return PASS if results else FAIL
-
-
-def make_report(
-    bundle: VerifiedBundle,
-    card: ModelCard,
-    *,
-    checkpoint_sha256: str | None,
-    against: str,
-    reference: ReferenceSize,
-    settings: Settings,
-    results: Sequence[LevelResult],
-    attributions: Sequence[Attribution],
-    blocks: Sequence[BlockReport],
-    not_checked: Sequence[Level] = (),
-    notes: Sequence[str] = (),
-    problems: Sequence[str] = (),
-    not_executed: str = "",
-) -> VerifyReport:
-    """Judge results: the report, with the verdict that follows from them, and this machine as its environment.
-
-    Args are the attributes of :class:`VerifyReport`; `not_executed` is empty where the bundle ran.
-    """
-    verdict = _judge(results, problems, not_executed)
-    return VerifyReport(
-        passed=verdict == PASS,
-        verdict=verdict,
-        not_executed=not_executed or None,
-        bundle=bundle,
-        checkpoint_sha256=checkpoint_sha256,
-        **card.entries(),
-        against=against,
-        reference=reference,
-        settings=settings,
-        environment=environment(),
-        results=tuple(results),
-        attributions=tuple(attributions),
-        blocks=tuple(blocks),
-        not_checked=tuple(not_checked),
-        notes=tuple(notes),
-        problems=tuple(problems),
-    )
 
 
 def environment() -> dict[str, str]:

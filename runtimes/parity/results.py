@@ -18,7 +18,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 Cause = Literal["graph", "runtime", "graph or runtime", "state handling", "cell", "weights", "unknown"]
 
 
-class LevelResult(ReportEntry):
+class LevelResult(ReportEntry, frozen=True):
     """One runtime at one level.
 
     Errors are relative to the largest |value| of the tensor in the reference, without a unit; steps and blocks count
@@ -101,7 +101,7 @@ class StartState(StrEnum):
     """None: everything was computed anew."""
 
 
-class Side(ReportEntry):
+class Side(ReportEntry, frozen=True):
     """One way of computing the step at which something first goes wrong.
 
     Attributes:
@@ -135,7 +135,7 @@ class Side(ReportEntry):
         return max(self.deviations, key=lambda deviation: deviation.ratio, default=None)
 
 
-class Attribution(ReportEntry):
+class Attribution(ReportEntry, frozen=True):
     """Where a failure begins, and which side is wrong.
 
     Attributes:

@@ -16,6 +16,7 @@ from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.attribution import Comparators, attribute_failure
 from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.drift import LongReference, check_drift
+from causalrn.runtimes.parity.figures import largest_set
 from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.levels import (
     Case,
@@ -27,7 +28,6 @@ from causalrn.runtimes.parity.levels import (
     check_state,
 )
 from causalrn.runtimes.parity.reference import Reference
-from causalrn.runtimes.parity.figures import largest_set
 from causalrn.runtimes.parity.results import LEVELS, Attribution, Level, LevelResult, not_finite
 from causalrn.runtimes.parity.task_level import answer_all, judge_all, task_ways
 from causalrn.runtimes.parity.traces import (
