@@ -30,6 +30,7 @@ import torch
 from cuda_peers import EagerCell, GraphedCell
 from interleaved import measure, paired_ratio
 
+from causalrn.bundle.json_values import to_json
 from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_FINE, EXIT_NOT_EXECUTED, console, progress, write_json
 from causalrn.cli.doctor_command import describe_environment
 from causalrn.errors import CausalRNError, NotExecutedError
@@ -135,7 +136,7 @@ def check_engine(run: Path, source: Path, folder: Path, precision: str, flavor: 
     found["build_s"], found["size_bytes"] = compiled["seconds"], sum(compiled["size_bytes"].values())
     report = verify_with_checkpoint(engine, run, VerifyOptions(runtimes=("tensorrt",))).report
     found["verdict"], found["executed"], found["why_not"] = report.verdict, not report.not_executed, report.not_executed
-    found["results"] = [result.to_json() for result in report.results]
+    found["results"] = to_json(report.results)
     return found
 
 

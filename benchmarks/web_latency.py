@@ -32,11 +32,11 @@ from step_latency import describe_machine
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.web_spec import C_ENGINE, ORT_ENGINE
 from causalrn.cli.console import progress, write_json
-from causalrn.cli.doctor_tools import find_tool
 from causalrn.cli.serve_run import LOOPBACK, BundleHandler, BundleServer, open_server
 from causalrn.export.web.wasm_builder import MODULES
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.model.config import CausalRNConfig
+from causalrn.runtimes.programs import find_tool
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.workflows.export import export_web_bundle

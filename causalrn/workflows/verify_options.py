@@ -15,7 +15,7 @@ from causalrn.bundle.tolerances import BUDGETS, Budget
 from causalrn.errors import InputError
 from causalrn.runtimes import SessionOptions
 from causalrn.runtimes.parity.reference import sample_tokens
-from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.parity.results import LEVELS, Level
 from causalrn.runtimes.parity.verification import Plan
 from causalrn.runtimes.session import IntArray
 from causalrn.training.card import card_of
@@ -48,7 +48,7 @@ class VerifyOptions:
     """
 
     runtime: tuple[str, ...] = ()
-    level: tuple[str, ...] = LEVELS
+    level: tuple[Level, ...] = LEVELS
     samples: int = 1000
     steps: int | None = None
     drift_steps: int | None = None

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from causalrn.bundle.json_values import finite
 from causalrn.bundle.targets import all_targets
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.reference import Reference, Run, current_values, run_in_chunks
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import Array, FloatArray, IntArray
@@ -49,10 +49,7 @@ def check_determinism(
         summary,
         float(np.max([differences[name] for name in claimed])) if claimed else None,
         0.0 if claimed else None,
-        figures={
-            "differences": {name: finite(value) for name, value in differences.items()},
-            "claimed": list(claimed),
-        },
+        figures=Figures(differences=differences, claimed=tuple(claimed)),
     )
 
 

@@ -77,6 +77,7 @@ class Oracle:
             logits,
             streams,
             exact.states,
+            self.recurrent.spec,
             bounds,
             error / largest if largest else error,
             self._parallel_bounds(tokens, logits, streams),
@@ -110,7 +111,7 @@ class Oracle:
         for seed in _NOISE_SEEDS:
             with RoundingNoise(seed, self.rounded_cell):
                 runs.append(run_in_chunks(self.rounded, tokens, [1] * tokens.shape[1], positions, probe=True))
-        names = compared_tensors(self.recurrent)
+        names = [tensor.name for tensor in compared_tensors(self.recurrent)]
         drawn = {
             name: np.max([relative_error(run.states[p][name], states[p][name]) for run in runs for p in positions])
             for name in names

@@ -1,6 +1,6 @@
-"""One verification: which forms run at which levels, within a time budget, and what becomes of failures.
+"""One verification: which runtimes are checked at which levels, within a time budget, and what becomes of failures.
 
-Needs no torch: the oracle and the forms that need it are handed in.
+Needs no torch: the oracle and the runtimes that need it are handed in.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import NonFiniteError, StateError
@@ -18,16 +16,22 @@ from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.attribution import Comparators, attribute_failure
 from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.drift import LongReference, check_drift
+from causalrn.runtimes.parity.figures import largest_set
 from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.levels import (
     Case,
-    Traces,
     check_layer,
     check_logits,
     check_recorded,
     check_resumed,
     check_split,
     check_state,
+)
+from causalrn.runtimes.parity.reference import Reference
+from causalrn.runtimes.parity.results import LEVELS, Attribution, Level, LevelResult, not_finite
+from causalrn.runtimes.parity.task_level import answer_all, judge_all, task_ways
+from causalrn.runtimes.parity.traces import (
+    Traces,
     trace_from_reference_states,
     trace_in_chunks,
     trace_in_steps,
@@ -35,23 +39,13 @@ from causalrn.runtimes.parity.levels import (
     trace_together,
     trace_whole,
 )
-from causalrn.runtimes.parity.reference import Reference
-from causalrn.runtimes.parity.results import LEVELS, Attribution, LevelResult, not_finite
-from causalrn.runtimes.parity.task_level import answer_all, judge_all, task_ways
+from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session import Array, IntArray, Session
 from causalrn.training.tasks import Examples, Task
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[..., Any]]]
-"""Shows progress: (description, total) gives a context whose value is called with counts."""
 
 _ATTRIBUTED_STEPS = 512
 _TASK_SHARE, _DRIFT_SHARE = 0.4, 0.5
 """Of the time that is left, what the two levels may take that could take any time."""
-
-
-def no_progress(description: str, total: int) -> AbstractContextManager[Callable[..., Any]]:
-    """Show nothing."""
-    return nullcontext(lambda *_: None)
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Plan:
         whole_drift: run all of the long sequence whatever the budget.
     """
 
-    levels: tuple[str, ...] = LEVELS
+    levels: tuple[Level, ...] = LEVELS
     fail_fast: bool = False
     deadline: float = math.inf
     task: Task | None = None
@@ -105,14 +99,14 @@ class Verification:
     progress: Progress = no_progress
     results: list[LevelResult] = field(default_factory=list)
     attributions: list[Attribution] = field(default_factory=list)
-    not_checked: list[str] = field(default_factory=list)
-    impossible: list[str] = field(default_factory=list)
+    not_checked: list[Level] = field(default_factory=list)
+    impossible: list[Level] = field(default_factory=list)
     outputs: dict[str, Array] = field(default_factory=dict)
     _stepped: dict[str, Traces] = field(default_factory=dict)
 
     def run(self) -> None:
         """Check level by level; what was found is in `results`, `attributions`, `not_checked` and `impossible`."""
-        checks = {
+        checks: dict[Level, Callable[[], None]] = {
             "logits": self._logits,
             "state": self._state,
             "split": self._split,
@@ -134,7 +128,7 @@ class Verification:
                 self.not_checked += wanted[wanted.index(level) + 1 :]
                 return
 
-    def _possible(self, level: str) -> bool:
+    def _possible(self, level: Level) -> bool:
         """Whether anything that is verified has what a level looks at."""
         if level == "task":
             return self.plan.examples is not None
@@ -153,14 +147,12 @@ class Verification:
     @property
     def longest_run(self) -> int:
         """Steps of the longest sequence that was compared."""
-        drifts: list[int] = [result.figures["steps"] for result in self.results if result.level == "drift"]
-        return max([self.case.reference.steps, *drifts])
+        return max(self.case.reference.steps, largest_set(result.figures.steps for result in self.results))
 
     @property
     def answered(self) -> int:
         """Examples of the task that were answered."""
-        counts: list[int] = [result.figures["examples"] for result in self.results if "examples" in result.figures]
-        return max(counts, default=0)
+        return largest_set(result.figures.examples for result in self.results)
 
     def _case(self, name: str) -> Case:
         """A budget is for what was exported; the forms that it came from are judged by rounding."""

@@ -19,14 +19,16 @@ from causalrn.runtimes.parity.levels import (
     check_logits,
     check_split,
     check_state,
+)
+from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, sample_tokens, state_positions
+from causalrn.runtimes.parity.task_level import judge_task
+from causalrn.runtimes.parity.traces import (
     trace_from_reference_states,
     trace_in_chunks,
     trace_in_steps,
     trace_whole,
 )
-from causalrn.runtimes.parity.oracle import Oracle
-from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, sample_tokens, state_positions
-from causalrn.runtimes.parity.task_level import judge_task
 from causalrn.runtimes.task_accuracy import TaskAccuracy
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 from causalrn.training.card import ModelCard
@@ -186,7 +188,7 @@ def test_every_claimed_equality_holds_in_onnxruntime(bundles, runs, readout):
     with again(None) as session:
         result = check_determinism("onnxruntime", session, reference, again)
     assert result.passed
-    assert result.figures["claimed"] == list(EQUALITIES)
+    assert list(result.figures.claimed) == list(EQUALITIES)
     assert result.error == 0
 
 
@@ -198,5 +200,5 @@ def test_other_providers_are_measured_and_nothing_is_claimed(case, session):
 
     result = check_determinism("recurrent", session, checked.reference, again, provider="cuda")
     assert result.passed
-    assert result.figures["claimed"] == []
-    assert set(result.figures["differences"]) == set(EQUALITIES)
+    assert result.figures.claimed == ()
+    assert set(result.figures.differences) == set(EQUALITIES)
