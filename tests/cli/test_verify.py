@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
 from causalrn.training.checkpoint_folder import CheckpointFolder
 from causalrn.workflows.verify_options import every_token
@@ -97,7 +98,7 @@ def test_json_follows_its_schema(call, exact_bundle, damaged, runs, tmp_path, mo
     assert code == (1 if mode == "damaged" else 0)
     report = json.loads(place.read_text())
     jsonschema.validate(report, SCHEMA)
-    assert {result["level"] for result in report["results"]} == set(SCHEMA["$defs"]["level"]["enum"])
+    assert {result["level"] for result in report["results"]} == set(LEVELS)
     assert bool(report["attributions"]) == (mode == "damaged")
 
 
