@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,11 +72,6 @@ def _in_words(fault: str) -> str:
     what = re.sub(r"^Expected ", "expected ", what)
     place = place.removeprefix("$").removeprefix(".")
     return f"{place}: {what}" if place else what
-
-
-def finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity: they become null."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def json_schema(kind: type[Any], title: str) -> dict[str, Any]:
