@@ -99,15 +99,15 @@ def test_chunks_are_of_all_kinds_in_batches_of_all_sizes(case, session):
 
 def test_nan_never_passes(case, session):
     reference = case[2].reference
-    outputs = run_in_chunks(session, reference.tokens, [1] * 20, reference.states, probe=True)
+    run = run_in_chunks(session, reference.tokens, [1] * 20, reference.states, probe=True)
     names = compared_tensors(session)
-    assert all(deviation.passed for deviation in compare_run(outputs, reference, names))
+    assert all(deviation.passed for deviation in compare_run(run, reference, names))
     broken = dataclasses.replace(run, logits=run.logits.copy())
     broken.logits[1, 7, 3] = np.nan
     (bad,) = [d for d in compare_run(broken, reference, names) if not d.passed]
     assert (bad.tensor, bad.first_bad_step, bad.place) == ("logits", 7, "head")
     nan = dataclasses.replace(reference, bounds=dataclasses.replace(reference.bounds, logits=np.full(20, np.nan)))
-    assert not next(d for d in compare_run(outputs, nan, names) if d.tensor == "logits").passed
+    assert not next(d for d in compare_run(run, nan, names) if d.tensor == "logits").passed
 
 
 def test_session_that_gives_up_is_bad_from_that_step(case, session):
