@@ -31,6 +31,8 @@ def test_schema_knows_every_level_and_requires_what_is_always_written():
         assert definitions[name]["required"] == list(definitions[name]["properties"])
         assert definitions[name]["additionalProperties"] is False
     assert definitions["Figures"]["required"] == []
+    assert definitions["Agreement"]["properties"]["kl_divergence"]["type"] == ["number", "null"]
+    assert definitions["Deviation"]["properties"]["error"]["type"] == ["number", "null"]
 
 
 def test_report_comes_back_as_it_was_written(report):
