@@ -167,7 +167,7 @@ def _side(name: str, peer: Session, part: Reference, start: int, length: int) ->
 
 
 def _until(deviation: Deviation, end: int) -> Deviation:
-    """What goes wrong after the chunk says nothing about it."""
+    """What goes wrong after the chunk is no fault of it."""
     late = deviation.first_bad_step is not None and deviation.first_bad_step >= end
     return replaced(deviation, first_bad_step=None) if late else deviation
 

@@ -48,7 +48,7 @@ class BlockReport(ReportEntry, frozen=True):
     def describe(self) -> str:
         """For people: how uncertain, and why."""
         worst = max((bound for bound in (self.bound_state, self.bound_out) if bound is not None), default=math.inf)
-        text = f"block {self.block} is ill-conditioned: any float32 form may be off by {worst:.0e} after it"
+        text = f"block {self.block} is ill-conditioned: any float32 computation may be off by {worst:.0e} after it"
         if self.condition is None:
             return text
         condition, pair, spread = self.condition.pair_condition, self.condition.pair, self.condition.spread

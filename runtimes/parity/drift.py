@@ -127,18 +127,10 @@ def check_drift(
         if seconds is not None and time.monotonic() - started > seconds:
             break
     state, allowed_state = long.state()
-    results = [
-        _result(
-            runtime,
-            sessions[runtime],
-            curve,
-            cases[runtime],
-            _state_errors(sessions[runtime], state),
-            allowed_state,
-        )
-        for runtime, curve in curves.items()
-    ]
-    for session in sessions.values():
+    results = []
+    for runtime, session in sessions.items():
+        errors = _state_errors(session, state)
+        results.append(_result(runtime, session, curves[runtime], cases[runtime], errors, allowed_state))
         session.reset(1)
     return results
 

@@ -9,7 +9,10 @@ import msgspec
 Figure = float | None
 """A number of a report; NaN and infinity are written as null, and read back as None, as is what was not measured."""
 
-FigureFloat = Annotated[float, msgspec.Meta(extra_json_schema={"type": ["number", "null"]})]
+NULLABLE = "nullable"
+"""Marks an entry in a schema that is a number in Python, and null in JSON where it is not finite."""
+
+FigureFloat = Annotated[float, msgspec.Meta(extra_json_schema={NULLABLE: True})]
 """The same where nothing that passes has anything but a number: null is written, and not read."""
 
 

@@ -98,9 +98,9 @@ def check_split(runtime: str, traces: Traces, case: Case, session: CellSession, 
     if budget is None or budget.split >= 1:
         return result
     together, count = stepped.last_logits(), len(case.reference.tokens)
-    alone = [(trace.run.logits, together[row : row + 1]) for row, trace in enumerate(stepped.traces[:-1])]
+    single = [(trace.run.logits, together[row : row + 1]) for row, trace in enumerate(stepped.traces[:-1])]
     split = [(trace.run.logits, together[np.arange(len(trace.run.logits)) % count]) for trace in traces.traces]
-    for output, before in (*alone, *split):
+    for output, before in (*single, *split):
         words, repeats = _repeats(output, before, case.reference.largest_logit, budget, budget.split)
         if not repeats:
             return replace(result, passed=False, summary=f"itself otherwise: {words}")

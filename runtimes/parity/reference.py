@@ -154,7 +154,7 @@ def run_in_chunks(
         start: a state to go on from; None starts afresh.
         probe: record the residual stream, too.
 
-    More sequences than the session takes at once run in groups; it is left where the last one ends.
+    More sequences than the session takes at once run in groups; the session is left where the last one ends.
 
     Raises:
         RuntimeUnavailableError: `probe`, and the session cannot show the stream.

@@ -14,7 +14,7 @@ from causalrn.bundle.json_values import json_schema
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import Budget
 from causalrn.runtimes.parity.block_reports import BlockReport
-from causalrn.runtimes.parity.entries import ReportEntry
+from causalrn.runtimes.parity.entries import NULLABLE, ReportEntry
 from causalrn.runtimes.parity.results import Attribution, Level, LevelResult
 from causalrn.training.card import ModelCard
 
@@ -203,10 +203,13 @@ def environment() -> dict[str, str]:
 
 
 def report_schema() -> dict[str, Any]:
-    """The JSON Schema of a report's JSON. Entries with a default are always written, so they are required."""
+    """The JSON Schema of a report's JSON. Entries with a default are always written: they are required."""
     schema = json_schema(VerifyReport, "causalrn-export verify --json")
     for definition in schema["$defs"].values():
         entries = definition.get("properties", {})
         required = definition.get("required", [])
+        for entry in entries.values():
+            if entry.pop(NULLABLE, False):
+                entry["type"] = ["number", "null"]
         definition["required"] = [name for name in entries if name in required or "default" in entries[name]]
     return schema

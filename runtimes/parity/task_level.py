@@ -21,7 +21,7 @@ Way = Callable[[Task, Examples], TaskAccuracy]
 
 
 def task_ways(runtimes: Mapping[str, Session], trained: Session | None) -> dict[str, Way]:
-    """How each runtime answers: the trained form, first, is given the right tokens, the others are let alone.
+    """How each runtime answers: the trained form, first, is given the right tokens, the others their own.
 
     Args:
         trained: what to compare with, also where it is not among the runtimes.

@@ -65,8 +65,8 @@ class Traces:
 
 
 def trace_in_steps(session: Session, reference: Reference, *, probe: bool = False) -> Traces:
-    """Every sequence alone, and all as a batch (other graphs may serve it), token by token from a fresh state."""
-    return _trace(session, _alone_and_together(reference), [(1,) * reference.steps], probe=probe)
+    """Every single sequence, and all as a batch (other graphs may serve it), token by token from a fresh state."""
+    return _trace(session, _single_and_together(reference), [(1,) * reference.steps], probe=probe)
 
 
 def trace_whole(session: Session, reference: Reference, *, probe: bool = False) -> Traces:
@@ -112,8 +112,8 @@ def _trace(
     return Traces(tuple(traces))
 
 
-def _alone_and_together(reference: Reference) -> list[Reference]:
-    """Each sequence alone, and all as a batch; a single one twice, so that what serves batches is run, too."""
+def _single_and_together(reference: Reference) -> list[Reference]:
+    """Each single sequence, and all as a batch; an only one twice, so that what serves batches is run, too."""
     rows = [reference.rows(slice(row, row + 1)) for row in range(len(reference.tokens))]
     return [*rows, _of_size(reference, max(2, len(rows)))]
 
@@ -122,7 +122,7 @@ def trace_from_reference_states(session: CellSession, reference: Reference) -> T
     """One step from each reference state whose next state is known, too: only a local error can show."""
     starts = [position for position in sorted(reference.states) if position + 1 in reference.states]
     traces = []
-    for part in _alone_and_together(reference)[-2:]:
+    for part in _single_and_together(reference)[-2:]:
         for start in starts:
             window, snapshot = part.window(start, 1), part.snapshot(start, session)
             run = run_in_chunks(session, window.tokens, [1], [start + 1], start=snapshot)

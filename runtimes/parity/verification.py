@@ -73,17 +73,25 @@ class Plan:
 
 @dataclass
 class Verification:
-    """Forms of one model, compared with one reference.
+    """Runtimes of one model, compared with one reference. :meth:`run` fills in what stands below.
 
     Attributes:
         runtimes: open sessions by name; "parallel" is the trained form, the others carry a state.
-        open_again: opens another session of a form with so many threads inside one operator.
-        long: tokens and exact values for a long run.
-        golden: where the reference came from a bundle.
-        repeats_recorded: whether the runtime should say again what another machine recorded.
+        case: the reference, and how results are judged.
+        plan: which levels, and how long they may take.
+        long: token ids [1, S] and reference logits for a long run.
+        open_again: opens another session of a runtime with so many threads inside one operator.
         comparators: what failures are compared with.
-        references: makes a reference for further tokens; None where there is no checkpoint.
+        golden: where the reference came from a bundle.
+        repeats_recorded: whether the runtime should repeat what another machine recorded.
+        references: makes a reference for further token ids [B, T]; None where there is no checkpoint.
         provider: of onnxruntime; bit equality is claimed for the CPU's.
+        progress: shows how far it is.
+        results: one per level and runtime, in the order of :data:`LEVELS`.
+        attributions: for the first failure of each runtime, where it begins.
+        not_checked: levels that were not reached in time, or not after a failure.
+        impossible: levels at which there is nothing to look at.
+        outputs: by "NAME.logits", the logits of each runtime step by step, float [B, T, V].
     """
 
     runtimes: Mapping[str, Session]
@@ -136,7 +144,7 @@ class Verification:
 
     @property
     def cells(self) -> dict[str, CellSession]:
-        """The forms that carry a state."""
+        """The runtimes that carry a state."""
         return {name: session for name, session in self.runtimes.items() if isinstance(session, CellSession)}
 
     @property
@@ -155,7 +163,7 @@ class Verification:
         return largest_set(result.figures.examples for result in self.results)
 
     def _case(self, name: str) -> Case:
-        """A budget is for what was exported; the forms that it came from are judged by rounding."""
+        """A budget is for what was exported; the runtimes that it came from are judged by rounding."""
         if name == "parallel":
             return replace(self.case, reference=self.case.reference.of_parallel(), budget=None)
         return self.case if name not in checkpoint_runtimes() else replace(self.case, budget=None)
@@ -164,7 +172,7 @@ class Verification:
         return self.plan.deadline - time.monotonic()
 
     def _trace(self, name: str, *, probe: bool = False) -> Traces:
-        """In steps, or whole where a form has no state."""
+        """In steps, or whole where a runtime has no state."""
         session, reference = self.runtimes[name], self._case(name).reference
         trace = trace_in_steps if isinstance(session, CellSession) else trace_whole
         return trace(session, reference, probe=probe)
@@ -178,10 +186,10 @@ class Verification:
         return self._stepped[name]
 
     def _add(self, result: LevelResult, session: Session, traces: Traces) -> None:
-        """Keep a result; the first failure of a form is traced to its beginning."""
+        """Keep a result; the first failure of a runtime is traced to its beginning."""
         self.results.append(result)
         if not result.passed and not self._known(result):
-            with self.progress(f"tracing {result.level}, {result.runtime}", 1):
+            with self.progress(f"attributing {result.level}, {result.runtime}", 1):
                 self.attributions.append(attribute_failure(result, session, traces, self.comparators))
 
     def _logits(self) -> None:
@@ -234,20 +242,20 @@ class Verification:
             self._attribute_drift(result, self.cells[result.runtime])
 
     def _attribute_drift(self, result: LevelResult, session: CellSession) -> None:
-        """Trace a long run that went wrong early enough for the oracle to follow step by step."""
+        """Attribute a long run that went wrong early enough for the oracle to follow step by step."""
         step = result.step
         if result.passed or step is None or step >= _ATTRIBUTED_STEPS or self.references is None or self._known(result):
             return
         reference = self.references(self.long.tokens[:, : step + 2])
-        with self.progress(f"tracing {result.level}, {result.runtime}", 1):
+        with self.progress(f"attributing {result.level}, {result.runtime}", 1):
             traces = trace_in_steps(session, reference)
             self.attributions.append(attribute_failure(result, session, traces, self.comparators))
 
     def _known(self, result: LevelResult) -> bool:
-        """Whether a form's failure is traced already, or judged by a budget and not to be traced."""
+        """Whether a runtime's failure is attributed already, or judged by a budget and not to be."""
         runtime = result.runtime.partition(",")[0]
-        traced = {attribution.runtime.partition(",")[0] for attribution in self.attributions}
-        return runtime in traced or self._case(runtime).budget is not None
+        attributed = {attribution.runtime.partition(",")[0] for attribution in self.attributions}
+        return runtime in attributed or self._case(runtime).budget is not None
 
     def _task(self) -> None:
         task, examples = self.plan.task, self.plan.examples

@@ -15,7 +15,7 @@ from tests.builders import random_model, random_tokens
 
 
 def _deviations(model, tokens):
-    """Every tensor of every float32 form here, by steps and by prefill."""
+    """Every tensor of every float32 runtime here, by steps and by prefill."""
     card, steps = ModelCard(model.config), tokens.shape[1]
     reference = Oracle(model, card).reference(tokens, state_positions(steps))
     cell, parallel = RecurrentSession(RecurrentCell.from_model(model), card), ParallelSession(model, card)
@@ -111,7 +111,7 @@ def test_ill_conditioned_block_is_named_with_its_cause():
     first, second = block_reports(reference, [condition] * 2)
     assert not first.ill_conditioned
     assert second.ill_conditioned
-    assert second.describe().startswith("block 1 is ill-conditioned: any float32 form may be off by")
+    assert second.describe().startswith("block 1 is ill-conditioned: any float32 computation may be off by")
     assert "b_3 is near -a_7: pair condition 2e+04" in second.describe()
 
 
