@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reporting import progress, write_json
 
 from causalrn.bundle.files import written_file
-from causalrn.cli.console import progress, write_json
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.training.loop import Trainer

@@ -36,6 +36,7 @@ import numpy as np
 import onnxruntime
 from interleaved import measure, median_step_us, paired_ratio
 from models import unit_gain_model
+from reporting import progress, write_json
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
@@ -46,7 +47,6 @@ from causalrn.calibration.rollouts import Prompts
 from causalrn.calibration.schemes import Scheme, write_quantized
 from causalrn.calibration.table import calibrate
 from causalrn.calibration.watching import opened_for_watching
-from causalrn.cli.console import progress, write_json
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.model.config import CausalRNConfig
 from causalrn.runtimes.opening import open_bundle

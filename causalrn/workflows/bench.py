@@ -79,10 +79,7 @@ def bench(
         InputError: an argument that is wrong, or fits no folder; or `against` is no report of this version.
         ConfigError: `against` is no JSON.
     """
-    paths, names = read_folders(folders), read_names("runtime", runtime)
-    unknown = [name for name in names if name not in RUNTIMES]
-    if unknown:
-        raise InputError(f"runtime {unknown[0]!r} is unknown: choose one of {', '.join(RUNTIMES)}")
+    paths, names = read_folders(folders), _read_runtimes(runtime)
     if fail_above is not None:
         fail_above = read_number("fail_above", fail_above, 0.01)
         if against is None:
@@ -99,6 +96,14 @@ def bench(
     report = run_bench(entries, plan, settings, progress)
     comparisons = () if earlier is None else tuple(earlier.compare(report.measured))
     return BenchResult(report, earlier, comparisons, fail_above)
+
+
+def _read_runtimes(value: str | Iterable[str]) -> tuple[str, ...]:
+    names = read_names("runtime", value)
+    unknown = [name for name in names if name not in RUNTIMES]
+    if unknown:
+        raise InputError(f"runtime {unknown[0]!r} is unknown: choose one of {', '.join(RUNTIMES)}")
+    return names
 
 
 def run_bench(

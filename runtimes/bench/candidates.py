@@ -120,7 +120,7 @@ class Candidate(ABC):
 
 
 class SessionCandidate(Candidate):
-    """A session over a RUN or a bundle.
+    """A session over a checkpoint folder or a bundle.
 
     A state of D tokens is the state after one token with its rows repeated: a step takes as long whatever the rows
     hold, and a real prefill of all depths would take longer than the benchmark.
@@ -175,7 +175,7 @@ class SessionCandidate(Candidate):
 
 
 def open_candidate(path: Path, runtime: str | None, options: SessionOptions) -> SessionCandidate:
-    """A RUN or a bundle as a candidate; PyTorch gets its number of threads.
+    """A checkpoint folder or a bundle as a candidate; PyTorch gets its number of threads.
 
     Raises:
         As :func:`causalrn.runtimes.open_session`.

@@ -85,7 +85,10 @@ def test_file_is_read_back(tmp_path, key):
         ({"bytes_per_s": [[1, -1]]}, r"Expected `float` >= 1e-12 at `bytes_per_s\[0\]\[1\]`"),
         ({"bytes_per_s": 3}, "got `int` at `bytes_per_s`"),
         ({"onnxruntime": {}}, "missing required field `call_s` at `onnxruntime`"),
-        ({"onnxruntime": {**to_json(RATES), "pairs_per_s": []}}, "a curve without points in ascending order at `onnxruntime`"),
+        (
+            {"onnxruntime": {**to_json(RATES), "pairs_per_s": []}},
+            "a curve without points in ascending order at `onnxruntime`",
+        ),
         ({"name": 3}, "got `int` at `name`"),
     ],
     ids=str,
