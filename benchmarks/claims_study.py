@@ -34,7 +34,7 @@ from causalrn.model.sequence_model import SequenceModel
 from causalrn.training.loop import Trainer
 from causalrn.training.plan import TrainingPlan
 from causalrn.training.tasks import CopyTask
-from causalrn.workflows.train import evaluate
+from causalrn.workflows.training_run import evaluate
 
 GOAL, REACHES, BELOW = 0.995, 0.99, 0.90
 

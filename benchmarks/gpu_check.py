@@ -32,20 +32,17 @@ from reporting import progress, write_json
 from rich.console import Console
 
 from causalrn.errors import CausalRNError, NotExecutedError
-from causalrn.export.trt.builder import BuildOptions
-from causalrn.export.trt.profiles import Sizes
-from causalrn.runtimes import SessionOptions, open_session
+from causalrn.runtimes import open_session
 from causalrn.runtimes.environment import describe_environment
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
 from causalrn.training.card import card_of
 from causalrn.training.checkpoint import load_checkpoint
-from causalrn.workflows.compile import compile_to
+from causalrn.workflows.compile import compile
 from causalrn.workflows.export import export_bundle
-from causalrn.workflows.quantize import quantize_bundle
+from causalrn.workflows.quantize_bundle import quantize_bundle
 from causalrn.workflows.quantize_options import QuantizeOptions
-from causalrn.workflows.verify import verify_with_checkpoint
-from causalrn.workflows.verify_options import VerifyOptions
+from causalrn.workflows.verify import verify
 
 PRECISIONS: dict[str, tuple[str, str | None] | None] = {
     "float32": None,
@@ -133,11 +130,11 @@ def check_engine(run: Path, source: Path, folder: Path, precision: str, flavor: 
         bundle = folder / f"{precision}-onnx"
         quantize_bundle(source, bundle, QuantizeOptions(*scheme, limits=_BUDGET), run)
     engine = Path(found["path"])
-    compiled = compile_to(bundle, engine, flavor, Sizes(), BuildOptions())
+    compiled = compile(bundle, output=engine, flavor=flavor).to_json()
     found["build_s"], found["size_bytes"] = compiled["seconds"], sum(compiled["size_bytes"].values())
-    report = verify_with_checkpoint(engine, run, VerifyOptions(runtimes=("tensorrt",))).report
+    report = verify(engine, checkpoint=run, runtime="tensorrt").report
     found["verdict"], found["executed"], found["why_not"] = report.verdict, not report.not_executed, report.not_executed
-    found["results"] = [result.to_json() for result in report.results]
+    found["results"] = report.to_json()["results"]
     return found
 
 
@@ -149,7 +146,7 @@ def time_steps(
     sessions = {name: open_session(path) for name, path in engines.items()}
     if engines:
         first = next(iter(engines))
-        sessions[f"{first}, no CUDA graph"] = open_session(engines[first], options=SessionOptions(cuda_graph=False))
+        sessions[f"{first}, no CUDA graph"] = open_session(engines[first], no_cuda_graph=True)
     sessions["onnxruntime CPU"] = open_session(source)
     samples = {name: _sample_session(session, tokens) for name, session in sessions.items()}
     samples |= {name: _sample_peer(peer, tokens) for name, peer in torch_peers(run, capacity, batch).items()}

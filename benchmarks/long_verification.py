@@ -25,8 +25,7 @@ from causalrn.model.config import CausalRNConfig
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.workflows.export import export_bundle
-from causalrn.workflows.verify import verify_with_checkpoint
-from causalrn.workflows.verify_options import VerifyOptions
+from causalrn.workflows.verify import verify
 
 _SECONDS = 600.0
 
@@ -37,8 +36,8 @@ def verify_model(config: CausalRNConfig, steps: int, folder: Path) -> dict:
     save_checkpoint(folder / "run", model, ModelCard(config), {})
     export_bundle(folder / "run", folder / "bundle", pool="growing", capacity=None, opset=23)
     started = time.perf_counter()
-    options = VerifyOptions(drift_steps=steps, seconds=_SECONDS)
-    report = verify_with_checkpoint(folder / "bundle", folder / "run", options).report
+    bundle, run = folder / "bundle", folder / "run"
+    report = verify(bundle, checkpoint=run, drift_steps=steps, time_budget=_SECONDS).report
     seconds = time.perf_counter() - started
     drifts = [result for result in report.results if result.level == "drift"]
     return {
@@ -48,7 +47,7 @@ def verify_model(config: CausalRNConfig, steps: int, folder: Path) -> dict:
         "failed": [f"{result.level}: {result.summary}" for result in report.results if not result.passed],
         "verify_s": seconds,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "drift": [{"form": result.form, "outcome": result.summary, "error": result.error} for result in drifts],
+        "drift": [{"form": result.runtime, "outcome": result.summary, "error": result.error} for result in drifts],
     }
 
 

@@ -57,8 +57,7 @@ from causalrn.training.card import ModelCard, card_of
 from causalrn.training.checkpoint import Checkpoint
 from causalrn.training.tasks import Corpus
 from causalrn.workflows.export import export_bundle
-from causalrn.workflows.verify import verify_with_checkpoint
-from causalrn.workflows.verify_options import VerifyOptions
+from causalrn.workflows.verify import verify
 
 TEXT = pydoc_data.topics.__file__
 COPY = ("--task", "copy", "--length", "16")
@@ -153,9 +152,7 @@ def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
                     with open_bundle(bundle) as other:
                         after = measure_quantized(bundle, other, baseline)
                         times = time_steps(session, other, tokens)
-                    report = verify_with_checkpoint(
-                        bundle.path, folder / name, VerifyOptions(samples=1000, runtimes=("onnxruntime",))
-                    ).report
+                    report = verify(bundle.path, checkpoint=folder / name, samples=1000, runtime="onnxruntime").report
                 before = baseline.measured
                 yield {
                     "model": name,
@@ -163,7 +160,7 @@ def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
                     **figures(after),
                     "worst_unit": after.worst_unit,
                     "verify_passed": report.passed,
-                    "verify_failed": [f"{r.level}, {r.form}: {r.summary}" for r in report.results if not r.passed],
+                    "verify_failed": [f"{r.level}, {r.runtime}: {r.summary}" for r in report.results if not r.passed],
                     "points_lost": 100 * (before.free_running.accuracy - after.free_running.accuracy),
                     "ratios": {
                         "weights": after.weights_bytes / before.weights_bytes,
@@ -271,7 +268,7 @@ def compare_long_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
     """The held-out part of the text, token by token."""
     data = Corpus.open(Path(TEXT)).part(held_out=True).astype(np.int64)
     tokens, following = data[None, :LONG_STEPS], data[1 : LONG_STEPS + 1]
-    for name in ("text-linear", "text-linear-128", "text-exact"):
+    for name in ("text-linear", "text-linear-128", "text-expected"):
         source = bundle_of(folder, name)
         with open_bundle(source) as session:
             expected = session_logits(session, tokens)

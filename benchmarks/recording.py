@@ -20,10 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from causalrn.bundle.json_values import parse_json_object, to_json
+from causalrn.bundle.targets import runtime_row
 from causalrn.errors import CausalRNError
 from causalrn.export.c99.c99_exporter import COptions
-from causalrn.export.trt.builder import BuildOptions
-from causalrn.export.trt.profiles import Sizes
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.runtimes.bench.candidates import Candidate, open_candidate
@@ -34,12 +33,12 @@ from causalrn.runtimes.bench.prediction import Prediction, predict_all
 from causalrn.runtimes.bench.report_file import report_json
 from causalrn.runtimes.bench.results import BenchReport, Workload
 from causalrn.runtimes.bench.running import BenchPlan
-from causalrn.runtimes.opening import SessionOptions
+from causalrn.runtimes.session_options import SessionOptions
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.workflows.bench import run_bench
 from causalrn.workflows.bench_comparison import Earlier
-from causalrn.workflows.compile import compile_to
+from causalrn.workflows.compile import compile
 from causalrn.workflows.export import export_bundle, export_c_bundle, export_web_bundle
 from causalrn.workflows.pages.figures import time_text
 
@@ -73,7 +72,7 @@ class Folders:
         engine = self.folder / "exact, tensorrt"
         try:
             advance(1, engine.name)
-            compile_to(self.folder / "exact, fixed", engine, "rtx", Sizes(), BuildOptions())
+            compile(self.folder / "exact, fixed", output=engine)
         except CausalRNError as error:
             print(f"{engine.name}: {error}")
 
@@ -89,7 +88,8 @@ class Folders:
         path = self.folder / (name.split(",")[0] if runtime else name)
         names = {"C": "native"}
         own = runtime or names.get(name.split(", ")[1], name.split(", ")[1])
-        factory = partial(open_candidate, path, runtime or None, SessionOptions(threads=threads))
+        row = runtime_row(runtime) if runtime else None
+        factory = partial(open_candidate, path, row, SessionOptions(threads=threads))
         return Entry(name + (f", {threads} threads" if threads > 1 else ""), own, threads, factory)
 
     def all_entries(self) -> list[Entry]:

@@ -1,3 +1,124 @@
-"""Causal Relation Networks from training to the device, provably unchanged."""
+"""Causal Relation Networks from training to the device, verifiably unchanged.
+
+Each command of `causalrn-export` is a function here; its keyword arguments are the command's options. They are loaded
+when they are first used: `import causalrn` needs neither torch nor onnx.
+
+Example:
+    >>> import causalrn
+    >>> run = causalrn.train(task="copy", length=16, output="run", steps=400)  # doctest: +SKIP
+    >>> bundle = causalrn.export(run, output="bundle", target="onnx")  # doctest: +SKIP
+    >>> report = causalrn.verify(bundle, checkpoint=run)  # doctest: +SKIP
+    >>> report.passed  # doctest: +SKIP
+    True
+    >>> with causalrn.open_session(bundle) as session:  # doctest: +SKIP
+    ...     print("".join(step.text for step in session.generate("causalrelationxy")))
+    causalrelationxy
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from causalrn.errors import (
+    BudgetExceededError,
+    BundleError,
+    CalibrationError,
+    CapacityError,
+    CausalRNError,
+    CheckpointError,
+    CompileError,
+    ConfigError,
+    InputError,
+    NonFiniteError,
+    NotExecutedError,
+    RuntimeUnavailableError,
+    StateError,
+    TrainingError,
+)
+
+if TYPE_CHECKING:
+    from causalrn.bundle.bundle_folder import Bundle
+    from causalrn.bundle.targets import Target, register_target
+    from causalrn.runtimes.opening import open_session
+    from causalrn.runtimes.session import Session, Snapshot
+    from causalrn.training.checkpoint_folder import CheckpointFolder
+    from causalrn.workflows.bench import bench
+    from causalrn.workflows.compile import compile
+    from causalrn.workflows.convert import convert
+    from causalrn.workflows.export import export
+    from causalrn.workflows.predict import predict
+    from causalrn.workflows.quantize import quantize
+    from causalrn.workflows.train import resume_training, train
+    from causalrn.workflows.verify import verify
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BudgetExceededError",
+    "Bundle",
+    "BundleError",
+    "CalibrationError",
+    "CapacityError",
+    "CausalRNError",
+    "CheckpointError",
+    "CheckpointFolder",
+    "CompileError",
+    "ConfigError",
+    "InputError",
+    "NonFiniteError",
+    "NotExecutedError",
+    "RuntimeUnavailableError",
+    "Session",
+    "Snapshot",
+    "StateError",
+    "Target",
+    "TrainingError",
+    "__version__",
+    "bench",
+    "compile",
+    "convert",
+    "export",
+    "open_session",
+    "predict",
+    "quantize",
+    "register_target",
+    "resume_training",
+    "train",
+    "verify",
+]
+
+_LAZY = {
+    "Bundle": "causalrn.bundle.bundle_folder",
+    "CheckpointFolder": "causalrn.training.checkpoint_folder",
+    "Session": "causalrn.runtimes.session",
+    "Snapshot": "causalrn.runtimes.session",
+    "Target": "causalrn.bundle.targets",
+    "bench": "causalrn.workflows.bench",
+    "compile": "causalrn.workflows.compile",
+    "convert": "causalrn.workflows.convert",
+    "open_session": "causalrn.runtimes.opening",
+    "predict": "causalrn.workflows.predict",
+    "quantize": "causalrn.workflows.quantize",
+    "register_target": "causalrn.bundle.targets",
+    "resume_training": "causalrn.workflows.train",
+    "train": "causalrn.workflows.train",
+    "verify": "causalrn.workflows.verify",
+}
+"""Where public names are defined; `export` is the package `causalrn.export`, which can be called."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name == "export":
+        return importlib.import_module("causalrn.export")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'causalrn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CausalRNError(Exception):
     """Base class of every error that this toolkit raises on purpose; `exit_code` is the command line's."""
@@ -87,3 +89,17 @@ class TrainingInterruptedError(TrainingError):
     """Training that the user stopped."""
 
     exit_code = 130
+
+
+class BudgetExceededError(CausalRNError):
+    """A quantized bundle that lost more than its budget allows: nothing was written.
+
+    Attributes:
+        report: what was measured (:class:`causalrn.calibration.report.QuantizeReport`).
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, report: Any) -> None:
+        super().__init__(message)
+        self.report = report

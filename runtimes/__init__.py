@@ -1,6 +1,7 @@
-"""Running models behind one `Session` interface, and comparing what they say. One file per runtime."""
+"""Running models behind one `Session` interface, and comparing their outputs. One file or folder per runtime."""
 
-from causalrn.runtimes.opening import RUNTIMES, SessionOptions, open_session
+from causalrn.runtimes.opening import open_session
 from causalrn.runtimes.session import Session, Snapshot
+from causalrn.runtimes.session_options import SessionOptions
 
-__all__ = ["RUNTIMES", "Session", "SessionOptions", "Snapshot", "open_session"]
+__all__ = ["Session", "SessionOptions", "Snapshot", "open_session"]

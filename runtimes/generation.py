@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
+from causalrn.bundle.alphabet import Alphabet
 from causalrn.errors import InputError
 from causalrn.runtimes.session import FloatArray, IntArray, Session
 
@@ -39,6 +43,7 @@ class GenerationOptions:
     stop_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise InputError(f"max new tokens is {self.max_new_tokens}: it must be at least 1")
         if not np.isfinite(self.temperature) or self.temperature < 0:
@@ -52,6 +57,43 @@ class GenerationOptions:
         if self.stop == "":
             raise InputError("the stop text is empty")
 
+    def _check_types(self) -> None:
+        whole = {"max_new_tokens": self.max_new_tokens, "top_k": self.top_k, "seed": self.seed}
+        for name, value in whole.items():
+            if value is not None and (not isinstance(value, int | np.integer) or isinstance(value, bool)):
+                raise InputError(f"`{name}` is {value!r}: it must be a whole number")
+        for name, number in {"temperature": self.temperature, "top_p": self.top_p}.items():
+            if not isinstance(number, int | float | np.floating | np.integer) or isinstance(number, bool):
+                raise InputError(f"`{name}` is {number!r}: it must be a number")
+        if self.stop is not None and not isinstance(self.stop, str):
+            raise InputError(f"`stop` is {self.stop!r}: it must be text")
+
+
+class GenerationSettings(TypedDict, total=False):
+    """Fields of :class:`GenerationOptions` as keyword arguments."""
+
+    max_new_tokens: int | None
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    stop: str | None
+    stop_ids: tuple[int, ...] | None
+
+
+def choose_options(options: GenerationOptions | None, settings: GenerationSettings) -> GenerationOptions:
+    """Options from an object, with some of its fields set anew.
+
+    Raises:
+        InputError: a field that there is not, or a value out of range.
+    """
+    unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(GenerationOptions)})
+    if unknown:
+        raise InputError(
+            f"generation has no setting {unknown[0]}: choose of {', '.join(GenerationSettings.__annotations__)}"
+        )
+    return dataclasses.replace(options or GenerationOptions(), **settings)
+
 
 @dataclass(frozen=True)
 class GeneratedStep:
@@ -61,11 +103,19 @@ class GeneratedStep:
         tokens: int64 [B]; what a finished row holds does not count.
         active: bool [B]: rows that were still generating, this token included.
         finished: bool [B]: rows that end with this token or ended before.
+        texts: what each row's token adds to its text: markers add nothing, a byte adds its character once it is whole;
+            without an alphabet, the token id.
     """
 
     tokens: IntArray
     active: npt.NDArray[np.bool_]
     finished: npt.NDArray[np.bool_]
+    texts: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Of the first row: all there is where one prompt was given."""
+        return self.texts[0] if self.texts else ""
 
 
 def generate(
@@ -105,6 +155,7 @@ def _generate(
     session: Session, logits: FloatArray, limit: int, options: GenerationOptions, stops: _Stops
 ) -> Iterator[GeneratedStep]:
     finished = np.zeros(session.batch, bool)
+    decoders = [_Decoder(session.card.alphabet) for _ in range(session.batch)]
     for _ in range(limit):
         tokens = choose_tokens(logits, options, session.position)
         active = ~finished
@@ -114,9 +165,26 @@ def _generate(
             logits = session.step(tokens)
         else:
             session.end()
-        yield GeneratedStep(tokens, active, finished.copy())
+        texts = zip(decoders, tokens.tolist(), active, strict=True)
+        shown = tuple(decoder.text(token) if is_active else "" for decoder, token, is_active in texts)
+        yield GeneratedStep(tokens, active, finished.copy(), shown)
         if finished.all() or not room:
             return
+
+
+class _Decoder:
+    """Tokens of one row as text, one by one: letters, bytes as soon as they make a character, or ids."""
+
+    def __init__(self, alphabet: Alphabet | None) -> None:
+        self._alphabet = alphabet
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def text(self, token: int) -> str:
+        if self._alphabet is None:
+            return f"{token} "
+        if self._alphabet.name == "bytes":
+            return self._utf8.decode(bytes([token]))
+        return self._alphabet.decode([token])
 
 
 class _Stops:
@@ -195,7 +263,7 @@ def _limit(session: Session, prompt_tokens: int, options: GenerationOptions) -> 
     session.check_room(prompt_tokens)
     if session.capacity is None:
         if options.max_new_tokens is None:
-            raise InputError("this model has no capacity: say how many tokens to generate (--max-new-tokens)")
+            raise InputError("this model has no capacity: say how many tokens to generate (`max_new_tokens`)")
         return options.max_new_tokens
     room = session.capacity - session.position - prompt_tokens + 1
     return room if options.max_new_tokens is None else min(room, options.max_new_tokens)

@@ -1,94 +1,102 @@
-"""One constructor for all sessions: from a RUN or a bundle and the name of a runtime."""
+"""One constructor for all sessions: from a checkpoint folder or a bundle, and the name of a runtime."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle, is_bundle
+from causalrn.bundle.files import as_path
+from causalrn.bundle.manifest import Manifest
+from causalrn.bundle.targets import Target, checkpoint_runtimes, find_target, runtime_row
 from causalrn.errors import InputError
 from causalrn.runtimes.session import Session
-from causalrn.training.checkpoint_folder import is_run
-
-RUN_RUNTIMES = ("parallel", "recurrent")
-TARGET_RUNTIMES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "c": "native", "web": "node"}
-RUNTIMES = (*RUN_RUNTIMES, *TARGET_RUNTIMES.values())
-WITHOUT_THREADS = ("tensorrt", "node")
-"""Runtimes that have no threads inside an operator."""
+from causalrn.runtimes.session_options import SessionOptions
+from causalrn.training.checkpoint_folder import is_checkpoint
 
 
-@dataclass(frozen=True)
-class SessionOptions:
-    """How a session runs.
-
-    Attributes:
-        provider: onnxruntime's execution provider: "cpu", "cuda", ...
-        threads: inside one operator of onnxruntime, or for a step or prefill in C; PyTorch has its own setting,
-            torch.set_num_threads.
-        cuda_graph: whether TensorRT replays recorded steps.
-        runtime_cache: file in which TensorRT-RTX keeps the kernels that it compiles on this machine.
-    """
-
-    provider: str = "cpu"
-    threads: int = 1
-    cuda_graph: bool = True
-    runtime_cache: Path | None = None
-
-    def check_for(self, runtime: str, path: Path) -> None:
-        """Refuse options that mean nothing to a runtime.
-
-        Raises:
-            InputError: one is set that is another runtime's.
-        """
-        chosen = {
-            f"--provider {self.provider}": ("onnxruntime", self.provider != "cpu"),
-            f"--threads {self.threads}": ("onnxruntime", self.threads != 1 and runtime in WITHOUT_THREADS),
-            "--no-cuda-graph": ("tensorrt", not self.cuda_graph),
-            "--runtime-cache": ("tensorrt", self.runtime_cache is not None),
-        }
-        for option, (owner, is_set) in chosen.items():
-            if is_set and owner != runtime:
-                where = "in PyTorch on the CPU" if runtime in RUN_RUNTIMES else f"in {runtime}"
-                raise InputError(f"{option} is {owner}'s, and {path} runs {where}: leave it out")
-
-
-def open_session(path: Path, runtime: str | None = None, options: SessionOptions | None = None) -> Session:
-    """Open a RUN or a bundle.
+def open_session(
+    path: str | os.PathLike[str],
+    runtime: str | None = None,
+    *,
+    provider: str = "cpu",
+    threads: int = 1,
+    no_cuda_graph: bool = False,
+    runtime_cache: str | os.PathLike[str] | None = None,
+) -> Session:
+    """Open a checkpoint folder or a bundle as a running model with its state.
 
     Args:
-        path: a RUN (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime`, `tensorrt` for engines, `native`
-            for C, `node` for the web).
-        runtime: one of :data:`RUNTIMES`; None takes the folder's default.
+        path: a checkpoint folder (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime`, `tensorrt` for
+            engines, `native` for C, `node` for the web); also what `train`, `convert`, `export`, ... gave.
+        runtime: a name of the table of targets (:mod:`causalrn.bundle.targets`); None takes the folder's default.
+        provider: onnxruntime's execution provider, "cpu", "cuda", ...; it never falls back silently.
+        threads: inside one operator, or of C; 1 leaves PyTorch's own setting alone.
+        no_cuda_graph: of TensorRT, launch a step kernel by kernel.
+        runtime_cache: of TensorRT-RTX, file that keeps the kernels compiled for this GPU.
+
+    Returns:
+        The session, at position 0 with one sequence; a context manager.
 
     Raises:
-        InputError: an unknown runtime, or one that cannot run this folder.
+        InputError: an unknown runtime, one that cannot run this folder, or an option that means nothing to it.
         RuntimeUnavailableError: the provider, C compiler or node is not there, or this onnxruntime cannot load the
             bundle.
-        ModuleNotFoundError: the runtime's package (torch for a RUN) is not installed.
         BundleError, CheckpointError: the folder is missing or corrupt.
+        ModuleNotFoundError: the runtime's package (torch for a checkpoint folder) is not installed.
+
+    Example:
+        >>> with open_session("bundle") as session:  # doctest: +SKIP
+        ...     logits = session.prefill([[0, 3, 4, 5, 1]])  # [B, T] -> [B, T, V]
+        ...     logits = session.step([3])  # [B] -> [B, V]
     """
+    cache = None if runtime_cache is None else as_path(runtime_cache, "runtime_cache")
+    options = SessionOptions(provider, threads, not no_cuda_graph, cache)
+    return open_folder(as_path(path, "path"), runtime, options)
+
+
+def open_folder(path: Path, runtime: str | None = None, options: SessionOptions | None = None) -> Session:
+    """:func:`open_session` with its options as an object."""
     options = options or SessionOptions()
-    if runtime is not None and runtime not in RUNTIMES:
-        raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
-    if not is_bundle(path) and is_run(path):
-        choice = _choose(path, runtime, RUN_RUNTIMES, "a RUN")
-        options.check_for(choice, path)
-        return _torch_session(path, choice)
+    if runtime is not None:
+        runtime_row(runtime)
+    if not is_bundle(path) and is_checkpoint(path):
+        row = runtime_row(_choose(path, runtime, checkpoint_runtimes(), "a checkpoint folder"))
+        options.check_for(row, path)
+        session: Session = row.load_session()(path, options)
+        return session
     bundle = Bundle.open(path)
     _choose(path, runtime, (runtime_of(bundle),), f"a bundle for {bundle.manifest.target}")
     return open_bundle(bundle, options)
 
 
+def default_row(path: Path) -> Target:
+    """The row of the table that opens a folder where no runtime is named.
+
+    Raises:
+        InputError, BundleError: the folder is neither, or of a kind that this version does not know.
+    """
+    if not is_bundle(path) and is_checkpoint(path):
+        return runtime_row(checkpoint_runtimes()[0])
+    return find_target(Manifest.read(path).target, path)
+
+
+def target_of(bundle: Bundle) -> Target:
+    """The row of the table that a bundle belongs to.
+
+    Raises:
+        InputError: there is none, in this version.
+    """
+    return find_target(bundle.manifest.target, bundle.path)
+
+
 def runtime_of(bundle: Bundle) -> str:
-    """The runtime that runs a bundle.
+    """Name of the runtime that runs a bundle.
 
     Raises:
         InputError: none does, in this version.
     """
-    target = bundle.manifest.target
-    if target not in TARGET_RUNTIMES:
-        raise InputError(f"{bundle.path}: no runtime of this version runs bundles for {target!r}")
-    return TARGET_RUNTIMES[target]
+    return target_of(bundle).runtime
 
 
 def open_bundle(bundle: Bundle, options: SessionOptions | None = None) -> Session:
@@ -97,38 +105,13 @@ def open_bundle(bundle: Bundle, options: SessionOptions | None = None) -> Sessio
     Raises:
         As :func:`open_session`.
     """
-    options = options or SessionOptions()
-    runtime = runtime_of(bundle)
-    options.check_for(runtime, bundle.path)
-    if runtime == "tensorrt":
-        from causalrn.runtimes.trt.trt_session import TensorRTSession
-
-        return TensorRTSession(bundle, cuda_graph=options.cuda_graph, runtime_cache=options.runtime_cache)
-    if runtime == "native":
-        from causalrn.runtimes.native.native_session import NativeSession
-
-        return NativeSession(bundle, threads=options.threads)
-    if runtime == "node":
-        from causalrn.runtimes.web.node_session import NodeSession
-
-        return NodeSession(bundle)
-    from causalrn.runtimes.ort_session import OnnxRuntimeSession
-
-    return OnnxRuntimeSession(bundle, provider=options.provider, threads=options.threads)
+    options, row = options or SessionOptions(), target_of(bundle)
+    options.check_for(row, bundle.path)
+    session: Session = row.load_session()(bundle, options)
+    return session
 
 
 def _choose(path: Path, runtime: str | None, choices: tuple[str, ...], what: str) -> str:
     if runtime is not None and runtime not in choices:
-        raise InputError(f"runtime {runtime} does not run {what} ({path}): use {' or '.join(choices)}")
+        raise InputError(f"`runtime` {runtime} does not run {what} ({path}): use {' or '.join(choices)}")
     return runtime or choices[0]
-
-
-def _torch_session(path: Path, runtime: str) -> Session:
-    from causalrn.model.cell import RecurrentCell
-    from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
-    from causalrn.training.checkpoint import load_checkpoint
-
-    checkpoint = load_checkpoint(path)
-    if runtime == "parallel":
-        return ParallelSession(checkpoint.model, checkpoint.card, checkpoint.sha256)
-    return RecurrentSession(RecurrentCell.from_model(checkpoint.model), checkpoint.card, checkpoint.sha256)

@@ -15,6 +15,7 @@ from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.onnx_bytes import with_outputs
 from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.runtimes.session_options import SessionOptions
 from causalrn.training.card import card_of
 
 PROVIDERS = {
@@ -65,6 +66,11 @@ class OnnxRuntimeSession(CellSession):
         self._binds = provider == "cpu" and not self.spec.has_pool
         self._bound: _BoundStep | None = None
         self._graph(manifest.graph_for(batch=1, time=1))  # what cannot load fails here
+
+    @classmethod
+    def open(cls, bundle: Bundle, options: SessionOptions) -> OnnxRuntimeSession:
+        """As the table of targets opens it."""
+        return cls(bundle, provider=options.provider, threads=options.threads)
 
     def pad_rows(self, time: int) -> int:
         """Rows of zeros behind a growing pool, as the manifest says."""

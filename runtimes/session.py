@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
+from causalrn.bundle.files import as_path
 from causalrn.errors import CapacityError, InputError, NonFiniteError, RuntimeUnavailableError, StateError
 from causalrn.training.card import ModelCard
 
 if TYPE_CHECKING:
-    from causalrn.runtimes.generation import GeneratedStep, GenerationOptions
+    from causalrn.runtimes.generation import GeneratedStep, GenerationOptions, GenerationSettings
 
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
@@ -73,6 +75,7 @@ class Session(ABC):
         self._batch = 1
         self._logits: FloatArray | None = None
         self._probed: list[list[FloatArray]] | None = None
+        self._is_closed = False
 
     @property
     def gpu(self) -> str:
@@ -108,6 +111,7 @@ class Session(ABC):
             CapacityError: the position is the capacity already.
             NonFiniteError: NaN or infinity came out.
         """
+        self._check_open()
         given = _as_array(tokens)
         if given.ndim > 1:
             raise InputError(f"a step takes one token per row, not an array of shape {list(given.shape)}: use prefill")
@@ -126,11 +130,19 @@ class Session(ABC):
         Raises:
             InputError, CapacityError, NonFiniteError: as :meth:`step`; nothing has been taken then.
         """
+        self._check_open()
         return self._advance_checked(self._checked(_as_array(tokens)), single=False)
 
     def reset(self, batch: int | None = None) -> None:
-        """Forget everything; `batch` changes the number of sequences."""
+        """Forget everything; `batch` changes the number of sequences.
+
+        Raises:
+            InputError: no number of sequences, or more than the session takes.
+        """
+        self._check_open()
         batch = self._batch if batch is None else batch
+        if not isinstance(batch, int) or isinstance(batch, bool):
+            raise InputError(f"batch is {batch!r}: it must be a whole number")
         if batch < 1:
             raise InputError(f"batch is {batch}: it must be at least 1")
         if self.max_batch is not None and batch > self.max_batch:
@@ -140,6 +152,7 @@ class Session(ABC):
 
     def snapshot(self) -> Snapshot:
         """A copy of the state that later steps do not change."""
+        self._check_open()
         logits = None if self._logits is None else self._logits.copy()
         return Snapshot(self._position, self._batch, self._copy_state(), logits, self.owner)
 
@@ -149,10 +162,37 @@ class Session(ABC):
         Raises:
             StateError: the snapshot belongs to other weights or does not fit; the state is left as it was.
         """
+        self._check_open()
         self._check_snapshot(snapshot)
         self._load_state(snapshot)
         self._position, self._batch = snapshot.position, snapshot.batch
         self._logits = None if snapshot.logits is None else snapshot.logits.copy()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a file (safetensors, bound to the bundle or weights), whole or not at all.
+
+        Raises:
+            InputError: a place that cannot be written to.
+        """
+        from causalrn.runtimes.state_file import save_state
+
+        save_state(as_path(path, "path"), self.snapshot())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a state file: what follows equals the uninterrupted run bit for bit.
+
+        Raises:
+            StateError: the file is missing or corrupt, belongs to other weights or does not fit; the state is left as
+                it was.
+        """
+        from causalrn.runtimes.state_file import load_state
+
+        self._check_open()
+        self.restore(load_state(as_path(path, "path")))
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeUnavailableError(f"the session ({self.runtime}) has been closed: open it again")
 
     def _check_snapshot(self, snapshot: Snapshot) -> None:
         if snapshot.owner != self.owner:
@@ -168,12 +208,30 @@ class Session(ABC):
             raise StateError(f"the state's logits are not finite floating-point numbers of shape {list(shape)}")
 
     def generate(
-        self, prompts: str | Sequence[str] | npt.NDArray[np.int64] | None, options: GenerationOptions | None = None
+        self,
+        prompt: str | Sequence[str] | npt.NDArray[np.int64] | None,
+        options: GenerationOptions | None = None,
+        **settings: Unpack[GenerationSettings],
     ) -> Iterator[GeneratedStep]:
-        """Generate after a prompt, one item per token; see :func:`causalrn.runtimes.generation.generate`."""
-        from causalrn.runtimes.generation import GenerationOptions, generate
+        """Generate after a prompt, one item per token.
 
-        return generate(self, prompts, options or GenerationOptions())
+        Args:
+            prompt: one text, a batch of texts of equal length, token ids [B, T], or None to go on from the state.
+            options: settings as an object.
+            settings: fields of :class:`~causalrn.runtimes.generation.GenerationOptions`: max_new_tokens, temperature,
+                top_k, top_p, seed, stop.
+
+        Raises:
+            InputError: a prompt or setting that does not fit; CapacityError: a prompt beyond the capacity.
+
+        Example:
+            >>> for step in session.generate("abc", max_new_tokens=8):  # doctest: +SKIP
+            ...     print(step.tokens, step.text)
+        """
+        from causalrn.runtimes.generation import choose_options, generate
+
+        self._check_open()
+        return generate(self, prompt, choose_options(options, settings))
 
     @contextlib.contextmanager
     def probing(self) -> Iterator[None]:
@@ -204,8 +262,14 @@ class Session(ABC):
         """Have :meth:`_advance` append to `_probed`, per chunk of tokens, N + 1 arrays [B, T, E]; or stop it."""
         raise RuntimeUnavailableError(f"the runtime {self.runtime} does not show what happens between blocks")
 
-    def close(self) -> None:  # noqa: B027 - most runtimes hold nothing that has to be released
-        """Release what the runtime holds."""
+    def close(self) -> None:
+        """Release what the runtime holds; later calls raise RuntimeUnavailableError. Closing twice does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._release()
+
+    def _release(self) -> None:  # noqa: B027 - most runtimes hold nothing that has to be released
+        """Release what the runtime holds; called once."""
 
     def __enter__(self) -> Self:
         """Give the session itself."""

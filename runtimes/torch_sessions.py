@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,28 @@ from causalrn.model.normalization import centre
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot, check_finite
+from causalrn.runtimes.session_options import SessionOptions
 from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import load_checkpoint
 
 _PREFILL_CHUNK = 32
 _PARALLEL_BYTES = 256 << 20
 _NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+def open_parallel(path: Path, options: SessionOptions) -> ParallelSession:
+    """The parallel form of a checkpoint folder, as the table of targets opens it."""
+    checkpoint = load_checkpoint(path)
+    threads = None if options.threads == 1 else options.threads
+    return ParallelSession(checkpoint.model, checkpoint.card, checkpoint.sha256, threads=threads)
+
+
+def open_recurrent(path: Path, options: SessionOptions) -> RecurrentSession:
+    """The recurrent form of a checkpoint folder, as the table of targets opens it."""
+    checkpoint = load_checkpoint(path)
+    threads = None if options.threads == 1 else options.threads
+    cell = RecurrentCell.from_model(checkpoint.model)
+    return RecurrentSession(cell, checkpoint.card, checkpoint.sha256, threads=threads)
 
 
 class ParallelSession(Session):
@@ -30,24 +48,26 @@ class ParallelSession(Session):
 
     Args:
         model: on any device, float32; or its float64 :meth:`SequenceModel.oracle`.
+        threads: inside one operator, during this session's calls only; None leaves PyTorch's setting alone.
     """
 
     runtime = "parallel"
 
-    def __init__(self, model: SequenceModel, card: ModelCard, owner: str = "") -> None:
+    def __init__(self, model: SequenceModel, card: ModelCard, owner: str = "", *, threads: int | None = None) -> None:
         super().__init__(card, card.config.capacity, owner)
-        self._model = model.eval()
+        self._model, self._threads = model.eval(), threads
         self._history = np.zeros((1, 0), np.int64)
 
     def _advance(self, tokens: IntArray, *, single: bool) -> FloatArray:
         history = np.concatenate([self._history, tokens], axis=1)
         new = slice(-tokens.shape[1], None)
-        if self._probed is None:
-            logits = forward_in_batches(self._model, history)[:, new]
-        else:
-            whole, streams = forward_with_streams(self._model, history)
-            logits = whole[:, new]
-            self._probed.append([stream[:, new] for stream in streams])
+        with _torch_threads(self._threads):
+            if self._probed is None:
+                logits = forward_in_batches(self._model, history)[:, new]
+            else:
+                whole, streams = forward_with_streams(self._model, history)
+                logits = whole[:, new]
+                self._probed.append([stream[:, new] for stream in streams])
         check_finite(logits)
         self._history = history
         return logits

@@ -145,6 +145,17 @@ def test_wheel_has_the_sources_unchanged(distributions: Distributions, installed
         assert (installed / name).read_bytes() == (distributions.checkout / name).read_bytes()
 
 
+def test_wheel_and_sdist_have_every_file_of_the_c_kernel_once(distributions: Distributions) -> None:
+    pieces = {path.name for path in (distributions.checkout / "export" / "c99" / "kernel").iterdir()}
+    assert {"causalrn.c", "products.h"} < pieces
+    with tarfile.open(distributions.sdist) as archive:
+        sdist_names = [name.partition("/")[2] for name in archive.getnames()]
+    for names, folder in ((distributions.wheel_names, "causalrn/export/c99"), (sdist_names, "export/c99")):
+        found = [name for name in names if name.startswith(f"{folder}/kernel/")]
+        assert sorted(found) == sorted(f"{folder}/kernel/{piece}" for piece in pieces)
+        assert [name for name in names if name.endswith("/causalrn.c")] == [f"{folder}/kernel/causalrn.c"]
+
+
 def test_wheel_has_the_entry_point(installed: Path) -> None:
     (path,) = installed.glob("*.dist-info/entry_points.txt")
     parser = ConfigParser()

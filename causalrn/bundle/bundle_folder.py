@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,10 @@ class Bundle:
                     f"{path / name}: another bundle than the manifest says: {writing_verb(manifest.target)} again"
                 )
         return cls(path, manifest, hashlib.sha256(text.encode()).hexdigest())
+
+    def __fspath__(self) -> str:
+        """Its path: the object can be given wherever a path can."""
+        return os.fspath(self.path)
 
     def file(self, name: str) -> Path:
         """Path of one of the bundle's files.

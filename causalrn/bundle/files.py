@@ -30,6 +30,21 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def as_path(value: str | os.PathLike[str], field: str) -> Path:
+    """A path from whatever names one: text, a Path, or an object that stands for a folder, as results do.
+
+    Args:
+        field: what it is for, for the error.
+
+    Raises:
+        InputError: something that names no path.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InputError(f"`{field}` is {value!r}: it must be a path, as text or pathlib.Path")
+    return Path(text)
+
+
 def check_output_file(path: Path) -> None:
     """Refuse a place that a user's file cannot go to; called before long work starts.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,8 +66,12 @@ def from_json(data: Any, kind: type[_T], source: str, error: type[CausalRNError]
 
 
 def _in_words(fault: str) -> str:
-    """Msgspec's sentence with the place as people write it: `$.state.pool` becomes `state.pool`."""
-    return fault.replace(" - at `$.", " at `").replace(" - at `$[", " at `[")
+    """Msgspec's sentence with the place first, e.g. "state.pool: expected str, got int"."""
+    what, _, place = fault.replace("`", "").partition(" - at ")
+    what = re.sub(r"^Object missing required field (\w+)$", r"the entry \1 is missing", what)
+    what = re.sub(r"^Expected ", "expected ", what)
+    place = place.removeprefix("$").removeprefix(".")
+    return f"{place}: {what}" if place else what
 
 
 def finite(value: float | None) -> float | None:

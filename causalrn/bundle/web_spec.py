@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 C_ENGINE, ORT_ENGINE = "c", "onnxruntime-web"
 ENGINES = (C_ENGINE, ORT_ENGINE)
+ENGINE_NAMES = {"c": C_ENGINE, "ort-web": ORT_ENGINE}
+"""By their names for people."""
 _ROLES = {C_ENGINE: {"simd", "plain"}, ORT_ENGINE: {"loader", "glue", "binary"}}
 LIMITS = frozenset({"kl_divergence", "argmax_changes", "tie_probability"})
 MODULE = "causalrn.js"

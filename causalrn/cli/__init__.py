@@ -11,6 +11,7 @@ import sys
 import click
 
 from causalrn import __version__
+from causalrn.cli.flags import use_flags_of
 
 COMMANDS = {
     "demo": "Train, export, verify and generate in one go, in about a minute.",
@@ -18,7 +19,7 @@ COMMANDS = {
     "convert": "Turn weights saved by the paper's training script into a RUN.",
     "export": "Export a RUN's recurrent cell as a bundle for a device.",
     "inspect": "Show what a RUN or a bundle holds.",
-    "verify": "Prove that a bundle says what was trained.",
+    "verify": "Test that a bundle gives the outputs of the trained model.",
     "quantize": "Make a bundle smaller and faster, if it stays good enough.",
     "compile": "Compile a bundle to TensorRT engines for an NVIDIA GPU.",
     "run": "Generate text, or compute logits for token ids.",
@@ -39,6 +40,7 @@ class _LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"causalrn.cli.{name}_command")
         command: click.Command = module.command
+        use_flags_of(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -54,13 +56,13 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="causalrn-export")
 def group() -> None:
-    """Take Causal Relation Networks from training to the device, provably unchanged.
+    """Take Causal Relation Networks from training to the device, verifiably unchanged.
 
     \b
     causalrn-export demo                                   see all of it
     causalrn-export train --task copy --length 16 -o run   train
     causalrn-export export run -o bundle                   export for a device
-    causalrn-export verify bundle --checkpoint run         prove parity
+    causalrn-export verify bundle --checkpoint run         verify parity
     causalrn-export run bundle --prompt causalrelationxy   copy 16 letters
     """  # noqa: D301 - \\b has to be the control character that click looks for
 

@@ -9,7 +9,7 @@ import click
 
 from causalrn.bundle.engine_spec import Range
 from causalrn.bundle.trt_flavors import FLAVORS, HARDWARE_LEVELS
-from causalrn.cli.console import require_extra
+from causalrn.cli.console import progress, require_extra, write_all_json
 from causalrn.cli.options import PATH, check_places, checked_place, json_option, output_option
 
 _MOST = 1 << 20
@@ -51,7 +51,6 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
 )
 @click.option(
     "--capacity",
-    "capacities",
     multiple=True,
     type=click.IntRange(2, _MOST),
     help="Of a fixed pool: also compile steps that read so many rows; the session moves up as the pool fills. May be "
@@ -59,7 +58,6 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
 )
 @click.option(
     "--profile",
-    "growing",
     multiple=True,
     type=_RangeType(),
     help="Of a growing pool: rows that steps read. Repeated, each begins one row after the one before.",
@@ -69,7 +67,6 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
 @click.option("--tf32", is_flag=True, help="Let float32 products round to TF32: faster, 1e-3 instead of 1e-6.")
 @click.option(
     "--compute-capability",
-    "compute_capabilities",
     multiple=True,
     help="Of rtx: a GPU to compile for, as 8.9; may be repeated.  [default: portable from 8.6 on]",
 )
@@ -81,7 +78,7 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
     help="Of trt: other GPUs that may run it.",
 )
 @click.option("--version-compatible", is_flag=True, help="Of trt: later versions of the same major one may run it.")
-@click.option("--workspace", "workspace_mib", type=click.IntRange(1, _MOST), help="Most scratch memory, in MiB.")
+@click.option("--workspace", type=click.IntRange(1, _MOST), help="Most scratch memory, in MiB.")
 @click.option("--timing-cache", type=PATH, callback=checked_place, help="Of trt: keep what was timed in this file.")
 @click.option("--export-layer-info", "layer_info", type=PATH, callback=checked_place, help="Write the layers, JSON.")
 @json_option
@@ -96,10 +93,12 @@ def command(bundle: Path, output: Path, flavor: str, **options: Any) -> None:
     places = {name: options.pop(name) for name in ("json_path", "layer_info")}
     check_places([*places.values(), options["timing_cache"]], [], output)
     require_extra("onnx", f"causalrn[{FLAVORS[flavor].extra}]")
-    from causalrn.export.trt.builder import BuildOptions
-    from causalrn.export.trt.profiles import Sizes
-    from causalrn.workflows.compile import compile_to, print_report
+    from causalrn.cli.compile_table import print_compiled
+    from causalrn.workflows.compile import CompileResult, compile
 
-    sizes = Sizes(**{name: options.pop(name) for name in ("growing", "capacities", "max_batch", "prefill_chunk")})
-    build = BuildOptions(**options, layer_details=places["layer_info"] is not None)
-    print_report(compile_to(bundle, output, flavor, sizes, build, **places), output)
+    def write_reports(result: CompileResult) -> None:
+        write_all_json([(places["layer_info"], result.layers_json()), (places["json_path"], result.to_json())])
+
+    layer_details = places["layer_info"] is not None
+    asked = {"output": output, "flavor": flavor, "layer_details": layer_details, **options}
+    print_compiled(compile(bundle, **asked, progress=progress, on_result=write_reports), output)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from causalrn.cli.flags import in_flags
 from causalrn.errors import CausalRNError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run_guarded(action: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)
     except CausalRNError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(in_flags(str(error)), error.exit_code)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in _EXTRAS:

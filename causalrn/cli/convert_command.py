@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from causalrn.cli.console import console, require_extra
+from causalrn.cli.console import console, progress, require_extra
 from causalrn.cli.options import (
-    MODELS,
     PATH,
-    ModelOptions,
     family_options,
     given_options,
     output_option,
     seed_option,
 )
 from causalrn.model.config import READOUTS
+from causalrn.training.tasks import CopyTask
+from causalrn.workflows.model_options import MODELS
+
+if TYPE_CHECKING:
+    from causalrn.workflows.convert import ConvertResult
 
 
 @click.command(
@@ -41,9 +45,7 @@ Examples:
 @seed_option
 @output_option
 @click.pass_context
-def command(
-    context: click.Context, /, weights: Path, output: Path, samples: int, force: bool, seed: int, **options: Any
-) -> None:
+def command(context: click.Context, /, weights: Path, output: Path, activation: str, **options: Any) -> None:
     """Turn weights saved by the paper's training script into a RUN.
 
     Reads a state dict (.pth as torch.save wrote it, with or without the prefix of torch.compile; or .safetensors).
@@ -53,14 +55,20 @@ def command(
     require_extra("torch")
     from causalrn.workflows.convert import convert
 
-    result = convert(
-        weights,
-        output,
-        ModelOptions.pop(options, given_options(context)),
-        options["model"],
-        samples=samples,
-        seed=seed,
-        force=force,
-    )
-    for line in result:
+    chosen = activation if "activation" in given_options(context) else None
+    result = convert(weights, output=output, activation=chosen, **options, progress=progress)
+    for line in _describe(result, output):
         console().print(line, soft_wrap=True)
+
+
+def _describe(result: ConvertResult, output: Path) -> Iterator[str]:
+    """What was found, and where it is."""
+    config = result.run.card.config
+    yield f"{result.source}: {config.describe()}"
+    if result.accuracies is not None:
+        shown = ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in result.accuracies.items())
+        length = CopyTask.length_for(config.capacity or 0)
+        yield f"copying {length} letters, tokens right with each {result.choice}: {shown}"
+        if result.task is None:
+            yield f"no {result.choice} copies better than chance: the model was trained on another task, or not at all"
+    yield f"wrote {output}"

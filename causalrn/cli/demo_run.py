@@ -10,19 +10,17 @@ from pathlib import Path
 from rich.console import Console
 
 from causalrn.bundle.bundle_folder import is_bundle
-from causalrn.cli.console import console
+from causalrn.cli.console import console, progress
 from causalrn.cli.generate_run import generate_text
 from causalrn.cli.verify_report import print_report
 from causalrn.errors import InputError
 from causalrn.runtimes import open_session
 from causalrn.runtimes.generation import GenerationOptions
-from causalrn.training.checkpoint_folder import is_run
-from causalrn.training.plan import TrainingPlan
-from causalrn.training.tasks import CopyTask, random_source
-from causalrn.workflows.export import export_bundle
-from causalrn.workflows.train import run_training
-from causalrn.workflows.verify import verify_with_checkpoint
-from causalrn.workflows.verify_options import VerifyOptions
+from causalrn.training.checkpoint_folder import is_checkpoint
+from causalrn.training.tasks import random_source
+from causalrn.workflows.export import export
+from causalrn.workflows.train import train
+from causalrn.workflows.verify import verify
 
 _GOAL = 0.995
 
@@ -38,19 +36,19 @@ def demonstrate(output: Path, length: int, seed: int) -> bool:
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file: name a folder for the run and the bundle")
-    if is_run(output) or is_bundle(output):
+    if is_checkpoint(output) or is_bundle(output):
         raise InputError(f"{output} holds a RUN or bundle: name another folder")
     run, bundle, out = output / "run", output / "bundle", console()
     out.print(f"1. train an exact CausalRN to copy strings of {length} letters", style="bold")
-    trained = run_training(TrainingPlan.from_options(task=CopyTask(length), seed=seed), run, overwrite=True)
+    trained = train(task="copy", length=length, seed=seed, output=run, overwrite=True, progress=progress)
     if trained is None:
         raise InputError("the demonstration runs in one process: start it without torchrun")
     out.print(trained.summary() + "\n", soft_wrap=True)
     out.print("2. export its recurrent cell to ONNX", style="bold")
-    written = export_bundle(run, bundle, pool="growing", capacity=None, opset=23)
+    written = export(run, output=bundle, progress=progress).bundle
     out.print(f"wrote {bundle}: {', '.join(written.manifest.files)}\n", soft_wrap=True)
     out.print("3. verify every form against the float64 oracle", style="bold")
-    report = verify_with_checkpoint(bundle, run, VerifyOptions(seed=seed)).report
+    report = verify(bundle, checkpoint=run, seed=seed, progress=progress).report
     print_report(report)
     prompt = "".join(random_source("demo", seed).choice(list(string.ascii_lowercase), length))
     _show_generation(out, bundle, prompt)

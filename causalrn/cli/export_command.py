@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,23 +11,12 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.native_spec import PLACEMENTS, PROFILES
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
-from causalrn.bundle.web_spec import C_ENGINE, ORT_ENGINE
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra
+from causalrn.bundle.targets import EXPORT_TARGETS
+from causalrn.bundle.web_spec import ENGINE_NAMES
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, progress, require_extra
 from causalrn.cli.options import PATH, output_option
-from causalrn.errors import InputError
+from causalrn.errors import BudgetExceededError
 from causalrn.training.card import card_of
-
-_Export = Callable[..., "QuantizeReport | None"]
-_ENGINES = {"c": C_ENGINE, "ort-web": ORT_ENGINE}
-_OWNED = {
-    "onnx": ("pool", "opset"),
-    "c": ("pool8", "weights", "profile"),
-    "web": ("pool8", "engine", "beside"),
-}
-"""Options that not every target has."""
-
-if TYPE_CHECKING:
-    from causalrn.calibration.report import QuantizeReport
 
 
 @click.command(
@@ -47,7 +35,7 @@ Exit code 1, and no bundle written, if --scheme or --pool8 loses more than is al
 @click.argument("run", type=PATH)
 @click.option(
     "--target",
-    type=click.Choice(["onnx", "c", "web"]),
+    type=click.Choice(EXPORT_TARGETS),
     default="onnx",
     show_default=True,
     help="What to write: ONNX graphs, C99 source, or a folder for browsers.",
@@ -78,7 +66,7 @@ Exit code 1, and no bundle written, if --scheme or --pool8 loses more than is al
 )
 @click.option(
     "--engine",
-    type=click.Choice(tuple(_ENGINES)),
+    type=click.Choice(tuple(ENGINE_NAMES)),
     help="In web: C as WebAssembly, or onnxruntime-web, fetched with npm (14 MB).  [default: c]",
 )
 @click.option("--beside", type=PATH, help="In web: another web bundle, which the page shows beside this one.")
@@ -93,103 +81,18 @@ def command(context: click.Context, /, run: Path, output: Path, target: str, **o
     by_graphs = target == "onnx" or options["engine"] == "ort-web"
     for package in ("torch", "onnx", "onnxscript") if by_graphs else ("torch",):
         require_extra(package)
-    exports: dict[str, _Export] = {"onnx": _export_onnx, "c": _export_c, "web": _export_web}
-    report = exports[target](run, output, **options)
-    if report is not None:
-        from causalrn.cli.quantize_report import print_report
+    from causalrn.cli.quantize_report import print_report
+    from causalrn.workflows.export import export
 
-        print_report(report, str(output), automatic=False)
-        if not report.passed:
-            context.exit(EXIT_CHECK_FAILED)
-
-
-def _export_onnx(
-    run: Path,
-    output: Path,
-    *,
-    scheme: str | None,
-    pool: str | None,
-    capacity: int | None,
-    opset: int | None,
-    **others: Any,
-) -> QuantizeReport | None:
-    _refuse(others, "onnx")
-    settings: dict[str, Any] = {
-        "pool": pool or "growing",
-        "capacity": capacity,
-        "opset": 23 if opset is None else opset,
-    }
-    if scheme is not None:
-        from causalrn.workflows.quantize import export_quantized
-
-        return export_quantized(run, output, scheme, **settings)
-    from causalrn.workflows.export import export_bundle
-
-    _print_written(export_bundle(run, output, **settings))
-    return None
-
-
-def _export_c(
-    run: Path,
-    output: Path,
-    *,
-    scheme: str | None,
-    pool8: bool,
-    capacity: int | None,
-    weights: str | None,
-    profile: str | None,
-    **others: Any,
-) -> QuantizeReport | None:
-    from causalrn.export.c99.c99_exporter import COptions
-    from causalrn.workflows.export import export_c_bundle
-
-    _refuse(others, "c")
-    if profile == "cortex-m" and weights == "file":
-        raise InputError("--weights file and --profile cortex-m contradict each other: firmware has no files")
-    inline = weights == "inline" or profile == "cortex-m"
-    options = COptions(capacity, scheme or "float32", pool8, "inline" if inline else "file", profile or "generic")
-    return _export_perhaps_quantized(run, output, options, export_c_bundle)
-
-
-def _export_web(
-    run: Path,
-    output: Path,
-    *,
-    scheme: str | None,
-    pool8: bool,
-    capacity: int | None,
-    engine: str | None,
-    beside: Path | None,
-    **others: Any,
-) -> QuantizeReport | None:
-    from causalrn.export.web.web_exporter import WebOptions
-    from causalrn.workflows.export import export_web_bundle
-
-    _refuse(others, "web")
-    other = None if beside is None else Bundle.open(beside)
-    options = WebOptions(_ENGINES[engine or "c"], capacity, scheme or "float32", pool8, other)
-    return _export_perhaps_quantized(run, output, options, export_web_bundle)
-
-
-def _export_perhaps_quantized(
-    run: Path, output: Path, options: Any, export: Callable[[Path, Path, Any], Bundle]
-) -> QuantizeReport | None:
-    if not options.is_quantized:
-        _print_written(export(run, output, options))
-        return None
-    from causalrn.workflows.quantize import export_quantized_c
-
-    report = export_quantized_c(run, output, options, export)
-    if report.passed:
-        _print_written(Bundle.open(output))
-    return report
-
-
-def _refuse(options: dict[str, Any], target: str) -> None:
-    for name, value in options.items():
-        if value:
-            owners = " or ".join(owner for owner in _OWNED if name in _OWNED[owner])
-            raise InputError(f"--{name} belongs to --target {owners}, and this is {target}: leave it out")
+    try:
+        result = export(run, output=output, target=target, **options, progress=progress)
+    except BudgetExceededError as error:
+        print_report(error.report, str(output), automatic=False)
+        context.exit(EXIT_CHECK_FAILED)
+    if result.report is not None:
+        print_report(result.report, str(output), automatic=False)
+    if result.report is None or target != "onnx":
+        _print_written(result.bundle)
 
 
 def _print_written(bundle: Bundle) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,6 @@ from causalrn.cli.console import progress
 from causalrn.errors import InputError
 from causalrn.runtimes.generation import GenerationOptions
 from causalrn.runtimes.session import Session
-from causalrn.runtimes.state_file import load_state, save_state
 from causalrn.workflows.token_ids import load_token_ids
 
 
@@ -32,7 +30,7 @@ def generate_text(
 ) -> None:
     """Print generated text: one prompt as it comes, token by token; a batch when it is done, a line each."""
     if state_in is not None:
-        session.restore(load_state(state_in))
+        session.load(state_in)
     if state_out is not None:
         check_output_file(state_out)
     started = time.perf_counter()
@@ -43,7 +41,7 @@ def generate_text(
     note = f"{count} tokens, {1e3 * seconds / max(count, 1):.2f} ms per token" if not pause else f"{count} tokens"
     print(f"[{session.runtime}: {note}, position {session.position}]", file=sys.stderr)
     if state_out is not None:
-        save_state(state_out, session.snapshot())
+        session.save(state_out)
 
 
 def _print_tokens(
@@ -52,35 +50,19 @@ def _print_tokens(
     """Generate; a single row is written to the stream as it comes. Gives tokens per row and the texts of all rows."""
     batch = max(len(prompts), session.batch)
     ids: list[list[int]] = [[] for _ in range(batch)]
-    shown = _Shown(session)
     count = 0
     for step in session.generate(_prompts(session, prompts), options):
         count += 1
         for row in np.flatnonzero(step.active):
             ids[row].append(int(step.tokens[row]))
         if batch == 1:
-            stream.write(shown.text(int(step.tokens[0])))
+            stream.write(step.text)
             stream.flush()
             time.sleep(pause)
     if batch == 1:
         stream.write("\n")
     alphabet = session.card.alphabet
     return count, [alphabet.decode(row) if alphabet else " ".join(map(str, row)) for row in ids]
-
-
-class _Shown:
-    """Tokens as they are shown one by one: letters, bytes as soon as they make a character, or ids."""
-
-    def __init__(self, session: Session) -> None:
-        self.alphabet = session.card.alphabet
-        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def text(self, token: int) -> str:
-        if self.alphabet is None:
-            return f"{token} "
-        if self.alphabet.name == "bytes":
-            return self.decoder.decode(bytes([token]))
-        return self.alphabet.decode([token])
 
 
 def _prompts(session: Session, prompts: tuple[str, ...]) -> list[str] | npt.NDArray[np.int64] | None:

@@ -189,9 +189,9 @@ def _inspect_table(path: Path) -> dict[str, Any]:
 
 
 def _inspect_run(folder: Path) -> dict[str, Any]:
-    from causalrn.training.checkpoint_folder import RunFolder
+    from causalrn.training.checkpoint_folder import CheckpointFolder
 
-    run = RunFolder.open(folder)
+    run = CheckpointFolder.open(folder)
     about: dict[str, Any] = {
         "folder": str(folder),
         "kind": "RUN (a checkpoint)",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from causalrn.errors import InputError
-from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS, CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS
 
 if TYPE_CHECKING:
     from causalrn.runtimes import SessionOptions
@@ -96,8 +95,6 @@ def _all_of(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-MODELS = ("causalrn", "transformer", "linear-transformer")
-
 family_options: Decorator = _all_of(
     click.option("--heads", type=click.IntRange(min=1), default=1, show_default=True),
     click.option("--norm", type=click.Choice(NORMS), default="layer", show_default=True),
@@ -112,58 +109,10 @@ family_options: Decorator = _all_of(
 )
 """What `train` and `convert` both ask for beside the readout: fields of a configuration."""
 
-_CAUSALRN_ONLY = ("readout", "activation", "no_post_norm", "head_scale")
-
 
 def given_options(context: click.Context) -> set[str]:
     """Names of the options that stand on the command line."""
     return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """What a command was asked about a model, before it is known which kind of model it is.
-
-    Attributes:
-        shared: fields that every configuration has.
-        causalrn: fields that only a CausalRN has.
-        insisted: options in `causalrn` that stand on the command line: an error for another model.
-    """
-
-    shared: Mapping[str, Any] = field(default_factory=dict)
-    causalrn: Mapping[str, Any] = field(default_factory=dict)
-    insisted: tuple[str, ...] = ()
-
-    @classmethod
-    def pop(cls, options: dict[str, Any], given: set[str]) -> ModelOptions:
-        """Take them out of a command's `options`; `given` names those that stand on the command line."""
-        causalrn = {name: options.pop(name) for name in _CAUSALRN_ONLY}
-        causalrn["post_norm"] = not causalrn.pop("no_post_norm")
-        names = ("heads", "norm", "positions", "embedding", "hidden", "blocks")
-        shared = {name: options.pop(name) for name in names if name in options}
-        insisted = tuple(f"--{name.replace('_', '-')}" for name in sorted(given.intersection(_CAUSALRN_ONLY)))
-        return cls(_chosen(shared), _chosen(causalrn), insisted)
-
-    def fields_for(self, model: str, source: str = "") -> tuple[type[ModelConfig], dict[str, Any]]:
-        """The kind of configuration that a model of :data:`MODELS` has, and what was asked of its fields.
-
-        Args:
-            source: what says that it is such a model, for errors; the option --model unless another is named.
-
-        Raises:
-            InputError: an option that this kind of model does not have.
-        """
-        if model == "causalrn":
-            return CausalRNConfig, {**self.shared, **self.causalrn}
-        if self.insisted:
-            source = source or f"--model {model}"
-            raise InputError(f"{source} and {self.insisted[0]} contradict each other: only a CausalRN has that option")
-        return TransformerConfig, {**self.shared, "attention": "linear" if model == "linear-transformer" else "softmax"}
-
-
-def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options without those left to their defaults."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 runtime_options: Decorator = _all_of(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from causalrn.bundle.quantization import CALIBRATION_METHODS, FORMS, SCHEMES, WEIGHT_ONLY
-from causalrn.cli.console import EXIT_CHECK_FAILED, require_extra, write_json
+from causalrn.bundle.quantization import CALIBRATION_METHODS, FORMS, SCHEMES
+from causalrn.cli.console import EXIT_CHECK_FAILED, progress, require_extra, write_json
 from causalrn.cli.options import (
     PATH,
     FiniteRange,
@@ -19,14 +19,12 @@ from causalrn.cli.options import (
     output_option,
     seed_option,
 )
-from causalrn.errors import InputError
+from causalrn.errors import BudgetExceededError, InputError
 
 if TYPE_CHECKING:
     from causalrn.calibration.report import QuantizeReport
-    from causalrn.workflows.quantize_options import QuantizeOptions
 
 _MOST = 1 << 20
-_CALIBRATION_OPTIONS = ("method", "percentile", "calibration")
 
 
 class _CountOrAuto(click.ParamType[int | str]):
@@ -83,14 +81,13 @@ Exit code 1, and no bundle written, if the result loses more than is allowed."""
 )
 @click.option(
     "--keep-blocks-fp32",
-    "keep",
     type=_CountOrAuto(),
     default=0,
     help="Leave the N most sensitive blocks (or the head) in float32; auto: as few as it takes to pass. Pools and "
     "embeddings are no blocks.  [default: 0]",
 )
 @click.option("--checkpoint", type=PATH, help="The RUN of the bundle: compare with its float64 oracle.")
-@click.option("--load-inputs", "inputs", type=PATH, help="Calibrate and measure on these token ids, .npy [B, T].")
+@click.option("--load-inputs", type=PATH, help="Calibrate and measure on these token ids, .npy [B, T].")
 @click.option("--text", type=PATH, help="Calibrate and measure a text model on the last tenth of this file.")
 @click.option(
     "--sequences",
@@ -121,7 +118,7 @@ Exit code 1, and no bundle written, if the result loses more than is allowed."""
 @seed_option
 @json_option
 @click.pass_context
-def command(context: click.Context, /, bundle: Path, output: Path, checkpoint: Path | None, **options: Any) -> None:
+def command(context: click.Context, /, bundle: Path, output: Path, **options: Any) -> None:
     """Quantize a bundle, and keep the result only if it loses no more than is allowed.
 
     The source stays as it is. Sizes, accuracy on the task (teacher-forced, and free-running with the state carried),
@@ -131,13 +128,15 @@ def command(context: click.Context, /, bundle: Path, output: Path, checkpoint: P
     """
     places = {name: options.pop(name) for name in ("json_path", "plot")}
     _check_places(output, places, options)
-    _check_combinations(options, given_options(context))
+    given = given_options(context)
+    for name in ("method", "percentile", "sequences"):  # shown with their defaults, and refused where they mean nothing
+        options[name] = options[name] if name in given else None
     for package in ("onnx", "onnx_ir"):
         require_extra(package)
-    if checkpoint is not None:
+    if options["checkpoint"] is not None:
         require_extra("torch")
     from causalrn.cli.quantize_report import print_report
-    from causalrn.workflows.quantize import quantize_bundle
+    from causalrn.workflows.quantize import quantize
 
     def write_reports(report: QuantizeReport) -> None:
         write_json(places["json_path"], report.to_json())
@@ -146,15 +145,18 @@ def command(context: click.Context, /, bundle: Path, output: Path, checkpoint: P
 
             save_plot(places["plot"], report)
 
-    report = quantize_bundle(bundle, output, _options(options), checkpoint, write_reports)
-    print_report(report, str(output), automatic=options["keep"] == "auto")
-    if not report.passed:
+    automatic = options["keep_blocks_fp32"] == "auto"
+    try:
+        result = quantize(bundle, output=output, **options, progress=progress, on_report=write_reports)
+    except BudgetExceededError as error:
+        print_report(error.report, str(output), automatic=automatic)
         context.exit(EXIT_CHECK_FAILED)
+    print_report(result.report, str(output), automatic=automatic)
 
 
 def _check_places(output: Path, places: dict[str, Path | None], options: dict[str, Any]) -> None:
 
-    read = [options[name] for name in ("inputs", "text", "calibration")]
+    read = [options[name] for name in ("load_inputs", "text", "calibration")]
     written = [*places.values(), options["save_calibration"]]
     check_places(written, read, output)
     plot = places["plot"]
@@ -164,48 +166,3 @@ def _check_places(output: Path, places: dict[str, Path | None], options: dict[st
         require_extra("matplotlib")
         if plot.suffix.lower().removeprefix(".") not in FORMATS:
             raise InputError(f"{plot}: a picture's name ends in {', '.join('.' + name for name in FORMATS)}")
-
-
-def _check_combinations(options: dict[str, Any], given: set[str]) -> None:
-    """Refuse options that would be ignored.
-
-    Raises:
-        InputError: two that contradict each other.
-    """
-    scheme = options["scheme"]
-    if scheme is None and not options["pool8"]:
-        raise InputError("nothing to quantize: name a --scheme, or --pool8")
-    if options["form"] is not None and scheme not in WEIGHT_ONLY:
-        raise InputError(f"--form is for the schemes {' and '.join(WEIGHT_ONLY)}")
-    if options["keep"] and scheme is None:
-        raise InputError("--keep-blocks-fp32 needs a --scheme: pools alone have no weights that could be kept")
-    if "sequences" in given and scheme != "w8a8" and options["save_calibration"] is None:
-        raise InputError("--sequences is for the scheme w8a8, or --save-calibration: nothing else is calibrated")
-    if scheme != "w8a8":
-        for name in given.intersection(_CALIBRATION_OPTIONS):
-            raise InputError(f"--{name} is for the scheme w8a8: the others need no calibration")
-    if "percentile" in given and options["method"] != "percentile":
-        raise InputError(f"--percentile and --method {options['method']} contradict each other")
-    if options["calibration"] is not None:
-        for name in ("sequences", "save_calibration"):
-            if name in given:
-                raise InputError(f"--calibration and --{name.replace('_', '-')} contradict each other")
-    if options["inputs"] is not None and "sequences" in given:
-        raise InputError("--load-inputs and --sequences contradict each other: the file says how many there are")
-
-
-def _options(given: dict[str, Any]) -> QuantizeOptions:
-    """The command's options as an object."""
-    from causalrn.workflows.quantize_options import QuantizeOptions
-
-    asked = dict(given)
-    drop, kl = asked.pop("max_accuracy_drop"), asked.pop("max_kl")
-    limits = {"accuracy_drop": None if drop is None else drop / 100, "kl_divergence": kl}
-    scheme = asked.pop("scheme") or "float32"
-    form = asked.pop("form")
-    return QuantizeOptions(
-        scheme=scheme,
-        form=(form or "nbits") if scheme in WEIGHT_ONLY else None,
-        limits={name: limit for name, limit in limits.items() if limit is not None},
-        **asked,
-    )

@@ -64,8 +64,8 @@ def command(
     state was saved.
     """
     from causalrn.cli import generate_run
-    from causalrn.runtimes import open_session
     from causalrn.runtimes.generation import GenerationOptions
+    from causalrn.runtimes.opening import open_folder
 
     if (input_ids is None) != (logits is None):
         raise InputError("--input-ids and --logits belong together: give both")
@@ -76,7 +76,7 @@ def command(
     if input_ids is None and not prompts and state_in is None:
         raise InputError("nothing to run: give --prompt, --state-in, or --input-ids with --logits")
     choice = GenerationOptions(max_new_tokens, temperature, top_k, top_p, seed, stop)
-    with open_session(folder, runtime, pop_session_options(options)) as session:
+    with open_folder(folder, runtime, pop_session_options(options)) as session:
         if input_ids is not None and logits is not None:
             generate_run.write_logits(session, input_ids, logits, mode or "prefill")
         else:

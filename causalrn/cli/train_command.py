@@ -7,11 +7,9 @@ from typing import Any
 
 import click
 
-from causalrn.cli.console import console, require_extra
+from causalrn.cli.console import console, progress, require_extra
 from causalrn.cli.options import (
-    MODELS,
     PATH,
-    ModelOptions,
     family_options,
     given_options,
     output_option,
@@ -19,7 +17,8 @@ from causalrn.cli.options import (
 )
 from causalrn.errors import InputError
 from causalrn.model.config import POSITIONS, READOUTS
-from causalrn.training.tasks import TASKS, Corpus, Task, make_task
+from causalrn.training.tasks import TASKS
+from causalrn.workflows.model_options import MODELS
 
 _MOST = 2**31 - 1
 
@@ -115,34 +114,16 @@ def command(context: click.Context, /, output: Path, overwrite: bool, resume: bo
     Under torchrun the processes share every step's sequences; the weights are those of one process, up to rounding.
     """
     require_extra("torch")
-    from causalrn.training.plan import TrainingPlan
-    from causalrn.workflows.train import resume_training, run_training
+    from causalrn.workflows.train import resume_training, train
 
     given = given_options(context)
     if resume:
         if overwrite or given - {"device", "output", "resume"}:
             raise InputError("--resume goes on with the options of the start: give -o and --device only")
-        result = resume_training(output, options["device"] if "device" in given else None)
+        result = resume_training(output, options["device"] if "device" in given else None, progress=progress)
     else:
-        kind, model = ModelOptions.pop(options, given).fields_for(options.pop("model"))
-        task = _make_task(*(options.pop(name) for name in ("task", "length", "key", "text")))
-        plan = TrainingPlan.from_options(task=task, kind=kind, model=model, **options)
-        result = run_training(plan, output, overwrite=overwrite)
+        for name in ("readout", "activation"):  # shown with their defaults, and refused for another model
+            options[name] = options[name] if name in given else None
+        result = train(output=output, overwrite=overwrite, **options, progress=progress)
     if result is not None:
         console().print(result.summary(), soft_wrap=True)
-
-
-def _make_task(name: str, length: int | None, key: int | None, text: Path | None) -> Task:
-    """The task, from its options."""
-    if key is not None and name != "lookup":
-        raise InputError(f"--task {name} and --key contradict each other: only lookup has a key")
-    if (text is not None) != (name == "text"):
-        raise InputError(
-            "--task text needs --text FILE"
-            if text is None
-            else f"--task {name} and --text contradict each other: only --task text reads a file"
-        )
-    options: dict[str, Any] = {} if key is None else {"key": key}
-    if text is not None:
-        options["corpus"] = Corpus.open(text)
-    return make_task(name, length or (128 if name == "text" else 16), **options)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_NOT_EXECUTED, require_extra
+from causalrn.cli.console import (
+    EXIT_CHECK_FAILED,
+    EXIT_NOT_EXECUTED,
+    console,
+    progress,
+    require_extra,
+    write_json,
+)
 from causalrn.cli.options import (
     PATH,
     FiniteRange,
@@ -15,16 +22,15 @@ from causalrn.cli.options import (
     checked_certificate,
     checked_place,
     json_option,
-    pop_session_options,
     runtime_options,
     seed_option,
 )
-from causalrn.errors import InputError
+from causalrn.runtimes.parity.report import NOT_EXECUTED
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.training.tasks import TASKS
 
 if TYPE_CHECKING:
-    from causalrn.workflows.verify_options import VerifyOptions
+    from causalrn.workflows.verify_result import VerifyResult
 
 _MOST = 1 << 31
 
@@ -43,14 +49,12 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
 @click.option("--checkpoint", type=PATH, help="The RUN that it was exported from: compare with the oracle itself.")
 @click.option(
     "--level",
-    "levels",
     multiple=True,
     type=click.Choice(LEVELS),
     help="Check only this; may be repeated.  [default: all]",
 )
 @click.option(
     "--runtime",
-    "runtimes",
     multiple=True,
     help="parallel, recurrent, onnxruntime, tensorrt, native or node; may be repeated.  [default: what can run here]",
 )
@@ -71,12 +75,11 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
     type=click.IntRange(2, _MOST),
     help="Tokens of the long run, all of them.  [default: the capacity, at most 4,096, and what time allows]",
 )
-@click.option("--load-inputs", "inputs", type=PATH, help="Compare on these token ids, .npy [B, T].")
+@click.option("--load-inputs", type=PATH, help="Compare on these token ids, .npy [B, T].")
 @seed_option
 @runtime_options
 @click.option(
     "--time-budget",
-    "seconds",
     type=FiniteRange(min=1),
     default=300,
     show_default=True,
@@ -84,15 +87,15 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
 )
 @click.option("--fail-fast", is_flag=True, help="Stop after the first level at which anything fails.")
 @click.option("--min-accuracy", type=FiniteRange(0, 100), help="Fail below this accuracy on the task, in percent.")
-@click.option("--max-kl", type=FiniteRange(min=0), help="Budget for a quantized form: KL divergence, in nats.")
+@click.option("--max-kl", type=FiniteRange(min=0), help="Budget for a quantized bundle: KL divergence, in nats.")
 @click.option(
     "--max-argmax-changes",
     type=FiniteRange(0, 100),
-    help="Budget for a quantized form: positions whose most likely token changes, in percent; ties (5 points of "
+    help="Budget for a quantized bundle: positions whose most likely token changes, in percent; ties (5 points of "
     "probability) are not counted.",
 )
 @click.option(
-    "--max-accuracy-drop", type=FiniteRange(0, 100), help="Budget for a quantized form: percentage points lost."
+    "--max-accuracy-drop", type=FiniteRange(0, 100), help="Budget for a quantized bundle: percentage points lost."
 )
 @json_option
 @click.option("--html", type=PATH, callback=checked_place, help="Also write the report as one page to this file.")
@@ -100,84 +103,44 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
 @click.option("--save-outputs", type=PATH, callback=checked_place, help="Also write tokens and all logits, .npz.")
 @click.pass_context
 def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **options: Any) -> None:
-    """Prove that a bundle says what was trained.
+    """Test that a bundle gives the outputs of the trained model.
 
-    With --checkpoint, every form runs the same sequences as the float64 parallel form (the oracle). Without it, the
+    With --checkpoint, every runtime runs the same sequences as the float64 parallel form (the oracle). Without it, the
     bundle is checked against the oracle's golden vectors that it carries. Levels: logits; state, every state tensor,
-    also from exact states fed in; split, random chunks; layer, the values between blocks; drift over a long run; task,
-    accuracy before and after; determinism, what is equal bit for bit. What fails is traced to its first step, block and
-    tensor, and to the side that is wrong. How much rounding is allowed follows from the weights: docs/parity.md.
+    also from reference states fed in; split, random chunks; layer, the values between blocks; drift over a long run;
+    task, accuracy before and after; determinism, what is equal bit for bit. What fails is traced to its first step,
+    block and tensor, and to the side that is wrong. How much rounding is allowed is estimated from the weights:
+    docs/parity.md.
 
     A quantized bundle is judged by the budget of its scheme: by what its distributions and its accuracy lose. Options
     set other limits; for a float32 bundle they replace the judgement by rounding.
     """
-    from causalrn.cli.verify_files import certify, write_reports
     from causalrn.cli.verify_report import print_report
-    from causalrn.runtimes.parity.report import NOT_EXECUTED
-    from causalrn.workflows.verify import verify_with_checkpoint, verify_with_golden
+    from causalrn.workflows.verify import verify
 
-    places = {name: options.pop(name) for name in ("json_path", "html", "save_outputs")}
-    certificate = options.pop("certificate")
-    written = [*places.values(), certificate, options["runtime_cache"]]
-    check_places(written, [options["inputs"], options["text"]])
-    if places["html"] is not None:
-        require_extra("jinja2")
-    _check_combinations(checkpoint, options)
-    asked = _options(options)
-    if checkpoint is None:
-        verified = verify_with_golden(bundle, asked)
-    else:
+    places = {name: options.pop(name) for name in ("json_path", "html", "save_outputs", "certificate")}
+    written = [*places.values(), options["runtime_cache"]]
+    check_places(written, [options["load_inputs"], options["text"]])
+    if checkpoint is not None:
         require_extra("torch")
-        verified = verify_with_checkpoint(bundle, checkpoint, asked)
-    write_reports(verified, **places)
+    verified = verify(bundle, checkpoint=checkpoint, progress=progress, **options)
+    write_json(places["json_path"], verified.to_json())
+    if places["html"] is not None:
+        verified.save_html(places["html"])
+    if places["save_outputs"] is not None:
+        verified.save_outputs(places["save_outputs"])
     print_report(verified.report)
-    if certificate is not None:
-        certify(certificate, verified.report)
-    if not verified.report.passed:
-        not_executed = verified.report.verdict == NOT_EXECUTED
-        context.exit(EXIT_NOT_EXECUTED if not_executed else EXIT_CHECK_FAILED)
+    if places["certificate"] is not None:
+        _certify(verified, places["certificate"])
+    if not verified.passed:
+        context.exit(EXIT_NOT_EXECUTED if verified.verdict == NOT_EXECUTED else EXIT_CHECK_FAILED)
 
 
-def _check_combinations(checkpoint: Path | None, options: dict[str, Any]) -> None:
-    """Refuse options that would be ignored.
-
-    Raises:
-        InputError: one that needs a checkpoint, or a level that is not checked.
-    """
-    needs = {"steps": "--steps", "drift_steps": "--drift-steps", "inputs": "--load-inputs"}
-    for name, option in (needs | {"max_accuracy_drop": "--max-accuracy-drop"}).items():
-        if checkpoint is None and options[name] is not None:
-            why = "before" if name == "max_accuracy_drop" else "other tokens than the golden vectors in the bundle"
-            raise InputError(f"{option} needs --checkpoint: there is nothing to compare {why} with")
-    if options["steps"] is not None and options["inputs"] is not None:
-        raise InputError("--steps and --load-inputs contradict each other: the file says how many tokens there are")
-    levels = options["levels"] or LEVELS
-    for level, names in (("task", ("min_accuracy", "max_accuracy_drop", "text")), ("drift", ("drift_steps",))):
-        for name in names:
-            if level not in levels and options[name] is not None:
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(f"{option} and --level contradict each other: the level {level} is not checked")
-
-
-def _options(given: dict[str, Any]) -> VerifyOptions:
-    """The command's options as an object."""
-    from causalrn.workflows.verify_options import VerifyOptions
-
-    asked = dict(given)
-    limits = {
-        "kl_divergence": asked.pop("max_kl"),
-        "argmax_changes": _share(asked.pop("max_argmax_changes")),
-        "accuracy_drop": _share(asked.pop("max_accuracy_drop")),
-    }
-    levels = asked.pop("levels") or LEVELS
-    return VerifyOptions(
-        levels=tuple(level for level in LEVELS if level in levels),
-        limits={name: limit for name, limit in limits.items() if limit is not None},
-        least_accuracy=_share(asked.pop("min_accuracy")),
-        session=pop_session_options(asked),
-        **asked,
-    )
-
-
-def _share(percent: float | None) -> float | None:
-    return None if percent is None else percent / 100
+def _certify(verified: VerifyResult, path: Path) -> None:
+    """Write a certificate, or tell why there is none."""
+    why = verified.report.why_not_certified
+    if why:
+        console().print(f"{path} was not written: {why}", soft_wrap=True)
+    else:
+        verified.certify(path)
+        console().print(f"wrote {path}", soft_wrap=True)

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from causalrn.bundle.tolerances import BOUND_FACTOR
 from causalrn.cli.console import console
+from causalrn.cli.flags import in_flags
 from causalrn.cli.results_table import figure_text, results_table
 from causalrn.runtimes.parity.report import FAIL, NOT_EXECUTED, PASS, VerifyReport
 from causalrn.runtimes.parity.results import Attribution, Side
@@ -26,18 +27,18 @@ def print_report(report: VerifyReport) -> None:
         out.print(attribution.verdict + "\n")
     out.print(_explain(report))
     for note in report.notes:
-        out.print(f"note: {note}", soft_wrap=True)
+        out.print(f"note: {in_flags(note)}", soft_wrap=True)
     for problem in report.problems:
-        out.print(f"problem: {problem}", style="red", soft_wrap=True)
+        out.print(f"problem: {in_flags(problem)}", style="red", soft_wrap=True)
     if report.not_executed:
-        out.print(f"the engines were not run: {report.not_executed}", style="yellow", soft_wrap=True)
+        out.print(f"the engines were not run: {in_flags(report.not_executed)}", style="yellow", soft_wrap=True)
     out.print(report.verdict, style=_STYLES[report.verdict])
 
 
 def _attribution(attribution: Attribution) -> Table:
     """What each way of computing the step gave at which a failure begins."""
     table = Table(
-        title=f"{attribution.form} fails at {attribution.level}; cause: {attribution.cause}",
+        title=f"{attribution.runtime} fails at {attribution.level}; cause: {attribution.cause}",
         title_style="bold red",
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -56,9 +57,9 @@ def _attribution(attribution: Attribution) -> Table:
 def _side(side: Side) -> tuple[str, str, str, str, str]:
     shown = side.first or side.worst
     if side.problem or shown is None:
-        return side.form, side.state, "-", "-", side.problem
+        return side.runtime, side.state, "-", "-", side.problem
     wrong = "nothing" if side.first is None else f"{side.first.place}, {side.first.tensor}"
-    return side.form, side.state, figure_text(shown.error), figure_text(shown.allowed), wrong
+    return side.runtime, side.state, figure_text(shown.error), figure_text(shown.allowed), wrong
 
 
 def _explain(report: VerifyReport) -> str:

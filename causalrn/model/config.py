@@ -143,7 +143,7 @@ class ModelConfig(ABC):
         if unknown:
             raise ConfigError(f"{source}: unknown {', '.join(unknown)} in the model configuration (another version?)")
         try:
-            return from_json(values, kind, "in the model configuration")
+            return from_json(values, kind, "model configuration")
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from safetensors import SafetensorError
 
 from causalrn.bundle.files import written_file, written_folder
 from causalrn.errors import CheckpointError
+from causalrn.model.folding import FoldedWeights, fold
 from causalrn.model.sequence_model import SequenceModel, load_weights
 from causalrn.training.card import ModelCard
-from causalrn.training.checkpoint_folder import RUN_MARKER, WEIGHTS_NAME, RunFolder
+from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, WEIGHTS_NAME, CheckpointFolder
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Checkpoint:
     card: ModelCard
     sha256: str
 
+    @functools.cached_property
+    def folded(self) -> FoldedWeights:
+        """The weights of the cell, float64; folded once for all who export or check it."""
+        return fold(self.model)
+
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Load a RUN folder; the model comes on the CPU, float32, in evaluation mode.
@@ -34,7 +41,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing or corrupt, weights do not fit the configuration or are not finite.
     """
-    run = RunFolder.open(path)
+    run = CheckpointFolder.open(path)
     sha256 = run.sha256
     try:
         weights = safetensors.torch.load_file(run.weights)
@@ -48,16 +55,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(model.eval(), run.card, sha256)
 
 
-def save_checkpoint(path: Path, model: SequenceModel, card: ModelCard, origin: dict[str, Any]) -> RunFolder:
+def save_checkpoint(path: Path, model: SequenceModel, card: ModelCard, origin: dict[str, Any]) -> CheckpointFolder:
     """Write a RUN folder whole or not at all; an earlier RUN there is replaced.
 
     Args:
         origin: where the weights come from (training settings, or the converted file), for people and `inspect`.
     """
-    with written_folder(path, RUN_MARKER) as folder:
+    with written_folder(path, CHECKPOINT_MARKER) as folder:
         save_weights(folder / WEIGHTS_NAME, model)
-        RunFolder(folder, card, origin).write_config()
-    return RunFolder.open(path)
+        CheckpointFolder(folder, card, origin).write_config()
+    return CheckpointFolder.open(path)
 
 
 def save_weights(path: Path, model: SequenceModel) -> None:

@@ -1,7 +1,8 @@
-"""The RUN folder: what training and conversion write. This half needs no torch; checkpoint.py adds the weights."""
+"""The checkpoint folder: what training and conversion write. Needs no torch; checkpoint.py adds the weights."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ PARTIAL_LOG_NAME = ".log.jsonl.partial"
 STATE_NAME = "training.safetensors"
 """Weights, optimizer state and plan of a training, for resuming it."""
 
-RUN_VERSION = 1
+CHECKPOINT_VERSION = 1
 _FORMAT = "causalrn-run"
-RUN_MARKER = Marker(CONFIG_NAME, _FORMAT, (CONFIG_NAME, WEIGHTS_NAME, LOG_NAME, STATE_NAME), (PARTIAL_LOG_NAME,))
+CHECKPOINT_MARKER = Marker(CONFIG_NAME, _FORMAT, (CONFIG_NAME, WEIGHTS_NAME, LOG_NAME, STATE_NAME), (PARTIAL_LOG_NAME,))
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """A RUN: `config.json` (the card, and where it came from), `model.safetensors`, and `log.jsonl` if trained here.
+class CheckpointFolder:
+    """A checkpoint folder: `config.json` (card and origin), `model.safetensors`, and `log.jsonl` if trained here.
 
     Attributes:
         origin: training settings, or the file that was converted.
@@ -36,6 +37,10 @@ class RunFolder:
     card: ModelCard
     origin: dict[str, Any] = field(default_factory=dict)
     recorded_sha256: str = ""
+
+    def __fspath__(self) -> str:
+        """Its path: the object can be given wherever a path can."""
+        return os.fspath(self.path)
 
     @property
     def weights(self) -> Path:
@@ -53,12 +58,12 @@ class RunFolder:
         if found != self.recorded_sha256:
             raise CheckpointError(
                 f"{self.weights}: content differs from the SHA-256 in {CONFIG_NAME}: "
-                "copy the RUN again, or train --resume"
+                "copy the RUN again, or resume its training"
             )
         return found
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path) -> CheckpointFolder:
         """Read `config.json`.
 
         Raises:
@@ -72,8 +77,8 @@ class RunFolder:
         source = path / CONFIG_NAME
         try:
             data = parse_json_object(source.read_text(encoding="utf-8"), str(source))
-            if data.get("format") != _FORMAT or data.get("version") != RUN_VERSION:
-                raise CheckpointError(f"{source}: not a {_FORMAT} configuration of version {RUN_VERSION}")
+            if data.get("format") != _FORMAT or data.get("version") != CHECKPOINT_VERSION:
+                raise CheckpointError(f"{source}: not a {_FORMAT} configuration of version {CHECKPOINT_VERSION}")
             card = ModelCard.from_entries(data, str(source))
             origin = data.get("origin")
             return cls(path, card, origin if isinstance(origin, dict) else {}, data.get("weights_sha256", ""))
@@ -86,11 +91,11 @@ class RunFolder:
 
     def write_config(self) -> None:
         """Write `config.json` into the folder, beside the weights that are there."""
-        data = {"format": _FORMAT, "version": RUN_VERSION, **self.card.entries(), "origin": self.origin}
+        data = {"format": _FORMAT, "version": CHECKPOINT_VERSION, **self.card.entries(), "origin": self.origin}
         with written_file(self.path / CONFIG_NAME) as partial:
             partial.write_text(json_text(data | {"weights_sha256": sha256_file(self.weights)}), encoding="utf-8")
 
 
-def is_run(path: Path) -> bool:
-    """Whether the folder claims to be a RUN."""
+def is_checkpoint(path: Path) -> bool:
+    """Whether the folder claims to be a checkpoint folder."""
     return (path / CONFIG_NAME).is_file()

@@ -33,9 +33,9 @@ class TrainingPlan:
 
     def __post_init__(self) -> None:
         if self.until is not None and not 0 < self.until <= 1:
-            raise InputError(f"--until is {self.until}: it must be above 0 and at most 1")
+            raise InputError(f"`until` is {self.until}: it must be above 0 and at most 1")
         if self.evaluate_every < 1:
-            raise InputError(f"evaluate every is {self.evaluate_every}: it must be at least 1")
+            raise InputError(f"`evaluate_every` is {self.evaluate_every}: it must be at least 1")
 
     @property
     def task(self) -> Task:
@@ -76,7 +76,7 @@ class TrainingPlan:
         device = device or self.settings.device.partition(":")[0]
         return dataclasses.replace(self, settings=dataclasses.replace(self.settings, device=_device(device)))
 
-    def to_json(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
         """The plan as JSON values, for resuming."""
         corpus = self.task.corpus if isinstance(self.task, TextTask) else None
         return {
@@ -88,8 +88,8 @@ class TrainingPlan:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], source: str) -> TrainingPlan:
-        """Read :meth:`to_json`'s form back; `source` is named in errors.
+    def from_entries(cls, data: Mapping[str, Any], source: str) -> TrainingPlan:
+        """Read :meth:`entries` back; `source` is named in errors.
 
         Raises:
             CheckpointError: an entry is missing or wrong.

@@ -22,6 +22,8 @@ from causalrn.workflows.task_choice import chosen_task, fits, why_no_task
 from causalrn.workflows.token_ids import checked_token_ids
 
 AUTOMATIC = "auto"
+DEFAULT_SEQUENCES = 64
+"""To calibrate on."""
 _SAMPLES = 1000
 _SEQUENCES, _RANDOM_STEPS = 8, 256
 
@@ -34,9 +36,10 @@ class QuantizeOptions:
         scheme: one of :data:`causalrn.bundle.quantization.SCHEMES`, or "float32" for `pool8` alone.
         form: of w8 and w4; None for others.
         method, percentile: how limits follow from calibration.
-        keep: how many of the most sensitive blocks stay float32, or :data:`AUTOMATIC`: as few as the budget needs.
+        keep_blocks_fp32: how many of the most sensitive blocks stay float32, or :data:`AUTOMATIC`: as few as the
+            budget needs.
         sequences: to calibrate on.
-        inputs: a .npy file of token ids to calibrate and measure on, instead of the task's sequences.
+        load_inputs: a .npy file of token ids to calibrate and measure on, instead of the task's sequences.
         text: the file that a text model is calibrated and measured on.
         calibration: a table to use; save_calibration: where to write the one that was made.
         samples: sequences of the task to measure accuracy on; None takes 1,000.
@@ -49,9 +52,9 @@ class QuantizeOptions:
     pool8: bool = False
     method: str = "minmax"
     percentile: float = DEFAULT_PERCENTILE
-    keep: int | str = 0
-    sequences: int = 64
-    inputs: Path | None = None
+    keep_blocks_fp32: int | str = 0
+    sequences: int = DEFAULT_SEQUENCES
+    load_inputs: Path | None = None
     text: Path | None = None
     calibration: Path | None = None
     save_calibration: Path | None = None
@@ -104,11 +107,11 @@ def choose_data(bundle: Bundle, options: QuantizeOptions) -> Data:
     measurable = task is not None and fits(bundle, task)
     if not measurable:
         if "accuracy_drop" in options.limits:
-            raise InputError(f"--max-accuracy-drop cannot be checked: {why_no_task(bundle, task)}")
+            raise InputError(f"`max_accuracy_drop` cannot be checked: {why_no_task(bundle, task)}")
         if options.samples is not None:
-            raise InputError(f"--samples has no effect: {why_no_task(bundle, task)}")
+            raise InputError(f"`samples` has no effect: {why_no_task(bundle, task)}")
         notes.append(f"{why_no_task(bundle, task)}: accuracy was not measured")
-    ids = None if options.inputs is None else checked_token_ids(options.inputs, bundle)
+    ids = None if options.load_inputs is None else checked_token_ids(options.load_inputs, bundle)
     table = None
     if options.calibration is not None:
         table = CalibrationTable.load(options.calibration)
@@ -130,7 +133,7 @@ def _tokens(bundle: Bundle, options: QuantizeOptions, task: Task | None, ids: In
     """Whole sequences of the task, the user's, or random ones where there is nothing better; and what they are."""
     capacity = bundle.manifest.state.capacity
     if ids is not None:
-        tokens, what = ids[:_SEQUENCES], str(options.inputs)
+        tokens, what = ids[:_SEQUENCES], str(options.load_inputs)
     elif task is not None and task.has_source:
         tokens = task.draw("quantize", _SEQUENCES, options.seed, 1).inputs[:, :capacity]
         what = task.describe()
@@ -138,16 +141,16 @@ def _tokens(bundle: Bundle, options: QuantizeOptions, task: Task | None, ids: In
         steps = min(capacity or _RANDOM_STEPS, _RANDOM_STEPS)
         rng = random_source("quantize", options.seed, 1)
         tokens = rng.integers(0, card_of(bundle).config.vocabulary, (_SEQUENCES, steps), dtype=np.int64)
-        what = "random tokens, which say little of the model's use: name better ones with --load-inputs"
+        what = "random tokens, which say little of the model's use: name better ones with `load_inputs`"
     return tokens, f"{len(tokens)} sequences of {tokens.shape[1]} tokens ({what})"
 
 
 def _prompts(bundle: Bundle, options: QuantizeOptions, task: Task | None, ids: IntArray | None) -> Prompts:
     capacity = bundle.manifest.state.capacity
     if ids is not None:
-        return Prompts.of_tokens(ids, capacity, str(options.inputs))
+        return Prompts.of_tokens(ids, capacity, str(options.load_inputs))
     if task is None or not task.has_source:
         raise CalibrationError(
-            f"nothing to calibrate on ({why_no_task(bundle, task)}): give token ids with --load-inputs FILE.npy"
+            f"nothing to calibrate on ({why_no_task(bundle, task)}): give token ids with `load_inputs`, a .npy file"
         )
     return Prompts.of_task(task, options.sequences, options.seed, capacity)

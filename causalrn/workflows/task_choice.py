@@ -23,12 +23,12 @@ def chosen_task(bundle: Bundle, insisted: str | None, text: Path | None) -> Task
     task = card_of(bundle).task
     name = "unknown" if task is None else task.name
     if insisted not in (None, name):
-        raise InputError(f"--task {insisted} and {bundle.path} contradict each other: its task is {name}")
+        raise InputError(f"`task` {insisted} and {bundle.path} contradict each other: its task is {name}")
     if text is not None and not isinstance(task, TextTask):
-        raise InputError(f"--text and {bundle.path} contradict each other: the model was not trained on a text")
+        raise InputError(f"`text` and {bundle.path} contradict each other: the model was not trained on a text")
     if isinstance(task, TextTask):
         if insisted is not None and text is None:
-            raise InputError("--task text needs --text FILE")
+            raise InputError("`task` text needs `text`, the file")
         return None if text is None else TextTask(task.length, Corpus.open(text))
     return task
 
@@ -39,7 +39,7 @@ def why_no_task(bundle: Bundle, task: Task | None) -> str:
     if known is None:
         return "no task is known for this model"
     if task is None:
-        return "the text is not here, name it with --text"
+        return "the text is not here, name it with `text`"
     return f"the task needs {known.capacity} positions, more than there are"
 
 

@@ -1,264 +1,217 @@
-"""One training run as `train` and `demo` drive it: progress, log, evaluation, checkpoints."""
+"""Training in parallel mode on a task: a new one, or one that was interrupted."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from causalrn.bundle.files import check_replaceable, written_file
-from causalrn.cli.console import progress
-from causalrn.errors import InputError, TrainingError, TrainingInterruptedError
-from causalrn.model.cell import RecurrentCell
-from causalrn.model.sequence_model import SequenceModel
-from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy, teacher_forced_accuracy
-from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
-from causalrn.training.card import ModelCard
-from causalrn.training.checkpoint import read_training_state, save_weights, write_training_state
-from causalrn.training.checkpoint_folder import (
-    LOG_NAME,
-    PARTIAL_LOG_NAME,
-    RUN_MARKER,
-    STATE_NAME,
-    WEIGHTS_NAME,
-    RunFolder,
-    is_run,
-)
-from causalrn.training.interrupts import holding_interrupts
-from causalrn.training.loop import Trainer, TrainingStep
+from causalrn.bundle.files import as_path, check_replaceable
+from causalrn.errors import InputError, TrainingError
+from causalrn.runtimes.progress import Progress, no_progress
+from causalrn.training.checkpoint import read_training_state
+from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, STATE_NAME, is_checkpoint
+from causalrn.training.loop import PRECISIONS, PRESETS, SCHEDULES
 from causalrn.training.plan import TrainingPlan
-from causalrn.training.processes import Processes, joined_processes
-from causalrn.training.tasks import Corpus, Task, TextTask
+from causalrn.training.processes import joined_processes
+from causalrn.training.tasks import TASKS, Corpus, Task, make_task
+from causalrn.workflows.arguments import (
+    LARGEST_SEED,
+    MOST,
+    PathLike,
+    choice,
+    flag,
+    optional_number,
+    optional_path,
+    optional_whole,
+    whole_number,
+)
+from causalrn.workflows.model_options import MODELS, ModelOptions
+from causalrn.workflows.training_run import TrainingRun, TrainResult
 
-_QUICK, _FINAL = 250, 1000
-"""Sequences to evaluate on: on the way, and at the end."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well the model does its task: the right tokens given in parallel form, and let alone in recurrent form."""
-
-    teacher_forced: TaskAccuracy
-    free_running: TaskAccuracy
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a run ended."""
-
-    output: Path
-    task: Task
-    steps: int
-    seconds: float
-    evaluation: Evaluation
-
-    @property
-    def accuracy(self) -> float:
-        """What the task is judged by, 0 to 1."""
-        return self.evaluation.free_running.accuracy
-
-    def summary(self) -> str:
-        """Two lines for people."""
-        free, forced = self.evaluation.free_running, self.evaluation.teacher_forced
-        counts = f"{self.task.verb} {free.right}/{free.counted} {free.unit}"
-        share = f"({100 * free.accuracy:.1f} %)"
-        if self.task.feeds_back:
-            said = f"{counts} by free-running greedy decoding {share}, {forced.right}/{forced.counted} teacher-forced"
-        else:
-            assert forced.loss is not None
-            said = f"{counts} of held-out text right {share}, {forced.loss / math.log(2):.3f} bits per byte"
-        return f"{said}\nwrote {self.output} after {self.steps} steps in {self.seconds:.0f} s"
+_LENGTHS = {"text": 128}
+_DEFAULT_LENGTH = 16
 
 
-def run_training(plan: TrainingPlan, output: Path, *, overwrite: bool = False) -> TrainingResult | None:
-    """Train with a progress bar, keeping the newest checkpoint and a log in `output`.
+def train(
+    *,
+    output: PathLike,
+    task: str = "copy",
+    length: int | None = None,
+    key: int | None = None,
+    text: PathLike | None = None,
+    model: str = "causalrn",
+    readout: str | None = None,
+    heads: int = 1,
+    norm: str = "layer",
+    activation: str | None = None,
+    no_post_norm: bool = False,
+    head_scale: str | None = None,
+    positions: str = "learned",
+    preset: str = "tiny",
+    embedding: int | None = None,
+    hidden: int | None = None,
+    blocks: int | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    learning_rate: float | None = None,
+    schedule: str = "cosine",
+    evaluate_every: int | None = None,
+    accumulate: int | None = None,
+    until: float | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    compile: bool = False,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> TrainResult | None:
+    """Train a CausalRN, or one of its baselines, in parallel mode on a task.
 
-    Under torchrun every process calls this; the first one evaluates, reports and writes.
+    The checkpoint is renewed at every evaluation; an interrupt (KeyboardInterrupt) keeps the last one, and
+    :func:`resume_training` goes on from it. Under torchrun every process calls this.
+
+    Args:
+        output: folder to write: model.safetensors, config.json, log.jsonl.
+        task: "copy", "copy-mixed", "lookup" or "text".
+        length: letters per string, or bytes per window of a text; 16, or 128 for text.
+        key: of lookup, letters of the k-gram to look up; 3 by default.
+        text: of the task text, the file to learn; its last tenth is kept for evaluation.
+        model: "causalrn", "transformer" or "linear-transformer".
+        readout: "exact", "linear" or "plain"; exact by default.
+        heads, norm, activation, no_post_norm, head_scale, positions: fields of the configuration
+            (:mod:`causalrn.model.config`).
+        preset: "tiny", "small" or "paper": sizes and settings that are not named.
+        embedding, hidden, blocks: E, H and N.
+        steps: optimizer steps.
+        batch: sequences per step, over all processes.
+        learning_rate: its peak.
+        schedule: "cosine" or "constant", after 50 steps of warm-up.
+        evaluate_every: steps between evaluations.
+        accumulate: parts that a step's sequences are taken in.
+        until: stop early once this share is right, 0 to 1.
+        device: "auto", "cpu", "cuda", ...
+        precision: "fp32", or "bf16" for matrix products on GPUs.
+        compile: run the model through torch.compile.
+        seed: of weights and data.
+        overwrite: replace an earlier checkpoint in the output folder.
+        progress: shows progress.
 
     Returns:
         How it ended; None in all processes but the first.
 
     Raises:
-        InputError: the output folder holds something else, or an earlier RUN without `overwrite`.
+        InputError: arguments that contradict each other, or the output holds something else.
+        ConfigError, TrainingError: a configuration or settings that cannot be.
+        TrainingInterruptedError: Ctrl-C; the last checkpoint is kept.
+
+    Example:
+        >>> run = train(task="copy", length=16, output="run", steps=400, seed=0)  # doctest: +SKIP
+        >>> run.accuracy  # doctest: +SKIP
+        1.0
+    """
+    asked = ModelOptions.of(
+        readout=readout,
+        activation=activation,
+        no_post_norm=no_post_norm,
+        head_scale=head_scale,
+        heads=heads,
+        norm=norm,
+        positions=positions,
+        embedding=embedding,
+        hidden=hidden,
+        blocks=blocks,
+    )
+    kind, fields = asked.fields_for(choice(model, "model", MODELS))
+    settings = {
+        "steps": optional_whole(steps, "steps", 1),
+        "batch": optional_whole(batch, "batch", 1),
+        "learning_rate": optional_number(learning_rate, "learning_rate"),
+        "accumulate": optional_whole(accumulate, "accumulate", 1),
+        "schedule": choice(schedule, "schedule", SCHEDULES),
+        "precision": choice(precision, "precision", PRECISIONS),
+        "compile": flag(compile, "compile"),
+    }
+    plan = TrainingPlan.from_options(
+        task=_chosen_task(task, length, key, text),
+        preset=choice(preset, "preset", PRESETS),
+        device=_checked_device(device),
+        seed=whole_number(seed, "seed", 0, LARGEST_SEED),
+        evaluate_every=optional_whole(evaluate_every, "evaluate_every", 1),
+        until=optional_number(until, "until"),
+        kind=kind,
+        model=fields,
+        **settings,
+    )
+    return run_training(plan, as_path(output, "output"), overwrite=flag(overwrite, "overwrite"), progress=progress)
+
+
+def _checked_device(device: Any) -> str:
+    if not isinstance(device, str):
+        raise InputError(f"`device` is {device!r}: it must be a name, e.g. 'cpu'")
+    return device
+
+
+def _chosen_task(name: str, length: int | None, key: int | None, text: PathLike | None) -> Task:
+    """The task, from its arguments."""
+    choice(name, "task", TASKS)
+    if key is not None and name != "lookup":
+        raise InputError(f"`task` {name} and `key` contradict each other: only lookup has a key")
+    corpus = optional_path(text, "text")
+    if (corpus is not None) != (name == "text"):
+        raise InputError(
+            "`task` text needs `text`, the file to learn"
+            if corpus is None
+            else f"`task` {name} and `text` contradict each other: only the task text reads a file"
+        )
+    options: dict[str, Any] = {} if key is None else {"key": whole_number(key, "key", 1)}
+    if corpus is not None:
+        options["corpus"] = Corpus.open(corpus)
+    letters = optional_whole(length, "length", 1, MOST) or _LENGTHS.get(name, _DEFAULT_LENGTH)
+    return make_task(name, letters, **options)
+
+
+def run_training(
+    plan: TrainingPlan, output: Path, *, overwrite: bool = False, progress: Progress = no_progress
+) -> TrainResult | None:
+    """:func:`train` with its settings as an object.
+
+    Raises:
+        InputError: the output folder holds something else, or an earlier checkpoint without `overwrite`.
         TrainingInterruptedError: Ctrl-C; the last checkpoint is kept.
     """
-    check_replaceable(output, RUN_MARKER)
-    if is_run(output) and not overwrite:
-        raise InputError(f"{output} holds an earlier RUN: name another output, or add --overwrite")
+    check_replaceable(output, CHECKPOINT_MARKER)
+    if is_checkpoint(output) and not overwrite:
+        raise InputError(f"{output} holds an earlier RUN: name another output, or add `overwrite`")
     with joined_processes(plan.settings.device) as processes:
         torch.manual_seed(plan.settings.seed)
-        return _TrainingRun(plan, output, processes).run()
+        return TrainingRun(plan, output, processes, progress).run()
 
 
-def resume_training(output: Path, device: str | None = None) -> TrainingResult | None:
-    """Go on with an interrupted run: the final weights are those of a run without interruption.
+def resume_training(
+    output: PathLike, device: str | None = None, *, progress: Progress = no_progress
+) -> TrainResult | None:
+    """Go on with an interrupted training: the final weights are those of a training without interruption.
 
     Args:
+        output: its checkpoint folder.
         device: another device than the one that the training began on.
+        progress: shows progress.
 
     Raises:
         CheckpointError: the folder holds no training that can be resumed.
         TrainingError: the training has ended already.
     """
-    tensors, data = read_training_state(output / STATE_NAME)
-    check_replaceable(output, RUN_MARKER)
-    plan = TrainingPlan.from_json(data, str(output / STATE_NAME)).on_device(device)
+    folder = as_path(output, "output")
+    tensors, data = read_training_state(folder / STATE_NAME)
+    check_replaceable(folder, CHECKPOINT_MARKER)
+    plan = TrainingPlan.from_entries(data, str(folder / STATE_NAME)).on_device(device)
     with joined_processes(plan.settings.device) as processes:
-        run = _TrainingRun(plan, output, processes)
+        run = TrainingRun(plan, folder, processes, progress)
         run.trainer.load_state(tensors)
         if data.get("ended") or run.trainer.steps_done >= plan.settings.steps:
             ended = f"the training has ended after {run.trainer.steps_done} steps"
-            raise TrainingError(f"{output}: {ended}: nothing to resume")
+            raise TrainingError(f"{folder}: {ended}: nothing to resume")
         run.saved_step = run.trainer.steps_done
         return run.run()
-
-
-class _TrainingRun:
-    """A training in progress: what has been saved, and when it started."""
-
-    def __init__(self, plan: TrainingPlan, output: Path, processes: Processes) -> None:
-        self.plan, self.output, self.processes = plan, output, processes
-        self.trainer = Trainer(SequenceModel(plan.card.config), plan.task, plan.settings, processes)
-        self.saved_step = 0
-        self.ended = False
-        self.started = time.monotonic()
-
-    def run(self) -> TrainingResult | None:
-        if not self.processes.is_first:
-            for _ in self._steps(lambda step, last: None):
-                pass
-            return None
-        title, total = f"train {self.plan.card.config.kind}", self.plan.settings.steps
-        with self._kept_or_removed() as log, progress(title, total) as bar:
-            bar(self.trainer.steps_done)
-            note = ""
-            for step, evaluation in self._steps(self._evaluate):
-                self._write_line(log, step, evaluation)
-                if evaluation is not None:
-                    with holding_interrupts():
-                        self._save()
-                    note = f", {self.plan.task.verb} {100 * evaluation.free_running.accuracy:.1f} %"
-                bar(1, f"loss {step.loss:.4f}{note}")
-        assert evaluation is not None
-        seconds = time.monotonic() - self.started
-        return TrainingResult(self.output, self.plan.task, step.step, seconds, evaluation)
-
-    def _steps(
-        self, evaluate: Callable[[TrainingStep, bool], Evaluation | None]
-    ) -> Iterator[tuple[TrainingStep, Evaluation | None]]:
-        """Optimizer steps to the end, with an evaluation where one is due; all processes end together."""
-        plan = self.plan
-        while not self.ended:
-            step, evaluation = self.trainer.step(), None
-            self.ended = step.step == plan.settings.steps
-            if self.ended or step.step % plan.evaluate_every == 0:
-                evaluation = evaluate(step, self.ended)
-                reached = evaluation is not None and self._reached(evaluation)
-                if self.processes.from_first(reached, plan.settings.device) and not self.ended:
-                    self.ended, evaluation = True, evaluate(step, True)
-            yield step, evaluation
-
-    def _reached(self, evaluation: Evaluation) -> bool:
-        return self.plan.until is not None and evaluation.free_running.accuracy >= self.plan.until
-
-    def _evaluate(self, step: TrainingStep, last: bool) -> Evaluation:
-        return evaluate(self.trainer.model, self.plan.card, _FINAL if last else _QUICK)
-
-    @contextlib.contextmanager
-    def _kept_or_removed(self) -> Iterator[IO[str]]:
-        """Give the open log; in the end the folder holds the last checkpoint, or what was there before."""
-        created = [folder for folder in (self.output, *self.output.parents) if not folder.exists()]
-        self.output.mkdir(parents=True, exist_ok=True)
-        RUN_MARKER.remove_leftovers(self.output)
-        try:
-            self._start_log()
-            with self._partial_log.open("a", encoding="utf-8") as log:
-                yield log
-        except KeyboardInterrupt:
-            kept = f"{self.output} keeps the checkpoint of step {self.saved_step}"
-            lost = "before the first evaluation: " + (
-                f"nothing was written to {self.output}" if created else f"{self.output} is as it was"
-            )
-            hint = ", go on with train --resume" if self.saved_step else ""
-            raise TrainingInterruptedError(f"interrupted: {kept if self.saved_step else lost}{hint}") from None
-        finally:
-            self._partial_log.unlink(missing_ok=True)
-            for folder in created if not self.saved_step else ():
-                folder.rmdir()
-
-    @property
-    def _partial_log(self) -> Path:
-        return self.output / PARTIAL_LOG_NAME
-
-    def _start_log(self) -> None:
-        """A resumed run keeps the log up to its checkpoint; an earlier RUN's log stays until there is a new one."""
-        lines: list[str] = []
-        log = self.output / LOG_NAME
-        if self.saved_step and log.is_file():
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            lines = [line for line in lines if _logged_step(line) <= self.saved_step]
-        if lines:
-            self.started -= float(json.loads(lines[-1]).get("seconds", 0.0))
-        self._partial_log.write_text("".join(lines), encoding="utf-8")
-
-    def _write_line(self, log: IO[str], step: TrainingStep, evaluation: Evaluation | None) -> None:
-        line: dict[str, Any] = {**asdict(step), "seconds": round(time.monotonic() - self.started, 3)}
-        if evaluation is not None:
-            line |= {
-                "teacher_forced": evaluation.teacher_forced.to_json(),
-                "free_running": evaluation.free_running.to_json(),
-            }
-        log.write(json.dumps(line) + "\n")
-        log.flush()
-
-    def _save(self) -> None:
-        """Renew the checkpoint, each file whole or not at all.
-
-        What resuming needs comes last: whatever fails before it, resuming goes on from the save before, and ends with
-        the same weights.
-        """
-        trainer, plan = self.trainer, self.plan
-        if not self.saved_step:  # what an earlier RUN left must not be resumed with these weights
-            (self.output / STATE_NAME).unlink(missing_ok=True)
-        if self._partial_log.exists():
-            self._partial_log.replace(self.output / LOG_NAME)
-        with written_file(self.output / WEIGHTS_NAME) as partial:
-            save_weights(partial, trainer.model)
-        trained = {**asdict(plan.settings), "processes": self.processes.size, "at_step": trainer.steps_done}
-        RunFolder(self.output, plan.card, {"trained": trained, **_origin_of_text(plan.task)}).write_config()
-        write_training_state(self.output / STATE_NAME, trainer.state(), plan.to_json() | {"ended": self.ended})
-        self.saved_step = trainer.steps_done
-
-
-def _logged_step(line: str) -> float:
-    """The step that a line of the log is about; infinity where it is damaged, or was cut off."""
-    try:
-        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
-def _origin_of_text(task: Task) -> dict[str, Any]:
-    corpus: Corpus | None = task.corpus if isinstance(task, TextTask) else None
-    return {} if corpus is None else {"text": {"file": corpus.path.name, "sha256": corpus.sha256}}
-
-
-def evaluate(model: SequenceModel, card: ModelCard, count: int) -> Evaluation:
-    """Accuracy on fresh sequences: teacher-forced on the model's device, free-running on the CPU."""
-    assert card.task is not None
-    examples = card.task.draw("evaluate", count)
-    forced = teacher_forced_accuracy(ParallelSession(model, card), card.task, examples)
-    model.train()
-    if not card.task.feeds_back:
-        return Evaluation(forced, forced)
-    copy = SequenceModel(card.config)
-    copy.load_state_dict(model.state_dict())
-    session = RecurrentSession(RecurrentCell.from_model(copy), card)
-    return Evaluation(forced, free_running_accuracy(session, card.task, examples))

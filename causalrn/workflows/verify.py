@@ -1,32 +1,50 @@
-"""One verification as `verify` and `demo` drive it: opens the forms, makes the reference, shows progress."""
+"""Verification of a bundle: against the float64 oracle of its checkpoint, or against the golden vectors in it."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.tolerances import LARGEST_BOUND
-from causalrn.cli.console import progress
+from causalrn.bundle.files import as_path
+from causalrn.bundle.json_values import to_json
+from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import GpuFailureError, InputError, NotExecutedError
-from causalrn.runtimes.opening import RUN_RUNTIMES, runtime_of
-from causalrn.runtimes.parity.attribution import Witnesses
+from causalrn.runtimes import SessionOptions
+from causalrn.runtimes.opening import runtime_of
+from causalrn.runtimes.parity.attribution import Comparators
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import state_positions
-from causalrn.runtimes.parity.report import VerifyReport, block_reports
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
-from causalrn.runtimes.session import Array, IntArray
+from causalrn.runtimes.progress import Progress, no_progress
+from causalrn.runtimes.session import IntArray
 from causalrn.training.card import card_of
-from causalrn.workflows.task_choice import chosen_task, why_no_task
-from causalrn.workflows.verify_backends import FormOpener, open_forms
+from causalrn.training.tasks import TASKS
+from causalrn.workflows.arguments import (
+    LARGEST_SEED,
+    PathLike,
+    choice,
+    finite_number,
+    flag,
+    listed,
+    optional_choice,
+    optional_number,
+    optional_path,
+    optional_share,
+    optional_whole,
+    whole_number,
+)
+from causalrn.workflows.task_choice import chosen_task
+from causalrn.workflows.verify_backends import BackendOpener, open_backends
 from causalrn.workflows.verify_options import (
     VerifyOptions,
+    check_combinations,
     check_levels,
     chosen_budget,
     chosen_tokens,
@@ -36,6 +54,7 @@ from causalrn.workflows.verify_options import (
     possible_levels,
     wanted_runtimes,
 )
+from causalrn.workflows.verify_result import ReportParts, VerifyResult, make_report
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.runtimes.parity.oracle import Oracle
@@ -43,80 +62,166 @@ if TYPE_CHECKING:  # torch is not there on a device
 _NOISE_SHARE = 0.1
 
 
-@dataclass(frozen=True)
-class Verified:
-    """A report, and what the forms said: token ids, the oracle's logits, and each form's."""
+def verify(
+    bundle: PathLike,
+    *,
+    checkpoint: PathLike | None = None,
+    level: str | Sequence[str] = (),
+    runtime: str | Sequence[str] = (),
+    task: str | None = None,
+    text: PathLike | None = None,
+    samples: int = 1000,
+    steps: int | None = None,
+    drift_steps: int | None = None,
+    load_inputs: PathLike | None = None,
+    seed: int = 0,
+    provider: str = "cpu",
+    threads: int = 1,
+    no_cuda_graph: bool = False,
+    runtime_cache: PathLike | None = None,
+    time_budget: float = 300.0,
+    fail_fast: bool = False,
+    min_accuracy: float | None = None,
+    max_kl: float | None = None,
+    max_argmax_changes: float | None = None,
+    max_accuracy_drop: float | None = None,
+    progress: Progress = no_progress,
+) -> VerifyResult:
+    """Test whether a bundle gives the outputs of the model that was trained, within rounding.
 
-    report: VerifyReport
-    outputs: dict[str, Array]
+    With a checkpoint, every runtime runs the same sequences as the float64 parallel form (the oracle). Without one, the
+    bundle is compared with the oracle's golden vectors that it carries; that needs neither torch nor onnx. How much
+    rounding is allowed is estimated from the weights (docs/parity.md).
+
+    Args:
+        bundle: folder that `export`, `quantize` or `compile` wrote.
+        checkpoint: checkpoint folder that it was exported from.
+        level: which of "logits", "state", "split", "layer", "drift", "task", "determinism"; none means all.
+        runtime: which runtimes; none means all that can run here.
+        task: insist on this task of the model.
+        text: file that a text model's accuracy is measured on.
+        samples: sequences of the task to measure accuracy on.
+        steps: tokens per sequence to compare; None takes the capacity, at most 256.
+        drift_steps: tokens of the long run; None takes the capacity, at most 4,096, and what time allows.
+        load_inputs: .npy file of token ids [B, T] to compare on.
+        seed: of sequences and samples.
+        provider, threads, no_cuda_graph, runtime_cache: as for :func:`causalrn.open_session`.
+        time_budget: in seconds; task and drift stop early where it gets short, and what is not reached is named.
+        fail_fast: stop after the first level at which anything fails.
+        min_accuracy: fail below this accuracy on the task, in percent.
+        max_kl: for a quantized bundle, largest KL divergence in nats.
+        max_argmax_changes: for a quantized bundle, positions whose most likely token may change, in percent.
+        max_accuracy_drop: for a quantized bundle, percentage points of accuracy that may be lost.
+        progress: shows progress; see :mod:`causalrn.runtimes.progress`.
+
+    Returns:
+        The result, whether it passed or not.
+
+    Raises:
+        InputError: arguments that contradict each other or the bundle.
+        BundleError, CheckpointError: a folder that is missing or damaged.
+
+    Example:
+        >>> report = verify("bundle", checkpoint="run")  # doctest: +SKIP
+        >>> report.passed  # doctest: +SKIP
+        True
+        >>> report.save_html("report.html")  # doctest: +SKIP
+    """
+    limits = {
+        "kl_divergence": optional_number(max_kl, "max_kl", 0),
+        "argmax_changes": optional_share(max_argmax_changes, "max_argmax_changes"),
+        "accuracy_drop": optional_share(max_accuracy_drop, "max_accuracy_drop"),
+    }
+    levels = [choice(name, "level", LEVELS) for name in listed(level, "level")] or LEVELS
+    options = VerifyOptions(
+        runtime=listed(runtime, "runtime"),
+        level=tuple(name for name in LEVELS if name in levels),
+        samples=whole_number(samples, "samples", 1),
+        steps=optional_whole(steps, "steps", 2),
+        drift_steps=optional_whole(drift_steps, "drift_steps", 2),
+        seed=whole_number(seed, "seed", 0, LARGEST_SEED),
+        task=optional_choice(task, "task", TASKS),
+        text=optional_path(text, "text"),
+        load_inputs=optional_path(load_inputs, "load_inputs"),
+        limits={name: limit for name, limit in limits.items() if limit is not None},
+        min_accuracy=optional_share(min_accuracy, "min_accuracy"),
+        time_budget=finite_number(time_budget, "time_budget", 1),
+        fail_fast=flag(fail_fast, "fail_fast"),
+        session=SessionOptions(provider, threads, not no_cuda_graph, optional_path(runtime_cache, "runtime_cache")),
+    )
+    run = optional_path(checkpoint, "checkpoint")
+    check_combinations(options, run)
+    if run is None:
+        return verify_with_golden(as_path(bundle, "bundle"), options, progress)
+    return verify_with_checkpoint(as_path(bundle, "bundle"), run, options, progress)
 
 
-def verify_with_checkpoint(path: Path, run: Path, options: VerifyOptions) -> Verified:
-    """Compare parallel, recurrent and exported forms with the float64 oracle of a RUN."""
+def verify_with_checkpoint(
+    path: Path, run: Path, options: VerifyOptions, progress: Progress = no_progress
+) -> VerifyResult:
+    """Compare parallel, recurrent and exported forms with the float64 oracle of a checkpoint folder."""
     from causalrn.runtimes.parity.oracle import Oracle, OracleLongReference
     from causalrn.training.checkpoint import load_checkpoint
 
-    deadline = time.monotonic() + options.seconds
+    deadline = time.monotonic() + options.time_budget
     bundle, checkpoint = Bundle.open(path), load_checkpoint(run)
-    wanted = wanted_runtimes(options, (*RUN_RUNTIMES, runtime_of(bundle)))
+    runtimes = checkpoint_runtimes()
+    wanted = wanted_runtimes(options, (*runtimes, runtime_of(bundle)))
     options = possible_levels(bundle, options)
     check_levels(bundle, options, wanted)
-    if card_of(bundle).config != checkpoint.card.config:
-        raise InputError(f"{path} holds another model than {run}: {card_of(bundle).config.describe()}")
+    card = card_of(bundle)
+    if card.config != checkpoint.card.config:
+        raise InputError(f"{path} holds another model than {run}: {card.config.describe()}")
     task = chosen_task(bundle, options.task, options.text)
     tokens, what = chosen_tokens(bundle, options, task)
     oracle = Oracle(checkpoint.model, checkpoint.card)
     with progress("oracle", 1):
         reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
-        vocabulary = oracle.reference(every_token(checkpoint.card.config.vocabulary), (1,))
+        vocabulary = oracle.reference(every_token(card.config.vocabulary), (1,))
         conditions = _conditions(oracle, tokens)
-    long = OracleLongReference(oracle, reference, long_tokens(bundle, options), _NOISE_SHARE * options.seconds)
-    problems: tuple[str, ...] = ()
-    if bundle.manifest.checkpoint_sha256 != checkpoint.sha256:
-        problems = (f"the bundle was exported from other weights than those in {run} (SHA-256 differs)",)
-    opener = FormOpener(bundle, options.session, checkpoint)
+    opener = BackendOpener(bundle, options.session, checkpoint)
     with contextlib.ExitStack() as stack:
-        peers = {name: stack.enter_context(opener.open(name)) for name in RUN_RUNTIMES}
-        forms, not_executed = open_forms(opener, wanted, peers, stack)
-        if bundle.manifest.engine is not None and runtime_of(bundle) not in wanted:
-            not_executed = "--runtime leaves them out"
+        peers = {name: stack.enter_context(opener.open(name)) for name in runtimes}
+        sessions, not_executed = open_backends(opener, wanted, peers, stack)
         verification = Verification(
-            forms,
+            sessions,
             Case(reference, chosen_budget(bundle, options), options.seed, vocabulary),
             make_plan(options, task, bundle, deadline),
-            long,
+            OracleLongReference(oracle, reference, long_tokens(bundle, options), _NOISE_SHARE * options.time_budget),
             opener.open_cell,
-            Witnesses(peers, opener.graph(), oracle.states),
+            Comparators(peers, opener.graph(), oracle.states),
             references=lambda tokens: oracle.reference(tokens, state_positions(tokens.shape[1])),
             provider=options.session.provider,
             progress=progress,
         )
-        problems += _run(verification)
+        problems = (*_other_weights(bundle, checkpoint.sha256, run), *_run(verification))
+    if bundle.manifest.engine is not None and runtime_of(bundle) not in wanted:
+        not_executed = "`runtime` leaves them out"
     against = f"the float64 oracle of {run}, {what}"
-    report = _report(bundle, verification, against, problems, options, checkpoint.sha256, conditions, not_executed)
-    return _verified(report, verification)
+    parts = ReportParts(bundle, card, against, options, problems, not_executed, checkpoint.sha256, conditions)
+    return VerifyResult.of(make_report(parts, verification), verification)
 
 
-def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
+def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = no_progress) -> VerifyResult:
     """Check a bundle against the golden vectors that it carries; needs neither torch nor onnx."""
-    deadline = time.monotonic() + options.seconds
+    deadline = time.monotonic() + options.time_budget
     bundle = Bundle.open(path)
-    wanted = wanted_runtimes(options, (runtime_of(bundle),), " without --checkpoint")
+    wanted = wanted_runtimes(options, (runtime_of(bundle),), " without a checkpoint")
     options = possible_levels(bundle, options)
     check_levels(bundle, options, wanted)
     task = chosen_task(bundle, options.task, options.text)
     golden = load_golden(bundle)
     reference = golden.reference
-    opener = FormOpener(bundle, options.session)
+    opener = BackendOpener(bundle, options.session)
     with contextlib.ExitStack() as stack:
-        forms, not_executed = open_forms(opener, wanted, {}, stack)
+        sessions, not_executed = open_backends(opener, wanted, {}, stack)
         verification = Verification(
-            forms,
+            sessions,
             Case(reference, chosen_budget(bundle, options), options.seed),
             make_plan(options, task, bundle, deadline),
             RecordedLongReference(reference),
             opener.open_cell,
-            Witnesses({}, opener.graph()),
+            Comparators({}, opener.graph()),
             golden=golden,
             repeats_recorded=_repeats_recorded(bundle),
             provider=options.session.provider,
@@ -125,26 +230,28 @@ def verify_with_golden(path: Path, options: VerifyOptions) -> Verified:
         problems = _run(verification)
     count, steps = reference.tokens.shape
     against = f"the oracle's golden vectors in the bundle, {count} sequences of {steps} tokens"
-    return _verified(_report(bundle, verification, against, problems, options, None, None, not_executed), verification)
+    parts = ReportParts(bundle, card_of(bundle), against, options, problems, not_executed)
+    return VerifyResult.of(make_report(parts, verification), verification)
+
+
+def _other_weights(bundle: Bundle, sha256: str, run: Path) -> tuple[str, ...]:
+    if bundle.manifest.checkpoint_sha256 == sha256:
+        return ()
+    return (f"the bundle was exported from other weights than those in {run} (SHA-256 differs)",)
 
 
 def _run(verification: Verification) -> tuple[str, ...]:
     """Run what can run here; what a GPU breaks off is a problem, and keeps the results so far."""
     try:
-        if verification.forms:
+        if verification.runtimes:
             verification.run()
     except (GpuFailureError, NotExecutedError) as error:  # also where no further session can be opened
         return (f"broken off: {error}",)
     return ()
 
 
-def _verified(report: VerifyReport, verification: Verification) -> Verified:
-    reference = verification.case.reference
-    return Verified(report, {"tokens": reference.tokens, "oracle.logits": reference.logits, **verification.outputs})
-
-
 def _repeats_recorded(bundle: Bundle) -> bool:
-    """Whether the runtime should say what onnxruntime recorded: another one rounds to other integers, or TF32."""
+    """Whether the runtime should repeat what onnxruntime recorded: another one rounds to other integers, or TF32."""
     engine = bundle.manifest.engine
     return engine is None or (bundle.manifest.quantization is None and not engine.tf32)
 
@@ -154,92 +261,4 @@ def _conditions(oracle: Oracle, tokens: IntArray) -> list[dict[str, Any]]:
 
     from causalrn.runtimes.parity.conditioning import condition_blocks
 
-    return [block.to_json() for block in condition_blocks(oracle.parallel, torch.from_numpy(tokens))]
-
-
-def _report(
-    bundle: Bundle,
-    verification: Verification,
-    against: str,
-    problems: tuple[str, ...],
-    options: VerifyOptions,
-    checkpoint_sha256: str | None,
-    conditions: list[dict[str, Any]] | None,
-    not_executed: str,
-) -> VerifyReport:
-    reference, budget = verification.case.reference, verification.case.budget
-    blocks = block_reports(reference, conditions)
-    return VerifyReport(
-        bundle=bundle.path,
-        bundle_sha256=bundle.sha256,
-        checkpoint_sha256=checkpoint_sha256,
-        card=card_of(bundle),
-        against=against,
-        results=tuple(verification.results),
-        attributions=tuple(verification.attributions),
-        blocks=blocks,
-        reference={
-            "sequences": len(reference.tokens),
-            "steps": reference.steps,
-            "largest_logit": reference.largest_logit,
-            "float64_recurrent_relative_error": reference.recurrent_error,
-        },
-        settings={
-            "levels": list(options.levels),
-            "forms": list(verification.forms),
-            "seed": options.seed,
-            "provider": options.session.provider,
-            "threads": options.session.threads,
-            "gpu": next((form.gpu for form in verification.forms.values() if form.gpu), None),
-            "time_budget_s": options.seconds,
-            "budget": None if budget is None else dict(budget.__dict__),
-        },
-        not_checked=tuple(level for level in LEVELS if level in {*verification.not_checked, *verification.impossible}),
-        notes=(*_notes(bundle, verification), *(block.describe() for block in blocks if block.ill_conditioned)),
-        problems=(*problems, *_problems(verification, options)),
-        not_executed=not_executed,
-    )
-
-
-def _problems(verification: Verification, options: VerifyOptions) -> list[str]:
-    """What keeps a verification from passing beside its results."""
-    problems, reference = [], verification.case.reference
-    bound = float(reference.bounds.logits[-1]) / reference.largest_logit
-    if not bound <= LARGEST_BOUND and verification.case.budget is None:
-        problems.append(
-            f"rounding alone may move the logits by {bound:.0e} of the largest: these weights are so ill-conditioned "
-            "that agreement in float32 proves nothing"
-        )
-    late = verification.not_checked
-    if late and options.fail_fast and verification.failed:
-        problems.append(f"not checked, because of --fail-fast: {', '.join(late)}")
-    elif late:
-        problems.append(f"not checked within {options.seconds:g} s: {', '.join(late)}; give more with --time-budget")
-    return problems
-
-
-def _notes(bundle: Bundle, verification: Verification) -> list[str]:
-    """What a reader should know beside the results."""
-    notes, plan = [], verification.plan
-    if not verification.forms:
-        return ["its files and manifest are whole; what the engines compute was not looked at"]
-    if verification.golden is not None and not verification.repeats_recorded:
-        notes.append("onnxruntime recorded logits with other roundings: they were not compared")
-    if "task" in plan.levels and plan.examples is None:
-        notes.append(f"{why_no_task(bundle, plan.task)}: accuracy was not measured")
-    if plan.examples is not None and 0 < verification.answered < len(plan.examples):
-        notes.append(
-            f"there was time for {verification.answered:,} of {len(plan.examples):,} sequences of the task: see "
-            "--time-budget"
-        )
-    stateless = [level for level in verification.impossible if level != "task"]
-    if stateless:
-        notes.append(f"nothing that was verified carries a state: {', '.join(stateless)} were not checked")
-    if not any(form not in RUN_RUNTIMES for form in verification.forms):
-        notes.append("the bundle itself was not run: this says nothing about it")
-    capacity, longest = bundle.manifest.state.capacity, verification.longest_run
-    if capacity is None or longest < capacity:
-        end = "without end" if capacity is None else f"to the capacity of {capacity:,}"
-        more = "see --steps and --drift-steps" if verification.golden is None else "a --checkpoint reaches further"
-        notes.append(f"compared over at most {longest:,} steps; the model goes on {end}: {more}")
-    return notes
+    return [to_json(block) for block in condition_blocks(oracle.parallel, torch.from_numpy(tokens))]

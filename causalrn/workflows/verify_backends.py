@@ -1,4 +1,4 @@
-"""The forms of a model that `verify` compares, opened as often as they are wanted."""
+"""The runtimes that `verify` compares over one model, opened as often as they are wanted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import NotExecutedError
 from causalrn.runtimes import Session, SessionOptions
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.opening import RUN_RUNTIMES, WITHOUT_THREADS, open_bundle
+from causalrn.runtimes.opening import open_bundle, target_of
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.model.cell import RecurrentCell
@@ -22,24 +23,24 @@ if TYPE_CHECKING:  # torch is not there on a device
 
 
 @dataclass(frozen=True)
-class FormOpener:
-    """Opens forms of one model, as often as they are wanted."""
+class BackendOpener:
+    """Opens sessions over one model: the bundle's, and PyTorch's where there is a checkpoint."""
 
     bundle: Bundle
     options: SessionOptions
     checkpoint: Checkpoint | None = None
 
-    def open(self, name: str, threads: int | None = None) -> Session:
-        """A form by the name of its runtime, with so many threads inside one operator."""
-        if name not in RUN_RUNTIMES:
-            if threads is None or name in WITHOUT_THREADS:
+    def open(self, runtime: str, threads: int | None = None) -> Session:
+        """A session by the name of its runtime, with so many threads inside one operator."""
+        if runtime not in checkpoint_runtimes():
+            if threads is None or not target_of(self.bundle).has_threads:
                 return open_bundle(self.bundle, self.options)
             return open_bundle(self.bundle, dataclasses.replace(self.options, threads=threads))
         from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 
         assert self.checkpoint is not None
         model, card, owner = self.checkpoint.model, self.checkpoint.card, self.checkpoint.sha256
-        if name == "parallel":
+        if runtime == "parallel":
             return ParallelSession(model, card, owner)
         return RecurrentSession(self._cell, card, owner, threads=threads)
 
@@ -51,9 +52,9 @@ class FormOpener:
         assert self.checkpoint is not None
         return RecurrentCell.from_model(self.checkpoint.model)
 
-    def open_cell(self, name: str, threads: int | None) -> CellSession:
-        """A form that carries a state."""
-        session = self.open(name, threads)
+    def open_cell(self, runtime: str, threads: int | None) -> CellSession:
+        """A session that carries a state."""
+        session = self.open(runtime, threads)
         assert isinstance(session, CellSession)
         return session
 
@@ -66,14 +67,14 @@ class FormOpener:
         return EvaluatorSession(self.bundle)
 
 
-def open_forms(
-    opener: FormOpener, wanted: Sequence[str], peers: Mapping[str, Session], stack: contextlib.ExitStack
+def open_backends(
+    opener: BackendOpener, wanted: Sequence[str], peers: Mapping[str, Session], stack: contextlib.ExitStack
 ) -> tuple[dict[str, Session], str]:
-    """Sessions of the forms to verify, some of which may be open already; and why a compiled one cannot run here."""
-    forms, not_executed = {}, ""
+    """Sessions by runtime, some of which may be open already; and why compiled engines cannot run here."""
+    sessions, not_executed = {}, ""
     for name in wanted:
         try:
-            forms[name] = peers[name] if name in peers else stack.enter_context(opener.open(name))
+            sessions[name] = peers[name] if name in peers else stack.enter_context(opener.open(name))
         except NotExecutedError as error:
             not_executed = str(error)
-    return forms, not_executed
+    return sessions, not_executed

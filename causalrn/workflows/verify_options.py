@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.targets import check_runtimes, checkpoint_runtimes
 from causalrn.bundle.tolerances import BUDGETS, Budget
 from causalrn.errors import InputError
-from causalrn.runtimes import RUNTIMES, SessionOptions
-from causalrn.runtimes.opening import RUN_RUNTIMES
+from causalrn.runtimes import SessionOptions
 from causalrn.runtimes.parity.reference import sample_tokens
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Plan
@@ -33,34 +33,64 @@ class VerifyOptions:
     """What to verify.
 
     Attributes:
-        runtimes: which; none means all.
-        levels: which of :data:`causalrn.runtimes.parity.results.LEVELS`.
+        runtime: which; none means all.
+        level: which of :data:`causalrn.runtimes.parity.results.LEVELS`.
         samples: sequences of the task to measure accuracy on.
         steps: tokens per sequence to compare; None takes the capacity, at most 256.
         drift_steps: steps of the long run, all of them; None takes the capacity, at most 4,096, and what time allows.
         task: the model's task, if the caller insists on one.
         text: the file that a text model's accuracy is measured on.
-        inputs: a .npy file of token ids to compare on, instead of sampled ones.
+        load_inputs: a .npy file of token ids to compare on, instead of sampled ones.
         limits: entries of :class:`causalrn.bundle.tolerances.Budget` that the caller sets. None at all: a bundle in
             float32 is judged by rounding, a quantized one by the budget of its scheme.
-        least_accuracy: smallest accuracy that passes, 0 to 1.
-        seconds: time budget.
+        min_accuracy: smallest accuracy that passes, 0 to 1.
+        time_budget: in seconds.
     """
 
-    runtimes: tuple[str, ...] = ()
-    levels: tuple[str, ...] = LEVELS
+    runtime: tuple[str, ...] = ()
+    level: tuple[str, ...] = LEVELS
     samples: int = 1000
     steps: int | None = None
     drift_steps: int | None = None
     seed: int = 0
     task: str | None = None
     text: Path | None = None
-    inputs: Path | None = None
+    load_inputs: Path | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
-    least_accuracy: float | None = None
-    seconds: float = 300.0
+    min_accuracy: float | None = None
+    time_budget: float = 300.0
     fail_fast: bool = False
     session: SessionOptions = field(default_factory=SessionOptions)
+
+
+def check_combinations(options: VerifyOptions, checkpoint: Path | None) -> None:
+    """Refuse options that would be ignored.
+
+    Raises:
+        InputError: one that needs a checkpoint, or a level that is not checked.
+    """
+    drop = options.limits.get("accuracy_drop")
+    others = "other tokens than the golden vectors in the bundle"
+    needing = (
+        ("steps", options.steps, others),
+        ("drift_steps", options.drift_steps, others),
+        ("load_inputs", options.load_inputs, others),
+        ("max_accuracy_drop", drop, "before"),
+    )
+    for name, value, why in needing:
+        if checkpoint is None and value is not None:
+            raise InputError(f"`{name}` needs `checkpoint`: there is nothing to compare {why} with")
+    if options.steps is not None and options.load_inputs is not None:
+        raise InputError("`steps` and `load_inputs` contradict each other: the file says how many tokens there are")
+    owned = (
+        ("task", "min_accuracy", options.min_accuracy),
+        ("task", "max_accuracy_drop", drop),
+        ("task", "text", options.text),
+        ("drift", "drift_steps", options.drift_steps),
+    )
+    for level, name, value in owned:
+        if level not in options.level and value is not None:
+            raise InputError(f"`{name}` and `level` contradict each other: the level {level} is not checked")
 
 
 def chosen_budget(bundle: Bundle, options: VerifyOptions) -> Budget | None:
@@ -80,15 +110,15 @@ def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle, deadlin
         InputError: a gate on accuracy, and nothing to measure it on.
     """
     examples = task.draw("verify", options.samples, options.seed) if task is not None and fits(bundle, task) else None
-    if options.least_accuracy is not None and examples is None:
-        raise InputError(f"--min-accuracy and {bundle.path} contradict each other: accuracy cannot be measured here")
+    if options.min_accuracy is not None and examples is None:
+        raise InputError(f"`min_accuracy` and {bundle.path} contradict each other: accuracy cannot be measured here")
     return Plan(
-        levels=options.levels,
+        levels=options.level,
         fail_fast=options.fail_fast,
         deadline=deadline,
         task=task,
         examples=examples,
-        least_accuracy=options.least_accuracy,
+        least_accuracy=options.min_accuracy,
         whole_drift=options.drift_steps is not None,
     )
 
@@ -99,38 +129,32 @@ def wanted_runtimes(options: VerifyOptions, possible: tuple[str, ...], when: str
     Raises:
         InputError: an unknown one, or one that is not possible (`when` says why).
     """
-    for runtime in options.runtimes:
-        if runtime not in RUNTIMES:
-            raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
+    check_runtimes(options.runtime)
+    for runtime in options.runtime:
         if runtime not in possible:
-            why = when if runtime in RUN_RUNTIMES else " on this bundle"
+            why = when if runtime in checkpoint_runtimes() else " on this bundle"
             raise InputError(f"runtime {runtime} cannot be verified{why}: choose {' or '.join(possible)}")
-    return tuple(runtime for runtime in possible if runtime in (options.runtimes or possible))
+    return tuple(runtime for runtime in possible if runtime in (options.runtime or possible))
 
 
 def possible_levels(bundle: Bundle, options: VerifyOptions) -> VerifyOptions:
     """The same options, without a level that not all bundles have, where all were asked for."""
-    if bundle.manifest.shows_streams or options.levels != LEVELS:
+    if bundle.manifest.shows_streams or options.level != LEVELS:
         return options
-    return dataclasses.replace(options, levels=tuple(level for level in LEVELS if level != "layer"))
+    return dataclasses.replace(options, level=tuple(level for level in LEVELS if level != "layer"))
 
 
 def check_levels(bundle: Bundle, options: VerifyOptions, runtimes: tuple[str, ...]) -> None:
     """Refuse levels at which there would be nothing to see.
 
     Raises:
-        InputError: a form without a state alone, or an early bundle whose blocks have no names.
+        InputError: a runtime without a state alone, or one that does not show what happens between blocks.
     """
-    if runtimes == ("parallel",) and not set(options.levels) & {"logits", "layer", "task"}:
-        raise InputError(f"--runtime parallel and --level {options.levels[0]} contradict each other: it has no state")
-    if "layer" in options.levels and not bundle.manifest.shows_streams:
+    if runtimes == ("parallel",) and not set(options.level) & {"logits", "layer", "task"}:
+        raise InputError(f"`runtime` parallel and `level` {options.level[0]} contradict each other: it has no state")
+    if "layer" in options.level and not bundle.manifest.shows_streams:
         what = "onnxruntime-web does" if bundle.manifest.engine is None else "engines do"
-        raise InputError(f"{bundle.path}: {what} not show what happens between blocks: --level layer is for ONNX and C")
-    if "layer" in options.levels and not bundle.manifest.streams:
-        others = " ".join(f"--level {level}" for level in options.levels if level != "layer")
-        raise InputError(
-            f"{bundle.path}: an early bundle, whose blocks have no names: export it again, or ask for {others}"
-        )
+        raise InputError(f"{bundle.path}: {what} not show what happens between blocks: `level` layer is for ONNX and C")
 
 
 def every_token(vocabulary: int) -> IntArray:
@@ -149,13 +173,12 @@ def chosen_tokens(bundle: Bundle, options: VerifyOptions, task: Task | None) -> 
     Raises:
         InputError: a file that does not fit the model, or more steps than there are positions.
     """
-    if options.inputs is not None:
-        tokens = checked_token_ids(options.inputs, bundle)
-        return tokens, f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {options.inputs}"
+    if options.load_inputs is not None:
+        tokens = checked_token_ids(options.load_inputs, bundle)
+        return tokens, f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {options.load_inputs}"
     steps = _steps(bundle, options)
-    rng = random_source("verify", options.seed, 1)
-    card = card_of(bundle) if task is None else dataclasses.replace(card_of(bundle), task=task)
-    tokens = sample_tokens(card, rng, _SEQUENCES, steps)
+    rng, card = random_source("verify", options.seed, 1), card_of(bundle)
+    tokens = sample_tokens(card if task is None else dataclasses.replace(card, task=task), rng, _SEQUENCES, steps)
     return tokens, f"{_SEQUENCES} sequences of {steps} tokens, seed {options.seed}"
 
 
@@ -163,7 +186,7 @@ def _steps(bundle: Bundle, options: VerifyOptions) -> int:
     capacity = bundle.manifest.state.capacity
     steps = options.steps or min(capacity or _MOST_STEPS, _MOST_STEPS)
     if capacity is not None and steps > capacity:
-        raise InputError(f"--steps {steps} is beyond the bundle's capacity of {capacity}")
+        raise InputError(f"`steps` {steps} is beyond the bundle's capacity of {capacity}")
     if steps < 2:
         raise InputError(f"{bundle.path}: a capacity of {capacity} is too short to verify: export it with at least 2")
     return steps
@@ -178,5 +201,5 @@ def long_tokens(bundle: Bundle, options: VerifyOptions) -> IntArray:
     capacity = bundle.manifest.state.capacity
     steps = options.drift_steps or min(capacity or _DRIFT_STEPS, _DRIFT_STEPS)
     if capacity is not None and steps > capacity:
-        raise InputError(f"--drift-steps {steps} is beyond the bundle's capacity of {capacity}")
+        raise InputError(f"`drift_steps` {steps} is beyond the bundle's capacity of {capacity}")
     return sample_tokens(card_of(bundle), random_source("verify", options.seed, 2), 1, steps)

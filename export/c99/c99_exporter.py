@@ -20,18 +20,18 @@ from causalrn.bundle.native_spec import (
 )
 from causalrn.bundle.quantization import C_SCHEMES, PACKED, WEIGHT_ONLY, Quantization
 from causalrn.errors import ConfigError
+from causalrn.export.c99.amalgamation import amalgamated_source
 from causalrn.export.c99.header import header_text, model_macros, source_text, weights_header_text
 from causalrn.export.c99.packing import ALIGNMENT, pack_payload, weights_file
 from causalrn.model.config import CausalRNConfig
-from causalrn.model.folding import fold
 from causalrn.model.state import derive_state
 from causalrn.training.checkpoint import Checkpoint
 
 _ROWS = {"generic": 32, "cortex-m": 1, WEB_PROFILE: 32}
 _FILES = {
-    "generic": (SOURCE, *THREADS, "example.c", "selftest.c", "Makefile", "CMakeLists.txt"),
-    "cortex-m": (SOURCE, *THREADS, "selftest.c", "cortex_m.c", "cortex_m.ld", "cortex_m.mk"),
-    WEB_PROFILE: (SOURCE,),
+    "generic": (*THREADS, "example.c", "selftest.c", "Makefile", "CMakeLists.txt"),
+    "cortex-m": (*THREADS, "selftest.c", "cortex_m.c", "cortex_m.ld", "cortex_m.mk"),
+    WEB_PROFILE: (),
 }
 _PREFILL_CHUNK = 512
 
@@ -78,7 +78,7 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
         raise ConfigError("--pool8: this model has no pool, its state is of constant size: leave it out")
     spec = derive_state(config, "growing", options.capacity, "int8" if options.pool8 else "float32")
     spec.check_useful()
-    folded, capacity = fold(checkpoint.model), spec.capacity
+    folded, capacity = checkpoint.folded, spec.capacity
     payload = pack_payload(folded, capacity, options.scheme)
     native = NativeSpec(options.weights, options.profile, len(payload), _ROWS[options.profile])
     _write_sources(folder, config, capacity, native, payload, options)
@@ -107,15 +107,16 @@ def _quantization(options: COptions, checkpoint: Checkpoint) -> Quantization:
 def _write_sources(
     folder: Path, config: CausalRNConfig, capacity: int | None, native: NativeSpec, payload: bytes, options: COptions
 ) -> None:
-    """causalrn.h, the weights, and the files of the profile."""
+    """causalrn.c and .h, the weights, and the files of the profile."""
     macros = partial(
         model_macros, config, capacity, native, options.scheme, options.pool8, file_bytes=len(payload) + ALIGNMENT
     )
     model = zlib.crc32(payload, zlib.crc32(macros(model=0).encode()))
-    (folder / HEADER).write_text(header_text(macros(model=model)), encoding="utf-8")
+    texts = {SOURCE: amalgamated_source(), HEADER: header_text(macros(model=model))}
+    texts |= {name: source_text(name) for name in _FILES[native.profile]}
     if native.weights == "inline":
-        (folder / WEIGHTS_HEADER).write_text(weights_header_text(payload), encoding="utf-8")
+        texts[WEIGHTS_HEADER] = weights_header_text(payload)
     else:
         (folder / WEIGHTS_FILE).write_bytes(weights_file(payload, model))
-    for name in _FILES[native.profile]:
-        (folder / name).write_text(source_text(name), encoding="utf-8")
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from importlib.resources import files
 
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.bundle.native_spec import NativeSpec
+from causalrn.bundle.native_spec import HEADER, NativeSpec
 from causalrn.model.causalrn_cell import squares_may_overflow
 from causalrn.model.config import CausalRNConfig
 
@@ -18,6 +19,7 @@ SCHEME_MACROS = {
     "w8a8-dynamic": "CAUSALRN_INT8_DYNAMIC",
 }
 _WORDS_PER_LINE = 10
+_MODEL = re.compile(r"(/\* -+ this model -+ \*/\n\n).*?(?=/\* -+ what follows from it)", re.DOTALL)
 
 
 def source_text(name: str) -> str:
@@ -76,8 +78,8 @@ def model_macros(
 
 
 def header_text(macros: str) -> str:
-    """causalrn.h."""
-    return source_text("causalrn.h.in").replace("@MODEL@\n", macros)
+    """causalrn.h: that of source/, with this model in the place of the one that stands there for editors."""
+    return _MODEL.sub(lambda found: found[1] + macros, source_text(HEADER))
 
 
 def c_array(name: str, values: npt.NDArray[np.generic], kind: str) -> Iterable[str]:

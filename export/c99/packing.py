@@ -1,6 +1,7 @@
 """A cell's weights as the C kernel reads them: padded to 16 lanes, in panels, in one little-endian file.
 
-The layout is defined by ``point_into`` and the panels' comment in source/causalrn.c; a test reads a packed matrix back.
+The layout is defined by ``causalrn_use`` in kernel/weights.h and the comment on panels in kernel/matrix.h; a test
+reads a packed matrix back.
 """
 
 from __future__ import annotations

@@ -14,13 +14,15 @@ import numpy as np
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.quantization import Quantization
 from causalrn.bundle.state_spec import StateSpec
+from causalrn.bundle.targets import CHECKPOINT, Target, register_target
 from causalrn.model.state import derive_state
 from causalrn.runtimes.bench.cost import StepCost
 from causalrn.runtimes.bench.system import forget_peak, peak_bytes, resident_bytes
 from causalrn.runtimes.bench.timing import step_times_us
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.opening import RUN_RUNTIMES, SessionOptions, open_bundle, open_session
+from causalrn.runtimes.opening import default_row, open_bundle, open_folder
 from causalrn.runtimes.session import Array, Session, Snapshot
+from causalrn.runtimes.session_options import SessionOptions
 
 _TOKEN = 1
 
@@ -174,20 +176,26 @@ class SessionCandidate(Candidate):
         return sum(tensor.nbytes for tensor in self.session.snapshot().tensors.values())
 
 
-def open_candidate(path: Path, runtime: str | None, options: SessionOptions) -> SessionCandidate:
+def open_candidate(path: Path, row: Target | None, options: SessionOptions) -> SessionCandidate:
     """A checkpoint folder or a bundle as a candidate; PyTorch gets its number of threads.
+
+    Args:
+        row: of the table of targets, for it runs in a process that may not know it yet; None takes the
+            folder's default.
 
     Raises:
         As :func:`causalrn.runtimes.open_session`.
     """
     start, quantization = time.perf_counter(), None
-    if runtime in RUN_RUNTIMES:
+    row = row or default_row(path)
+    if row.name == CHECKPOINT:
         import torch
 
         torch.set_num_threads(options.threads)
-        session = open_session(path, runtime)
+        session = open_folder(path, row.runtime)
     else:
+        register_target(row)
         bundle = Bundle.open(path)
         session, quantization = open_bundle(bundle, options), bundle.manifest.quantization
-    on_cpu = session.runtime != "tensorrt" and options.provider == "cpu"
+    on_cpu = row.on_cpu and options.provider == "cpu"
     return SessionCandidate(session, quantization, (time.perf_counter() - start) * 1000, on_cpu=on_cpu)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from causalrn.bundle.bundle_folder import is_bundle
 from causalrn.bundle.manifest import Manifest
+from causalrn.bundle.targets import checkpoint_runtimes, find_target, runtime_row
 from causalrn.errors import CausalRNError, InputError
 from causalrn.runtimes.bench.candidates import Candidate, open_candidate
-from causalrn.runtimes.opening import RUN_RUNTIMES, TARGET_RUNTIMES, WITHOUT_THREADS, SessionOptions
-from causalrn.training.checkpoint_folder import is_run
+from causalrn.runtimes.session_options import SessionOptions
+from causalrn.training.checkpoint_folder import is_checkpoint
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,14 @@ def find_entries(
     possible = {path: _runtimes_of(path) for path in paths}
     for path, label in _labels_of(paths).items():
         for runtime in _chosen(possible[path], runtimes):
-            for count in threads[:1] if runtime in WITHOUT_THREADS else threads:
-                entry = _entry_of(path, label, runtime, 1 if runtime in WITHOUT_THREADS else count, provider)
+            has_threads = not runtime or runtime_row(runtime).has_threads
+            for count in threads if has_threads else (1,):
+                entry = _entry_of(path, label, runtime, count, provider)
                 clash = any(entry.name == other.name for other in entries)
                 entries.append(replace(entry, name=f"{path}: {entry.name}") if clash else entry)
     if not entries:
         known = sorted({name for names in possible.values() for name in names})
-        raise InputError(f"runtime {', '.join(runtimes)} runs none of these: {', '.join(known)} would")
+        raise InputError(f"`runtime` {', '.join(runtimes)} runs none of these: {', '.join(known)} would")
     return entries
 
 
@@ -68,20 +70,29 @@ def _chosen(possible: Sequence[str], runtimes: Sequence[str]) -> Sequence[str]:
 
 
 def _entry_of(path: Path, label: str, runtime: str, threads: int, provider: str) -> Entry:
-    in_ort = runtime == "onnxruntime"
-    options = SessionOptions(provider if in_ort else "cpu", threads)
-    where = runtime if not in_ort or provider == "cpu" else f"onnxruntime on {provider}"
-    words = [label, *([runtime] if runtime in RUN_RUNTIMES else []), *([f"{threads} threads"] if threads > 1 else [])]
-    return Entry(", ".join(words), where, threads, partial(open_candidate, path, runtime or None, options))
+    has_providers = bool(runtime) and "provider" in runtime_row(runtime).options
+    options = SessionOptions(provider if has_providers else "cpu", threads)
+    where = runtime if not has_providers or provider == "cpu" else f"{runtime} on {provider}"
+    words = [
+        label,
+        *([runtime] if runtime in checkpoint_runtimes() else []),
+        *([f"{threads} threads"] if threads > 1 else []),
+    ]
+    return Entry(
+        ", ".join(words),
+        where,
+        threads,
+        partial(open_candidate, path, runtime_row(runtime) if runtime else None, options),
+    )
 
 
 def _runtimes_of(path: Path) -> tuple[str, ...]:
     """Runtimes that a folder runs in; none where it cannot be opened."""
-    if not is_bundle(path) and is_run(path):
-        return RUN_RUNTIMES
+    if not is_bundle(path) and is_checkpoint(path):
+        return checkpoint_runtimes()
     try:
-        return (TARGET_RUNTIMES[Manifest.read(path).target],)
-    except (CausalRNError, KeyError):
+        return (find_target(Manifest.read(path).target, path).runtime,)
+    except CausalRNError:
         return ()
 
 

@@ -13,6 +13,7 @@ from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.native.library import NativeLibrary
 from causalrn.runtimes.native.native_state import NativeState, Tensors
 from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.state_buffers import aligned_zeros
 from causalrn.training.card import card_of
 
@@ -112,7 +113,12 @@ class NativeSession(CellSession):
     def _set_probing(self, on: bool) -> None:
         """Nothing to prepare: C writes streams wherever it is told to."""
 
-    def close(self) -> None:
-        """Free what C holds; a later call is an error."""
+    @classmethod
+    def open(cls, bundle: Bundle, options: SessionOptions) -> NativeSession:
+        """As the table of targets opens it."""
+        return cls(bundle, threads=options.threads)
+
+    def _release(self) -> None:
+        """Free what C holds."""
         self._library.close()
         self._placed = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import Deviation, compare_run, computation_order
-from causalrn.runtimes.parity.levels import Drive, Driven
+from causalrn.runtimes.parity.levels import Trace, Traces
 from causalrn.runtimes.parity.reference import LOGITS, Reference, States, compared_tensors, run_in_chunks
 from causalrn.runtimes.parity.results import Attribution, LevelResult, Side
 from causalrn.runtimes.session import IntArray, Session, Snapshot
@@ -27,7 +27,7 @@ _SAME_ORDER = 0.1
 
 
 @dataclass(frozen=True)
-class Witnesses:
+class Comparators:
     """What a failing form can be compared with.
 
     Attributes:
@@ -41,35 +41,35 @@ class Witnesses:
     states: StateSource | None = None
 
 
-def attribute_failure(result: LevelResult, session: Session, driven: Driven, witnesses: Witnesses) -> Attribution:
+def attribute_failure(result: LevelResult, session: Session, traces: Traces, comparators: Comparators) -> Attribution:
     """Find where a failed level first goes wrong, and why.
 
     Args:
         result: of the level; it has failed.
         session: the form that failed.
-        driven: how the level drove it.
+        traces: the runs that the level judged.
     """
-    drive = _failing_drive(session, driven)
-    if drive.reference.first and isinstance(session, CellSession):  # it went wrong right after a state was fed in
-        part, own = drive.reference, None
-        first = _earliest(_again(session, drive.reference, drive.reference.first, drive.lengths[0]))
-        start, length = part.first, drive.lengths[0]
+    trace = _failing_trace(session, traces)
+    if trace.reference.first and isinstance(session, CellSession):  # it went wrong right after a state was fed in
+        part, own = trace.reference, None
+        first = _earliest(_again(session, trace.reference, trace.reference.first, trace.lengths[0]))
+        start, length = part.first, trace.lengths[0]
     else:
-        part = _with_dense_states(drive.reference, drive.lengths, session, witnesses)
-        own = Side(session.runtime, "own", tuple(_from_fresh_state(session, part, drive.lengths)))
+        part = _with_dense_states(trace.reference, trace.lengths, session, comparators)
+        own = Side(session.runtime, "own", tuple(_from_fresh_state(session, part, trace.lengths)))
         first = _earliest(own.deviations)
-        start, length = _chunk_around(drive.lengths, 0 if first is None else first.first_bad_step or 0)
+        start, length = _chunk_around(trace.lengths, 0 if first is None else first.first_bad_step or 0)
     if first is None or first.first_bad_step is None:
         sentence = (
             "the failure did not repeat when the run was looked at step by step: it depends on when a state is copied, "
             "or is not deterministic"
         )
-        return Attribution(result.level, result.form, result.step or 0, "", "", "unknown", sentence, ())
-    sides = [*([] if own is None else [own]), *_sides_from_exact(session, part, start, length, witnesses)]
+        return Attribution(result.level, result.runtime, result.step or 0, "", "", "unknown", sentence, ())
+    sides = [*([] if own is None else [own]), *_sides_from_reference(session, part, start, length, comparators)]
     cause, sentence = _judge(session, first, sides)
     return Attribution(
         result.level,
-        result.form,
+        result.runtime,
         first.first_bad_step,
         first.tensor,
         first.place,
@@ -79,23 +79,25 @@ def attribute_failure(result: LevelResult, session: Session, driven: Driven, wit
     )
 
 
-def _failing_drive(session: Session, driven: Driven) -> Drive:
+def _failing_trace(session: Session, traces: Traces) -> Trace:
     """The first run that is out of tolerance."""
-    for drive in driven.drives:
-        deviations = compare_run(drive.run, drive.reference, compared_tensors(session))
+    for trace in traces.traces:
+        deviations = compare_run(trace.run, trace.reference, compared_tensors(session))
         if any(not deviation.passed for deviation in deviations):
-            return drive
-    return driven.drives[0]
+            return trace
+    return traces.traces[0]
 
 
-def _with_dense_states(part: Reference, lengths: Sequence[int], session: Session, witnesses: Witnesses) -> Reference:
+def _with_dense_states(
+    part: Reference, lengths: Sequence[int], session: Session, comparators: Comparators
+) -> Reference:
     """The reference with exact states at the ends of chunks: all of them, or as many as memory allows to compare."""
-    if witnesses.states is None or not isinstance(session, CellSession):
+    if comparators.states is None or not isinstance(session, CellSession):
         return part
     ends = list(itertools.accumulate(lengths))[:-1]
     size = session.spec.size_bytes(part.steps, len(part.tokens)) * len(ends)
     every = 1 + size // _MOST_STATE_BYTES
-    return replace(part, states={**part.states, **witnesses.states(part.tokens, {*ends[::every], *part.states})})
+    return replace(part, states={**part.states, **comparators.states(part.tokens, {*ends[::every], *part.states})})
 
 
 def _from_fresh_state(session: Session, part: Reference, lengths: Sequence[int]) -> list[Deviation]:
@@ -135,28 +137,30 @@ def _chunk_around(lengths: Sequence[int], step: int) -> tuple[int, int]:
     return start, 1
 
 
-def _sides_from_exact(session: Session, part: Reference, start: int, length: int, witnesses: Witnesses) -> list[Side]:
+def _sides_from_reference(
+    session: Session, part: Reference, start: int, length: int, comparators: Comparators
+) -> list[Side]:
     """The chunk again, by every form, from the exact state before it."""
-    forms: dict[str, Session] = {session.runtime: session} if isinstance(session, CellSession) else {}
-    forms |= {name: peer for name, peer in witnesses.peers.items() if peer is not session}
-    if witnesses.graph is not None:
-        forms[witnesses.graph.runtime] = witnesses.graph
+    runtimes: dict[str, Session] = {session.runtime: session} if isinstance(session, CellSession) else {}
+    runtimes |= {name: peer for name, peer in comparators.peers.items() if peer is not session}
+    if comparators.graph is not None:
+        runtimes[comparators.graph.runtime] = comparators.graph
     sides = []
-    for name, form in forms.items():
-        cell = isinstance(form, CellSession)
+    for name, peer in runtimes.items():
+        cell = isinstance(peer, CellSession)
         if (cell and start and start not in part.states) or (not cell and part.first):
             continue  # no exact state is known there, or not what came before it
         try:
-            sides.append(_side(name, form, part, start, length))
+            sides.append(_side(name, peer, part, start, length))
         except RuntimeUnavailableError as error:
             sides.append(Side(name, "exact", (), str(error)))
     return sides
 
 
-def _side(name: str, form: Session, part: Reference, start: int, length: int) -> Side:
-    if isinstance(form, CellSession):
-        return Side(name, "exact", tuple(_again(form, part, start, length)))
-    deviations = _from_fresh_state(form, part.of_parallel(), [part.steps])
+def _side(name: str, peer: Session, part: Reference, start: int, length: int) -> Side:
+    if isinstance(peer, CellSession):
+        return Side(name, "exact", tuple(_again(peer, part, start, length)))
+    deviations = _from_fresh_state(peer, part.of_parallel(), [part.steps])
     return Side(name, "none", tuple(_until(deviation, start + length) for deviation in deviations))
 
 
@@ -168,8 +172,8 @@ def _until(deviation: Deviation, end: int) -> Deviation:
 
 def _judge(session: Session, first: Deviation, sides: Sequence[Side]) -> tuple[str, str]:
     """The cause, and a sentence about it."""
-    local = next((side for side in sides if (side.form, side.state) == (session.runtime, "exact")), None)
-    parallel = next((side for side in sides if side.form == "parallel"), None)
+    local = next((side for side in sides if (side.runtime, side.state) == (session.runtime, "exact")), None)
+    parallel = next((side for side in sides if side.runtime == "parallel"), None)
     if session.runtime == "parallel" or (parallel is not None and _explains(parallel, sides[0])):
         return "weights", (
             "even the trained form in float32 is out of tolerance: the weights are more delicate than the error bound "
@@ -184,7 +188,7 @@ def _judge(session: Session, first: Deviation, sides: Sequence[Side]) -> tuple[s
         )
     if session.runtime == "recurrent":
         return "cell", f"wrong even from the exact state, the parallel form is right: {_hint(local.first or first)}"
-    graph = next((side for side in sides if side.form.startswith("graph")), None)
+    graph = next((side for side in sides if side.runtime.startswith("graph")), None)
     if graph is None or graph.problem:
         return "graph or runtime", f"wrong even from the exact state: {_hint(local.first or first)}"
     if graph.passed:

@@ -1,4 +1,4 @@
-"""The level `determinism`: which runs are equal bit for bit. What is claimed for which runtime stands in one table."""
+"""The level `determinism`: which runs are equal bit for bit; the table of targets says what is claimed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from causalrn.bundle.json_values import finite
+from causalrn.bundle.targets import all_targets
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.opening import WITHOUT_THREADS
 from causalrn.runtimes.parity.reference import Reference, Run, current_values, run_in_chunks
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import Array, FloatArray, IntArray
@@ -16,32 +16,16 @@ from causalrn.runtimes.session import Array, FloatArray, IntArray
 OpenAgain = Callable[[int | None], CellSession]
 """Open another session over the same model, with so many threads inside one operator; None takes the same number."""
 
-CHECKS = {
-    "repeat": "the same session, run twice",
-    "interleaved": "two sessions that take turns, each as if it were alone",
-    "resumed": "snapshot in the middle, restored in another session, and the uninterrupted run",
-    "threads": "one thread (inside an operator, or of a C bundle), and two",
-}
-
-CLAIMS = {
-    "onnxruntime": ("repeat", "interleaved", "resumed", "threads"),
-    "recurrent": ("repeat", "interleaved", "resumed"),
-    "tensorrt": ("repeat", "interleaved", "resumed"),
-    "native": ("repeat", "interleaved", "resumed", "threads"),
-    "node": ("repeat", "interleaved", "resumed"),
-}
-"""By runtime, what has to be equal bit for bit on one machine. PyTorch makes no promise about threads, TensorRT and
-Node have none. Of the providers of onnxruntime only the CPU's has been tried: elsewhere nothing is claimed."""
-
 _SMALLEST = 2.0**-149
 
 
 def check_determinism(
-    form: str, session: CellSession, reference: Reference, open_again: OpenAgain, *, provider: str = "cpu"
+    runtime: str, session: CellSession, reference: Reference, open_again: OpenAgain, *, provider: str = "cpu"
 ) -> LevelResult:
-    """Run each check of :data:`CHECKS` on the first two sequences; a claimed equality that does not hold fails."""
+    """Run each check of `causalrn.bundle.targets.EQUALITIES` on two sequences; a claim that does not hold fails."""
     tokens = reference.tokens[: min(2, session.max_batch or 2)]
-    claimed = CLAIMS.get(session.runtime, ()) if provider == "cpu" else ()
+    row = next((row for row in all_targets() if row.runtime == session.runtime), None)
+    claimed = row.equalities if row is not None and provider == "cpu" else ()  # other providers were not tried
     alone = _run(session, tokens)
     with open_again(None) as other:
         differences = {
@@ -49,7 +33,7 @@ def check_determinism(
             "interleaved": _interleaved(session, other, tokens, alone),
             "resumed": _resumed(session, other, tokens, alone),
         }
-    if session.runtime not in WITHOUT_THREADS:
+    if row is not None and row.has_threads:
         with open_again(1) as one, open_again(2) as two:
             differences["threads"] = _difference(_run(one, tokens), _run(two, tokens))
     session.reset(1)
@@ -60,7 +44,7 @@ def check_determinism(
         summary += f"; {', '.join(unclaimed)} not (not claimed)"
     return LevelResult(
         "determinism",
-        form,
+        runtime,
         not broken,
         summary,
         float(np.max([differences[name] for name in claimed])) if claimed else None,

@@ -110,7 +110,7 @@ def check_drift(
         seconds: stop after the stretch that passes this; None goes to the end.
         on_steps: called with the number of steps after each stretch, for progress bars.
     """
-    curves = {form: _Curve() for form in sessions}
+    curves = {runtime: _Curve() for runtime in sessions}
     for session in sessions.values():
         session.reset(1)
     started, largest, end = time.monotonic(), 0.0, 0
@@ -118,15 +118,22 @@ def check_drift(
     for start, end in zip([0, *ends], ends, strict=False):
         exact, allowed = long.advance(start, end)
         largest = max(largest, float(np.abs(exact).max())) or 1.0
-        for form, session in sessions.items():
-            curves[form].add(start, _step(session, long.tokens[0, start:end]), exact, allowed, largest)
+        for runtime, session in sessions.items():
+            curves[runtime].add(start, _step(session, long.tokens[0, start:end]), exact, allowed, largest)
         on_steps(end - start)
         if seconds is not None and time.monotonic() - started > seconds:
             break
     exact_state, allowed_state = long.state()
     results = [
-        _result(form, sessions[form], curve, cases[form], _state_errors(sessions[form], exact_state), allowed_state)
-        for form, curve in curves.items()
+        _result(
+            runtime,
+            sessions[runtime],
+            curve,
+            cases[runtime],
+            _state_errors(sessions[runtime], exact_state),
+            allowed_state,
+        )
+        for runtime, curve in curves.items()
     ]
     for session in sessions.values():
         session.reset(1)
@@ -152,7 +159,7 @@ def _step(session: Session, tokens: IntArray) -> FloatArray:
 
 
 def _result(
-    form: str,
+    runtime: str,
     session: CellSession,
     curve: _Curve,
     case: Case,
@@ -171,7 +178,7 @@ def _result(
         tensor = None
     return LevelResult(
         "drift",
-        form,
+        runtime,
         passed,
         f"{growth.name} over {curve.steps[-1]:,} steps{', ' if words else ''}{words}",
         curve.maxima[curve.worst],

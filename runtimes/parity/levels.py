@@ -1,4 +1,4 @@
-"""The levels that compare values: logits, state, split, layer. Each drives a session its own way through the tokens."""
+"""The levels that compare values: logits, state, split, layer. Each runs a session its own way through the tokens."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Drive:
+class Trace:
     """One run over (a stretch of) the reference's sequences.
 
     Attributes:
-        run: what the session said.
-        reference: what it should have said; its `first` tells where the run began.
+        run: the session's outputs.
+        reference: the expected ones; its `first` tells where the run began.
         lengths: of the chunks in which it took the tokens.
     """
 
@@ -64,37 +64,37 @@ class Drive:
 
 
 @dataclass(frozen=True)
-class Driven:
+class Traces:
     """Several runs that are judged together."""
 
-    drives: tuple[Drive, ...]
+    traces: tuple[Trace, ...]
 
     def deviations(self, session: Session) -> list[Deviation]:
         """Per tensor the worst of all runs."""
-        return merged([compare_run(drive.run, drive.reference, compared_tensors(session)) for drive in self.drives])
+        return merged([compare_run(trace.run, trace.reference, compared_tensors(session)) for trace in self.traces])
 
     def agreement(self) -> Agreement:
         """The distributions of all runs."""
         return mean_agreement(
-            [compare_distributions(drive.run.logits, drive.reference.logits) for drive in self.drives]
+            [compare_distributions(trace.run.logits, trace.reference.logits) for trace in self.traces]
         )
 
     def last_logits(self) -> FloatArray:
         """What the last run said: [B, T, V]."""
-        return self.drives[-1].run.logits
+        return self.traces[-1].run.logits
 
 
-def drive_in_steps(session: Session, reference: Reference, *, probe: bool = False) -> Driven:
+def trace_in_steps(session: Session, reference: Reference, *, probe: bool = False) -> Traces:
     """Every sequence alone, and all as a batch (other graphs may serve it), token by token from a fresh state."""
-    return _drive(session, _alone_and_together(reference), [(1,) * reference.steps], probe=probe)
+    return _trace(session, _alone_and_together(reference), [(1,) * reference.steps], probe=probe)
 
 
-def drive_whole(session: Session, reference: Reference, *, probe: bool = False) -> Driven:
+def trace_whole(session: Session, reference: Reference, *, probe: bool = False) -> Traces:
     """All sequences as one batch, in one call: how the parallel form computes."""
-    return _drive(session, [reference], [(reference.steps,)], probe=probe)
+    return _trace(session, [reference], [(reference.steps,)], probe=probe)
 
 
-def drive_in_chunks(session: Session, reference: Reference, seed: int) -> Driven:
+def trace_in_chunks(session: Session, reference: Reference, seed: int) -> Traces:
     """Prefills of all lengths onto fresh and other states, ending at every kind of place, in batches of several sizes.
 
     Everything at once, as most prompts are taken, in each batch size; in two halves; and in random chunks, single steps
@@ -104,10 +104,10 @@ def drive_in_chunks(session: Session, reference: Reference, seed: int) -> Driven
     middle = max(1, steps // 2)
     sizes = [_of_size(reference, size) for size in _BATCHES]
     chunkings = [(middle, steps - middle), *(_random_chunks(rng, steps) for _ in range(_CHUNKINGS))]
-    drives = [_drive(session, [part], [(steps,)]) for part in sizes]
-    drives += [_drive(session, [part], [lengths]) for part, lengths in zip(sizes, chunkings, strict=True)]
-    drives.append(_drive(session, [reference], chunkings))
-    return Driven(tuple(drive for driven in drives for drive in driven.drives))
+    groups = [_trace(session, [part], [(steps,)]) for part in sizes]
+    groups += [_trace(session, [part], [lengths]) for part, lengths in zip(sizes, chunkings, strict=True)]
+    groups.append(_trace(session, [reference], chunkings))
+    return Traces(tuple(trace for group in groups for trace in group.traces))
 
 
 def _of_size(reference: Reference, size: int) -> Reference:
@@ -115,21 +115,21 @@ def _of_size(reference: Reference, size: int) -> Reference:
     return reference.rows(np.arange(size) % len(reference.tokens))
 
 
-def drive_together(session: Session, reference: Reference) -> Driven:
+def trace_together(session: Session, reference: Reference) -> Traces:
     """All sequences as one batch, step by step."""
-    return _drive(session, [reference], [(1,) * reference.steps])
+    return _trace(session, [reference], [(1,) * reference.steps])
 
 
-def _drive(
+def _trace(
     session: Session, parts: Sequence[Reference], chunkings: Sequence[tuple[int, ...]], *, probe: bool = False
-) -> Driven:
-    drives = [
-        Drive(run_in_chunks(session, part.tokens, lengths, part.states, probe=probe), part, lengths)
+) -> Traces:
+    traces = [
+        Trace(run_in_chunks(session, part.tokens, lengths, part.states, probe=probe), part, lengths)
         for lengths in chunkings
         for part in parts
     ]
     session.reset(1)
-    return Driven(tuple(drives))
+    return Traces(tuple(traces))
 
 
 def _alone_and_together(reference: Reference) -> list[Reference]:
@@ -138,17 +138,17 @@ def _alone_and_together(reference: Reference) -> list[Reference]:
     return [*rows, _of_size(reference, max(2, len(rows)))]
 
 
-def drive_from_exact_states(session: CellSession, reference: Reference) -> Driven:
+def trace_from_reference_states(session: CellSession, reference: Reference) -> Traces:
     """One step from each exact state whose next state is known, too: only a local error can show."""
     starts = [position for position in sorted(reference.states) if position + 1 in reference.states]
-    drives = []
+    traces = []
     for part in _alone_and_together(reference)[-2:]:
         for start in starts:
             window, snapshot = part.window(start, 1), part.snapshot(start, session)
             run = run_in_chunks(session, window.tokens, [1], [start + 1], start=snapshot)
-            drives.append(Drive(run, window, (1,)))
+            traces.append(Trace(run, window, (1,)))
     session.reset(1)
-    return Driven(tuple(drives))
+    return Traces(tuple(traces))
 
 
 def _random_chunks(rng: np.random.Generator, steps: int) -> tuple[int, ...]:
@@ -157,15 +157,15 @@ def _random_chunks(rng: np.random.Generator, steps: int) -> tuple[int, ...]:
     return tuple(np.diff(sorted(cuts)).tolist())
 
 
-def check_logits(form: str, driven: Driven, case: Case, session: Session) -> LevelResult:
+def check_logits(runtime: str, traces: Traces, case: Case, session: Session) -> LevelResult:
     """Logits against the oracle, and as distributions."""
-    deviations = [deviation for deviation in driven.deviations(session) if deviation.tensor == LOGITS]
-    agreement = driven.agreement()
-    errors = np.max([step_errors(d.run.logits, d.reference.logits) for d in driven.drives], axis=0)
+    deviations = [deviation for deviation in traces.deviations(session) if deviation.tensor == LOGITS]
+    agreement = traces.agreement()
+    errors = np.max([step_errors(d.run.logits, d.reference.logits) for d in traces.traces], axis=0)
     largest, bounds = case.reference.largest_logit, case.reference.bounds.logits
     return _judged(
         "logits",
-        form,
+        runtime,
         deviations,
         case,
         agreement,
@@ -175,21 +175,21 @@ def check_logits(form: str, driven: Driven, case: Case, session: Session) -> Lev
     )
 
 
-def check_state(form: str, stepped: Driven, from_exact: Driven, case: Case, session: CellSession) -> LevelResult:
+def check_state(runtime: str, stepped: Traces, from_reference: Traces, case: Case, session: CellSession) -> LevelResult:
     """Every state tensor: on the way from a fresh state, and one step after an exact state was fed in."""
     names = compared_tensors(session)
-    both = merged([stepped.deviations(session), from_exact.deviations(session)])
+    both = merged([stepped.deviations(session), from_reference.deviations(session)])
     return _judged(
         "state",
-        form,
+        runtime,
         [deviation for deviation in both if deviation.tensor in names],
         case,
-        from_exact.agreement() if from_exact.drives else stepped.agreement(),
+        from_reference.agreement() if from_reference.traces else stepped.agreement(),
         summary=f"{len(names)} tensors at {len(case.reference.states)} positions",
     )
 
 
-def check_split(form: str, driven: Driven, case: Case, session: CellSession, stepped: Driven) -> LevelResult:
+def check_split(runtime: str, traces: Traces, case: Case, session: CellSession, stepped: Traces) -> LevelResult:
     """Logits and states after other splits of the same tokens.
 
     Args:
@@ -197,19 +197,19 @@ def check_split(form: str, driven: Driven, case: Case, session: CellSession, ste
     """
     result = _judged(
         "split",
-        form,
-        driven.deviations(session),
+        runtime,
+        traces.deviations(session),
         case,
-        driven.agreement(),
-        summary=f"{len({drive.lengths for drive in driven.drives})} splits",
-        chunks=[list(drive.lengths) for drive in driven.drives],
+        traces.agreement(),
+        summary=f"{len({trace.lengths for trace in traces.traces})} splits",
+        chunks=[list(trace.lengths) for trace in traces.traces],
     )
     budget = case.budget
     if budget is None or budget.split >= 1:
         return result
     together, count = stepped.last_logits(), len(case.reference.tokens)
-    alone = [(drive.run.logits, together[row : row + 1]) for row, drive in enumerate(stepped.drives[:-1])]
-    split = [(drive.run.logits, together[np.arange(len(drive.run.logits)) % count]) for drive in driven.drives]
+    alone = [(trace.run.logits, together[row : row + 1]) for row, trace in enumerate(stepped.traces[:-1])]
+    split = [(trace.run.logits, together[np.arange(len(trace.run.logits)) % count]) for trace in traces.traces]
     for said, expected in (*alone, *split):
         words, repeats = _repeats(said, expected, case.reference.largest_logit, budget, budget.split)
         if not repeats:
@@ -225,25 +225,25 @@ def _repeats(said: FloatArray, before: FloatArray, largest: float, budget: Budge
     return ("as before" if good else f"off by {worst:.0e}, typically {typical:.0e}"), good
 
 
-def check_layer(form: str, driven: Driven, case: Case, session: Session) -> LevelResult:
+def check_layer(runtime: str, traces: Traces, case: Case, session: Session) -> LevelResult:
     """The residual stream between blocks, step by step."""
-    deviations = [d for d in driven.deviations(session) if d.tensor.startswith("stream.")]
+    deviations = [d for d in traces.deviations(session) if d.tensor.startswith("stream.")]
     return _judged(
         "layer",
-        form,
+        runtime,
         deviations,
         case,
-        driven.agreement(),
+        traces.agreement(),
         summary=f"{len(deviations)} streams",
-        heat=_heat(driven, case.reference),
+        heat=_heat(traces, case.reference),
     )
 
 
-def _heat(driven: Driven, reference: Reference) -> list[list[float | None]]:
+def _heat(traces: Traces, reference: Reference) -> list[list[float | None]]:
     """[N + 1][columns]: error over what is allowed, by stream and step; the largest where steps share a column."""
     rows = []
     for k, allowed in enumerate(reference.bounds.streams):
-        errors = np.max([step_errors(d.run.streams[k], d.reference.streams[k]) for d in driven.drives], axis=0)
+        errors = np.max([step_errors(d.run.streams[k], d.reference.streams[k]) for d in traces.traces], axis=0)
         columns = np.array_split(errors / allowed, min(_HEAT_COLUMNS, len(errors)))
         rows.append([finite(float(column.max())) for column in columns])
     return rows
@@ -266,7 +266,7 @@ def check_recorded(session: CellSession, golden: Golden, budget: Budget | None) 
     return LevelResult("logits", f"{session.runtime}, recorded", passed, words, error, allowed)
 
 
-def drive_resumed(session: CellSession, golden: Golden) -> Driven:
+def trace_resumed(session: CellSession, golden: Golden) -> Traces:
     """All sequences as a batch, resumed from the recorded mid-sequence state."""
     snapshot, reference = golden.recorded_snapshot(session.owner), golden.reference
     start = snapshot.position
@@ -274,24 +274,24 @@ def drive_resumed(session: CellSession, golden: Golden) -> Driven:
     lengths = (1,) * window.steps
     run = run_in_chunks(session, window.tokens, lengths, reference.states, start=snapshot)
     session.reset(1)
-    return Driven((Drive(run, window, lengths),))
+    return Traces((Trace(run, window, lengths),))
 
 
-def check_resumed(driven: Driven, case: Case, session: CellSession) -> LevelResult:
+def check_resumed(traces: Traces, case: Case, session: CellSession) -> LevelResult:
     """What follows the recorded state."""
     return _judged(
         "state",
         f"{session.runtime}, resumed",
-        driven.deviations(session),
+        traces.deviations(session),
         case,
-        driven.agreement(),
-        summary=f"from the recorded state at {driven.drives[0].reference.first}",
+        traces.agreement(),
+        summary=f"from the recorded state at {traces.traces[0].reference.first}",
     )
 
 
 def _judged(
     level: str,
-    form: str,
+    runtime: str,
     deviations: Sequence[Deviation],
     case: Case,
     agreement: Agreement,
@@ -302,9 +302,9 @@ def _judged(
     """By rounding; or with a budget by what the distributions lost, the deviations being shown and not judged."""
     figures["distribution"] = agreement.to_json()
     if case.budget is None:
-        return LevelResult.from_deviations(level, form, deviations, summary=summary, **figures)
+        return LevelResult.from_deviations(level, runtime, deviations, summary=summary, **figures)
     words, within = judge_agreement(agreement, case.budget)
     wrong = [deviation for deviation in deviations if not deviation.error <= WRONG_VALUE]
     if wrong:
         words, within = f"{wrong[0].tensor} off by {wrong[0].error:.0e}", False
-    return LevelResult.from_deviations(level, form, deviations, summary=words, verdict=within, **figures)
+    return LevelResult.from_deviations(level, runtime, deviations, summary=words, verdict=within, **figures)

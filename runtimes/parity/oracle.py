@@ -12,7 +12,9 @@ import torch
 from causalrn.bundle.tolerances import BOUND_FACTOR, FLOAT64_SHARE, LEAST_BOUND, TOLERANCES
 from causalrn.errors import CheckpointError
 from causalrn.model.cell import RecurrentCell
+from causalrn.model.folding import FoldedWeights, fold
 from causalrn.model.sequence_model import SequenceModel
+from causalrn.model.state import derive_state
 from causalrn.runtimes.parity.comparison import relative_error
 from causalrn.runtimes.parity.drift import LongReference, growing_bound
 from causalrn.runtimes.parity.reference import (
@@ -37,12 +39,13 @@ class Oracle:
     Args:
         model: as trained, float32.
         card: its card.
+        folded: its folded weights, where they are known already.
     """
 
-    def __init__(self, model: SequenceModel, card: ModelCard) -> None:
+    def __init__(self, model: SequenceModel, card: ModelCard, folded: FoldedWeights | None = None) -> None:
         self.card = card
         self.parallel = model.oracle()
-        cell = RecurrentCell.from_model(model, dtype=torch.float64)
+        cell = RecurrentCell(folded or fold(model), derive_state(card.config), torch.float64)
         self.recurrent = RecurrentSession(cell, card)
         self.rounded_cell = _round_weights(copy.deepcopy(cell))
         self.rounded = RecurrentSession(self.rounded_cell, card)

@@ -138,7 +138,7 @@ def run_in_chunks(
     start: Snapshot | None = None,
     probe: bool = False,
 ) -> Run:
-    """Drive a session through tokens [B, T] in chunks: a step where a chunk is one token, else a prefill.
+    """Run a session through tokens [B, T] in chunks: a step where a chunk is one token, else a prefill.
 
     Args:
         lengths: of the chunks, T in all.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.json_values import finite
+from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP
-from causalrn.runtimes.opening import RUN_RUNTIMES
 from causalrn.runtimes.parity.reference import Reference
 from causalrn.runtimes.parity.results import Attribution, LevelResult
 from causalrn.training.card import ModelCard
@@ -130,7 +130,7 @@ class VerifyReport:
         """Why nothing can be certified; empty where it can."""
         if not self.passed:
             return "only what passes is certified"
-        if all(form in RUN_RUNTIMES for form in self.settings["forms"]):
+        if all(runtime in checkpoint_runtimes() for runtime in self.settings["forms"]):
             return "the bundle itself was not run"
         return ""
 

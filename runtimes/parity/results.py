@@ -18,7 +18,7 @@ class LevelResult:
 
     Attributes:
         level: one of :data:`LEVELS`.
-        form: what ran and how, e.g. "onnxruntime" or "onnxruntime, prefill".
+        runtime: what ran and how, e.g. "onnxruntime" or "onnxruntime, prefill".
         passed: whether everything is within tolerance.
         summary: the outcome in a few words.
         error, allowed: the worst relative error for what is allowed, and what is allowed there; None where a level
@@ -28,7 +28,7 @@ class LevelResult:
     """
 
     level: str
-    form: str
+    runtime: str
     passed: bool
     summary: str
     error: float | None = None
@@ -42,7 +42,7 @@ class LevelResult:
     def from_deviations(
         cls,
         level: str,
-        form: str,
+        runtime: str,
         deviations: Sequence[Deviation],
         *,
         summary: str,
@@ -64,7 +64,7 @@ class LevelResult:
             summary = f"step {first.first_bad_step}: {first.place}, {first.tensor}{row}"
         return cls(
             level,
-            form,
+            runtime,
             passed,
             summary if worst is not None else "nothing came out that could be compared",
             None if worst is None else worst.error,
@@ -77,12 +77,13 @@ class LevelResult:
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values; figures that are not finite become null."""
-        return {**self.__dict__, "error": finite(self.error), "allowed": finite(self.allowed)}
+        figures = {"error": finite(self.error), "allowed": finite(self.allowed)}
+        return {"form" if name == "runtime" else name: value for name, value in self.__dict__.items()} | figures
 
 
-def not_finite(level: str, form: str) -> LevelResult:
+def not_finite(level: str, runtime: str) -> LevelResult:
     """The result of a form that gave NaN or infinity where a level needs numbers."""
-    return LevelResult(level, form, False, "NaN or infinity came out")
+    return LevelResult(level, runtime, False, "NaN or infinity came out")
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,13 @@ class Side:
     """One way of computing the step at which something first goes wrong.
 
     Attributes:
-        form: "parallel", "recurrent", "onnxruntime", "graph in float64", ...
+        runtime: "parallel", "recurrent", "onnxruntime", "graph in float64", ...
         state: "own" (carried from the beginning), "exact" (the reference's, fed in), or "none" (computed anew).
         deviations: how far each tensor is from the oracle.
         problem: why it could not be computed; empty where it was.
     """
 
-    form: str
+    runtime: str
     state: str
     deviations: tuple[Deviation, ...]
     problem: str = ""
@@ -119,7 +120,7 @@ class Side:
     def to_json(self) -> dict[str, Any]:
         """The side as JSON values."""
         return {
-            "form": self.form,
+            "form": self.runtime,
             "state": self.state,
             "passed": self.passed,
             "problem": self.problem,
@@ -132,7 +133,7 @@ class Attribution:
     """Where a failure begins, and which side is wrong.
 
     Attributes:
-        level, form: what failed.
+        level, runtime: what failed.
         step: the first position out of tolerance.
         tensor, place: the first tensor out of tolerance there, and what computed it.
         cause: "graph", "runtime", "graph or runtime", "state handling", "cell", "weights" or "unknown".
@@ -141,7 +142,7 @@ class Attribution:
     """
 
     level: str
-    form: str
+    runtime: str
     step: int
     tensor: str
     place: str
@@ -151,7 +152,8 @@ class Attribution:
 
     def to_json(self) -> dict[str, Any]:
         """The attribution as JSON values."""
-        return {**self.__dict__, "sides": [side.to_json() for side in self.sides]}
+        sides = {"sides": [side.to_json() for side in self.sides]}
+        return {"form" if name == "runtime" else name: value for name, value in self.__dict__.items()} | sides
 
 
 def deviation_json(deviation: Deviation) -> dict[str, Any]:

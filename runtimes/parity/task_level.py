@@ -19,13 +19,13 @@ Way = Callable[[Task, Examples], TaskAccuracy]
 """How a form answers examples."""
 
 
-def task_ways(forms: Mapping[str, Session], trained: Session | None) -> dict[str, Way]:
+def task_ways(runtimes: Mapping[str, Session], trained: Session | None) -> dict[str, Way]:
     """How each form answers: the trained form, first, is given the right tokens, the others are let alone.
 
     Args:
         trained: what to compare with, also where it is not among the forms.
     """
-    everyone = ({} if trained is None else {trained.runtime: trained}) | dict(forms)
+    everyone = ({} if trained is None else {trained.runtime: trained}) | dict(runtimes)
     ways: dict[str, Way] = {}
     for name, session in everyone.items():
         if not isinstance(session, CellSession):
@@ -56,15 +56,15 @@ def answer_all(
     answers: dict[str, TaskAccuracy | None] = {}
     started = time.monotonic()
     for batch in batches(examples):
-        for form, way in ways.items():
-            before = answers.get(form)
-            if form in answers and before is None:
+        for runtime, way in ways.items():
+            before = answers.get(runtime)
+            if runtime in answers and before is None:
                 continue
             try:
                 now = way(task, batch)
-                answers[form] = now if before is None else before + now
+                answers[runtime] = now if before is None else before + now
             except NonFiniteError:
-                answers[form] = None
+                answers[runtime] = None
             on_batch(len(batch))
         if time.monotonic() - started > seconds:
             break
@@ -77,18 +77,18 @@ def judge_all(
     """One result per form, each compared with the first, the trained form where it is there."""
     first, before = next(iter(answers.items()))
     results = []
-    for form, after in answers.items():
+    for runtime, after in answers.items():
         if after is None or before is None:
-            results.append(not_finite("task", form))
+            results.append(not_finite("task", runtime))
         else:
             results.append(
-                judge_task(form, after, before if form != first else None, budget=budgets[form], least=least)
+                judge_task(runtime, after, before if runtime != first else None, budget=budgets[runtime], least=least)
             )
     return results
 
 
 def judge_task(
-    form: str, after: TaskAccuracy, before: TaskAccuracy | None, *, budget: Budget | None, least: float | None
+    runtime: str, after: TaskAccuracy, before: TaskAccuracy | None, *, budget: Budget | None, least: float | None
 ) -> LevelResult:
     """Compare an accuracy with that of another form on the same examples.
 
@@ -113,7 +113,7 @@ def judge_task(
         "after": after.to_json(),
         "before": None if before is None else before.to_json(),
     }
-    return LevelResult("task", form, passed, summary, figures=figures)
+    return LevelResult("task", runtime, passed, summary, figures=figures)
 
 
 def describe_accuracy(accuracy: TaskAccuracy) -> str:

@@ -12,28 +12,28 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import NonFiniteError, StateError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.opening import RUN_RUNTIMES
-from causalrn.runtimes.parity.attribution import Witnesses, attribute_failure
+from causalrn.runtimes.parity.attribution import Comparators, attribute_failure
 from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.drift import LongReference, check_drift
 from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.levels import (
     Case,
-    Driven,
+    Traces,
     check_layer,
     check_logits,
     check_recorded,
     check_resumed,
     check_split,
     check_state,
-    drive_from_exact_states,
-    drive_in_chunks,
-    drive_in_steps,
-    drive_resumed,
-    drive_together,
-    drive_whole,
+    trace_from_reference_states,
+    trace_in_chunks,
+    trace_in_steps,
+    trace_resumed,
+    trace_together,
+    trace_whole,
 )
 from causalrn.runtimes.parity.reference import Reference
 from causalrn.runtimes.parity.results import LEVELS, Attribution, LevelResult, not_finite
@@ -44,7 +44,7 @@ from causalrn.training.tasks import Examples, Task
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., Any]]]
 """Shows progress: (description, total) gives a context whose value is called with counts."""
 
-_TRACED_STEPS = 512
+_ATTRIBUTED_STEPS = 512
 _TASK_SHARE, _DRIFT_SHARE = 0.4, 0.5
 """Of the time that is left, what the two levels may take that could take any time."""
 
@@ -82,22 +82,22 @@ class Verification:
     """Forms of one model, compared with one reference.
 
     Attributes:
-        forms: open sessions by name; "parallel" is the trained form, the others carry a state.
+        runtimes: open sessions by name; "parallel" is the trained form, the others carry a state.
         open_again: opens another session of a form with so many threads inside one operator.
         long: tokens and exact values for a long run.
         golden: where the reference came from a bundle.
         repeats_recorded: whether the runtime should say again what another machine recorded.
-        witnesses: what failures are compared with.
+        comparators: what failures are compared with.
         references: makes a reference for further tokens; None where there is no checkpoint.
         provider: of onnxruntime; bit equality is claimed for the CPU's.
     """
 
-    forms: Mapping[str, Session]
+    runtimes: Mapping[str, Session]
     case: Case
     plan: Plan
     long: LongReference
     open_again: Callable[[str, int | None], CellSession]
-    witnesses: Witnesses
+    comparators: Comparators
     golden: Golden | None = None
     repeats_recorded: bool = True
     references: Callable[[IntArray], Reference] | None = None
@@ -108,7 +108,7 @@ class Verification:
     not_checked: list[str] = field(default_factory=list)
     impossible: list[str] = field(default_factory=list)
     outputs: dict[str, Array] = field(default_factory=dict)
-    _stepped: dict[str, Driven] = field(default_factory=dict)
+    _stepped: dict[str, Traces] = field(default_factory=dict)
 
     def run(self) -> None:
         """Check level by level; what was found is in `results`, `attributions`, `not_checked` and `impossible`."""
@@ -143,7 +143,7 @@ class Verification:
     @property
     def cells(self) -> dict[str, CellSession]:
         """The forms that carry a state."""
-        return {name: session for name, session in self.forms.items() if isinstance(session, CellSession)}
+        return {name: session for name, session in self.runtimes.items() if isinstance(session, CellSession)}
 
     @property
     def failed(self) -> bool:
@@ -166,40 +166,40 @@ class Verification:
         """A budget is for what was exported; the forms that it came from are judged by rounding."""
         if name == "parallel":
             return replace(self.case, reference=self.case.reference.of_parallel(), budget=None)
-        return self.case if name not in RUN_RUNTIMES else replace(self.case, budget=None)
+        return self.case if name not in checkpoint_runtimes() else replace(self.case, budget=None)
 
     def _left(self) -> float:
         return self.plan.deadline - time.monotonic()
 
-    def _drive(self, name: str, *, probe: bool = False) -> Driven:
+    def _trace(self, name: str, *, probe: bool = False) -> Traces:
         """In steps, or whole where a form has no state."""
-        session, reference = self.forms[name], self._case(name).reference
-        drive = drive_in_steps if isinstance(session, CellSession) else drive_whole
-        return drive(session, reference, probe=probe)
+        session, reference = self.runtimes[name], self._case(name).reference
+        trace = trace_in_steps if isinstance(session, CellSession) else trace_whole
+        return trace(session, reference, probe=probe)
 
-    def _in_steps(self, name: str) -> Driven:
-        """Driven once; logits and states are both read from it."""
+    def _in_steps(self, name: str) -> Traces:
+        """Traced once; logits and states are both read from it."""
         if name not in self._stepped:
             with self.progress(f"steps, {name}", 1):
-                self._stepped[name] = self._drive(name)
+                self._stepped[name] = self._trace(name)
             self.outputs[f"{name}.logits"] = self._stepped[name].last_logits()[: len(self.case.reference.tokens)]
         return self._stepped[name]
 
-    def _add(self, result: LevelResult, session: Session, driven: Driven) -> None:
+    def _add(self, result: LevelResult, session: Session, traces: Traces) -> None:
         """Keep a result; the first failure of a form is traced to its beginning."""
         self.results.append(result)
         if not result.passed and not self._known(result):
-            with self.progress(f"tracing {result.level}, {result.form}", 1):
-                self.attributions.append(attribute_failure(result, session, driven, self.witnesses))
+            with self.progress(f"tracing {result.level}, {result.runtime}", 1):
+                self.attributions.append(attribute_failure(result, session, traces, self.comparators))
 
     def _logits(self) -> None:
-        for name, session in self.forms.items():
-            driven = self._in_steps(name)
-            self._add(check_logits(name, driven, self._case(name), session), session, driven)
+        for name, session in self.runtimes.items():
+            traces = self._in_steps(name)
+            self._add(check_logits(name, traces, self._case(name), session), session, traces)
             if not isinstance(session, CellSession):
                 continue
             if self.case.vocabulary is not None:
-                every = drive_together(session, self.case.vocabulary)
+                every = trace_together(session, self.case.vocabulary)
                 case = replace(self._case(name), reference=self.case.vocabulary)
                 ids = len(self.case.vocabulary.tokens)
                 which = "all" if ids == session.card.config.vocabulary else f"{ids:,}"
@@ -210,25 +210,25 @@ class Verification:
     def _state(self) -> None:
         for name, session in self.cells.items():
             stepped, case = self._in_steps(name), self._case(name)
-            from_exact = drive_from_exact_states(session, case.reference)
-            driven = Driven((*stepped.drives, *from_exact.drives))
-            self._add(check_state(name, stepped, from_exact, case, session), session, driven)
+            from_reference = trace_from_reference_states(session, case.reference)
+            traces = Traces((*stepped.traces, *from_reference.traces))
+            self._add(check_state(name, stepped, from_reference, case, session), session, traces)
             if self.golden is not None:
-                resumed = drive_resumed(session, self.golden)
+                resumed = trace_resumed(session, self.golden)
                 self.results.append(check_resumed(resumed, case, session))
 
     def _split(self) -> None:
         for name, session in self.cells.items():
             case = self._case(name)
             with self.progress(f"splits, {name}", 1):
-                driven = drive_in_chunks(session, case.reference, case.seed)
-            self._add(check_split(name, driven, case, session, self._in_steps(name)), session, driven)
+                traces = trace_in_chunks(session, case.reference, case.seed)
+            self._add(check_split(name, traces, case, session, self._in_steps(name)), session, traces)
 
     def _layer(self) -> None:
-        for name, session in self.forms.items():
+        for name, session in self.runtimes.items():
             with self.progress(f"layers, {name}", 1):
-                driven = self._drive(name, probe=True)
-            self._add(check_layer(name, driven, self._case(name), session), session, driven)
+                traces = self._trace(name, probe=True)
+            self._add(check_layer(name, traces, self._case(name), session), session, traces)
 
     def _drift(self) -> None:
         if not self.cells:
@@ -239,34 +239,34 @@ class Verification:
             found = check_drift(self.cells, self.long, cases, seconds=seconds, on_steps=advance)
         for result in found:
             self.results.append(result)
-            self._trace_drift(result, self.cells[result.form])
+            self._attribute_drift(result, self.cells[result.runtime])
 
-    def _trace_drift(self, result: LevelResult, session: CellSession) -> None:
+    def _attribute_drift(self, result: LevelResult, session: CellSession) -> None:
         """Trace a long run that went wrong early enough for the oracle to follow step by step."""
         step = result.step
-        if result.passed or step is None or step >= _TRACED_STEPS or self.references is None or self._known(result):
+        if result.passed or step is None or step >= _ATTRIBUTED_STEPS or self.references is None or self._known(result):
             return
         reference = self.references(self.long.tokens[:, : step + 2])
-        with self.progress(f"tracing {result.level}, {result.form}", 1):
-            driven = drive_in_steps(session, reference)
-            self.attributions.append(attribute_failure(result, session, driven, self.witnesses))
+        with self.progress(f"tracing {result.level}, {result.runtime}", 1):
+            traces = trace_in_steps(session, reference)
+            self.attributions.append(attribute_failure(result, session, traces, self.comparators))
 
     def _known(self, result: LevelResult) -> bool:
         """Whether a form's failure is traced already, or judged by a budget and not to be traced."""
-        form = result.form.partition(",")[0]
-        traced = {attribution.form.partition(",")[0] for attribution in self.attributions}
-        return form in traced or self._case(form).budget is not None
+        runtime = result.runtime.partition(",")[0]
+        traced = {attribution.runtime.partition(",")[0] for attribution in self.attributions}
+        return runtime in traced or self._case(runtime).budget is not None
 
     def _task(self) -> None:
         task, examples = self.plan.task, self.plan.examples
         if task is None or examples is None:
             return
-        ways = task_ways(self.forms, self.witnesses.peers.get("parallel"))
+        ways = task_ways(self.runtimes, self.comparators.peers.get("parallel"))
         with self.progress(task.name, len(examples) * len(ways)) as advance:
             answers = answer_all(ways, task, examples, _TASK_SHARE * self._left(), advance)
-        budgets = {form: self._case(form.partition(",")[0]).budget for form in ways}
+        budgets = {runtime: self._case(runtime.partition(",")[0]).budget for runtime in ways}
         results = judge_all(answers, budgets, self.plan.least_accuracy)
-        self.results += [result for result in results if result.form.partition(",")[0] in self.forms]
+        self.results += [result for result in results if result.runtime.partition(",")[0] in self.runtimes]
 
     def _determinism(self) -> None:
         for name, session in self.cells.items():
@@ -276,7 +276,7 @@ class Verification:
 
             try:
                 with self.progress(f"determinism, {name}", 1):
-                    provider = "cpu" if name in RUN_RUNTIMES else self.provider
+                    provider = "cpu" if name in checkpoint_runtimes() else self.provider
                     result = check_determinism(name, session, self.case.reference, again, provider=provider)
             except NonFiniteError:
                 result = not_finite("determinism", name)

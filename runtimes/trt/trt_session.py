@@ -17,6 +17,7 @@ from causalrn.bundle.engine_spec import EngineSpec
 from causalrn.errors import BundleError, GpuFailureError, InputError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import FloatArray, IntArray
+from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.trt.context_call import ContextCall
 from causalrn.runtimes.trt.cuda_device import CudaDevice, Device
 from causalrn.runtimes.trt.device_state import DeviceArray, DeviceState
@@ -80,7 +81,7 @@ class TensorRTSession(CellSession):
         self._exchange = HostExchange(self._device, manifest.prefill_chunk, card_of(bundle).config.vocabulary)
         self._calls: dict[tuple[str, int, int], ContextCall] = {}  # by graph, profile and side of the state
         self._generation: tuple[int, int] | None = None
-        self._records, self._closed = cuda_graph, False
+        self._records = cuda_graph
         chunk = manifest.prefill_chunk
         super().__init__(card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=chunk, store=self._state)
         self.max_batch = manifest.engine.max_batch
@@ -149,14 +150,16 @@ class TensorRTSession(CellSession):
             call.forget()
         self._calls.clear()
 
-    def close(self) -> None:
-        """Write the runtime cache and release everything on the device; a second call does nothing.
+    @classmethod
+    def open(cls, bundle: Bundle, options: SessionOptions) -> TensorRTSession:
+        """As the table of targets opens it."""
+        return cls(bundle, cuda_graph=options.cuda_graph, runtime_cache=options.runtime_cache)
+
+    def _release(self) -> None:
+        """Write the runtime cache and release everything on the device.
 
         A GPU that has failed releases nothing any more, and has been reported by what failed.
         """
-        if self._closed:
-            return
-        self._closed = True
         device = self._device
         for step in (device.synchronize, self._forget_calls, self._state.release, self._exchange.release, device.close):
             with contextlib.suppress(GpuFailureError):

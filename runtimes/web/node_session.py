@@ -12,6 +12,7 @@ from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.state_buffers import check_state
 from causalrn.runtimes.web.node_process import NodeProcess
 from causalrn.training.card import card_of
@@ -117,6 +118,11 @@ class NodeSession(CellSession):
             raise RuntimeUnavailableError("onnxruntime-web does not show what happens between blocks")
         self._node.call("watch", on=on)
 
-    def close(self) -> None:
-        """End the Node process; a later call is an error."""
+    @classmethod
+    def open(cls, bundle: Bundle, options: SessionOptions) -> NodeSession:
+        """As the table of targets opens it."""
+        return cls(bundle)
+
+    def _release(self) -> None:
+        """End the Node process."""
         self._node.close()

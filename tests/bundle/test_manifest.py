@@ -8,6 +8,8 @@ import pytest
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.json_values import own_hash
 from causalrn.errors import BundleError
+from causalrn.runtimes import open_session
+from causalrn.training.card import card_of
 
 
 @pytest.fixture
@@ -84,17 +86,41 @@ def test_other_version_says_which(bundle):
         ({"graphs": [1]}, "malformed"),
         ({"graphs": {}}, "no graph step"),
         ({"files": []}, "malformed"),
-        ({"files": {"../secret": {}}}, "no plain file name"),
+        ({"files": {"../secret": {"sha256": "", "size_bytes": 0}}}, "no plain file name"),
+        ({"files": {"step.onnx": {}}}, "the entry sha256 is missing"),
+        ({"streams": [1]}, r"streams\[0\]: expected str, got int"),
         ({"prefill_chunk": 0}, "prefill_chunk is 0"),
-        ({"model": {"vocabulary": 29}}, "missing"),
-        ({"alphabet": "runes"}, "alphabet 'runes' is unknown"),
-        ({"task": {"name": "sort"}}, "task"),
     ],
 )
 def test_malformed_manifest_is_one_clear_error(bundle, changes, message):
     _edit(bundle, **changes)
     with pytest.raises(BundleError, match=message):
         Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"vocabulary": 29}}, "missing"),
+        ({"alphabet": "runes"}, "alphabet 'runes' is unknown"),
+        ({"task": {"name": "sort"}}, "task"),
+        ({"streams": ["stream.00"]}, "1 streams for 2 blocks"),
+    ],
+)
+def test_manifest_of_an_impossible_model_is_one_clear_error(bundle, changes, message):
+    _edit(bundle, **changes)
+    with pytest.raises(BundleError, match=message):
+        card_of(Bundle.open(bundle))
+    with pytest.raises(BundleError, match=message):
+        open_session(bundle)
+
+
+def test_state_of_another_model_is_noticed(bundle):
+    data = json.loads((bundle / "manifest.json").read_text())
+    data["state"]["tensors"] = data["state"]["tensors"][:1]
+    _edit(bundle, state=data["state"])
+    with pytest.raises(BundleError, match="the state does not belong to the model"):
+        card_of(Bundle.open(bundle))
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]"])

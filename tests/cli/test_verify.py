@@ -14,7 +14,7 @@ import safetensors.torch
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.runtimes.parity.verification import Verification
-from causalrn.training.checkpoint_folder import RunFolder
+from causalrn.training.checkpoint_folder import CheckpointFolder
 from causalrn.workflows.verify_options import every_token
 from tests.builders import ROOT
 
@@ -36,7 +36,7 @@ def test_verify_fails_with_exit_1_on_other_weights(call, bundles, runs, tmp_path
     weights = safetensors.torch.load_file(path)
     weights["blocks.1.fc_2.weight"] += 1e-3
     safetensors.torch.save_file(weights, path)
-    RunFolder.open(tmp_path / "run").write_config()
+    CheckpointFolder.open(tmp_path / "run").write_config()
     code, out, _ = call("verify", bundles["exact"], "--checkpoint", tmp_path / "run", "--samples", 5)
     assert code == 1
     assert "other weights" in out

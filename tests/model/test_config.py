@@ -63,9 +63,9 @@ def test_json_round_trip():
     ("change", "message"),
     [
         ({"width": 3}, "here: unknown width"),
-        ({"post_norm": "no"}, "here: post_norm is 'no': it must be true or false"),
-        ({"hidden": "8"}, "here: hidden is '8'"),
-        ({"readout": ["exact"]}, "here: readout"),
+        ({"post_norm": "no"}, "here: model configuration: post_norm: expected bool, got str"),
+        ({"hidden": "8"}, "here: model configuration: hidden: expected int, got str"),
+        ({"readout": ["exact"]}, "here: model configuration: readout: expected str, got array"),
     ],
 )
 def test_json_with_wrong_values_names_the_source(change, message):
@@ -74,7 +74,7 @@ def test_json_with_wrong_values_names_the_source(change, message):
 
 
 def test_json_without_a_field_is_refused():
-    with pytest.raises(ConfigError, match="missing vocabulary"):
+    with pytest.raises(ConfigError, match="model configuration: the entry vocabulary is missing"):
         ModelConfig.from_entries({"embedding": 8, "hidden": 8, "blocks": 2, "capacity": 10})
 
 

@@ -17,7 +17,7 @@ from causalrn.errors import (
 )
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.model.cell import RecurrentCell
-from causalrn.runtimes import Session, SessionOptions, open_session
+from causalrn.runtimes import Session, open_session
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.session import Snapshot
 from causalrn.runtimes.torch_sessions import RecurrentSession
@@ -306,9 +306,9 @@ def test_wrong_runtime_is_named(runs, exact_bundle, folder, runtime, message):
 
 def test_missing_provider_never_falls_back(exact_bundle):
     with pytest.raises(RuntimeUnavailableError, match="provider cuda is not in this onnxruntime"):
-        open_session(exact_bundle, options=SessionOptions(provider="cuda"))
+        open_session(exact_bundle, provider="cuda")
     with pytest.raises(InputError, match="provider 'abacus' is unknown"):
-        open_session(exact_bundle, options=SessionOptions(provider="abacus"))
+        open_session(exact_bundle, provider="abacus")
 
 
 def test_provider_that_cannot_start_never_falls_back(exact_bundle, monkeypatch):
@@ -316,15 +316,15 @@ def test_provider_that_cannot_start_never_falls_back(exact_bundle, monkeypatch):
     available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: available)
     with pytest.raises(RuntimeUnavailableError, match="provider cuda"):
-        open_session(exact_bundle, options=SessionOptions(provider="cuda"))
+        open_session(exact_bundle, provider="cuda")
 
 
 def test_provider_for_a_run_is_refused(runs):
     with pytest.raises(InputError, match="provider cuda is onnxruntime's"):
-        open_session(runs["exact"], options=SessionOptions(provider="cuda"))
+        open_session(runs["exact"], provider="cuda")
 
 
 def test_threads_are_passed_on(exact_bundle):
-    with open_session(exact_bundle, options=SessionOptions(threads=2)) as session:
+    with open_session(exact_bundle, threads=2) as session:
         assert isinstance(session, OnnxRuntimeSession)
         assert session._graphs["step_single", ()].get_session_options().intra_op_num_threads == 2

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from causalrn.cli.options import ModelOptions
 from causalrn.runtimes import open_session
 from causalrn.runtimes.task_accuracy import free_running_accuracy, teacher_forced_accuracy
 from causalrn.runtimes.torch_sessions import ParallelSession
@@ -49,8 +48,7 @@ def test_copy_accuracy_counts_strings_and_tokens(runs):
 def official(tmp_path_factory):
     """The authors' linear model: it copies most strings, and not all."""
     folder = tmp_path_factory.mktemp("official")
-    asked = ModelOptions(causalrn={"readout": "linear"})
-    convert(GOLDEN / "official_linear_copy8.pth", folder / "run", asked, samples=20, seed=0, force=False)
+    convert(GOLDEN / "official_linear_copy8.pth", output=folder / "run", readout="linear", samples=20)
     export_bundle(folder / "run", folder / "bundle", pool="growing", capacity=None, opset=23)
     return folder
 

@@ -27,7 +27,7 @@ _TWO_PROCESSES = """
 import sys, torch
 from causalrn.training.processes import joined_processes
 from tests.builders import gradients_of
-from tests.causalrn.test_distributed import _mixed_trainer
+from tests.training.test_processes import _mixed_trainer
 
 with joined_processes("cpu") as processes:
     trainer = _mixed_trainer(processes)

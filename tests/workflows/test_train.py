@@ -16,12 +16,13 @@ from causalrn.bundle.files import written_file
 from causalrn.errors import CheckpointError, InputError, TrainingError, TrainingInterruptedError
 from causalrn.runtimes.task_accuracy import TaskAccuracy
 from causalrn.training.checkpoint import load_checkpoint
-from causalrn.training.checkpoint_folder import RunFolder
+from causalrn.training.checkpoint_folder import CheckpointFolder
 from causalrn.training.loop import Trainer
 from causalrn.training.plan import TrainingPlan
 from causalrn.training.tasks import CopyTask, Corpus, TextTask
-from causalrn.workflows import train as training_run
-from causalrn.workflows.train import Evaluation, resume_training, run_training
+from causalrn.workflows import training_run
+from causalrn.workflows.train import resume_training, run_training
+from causalrn.workflows.training_run import Evaluation
 from tests.builders import GOLDEN, ROOT
 
 
@@ -87,19 +88,19 @@ def test_interrupt_before_the_first_evaluation_spares_an_earlier_run(plan, tmp_p
 def test_interrupt_during_a_save_waits_for_its_end(plan, tmp_path, monkeypatch, overwrite):
     if overwrite:
         run_training(plan, tmp_path)
-    write_config = RunFolder.write_config
+    write_config = CheckpointFolder.write_config
 
     def interrupted(self):
         os.kill(os.getpid(), signal.SIGINT)
         write_config(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_config", interrupted)
+        patch.setattr(CheckpointFolder, "write_config", interrupted)
         with pytest.raises(TrainingInterruptedError, match="keeps the checkpoint of step 2"):
             run_training(plan, tmp_path, overwrite=overwrite)
     load_checkpoint(tmp_path)
     resume_training(tmp_path, "cpu")
-    assert RunFolder.open(tmp_path).origin["trained"]["at_step"] == 4
+    assert CheckpointFolder.open(tmp_path).origin["trained"]["at_step"] == 4
 
 
 def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(plan, tmp_path, monkeypatch):
@@ -173,7 +174,7 @@ def test_last_save_that_fails_is_made_up_for_by_resuming(plan, tmp_path, monkeyp
             run_training(plan, tmp_path / "cut")
     with monkeypatch.context() as patch:
         for module in (
-            "causalrn.workflows.train",
+            "causalrn.workflows.training_run",
             "causalrn.training.checkpoint_folder",
             "causalrn.training.checkpoint",
         ):

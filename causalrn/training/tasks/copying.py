@@ -24,6 +24,11 @@ class CopyTask(Task):
 
     name: ClassVar[str] = "copy"
 
+    @classmethod
+    def length_for(cls, capacity: int) -> int:
+        """Letters of the strings that a model with so many positions was made for."""
+        return capacity // 2 - 1
+
     def examples(self, strings: IntArray) -> Examples:
         """What copying these strings [B, L] looks like."""
         begin, separator, end = (np.full((len(strings), 1), token) for token in (BOS, SEP, EOS))

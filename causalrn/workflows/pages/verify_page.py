@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from causalrn.runtimes import RUNTIMES
+from causalrn.bundle.targets import runtime_names
 from causalrn.workflows.pages.page import embedded_json, page_environment
 from causalrn.workflows.pages.svg_chart import COLOURS, Chart, Curve, draw_chart
 
@@ -88,6 +88,6 @@ def _chart(title: str, curves: Sequence[Curve], *, logarithmic: bool) -> Chart |
 
 
 def _colour(name: str) -> int:
-    """A form has the same colour in every chart."""
-    form = name.partition(",")[0]
-    return 1 + (RUNTIMES.index(form) if form in RUNTIMES else len(RUNTIMES)) % COLOURS
+    """A runtime has the same colour in every chart."""
+    runtime, known = name.partition(",")[0], runtime_names()
+    return 1 + (known.index(runtime) if runtime in known else len(known)) % COLOURS

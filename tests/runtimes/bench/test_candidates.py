@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
+from causalrn.bundle.targets import runtime_row
 from causalrn.errors import CapacityError
 from causalrn.runtimes.bench.candidates import open_candidate
-from causalrn.runtimes.opening import SessionOptions
+from causalrn.runtimes.session_options import SessionOptions
 
 DEPTH = 23
 
 
 def opened(path, runtime=None):
-    return open_candidate(path, runtime, SessionOptions())
+    return open_candidate(path, None if runtime is None else runtime_row(runtime), SessionOptions())
 
 
 @pytest.fixture(params=["onnxruntime", "recurrent", "parallel", "native", "node", "fixed", "linear"])

@@ -83,13 +83,13 @@ def test_file_is_read_back(tmp_path, key):
         ({"bytes_per_s": []}, "a curve without points"),
         ({"bytes_per_s": [[2, 1], [1, 1]]}, "ascending"),
         ({"bytes_per_s": [[1, -1]]}, r"Expected `float` >= 1e-12 at `bytes_per_s\[0\]\[1\]`"),
-        ({"bytes_per_s": 3}, "got `int` at `bytes_per_s`"),
-        ({"onnxruntime": {}}, "missing required field `call_s` at `onnxruntime`"),
+        ({"bytes_per_s": 3}, "bytes_per_s: expected array, got int"),
+        ({"onnxruntime": {}}, "onnxruntime: the entry call_s is missing"),
         (
             {"onnxruntime": {**to_json(RATES), "pairs_per_s": []}},
-            "a curve without points in ascending order at `onnxruntime`",
+            "a curve without points in ascending",
         ),
-        ({"name": 3}, "got `int` at `name`"),
+        ({"name": 3}, "name: expected str, got int"),
     ],
     ids=str,
 )

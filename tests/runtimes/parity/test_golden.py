@@ -11,7 +11,7 @@ from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.errors import BundleError
 from causalrn.runtimes import open_session
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
-from causalrn.runtimes.parity.levels import Case, check_recorded, check_resumed, drive_resumed
+from causalrn.runtimes.parity.levels import Case, check_recorded, check_resumed, trace_resumed
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.training.checkpoint import load_checkpoint
 
@@ -43,7 +43,7 @@ def test_bundle_repeats_what_was_recorded_and_resumes_from_it(bundles, readout):
         recorded = check_recorded(session, golden, None)
         assert recorded.passed
         assert recorded.error == 0.0  # the same machine: bit for bit
-        assert check_resumed(drive_resumed(session, golden), Case(golden.reference), session).passed
+        assert check_resumed(trace_resumed(session, golden), Case(golden.reference), session).passed
 
 
 def test_wrong_recorded_values_are_noticed(exact_bundle):
@@ -53,7 +53,7 @@ def test_wrong_recorded_values_are_noticed(exact_bundle):
         assert not check_recorded(session, golden, None).passed
         (position,) = golden.recorded_states
         golden.recorded_states[position]["01.pool"][3] = 0
-        result = check_resumed(drive_resumed(session, golden), Case(golden.reference), session)
+        result = check_resumed(trace_resumed(session, golden), Case(golden.reference), session)
     assert not result.passed
     assert result.step == position
 

@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.targets import EQUALITIES, all_targets
 from causalrn.bundle.tolerances import Budget
 from causalrn.errors import CheckpointError
 from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.parity.comparison import compare_distributions, compare_run
-from causalrn.runtimes.parity.determinism import CHECKS, CLAIMS, check_determinism
+from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.levels import (
     Case,
     check_layer,
     check_logits,
     check_split,
     check_state,
-    drive_from_exact_states,
-    drive_in_chunks,
-    drive_in_steps,
-    drive_whole,
+    trace_from_reference_states,
+    trace_in_chunks,
+    trace_in_steps,
+    trace_whole,
 )
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, sample_tokens, state_positions
@@ -50,13 +51,13 @@ def session(case):
 
 def test_good_forms_pass_every_level(case, session):
     model, card, checked = case
-    stepped = drive_in_steps(session, checked.reference, probe=True)
-    whole = drive_whole(ParallelSession(model, card), checked.reference, probe=True)
-    chunked = drive_in_chunks(session, checked.reference, 0)
+    stepped = trace_in_steps(session, checked.reference, probe=True)
+    whole = trace_whole(ParallelSession(model, card), checked.reference, probe=True)
+    chunked = trace_in_chunks(session, checked.reference, 0)
     results = [
         check_logits("recurrent", stepped, checked, session),
         check_logits("parallel", whole, checked, session),
-        check_state("recurrent", stepped, drive_from_exact_states(session, checked.reference), checked, session),
+        check_state("recurrent", stepped, trace_from_reference_states(session, checked.reference), checked, session),
         check_split("recurrent", chunked, checked, session, stepped),
         check_layer("recurrent", stepped, checked, session),
     ]
@@ -84,14 +85,14 @@ def test_references_whose_recurrent_form_disagrees_are_refused(case, monkeypatch
 
 
 def test_chunks_are_of_all_kinds_in_batches_of_all_sizes(case, session):
-    drives = drive_in_chunks(session, case[2].reference, 0).drives
-    assert {len(drive.reference.tokens) for drive in drives if drive.lengths == (20,)} == {1, 2, 3, 5}
-    chunkings = {drive.lengths for drive in drives}
+    traces = trace_in_chunks(session, case[2].reference, 0).traces
+    assert {len(trace.reference.tokens) for trace in traces if trace.lengths == (20,)} == {1, 2, 3, 5}
+    chunkings = {trace.lengths for trace in traces}
     assert (10, 10) in chunkings
     assert all(sum(lengths) == 20 for lengths in chunkings)
     assert any(1 in lengths for lengths in chunkings)
-    assert any(len(drive.run.states) for drive in drives)
-    assert chunkings != {drive.lengths for drive in drive_in_chunks(session, case[2].reference, 1).drives}
+    assert any(len(trace.run.states) for trace in traces)
+    assert chunkings != {trace.lengths for trace in trace_in_chunks(session, case[2].reference, 1).traces}
 
 
 def test_nan_never_passes(case, session):
@@ -164,11 +165,12 @@ def test_accuracy_may_differ_by_ties_or_by_its_budget(after, budget, least, pass
 
 def test_determinism_claims_stand_in_the_docs():
     text = (ROOT / "docs" / "parity.md").read_text()
-    for name, meaning in CHECKS.items():
+    for name, meaning in EQUALITIES.items():
         assert f"`{name}`" in text
         assert meaning in text
-    for runtime, claims in CLAIMS.items():
-        assert f"| {runtime} | {', '.join(claims)} |" in text
+    for row in all_targets():
+        claims = ", ".join(row.equalities)
+        assert not claims or f"| {row.runtime} | {claims} |" in text
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
@@ -184,7 +186,7 @@ def test_every_claimed_equality_holds_in_onnxruntime(bundles, runs, readout):
     with again(None) as session:
         result = check_determinism("onnxruntime", session, reference, again)
     assert result.passed
-    assert result.figures["claimed"] == list(CHECKS)
+    assert result.figures["claimed"] == list(EQUALITIES)
     assert result.error == 0
 
 
@@ -197,4 +199,4 @@ def test_other_providers_are_measured_and_nothing_is_claimed(case, session):
     result = check_determinism("recurrent", session, checked.reference, again, provider="cuda")
     assert result.passed
     assert result.figures["claimed"] == []
-    assert set(result.figures["differences"]) == set(CHECKS)
+    assert set(result.figures["differences"]) == set(EQUALITIES)

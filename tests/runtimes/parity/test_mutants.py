@@ -6,14 +6,14 @@ wrong place.
 
 import pytest
 
-from causalrn.workflows import verify_backends as verify_forms
+from causalrn.workflows import verify_backends as verify_backends
 from causalrn.workflows.verify import verify_with_checkpoint, verify_with_golden
 from causalrn.workflows.verify_options import VerifyOptions
 from tests.runtimes.parity.mutants import GRAPHS, SESSIONS, damaged_copy
 
 
 def _verify(bundle, run, levels, seed=0):
-    options = VerifyOptions(runtimes=("onnxruntime",), levels=levels, seed=seed)
+    options = VerifyOptions(runtime=("onnxruntime",), level=levels, seed=seed)
     return verify_with_checkpoint(bundle, run, options).report
 
 
@@ -34,7 +34,7 @@ def test_damaged_graph_is_caught_and_named(bundles, runs, tmp_path, mutant):
 
 @pytest.mark.parametrize("mutant", SESSIONS, ids=lambda mutant: mutant.name)
 def test_damaged_runtime_is_caught_and_named(bundles, runs, monkeypatch, mutant):
-    opened = verify_forms.FormOpener.open
+    opened = verify_backends.BackendOpener.open
 
     def open_damaged(self, name, threads=None):
         session = opened(self, name, threads)
@@ -42,14 +42,14 @@ def test_damaged_runtime_is_caught_and_named(bundles, runs, monkeypatch, mutant)
             mutant.damage(session)
         return session
 
-    monkeypatch.setattr(verify_forms.FormOpener, "open", open_damaged)
+    monkeypatch.setattr(verify_backends.BackendOpener, "open", open_damaged)
     _assert_named(_verify(bundles[mutant.readout], runs[mutant.readout], mutant.levels), mutant)
 
 
 @pytest.mark.parametrize("mutant", GRAPHS[::3], ids=lambda mutant: mutant.name)
 def test_damaged_graph_is_caught_and_named_on_a_device(bundles, tmp_path, mutant):
     damaged = damaged_copy(bundles[mutant.readout], tmp_path / "bundle", mutant.damage)
-    report = verify_with_golden(damaged, VerifyOptions(levels=mutant.levels)).report
+    report = verify_with_golden(damaged, VerifyOptions(level=mutant.levels)).report
     assert not report.passed
     assert report.attributions[0].tensor == mutant.tensor
 

@@ -20,8 +20,8 @@ LOOSE = {"kl_divergence": 5.0, "argmax_changes": 1.0, "accuracy_drop": 1.0}
 
 
 def failed(bundle: Bundle) -> set[str]:
-    report = verify_with_golden(bundle.path, VerifyOptions(levels=LEVELS, limits=LOOSE)).report
-    return {f"{result.level}, {result.form.partition(', ')[2]}" for result in report.results if not result.passed}
+    report = verify_with_golden(bundle.path, VerifyOptions(level=LEVELS, limits=LOOSE)).report
+    return {f"{result.level}, {result.runtime.partition(', ')[2]}" for result in report.results if not result.passed}
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear"])

@@ -23,7 +23,7 @@ from causalrn.errors import (
 )
 from causalrn.export.trt.builder import BuildOptions
 from causalrn.export.trt.profiles import Sizes
-from causalrn.runtimes import SessionOptions, open_session
+from causalrn.runtimes import open_session
 from causalrn.runtimes.trt import engine, trt_session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
 from causalrn.runtimes.trt.engine import Engines, check_validity, check_version, read_runtime_cache
@@ -239,7 +239,7 @@ def test_device_says_that_there_is_no_driver():
 @needs_no_gpu
 def test_runtime_cache_is_not_written_where_nothing_ran(bundle, tmp_path):
     with pytest.raises(DriverMissingError):
-        open_session(bundle.path, options=SessionOptions(runtime_cache=tmp_path / "cache"))
+        open_session(bundle.path, runtime_cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 

@@ -12,7 +12,7 @@ from causalrn.bundle.trt_flavors import RTX, load_flavor
 from causalrn.errors import NotExecutedError
 from causalrn.export.trt.builder import BuildOptions
 from causalrn.export.trt.profiles import Sizes
-from causalrn.runtimes import SessionOptions, open_session
+from causalrn.runtimes import open_session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
 from causalrn.runtimes.trt.trt_session import TensorRTSession
 from causalrn.workflows.compile import compile_bundle
@@ -71,7 +71,7 @@ def test_rollout_on_the_gpu_equals_onnxruntime(kind, batch, compiled, sources):
 
 def test_steps_are_replayed_and_equal_those_that_are_not(compiled):
     path = compiled("fixed")
-    with open_session(path) as graph, open_session(path, options=SessionOptions(cuda_graph=False)) as plain:
+    with open_session(path) as graph, open_session(path, no_cuda_graph=True) as plain:
         for token in range(20):
             np.testing.assert_array_equal(graph.step([token]), plain.step([token]))
         assert isinstance(graph, TensorRTSession)
@@ -84,7 +84,7 @@ def test_runtime_cache_is_written_and_read_again(compiled, tmp_path):
     path, cache = compiled("linear"), tmp_path / "cache"
     logits = []
     for _ in range(2):
-        with open_session(path, options=SessionOptions(runtime_cache=cache)) as session:
+        with open_session(path, runtime_cache=cache) as session:
             logits.append(session.step([3]))
         assert cache.stat().st_size > 0
     np.testing.assert_array_equal(*logits)

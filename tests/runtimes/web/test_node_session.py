@@ -11,7 +11,7 @@ from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.tolerances import BUDGETS, TOLERANCES
 from causalrn.errors import BundleError, InputError, NonFiniteError, RuntimeUnavailableError, StateError
 from causalrn.model.cell import RecurrentCell
-from causalrn.runtimes import SessionOptions, open_session
+from causalrn.runtimes import open_session
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.session import Snapshot
 from causalrn.runtimes.torch_sessions import RecurrentSession, forward_with_streams
@@ -251,7 +251,7 @@ def test_other_bundles_and_options_are_refused(tmp_path, exact_bundle):
         NodeSession(Bundle.open(exact_bundle))
     bundle = web_bundle(random_model(), tmp_path)
     with pytest.raises(InputError, match="--threads 2 is onnxruntime's"):
-        open_session(bundle.path, options=SessionOptions(threads=2))
+        open_session(bundle.path, threads=2)
     with pytest.raises(InputError, match="runtime native does not run a bundle for web"):
         open_session(bundle.path, "native")
 

@@ -24,7 +24,28 @@ extern "C" {
 
 /* ---- this model -------------------------------------------------------------------------------------------------- */
 
-@MODEL@
+/* A small model, so that editors and compilers can open these files as they are; export writes another one here. */
+#define CAUSALRN_VOCABULARY 29 /* V */
+#define CAUSALRN_EMBEDDING 32 /* E */
+#define CAUSALRN_HIDDEN 32 /* H */
+#define CAUSALRN_BLOCKS 2 /* N */
+#define CAUSALRN_HEADS 1 /* G */
+#define CAUSALRN_CAPACITY 40 /* C, most positions; 0: no bound */
+#define CAUSALRN_POSITIONS 40 /* learned positions */
+#define CAUSALRN_READOUT CAUSALRN_EXACT
+#define CAUSALRN_ACTIVATION CAUSALRN_EXP
+#define CAUSALRN_POST_NORM 1 /* a norm after the readout */
+#define CAUSALRN_CENTRED 1 /* which takes the mean away: layer norm, not RMS */
+#define CAUSALRN_HEAD_SCALE 1 /* the largest channel of every head becomes 1 */
+#define CAUSALRN_GUARDED 0 /* squares could overflow: divided by the largest first */
+#define CAUSALRN_WEIGHTS CAUSALRN_FLOAT32
+#define CAUSALRN_POOL8 0 /* rows of the pool as int8 */
+#define CAUSALRN_MODEL 0x00000000u /* the weights say the same */
+#define CAUSALRN_WEIGHTS_INLINE 0 /* in causalrn_weights.h, not in weights.bin */
+#define CAUSALRN_FILE_BYTES 38464 /* size of weights.bin */
+#ifndef CAUSALRN_ROWS
+#define CAUSALRN_ROWS 32 /* of a prefill, computed together */
+#endif
 /* ---- what follows from it ---------------------------------------------------------------------------------------- */
 
 #define CAUSALRN_HAS_POOL (CAUSALRN_READOUT == CAUSALRN_EXACT || CAUSALRN_ACTIVATION != CAUSALRN_EXP)

@@ -1,0 +1,259 @@
+"""The table of targets: one row per kind of bundle says which runtime opens it, how, and what that runtime promises.
+
+`verify`, `bench`, `run`, `inspect` and `doctor` read it. Adding a target is one exporter, one runtime and one row, here
+or in another package, which names its row (a :class:`Target`) under the entry point group "causalrn.targets". Needs no
+torch: a row names its session as "module:attribute", and nothing is imported before a bundle is opened.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from causalrn.errors import InputError, RuntimeUnavailableError
+
+ENTRY_POINTS = "causalrn.targets"
+EXPORT_TARGETS = ("onnx", "c", "web")
+"""What `export` writes; engines come from `compile`, and what other packages add from their own exporters."""
+CHECKPOINT = "checkpoint"
+"""Name of the rows that open a checkpoint folder, not a bundle: PyTorch's."""
+
+EQUALITIES = {
+    "repeat": "the same session, run twice",
+    "interleaved": "two sessions that take turns, each as if it were alone",
+    "resumed": "snapshot in the middle, restored in another session, and the uninterrupted run",
+    "threads": "one thread (inside an operator, or of a C bundle), and two",
+}
+"""What can be equal bit for bit on one machine; a row says what its runtime claims."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row.
+
+    Attributes:
+        name: of the target, as manifests have it: "onnx".
+        runtime: name of the runtime that opens it: "onnxruntime".
+        title: what a bundle holds, in words: "ONNX graphs".
+        session: "module:attribute" of what opens a bundle: called with the bundle
+            (:class:`~causalrn.bundle.bundle_folder.Bundle`) and the options
+            (:class:`~causalrn.runtimes.session_options.SessionOptions`), it gives a
+            :class:`~causalrn.runtimes.session.Session`. The rows of checkpoint folders are called with their path.
+        options: fields of the session options that mean something to the runtime.
+        max_batch: most sequences; None without a bound, or where the bundle says it.
+        equalities: keys of :data:`EQUALITIES` that the runtime claims on the CPU.
+        entry: the manifest's own entry for this target; None where it has none.
+        has_graphs: whether the bundle holds graphs by name ("step", "prefill").
+        on_cpu: whether the machine's roofline applies to it.
+        written_by: the command that writes such a bundle.
+        needs: what has to work here to run it: names of what `doctor` tries.
+    """
+
+    name: str
+    runtime: str
+    title: str
+    session: str
+    options: tuple[str, ...] = ()
+    max_batch: int | None = None
+    equalities: tuple[str, ...] = ("repeat", "interleaved", "resumed")
+    entry: str | None = None
+    has_graphs: bool = False
+    on_cpu: bool = True
+    written_by: str = "export"
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = set(self.equalities) - set(EQUALITIES)
+        if unknown:
+            raise InputError(
+                f"target {self.name}: equality {min(unknown)!r} is unknown: choose of {', '.join(EQUALITIES)}"
+            )
+        if ":" not in self.session:
+            raise InputError(f"target {self.name}: session {self.session!r} is not module:attribute")
+
+    @property
+    def has_threads(self) -> bool:
+        """Whether its runtime has threads inside an operator."""
+        return "threads" in self.options
+
+    def load_session(self) -> Callable[..., Any]:
+        """What opens a bundle.
+
+        Raises:
+            RuntimeUnavailableError: the row names a module or attribute that there is not.
+        """
+        module, _, attribute = self.session.partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except AttributeError as error:
+            raise RuntimeUnavailableError(f"target {self.name}: {error}: reinstall the package that adds it") from None
+        opener: Callable[..., Any] = found
+        return opener
+
+
+_ROWS = (
+    Target(
+        CHECKPOINT,
+        "parallel",
+        "a checkpoint, in parallel form",
+        "causalrn.runtimes.torch_sessions:open_parallel",
+        options=("threads",),
+        equalities=(),
+        written_by="train",
+        needs=("numpy", "safetensors", "torch, CPU"),
+    ),
+    Target(
+        CHECKPOINT,
+        "recurrent",
+        "a checkpoint, in recurrent form",
+        "causalrn.runtimes.torch_sessions:open_recurrent",
+        options=("threads",),  # of which PyTorch makes no promise
+        written_by="train",
+        needs=("numpy", "safetensors", "torch, CPU"),
+    ),
+    Target(
+        "onnx",
+        "onnxruntime",
+        "ONNX graphs",
+        "causalrn.runtimes.ort_session:OnnxRuntimeSession.open",
+        options=("provider", "threads"),
+        equalities=tuple(EQUALITIES),
+        has_graphs=True,
+        needs=("numpy", "safetensors", "onnxruntime, CPU"),
+    ),
+    Target(
+        "tensorrt",
+        "tensorrt",
+        "TensorRT engines",
+        "causalrn.runtimes.trt.trt_session:TensorRTSession.open",
+        options=("cuda_graph", "runtime_cache"),
+        entry="engine",
+        has_graphs=True,
+        on_cpu=False,
+        written_by="compile",
+        needs=("cuda-bindings", "TensorRT-RTX, run|TensorRT, run"),
+    ),
+    Target(
+        "c",
+        "native",
+        "C99 source",
+        "causalrn.runtimes.native.native_session:NativeSession.open",
+        options=("threads",),
+        equalities=tuple(EQUALITIES),
+        entry="native",
+        needs=("numpy", "safetensors", "C compiler"),
+    ),
+    Target(
+        "web",
+        "node",
+        "a folder for browsers",
+        "causalrn.runtimes.web.node_session:NodeSession.open",
+        max_batch=1,
+        entry="web",
+        needs=("numpy", "safetensors", "node"),
+    ),
+)
+_registered: dict[str, Target] = {}
+
+
+def register_target(row: Target) -> None:
+    """Add a row for the rest of this process; packages rather name theirs under the entry point group.
+
+    Raises:
+        InputError: a target or runtime of this name is there already.
+    """
+    for other in all_targets():
+        if row == other:
+            return
+        if row.name == other.name or row.runtime == other.runtime:
+            raise InputError(f"target {row.name} (runtime {row.runtime}) is there already: choose other names")
+    _registered[row.name] = row
+
+
+def unregister_target(name: str) -> None:
+    """Take a row that :func:`register_target` added out again."""
+    _registered.pop(name, None)
+
+
+@functools.cache
+def _installed() -> tuple[tuple[Target, ...], tuple[str, ...]]:
+    """Rows of other packages, and what is wrong with those that cannot be had."""
+    rows, faults = [], []
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            row = point.load()
+        except Exception as error:  # whatever that package raises
+            faults.append(f"{point.name} ({type(error).__name__}: {' '.join(str(error).split())})")
+            continue
+        if isinstance(row, Target):
+            rows.append(row)
+        else:
+            faults.append(f"{point.name} (it is no causalrn.bundle.targets.Target)")
+    return tuple(rows), tuple(faults)
+
+
+def installed_faults() -> tuple[str, ...]:
+    """Targets of other packages that cannot be loaded, each with the reason."""
+    return _installed()[1]
+
+
+def all_targets() -> Iterator[Target]:
+    """Every row: those of checkpoint folders first, then bundles'."""
+    yield from _ROWS
+    yield from _registered.values()
+    yield from (row for row in _installed()[0] if row.name not in _registered)
+
+
+def find_target(name: str, source: object) -> Target:
+    """The row of a kind of bundle.
+
+    Args:
+        name: of the target.
+        source: what is named in errors: the bundle.
+
+    Raises:
+        InputError: there is none.
+    """
+    for row in all_targets():
+        if row.name == name != CHECKPOINT:
+            return row
+    broken = "".join(f"; cannot be loaded: {fault}" for fault in installed_faults())
+    raise InputError(f"{source}: no runtime of this version runs bundles for {name!r}{broken}")
+
+
+def checkpoint_runtimes() -> tuple[str, ...]:
+    """Names of the runtimes of checkpoint folders: parallel and recurrent."""
+    return tuple(row.runtime for row in all_targets() if row.name == CHECKPOINT)
+
+
+def runtime_names() -> tuple[str, ...]:
+    """Names of all runtimes."""
+    return tuple(row.runtime for row in all_targets())
+
+
+def runtime_row(runtime: str) -> Target:
+    """The row of a runtime.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    for row in all_targets():
+        if row.runtime == runtime:
+            return row
+    raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(runtime_names())}")
+
+
+def check_runtimes(names: tuple[str, ...]) -> None:
+    """Refuse runtimes that there are not.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    for name in names:
+        runtime_row(name)

@@ -1,0 +1,101 @@
+"""Export and quantization in one go: only the quantized bundle stays, if it is good enough."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.files import check_replaceable, written_folder
+from causalrn.bundle.manifest import BUNDLE_MARKER
+from causalrn.bundle.quantization import WEIGHT_ONLY
+from causalrn.calibration.report import QuantizeReport
+from causalrn.errors import BudgetExceededError, CalibrationError, InputError, NonFiniteError
+from causalrn.export.c99.c99_exporter import COptions
+from causalrn.export.web.web_exporter import WebOptions
+from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.progress import Progress, no_progress
+from causalrn.workflows.export import export_bundle
+from causalrn.workflows.quantize_bundle import (
+    MeasureContext,
+    check_budget,
+    measure_result,
+    measure_source,
+    quantize_bundle,
+    reference_logits,
+)
+from causalrn.workflows.quantize_options import QuantizeOptions, choose_data
+from causalrn.workflows.quantize_result import QuantizeResult
+
+_C = TypeVar("_C", COptions, WebOptions)
+
+
+def export_quantized(
+    run: Path,
+    output: Path,
+    scheme: str,
+    *,
+    pool: str,
+    capacity: int | None,
+    opset: int,
+    progress: Progress = no_progress,
+) -> QuantizeResult:
+    """Export a checkpoint and quantize what comes of it; only the quantized bundle stays, if it is good enough.
+
+    Raises:
+        As :func:`causalrn.workflows.export.export_bundle` and :func:`quantize`.
+    """
+    check_replaceable(output, BUNDLE_MARKER)
+    options = QuantizeOptions(scheme, "nbits" if scheme in WEIGHT_ONLY else None)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        export_bundle(run, bundle, pool=pool, capacity=capacity, opset=opset, progress=progress)
+        try:
+            result = quantize_bundle(bundle, output, options, run, progress)
+        except CalibrationError as error:
+            raise InputError(f"`scheme` {scheme} of {run}: {error} of `quantize`, after an export") from None
+        except BudgetExceededError as error:
+            raise _of_run(error, run) from None
+    return dataclasses.replace(result, report=dataclasses.replace(result.report, source=str(run)))
+
+
+def _of_run(error: BudgetExceededError, run: Path) -> BudgetExceededError:
+    """The same error about the checkpoint folder that was to be exported, not about a bundle in between."""
+    assert isinstance(error.report, QuantizeReport)
+    return BudgetExceededError(str(error), dataclasses.replace(error.report, source=str(run)))
+
+
+def export_quantized_c(
+    run: Path, output: Path, options: _C, export: Callable[..., Bundle], progress: Progress = no_progress
+) -> QuantizeResult:
+    """Export a checkpoint as quantized C, source or WebAssembly, if it is good enough beside the same in float32.
+
+    Args:
+        export: :func:`causalrn.workflows.export.export_c_bundle`, or the same for the web.
+
+    Raises:
+        As `export` and :func:`quantize`.
+    """
+    check_replaceable(output, BUNDLE_MARKER)
+    limits, single = QuantizeOptions(options.scheme, pool8=options.pool8), partial(export, progress=progress)
+    with tempfile.TemporaryDirectory() as temporary:
+        quantized = single(run, Path(temporary, "quantized"), options)  # first: it may be refused
+        source = single(run, Path(temporary, "float32"), dataclasses.replace(options, scheme="float32", pool8=False))
+        data = choose_data(source, limits)
+        reference, against = reference_logits(source, run, data.tokens)
+        with open_bundle(source) as session:
+            baseline = measure_source(source, session, data, reference, progress)
+            context = MeasureContext(source, session, baseline, data, limits, against, None, {}, progress)
+            try:
+                report = dataclasses.replace(measure_result(quantized, context), source=str(run))
+            except NonFiniteError as error:
+                raise InputError(f"{options.scheme} does not suit {run}: {error}; use another scheme") from None
+        check_budget(report, output)
+        with written_folder(output, BUNDLE_MARKER) as folder:
+            shutil.copytree(quantized.path, folder, dirs_exist_ok=True)
+    return QuantizeResult(dataclasses.replace(quantized, path=output), report)

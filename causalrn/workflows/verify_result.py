@@ -1,0 +1,211 @@
+"""What a verification gives: the report with its notes and problems, the outputs, and how they are saved."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.files import as_path, written_file
+from causalrn.bundle.json_values import json_text
+from causalrn.bundle.targets import checkpoint_runtimes
+from causalrn.bundle.tolerances import LARGEST_BOUND
+from causalrn.runtimes.parity.certificate import save_certificate
+from causalrn.runtimes.parity.report import VerifyReport, block_reports
+from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.parity.verification import Verification
+from causalrn.runtimes.session import Array
+from causalrn.training.card import ModelCard
+from causalrn.workflows.arguments import PathLike
+from causalrn.workflows.task_choice import why_no_task
+from causalrn.workflows.verify_options import VerifyOptions
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """A verification that has ended.
+
+    Attributes:
+        report: every result, what failed and why, settings and versions.
+        outputs: token ids [B, T], the oracle's logits [B, T, V], and those of each runtime.
+    """
+
+    report: VerifyReport
+    outputs: Mapping[str, Array]
+
+    @classmethod
+    def of(cls, report: VerifyReport, verification: Verification) -> VerifyResult:
+        """With the outputs of a verification."""
+        reference = verification.case.reference
+        outputs = {"tokens": reference.tokens, "oracle.logits": reference.logits, **verification.outputs}
+        return cls(report, outputs)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bundle ran and is within tolerance everywhere."""
+        return self.report.passed
+
+    @property
+    def verdict(self) -> str:
+        """PASS, FAIL, or that engines were compiled and not executed."""
+        return self.report.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values; docs/verify-report.schema.json describes them."""
+        return self.report.to_json()
+
+    def save_json(self, path: PathLike) -> None:
+        """Write the report as JSON, whole or not at all.
+
+        Raises:
+            InputError: a place that cannot be written to.
+        """
+        with written_file(as_path(path, "path")) as partial:
+            partial.write_text(json_text(self.to_json()), encoding="utf-8")
+
+    def save_html(self, path: PathLike) -> None:
+        """Write the report as one self-contained page.
+
+        Raises:
+            InputError: a place that cannot be written to.
+        """
+        from causalrn.workflows.pages.verify_page import render_page
+
+        with written_file(as_path(path, "path")) as partial:
+            partial.write_text(render_page(self.to_json()), encoding="utf-8", errors="replace")
+
+    def save_outputs(self, path: PathLike) -> None:
+        """Write token ids and all logits as .npz.
+
+        Raises:
+            InputError: a place that cannot be written to.
+        """
+        archive = io.BytesIO()  # a device or pipe that is written to cannot be searched
+        np.savez(archive, **self.outputs)  # type: ignore[arg-type]
+        with written_file(as_path(path, "path")) as partial:
+            partial.write_bytes(archive.getvalue())
+
+    def certify(self, path: PathLike) -> None:
+        """Write a certificate for the bundle as it lies there.
+
+        Raises:
+            InputError: the verification did not pass, or does not speak of the bundle.
+            BundleError: the bundle is not the one that was verified.
+        """
+        save_certificate(as_path(path, "path"), self.report)
+
+
+@dataclass(frozen=True)
+class ReportParts:
+    """What goes into a report beside the results of the levels.
+
+    Attributes:
+        against: what the bundle was compared with, for people.
+        problems: what is wrong beside the results.
+        not_executed: why compiled engines did not run; empty where they did.
+        checkpoint_sha256: of the weights; None where golden vectors stood in for them.
+        conditions: of every block, as JSON values.
+    """
+
+    bundle: Bundle
+    card: ModelCard
+    against: str
+    options: VerifyOptions
+    problems: Sequence[str]
+    not_executed: str
+    checkpoint_sha256: str | None = None
+    conditions: list[dict[str, Any]] | None = None
+
+
+def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
+    """The report of a verification that has run."""
+    reference = verification.case.reference
+    blocks = block_reports(reference, parts.conditions)
+    late = {*verification.not_checked, *verification.impossible}
+    ill_conditioned = (block.describe() for block in blocks if block.ill_conditioned)
+    return VerifyReport(
+        bundle=parts.bundle.path,
+        bundle_sha256=parts.bundle.sha256,
+        checkpoint_sha256=parts.checkpoint_sha256,
+        card=parts.card,
+        against=parts.against,
+        results=tuple(verification.results),
+        attributions=tuple(verification.attributions),
+        blocks=blocks,
+        reference={
+            "sequences": len(reference.tokens),
+            "steps": reference.steps,
+            "largest_logit": reference.largest_logit,
+            "float64_recurrent_relative_error": reference.recurrent_error,
+        },
+        settings=_settings(parts.options, verification),
+        not_checked=tuple(level for level in LEVELS if level in late),
+        notes=(*_notes(parts.bundle, verification), *ill_conditioned),
+        problems=(*parts.problems, *_problems(verification, parts.options)),
+        not_executed=parts.not_executed,
+    )
+
+
+def _settings(options: VerifyOptions, verification: Verification) -> dict[str, Any]:
+    """What to repeat it with."""
+    budget = verification.case.budget
+    return {
+        "levels": list(options.level),
+        "forms": list(verification.runtimes),
+        "seed": options.seed,
+        "provider": options.session.provider,
+        "threads": options.session.threads,
+        "gpu": next((session.gpu for session in verification.runtimes.values() if session.gpu), None),
+        "time_budget_s": options.time_budget,
+        "budget": None if budget is None else dict(budget.__dict__),
+    }
+
+
+def _problems(verification: Verification, options: VerifyOptions) -> list[str]:
+    """What keeps a verification from passing beside its results."""
+    problems, reference = [], verification.case.reference
+    bound = float(reference.bounds.logits[-1]) / reference.largest_logit
+    if not bound <= LARGEST_BOUND and verification.case.budget is None:
+        problems.append(
+            f"rounding alone may move the logits by {bound:.0e} of the largest: these weights are so ill-conditioned "
+            "that agreement in float32 says nothing"
+        )
+    late = verification.not_checked
+    if late and options.fail_fast and verification.failed:
+        problems.append(f"not checked, because of `fail_fast`: {', '.join(late)}")
+    elif late:
+        problems.append(
+            f"not checked within {options.time_budget:g} s: {', '.join(late)}; give more with `time_budget`"
+        )
+    return problems
+
+
+def _notes(bundle: Bundle, verification: Verification) -> list[str]:
+    """What a reader should know beside the results."""
+    notes, plan = [], verification.plan
+    if not verification.runtimes:
+        return ["its files and manifest are whole; what the engines compute was not looked at"]
+    if verification.golden is not None and not verification.repeats_recorded:
+        notes.append("onnxruntime recorded logits with other roundings: they were not compared")
+    if "task" in plan.levels and plan.examples is None:
+        notes.append(f"{why_no_task(bundle, plan.task)}: accuracy was not measured")
+    if plan.examples is not None and 0 < verification.answered < len(plan.examples):
+        notes.append(
+            f"there was time for {verification.answered:,} of {len(plan.examples):,} sequences of the task: see "
+            "`time_budget`"
+        )
+    stateless = [level for level in verification.impossible if level != "task"]
+    if stateless:
+        notes.append(f"nothing that was verified carries a state: {', '.join(stateless)} were not checked")
+    if not any(name not in checkpoint_runtimes() for name in verification.runtimes):
+        notes.append("the bundle itself was not run: this says nothing about it")
+    capacity, longest = bundle.manifest.state.capacity, verification.longest_run
+    if capacity is None or longest < capacity:
+        end = "without end" if capacity is None else f"to the capacity of {capacity:,}"
+        more = "see `steps` and `drift_steps`" if verification.golden is None else "a `checkpoint` reaches further"
+        notes.append(f"compared over at most {longest:,} steps; the model goes on {end}: {more}")
+    return notes

@@ -1,0 +1,48 @@
+/* What the compiler has to keep to, IEEE arithmetic, and what it may be told: inlining, prefetching, unrolling.
+ *
+ * Needs causalrn.h. Checks and macros only. */
+
+#include <float.h>
+#include <stddef.h>
+#ifdef __wasm__ /* no C library there, and square roots are an instruction */
+#define sqrtf __builtin_sqrtf
+#ifdef __wasm_simd128__
+#include <wasm_simd128.h>
+#endif
+#else
+#include <math.h>
+#endif
+
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(_M_FP_FAST)
+#error "causalrn.c needs IEEE arithmetic: -ffast-math breaks the rounding inside exp and the compensated sums"
+#endif
+#if FLT_RADIX != 2 || FLT_MANT_DIG != 24 || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0)
+#error "causalrn.c needs IEEE float32 without excess precision (on 32-bit x86: -msse2 -mfpmath=sse)"
+#endif
+#if defined(__clang__) || !defined(__GNUC__)
+#pragma STDC FP_CONTRACT OFF
+#elif !defined(__STRICT_ANSI__) && !defined(CAUSALRN_CONTRACTION_IS_OFF)
+#error "GCC fuses a * b + c as it likes: compile with -std=c99, or -ffp-contract=off -DCAUSALRN_CONTRACTION_IS_OFF"
+#endif
+
+#if defined(__GNUC__)
+#define CAUSALRN_INLINE static inline __attribute__((always_inline, unused))
+#define CAUSALRN_UNUSED __attribute__((unused))
+#else
+#define CAUSALRN_INLINE static inline
+#define CAUSALRN_UNUSED
+#endif
+/* Hints: into the cache what is needed soon; and of weights, each needed once per step, what lies a page further on. */
+#if defined(__GNUC__) && !defined(__wasm__)
+#define CAUSALRN_FETCH(address) __builtin_prefetch(address, 0, 2)
+#define CAUSALRN_FETCH_ONCE(address) __builtin_prefetch((const void *)((uintptr_t)(address) + 4096u), 0, 0)
+#else
+#define CAUSALRN_FETCH(address) ((void)0)
+#define CAUSALRN_FETCH_ONCE(address) ((void)(address))
+#endif
+#if defined(__GNUC__) && !defined(__clang__)
+#define CAUSALRN_UNROLL _Pragma("GCC unroll 32")
+#else
+#define CAUSALRN_UNROLL
+#endif
