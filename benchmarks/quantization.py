@@ -172,7 +172,7 @@ def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
 
 def figures(measured: Measured) -> dict[str, Any]:
     """The figures without the counts of single positions and lengths."""
-    data = measured.to_json()
+    data = measured.entries()
     for name in ("teacher_forced", "free_running"):
         data[name] = {key: value for key, value in data[name].items() if not key.startswith("by_")}
     return data

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+import onnx_ir as ir
 from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_dynamic
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from causalrn.calibration.products import BIAS_SUFFIX, Product, initializers, quiet_quantizer
+from causalrn.calibration.graph_edits import array_of, name_of, set_array
+from causalrn.calibration.products import BIAS_SUFFIX, Product
+from causalrn.calibration.quiet import quiet_quantizer
 
 _DYNAMIC_OPTIONS = {"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT}
 _STATIC_OPTIONS = {
@@ -28,12 +30,12 @@ _STATIC_OPTIONS = {
 """What TensorRT accepts: no zero points, no int32 biases, a scale per output channel of the weights."""
 
 
-def quantize_activations_dynamically(model: onnx.ModelProto, products: Sequence[Product]) -> onnx.ModelProto:
+def quantize_activations_dynamically(model: ir.Model, products: Sequence[Product]) -> ir.Model:
     """Every product as MatMulInteger; onnxruntime's quantizer writes it, onnxruntime alone fuses it."""
     with quiet_quantizer(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
         quantize_dynamic(
-            model,
+            ir.to_proto(model),
             path,
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=[product.weight for product in products],
@@ -41,12 +43,12 @@ def quantize_activations_dynamically(model: onnx.ModelProto, products: Sequence[
             weight_type=QuantType.QInt8,
             extra_options=_DYNAMIC_OPTIONS,
         )
-        return onnx.load(path)
+        return ir.serde.deserialize_model(onnx.load(path))
 
 
 def quantize_activations_statically(
-    model: onnx.ModelProto, products: Sequence[Product], limits: Mapping[str, float]
-) -> onnx.ModelProto:
+    model: ir.Model, products: Sequence[Product], limits: Mapping[str, float]
+) -> ir.Model:
     """Every product between QuantizeLinear and DequantizeLinear, in the form that TensorRT accepts.
 
     Args:
@@ -55,7 +57,7 @@ def quantize_activations_statically(
     ranges = {name: TensorData(lowest=np.float32(-limit), highest=np.float32(limit)) for name, limit in limits.items()}
     with quiet_quantizer():
         quantizer = QDQQuantizer(
-            model,
+            ir.to_proto(model),
             per_channel=True,
             reduce_range=False,
             weight_qType=QuantType.QInt8,
@@ -68,22 +70,20 @@ def quantize_activations_statically(
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
-    quantized: onnx.ModelProto = quantizer.model.model
+    quantized = ir.serde.deserialize_model(quantizer.model.model)
     _subtract_biases(quantized)
     return quantized
 
 
-def _subtract_biases(model: onnx.ModelProto) -> None:
+def _subtract_biases(model: ir.Model) -> None:
     """Write x + b as x - (-b), which is the same bit for bit.
 
     onnxruntime 1.32 turns MatMul and Add into Gemm before it looks for quantized products, finds none, and computes in
     float32 from weights that it dequantizes at every step: 16 times the time at the paper's size.
     """
-    constants, negated = initializers(model), set()
-    for node in model.graph.node:
-        if node.op_type == "Add" and node.name.endswith(BIAS_SUFFIX):
-            node.op_type = "Sub"
-            negated.add(node.input[1])
-    for name in negated:
-        array = numpy_helper.to_array(constants[name])
-        constants[name].CopyFrom(numpy_helper.from_array(-array, name))
+    additions = [node for node in model.graph if node.op_type == "Add" and str(node.name).endswith(BIAS_SUFFIX)]
+    for node in additions:
+        node.op_type = "Sub"
+    for name in {name_of(node.inputs[1]) for node in additions}:
+        bias = model.graph.initializers[name]
+        set_array(bias, -array_of(bias))

@@ -11,7 +11,7 @@ import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.graph_files import WEIGHTS_FILE
-from causalrn.bundle.json_values import finite
+from causalrn.bundle.json_values import to_json
 from causalrn.runtimes.parity.comparison import Agreement, compare_distributions
 from causalrn.runtimes.parity.reference import run_in_chunks
 from causalrn.runtimes.session import FloatArray, IntArray, Session
@@ -29,11 +29,11 @@ class Measured:
         weights_bytes: of the file with the weights.
         bundle_bytes: of all files but the golden vectors.
         state_bytes_per_token: that every token adds to the state; 0 where its size is constant.
-        teacher_forced, free_running: accuracy on the task; None where it cannot be measured, or a model is never let
-            alone (text).
+        teacher_forced, free_running: accuracy on the task; None where it cannot be measured, or the model's own
+            tokens are never fed back (text).
         agreement: of the distributions with the reference's.
         sqnr_db: by block, how much larger what the block writes to the residual stream is than its error, in decibel,
-            errors that it inherits from earlier blocks included; last what the head says. Infinite without an error;
+            errors that it inherits from earlier blocks included; last that of the logits. Infinite without an error;
             empty for the float32 bundle.
     """
 
@@ -47,18 +47,15 @@ class Measured:
 
     @property
     def worst_unit(self) -> str:
-        """The block, or the head, whose error is largest beside what it says."""
+        """The block, or the head, whose error is largest beside its output."""
         return min(self.sqnr_db, key=lambda unit: self.sqnr_db[unit], default="")
 
-    def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values; infinite ones become null."""
+    def entries(self) -> dict[str, Any]:
+        """The figures as JSON values, shares beside counts; infinite ones become null."""
         accuracies = {"teacher_forced": self.teacher_forced, "free_running": self.free_running}
-        return {
-            **self.__dict__,
-            **{name: None if value is None else value.to_json() for name, value in accuracies.items()},
-            "agreement": self.agreement.to_json(),
-            "sqnr_db": {unit: finite(value) for unit, value in self.sqnr_db.items()},
-        }
+        shares = {name: None if value is None else value.to_json() for name, value in accuracies.items()}
+        data: dict[str, Any] = to_json(self)
+        return data | shares
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Baseline:
 
     Attributes:
         tokens: int64 [B, T], for distributions, SQNR and time.
-        logits: [B, T, V] that count as exact: the oracle's, or the float32 bundle's.
+        logits: [B, T, V], the reference: the oracle's, or the float32 bundle's.
         own_logits: the float32 bundle's.
         streams: the float32 bundle's, N + 1 arrays [B, T, E].
         task, examples: for accuracy; None where there are none.
@@ -89,16 +86,16 @@ def measure_baseline(
     tokens: IntArray,
     task: Task | None,
     examples: Examples | None,
-    exact_logits: FloatArray | None,
+    reference_logits: FloatArray | None,
     on_batch: Callable[[int], object] = lambda count: None,
 ) -> Baseline:
     """Measure the float32 bundle.
 
     Args:
-        exact_logits: the oracle's for `tokens`; None takes the bundle's own.
+        reference_logits: the oracle's for `tokens`; None takes the bundle's own.
     """
     run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=True)
-    logits = run.logits if exact_logits is None else exact_logits
+    logits = run.logits if reference_logits is None else reference_logits
     measured = Measured(
         *_sizes(bundle),
         *_accuracies(session, task, examples, on_batch),
@@ -125,15 +122,15 @@ def measure_quantized(
     )
 
 
-def sqnr_db(signal: FloatArray, said: FloatArray) -> float:
-    """Signal to quantization noise ratio in decibel: 10 log10(sum signal^2 / sum (said - signal)^2).
+def sqnr_db(signal: FloatArray, output: FloatArray) -> float:
+    """Signal to quantization noise ratio in decibel: 10 log10(sum signal^2 / sum (output - signal)^2).
 
     Example:
         an error of a tenth of the signal everywhere is 20 dB
     """
-    exact = signal.astype(np.float64)
-    noise = float(np.square(said - exact).sum())
-    power = float(np.square(exact).sum())
+    expected = signal.astype(np.float64)
+    noise = float(np.square(output - expected).sum())
+    power = float(np.square(expected).sum())
     return float("inf") if noise == 0 else 10 * float(np.log10(max(power, 1e-300) / noise))
 
 
@@ -141,8 +138,8 @@ def _sqnr_by_unit(streams: Sequence[FloatArray], logits: FloatArray, baseline: B
     """Of what each block adds to the stream, and of the logits."""
     ratios = {}
     for block in range(len(streams) - 1):
-        exact = baseline.streams[block + 1] - baseline.streams[block]
-        ratios[f"blocks.{block}"] = sqnr_db(exact, streams[block + 1] - streams[block])
+        expected = baseline.streams[block + 1] - baseline.streams[block]
+        ratios[f"blocks.{block}"] = sqnr_db(expected, streams[block + 1] - streams[block])
     return {**ratios, "head": sqnr_db(baseline.own_logits, logits)}
 
 

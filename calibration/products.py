@@ -5,20 +5,16 @@ Exported graphs have `Gemm(x, W [n, k], b, transB=1)`; quantizers want `MatMul(x
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import onnx
-from onnx import helper, numpy_helper
+import onnx_ir as ir
+
+from causalrn.calibration.graph_edits import array_of, make_node, name_of, set_array
 
 BIAS_SUFFIX = ".bias"
 """Ends the name of the node that adds the bias to a product."""
-
-FloatArray = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -40,25 +36,28 @@ class Product:
 
 
 def unit_of(name: str) -> str:
-    """The part of the model that a weight or state tensor belongs to: "blocks.3", "head", ..."""
+    """The part of the model that a weight belongs to: "blocks.3", "head", ..."""
     parts = name.split(".")
     return ".".join(parts[:2]) if parts[0] == "blocks" else parts[0]
 
 
-def find_products(model: onnx.ModelProto) -> list[Product]:
+def find_products(model: ir.Model) -> list[Product]:
     """All products with constant weights, in the order of the graph."""
-    weights = _matrices(model)
-    return [Product(node.input[1], node.input[0]) for node in model.graph.node if _is_product(node, weights)]
+    return [_product(node) for node in model.graph if _is_product(node)]
 
 
-def find_tables(model: onnx.ModelProto) -> list[str]:
+def find_tables(model: ir.Model) -> list[str]:
     """Names of the embedding tables: matrices of which rows are looked up."""
-    matrices = _matrices(model)
-    looked_up = (node.input[0] for node in model.graph.node if node.op_type == "Gather" and node.input[0] in matrices)
-    return list(dict.fromkeys(looked_up))
+    tables = (name_of(node.inputs[0]) for node in model.graph if reads_table(node))
+    return list(dict.fromkeys(tables))
 
 
-def split_products(model: onnx.ModelProto, keep: Collection[str] = ()) -> list[Product]:
+def reads_table(node: ir.Node) -> bool:
+    """Whether a node looks up rows of a constant matrix."""
+    return node.op_type == "Gather" and _is_matrix(node.inputs[0])
+
+
+def split_products(model: ir.Model, keep: Collection[str] = ()) -> list[Product]:
     """Turn every product, except with the weights `keep`, into a MatMul that is called as its weight, and an Add.
 
     What it multiplies is renamed after the weight, so that it is called the same in all graphs.
@@ -66,100 +65,53 @@ def split_products(model: onnx.ModelProto, keep: Collection[str] = ()) -> list[P
     Returns:
         The products as they are now.
     """
-    weights = _matrices(model)
-    _name_inputs(model, weights)
-    split: list[Product] = []
-
-    def replace(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        if not _is_product(node, weights) or node.input[1] in keep:
-            return [node]
-        split.append(Product(node.input[1], node.input[0]))
-        return _split(node)
-
-    rewrite_nodes(model, replace)
-    chosen = {product.weight for product in split}
-    for tensor in model.graph.initializer:
-        if tensor.name in chosen:
-            array = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array.T), tensor.name))
-    return split
+    gemms = [node for node in model.graph if _is_product(node)]
+    for node in gemms:
+        _name_input(node)
+    split = [node for node in gemms if name_of(node.inputs[1]) not in keep]
+    products = [_product(node) for node in split]
+    for node in split:
+        _split(model.graph, node)
+    return products
 
 
-def rewrite_nodes(model: onnx.ModelProto, replace: Callable[[onnx.NodeProto], Iterable[onnx.NodeProto]]) -> None:
-    """Replace every node by others, in place of it."""
-    nodes = [new for node in model.graph.node for new in replace(node)]
-    model.graph.ClearField("node")
-    model.graph.node.extend(nodes)
+def _product(node: ir.Node) -> Product:
+    return Product(name_of(node.inputs[1]), name_of(node.inputs[0]))
 
 
-def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """A graph's constants by name."""
-    return {tensor.name: tensor for tensor in model.graph.initializer}
+def _is_product(node: ir.Node) -> bool:
+    """Whether a node is x W' + b, W a constant that nothing else reads: its content is going to change."""
+    weight = node.inputs[1] if node.op_type == "Gemm" else None
+    if weight is None or not _is_matrix(weight) or len(weight.uses()) != 1:
+        return False
+    plain = node.attributes.get_float("alpha", 1.0) == node.attributes.get_float("beta", 1.0) == 1.0
+    return plain and node.attributes.get_int("transA", 0) == 0 and node.attributes.get_int("transB", 0) == 1
 
 
-def drop_unused_initializers(model: onnx.ModelProto) -> None:
-    """Remove constants that nothing reads."""
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    model.graph.ClearField("initializer")
-    model.graph.initializer.extend(kept)
+def _is_matrix(value: ir.Value | None) -> bool:
+    """Whether a value is a constant float32 [n, k]."""
+    tensor = None if value is None else value.const_value
+    return tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) == 2
 
 
-@contextlib.contextmanager
-def quiet_quantizer() -> Iterator[None]:
-    """Quantizers of onnxruntime log every node to the root logger, and set it up when they are imported."""
-    root, disabled = logging.getLogger(), logging.root.manager.disable
-    handlers, level = list(root.handlers), root.level
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
-        root.handlers[:] = handlers
-        root.setLevel(level)
+def _name_input(node: ir.Node) -> None:
+    """Name what a product multiplies after the first weight that multiplies it, unless it has a name of ours."""
+    value = node.inputs[0]
+    assert value is not None
+    ours = value.is_graph_input() or value.is_graph_output() or name_of(value).startswith("stream.")
+    if not ours and not name_of(value).endswith(".input"):
+        value.name = f"{name_of(node.inputs[1])}.input"
 
 
-def _matrices(model: onnx.ModelProto) -> set[str]:
-    return {
-        tensor.name
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2
-    }
-
-
-def _is_product(node: onnx.NodeProto, weights: Collection[str]) -> bool:
-    return node.op_type == "Gemm" and node.input[1] in weights and _attribute(node, "transB") == 1
-
-
-def _attribute(node: onnx.NodeProto, name: str) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)
-
-
-def _name_inputs(model: onnx.ModelProto, weights: Collection[str]) -> None:
-    """Name what products multiply after the first weight that multiplies it, unless it has a name already."""
-    named = {value.name for value in (*model.graph.input, *model.graph.output)}
-    renamed: dict[str, str] = {}
-    for node in model.graph.node:
-        value = node.input[0] if _is_product(node, weights) else ""
-        if value and value not in named and not value.startswith("stream."):
-            renamed.setdefault(value, f"{node.input[1]}.input")
-    _rename_values(model, renamed)
-
-
-def _rename_values(model: onnx.ModelProto, renamed: dict[str, str]) -> None:
-    """Rename values wherever nodes give or read them."""
-    for node in model.graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
-
-
-def _split(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    x, weight, *bias = node.input
-    (out,) = node.output
-    if not bias:
-        return [helper.make_node("MatMul", [x, weight], [out], weight)]
-    product = f"{weight}.product"
-    return [
-        helper.make_node("MatMul", [x, weight], [product], weight),
-        helper.make_node("Add", [product, bias[0]], [out], weight + BIAS_SUFFIX),
-    ]
+def _split(graph: ir.Graph, node: ir.Node) -> None:
+    """Write Gemm as MatMul and Add, and its weight the other way round."""
+    x, weight, *bias = node.inputs
+    (out,) = node.outputs
+    assert x is not None
+    assert weight is not None
+    name = name_of(weight)
+    set_array(weight, np.ascontiguousarray(array_of(weight).T))  # [k, n]
+    new = [make_node("MatMul", [x, weight], f"{name}.product", name)]
+    if bias and bias[0] is not None:
+        new.append(make_node("Add", [new[0].outputs[0], bias[0]], name_of(out), name + BIAS_SUFFIX))
+    ir.convenience.replace_nodes_and_values(graph, node, [node], new, [out], [new[-1].outputs[0]])

@@ -58,7 +58,7 @@ class QuantizeReport:
         """Whether it may be kept."""
         return not self.faults
 
-    def to_json(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
         """The report as JSON values."""
         return {
             "report": "causalrn-quantize",
@@ -69,13 +69,13 @@ class QuantizeReport:
             "quantization": to_json(self.quantization),
             "against": self.against,
             "measured_on": self.measured_on,
-            "step_times": dict(self.times.__dict__),
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
+            "step_times": to_json(self.times),
+            "before": self.before.entries(),
+            "after": self.after.entries(),
             "ratios": self.ratios(),
-            "budget": dict(self.budget.__dict__),
-            "sensitivity": [entry.to_json() for entry in self.sensitivities],
-            "states": {} if self.table is None else {n: r.to_json() for n, r in self.table.state_ranges.items()},
+            "budget": to_json(self.budget),
+            "sensitivity": to_json(self.sensitivities),
+            "states": {} if self.table is None else to_json(self.table.states),
             "notes": list(self.notes),
         }
 

@@ -1,4 +1,4 @@
-"""Rollouts: a session driven through prompts and on, its state really carried; and what calibration sees on the way.
+"""Rollouts: a session run through prompts and on, its state really carried; and what calibration sees on the way.
 
 Ranges of a step that is run from a zero state are not those of a step in the middle of a sequence (issue of many
 recurrent exports: one right token, then garbage), so nothing here ever makes a state up.
@@ -22,13 +22,13 @@ from causalrn.training.tasks import IGNORE, Task
 LEAST_SEQUENCES = 8
 """Fewer sequences than this are warned about: ranges would rest on too few trajectories."""
 BATCH = 64
-"""Sequences of one rollout, driven in lockstep."""
+"""Sequences of one rollout, run in lockstep."""
 _MOST_STEPS, _MOST_SAMPLED = 256, 64
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What rollouts are given, and where they are let alone.
+    """What rollouts are given, and where they go on by themselves.
 
     Attributes:
         tokens: int64 [N, T].
@@ -106,7 +106,7 @@ class RolloutStep:
 
 
 def roll_out(session: Session, prompts: Prompts, seed: int, *, keep_states: bool = False) -> Iterator[RolloutStep]:
-    """Drive a session through all prompts, a batch at a time, token by token.
+    """Run a session through all prompts, a batch at a time, token by token.
 
     Args:
         seed: of draws, and of which steps are sampled: all of them up to 64, else 64, a random one in each stretch.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,16 +9,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.bundle.graph_files import describe_graph, load_graphs, save_graphs, strip_leftovers
+from causalrn.bundle.graph_files import WEIGHTS_FILE, describe_graph, load_graphs, save_graphs, strip_leftovers
+from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.quantization import FORMS, SCHEMES, WEIGHT_ONLY, Quantization
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.calibration.activations import quantize_activations_dynamically, quantize_activations_statically
+from causalrn.calibration.block_weights import quantize_to_int4, quantize_to_nbits
+from causalrn.calibration.float16_weights import convert_to_float16
+from causalrn.calibration.int8_weights import quantize_to_int8
 from causalrn.calibration.pool_rows import narrow_pools
 from causalrn.calibration.products import find_products, find_tables, split_products
-from causalrn.calibration.weights import convert_to_float16, quantize_to_int4, quantize_to_int8, quantize_to_nbits
 from causalrn.errors import CalibrationError, InputError
 from causalrn.model.state import derive_state
 from causalrn.runtimes.opening import open_bundle
@@ -59,11 +61,11 @@ class Scheme:
         if self.name not in (*SCHEMES, "float32"):
             raise InputError(f"scheme {self.name!r} is unknown: choose one of {', '.join(SCHEMES)}")
         if self.form is not None and self.name not in WEIGHT_ONLY:
-            raise InputError(f"--form is for {' and '.join(WEIGHT_ONLY)}: {self.name} has one form only")
+            raise InputError(f"form is for {' and '.join(WEIGHT_ONLY)}: leave it out, {self.name} has one only")
         if self.name in WEIGHT_ONLY and self.form not in FORMS:
             raise InputError(f"form {self.form!r} is unknown: choose one of {', '.join(FORMS)}")
         if self.name == "float32" and not self.pool8:
-            raise InputError("nothing to quantize: name a --scheme, or --pool8")
+            raise InputError("nothing to quantize: choose a scheme, or pool8")
 
     @property
     def pool_dtype(self) -> str:
@@ -78,16 +80,16 @@ class Scheme:
         return self.form == "qdq" or self.name in ("w8a8", "fp16")
 
 
-def quantize_graph(model: onnx.ModelProto, scheme: Scheme, spec: StateSpec) -> onnx.ModelProto:
-    """A quantized copy of a float32 graph.
+def quantize_graph(model: ir.Model, scheme: Scheme, spec: StateSpec) -> ir.Model:
+    """Quantize a float32 graph.
 
     Args:
+        model: may be changed in place.
         spec: the state of the quantized graph.
 
     Raises:
         CalibrationError: w8a8, and no limit is known for something that is multiplied.
     """
-    model = copy.deepcopy(model)
     if spec.has_pool and scheme.pool_dtype != "float32":
         narrow_pools(model, spec, portable=scheme.portable)
     if scheme.name != "float32":
@@ -95,10 +97,11 @@ def quantize_graph(model: onnx.ModelProto, scheme: Scheme, spec: StateSpec) -> o
     return model
 
 
-def _quantize_products(model: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProto:
+def _quantize_products(model: ir.Model, scheme: Scheme) -> ir.Model:
     products = split_products(model, scheme.keep)
     if scheme.name == "fp16":
-        return convert_to_float16(model, products, set(find_tables(model)) - scheme.keep)
+        convert_to_float16(model, products, set(find_tables(model)) - scheme.keep)
+        return model
     if not products:
         return model
     if scheme.name == "w8a8-dynamic":
@@ -110,13 +113,16 @@ def _quantize_products(model: onnx.ModelProto, scheme: Scheme) -> onnx.ModelProt
         return quantize_activations_statically(model, products, scheme.limits)
     if scheme.form == "nbits":
         return quantize_to_nbits(model, products, _BITS[scheme.name])
-    return quantize_to_int4(model, products) if scheme.name == "w4" else quantize_to_int8(model, products)
+    if scheme.name == "w4":
+        return quantize_to_int4(model, products)
+    quantize_to_int8(model, products)
+    return model
 
 
 def quantizable_parts(bundle: Bundle, scheme: Scheme) -> list[str]:
     """Names of what a scheme changes, in the order of use: tables (fp16 only), weights, and :data:`POOLS`."""
     graph = next(iter(bundle.manifest.graphs.values()))
-    model = onnx.load(bundle.file(graph.file), load_external_data=False)
+    model = ir.load(bundle.file(graph.file))
     parts = find_tables(model) if scheme.name == "fp16" else []
     parts += [product.weight for product in find_products(model)] if scheme.name != "float32" else []
     narrow = dataclasses.replace(scheme, keep=frozenset()).pool_dtype != "float32" and bundle.manifest.state.has_pool
@@ -135,7 +141,7 @@ def check_scheme_fits(bundle: Bundle, scheme: Scheme) -> None:
         how = bundle.manifest.quantization.describe()
         raise InputError(f"{bundle.path} is quantized already ({how}): quantize the float32 bundle")
     if scheme.pool8 and not bundle.manifest.state.has_pool:
-        raise InputError(f"{bundle.path}: its state has constant size and no pool: leave --pool8 out")
+        raise InputError(f"{bundle.path}: its state has constant size and no pool: leave pool8 out")
     parts = quantizable_parts(bundle, scheme)
     if scheme.keep and not set(parts) - scheme.keep:
         raise InputError(f"all {len(parts)} parts of {bundle.path} would stay float32: keep fewer")
@@ -154,33 +160,36 @@ def write_quantized(
     Args:
         source: in float32; only read.
         calibration: what the limits of `scheme` rest on, for the manifest.
-        golden: take the source's golden vectors along, and record what the quantized graphs say.
+        golden: take the source's golden vectors along, and record the quantized graphs' own outputs.
 
     Raises:
         InputError, CalibrationError: as :func:`check_scheme_fits` and :func:`quantize_graph`.
     """
     check_scheme_fits(source, scheme)
-    before = source.manifest
-    spec = derive_state(
-        card_of(source).config, before.state.pool if before.state.has_pool else "growing",
-        before.state.capacity, scheme.pool_dtype,
-    )  # fmt: skip
-    kept, pool8 = tuple(sorted(scheme.keep)), spec.has_pool and scheme.pool_dtype == "int8"
-    quantization = Quantization(scheme.name, scheme.form, pool8, kept, source.sha256, calibration)
-    models = {file: quantize_graph(model, scheme, spec) for file, model in load_graphs(source).items()}
-    manifest = dataclasses.replace(
-        before,
-        state=spec,
-        quantization=quantization,
-        created_with={**before.created_with, "onnxruntime": version("onnxruntime")},
-    )
+    manifest = _quantized_manifest(source, scheme, calibration)
+    models = {file: quantize_graph(model, scheme, manifest.state) for file, model in load_graphs(source).items()}
     for name, graph in manifest.graphs.items():
         strip_leftovers(models[graph.file])
         describe_graph(models[graph.file], manifest, name)
-    save_graphs(models, folder, checked=(before.opset or 0) >= _STANDARD_OPSET and scheme.form not in _CONTRIB)
+    save_graphs(models, folder, checked=(manifest.opset or 0) >= _STANDARD_OPSET and scheme.form not in _CONTRIB)
     bundle = seal_bundle(folder, manifest)
-    if golden and GOLDEN_NAME in before.files:
+    if golden and GOLDEN_NAME in source.manifest.files:
         with open_bundle(bundle) as session:
             save_golden(folder, load_golden(source).reference, session)
-        bundle = seal_bundle(folder, manifest)
+        unchanged = {name: bundle.manifest.files[name] for name in (*models, WEIGHTS_FILE)}
+        bundle = seal_bundle(folder, manifest, unchanged)
     return bundle
+
+
+def _quantized_manifest(source: Bundle, scheme: Scheme, calibration: Mapping[str, Any] | None) -> Manifest:
+    """The manifest of the quantized bundle, its files not hashed yet."""
+    before = source.manifest
+    pool = before.state.pool if before.state.has_pool else "growing"
+    spec = derive_state(card_of(source).config, pool, before.state.capacity, scheme.pool_dtype)
+    kept, pool8 = tuple(sorted(scheme.keep)), spec.has_pool and scheme.pool_dtype == "int8"
+    return dataclasses.replace(
+        before,
+        state=spec,
+        quantization=Quantization(scheme.name, scheme.form, pool8, kept, source.sha256, calibration),
+        created_with={**before.created_with, "onnxruntime": version("onnxruntime")},
+    )

@@ -9,12 +9,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.json_values import finite
 from causalrn.calibration.evaluation import Baseline, sqnr_db
 from causalrn.calibration.products import unit_of
 from causalrn.calibration.schemes import Scheme, quantizable_parts, write_quantized
@@ -31,7 +29,7 @@ class Sensitivity:
     Attributes:
         unit: "blocks.3", "blocks.3.w12", "head", "wte", "pools".
         parts: what was quantized: weights, embedding tables, or the pools.
-        kl_divergence: mean KL(exact || said), in nats.
+        kl_divergence: mean KL(float32 || quantized), in nats.
         argmax_changes: share of positions whose most likely token changes, ties not counted.
         sqnr_db: of the logits, in decibel.
     """
@@ -41,15 +39,6 @@ class Sensitivity:
     kl_divergence: float
     argmax_changes: float
     sqnr_db: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
-        return {
-            **self.__dict__,
-            "parts": list(self.parts),
-            "kl_divergence": finite(self.kl_divergence),
-            "sqnr_db": finite(self.sqnr_db),
-        }
 
 
 def units_of(bundle: Bundle, scheme: Scheme, granularity: str) -> dict[str, tuple[str, ...]]:
@@ -88,12 +77,12 @@ def _harm(sensitivity: Sensitivity) -> float:
 
 
 def _measure(source: Bundle, scheme: Scheme, unit: str, parts: tuple[str, ...], baseline: Baseline) -> Sensitivity:
-    said = np.full_like(baseline.own_logits, np.nan)
+    logits = np.full_like(baseline.own_logits, np.nan)
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(NonFiniteError):
         bundle = write_quantized(source, Path(folder), scheme, golden=False)
         with open_bundle(bundle) as session:
-            said = run_in_chunks(session, baseline.tokens, [1] * baseline.tokens.shape[1]).logits
-    agreement = compare_distributions(said, baseline.own_logits)
+            logits = run_in_chunks(session, baseline.tokens, [1] * baseline.tokens.shape[1]).logits
+    agreement = compare_distributions(logits, baseline.own_logits)
     return Sensitivity(
-        unit, parts, agreement.kl_divergence, agreement.argmax_changes, sqnr_db(baseline.own_logits, said)
+        unit, parts, agreement.kl_divergence, agreement.argmax_changes, sqnr_db(baseline.own_logits, logits)
     )

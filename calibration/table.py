@@ -2,83 +2,72 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import written_file
-from causalrn.bundle.json_values import json_text, own_hash, parse_json_object
+from causalrn.bundle.json_values import from_json, json_text, own_hash, parse_json_object, to_json
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.calibration.observers import DEFAULT_PERCENTILE, Histogram, HistogramObserver, histogram_limits
-from causalrn.calibration.rollouts import BATCH, Prompts, roll_out
+from causalrn.calibration.observers import DEFAULT_PERCENTILE, HistogramObserver, histogram_limits
+from causalrn.calibration.rollouts import BATCH, Prompts, RolloutStep, roll_out
+from causalrn.calibration.table_entries import Activation, Ranges, Rollout
 from causalrn.calibration.watching import opened_for_watching
-from causalrn.errors import CalibrationError, ConfigError
+from causalrn.errors import CalibrationError, ConfigError, NonFiniteError
 from causalrn.runtimes.session import Array
 
 TABLE_FORMAT = "causalrn-calibration"
 _VERSION, _OWN_HASH = 1, "calibration_sha256"
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """Smallest and largest value of one tensor at every position, over all rollouts.
-
-    Attributes:
-        lowest, highest: by position.
-    """
-
-    lowest: tuple[float, ...]
-    highest: tuple[float, ...]
-
-    @property
-    def largest(self) -> float:
-        """Largest |value| at any position."""
-        return max(-min(self.lowest), max(self.highest))
-
-    def at(self, position: int) -> float:
-        """Largest |value| at a position; negative ones count from the end."""
-        return max(-self.lowest[position], self.highest[position])
-
-    def to_json(self) -> dict[str, Any]:
-        """The ranges as JSON values."""
-        return {"lowest": list(self.lowest), "highest": list(self.highest)}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CalibrationTable:
-    """What rollouts showed.
+    """What rollouts showed; the fields are the file's entries.
 
     Attributes:
         checkpoint_sha256: of the weights that it belongs to, whatever bundle they were exported to.
         source: where the tokens came from, for people.
         seed: of draws and of sampled steps.
-        rollouts: for each, beginning with a reset: sequences, steps, how many tokens were given, and which positions
-            were sampled for the histograms.
-        activations: by what is multiplied by a weight, a histogram over the sampled steps.
-        activation_ranges, state_ranges: by tensor, ranges at every position; of a pool, those of the new row.
+        rollouts: which there were.
+        activations: by the name of what is multiplied by a weight.
+        states: ranges by state tensor; of a pool, those of the new row.
+        calibration_sha256: of the table's own JSON text without this entry; filled in when it is written.
+
+    Raises:
+        ValueError: no rollouts, or no activations.
     """
 
+    format: Literal["causalrn-calibration"] = "causalrn-calibration"
+    version: Literal[1] = 1
     checkpoint_sha256: str
     source: str
     seed: int
-    rollouts: tuple[Mapping[str, Any], ...]
-    activations: Mapping[str, Histogram]
-    activation_ranges: Mapping[str, Ranges]
-    state_ranges: Mapping[str, Ranges]
+    rollouts: tuple[Rollout, ...]
+    activations: Mapping[str, Activation]
+    states: Mapping[str, Ranges]
+    calibration_sha256: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.rollouts or not self.activations:
+            raise ValueError("no rollouts, or no activations")
 
     @property
     def sequences(self) -> int:
         """How many sequences there were."""
-        return sum(int(rollout["sequences"]) for rollout in self.rollouts)
+        return sum(rollout.sequences for rollout in self.rollouts)
 
     @property
     def steps(self) -> int:
         """How many steps each sequence had, at most."""
-        return max(int(rollout["steps"]) for rollout in self.rollouts)
+        return max(rollout.steps for rollout in self.rollouts)
+
+    @property
+    def activation_ranges(self) -> dict[str, Ranges]:
+        """Ranges by the name of what is multiplied by a weight."""
+        return {name: activation.by_position for name, activation in self.activations.items()}
 
     def limits(self, method: str, percentile: float = DEFAULT_PERCENTILE) -> dict[str, float]:
         """The largest |value| that int8 should hold of each activation.
@@ -87,10 +76,11 @@ class CalibrationTable:
             method: one of :data:`causalrn.bundle.quantization.CALIBRATION_METHODS`.
             percentile: of the values that are not clipped, for the method of that name.
         """
-        largest = {name: self.activation_ranges[name].largest for name in self.activations}
+        largest = {name: ranges.largest for name, ranges in self.activation_ranges.items()}
         if method == "minmax":
             return largest
-        found = histogram_limits(self.activations, method, percentile)
+        histograms = {name: activation.histogram for name, activation in self.activations.items()}
+        found = histogram_limits(histograms, method, percentile)
         return {name: min(limit, largest[name]) for name, limit in found.items()}
 
     def describe(self, method: str, percentile: float) -> dict[str, Any]:
@@ -112,31 +102,15 @@ class CalibrationTable:
         if self.checkpoint_sha256 != bundle.manifest.checkpoint_sha256:
             raise CalibrationError(f"{path}: calibrated on other weights than those in {bundle.path}: calibrate again")
 
-    def to_json(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
         """The table as JSON values, its own SHA-256 among them."""
-        data = {
-            "format": TABLE_FORMAT,
-            "version": _VERSION,
-            "checkpoint_sha256": self.checkpoint_sha256,
-            "source": self.source,
-            "seed": self.seed,
-            "rollouts": [dict(rollout) for rollout in self.rollouts],
-            "activations": {
-                name: {
-                    "limit": histogram.limit,
-                    "counts": histogram.counts.tolist(),
-                    "by_position": self.activation_ranges[name].to_json(),
-                }
-                for name, histogram in self.activations.items()
-            },
-            "states": {name: ranges.to_json() for name, ranges in self.state_ranges.items()},
-        }
+        data: dict[str, Any] = to_json(self)
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
 
     def save(self, path: Path) -> None:
         """Write the table, whole or not at all."""
         with written_file(path) as partial:
-            partial.write_text(json_text(self.to_json()), encoding="utf-8")
+            partial.write_text(json_text(self.entries()), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> CalibrationTable:
@@ -155,69 +129,24 @@ class CalibrationTable:
             raise CalibrationError(f"{path}: a calibration table of another version: calibrate again")
         if data.get(_OWN_HASH) != own_hash(data, _OWN_HASH):
             raise CalibrationError(f"{path}: content differs from its own SHA-256: calibrate again")
-        try:
-            return _from_json(data)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise CalibrationError(f"{path}: malformed calibration table ({error}): calibrate again") from None
-
-
-def _from_json(data: Mapping[str, Any]) -> CalibrationTable:
-    """Read the JSON values, and check what they mean.
-
-    Raises:
-        KeyError, TypeError, ValueError: something is missing, of a wrong type, or cannot be.
-    """
-    entries, rollouts = data["activations"], tuple(data["rollouts"])
-    for rollout in rollouts:
-        if not all(type(rollout[key]) is int and rollout[key] > 0 for key in ("sequences", "steps", "given")):
-            raise ValueError("a rollout without sequences, steps or given tokens")
-    if not rollouts or not entries or type(data["seed"]) is not int:
-        raise ValueError("no rollouts, no activations, or no seed")
-    if not all(isinstance(data[key], str) for key in ("checkpoint_sha256", "source")):
-        raise TypeError("checkpoint_sha256 or source is no text")
-    return CalibrationTable(
-        data["checkpoint_sha256"],
-        data["source"],
-        data["seed"],
-        rollouts,
-        {name: _histogram(name, entry) for name, entry in entries.items()},
-        {name: _ranges(name, entry["by_position"]) for name, entry in entries.items()},
-        {name: _ranges(name, entry) for name, entry in data["states"].items()},
-    )
-
-
-def _histogram(name: str, data: Mapping[str, Any]) -> Histogram:
-    counts, limit = np.array(data["counts"]), float(data["limit"])
-    if counts.dtype != np.int64 or counts.ndim != 1 or len(counts) < 4 or len(counts) % 2:
-        raise ValueError(f"the histogram of {name} is {counts.dtype} {list(counts.shape)}")
-    if counts.min() < 0 or not counts.any() or not 0 < limit <= float(np.finfo(np.float32).max):
-        raise ValueError(f"the histogram of {name} has negative counts, none, or limit {limit}")
-    return Histogram(counts, limit)
-
-
-def _ranges(name: str, data: Mapping[str, Any]) -> Ranges:
-    both = np.array([data["lowest"], data["highest"]], np.float64)  # fails where they are not equally long
-    if both.ndim != 2 or not both.shape[1] or not np.isfinite(both).all() or not (both[0] <= both[1]).all():
-        raise ValueError(f"the ranges of {name} are empty, not finite, or upside down")
-    return Ranges(tuple(both[0].tolist()), tuple(both[1].tolist()))
+        return from_json(data, cls, f"{path}: malformed calibration table (calibrate again)", CalibrationError)
 
 
 def calibrate(
     bundle: Bundle, prompts: Prompts, seed: int = 0, on_steps: Callable[[int], object] = lambda count: None
 ) -> CalibrationTable:
-    """Drive a float32 bundle through prompts and see what its products and its state hold.
+    """Run a float32 bundle through prompts and see what its products and its state hold.
 
     Args:
         on_steps: called with the number of steps after each, for progress bars.
+
+    Raises:
+        NonFiniteError: a value is not finite.
     """
-    observer, ranges = HistogramObserver(), _RangeKeeper()
-    rollouts: list[dict[str, Any]] = []
+    observer, ranges, sampled = HistogramObserver(), _RangeKeeper(), _SampledPositions()
     with opened_for_watching(bundle) as (session, names), session.watching(names) as values:
         for step in roll_out(session, prompts, seed):
-            if step.rollout == len(rollouts):
-                rollouts.append(_describe_rollout(prompts, step.rollout, len(step.tokens)))
-            if step.sampled:
-                rollouts[-1]["sampled"].append(step.position)
+            sampled.add(step)
             for name in names:
                 ranges.add(name, step.position, values[name])
                 if step.sampled:
@@ -226,25 +155,23 @@ def calibrate(
                 ranges.add(name, step.position, value)
             on_steps(1)
     by_name = ranges.by_name()
+    histograms = {name: observer.histograms[name] for name in names}
     return CalibrationTable(
-        bundle.manifest.checkpoint_sha256,
-        prompts.source,
-        seed,
-        tuple(rollouts),
-        observer.histograms,
-        {name: by_name[name] for name in names},
-        {name: value for name, value in by_name.items() if name not in names},
+        checkpoint_sha256=bundle.manifest.checkpoint_sha256,
+        source=prompts.source,
+        seed=seed,
+        rollouts=tuple(_describe_rollout(prompts, index, kept) for index, kept in enumerate(sampled.by_rollout)),
+        activations={
+            name: Activation(counted.limit, tuple(counted.counts.tolist()), by_name.pop(name))
+            for name, counted in histograms.items()
+        },
+        states=by_name,
     )
 
 
-def _describe_rollout(prompts: Prompts, rollout: int, sequences: int) -> dict[str, Any]:
-    given = prompts.given[rollout * BATCH : rollout * BATCH + sequences]
-    return {
-        "sequences": sequences,
-        "steps": int(given.shape[1]),
-        "given": int(given.sum()),
-        "sampled": [],
-    }
+def _describe_rollout(prompts: Prompts, index: int, sampled: list[int]) -> Rollout:
+    given = prompts.given[index * BATCH : (index + 1) * BATCH]
+    return Rollout(len(given), given.shape[1], int(given.sum()), tuple(sampled))
 
 
 def _new_state(spec: StateSpec, values: Mapping[str, Array]) -> dict[str, Array]:
@@ -256,6 +183,20 @@ def _new_state(spec: StateSpec, values: Mapping[str, Array]) -> dict[str, Array]
     return new
 
 
+@dataclass
+class _SampledPositions:
+    """Positions of the sampled steps, by rollout."""
+
+    by_rollout: list[list[int]] = field(default_factory=list)
+
+    def add(self, step: RolloutStep) -> None:
+        """Take in a step; rollouts and positions come in order."""
+        if step.rollout == len(self.by_rollout):
+            self.by_rollout.append([])
+        if step.sampled:
+            self.by_rollout[-1].append(step.position)
+
+
 class _RangeKeeper:
     """Smallest and largest values by tensor and position."""
 
@@ -265,6 +206,8 @@ class _RangeKeeper:
     def add(self, name: str, position: int, values: Array) -> None:
         """Take in the values of one tensor at one position; positions come in order, again for each rollout."""
         low, high = float(values.min()), float(values.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise NonFiniteError(f"{name} is not finite at position {position}: the model cannot be calibrated")
         kept = self._kept.setdefault(name, [])
         if position == len(kept):
             kept.append((low, high))

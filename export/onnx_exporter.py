@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import onnx
+import onnx_ir as ir
 import torch
 
 from causalrn.bundle.graph_files import describe_graph, save_graphs, strip_leftovers
@@ -64,30 +64,32 @@ def export_onnx(
         raise ConfigError(f"opset {opset} is not supported: choose one of {', '.join(map(str, OPSETS))}")
     spec = derive_state(checkpoint.card.config, pool, capacity)
     spec.check_useful()
+    manifest = _manifest(checkpoint, spec, opset)
     cell = RecurrentCell(fold(checkpoint.model), spec)
-    graphs, streams = _graphs(spec), stream_names(checkpoint.card.config.blocks)
     models = {}
-    for name, graph in graphs.items():
-        model = _trace(cell, name)
-        _name_streams(model, streams)
+    for name, graph in manifest.graphs.items():
+        model = models[graph.file] = _trace(cell, name)
+        _name_streams(model, manifest.streams)
         strip_leftovers(model)
         _set_opset(model, opset)
-        models[graph.file] = model
-    manifest = Manifest(
+        describe_graph(model, manifest, name)
+    save_graphs(models, folder, checked=opset >= _TRACE_OPSET)  # below, a contrib op stands for the RMS norm
+    return manifest
+
+
+def _manifest(checkpoint: Checkpoint, spec: StateSpec, opset: int) -> Manifest:
+    config = checkpoint.card.config
+    return Manifest(
         **checkpoint.card.entries(),
         state=spec,
         target="onnx",
-        graphs=graphs,
+        graphs=_graphs(spec),
         opset=opset,
-        prefill_chunk=_prefill_chunk(checkpoint.card.config),
+        prefill_chunk=_prefill_chunk(config),
         checkpoint_sha256=checkpoint.sha256,
         created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},
-        streams=streams,
+        streams=stream_names(config.blocks),
     )
-    for name, graph in graphs.items():
-        describe_graph(models[graph.file], manifest, name)
-    save_graphs(models, folder, checked=opset >= _TRACE_OPSET)  # below, a contrib op stands for the RMS norm
-    return manifest
 
 
 def _prefill_chunk(config: ModelConfig) -> int:
@@ -102,7 +104,7 @@ def _graphs(spec: StateSpec) -> dict[str, Graph]:
     return graphs
 
 
-def _trace(cell: RecurrentCell, graph: str) -> onnx.ModelProto:
+def _trace(cell: RecurrentCell, graph: str) -> ir.Model:
     """Trace the cell at T = 1 or at any T, at B = 1 or at any B.
 
     Pool rows are left open, a fixed pool's too, so that a runtime may hand in no more of it than it needs; its step for
@@ -136,7 +138,7 @@ def _trace(cell: RecurrentCell, graph: str) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    return program.model
 
 
 @contextlib.contextmanager
@@ -153,33 +155,28 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _name_streams(model: onnx.ModelProto, names: tuple[str, ...]) -> None:
+def _name_streams(model: ir.Model, names: tuple[str, ...]) -> None:
     """Name the residual stream between blocks, so that `verify` can look at it. Nothing else changes."""
-    inside = {name: [node for node in model.graph.node if block in _scopes(node)] for name, block in _blocks(names)}
-    found = {name: nodes[-1].output[0] for name, nodes in inside.items()}  # a block ends with x + ...
-    found[names[0]] = inside[names[1]][0].input[0]  # and begins by normalizing x
-    renamed = {old: new for new, old in found.items()}
-    for node in model.graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
+    first, *written = names
+    for block, name in enumerate(written):
+        inside = [node for node in model.graph if f"blocks.{block}" in _scopes(node)]
+        if block == 0:
+            stream = inside[0].inputs[0]  # a block begins by normalizing x
+            assert stream is not None
+            stream.name = first
+        inside[-1].outputs[0].name = name  # and ends with x + ...
 
 
-def _blocks(names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Per stream that a block writes, the module that writes it."""
-    return [(name, f"blocks.{block}") for block, name in enumerate(names[1:])]
-
-
-def _scopes(node: onnx.NodeProto) -> tuple[str, ...]:
+def _scopes(node: ir.Node) -> tuple[str, ...]:
     """The modules that a traced node comes from, outermost first."""
-    entries = {entry.key: entry.value for entry in node.metadata_props}
-    return tuple(ast.literal_eval(entries.get("pkg.torch.onnx.name_scopes", "()")))
+    return tuple(ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "()")))
 
 
-def _set_opset(model: onnx.ModelProto, opset: int) -> None:
+def _set_opset(model: ir.Model, opset: int) -> None:
     if opset < _TRACE_OPSET:
-        for node in model.graph.node:
+        for node in model.graph:
             if node.op_type == "RMSNormalization":
                 node.op_type = "SimplifiedLayerNormalization"
-    model.ClearField("opset_import")
-    model.opset_import.append(onnx.helper.make_opsetid("", opset))
+    model.opset_imports.clear()
+    model.opset_imports[""] = opset
     model.ir_version = _IR_VERSIONS[opset]

@@ -72,8 +72,6 @@ class EvaluatorSession(CellSession):
         return results[0], results[1 : len(self._outputs)]
 
     def _set_probing(self, on: bool) -> None:
-        if on and not self._bundle.manifest.streams:
-            raise RuntimeUnavailableError("an early bundle, whose blocks have no names: export again")
         self._streams = self._bundle.manifest.streams if on else ()
 
 

@@ -136,10 +136,6 @@ class OnnxRuntimeSession(CellSession):
                 raise BundleError(f"{self._bundle.path}: {what}: export the bundle again")
 
     def _set_probing(self, on: bool) -> None:
-        if on and not self._bundle.manifest.streams:
-            raise RuntimeUnavailableError(
-                f"{self._bundle.path}: its graphs name no values between blocks: export again"
-            )
         self._shown = self._bundle.manifest.streams if on else ()
 
     @contextlib.contextmanager

@@ -6,14 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from causalrn.bundle.quantization import round_to_int8
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.runtimes.session import Array
-
-INT8_LIMIT = 127
-"""Largest |int8| of a row: symmetric, so that zero is zero."""
-
-ROW_FLOOR = 1e-28
-"""A row's scale is that of this largest |value| at least: a row of zeros stays one."""
 
 
 def state_values(spec: StateSpec, tensors: Mapping[str, Array]) -> dict[str, Array]:
@@ -35,14 +30,13 @@ def state_values(spec: StateSpec, tensors: Mapping[str, Array]) -> dict[str, Arr
 def stored_state(spec: StateSpec, values: Mapping[str, Array], dtype: np.dtype[np.floating]) -> dict[str, Array]:
     """The state that stands for these numbers, or for what is nearest to them; `dtype` for what is float32.
 
-    A row of an int8 pool is divided by its scale, the largest |value| / 127, and rounded to even, as the graphs do it.
+    Rows of an int8 pool are rounded by :func:`causalrn.bundle.quantization.round_to_int8`, as the graphs do it.
     """
     stored: dict[str, Array] = {}
     for tensor in spec.tensors:
         if tensor.scale_name is not None:
             row = np.asarray(values[tensor.name], np.float32)
-            scale = np.abs(row).max(-1, initial=ROW_FLOOR) / np.float32(INT8_LIMIT)
-            stored[tensor.name] = np.rint(row / scale[..., None]).astype(np.int8)
+            stored[tensor.name], scale = round_to_int8(row, axis=-1)
             stored[tensor.scale_name] = scale.astype(dtype)
         elif tensor.role != "scale":
             stored[tensor.name] = np.array(values[tensor.name], dtype if tensor.dtype == "float32" else tensor.dtype)

@@ -1,10 +1,13 @@
-"""How a bundle was quantized, as its manifest says it. Needs no onnx; the schemes themselves are in calibration/."""
+"""How a bundle was quantized, as its manifest has it, and how int8 rounds. The schemes are in calibration/."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 SCHEMES = ("w8", "w4", "w8a8-dynamic", "w8a8", "fp16")
 """Quantization schemes of bundles for ONNX runtimes."""
@@ -16,6 +19,32 @@ FORMS = ("nbits", "qdq")
 PACKED = "packed"
 CALIBRATION_METHODS = ("minmax", "percentile", "entropy")
 """The largest |value|; what all but a few values are below; what loses least information (TensorRT's method)."""
+
+INT8_LIMIT = 127
+"""Largest |int8| that is used: symmetric, so that zero is zero."""
+LEAST_LARGEST = 1e-28
+"""A scale is that of this largest |value| at least: zeros stay zeros, and no scale is zero, which TensorRT refuses."""
+
+
+def round_to_int8(values: npt.NDArray[np.floating], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Values as int8, each divided by a scale that the values along `axis` share, and rounded, halves to even.
+
+    A scale is the largest |value| / 127. Rows of int8 pools, weights in ONNX graphs and weights in C are rounded so.
+
+    Args:
+        values: finite.
+        axis: which axis the scales do not have.
+
+    Returns:
+        The int8 values, in the shape of `values`, and the float32 scales, without that axis.
+
+    Example:
+        >>> rounded, scale = round_to_int8(np.array([[-63.5, 32.0, 0.25], [0.0, 0.0, 0.0]], np.float32), axis=1)
+        >>> rounded.tolist(), scale.tolist()[0]
+        ([[-127, 64, 0], [0, 0, 0]], 0.5)
+    """
+    scale = (np.abs(values).max(axis, initial=LEAST_LARGEST) / INT8_LIMIT).astype(np.float32)
+    return np.rint(values / np.expand_dims(scale, axis)).astype(np.int8), scale
 
 
 @dataclass(frozen=True)

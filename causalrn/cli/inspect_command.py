@@ -180,12 +180,12 @@ def _inspect_table(path: Path) -> dict[str, Any]:
     out.print(f"{len(table.rollouts)} rollouts, {table.sequences} sequences of {table.steps} steps", soft_wrap=True)
     out.print(f"weights sha256 {table.checkpoint_sha256}\n", soft_wrap=True)
     rows = Table("largest |value|", *CALIBRATION_METHODS, "first step", "last step", box=None, padding=(0, 2, 0, 1))
-    for name, ranges in (*table.activation_ranges.items(), *table.state_ranges.items()):
+    for name, ranges in (*table.activation_ranges.items(), *table.states.items()):
         known = [f"{limits[method][name]:.4g}" if name in limits[method] else "" for method in CALIBRATION_METHODS]
         known = known if any(known) else [f"{ranges.largest:.4g}", "", ""]
         rows.add_row(name, *known, *(f"{ranges.at(step):.4g}" for step in (0, -1)))
     out.print(rows)
-    return {"calibration": table.to_json(), "limits": limits}
+    return {"calibration": table.entries(), "limits": limits}
 
 
 def _inspect_run(folder: Path) -> dict[str, Any]:

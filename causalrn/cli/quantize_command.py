@@ -139,7 +139,7 @@ def command(context: click.Context, /, bundle: Path, output: Path, **options: An
     from causalrn.workflows.quantize import quantize
 
     def write_reports(report: QuantizeReport) -> None:
-        write_json(places["json_path"], report.to_json())
+        write_json(places["json_path"], report.entries())
         if places["plot"] is not None:
             from causalrn.workflows.pages.quantize_plot import save_plot
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from causalrn.bundle.native_spec import INTERFACE, LANES, pad_heads, padded
+from causalrn.bundle.quantization import round_to_int8
 from causalrn.model.config import CausalRNConfig
 from causalrn.model.folding import FoldedCausalRNBlock, FoldedWeights
 
@@ -74,9 +75,7 @@ def _matrix(weight: FloatArray, bias: FloatArray, scheme: str) -> Iterator[Array
         yield _panels(weight.astype(np.float32), 1)
         yield bias.astype(np.float32)
         return
-    scale = np.maximum(np.abs(weight).max(1), 1e-28) / 127
-    scale = scale.astype(np.float32)
-    rounded = np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int8)
+    rounded, scale = round_to_int8(weight, axis=1)
     yield _panels(rounded, 4 if scheme == "w8a8-dynamic" else 1)
     yield bias.astype(np.float32)
     yield scale

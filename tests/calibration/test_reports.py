@@ -1,15 +1,16 @@
-"""Before and after: figures are what they say, damage is named, and the gate lets nothing through."""
+"""Before and after: figures are right, damage is named, and the gate lets nothing through."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import numpy as np
-import onnx
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.graph_files import WEIGHTS_FILE, load_graphs, save_graphs
+from causalrn.bundle.json_values import to_json
+from causalrn.bundle.quantization import round_to_int8
 from causalrn.bundle.tolerances import Budget
 from causalrn.calibration.evaluation import (
     Baseline,
@@ -19,10 +20,10 @@ from causalrn.calibration.evaluation import (
     sqnr_db,
     time_steps,
 )
+from causalrn.calibration.graph_edits import array_of, set_array
 from causalrn.calibration.report import find_faults
 from causalrn.calibration.schemes import POOLS, Scheme, write_quantized
 from causalrn.calibration.sensitivity import rank_sensitivity, units_of
-from causalrn.calibration.weights import int8_channels
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.comparison import Agreement, compare_distributions
 from causalrn.runtimes.parity.reference import run_in_chunks
@@ -69,7 +70,7 @@ def test_float32_bundle_agrees_with_itself(source, baseline):
     assert baseline.measured.agreement == Agreement(0.0, 1.0, 0.0, baseline.measured.agreement.ambiguous)
     same = measured(source, baseline)
     assert set(same.sqnr_db.values()) == {float("inf")}
-    assert same.to_json()["sqnr_db"]["head"] is None
+    assert same.entries()["sqnr_db"]["head"] is None
     assert find_faults(baseline.measured, same, Budget(0, 0, 0)) == []
 
 
@@ -78,8 +79,8 @@ def test_damaged_block_is_the_worst_and_fails(source, baseline, tmp_path):
     good = measured(bundle, baseline)
     graphs = load_graphs(bundle)
     for model in graphs.values():
-        scale = next(tensor for tensor in model.graph.initializer if tensor.name == "blocks.1.w3.scale")
-        scale.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(scale), scale.name))
+        scale = model.graph.initializers["blocks.1.w3.scale"]
+        set_array(scale, 2 * array_of(scale))
     path = folder(tmp_path, "damaged")
     save_graphs(graphs, path, checked=True)
     bad = measured(seal_bundle(path, dataclasses.replace(bundle.manifest)), baseline)
@@ -147,16 +148,16 @@ def test_pools_and_tables_are_ranked_beside_weights(scheme, source, baseline):
 def test_what_float16_cannot_hold_is_ranked_first(source, baseline, tmp_path):
     graphs = load_graphs(source)
     for model in graphs.values():
-        weight = next(tensor for tensor in model.graph.initializer if tensor.name == "blocks.1.w3")
-        array = onnx.numpy_helper.to_array(weight).copy()
+        weight = model.graph.initializers["blocks.1.w3"]
+        array = array_of(weight).copy()
         array[3, 3] = 1e6
-        weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+        set_array(weight, array)
     path = folder(tmp_path, "large")
     save_graphs(graphs, path, checked=True)
     bundle = seal_bundle(path, source.manifest)
     ranked = rank_sensitivity(bundle, Scheme("fp16"), baseline, "block")
     assert ranked[0].unit == "blocks.1"
-    assert ranked[0].to_json()["kl_divergence"] is None
+    assert to_json(ranked[0])["kl_divergence"] is None
 
 
 def test_ranking_is_that_of_weights_that_were_rounded_by_hand(source, baseline, tmp_path):
@@ -165,14 +166,14 @@ def test_ranking_is_that_of_weights_that_were_rounded_by_hand(source, baseline, 
     for entry in ranked:
         graphs = load_graphs(source)
         for model in graphs.values():
-            weight = next(tensor for tensor in model.graph.initializer if tensor.name == entry.unit)
-            values, scale = int8_channels(onnx.numpy_helper.to_array(weight).T)
-            weight.CopyFrom(onnx.numpy_helper.from_array((values * scale).T.copy(), weight.name))
+            weight = model.graph.initializers[entry.unit]
+            values, scale = round_to_int8(array_of(weight), axis=1)
+            set_array(weight, values * scale[:, None])
         path = folder(tmp_path, entry.unit)
         save_graphs(graphs, path, checked=True)
         with open_bundle(seal_bundle(path, source.manifest)) as session:
-            said = run_in_chunks(session, TOKENS, [1] * 24).logits
-        by_hand[entry.unit] = compare_distributions(said, baseline.own_logits).kl_divergence
+            logits = run_in_chunks(session, TOKENS, [1] * 24).logits
+        by_hand[entry.unit] = compare_distributions(logits, baseline.own_logits).kl_divergence
     assert ranked[0].unit == max(by_hand, key=lambda unit: by_hand[unit])
     assert [entry.kl_divergence for entry in ranked] == sorted((e.kl_divergence for e in ranked), reverse=True)
     for entry in ranked:

@@ -14,6 +14,7 @@ from causalrn.bundle.json_values import own_hash
 from causalrn.calibration.observers import Histogram, HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import BATCH, Prompts, RolloutDataReader, roll_out
 from causalrn.calibration.table import CalibrationTable, calibrate
+from causalrn.calibration.table_entries import Rollout
 from causalrn.calibration.watching import opened_for_watching
 from causalrn.errors import CalibrationError
 from causalrn.runtimes.opening import open_bundle
@@ -37,12 +38,12 @@ def test_answers_are_the_models_own(bundle):
     prompts = Prompts.of_task(CopyTask(6), 3, 0, 40)
     with open_bundle(bundle) as session:
         fed, _ = tokens_of(session, prompts)
-        said = run_in_chunks(session, fed, [1] * fed.shape[1]).logits.argmax(-1)
+        chosen = run_in_chunks(session, fed, [1] * fed.shape[1]).logits.argmax(-1)
     assert np.array_equal(fed[:, :8], prompts.tokens[:, :8])  # BOS, letters, SEP
-    assert np.array_equal(fed[:, 8:], said[:, 7:-1])  # greedy, with the state that was carried
+    assert np.array_equal(fed[:, 8:], chosen[:, 7:-1])  # greedy, with the state that was carried
 
 
-def test_mixed_lengths_are_let_alone_where_their_answers_are():
+def test_mixed_lengths_are_not_given_their_answers():
     prompts = Prompts.of_task(CopyMixedTask(5), 20, 0, None)
     separators = (prompts.tokens == 1).argmax(1)
     for tokens, given, place in zip(prompts.tokens, prompts.given, separators, strict=True):
@@ -95,10 +96,10 @@ def test_table_holds_what_the_session_computed(bundle):
             for name in names:
                 assert table.activation_ranges[name].highest[position] == values[name].max()
                 assert table.activation_ranges[name].lowest[position] == values[name].min()
-            assert table.state_ranges["01.pool"].at(position) == np.abs(values["row.01.pool"]).max()
+            assert table.states["01.pool"].at(position) == np.abs(values["row.01.pool"]).max()
     assert names == ["blocks.0.w12.input", "blocks.0.w3.input", "blocks.1.w12.input", "blocks.1.w3.input", "head.input"]
-    assert table.rollouts == ({"sequences": 5, "steps": 6, "given": 30, "sampled": list(range(6))},)
-    assert table.activations["head.input"].counts.sum() == 5 * 6 * 32
+    assert table.rollouts == (Rollout(5, 6, 30, tuple(range(6))),)
+    assert sum(table.activations["head.input"].counts) == 5 * 6 * 32
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
@@ -106,9 +107,9 @@ def test_sums_and_maxima_are_ranged_as_a_whole(readout, bundles):
     bundle = Bundle.open(bundles[readout])
     table = calibrate(bundle, Prompts.of_tokens(IDS, 6, ""))
     names = {tensor.name for tensor in bundle.manifest.state.tensors}
-    assert set(table.state_ranges) == names
+    assert set(table.states) == names
     if readout == "linear":
-        assert np.all(np.diff(table.state_ranges["00.sum"].highest) > 0)
+        assert np.all(np.diff(table.states["00.sum"].highest) > 0)
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear"])
@@ -194,12 +195,12 @@ def test_table_survives_its_file(bundle, tmp_path):
     table = calibrate(bundle, Prompts.of_tokens(IDS, 40, "ids.npy"))
     table.save(tmp_path / "table.json")
     again = CalibrationTable.load(tmp_path / "table.json")
-    assert again.to_json() == table.to_json()
+    assert again == table
+    assert again.entries() == table.entries()
     for method in ("minmax", "percentile", "entropy"):
         assert again.limits(method) == table.limits(method)
-    histogram = again.activations["head.input"]
-    assert isinstance(histogram, Histogram)
-    assert again.activation_ranges["head.input"].largest <= histogram.limit
+    activation = again.activations["head.input"]
+    assert activation.by_position.largest <= activation.limit
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "binary", "list", "format", "version", "changed", "short"])
@@ -252,7 +253,7 @@ def _first(data):
 )
 def test_tables_that_cannot_be_are_refused_though_their_hash_fits(change, bundle, tmp_path):
     path = tmp_path / "table.json"
-    data = calibrate(bundle, Prompts.of_tokens(IDS, 40, "")).to_json()
+    data = calibrate(bundle, Prompts.of_tokens(IDS, 40, "")).entries()
     change(data)
     path.write_text(json.dumps(data | {"calibration_sha256": own_hash(data, "calibration_sha256")}))
     with pytest.raises(CalibrationError, match=r"table\.json: malformed"):

@@ -200,16 +200,15 @@ def test_state_files_belong_to_their_bundle(quantize, call, exact_bundle, tmp_pa
 
 def test_damaged_quantized_bundle_fails_its_budget(quantize, call, runs, tmp_path):
     """A scale that is twice what it should be: verify notices, by the budget of the scheme."""
-    import onnx
-
     from causalrn.bundle.graph_files import load_graphs, save_graphs
+    from causalrn.calibration.graph_edits import array_of, set_array
 
     quantize("--scheme", "w8", "--form", "qdq", *LOOSE)
     bundle = Bundle.open(tmp_path / "out")
     graphs = load_graphs(bundle)
     for model in graphs.values():
-        scale = next(tensor for tensor in model.graph.initializer if tensor.name == "blocks.1.w3.scale")
-        scale.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(scale), scale.name))
+        scale = model.graph.initializers["blocks.1.w3.scale"]
+        set_array(scale, 2 * array_of(scale))
     damaged = tmp_path / "damaged"
     shutil.copytree(tmp_path / "out", damaged)
     save_graphs(graphs, damaged, checked=True)

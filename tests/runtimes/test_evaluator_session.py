@@ -5,7 +5,6 @@ import onnx
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.errors import RuntimeUnavailableError
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.runtimes import open_session
 from causalrn.runtimes.evaluator_session import EvaluatorSession
@@ -64,17 +63,6 @@ def test_every_runtime_shows_the_oracles_streams(bundles, runs, readout, form):
     assert len(streams) == len(expected) == 3
     for stream, values in zip(streams, expected, strict=True):
         assert relative_error(stream, values) < 2e-6
-
-
-def test_bundle_without_names_says_so(exact_bundle):
-    import dataclasses
-
-    bundle = Bundle.open(exact_bundle)
-    early = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, streams=()))
-    from causalrn.runtimes.ort_session import OnnxRuntimeSession
-
-    with pytest.raises(RuntimeUnavailableError, match="export again"), OnnxRuntimeSession(early).probing():
-        pass
 
 
 def test_appended_outputs_are_what_onnx_reads(exact_bundle):

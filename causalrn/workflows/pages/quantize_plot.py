@@ -68,7 +68,7 @@ def _plot_states(axis: Axes, table: CalibrationTable) -> None:
     """Largest |value| of each state tensor by position: of a pool its new row."""
     from matplotlib import colormaps
 
-    shown = {name: ranges for name, ranges in table.state_ranges.items() if not name.endswith((".scale", ".carry"))}
+    shown = {name: ranges for name, ranges in table.states.items() if not name.endswith((".scale", ".carry"))}
     colours = colormaps["viridis"]
     for index, (name, ranges) in enumerate(shown.items()):
         largest = [ranges.at(position) for position in range(len(ranges.lowest))]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.graph_files import load_graphs, save_graphs
 from causalrn.bundle.tolerances import BUDGETS
+from causalrn.calibration.graph_edits import append_node, array_of, constant, set_array
 from causalrn.calibration.schemes import Scheme, write_quantized
 from causalrn.workflows.verify import verify_with_golden
 from causalrn.workflows.verify_options import VerifyOptions
@@ -33,35 +33,35 @@ def test_intact_forms_repeat_themselves(name, readout, bundles, tmp_path):
     assert failed(write_quantized(source, tmp_path, scheme_for(source, name))) == set()
 
 
-def scale_logits(factor):
-    def damage(model):
-        node = next(node for node in model.graph.node if "logits" in node.output)
-        node.output[0] = "logits.right"
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(factor), "factor"))
-        model.graph.node.append(onnx.helper.make_node("Mul", ["logits.right", "factor"], ["logits"]))
+def change_output(model, name, op, **constants):
+    """Put one more node behind what gives an output; nodes that read it inside the graph are left as they are."""
+    graph, names = model.graph, [value.name for value in model.graph.outputs]
+    right = graph.outputs[names.index(name)]
+    right.name = f"{name}.right"
+    inputs = [constant(graph, f"damage.{key}", np.array(value)) for key, value in constants.items()]
+    wrong = append_node(graph, op, [right, *inputs], name)
+    wrong.type, wrong.shape = right.type, right.shape
+    graph.outputs[names.index(name)] = wrong
 
-    return damage
+
+def scale_logits(factor):
+    return lambda model: change_output(model, "logits", "Mul", factor=np.float32(factor))
 
 
 def scale_rows(factor):
     """New rows of block 1's pool, as they are stored."""
 
     def damage(model):
-        name = "row.01.scale" if any(value.name == "row.01.scale" for value in model.graph.output) else "row.01.pool"
-        node = next(node for node in model.graph.node if name in node.output)
-        kind = np.float16 if name.endswith("pool") and SCHEMES["fp16"] and node.op_type == "Cast" else np.float32
-        node.output[0] = f"{name}.right"
-        for other in model.graph.node:
-            other.input[:] = [f"{name}.right" if value == name else value for value in other.input]
-        model.graph.initializer.append(onnx.numpy_helper.from_array(kind(factor), "factor"))
-        model.graph.node.append(onnx.helper.make_node("Mul", [f"{name}.right", "factor"], [name]))
+        outputs = {value.name: value for value in model.graph.outputs}
+        name = "row.01.scale" if "row.01.scale" in outputs else "row.01.pool"
+        change_output(model, name, "Mul", factor=outputs[name].dtype.numpy().type(factor))
 
     return damage
 
 
 def drop_bias(model):
-    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "blocks.1.b12")
-    bias.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(bias), bias.name))
+    bias = model.graph.initializers["blocks.1.b12"]
+    set_array(bias, 0 * array_of(bias))
 
 
 @pytest.mark.parametrize("name", ["w8", "w4", "w8a8", "fp16", "pool8"])
@@ -90,20 +90,9 @@ def test_damaged_forms_are_caught_by_what_they_said_themselves(name, graphs, dam
 def test_rows_in_other_places_are_no_rounding(exact_bundle, tmp_path):
     """The exact readout adds rows up, whatever their order: only the state shows it."""
 
-    def reverse(model):
-        node = next(node for node in model.graph.node if "row.01.pool" in node.output)
-        node.output[0] = "row.01.pool.right"
-        for other in model.graph.node:
-            other.input[:] = ["row.01.pool.right" if value == "row.01.pool" else value for value in other.input]
-        constants = {"start": [-1], "end": [-(2**31)], "axis": [0], "stride": [-1]}
-        for key, value in constants.items():
-            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), f"reverse.{key}"))
-        inputs = ["row.01.pool.right", *(f"reverse.{key}" for key in constants)]
-        model.graph.node.append(onnx.helper.make_node("Slice", inputs, ["row.01.pool"]))
-
     bundle = write_quantized(Bundle.open(exact_bundle), tmp_path, Scheme("w8", "nbits"))
     models = load_graphs(bundle)
-    reverse(models["prefill.onnx"])
+    change_output(models["prefill.onnx"], "row.01.pool", "Slice", start=[-1], end=[-(2**31)], axis=[0], stride=[-1])
     save_graphs(models, tmp_path, checked=False)
     assert "split, " in failed(seal_bundle(tmp_path, bundle.manifest))
 
