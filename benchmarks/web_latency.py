@@ -37,7 +37,6 @@ from causalrn.cli.serve_run import LOOPBACK, BundleHandler, BundleServer, open_s
 from causalrn.export.web.wasm_builder import MODULES
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.model.config import CausalRNConfig
-from causalrn.runtimes.programs import find_tool
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.workflows.export import export_web_bundle
