@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.metadata
 import json
@@ -28,6 +29,7 @@ from examples import room_command
 from examples.rounded_weights import round_weights
 from examples.toy_target import TOY, ToySession
 from tests.builders import random_model
+from tests.test_house import room_sources
 
 ROOT = Path(__file__).parents[1]
 
@@ -225,12 +227,13 @@ def test_a_readout_of_ones_own_equals_its_definition_in_the_whole_model(time: in
 
 # --- places that the recipes name -------------------------------------------------------------------------------------
 
-_PLACE = re.compile(r"`([\w.]+)` in \[`([\w/.]+)`\]\(([\w/.]+)\)")
+_PLACE = re.compile(r"`([\w.]+)` in\s+\[`([\w/.]+)`\]\(([\w/.]+)\)")
+_PATH = re.compile(r"`((?:causalrn|calibration|docs|examples|export|runtimes|tests)/[\w./]*)`")
 
 
 def missing_places(text: str) -> list[str]:
-    """Places "`name` in [`path`](path)" whose file does not define the name."""
-    missing = []
+    """Paths that are not there, and places "`name` in [`path`](path)" whose file does not define the name."""
+    missing = [path for path in _PATH.findall(text) if "NAME" not in path and not (ROOT / path).exists()]
     for name, shown, path in _PLACE.findall(text):
         file = ROOT / path
         source = file.read_text(encoding="utf-8") if file.is_file() else ""
@@ -242,15 +245,44 @@ def missing_places(text: str) -> list[str]:
 
 def test_places_that_the_recipes_name_are_there() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    assert len(_PLACE.findall(text)) > 15
+    assert len(_PLACE.findall(text)) > 25
+    assert len(_PATH.findall(text)) > 40
     assert missing_places(text) == []
 
 
 def test_missing_places_are_found() -> None:
     path = "causalrn/bundle/targets.py"
-    good = f"`Target` in [`{path}`]({path}), `_ROWS` in [`{path}`]({path})"
+    good = f"`Target` in [`{path}`]({path}), `_ROWS` in\n[`{path}`]({path})"
     assert missing_places(good) == []
-    assert missing_places(f"`Nothing` in [`{path}`]({path}), `x` in [`no.py`](no.py)") == [
-        f"Nothing in {path}",
-        "x in no.py",
-    ]
+    assert missing_places(f"`Nothing` in [`{path}`]({path})") == [f"Nothing in {path}"]
+    assert missing_places("`tests/` and `tests/nothing.py`") == ["tests/nothing.py"]
+
+
+# --- limits of style --------------------------------------------------------------------------------------------------
+
+_MOST_FUNCTION_LINES, _MOST_MODULE_LINES = 40, 300
+
+
+def long_functions(source: str) -> list[str]:
+    """Functions of more lines than fit a screen, docstring and signature not counted."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            if body and (node.end_lineno or 0) - body[0].lineno >= _MOST_FUNCTION_LINES:
+                found.append(node.name)
+    return found
+
+
+def test_functions_fit_a_screen_and_long_modules_are_those_that_contributing_names() -> None:
+    listing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("Modules that are longer")[2]
+    named = re.findall(r"^\| `([\w/]+\.py)` \|", listing.partition("\n## ")[0], re.MULTILINE)
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in room_sources()}
+    assert [name for name, source in sources.items() if long_functions(source)] == []
+    assert sorted(named) == [name for name, source in sources.items() if source.count("\n") > _MOST_MODULE_LINES]
+
+
+def test_long_functions_are_found() -> None:
+    lines = "\n".join("    x = 1" for _ in range(_MOST_FUNCTION_LINES))
+    assert long_functions(f'def f():\n    """Docstring.\n\n    More.\n    """\n{lines}') == []
+    assert long_functions(f"def f():\n{lines}\n    x = 2") == ["f"]

@@ -45,12 +45,12 @@ class Target:
             :class:`~causalrn.runtimes.session.Session`. The rows of checkpoint folders are called with their path.
         options: fields of the session options that mean something to the runtime.
         max_batch: most sequences; None without a bound, or where the bundle says it.
-        equalities: keys of :data:`EQUALITIES` that the runtime claims on the CPU.
+        equalities: keys of :data:`causalrn.bundle.targets.EQUALITIES` that the runtime claims on the CPU.
         entry: the manifest's own entry for this target, "engine", "native" or "web"; None where it has none: other
             packages' targets keep what they need in a file of the bundle.
         has_graphs: whether the bundle holds graphs by name ("step", "prefill").
         shows_streams: whether its sessions can show what happens between blocks
-            (:meth:`~causalrn.runtimes.session.Session.probing`): the level "layer" of `verify`.
+            (:meth:`causalrn.Session.probing`): the level "layer" of `verify`.
         on_cpu: whether the machine's roofline applies to it.
         written_by: the command that writes such a bundle.
         needs: what has to work here to run it: names of what `doctor` tries.
