@@ -8,7 +8,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-more gpu-check clean
+.PHONY: help demo test lint docs examples bench bench-more gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -23,6 +23,17 @@ lint: $(VENV)/installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-dev ## the documentation as a site, into build/docs; warnings are errors
+	$(BIN)/python docs/make_cli_reference.py
+	$(BIN)/python docs/make_architecture_picture.py
+	$(BIN)/sphinx-build -E -W --keep-going -n -q docs build/docs
+	@echo "open build/docs/index.html"
+
+examples: $(VENV)/installed-dev ## run what is in examples/; writes build/examples
+	$(BIN)/python examples/train_export_verify.py build/examples
+	$(BIN)/python examples/onnxruntime_only.py build/examples/bundle abc
+	$(BIN)/python -m pytest -q tests/test_recipes.py
 
 bench: $(VENV)/installed-dev ## what tokens cost, beside peers and floor; writes docs/benchmarks.md, in about ten minutes
 	$(BIN)/python benchmarks/record.py

@@ -114,7 +114,7 @@ class GeneratedStep:
 
     @property
     def text(self) -> str:
-        """Of the first row: all there is where one prompt was given."""
+        """Text of the first row, which is all there is where one prompt was given."""
         return self.texts[0] if self.texts else ""
 
 

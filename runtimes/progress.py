@@ -15,7 +15,7 @@ class Advance(Protocol):
 
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Shows progress: (description, total units of work) gives a context whose value is an :class:`Advance`."""
+"""What shows progress; called with (description, total units of work) it gives a context with an :class:`Advance`."""
 
 
 def no_progress(description: str, total: int) -> AbstractContextManager[Advance]:

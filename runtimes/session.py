@@ -104,7 +104,7 @@ class Session(ABC):
             tokens: integers [B] (or one integer for B = 1).
 
         Returns:
-            Logits [B, V]: what comes next.
+            Logits, [B, V], of what comes next.
 
         Raises:
             InputError: wrong shape, dtype or token id.

@@ -17,6 +17,7 @@ from causalrn.bundle.json_values import from_json, own_hash, parse_json_object, 
 from causalrn.bundle.native_spec import WEB_PROFILE, NativeSpec
 from causalrn.bundle.quantization import Quantization
 from causalrn.bundle.state_spec import StateSpec
+from causalrn.bundle.targets import CHECKPOINT, Target, all_targets
 from causalrn.bundle.web_spec import BESIDE, C_ENGINE, WebSpec
 from causalrn.errors import BundleError, ConfigError
 
@@ -113,7 +114,7 @@ class Manifest:
                 raise ValueError(f"{name!r} is no plain file name")
         self._check_entries()
         self._check_source()
-        if self.native is None:
+        if self._has_graphs:
             self._check_graphs()
         if self.web is not None:
             self._check_web(self.web)
@@ -125,16 +126,30 @@ class Manifest:
             raise ValueError(f"prefill_chunk is {self.prefill_chunk!r}")
 
     @property
+    def _row(self) -> Target | None:
+        """The row of the table of targets; None for a target that this process does not know."""
+        return next((row for row in all_targets() if row.name == self.target != CHECKPOINT), None)
+
+    @property
+    def _has_graphs(self) -> bool:
+        """Whether there are graphs, or have to be."""
+        by_target = self._row is not None and self._row.has_graphs
+        return by_target or bool(self.graphs) or (self.web is not None and self.web.engine != C_ENGINE)
+
+    @property
     def _source_target(self) -> str:
         """The target whose bundles hold C source as this one does."""
         return self.target if self.web is not None and self.web.engine == C_ENGINE else "c"
 
     def _check_entries(self) -> None:
         """Each kind of bundle has its own entry, and no other's."""
-        entries = (("tensorrt", self.engine), ("web", self.web), (self._source_target, self.native))
-        for target, entry in entries:
-            if (self.target == target) != (entry is not None):
-                kind = "out" if entry is None else ""
+        for row in all_targets():
+            if row.entry is None:
+                continue
+            target = self._source_target if row.entry == "native" else row.name
+            has_entry = getattr(self, row.entry) is not None
+            if (self.target == target) != has_entry:
+                kind = "" if has_entry else "out"
                 raise ValueError(f"a bundle for {self.target!r} with{kind} entry for {target}")
 
     def _check_source(self) -> None:
@@ -171,8 +186,9 @@ class Manifest:
 
     @property
     def shows_streams(self) -> bool:
-        """Whether its runtime can show what happens between blocks: engines and onnxruntime-web cannot."""
-        return self.engine is None and (self.web is None or self.web.engine == C_ENGINE)
+        """Whether its runtime can show what happens between blocks: onnxruntime-web and other targets' rows say no."""
+        by_target = self._row is None or self._row.shows_streams
+        return by_target and (self.web is None or self.web.engine == C_ENGINE)
 
     def graph_for(self, batch: int, time: int) -> str:
         """Name of the graph that takes T tokens of B sequences."""
@@ -258,4 +274,4 @@ def read_manifest_text(path: Path) -> str:
 
 def writing_verb(target: str) -> str:
     """The command that writes a bundle."""
-    return "compile" if target == "tensorrt" else "export"
+    return next((row.written_by for row in all_targets() if row.name == target), "export")

@@ -45,9 +45,12 @@ class Target:
             :class:`~causalrn.runtimes.session.Session`. The rows of checkpoint folders are called with their path.
         options: fields of the session options that mean something to the runtime.
         max_batch: most sequences; None without a bound, or where the bundle says it.
-        equalities: keys of :data:`EQUALITIES` that the runtime claims on the CPU.
-        entry: the manifest's own entry for this target; None where it has none.
+        equalities: keys of :data:`causalrn.bundle.targets.EQUALITIES` that the runtime claims on the CPU.
+        entry: the manifest's own entry for this target, "engine", "native" or "web"; None where it has none: other
+            packages' targets keep what they need in a file of the bundle.
         has_graphs: whether the bundle holds graphs by name ("step", "prefill").
+        shows_streams: whether its sessions can show what happens between blocks
+            (:meth:`causalrn.Session.probing`): the level "layer" of `verify`.
         on_cpu: whether the machine's roofline applies to it.
         written_by: the command that writes such a bundle.
         needs: what has to work here to run it: names of what `doctor` tries.
@@ -62,11 +65,14 @@ class Target:
     equalities: tuple[str, ...] = ("repeat", "interleaved", "resumed")
     entry: str | None = None
     has_graphs: bool = False
+    shows_streams: bool = False
     on_cpu: bool = True
     written_by: str = "export"
     needs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.entry not in (None, "engine", "native", "web"):
+            raise InputError(f"target {self.name}: manifests have no entry {self.entry!r}: leave it out")
         unknown = set(self.equalities) - set(EQUALITIES)
         if unknown:
             raise InputError(
@@ -125,6 +131,7 @@ _ROWS = (
         options=("provider", "threads"),
         equalities=tuple(EQUALITIES),
         has_graphs=True,
+        shows_streams=True,
         needs=("numpy", "safetensors", "onnxruntime, CPU"),
     ),
     Target(
@@ -147,6 +154,7 @@ _ROWS = (
         options=("threads",),
         equalities=tuple(EQUALITIES),
         entry="native",
+        shows_streams=True,
         needs=("numpy", "safetensors", "C compiler"),
     ),
     Target(
@@ -156,6 +164,7 @@ _ROWS = (
         "causalrn.runtimes.web.node_session:NodeSession.open",
         max_batch=1,
         entry="web",
+        shows_streams=True,
         needs=("numpy", "safetensors", "node"),
     ),
 )

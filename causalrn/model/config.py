@@ -176,7 +176,7 @@ class CausalRNConfig(ModelConfig):
         post_norm: normalize the readout's output o before W3.
         head_scale: "max" divides o, per position and head, by its largest channel (the official Relation
             Network does); default "max" for exact with exp and post-norm, else "none".
-        bias_1, bias_2, bias_3: which of W1, W2 and W3 have a bias.
+        bias_1: whether W1 has a bias; bias_2: W2; bias_3: W3.
     """
 
     architecture: ClassVar[str] = "causalrn"

@@ -80,7 +80,8 @@ def read_card(manifest: Manifest, source: str) -> ModelCard:
         raise BundleError(text if text.startswith(source) else f"{source}: {text}") from None
     if manifest.state != state:
         raise BundleError(f"{source}: malformed manifest (the state does not belong to the model): export it again")
-    if manifest.engine is None and len(set(manifest.streams)) != card.config.blocks + 1:
+    shows_none = not manifest.shows_streams and not manifest.streams
+    if not shows_none and len(set(manifest.streams)) != card.config.blocks + 1:
         streams = len(set(manifest.streams))
         raise BundleError(
             f"{source}: malformed manifest ({streams} streams for {card.config.blocks} blocks): export it again"

@@ -49,7 +49,7 @@ class CheckpointFolder:
 
     @property
     def sha256(self) -> str:
-        """Hash of the weights file: what bundles and state files are bound to.
+        """Hash of the weights file, to which bundles and state files are bound.
 
         Raises:
             CheckpointError: the weights are not those that `config.json` was written for.

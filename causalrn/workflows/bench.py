@@ -60,9 +60,9 @@ def bench(
         turn_ms: length of a turn in milliseconds, 1 to 60,000.
         runtime: to choose from; by default all that apply.
         provider: execution provider of onnxruntime.
-        against: a file that :meth:`BenchResult.save_json` wrote, to compare with.
-        fail_above: with `against`: :attr:`BenchResult.passed` is False where a row takes more than so many times as
-            long as before.
+        against: a file that :meth:`~causalrn.workflows.bench_result.BenchResult.save_json` wrote, to compare with.
+        fail_above: with `against`: the result has not passed where a row takes more than so many times as long as
+            before.
         progress: is told of every turn.
 
     Raises:

@@ -14,6 +14,7 @@ from causalrn.bundle.targets import check_runtimes, checkpoint_runtimes
 from causalrn.bundle.tolerances import BUDGETS, Budget
 from causalrn.errors import InputError
 from causalrn.runtimes import SessionOptions
+from causalrn.runtimes.opening import runtime_of
 from causalrn.runtimes.parity.reference import sample_tokens
 from causalrn.runtimes.parity.results import LEVELS, Level
 from causalrn.runtimes.parity.verification import Plan
@@ -153,7 +154,8 @@ def check_levels(bundle: Bundle, options: VerifyOptions, runtimes: tuple[str, ..
     if runtimes == ("parallel",) and not set(options.level) & {"logits", "layer", "task"}:
         raise InputError(f"`runtime` parallel and `level` {options.level[0]} contradict each other: it has no state")
     if "layer" in options.level and not bundle.manifest.shows_streams:
-        what = "onnxruntime-web does" if bundle.manifest.engine is None else "engines do"
+        what = f"{runtime_of(bundle)} does" if bundle.manifest.engine is None else "engines do"
+        what = what if bundle.manifest.web is None else "onnxruntime-web does"
         raise InputError(f"{bundle.path}: {what} not show what happens between blocks: `level` layer is for ONNX and C")
 
 
