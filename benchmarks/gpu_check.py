@@ -40,7 +40,7 @@ from causalrn.runtimes.trt.cuda_device import CudaDevice
 from causalrn.training.card import card_of
 from causalrn.training.checkpoint import load_checkpoint
 from causalrn.workflows.compile import compile
-from causalrn.workflows.export import export_bundle
+from causalrn.workflows.export_targets import export_bundle
 from causalrn.workflows.quantize_bundle import quantize_bundle
 from causalrn.workflows.quantize_options import QuantizeOptions
 from causalrn.workflows.verify import verify

@@ -24,7 +24,7 @@ from rich.table import Table
 from causalrn.model.config import CausalRNConfig
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
-from causalrn.workflows.export import export_bundle
+from causalrn.workflows.export_targets import export_bundle
 from causalrn.workflows.verify import verify
 
 _SECONDS = 600.0

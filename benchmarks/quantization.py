@@ -51,12 +51,13 @@ from causalrn.export.onnx_exporter import export_onnx
 from causalrn.model.config import CausalRNConfig
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.comparison import compare_distributions
-from causalrn.runtimes.session import Session, Snapshot
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import Snapshot
 from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy
 from causalrn.training.card import ModelCard, card_of
 from causalrn.training.checkpoint import Checkpoint
 from causalrn.training.tasks import Corpus
-from causalrn.workflows.export import export_bundle
+from causalrn.workflows.export_targets import export_bundle
 from causalrn.workflows.verify import verify
 
 TEXT = pydoc_data.topics.__file__

@@ -39,7 +39,7 @@ from causalrn.training.checkpoint import save_checkpoint
 from causalrn.workflows.bench import run_bench
 from causalrn.workflows.bench_comparison import Earlier
 from causalrn.workflows.compile import compile
-from causalrn.workflows.export import export_bundle, export_c_bundle, export_web_bundle
+from causalrn.workflows.export_targets import export_bundle, export_c_bundle, export_web_bundle
 from causalrn.workflows.pages.figures import time_text
 
 DEPTHS, PREFILL, DECODE = (16, 128, 1024, 4096), 512, 16

@@ -39,7 +39,7 @@ from causalrn.export.web.web_exporter import WebOptions
 from causalrn.model.config import CausalRNConfig
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
-from causalrn.workflows.export import export_web_bundle
+from causalrn.workflows.export_targets import export_web_bundle
 
 CAPACITY = 1100
 DEPTHS = {"exact": (16, 128, 1024), "linear": (16, 128, 1024)}

@@ -14,7 +14,8 @@ from causalrn.bundle.graph_files import WEIGHTS_FILE
 from causalrn.bundle.json_values import to_json
 from causalrn.runtimes.parity.comparison import Agreement, compare_distributions
 from causalrn.runtimes.parity.reference import run_in_chunks
-from causalrn.runtimes.session import FloatArray, IntArray, Session
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy, teacher_forced_accuracy
 from causalrn.training.tasks import Examples, Task
 

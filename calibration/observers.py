@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from onnxruntime.quantization.calibrate import HistogramCollector
 
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 
 DEFAULT_PERCENTILE = 99.99
 _BINS, _QUANTIZED_BINS = 2048, 128

@@ -16,7 +16,8 @@ from onnxruntime.quantization import CalibrationDataReader
 
 from causalrn.runtimes.generation import GenerationOptions, choose_tokens
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
-from causalrn.runtimes.session import Array, IntArray, Session, Snapshot
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import Array, IntArray, Snapshot
 from causalrn.training.tasks import IGNORE, Task
 
 LEAST_SEQUENCES = 8

@@ -17,7 +17,7 @@ from causalrn.calibration.rollouts import BATCH, Prompts, RolloutStep, roll_out
 from causalrn.calibration.table_entries import Activation, Ranges, Rollout
 from causalrn.calibration.watching import opened_for_watching
 from causalrn.errors import CalibrationError, ConfigError, NonFiniteError
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 
 TABLE_FORMAT = "causalrn-calibration"
 _VERSION, _OWN_HASH = 1, "calibration_sha256"

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from causalrn.bundle.bundle_folder import Bundle
     from causalrn.bundle.targets import Target, register_target
     from causalrn.runtimes.opening import open_session
-    from causalrn.runtimes.session import Session, Snapshot
+    from causalrn.runtimes.session import Session
+    from causalrn.runtimes.snapshot import Snapshot
     from causalrn.training.checkpoint_folder import CheckpointFolder
     from causalrn.workflows.bench import bench
     from causalrn.workflows.compile import compile

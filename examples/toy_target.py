@@ -15,8 +15,8 @@ import onnxruntime
 from causalrn import Target
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.session import Array, FloatArray, IntArray
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
 
 TOY = Target("toy", "toyruntime", "toy graphs", "examples.toy_target:ToySession", has_graphs=True)

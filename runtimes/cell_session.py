@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot, check_finite
+from causalrn.runtimes.checks import check_finite
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_buffers import StateBuffers
 from causalrn.training.card import ModelCard
 

@@ -18,7 +18,7 @@ from onnx.reference.op_run import OpRun
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
 
 _FLOAT, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE

@@ -6,14 +6,34 @@ import codecs
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.errors import InputError
-from causalrn.runtimes.session import FloatArray, IntArray, Session
+from causalrn.runtimes.snapshot import FloatArray, IntArray
+from causalrn.training.card import ModelCard
+
+
+class Generating(Protocol):
+    """What generation needs of a session."""
+
+    card: ModelCard
+    capacity: int | None
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def last_logits(self) -> FloatArray | None: ...
+    def step(self, tokens: npt.ArrayLike) -> FloatArray: ...
+    def prefill(self, tokens: npt.ArrayLike) -> FloatArray: ...
+    def reset(self, batch: int | None = None) -> None: ...
+    def check_room(self, tokens: int) -> None: ...
+    def end(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -119,7 +139,7 @@ class GeneratedStep:
 
 
 def generate(
-    session: Session, prompts: str | Sequence[str] | IntArray | None, options: GenerationOptions
+    session: Generating, prompts: str | Sequence[str] | IntArray | None, options: GenerationOptions
 ) -> Iterator[GeneratedStep]:
     """Generate after a prompt.
 
@@ -152,7 +172,7 @@ def generate(
 
 
 def _generate(
-    session: Session, logits: FloatArray, limit: int, options: GenerationOptions, stops: _Stops
+    session: Generating, logits: FloatArray, limit: int, options: GenerationOptions, stops: _Stops
 ) -> Iterator[GeneratedStep]:
     finished = np.zeros(session.batch, bool)
     decoders = [_Decoder(session.card.alphabet) for _ in range(session.batch)]
@@ -190,7 +210,7 @@ class _Decoder:
 class _Stops:
     """Where rows end: at a stop token, or where their last tokens spell the stop text."""
 
-    def __init__(self, session: Session, options: GenerationOptions) -> None:
+    def __init__(self, session: Generating, options: GenerationOptions) -> None:
         alphabet = session.card.alphabet
         self.ids = options.stop_ids if options.stop_ids is not None else (alphabet.stop_ids if alphabet else ())
         if options.stop is not None and alphabet is None:
@@ -235,7 +255,7 @@ def _draw(logits: FloatArray, options: GenerationOptions, rng: np.random.Generat
     return int(order[min(int(np.searchsorted(cumulative, rng.random(), side="right")), len(cumulative) - 1)])
 
 
-def _prompt_ids(session: Session, prompts: str | Sequence[str] | IntArray | None) -> IntArray | None:
+def _prompt_ids(session: Generating, prompts: str | Sequence[str] | IntArray | None) -> IntArray | None:
     if prompts is None:
         return None
     if isinstance(prompts, np.ndarray):
@@ -258,7 +278,7 @@ def _prompt_ids(session: Session, prompts: str | Sequence[str] | IntArray | None
     return np.array(rows, dtype=np.int64)
 
 
-def _limit(session: Session, prompt_tokens: int, options: GenerationOptions) -> int:
+def _limit(session: Generating, prompt_tokens: int, options: GenerationOptions) -> int:
     """How many tokens to generate; the last one needs no position of its own."""
     session.check_room(prompt_tokens)
     if session.capacity is None:

@@ -14,8 +14,8 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.onnx_bytes import with_outputs
-from causalrn.runtimes.session import Array, FloatArray, IntArray
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
 
 PROVIDERS = {

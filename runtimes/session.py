@@ -6,48 +6,22 @@ A session checks its input before anything runs, so that an error leaves the sta
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.files import as_path
-from causalrn.errors import CapacityError, InputError, NonFiniteError, RuntimeUnavailableError, StateError
+from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError, StateError
+from causalrn.runtimes.checks import as_array, check_tokens
+from causalrn.runtimes.generation import GeneratedStep, GenerationOptions, GenerationSettings, choose_options, generate
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
+from causalrn.runtimes.state_file import load_state, save_state
 from causalrn.training.card import ModelCard
-
-if TYPE_CHECKING:
-    from causalrn.runtimes.generation import GeneratedStep, GenerationOptions, GenerationSettings
-
-FloatArray = npt.NDArray[np.floating]
-IntArray = npt.NDArray[np.int64]
-Array = npt.NDArray[Any]
-
-NON_FINITE = "the model gave NaN or infinity: its weights, or the values they reach, are out of range"
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A session's state at one moment, independent of the session.
-
-    Attributes:
-        position: tokens seen so far.
-        batch: number of sequences, advancing in lockstep.
-        tensors: the state by name; pools hold `position` rows.
-        logits: [B, V] after the last token, so that generation can go on; None at position 0.
-        owner: hash of the bundle or weights that the state belongs to.
-    """
-
-    position: int
-    batch: int
-    tensors: Mapping[str, Array]
-    logits: FloatArray | None
-    owner: str = field(repr=False, default="")
 
 
 class Session(ABC):
@@ -112,7 +86,7 @@ class Session(ABC):
             NonFiniteError: NaN or infinity came out.
         """
         self._check_open()
-        given = _as_array(tokens)
+        given = as_array(tokens)
         if given.ndim > 1:
             raise InputError(f"a step takes one token per row, not an array of shape {list(given.shape)}: use prefill")
         ids = self._checked(given.reshape(-1, 1))
@@ -131,13 +105,13 @@ class Session(ABC):
             InputError, CapacityError, NonFiniteError: as :meth:`step`; nothing has been taken then.
         """
         self._check_open()
-        return self._advance_checked(self._checked(_as_array(tokens)), single=False)
+        return self._advance_checked(self._checked(as_array(tokens)), single=False)
 
     def reset(self, batch: int | None = None) -> None:
         """Forget everything; `batch` changes the number of sequences.
 
         Raises:
-            InputError: no number of sequences, or more than the session takes.
+            InputError: no number of sequences, or too many.
         """
         self._check_open()
         batch = self._batch if batch is None else batch
@@ -160,7 +134,7 @@ class Session(ABC):
         """Go on from a snapshot: what follows equals the uninterrupted run bit for bit.
 
         Raises:
-            StateError: the snapshot belongs to other weights or does not fit; the state is left as it was.
+            StateError: it belongs to other weights or does not fit; the state is left as it was.
         """
         self._check_open()
         self._check_snapshot(snapshot)
@@ -174,19 +148,14 @@ class Session(ABC):
         Raises:
             InputError: a place that cannot be written to.
         """
-        from causalrn.runtimes.state_file import save_state
-
         save_state(as_path(path, "path"), self.snapshot())
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a state file: what follows equals the uninterrupted run bit for bit.
 
         Raises:
-            StateError: the file is missing or corrupt, belongs to other weights or does not fit; the state is left as
-                it was.
+            StateError: a file that is missing, corrupt, or of other weights; the state is left as it was.
         """
-        from causalrn.runtimes.state_file import load_state
-
         self._check_open()
         self.restore(load_state(as_path(path, "path")))
 
@@ -228,8 +197,6 @@ class Session(ABC):
             >>> for step in session.generate("abc", max_new_tokens=8):  # doctest: +SKIP
             ...     print(step.tokens, step.text)
         """
-        from causalrn.runtimes.generation import choose_options, generate
-
         self._check_open()
         return generate(self, prompt, choose_options(options, settings))
 
@@ -252,8 +219,7 @@ class Session(ABC):
     def streams(self) -> list[FloatArray]:
         """What each block read from the residual stream in the last call, and last what the head read.
 
-        N + 1 arrays [B, T, E]; with layer norm they are centred over E, as only centred values are ever read. Only
-        inside :meth:`probing`; empty where the last call gave nothing at all.
+        N + 1 arrays [B, T, E], only inside :meth:`probing`; with layer norm centred over E, as they are read.
         """
         assert self._probed is not None, "ask inside probing()"
         return [np.concatenate(parts, axis=1) for parts in zip(*self._probed, strict=True)]
@@ -268,7 +234,7 @@ class Session(ABC):
             self._is_closed = True
             self._release()
 
-    def _release(self) -> None:  # noqa: B027 - most runtimes hold nothing that has to be released
+    def _release(self) -> None:  # noqa: B027 - most runtimes hold nothing
         """Release what the runtime holds; called once."""
 
     def __enter__(self) -> Self:
@@ -287,7 +253,7 @@ class Session(ABC):
         Raises:
             InputError, CapacityError: as :meth:`prefill`.
         """
-        self._checked(_as_array(tokens))
+        self._checked(as_array(tokens))
 
     def end(self) -> None:
         """Note that the last chosen token found no room: nothing can be generated from here."""
@@ -306,21 +272,9 @@ class Session(ABC):
             )
 
     def _checked(self, tokens: npt.NDArray[np.generic]) -> IntArray:
-        if tokens.ndim != 2 or tokens.shape[0] != self._batch or tokens.shape[1] < 1:
-            raise InputError(
-                f"tokens have shape {list(tokens.shape)}, this session takes {self._batch} rows of at least 1 token: "
-                "call reset(batch=...) to change the number of rows"
-            )
-        if tokens.dtype.kind not in "iu":
-            raise InputError(f"tokens have dtype {tokens.dtype}, they must be integers")
-        low, high = (tokens.item(),) * 2 if tokens.size == 1 else (tokens.min(), tokens.max())
-        if low < 0 or high >= self.card.config.vocabulary:
-            wrong = low if low < 0 else high
-            raise InputError(
-                f"token id {wrong} is outside the vocabulary of {self.card.config.vocabulary} (0 to V - 1)"
-            )
-        self.check_room(tokens.shape[1])
-        return np.ascontiguousarray(tokens, dtype=np.int64)
+        ids = check_tokens(tokens, self._batch, self.card.config.vocabulary)
+        self.check_room(ids.shape[1])
+        return ids
 
     def _advance_checked(self, tokens: IntArray, *, single: bool) -> FloatArray:
         if self._probed is not None:
@@ -345,23 +299,3 @@ class Session(ABC):
     @abstractmethod
     def _load_state(self, snapshot: Snapshot) -> None:
         """Take over a snapshot's tensors; check them all before changing anything."""
-
-
-def _as_array(tokens: npt.ArrayLike) -> npt.NDArray[np.generic]:
-    try:
-        return np.asarray(tokens)
-    except ValueError:
-        raise InputError("the rows of the tokens have different lengths: a batch advances in lockstep") from None
-
-
-def check_finite(logits: FloatArray) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        NonFiniteError: there is one.
-    """
-    # NaN and infinity survive a sum; only where it is not finite (it may overflow by itself) every value is looked at
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = np.add.reduce(logits, axis=None)
-    if not math.isfinite(total) and not np.isfinite(logits).all():
-        raise NonFiniteError(NON_FINITE)

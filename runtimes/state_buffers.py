@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import StateError
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 
 _FIRST_ROWS = 256
 _ALIGNMENT, _MAPPED_BYTES = 64, 64 << 10

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save
 
 from causalrn.bundle.files import written_file
 from causalrn.errors import StateError
-from causalrn.runtimes.session import Snapshot
+from causalrn.runtimes.snapshot import Snapshot
 
 _FORMAT = "causalrn-state"
 _VERSION = "1"

@@ -8,7 +8,7 @@ import numpy as np
 
 from causalrn.bundle.quantization import round_to_int8
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 
 
 def state_values(spec: StateSpec, tensors: Mapping[str, Array]) -> dict[str, Array]:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from causalrn.runtimes.generation import GenerationOptions, choose_tokens
-from causalrn.runtimes.session import FloatArray, IntArray, Session
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.training.tasks import IGNORE, Examples, Task
 
 _BATCH = 250

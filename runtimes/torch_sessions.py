@@ -18,8 +18,10 @@ from causalrn.model.config import TransformerConfig
 from causalrn.model.normalization import centre
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot, check_finite
+from causalrn.runtimes.checks import check_finite
+from causalrn.runtimes.session import Session
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import load_checkpoint
 

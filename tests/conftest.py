@@ -25,7 +25,7 @@ from causalrn.export.web.web_exporter import WebOptions
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.training.tasks import CopyTask
-from causalrn.workflows.export import export_bundle, export_c_bundle, export_web_bundle
+from causalrn.workflows.export_targets import export_bundle, export_c_bundle, export_web_bundle
 from tests.builders import random_model
 from tests.c_tools import HAS_C_COMPILER
 from tests.web_tools import HAS_WEB

@@ -42,7 +42,10 @@ NEEDS_TORCH = {
     *(f"causalrn.training.{name}" for name in ("checkpoint", "loop", "plan", "processes")),
     "causalrn.runtimes.torch_sessions",
     *(f"causalrn.runtimes.parity.{name}" for name in ("conditioning", "oracle", "rounding_noise")),
-    *(f"causalrn.workflows.{name}" for name in ("convert", "export", "export_quantized", "train", "training_run")),
+    *(
+        f"causalrn.workflows.{name}"
+        for name in ("convert", "export", "export_quantized", "export_targets", "train", "training_run")
+    ),
     "causalrn.cli.demo_run",
 }
 """In rooms that a device has; everything else in them works without."""

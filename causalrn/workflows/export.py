@@ -1,36 +1,26 @@
-"""Export of a checkpoint's recurrent cell: what its runtime needs, golden vectors recorded by it, the manifest."""
+"""Export of a checkpoint's recurrent cell, perhaps quantized in one go."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.bundle.files import as_path, check_replaceable, written_folder
-from causalrn.bundle.manifest import BUNDLE_MARKER, Manifest
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.files import as_path
 from causalrn.bundle.native_spec import PLACEMENTS, PROFILES
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS
 from causalrn.bundle.targets import EXPORT_TARGETS
-from causalrn.bundle.tolerances import BUDGETS
-from causalrn.bundle.web_spec import C_ENGINE, ENGINE_NAMES
-from causalrn.errors import CheckpointError, InputError
-from causalrn.export.c99.c99_exporter import COptions, export_c
-from causalrn.export.web.web_exporter import WebOptions, export_web
-from causalrn.runtimes.opening import open_bundle
-from causalrn.runtimes.parity.golden import golden_tokens, save_golden
-from causalrn.runtimes.parity.oracle import Oracle
-from causalrn.runtimes.parity.reference import Reference, state_positions
+from causalrn.bundle.web_spec import ENGINE_NAMES
+from causalrn.errors import InputError
+from causalrn.export.c99.c99_exporter import COptions
+from causalrn.export.web.web_exporter import WebOptions
 from causalrn.runtimes.progress import Progress, no_progress
-from causalrn.runtimes.session import FloatArray, Session
-from causalrn.runtimes.web.node_process import find_node
-from causalrn.training.checkpoint import Checkpoint, load_checkpoint
 from causalrn.workflows.arguments import PathLike, choice, flag, optional_choice, optional_path, optional_whole
+from causalrn.workflows.export_targets import export_bundle, export_c_bundle, export_web_bundle
 
 if TYPE_CHECKING:  # calibration/ needs onnx, and exports to C do not
     from causalrn.calibration.report import QuantizeReport
@@ -42,10 +32,6 @@ _OWNED = {
     "web": ("pool8", "engine", "beside"),
 }
 """Arguments that not every target has."""
-
-_Write = Callable[[Checkpoint, Path], Manifest]
-_Finish = Callable[[Path, Reference, Session, FloatArray], None]
-"""Called with the folder, the oracle's reference, the bundle's session, and the logits that it gave."""
 
 
 @dataclass(frozen=True)
@@ -177,83 +163,3 @@ def _export_perhaps_quantized(
 
     quantized = export_quantized_c(run, output, options, write, progress=progress)
     return ExportResult(quantized.bundle, quantized.report)
-
-
-def export_bundle(
-    run: Path, output: Path, *, pool: str, capacity: int | None, opset: int, progress: Progress = no_progress
-) -> Bundle:
-    """Export a checkpoint to an ONNX bundle, whole or not at all; an earlier bundle there is replaced.
-
-    Raises:
-        InputError: the output folder holds something else.
-        CheckpointError: the checkpoint cannot be read, or its weights cannot run in float32.
-        ConfigError: a pool, capacity or opset that does not fit the model.
-    """
-    from causalrn.export.onnx_exporter import export_onnx
-
-    write = partial(export_onnx, pool=pool, capacity=capacity, opset=opset)
-    return _export(run, output, "graphs", write, progress)
-
-
-def export_c_bundle(run: Path, output: Path, options: COptions, progress: Progress = no_progress) -> Bundle:
-    """Export a checkpoint as C source, whole or not at all; an earlier bundle there is replaced.
-
-    Raises:
-        InputError, CheckpointError, ConfigError: as :func:`export_bundle`.
-        RuntimeUnavailableError: no C compiler: the golden vectors are recorded by running the source.
-    """
-    return _export(run, output, "C source", partial(export_c, options=options), progress, partial(_finish_c, options))
-
-
-def _finish_c(options: COptions, folder: Path, reference: Reference, session: Session, recorded: FloatArray) -> None:
-    """Golden vectors as a C header, and what the source takes on a device."""
-    from causalrn.export.c99.golden_header import golden_header_text
-    from causalrn.runtimes.native.native_session import NativeSession
-    from causalrn.workflows.firmware_size import write_size
-
-    expected, bounds = reference.logits[0], reference.bounds.logits
-    if options.is_quantized:  # rounding does not explain what it is off: it should repeat what it gives here
-        expected = recorded[0]
-        bounds = 0 * bounds + BUDGETS[options.scheme].repeat * reference.largest_logit
-    text = golden_header_text(reference.tokens[0], expected, bounds)
-    (folder / "golden.h").write_text(text, encoding="utf-8")
-    assert isinstance(session, NativeSession)
-    write_size(folder, session)
-
-
-def export_web_bundle(run: Path, output: Path, options: WebOptions, progress: Progress = no_progress) -> Bundle:
-    """Export a checkpoint for browsers, whole or not at all; an earlier bundle there is replaced.
-
-    Raises:
-        InputError, CheckpointError, ConfigError: as :func:`export_bundle`.
-        RuntimeUnavailableError: clang, npm or node is missing or does not work; the golden vectors are recorded by
-            running what was built.
-    """
-    find_node()  # before the work
-    what = "WebAssembly" if options.engine == C_ENGINE else "graphs, onnxruntime-web"
-    return _export(run, output, what, partial(export_web, options=options), progress)
-
-
-def _export(
-    run: Path, output: Path, what: str, write: _Write, progress: Progress, finish: _Finish | None = None
-) -> Bundle:
-    check_replaceable(output, BUNDLE_MARKER)
-    checkpoint = load_checkpoint(run)
-    if output.resolve() == run.resolve():
-        raise CheckpointError(f"{run} is the RUN itself: name another output")
-    with written_folder(output, BUNDLE_MARKER) as folder, progress("export", 3) as advance:
-        advance(0, what)
-        manifest = write(checkpoint, folder)
-        advance(1, "golden vectors")
-        tokens = golden_tokens(checkpoint.card, manifest.state.capacity)
-        oracle = Oracle(checkpoint.model, checkpoint.card, checkpoint.folded)
-        reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
-        unfinished = seal_bundle(folder, manifest)
-        with open_bundle(unfinished) as session:
-            recorded = save_golden(folder, reference, session)
-            if finish is not None:
-                finish(folder, reference, session, recorded)
-        advance(1, "manifest")
-        bundle = seal_bundle(folder, manifest, hashed=unfinished.manifest.files)
-        advance(1)
-    return dataclasses.replace(bundle, path=output)

@@ -20,7 +20,7 @@ from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.progress import Progress, no_progress
-from causalrn.workflows.export import export_bundle
+from causalrn.workflows.export_targets import export_bundle
 from causalrn.workflows.quantize_bundle import (
     MeasureContext,
     check_budget,
@@ -48,7 +48,7 @@ def export_quantized(
     """Export a checkpoint and quantize what comes of it; only the quantized bundle stays, if it is good enough.
 
     Raises:
-        As :func:`causalrn.workflows.export.export_bundle` and :func:`quantize`.
+        As :func:`causalrn.workflows.export_targets.export_bundle` and :func:`quantize`.
     """
     check_replaceable(output, BUNDLE_MARKER)
     options = QuantizeOptions(scheme, "nbits" if scheme in WEIGHT_ONLY else None)
@@ -76,7 +76,7 @@ def export_quantized_c(
     """Export a checkpoint as quantized C, source or WebAssembly, if it is good enough beside the same in float32.
 
     Args:
-        export: :func:`causalrn.workflows.export.export_c_bundle`, or the same for the web.
+        export: :func:`causalrn.workflows.export_targets.export_c_bundle`, or the same for the web.
 
     Raises:
         As `export` and :func:`quantize`.

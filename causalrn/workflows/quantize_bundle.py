@@ -19,7 +19,8 @@ from causalrn.calibration.table import CalibrationTable, calibrate
 from causalrn.errors import BudgetExceededError, InputError, NonFiniteError
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.progress import Advance, Progress, no_progress
-from causalrn.runtimes.session import FloatArray, IntArray, Session
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.workflows.quantize_options import AUTOMATIC, Data, QuantizeOptions, choose_data
 from causalrn.workflows.quantize_result import OnReport, QuantizeResult, ignore_report
 

@@ -15,7 +15,7 @@ from causalrn.calibration.observers import DEFAULT_PERCENTILE
 from causalrn.calibration.rollouts import LEAST_SEQUENCES, Prompts
 from causalrn.calibration.table import CalibrationTable
 from causalrn.errors import CalibrationError, InputError
-from causalrn.runtimes.session import IntArray
+from causalrn.runtimes.snapshot import IntArray
 from causalrn.training.card import card_of
 from causalrn.training.tasks import Examples, Task, random_source
 from causalrn.workflows.task_choice import chosen_task, fits, why_no_task

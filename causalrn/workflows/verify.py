@@ -23,7 +23,7 @@ from causalrn.runtimes.parity.reference import state_positions
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
 from causalrn.runtimes.progress import Progress, no_progress
-from causalrn.runtimes.session import IntArray
+from causalrn.runtimes.snapshot import IntArray
 from causalrn.training.card import card_of
 from causalrn.training.tasks import TASKS
 from causalrn.workflows.arguments import (

@@ -18,7 +18,7 @@ from causalrn.runtimes.opening import runtime_of
 from causalrn.runtimes.parity.reference import sample_tokens
 from causalrn.runtimes.parity.results import LEVELS, Level
 from causalrn.runtimes.parity.verification import Plan
-from causalrn.runtimes.session import IntArray
+from causalrn.runtimes.snapshot import IntArray
 from causalrn.training.card import card_of
 from causalrn.training.tasks import Task, random_source
 from causalrn.workflows.task_choice import fits

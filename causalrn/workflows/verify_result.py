@@ -19,7 +19,7 @@ from causalrn.runtimes.parity.certificate import save_certificate
 from causalrn.runtimes.parity.report import ReferenceSize, Settings, VerifiedBundle, VerifyReport
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 from causalrn.training.card import ModelCard
 from causalrn.workflows.arguments import PathLike
 from causalrn.workflows.task_choice import why_no_task

@@ -59,9 +59,7 @@ class WebOptions:
         if self.beside is not None and self.beside.manifest.web is None:
             raise ConfigError(f"{self.beside.path} is a bundle for {self.beside.manifest.target}, not for the web")
         if self.beside is not None and self.beside.manifest.folders:
-            raise ConfigError(
-                f"{self.beside.path} has a second bundle itself: name one that was exported without `beside`"
-            )
+            raise ConfigError(f"{self.beside.path} has a second bundle itself: name one without `beside`")
 
     @property
     def is_quantized(self) -> bool:

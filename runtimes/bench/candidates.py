@@ -21,8 +21,9 @@ from causalrn.runtimes.bench.system import forget_peak, peak_bytes, resident_byt
 from causalrn.runtimes.bench.timing import step_times_us
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.opening import default_row, open_bundle, open_folder
-from causalrn.runtimes.session import Array, Session, Snapshot
+from causalrn.runtimes.session import Session
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.runtimes.snapshot import Array, Snapshot
 
 _TOKEN = 1
 

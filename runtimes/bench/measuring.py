@@ -20,7 +20,7 @@ from causalrn.runtimes.bench.system import installed_bytes
 from causalrn.runtimes.bench.timing import fastest_s
 from causalrn.runtimes.environment import processor_name
 from causalrn.runtimes.native.c_compiler import shared_library
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 from causalrn.runtimes.state_buffers import aligned_zeros
 
 ISAS = {"portable": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mavx512f",)}

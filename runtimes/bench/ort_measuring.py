@@ -14,7 +14,7 @@ import onnxruntime
 from causalrn.runtimes.bench.machine import OrtRates
 from causalrn.runtimes.onnx_bytes import Node, Shape, encode_model
 from causalrn.runtimes.ort_session import session_options
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 
 _WIDTH = 192
 _WIDTHS = (96, 192, 384, 768)

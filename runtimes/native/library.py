@@ -13,8 +13,8 @@ import numpy as np
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.native_spec import INTERFACE, NativeSpec, padded, padded_hidden
 from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError
+from causalrn.runtimes.checks import NON_FINITE
 from causalrn.runtimes.native.c_compiler import compiled_library
-from causalrn.runtimes.session import NON_FINITE
 from causalrn.runtimes.state_buffers import aligned_zeros
 from causalrn.training.card import card_of
 

@@ -12,8 +12,8 @@ from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.native.library import NativeLibrary
 from causalrn.runtimes.native.native_state import NativeState, Tensors
-from causalrn.runtimes.session import Array, FloatArray, IntArray
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.runtimes.state_buffers import aligned_zeros
 from causalrn.training.card import card_of
 

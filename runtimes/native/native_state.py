@@ -11,7 +11,7 @@ from typing import Any
 from causalrn.bundle.native_spec import pad_heads, padded, padded_hidden
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.model.config import ModelConfig
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 from causalrn.runtimes.state_buffers import StateBuffers, aligned_zeros, check_state
 
 

@@ -19,7 +19,8 @@ from causalrn.runtimes.parity.comparison import Deviation, compare_run
 from causalrn.runtimes.parity.reference import Reference, States, compared_tensors, run_in_chunks
 from causalrn.runtimes.parity.results import Attribution, Cause, LevelResult, Side, StartState
 from causalrn.runtimes.parity.traces import Trace, Traces
-from causalrn.runtimes.session import IntArray, Session, Snapshot
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import IntArray, Snapshot
 
 StateSource = Callable[[IntArray, Iterable[int]], States]
 """Reference states at further positions: (tokens, positions) -> states."""

@@ -15,7 +15,7 @@ from causalrn.bundle.tolerances import TIE_PROBABILITY, Budget
 from causalrn.runtimes.parity.entries import Figure, FigureFloat, ReportEntry
 from causalrn.runtimes.parity.places import LOGITS, describe_place
 from causalrn.runtimes.parity.reference import Reference, Run
-from causalrn.runtimes.session import Array, FloatArray
+from causalrn.runtimes.snapshot import Array, FloatArray
 
 _BoolArray = npt.NDArray[np.bool_]
 

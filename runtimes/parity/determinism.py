@@ -11,7 +11,7 @@ from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.reference import Reference, Run, current_values, run_in_chunks
 from causalrn.runtimes.parity.results import LevelResult
-from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 
 OpenAgain = Callable[[int | None], CellSession]
 """Open another session over the same model, with so many threads inside one operator; None takes the same number."""

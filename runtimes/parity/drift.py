@@ -24,7 +24,8 @@ from causalrn.runtimes.parity.growth import Growth, fit_growth
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import Reference, compared_tensors, current_values
 from causalrn.runtimes.parity.results import LevelResult
-from causalrn.runtimes.session import Array, FloatArray, IntArray, Session
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 
 _SEGMENTS = 32
 _MOST_TOKENS_AT_ONCE = 2048

@@ -23,7 +23,8 @@ from causalrn.runtimes.parity.reference import (
     sample_tokens,
     state_positions,
 )
-from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.training.card import ModelCard, card_of
 
 GOLDEN_NAME = "golden.safetensors"

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from causalrn.runtimes.session import FloatArray
+from causalrn.runtimes.snapshot import FloatArray
 
 _LEAST_POINTS = 5
 _LEAST_GROWTH = 2.0

@@ -22,7 +22,8 @@ from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.reference import Reference, compared_tensors, run_in_chunks
 from causalrn.runtimes.parity.results import Level, LevelResult
 from causalrn.runtimes.parity.traces import Traces
-from causalrn.runtimes.session import FloatArray, Session
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import FloatArray
 
 _HEAT_COLUMNS = 48
 

@@ -26,7 +26,7 @@ from causalrn.runtimes.parity.reference import (
     run_in_chunks,
 )
 from causalrn.runtimes.parity.rounding_noise import RoundingNoise
-from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.runtimes.torch_sessions import RecurrentSession, forward_with_streams
 from causalrn.training.card import ModelCard
 

@@ -12,7 +12,8 @@ from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.places import Place, tensor_places
-from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_values import state_values, stored_state
 from causalrn.training.card import ModelCard
 

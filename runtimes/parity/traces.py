@@ -21,7 +21,8 @@ from causalrn.runtimes.parity.comparison import (
 )
 from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.reference import Reference, Run, compared_tensors, run_in_chunks
-from causalrn.runtimes.session import FloatArray, Session
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import FloatArray
 
 _CHUNKINGS = 3
 _BATCHES = (1, 2, 3, 5)

@@ -40,7 +40,8 @@ from causalrn.runtimes.parity.traces import (
     trace_whole,
 )
 from causalrn.runtimes.progress import Progress, no_progress
-from causalrn.runtimes.session import Array, IntArray, Session
+from causalrn.runtimes.session import Session
+from causalrn.runtimes.snapshot import Array, IntArray
 from causalrn.training.tasks import Examples, Task
 
 _ATTRIBUTED_STEPS = 512

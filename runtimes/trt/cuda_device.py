@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.errors import DriverMissingError, GpuFailureError, NotExecutedError
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 
 _NO_DRIVER = {35: "no NVIDIA driver, or one that is too old", 100: "no NVIDIA GPU", 3: "CUDA does not start"}
 _OUT_OF_MEMORY = 2

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 from causalrn.runtimes.state_buffers import check_state
 from causalrn.runtimes.trt.cuda_device import Device, DeviceMemory, allocating
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from causalrn.runtimes.session import Array, FloatArray, IntArray
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.runtimes.trt.cuda_device import Device, DeviceMemory, allocating
 from causalrn.runtimes.trt.device_state import DeviceArray
 

@@ -16,8 +16,8 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.engine_spec import EngineSpec
 from causalrn.errors import BundleError, GpuFailureError, InputError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.session import FloatArray, IntArray
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.runtimes.trt.context_call import ContextCall
 from causalrn.runtimes.trt.cuda_device import CudaDevice, Device
 from causalrn.runtimes.trt.device_state import DeviceArray, DeviceState

@@ -23,7 +23,7 @@ from causalrn.errors import (
     RuntimeUnavailableError,
     StateError,
 )
-from causalrn.runtimes.session import Array
+from causalrn.runtimes.snapshot import Array
 
 _ERRORS = {
     "input": InputError,

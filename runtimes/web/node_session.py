@@ -11,8 +11,8 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.session import Array, FloatArray, IntArray
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.runtimes.state_buffers import check_state
 from causalrn.runtimes.web.node_process import NodeProcess
 from causalrn.training.card import card_of

@@ -290,7 +290,7 @@ def test_meaningless_bounds_are_no_pass(call, runs, tmp_path):
     """Pairs cancel to the last bit: rounding may do anything, so agreement says nothing."""
     from causalrn.training.card import ModelCard
     from causalrn.training.checkpoint import save_checkpoint
-    from causalrn.workflows.export import export_bundle
+    from causalrn.workflows.export_targets import export_bundle
     from tests.builders import random_model
 
     model = random_model(bias_1=False, blocks=1)

@@ -19,11 +19,11 @@ from causalrn.export.onnx_exporter import export_onnx
 from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes import Session, open_session
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
-from causalrn.runtimes.session import Snapshot
+from causalrn.runtimes.snapshot import Snapshot
 from causalrn.runtimes.torch_sessions import RecurrentSession
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import load_checkpoint, save_checkpoint
-from causalrn.workflows.export import export_bundle
+from causalrn.workflows.export_targets import export_bundle
 from tests.builders import random_model, random_tokens, relative_error
 from tests.c_tools import HAS_C_COMPILER
 

@@ -8,7 +8,7 @@ from causalrn.runtimes.task_accuracy import free_running_accuracy, teacher_force
 from causalrn.runtimes.torch_sessions import ParallelSession
 from causalrn.training.checkpoint import load_checkpoint
 from causalrn.workflows.convert import convert
-from causalrn.workflows.export import export_bundle
+from causalrn.workflows.export_targets import export_bundle
 from tests.builders import GOLDEN
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from causalrn.cli.serve_run import open_server
 from causalrn.export.web.web_exporter import WebOptions
-from causalrn.workflows.export import export_web_bundle
+from causalrn.workflows.export_targets import export_web_bundle
 from tests.builders import random_model
 from tests.c_tools import checkpoint_of
 from tests.web_tools import CHROMIUM, needs_chromium, needs_web

@@ -10,7 +10,7 @@ from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError
 from causalrn.model.state import derive_state
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.native.native_state import NativeState
-from causalrn.runtimes.session import Snapshot
+from causalrn.runtimes.snapshot import Snapshot
 from causalrn.runtimes.state_buffers import aligned_zeros
 from tests.builders import overflowing_model, random_model, relative_error
 from tests.c_tools import c_bundle, needs_c_compiler

@@ -13,7 +13,7 @@ from causalrn.errors import BundleError, InputError, NonFiniteError, RuntimeUnav
 from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes import open_session
 from causalrn.runtimes.native.native_session import NativeSession
-from causalrn.runtimes.session import Snapshot
+from causalrn.runtimes.snapshot import Snapshot
 from causalrn.runtimes.torch_sessions import RecurrentSession, forward_with_streams
 from causalrn.runtimes.web.node_session import NodeSession
 from causalrn.training.card import ModelCard

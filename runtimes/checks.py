@@ -1,0 +1,58 @@
+"""What every session checks: tokens before anything runs, logits before anything is kept."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from causalrn.errors import InputError, NonFiniteError
+from causalrn.runtimes.snapshot import FloatArray, IntArray
+
+NON_FINITE = "the model gave NaN or infinity: its weights, or the values they reach, are out of range"
+
+
+def check_tokens(tokens: npt.NDArray[np.generic], batch: int, vocabulary: int) -> IntArray:
+    """Tokens of B sequences, int64 [B, T], contiguous.
+
+    Raises:
+        InputError: another shape, no integers, or an id outside the vocabulary.
+    """
+    if tokens.ndim != 2 or tokens.shape[0] != batch or tokens.shape[1] < 1:
+        raise InputError(
+            f"tokens have shape {list(tokens.shape)}, this session takes {batch} rows of at least 1 token: "
+            "call reset(batch=...) to change the number of rows"
+        )
+    if tokens.dtype.kind not in "iu":
+        raise InputError(f"tokens have dtype {tokens.dtype}, they must be integers")
+    low, high = (tokens.item(),) * 2 if tokens.size == 1 else (tokens.min(), tokens.max())
+    if low < 0 or high >= vocabulary:
+        wrong = low if low < 0 else high
+        raise InputError(f"token id {wrong} is outside the vocabulary of {vocabulary} (0 to V - 1)")
+    return np.ascontiguousarray(tokens, dtype=np.int64)
+
+
+def as_array(tokens: npt.ArrayLike) -> npt.NDArray[np.generic]:
+    """Whatever tokens are given as, as an array.
+
+    Raises:
+        InputError: rows of different lengths.
+    """
+    try:
+        return np.asarray(tokens)
+    except ValueError:
+        raise InputError("the rows of the tokens have different lengths: a batch advances in lockstep") from None
+
+
+def check_finite(logits: FloatArray) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        NonFiniteError: there is one.
+    """
+    # NaN and infinity survive a sum; only where it is not finite (it may overflow by itself) every value is looked at
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = np.add.reduce(logits, axis=None)
+    if not math.isfinite(total) and not np.isfinite(logits).all():
+        raise NonFiniteError(NON_FINITE)

@@ -1,0 +1,33 @@
+"""A session's state at one moment, and the arrays that sessions take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A session's state at one moment, independent of the session.
+
+    Attributes:
+        position: tokens seen so far.
+        batch: number of sequences, advancing in lockstep.
+        tensors: the state by name; pools hold `position` rows.
+        logits: [B, V] after the last token, so that generation can go on; None at position 0.
+        owner: hash of the bundle or weights that the state belongs to.
+    """
+
+    position: int
+    batch: int
+    tensors: Mapping[str, Array]
+    logits: FloatArray | None
+    owner: str = field(repr=False, default="")
