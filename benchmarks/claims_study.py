@@ -26,15 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reporting import progress, write_json
 
 from causalrn.bundle.files import written_file
-from causalrn.cli.console import progress, write_json
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.training.loop import Trainer
 from causalrn.training.plan import TrainingPlan
 from causalrn.training.tasks import CopyTask
-from causalrn.workflows.train import evaluate
+from causalrn.workflows.training_run import evaluate
 
 GOAL, REACHES, BELOW = 0.995, 0.99, 0.90
 

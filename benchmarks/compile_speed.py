@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 from interleaved import Spread, measure, paired_ratio
+from reporting import progress, write_json
 from rich.console import Console
 from rich.table import Table
 
-from causalrn.cli.console import progress, write_json
 from causalrn.model.config import CausalRNConfig, TransformerConfig
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.training.loop import PRESETS, Trainer, TrainingSettings
@@ -50,16 +50,16 @@ def sample(trainer: Trainer) -> float:
 
 
 def compare(name: str, options: argparse.Namespace, advance) -> dict:
-    forms = {form: trainer(name, options.preset, options.length, form == "compiled") for form in ("eager", "compiled")}
+    preset, length = options.preset, options.length
+    trainers = {mode: trainer(name, preset, length, mode == "compiled") for mode in ("eager", "compiled")}
     started = time.perf_counter()
-    forms["compiled"].step()
+    trainers["compiled"].step()
     compile_s = time.perf_counter() - started
-    times = measure(
-        {form: (lambda trainer=trainer: sample(trainer)) for form, trainer in forms.items()}, options.repeats, advance
-    )
+    samples = {mode: (lambda trainer=trainer: sample(trainer)) for mode, trainer in trainers.items()}
+    times = measure(samples, options.repeats, advance)
     return {
         "compile_s": compile_s,
-        "step_s": {form: asdict(Spread.of(values)) for form, values in times.items()},
+        "step_s": {mode: asdict(Spread.of(values)) for mode, values in times.items()},
         "speedup": asdict(paired_ratio(times, "eager", "compiled")),
     }
 
@@ -67,7 +67,7 @@ def compare(name: str, options: argparse.Namespace, advance) -> dict:
 def print_report(report: dict) -> None:
     table = Table("model", "eager, ms", "compiled, ms", "speed-up", "compiling, s", title=report["title"])
     for name, row in report["models"].items():
-        steps = [f"{1e3 * row['step_s'][form]['median']:.1f}" for form in ("eager", "compiled")]
+        steps = [f"{1e3 * row['step_s'][mode]['median']:.1f}" for mode in ("eager", "compiled")]
         table.add_row(name, *steps, f"{row['speedup']['median']:.2f}", f"{row['compile_s']:.0f}")
     Console(highlight=False, width=80).print(table)
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from models import unit_gain_model
+from reporting import progress, write_json
 from rich.console import Console
 from rich.table import Table
 
-from causalrn.cli.console import progress, write_json
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model.sequence_model import SequenceModel
@@ -166,7 +166,7 @@ def print_report(rows: list[dict]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, metavar="RUN", help="a trained model")
+    parser.add_argument("--run", type=Path, metavar="RUN", help="checkpoint folder of a trained model")
     parser.add_argument("--seeds", type=int, default=5, help="models per case (default 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
     options = parser.parse_args()

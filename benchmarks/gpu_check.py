@@ -8,14 +8,13 @@ it trains an exact and a linear model of the paper's size to copy 16 letters. Ev
 compiled, held to the float64 oracle by `verify`, and timed in one interleaved run: time per token of whole sequences,
 logits back on the host, for one sequence and for 16.
 
-Where the GPU, its driver or TensorRT does not run the engines, the report says why, in TensorRT's words, and the
+Where the GPU, its driver or TensorRT does not run the engines, the report has the reason in TensorRT's words, and the
 PyTorch peers are timed all the same. Exit code 0: all engines ran and passed; 1: one did not pass; 3: none could run.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,23 +28,22 @@ import numpy as np
 import torch
 from cuda_peers import EagerCell, GraphedCell
 from interleaved import measure, paired_ratio
+from reporting import progress, write_json
+from rich.console import Console
 
-from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_FINE, EXIT_NOT_EXECUTED, console, progress, write_json
-from causalrn.cli.doctor_command import describe_environment
+from causalrn.bundle.json_values import to_json
 from causalrn.errors import CausalRNError, NotExecutedError
-from causalrn.export.trt.builder import BuildOptions
-from causalrn.export.trt.profiles import Sizes
 from causalrn.runtimes import open_session
+from causalrn.runtimes.environment import describe_environment
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
 from causalrn.training.card import card_of
 from causalrn.training.checkpoint import load_checkpoint
-from causalrn.workflows.compile import compile_to
+from causalrn.workflows.compile import compile
 from causalrn.workflows.export import export_bundle
-from causalrn.workflows.quantize import quantize_bundle
+from causalrn.workflows.quantize_bundle import quantize_bundle
 from causalrn.workflows.quantize_options import QuantizeOptions
-from causalrn.workflows.verify import verify_with_checkpoint
-from causalrn.workflows.verify_options import VerifyOptions
+from causalrn.workflows.verify import verify
 
 PRECISIONS: dict[str, tuple[str, str | None] | None] = {
     "float32": None,
@@ -56,6 +54,8 @@ PRECISIONS: dict[str, tuple[str, str | None] | None] = {
 READOUTS = ("exact", "linear")
 BATCHES = (1, 16)
 REPEATS = 7
+_FAILED, _NOT_EXECUTED = 1, 3
+"""Exit codes, as the command line has them."""
 _BUDGET = {"kl_divergence": 1e9, "accuracy_drop": 1.0}
 """`quantize` keeps everything here: it is `verify` that judges the engines."""
 
@@ -63,7 +63,7 @@ _BUDGET = {"kl_divergence": 1e9, "accuracy_drop": 1.0}
 def main() -> int:
     """Check and time everything; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", dest="runs", type=Path, action="append", help="a RUN; may be repeated")
+    parser.add_argument("--run", dest="runs", type=Path, action="append", help="a checkpoint folder; may be repeated")
     parser.add_argument("--folder", type=Path, help="keep models and engines here (default: a temporary folder)")
     parser.add_argument("--preset", default="paper", help="size of what is trained (default: paper)")
     parser.add_argument("--steps", type=int, default=400, help="training steps (default: 400)")
@@ -85,7 +85,7 @@ def main() -> int:
 
 def describe_machine() -> dict[str, Any]:
     """The GPU and versions, or why there is none."""
-    found = {**describe_environment(), "processor": platform.processor(), "gpu": None}
+    found = {**describe_environment(), "gpu": None}
     try:
         device = CudaDevice()
     except NotExecutedError as error:
@@ -131,11 +131,11 @@ def check_engine(run: Path, source: Path, folder: Path, precision: str, flavor: 
         bundle = folder / f"{precision}-onnx"
         quantize_bundle(source, bundle, QuantizeOptions(*scheme, limits=_BUDGET), run)
     engine = Path(found["path"])
-    compiled = compile_to(bundle, engine, flavor, Sizes(), BuildOptions())
+    compiled = compile(bundle, output=engine, flavor=flavor).to_json()
     found["build_s"], found["size_bytes"] = compiled["seconds"], sum(compiled["size_bytes"].values())
-    report = verify_with_checkpoint(engine, run, VerifyOptions(runtimes=("tensorrt",))).report
+    report = verify(engine, checkpoint=run, runtime="tensorrt").report
     found["verdict"], found["executed"], found["why_not"] = report.verdict, not report.not_executed, report.not_executed
-    found["results"] = [result.to_json() for result in report.results]
+    found["results"] = to_json(report.results)
     return found
 
 
@@ -204,7 +204,7 @@ def _sampled(
 
 def print_model(model: dict[str, Any]) -> None:
     """One model's verdicts and times."""
-    out = console()
+    out = Console(highlight=False, markup=False, width=100)
     out.print(f"\n{model['run']}: {model['model']}", style="bold")
     for engine in model["engines"]:
         size, built = engine["size_bytes"] / 1e6, engine["build_s"]
@@ -222,8 +222,8 @@ def exit_code(report: dict[str, Any]) -> int:
     """0 if everything passed, 1 if an engine did not, 3 if none could run."""
     engines = [engine for model in report["models"] for engine in model["engines"]]
     if any(engine["verdict"] == "FAIL" for engine in engines):
-        return EXIT_CHECK_FAILED
-    return EXIT_FINE if all(engine["executed"] for engine in engines) else EXIT_NOT_EXECUTED
+        return _FAILED
+    return 0 if all(engine["executed"] for engine in engines) else _NOT_EXECUTED
 
 
 if __name__ == "__main__":

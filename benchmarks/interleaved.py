@@ -1,4 +1,4 @@
-"""Candidates that take turns, and ratios held to targets; causalrn.runtimes.bench.timing says how turns are taken."""
+"""Candidates that take turns, and ratios held to targets; turns are those of causalrn.runtimes.bench.timing."""
 
 from __future__ import annotations
 

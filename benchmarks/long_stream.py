@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from reporting import progress, write_json
 from rich.console import Console
 from rich.table import Table
 
 from causalrn.bundle.bundle_folder import seal_bundle
-from causalrn.cli.console import progress, write_json
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import CausalRNConfig

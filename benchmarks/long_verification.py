@@ -17,17 +17,15 @@ import time
 from pathlib import Path
 
 from models import unit_gain_model
+from reporting import write_json
 from rich.console import Console
 from rich.table import Table
 
-from causalrn.cli.console import write_json
-from causalrn.cli.verify_report import print_report
 from causalrn.model.config import CausalRNConfig
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.workflows.export import export_bundle
-from causalrn.workflows.verify import verify_with_checkpoint
-from causalrn.workflows.verify_options import VerifyOptions
+from causalrn.workflows.verify import verify
 
 _SECONDS = 600.0
 
@@ -38,15 +36,15 @@ def verify_model(config: CausalRNConfig, steps: int, folder: Path) -> dict:
     save_checkpoint(folder / "run", model, ModelCard(config), {})
     export_bundle(folder / "run", folder / "bundle", pool="growing", capacity=None, opset=23)
     started = time.perf_counter()
-    options = VerifyOptions(drift_steps=steps, seconds=_SECONDS)
-    report = verify_with_checkpoint(folder / "bundle", folder / "run", options).report
+    bundle, run = folder / "bundle", folder / "run"
+    report = verify(bundle, checkpoint=run, drift_steps=steps, time_budget=_SECONDS).report
     seconds = time.perf_counter() - started
-    print_report(report)
     drifts = [result for result in report.results if result.level == "drift"]
     return {
         "model": config.describe(),
         "steps": steps,
         "passed": report.passed,
+        "failed": [f"{result.level}: {result.summary}" for result in report.results if not result.passed],
         "verify_s": seconds,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "drift": [{"form": result.runtime, "outcome": result.summary, "error": result.error} for result in drifts],
@@ -54,7 +52,7 @@ def verify_model(config: CausalRNConfig, steps: int, folder: Path) -> dict:
 
 
 def print_summary(rows: list[dict]) -> None:
-    table = Table("model", "steps", "verify", "peak memory", "drift in onnxruntime")
+    table = Table("model", "steps", "verify", "peak memory", "drift in onnxruntime", "verdict")
     for row in rows:
         outcome = next(drift for drift in row["drift"] if drift["form"] == "onnxruntime")
         table.add_row(
@@ -63,6 +61,7 @@ def print_summary(rows: list[dict]) -> None:
             f"{row['verify_s']:.0f} s",
             f"{row['peak_memory_mb']:,.0f} MB",
             f"{outcome['outcome']}, at most {outcome['error']:.1e}",
+            "pass" if row["passed"] else "; ".join(row["failed"]) or "fail",
         )
     Console(highlight=False, width=100).print(table)
 

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from interleaved import Spread, Verdict, measure, median_step_us, paired_ratio
 from models import unit_gain_model
+from reporting import progress, write_json
 from rich.console import Console
 from rich.table import Table
 from rival_transformer import SharedCacheLoop, grouped_query_transformer
@@ -37,7 +38,6 @@ from step_latency import check_loops, describe_machine, export_session, held_sta
 from step_loops import HeldState, Loop, SessionLoop
 
 from causalrn.bundle.bundle_folder import seal_bundle
-from causalrn.cli.console import progress, write_json
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model.folding import fold

@@ -1,6 +1,6 @@
 """What else could decode, beside this toolkit's runtimes: each a candidate of `causalrn.runtimes.bench`.
 
-Peers are made in processes of their own, from RUNs on disk, so the functions here can be pickled.
+Peers are made in processes of their own, from checkpoint folders on disk, so the functions here can be pickled.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ import numpy as np
 import onnxruntime
 from interleaved import measure, median_step_us, paired_ratio
 from models import unit_gain_model
+from reporting import progress, write_json
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
@@ -46,7 +47,6 @@ from causalrn.calibration.rollouts import Prompts
 from causalrn.calibration.schemes import Scheme, write_quantized
 from causalrn.calibration.table import calibrate
 from causalrn.calibration.watching import opened_for_watching
-from causalrn.cli.console import progress, write_json
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.model.config import CausalRNConfig
 from causalrn.runtimes.opening import open_bundle
@@ -57,8 +57,7 @@ from causalrn.training.card import ModelCard, card_of
 from causalrn.training.checkpoint import Checkpoint
 from causalrn.training.tasks import Corpus
 from causalrn.workflows.export import export_bundle
-from causalrn.workflows.verify import verify_with_checkpoint
-from causalrn.workflows.verify_options import VerifyOptions
+from causalrn.workflows.verify import verify
 
 TEXT = pydoc_data.topics.__file__
 COPY = ("--task", "copy", "--length", "16")
@@ -153,9 +152,7 @@ def compare_schemes(folder: Path) -> Iterator[dict[str, Any]]:
                     with open_bundle(bundle) as other:
                         after = measure_quantized(bundle, other, baseline)
                         times = time_steps(session, other, tokens)
-                    report = verify_with_checkpoint(
-                        bundle.path, folder / name, VerifyOptions(samples=1000, runtimes=("onnxruntime",))
-                    ).report
+                    report = verify(bundle.path, checkpoint=folder / name, samples=1000, runtime="onnxruntime").report
                 before = baseline.measured
                 yield {
                     "model": name,

@@ -7,9 +7,9 @@ one quiet core and about ten minutes. For models of the paper's size (E = H = 19
 4,224; random weights of unit gain) it measures
 
 - every runtime and peer at depths 16, 128, 1,024 and 4,096, and a prefill of 512 tokens, in one interleaved run;
-- exact and linear, in C and onnxruntime, at nine depths: how time grows, and whether memory is what the formula says;
+- exact and linear, in C and onnxruntime, at nine depths: how time grows, and whether memory is the formula's;
 - one and two threads, one and eight sequences;
-- what `bench --predict` says of this machine, from its micro-kernels alone, beside what was measured;
+- what is predicted for this machine, from its micro-kernels alone, beside what was measured;
 
 writes benchmarks.md, benchmarks.json and two plots, and prints each row's time over that in the benchmarks.json before.
 """

@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 import matplotlib
 
-from causalrn.cli.bench_table import bytes_text, ratio_text, share_text, time_text
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
+from causalrn.workflows.pages.figures import bytes_text, ratio_text, share_text, time_text
 
 matplotlib.use("agg")
 from matplotlib import pyplot
@@ -83,7 +83,7 @@ def _peaks(report: BenchReport) -> dict[str, tuple[int | None, int | None]]:
 
 
 def _memory(report: BenchReport) -> list[dict[str, Any]]:
-    """What the process grew by over what the state contract says, where the state is larger than a few pages."""
+    """What the process grew by over the state contract's size, where the state is larger than a few pages."""
     rows = sorted((row for row in report.measured if row.memory_ratio is not None), key=lambda row: row.workload.depth)
     return [{"name": row.name, "depth": row.workload.depth, "ratio": row.memory_ratio} for row in rows]
 

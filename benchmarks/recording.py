@@ -7,7 +7,7 @@ import dataclasses
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ from typing import Any
 from models import unit_gain_model
 from peers import CachedTransformer, compiled_cell
 from record_pages import write_pages
+from reporting import progress, write_json
+from rich.console import Console
+from rich.table import Table
 
-from causalrn.bundle.files import written_file
-from causalrn.bundle.json_values import json_text, parse_json_object
+from causalrn.bundle.json_values import parse_json_object, to_json
 from causalrn.bundle.targets import runtime_row
-from causalrn.cli import group
-from causalrn.cli.bench_table import print_report
-from causalrn.cli.console import progress
 from causalrn.errors import CausalRNError
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.web.web_exporter import WebOptions
@@ -31,14 +30,17 @@ from causalrn.runtimes.bench.entries import Entry
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.measuring import measure_machine
 from causalrn.runtimes.bench.prediction import Prediction, predict_all
+from causalrn.runtimes.bench.report_file import report_json
 from causalrn.runtimes.bench.results import BenchReport, Workload
 from causalrn.runtimes.bench.running import BenchPlan
-from causalrn.runtimes.opening import SessionOptions
+from causalrn.runtimes.session_options import SessionOptions
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.workflows.bench import run_bench
-from causalrn.workflows.bench_comparison import Earlier, print_comparisons
+from causalrn.workflows.bench_comparison import Earlier
+from causalrn.workflows.compile import compile
 from causalrn.workflows.export import export_bundle, export_c_bundle, export_web_bundle
+from causalrn.workflows.pages.figures import time_text
 
 DEPTHS, PREFILL, DECODE = (16, 128, 1024, 4096), 512, 16
 GROWTH_DEPTHS = (16, 256, 1024, 2048, 4096, 3072, 1536, 512, 128)
@@ -54,7 +56,7 @@ MODELS: dict[str, ModelConfig] = {
 
 
 class Folders:
-    """RUNs and bundles of all models; what cannot be made here is missing, and its row says so."""
+    """Checkpoint folders and bundles of all models; what cannot be made here is missing, and its row has the reason."""
 
     def __init__(self, folder: Path, advance: Callable[..., object]) -> None:
         self.folder = folder
@@ -70,7 +72,7 @@ class Folders:
         engine = self.folder / "exact, tensorrt"
         try:
             advance(1, engine.name)
-            group(["compile", str(self.folder / "exact, fixed"), "-o", str(engine)], standalone_mode=False)
+            compile(self.folder / "exact, fixed", output=engine)
         except CausalRNError as error:
             print(f"{engine.name}: {error}")
 
@@ -82,7 +84,7 @@ class Folders:
             print(f"{name}: {error}")
 
     def entry(self, name: str, threads: int = 1, runtime: str = "") -> Entry:
-        """A bundle, or a RUN in a runtime."""
+        """A bundle, or a checkpoint folder in a runtime."""
         path = self.folder / (name.split(",")[0] if runtime else name)
         names = {"C": "native"}
         own = runtime or names.get(name.split(", ")[1], name.split(", ")[1])
@@ -129,7 +131,9 @@ def measure(folders: Folders, repeats: int, quick: bool) -> dict[str, BenchRepor
     reports = {}
     for name, (entries, workloads) in runs.items():
         turns = 2 * repeats if name == "growth" else repeats  # of few candidates: noise would pass for growth
-        reports[name] = run_bench(entries, BenchPlan(workloads, turns, 0.06), {"folders": [e.name for e in entries]})
+        reports[name] = run_bench(
+            entries, BenchPlan(workloads, turns, 0.06), {"folders": [e.name for e in entries]}, progress
+        )
         if reports[name].interrupted:
             break
     return reports
@@ -138,7 +142,7 @@ def measure(folders: Folders, repeats: int, quick: bool) -> dict[str, BenchRepor
 def load_earlier(path: Path) -> Earlier | None:
     """The table of the record before; None where there is none, or one that cannot be compared with."""
     try:
-        return Earlier.from_json(parse_json_object(path.read_text(encoding="utf-8"), str(path))["table"], path)
+        return Earlier.of(parse_json_object(path.read_text(encoding="utf-8"), str(path))["table"], path)
     except (OSError, KeyError, CausalRNError) as error:
         print(f"nothing to compare with: {error}")
         return None
@@ -165,6 +169,16 @@ def compare_predictions(report: BenchReport, machine: Machine) -> list[dict[str,
     return found
 
 
+def print_rows(reports: Mapping[str, BenchReport], earlier: Earlier | None) -> None:
+    """Every row's time, and of the table over its time in the record before."""
+    table = Table("", "workload", "time", "now / before")
+    compared = [] if earlier is None else earlier.compare(reports["table"].measured)
+    ratios = {id(each.row): f"{each.ratio:.2f}" for each in compared}
+    for row in (row for report in reports.values() for row in report.measured):
+        table.add_row(row.name, row.workload.title, time_text(row.time_us.median), ratios.get(id(row), ""))
+    Console(highlight=False, width=110).print(table)
+
+
 def main(description: str | None) -> None:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="folder to write to (default docs)")
@@ -188,17 +202,12 @@ def main(description: str | None) -> None:
         "report": "causalrn-benchmarks",
         "version": 1,
         "minutes": (time.monotonic() - started) / 60,
-        "machine": machine.to_json(),
+        "machine": to_json(machine),
         "predictions": compare_predictions(reports["growth"], machine) if "growth" in reports else [],
-        **{name: report.to_json() for name, report in reports.items()},
+        **{name: report_json(report) for name, report in reports.items()},
     }
-    for report in reports.values():
-        print_report(report)
-    if earlier is not None:
-        report = reports["table"]
-        print_comparisons(earlier, earlier.compare(report.measured), report.environment)
+    print_rows(reports, earlier)
     if any(report.interrupted for report in reports.values()):
         raise SystemExit("interrupted: nothing was written")
-    with written_file(path) as partial:
-        partial.write_text(json_text(record), encoding="utf-8")
+    write_json(path, record)
     write_pages(output, record, reports)

@@ -30,6 +30,7 @@ import onnxruntime
 import rival_graphs
 import torch
 from interleaved import Spread, Verdict, measure, median_step_us, paired_ratio
+from reporting import progress, write_json
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -48,7 +49,6 @@ from step_loops import (
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.tolerances import TOLERANCES
-from causalrn.cli.console import progress, write_json
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import CausalRNConfig

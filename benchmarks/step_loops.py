@@ -58,7 +58,7 @@ class Loop:
 
 
 class SessionLoop(Loop):
-    """One of our sessions, driven through `Session.step`. Snapshots of other runtimes are taken over too."""
+    """One of our sessions, called through `Session.step`. Snapshots of other runtimes are taken over too."""
 
     def __init__(self, session: CellSession) -> None:
         self.session = session

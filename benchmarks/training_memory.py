@@ -30,11 +30,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from interleaved import Spread, Verdict, measure, paired_ratio
+from reporting import progress, write_json
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from causalrn.cli.console import progress, write_json
 from causalrn.model.config import CausalRNConfig
 from causalrn.model.readouts import naive, pair_sum
 from causalrn.model.readouts import parallel as parallel_readout
@@ -99,11 +99,11 @@ def step_memory() -> float:
     return memory.added_mb
 
 
-def make_pass(form: str, batch: int, time: int, hidden: int) -> Callable[[], None]:
-    """Forward and backward pass of the exact readout in the given form."""
+def make_pass(name: str, batch: int, time: int, hidden: int) -> Callable[[], None]:
+    """Forward and backward pass of the exact readout as it is implemented under that name."""
     rng = np.random.default_rng(0)
     a, b = (torch.from_numpy(rng.standard_normal((batch, time, hidden), np.float32)).requires_grad_() for _ in range(2))
-    config, readout = CausalRNConfig(29, hidden, hidden, 1, time), READOUTS[form]
+    config, readout = CausalRNConfig(29, hidden, hidden, 1, time), READOUTS[name]
 
     def run() -> None:
         a.grad = b.grad = None
@@ -112,10 +112,10 @@ def make_pass(form: str, batch: int, time: int, hidden: int) -> Callable[[], Non
     return run
 
 
-def readout_memory(form: str) -> float:
+def readout_memory(name: str) -> float:
     """MB added by a pass of the readout, in this process."""
-    make_pass(form, 2, 5, 8)()
-    run = make_pass(form, **READOUT_SIZE)
+    make_pass(name, 2, 5, 8)()
+    run = make_pass(name, **READOUT_SIZE)
     with PeakMemory() as memory:
         run()
     return memory.added_mb
@@ -133,18 +133,18 @@ def seconds(run: Callable[[], None]) -> float:
 
 
 def time_readouts(repeats: int, advance) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds of each form's pass, and seconds of it outside the kernel: where pages are slow to get, naive waits."""
-    passes = {form: make_pass(form, **READOUT_SIZE) for form in READOUTS}
-    user: dict[str, list[float]] = {form: [] for form in READOUTS}
+    """Seconds of each pass, and those outside the kernel: where pages are slow to get, naive waits."""
+    passes = {name: make_pass(name, **READOUT_SIZE) for name in READOUTS}
+    user: dict[str, list[float]] = {name: [] for name in READOUTS}
 
-    def sample(form: str) -> float:
+    def sample(name: str) -> float:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
-        wall = seconds(passes[form])
-        user[form].append(resource.getrusage(resource.RUSAGE_SELF).ru_utime - before)
+        wall = seconds(passes[name])
+        user[name].append(resource.getrusage(resource.RUSAGE_SELF).ru_utime - before)
         return wall
 
     passes["tiles"]()
-    wall = measure({form: (lambda form=form: sample(form)) for form in READOUTS}, repeats, advance)
+    wall = measure({name: (lambda name=name: sample(name)) for name in READOUTS}, repeats, advance)
     return wall, user
 
 
@@ -173,8 +173,8 @@ def run(repeats: int, skip_tiles: bool) -> dict:
         advance(0, "memory")
         memory = {"step": in_fresh_process(step_memory)}
         advance(1)
-        for form in READOUTS:
-            memory[form] = in_fresh_process(readout_memory, form)
+        for name in READOUTS:
+            memory[name] = in_fresh_process(readout_memory, name)
             advance(1)
         advance(0, "time")
         wall, user = time_readouts(repeats, advance)
@@ -190,8 +190,8 @@ def run(repeats: int, skip_tiles: bool) -> dict:
         "benchmark": "training_memory",
         "settings": {"repeats": repeats, "threads": 1, "torch": torch.__version__, "readout": READOUT_SIZE},
         "memory_added_mb": memory,
-        "time_s": {form: asdict(Spread.of(values)) for form, values in wall.items()},
-        "user_time_s": {form: asdict(Spread.of(values)) for form, values in user.items()},
+        "time_s": {name: asdict(Spread.of(values)) for name, values in wall.items()},
+        "user_time_s": {name: asdict(Spread.of(values)) for name, values in user.items()},
         "verdicts": {
             name: asdict(verdict.ratio) | {"target": verdict.target_text, "verdict": verdict.word}
             for name, verdict in verdicts.items()
@@ -222,10 +222,10 @@ def summary_table(report: dict) -> Table:
         return verdicts[name]["target"], verdicts[name]["verdict"]
 
     table.add_row("one step, MB added", f"{memory['step']:,.0f}", "", "", *verdict_cells("step_mb"))
-    mb = [f"{memory[form]:,.0f}" for form in READOUTS]
+    mb = [f"{memory[name]:,.0f}" for name in READOUTS]
     table.add_row("readout, MB added", *mb, *ratio_cells(verdicts, "memory_ratio"))
     for what, key in (("readout, wall ms", "time"), ("readout, user CPU ms", "user_time")):
-        ms = [describe_ms(report[f"{key}_s"][form]) for form in READOUTS]
+        ms = [describe_ms(report[f"{key}_s"][name]) for name in READOUTS]
         table.add_row(what, *ms, *ratio_cells(verdicts, f"{key}_ratio"))
     return table
 

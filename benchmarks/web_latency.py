@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,14 +26,13 @@ from typing import Any
 from interleaved import Spread, Verdict, paired_ratio
 from models import unit_gain_model
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from reporting import progress, write_json
 from rich.console import Console
 from rich.table import Table
 from step_latency import describe_machine
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.web_spec import C_ENGINE, ORT_ENGINE
-from causalrn.cli.console import progress, write_json
-from causalrn.cli.doctor_tools import find_tool
 from causalrn.cli.serve_run import LOOPBACK, BundleHandler, BundleServer, open_server
 from causalrn.export.web.wasm_builder import MODULES
 from causalrn.export.web.web_exporter import WebOptions
@@ -167,7 +167,8 @@ def run(folder: Path, repeats: int) -> dict[str, Any]:
     parity = {}
     server = BundleServer((LOOPBACK, 0), partial(BundleHandler, directory=str(folder)))
     with sync_playwright() as playwright, serving(server) as url:
-        chromium = find_tool("chromium", "chromium-browser", "google-chrome")
+        names = ("chromium", "chromium-browser", "google-chrome")
+        chromium = next((found for name in names if (found := shutil.which(name))), None)
         browser = playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
         page = browser.new_page()
         page.set_default_timeout(300_000)

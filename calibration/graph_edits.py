@@ -1,7 +1,7 @@
 """What every change of a graph is made of: nodes called after what they give, and constants that are there once.
 
-Graphs are :mod:`onnx_ir` models: a value knows its name, who gives it and who reads it. Nodes may be added at the end
-before what reads them; whoever does so sorts the graph when it is done.
+Graphs are :mod:`onnx_ir` models: a value has its name, the node that gives it and the nodes that read it. Nodes may be
+added at the end, behind what reads them; whoever does so sorts the graph when it is done.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-FloatArray = npt.NDArray[np.floating]
 Use = tuple[ir.Node, int]
 """A node, and the number of the input by which it reads a value."""
 
@@ -32,7 +30,7 @@ def append_node(
     return node.outputs[0]
 
 
-def constant(graph: ir.Graph, name: str, array: npt.NDArray[Any] | npt.NDArray[np.generic]) -> ir.Value:
+def constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
     """The constant of that name, made where it is not there yet."""
     if name not in graph.initializers:
         graph.register_initializer(ir.val(name, const_value=ir.tensor(array, name=name)))

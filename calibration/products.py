@@ -29,11 +29,6 @@ class Product:
     weight: str
     input: str
 
-    @property
-    def unit(self) -> str:
-        """Which part of the model it belongs to: "blocks.3" or "head"."""
-        return unit_of(self.weight)
-
 
 def unit_of(name: str) -> str:
     """The part of the model that a weight belongs to: "blocks.3", "head", ..."""

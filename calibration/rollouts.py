@@ -161,7 +161,7 @@ class RolloutDataReader(CalibrationDataReader):  # type: ignore[misc]  # onnxrun
         spec, before = self._session.spec, step.before
         for tensor in spec.tensors:
             value = before.tensors[tensor.name]
-            if tensor.growth == "token":  # a snapshot has the rows that exist
+            if tensor.is_pool:  # a snapshot has the rows that exist
                 shape = tensor.sized(batch=before.batch, rows=step.position + self._session.pad_rows(1))
                 whole = np.zeros(shape, value.dtype)
                 whole[: len(value)] = value

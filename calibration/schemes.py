@@ -109,7 +109,7 @@ def _quantize_products(model: ir.Model, scheme: Scheme) -> ir.Model:
     if scheme.name == "w8a8":
         missing = sorted({product.input for product in products} - scheme.limits.keys())
         if missing:
-            raise CalibrationError(f"the calibration knows nothing of {missing[0]}: calibrate with this bundle")
+            raise CalibrationError(f"no calibration of {missing[0]}: calibrate with this bundle")
         return quantize_activations_statically(model, products, scheme.limits)
     if scheme.form == "nbits":
         return quantize_to_nbits(model, products, _BITS[scheme.name])

@@ -1,4 +1,4 @@
-"""ONNX models as bytes, without onnx, for devices have none: more outputs for a graph, and graphs of a few nodes.
+"""ONNX models as bytes, without onnx, for devices that have none: more outputs for a graph, and graphs of a few nodes.
 
 A model is a protocol buffer: numbered fields, one after another (protobuf.dev, "Encoding"; onnx.proto has the numbers).
 Of messages that follow one another the fields are merged: appending an encoded `ModelProto{graph{output{name}}}` to a
@@ -104,7 +104,7 @@ def _number(number: int, value: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits at a time, the lowest first; the top bit says that more follow. Negative numbers have 64 bits."""
+    """Seven bits at a time, the lowest first; the top bit is set where more follow. Negative numbers have 64 bits."""
     value %= 1 << 64
     groups = []
     while value > 0x7F:

@@ -22,7 +22,7 @@ def state_values(spec: StateSpec, tensors: Mapping[str, Array]) -> dict[str, Arr
         stored = tensors[tensor.name]
         if tensor.scale_name is not None:
             values[tensor.name] = stored * tensors[tensor.scale_name][..., None]
-        elif tensor.role != "scale":
+        elif not tensor.is_scale:
             values[tensor.name] = stored.astype(np.float32) if tensor.dtype == "float16" else stored
     return values
 
@@ -38,6 +38,6 @@ def stored_state(spec: StateSpec, values: Mapping[str, Array], dtype: np.dtype[n
             row = np.asarray(values[tensor.name], np.float32)
             stored[tensor.name], scale = round_to_int8(row, axis=-1)
             stored[tensor.scale_name] = scale.astype(dtype)
-        elif tensor.role != "scale":
+        elif not tensor.is_scale:
             stored[tensor.name] = np.array(values[tensor.name], dtype if tensor.dtype == "float32" else tensor.dtype)
     return stored

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# Tests run in as many processes as there are cores: with threads of their own on top, PyTorch's barriers wait for each
+# other, and training takes up to 50 times as long. Commands that tests start inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import onnx
 import pytest

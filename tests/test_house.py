@@ -42,19 +42,19 @@ NEEDS_TORCH = {
     *(f"causalrn.training.{name}" for name in ("checkpoint", "loop", "plan", "processes")),
     "causalrn.runtimes.torch_sessions",
     *(f"causalrn.runtimes.parity.{name}" for name in ("conditioning", "oracle", "rounding_noise")),
-    "causalrn.workflows.convert",
-    "causalrn.workflows.export",
-    "causalrn.workflows.train",
+    *(f"causalrn.workflows.{name}" for name in ("convert", "export", "export_quantized", "train", "training_run")),
+    "causalrn.cli.demo_run",
 }
 """In rooms that a device has; everything else in them works without."""
 
 NEEDS_ONNX = {
     "causalrn.bundle.graph_files",
+    "causalrn.cli.compile_table",
     "causalrn.runtimes.evaluator_session",
-    "causalrn.workflows.quantize",
-    "causalrn.workflows.quantize_options",
+    "causalrn.workflows.compile",
+    *(f"causalrn.workflows.{name}" for name in ("quantize", "quantize_bundle", "quantize_options", "quantize_result")),
 }
-NEEDS_OTHER = {"causalrn.workflows.pages.quantize_plot"}
+NEEDS_OTHER = {"causalrn.cli.quantize_report", "causalrn.workflows.pages.quantize_plot"}
 """What imports calibration/, which needs onnx."""
 
 SHADOWING_NAMES = {"onnx", "onnxruntime", "tensorrt", "torch", "copy"}
@@ -150,8 +150,8 @@ def test_rooms_are_all_checked() -> None:
         ("causalrn.model.sequence_model", "import causalrn.runtimes"),
         ("causalrn.model.sequence_model", "from causalrn.runtimes.session import Session"),
         ("causalrn.model.sequence_model", "from causalrn import runtimes"),
-        ("causalrn.model.sequence_model", "from .runtimes import session"),
-        ("causalrn.model.sequence_model", "from . import export"),
+        ("causalrn.model.sequence_model", "from ..runtimes import session"),
+        ("causalrn.model.sequence_model", "from .. import export"),
         ("causalrn.model.sequence_model", "def f():\n    if True:\n        import causalrn.calibration"),
         ("causalrn.model.sequence_model", "import importlib\nimportlib.import_module('causalrn.cli')"),
         ("causalrn.model.sequence_model", "import export.cli"),

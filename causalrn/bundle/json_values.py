@@ -7,8 +7,8 @@ has none; tuples become arrays.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,18 +74,13 @@ def _in_words(fault: str) -> str:
     return f"{place}: {what}" if place else what
 
 
-def finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity: they become null."""
-    return value if value is not None and math.isfinite(value) else None
-
-
 def json_schema(kind: type[Any], title: str) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of an object's file."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": title,
-        **msgspec.json.schema(kind),
-    }
+    """The JSON Schema (draft 2020-12) of an object's file; docstrings are its descriptions."""
+    schema = msgspec.json.schema(kind)
+    for definition in schema.get("$defs", {}).values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema}
 
 
 def json_text(data: Any) -> str:

@@ -164,8 +164,8 @@ def command(context: click.Context, /, folders: tuple[Path, ...], **options: Any
 
     Every candidate (a bundle, or a RUN in both of its runtimes) runs in a process of its own; they take turns, so that
     ratios are taken within a turn. Times are medians over the repeats with half the distance of the quartiles. The
-    floor is what this machine, by kernels that are measured in the same run, cannot beat: all weights read once, and
-    one exp per element of the pool. Interrupted, it reports what it has measured.
+    floor is a roofline bound, which this machine cannot beat by kernels that are measured in the same run: all weights
+    read once, and one exp per element of the pool. Interrupted, it reports what it has measured.
     """
     if options["device"] == "list":
         from causalrn.cli.bench_predict_table import print_devices

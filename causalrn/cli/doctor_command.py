@@ -14,11 +14,13 @@ import click
 
 from causalrn import __version__
 from causalrn.bundle.json_values import to_json
+from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults
 from causalrn.cli import doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, progress, write_json
-from causalrn.cli.doctor_tools import Probe
+from causalrn.cli.doctor_probe import Probe
 from causalrn.cli.options import json_option
 from causalrn.errors import InputError
+from causalrn.runtimes import programs
 from causalrn.runtimes.environment import describe_environment
 
 if TYPE_CHECKING:
@@ -45,13 +47,15 @@ class Check:
         try:
             found = self.run()
         except Exception as error:
-            reason = doctor_tools.last_line(str(error)) or "no reason given"
+            reason = programs.last_line(str(error)) or "no reason given"
             return [Probe(self.name, "broken", f"{type(error).__name__}: {reason}", "report this to causalrn")]
         return found if isinstance(found, list) else [found]
 
 
 RUN, TRAIN, QUANTIZE = "run bundles", "train, convert, export", "quantize"
 C_TARGET, WEB_TARGET, TENSORRT = "C target", "web target", "TensorRT"
+_RUN_NAMES = ("onnx", "c", "web", "tensorrt")
+"""Targets whose runs have a name of their own in the report."""
 
 
 def all_checks() -> dict[str, list[Check]]:
@@ -94,6 +98,11 @@ def all_checks() -> dict[str, list[Check]]:
     }
 
 
+def _can_run(row: Target, working: set[str]) -> bool:
+    """Whether all that a target needs works here; of what stands between bars one is enough."""
+    return all(any(name in working for name in need.split("|")) for need in row.needs)
+
+
 @dataclass(frozen=True)
 class DoctorReport:
     """What was found, by what it is good for; and how fast the machine is, where that was asked for."""
@@ -107,20 +116,23 @@ class DoctorReport:
         working = {probe.name for probes in self.groups.values() for probe in probes if probe.status == "works"}
         train = {"numpy", "safetensors", "torch, CPU"}
         flavors = ("TensorRT-RTX", "TensorRT")
+        runs = {row.name: _can_run(row, working) for row in all_targets()}
+        others = (row for row in all_targets() if row.name not in (CHECKPOINT, *_RUN_NAMES))
         return {
-            "run": {"numpy", "safetensors", "onnxruntime, CPU"} <= working,
+            "run": runs["onnx"],
             "train": train <= working,
             "export": train | {"onnx", "torch.onnx export"} <= working,
             "export to C": train | {"C compiler"} <= working,
-            "run C": {"numpy", "safetensors", "C compiler"} <= working,
+            "run C": runs["c"],
             "export to web": train | {"clang for wasm32", "node"} <= working,
-            "run web": {"numpy", "safetensors", "node"} <= working,
+            "run web": runs["web"],
             "quantize": {"onnx", "quantization", "onnxruntime, CPU"} <= working,
             "compile": "onnx" in working and any(f"{flavor}, build" in working for flavor in flavors),
-            "run engines": "cuda-bindings" in working and any(f"{flavor}, run" in working for flavor in flavors),
+            "run engines": runs["tensorrt"],
+            **{f"run {row.name}": runs[row.name] for row in others},
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
         """The report as JSON values."""
         data = {
             "report": "causalrn-doctor",
@@ -129,9 +141,7 @@ class DoctorReport:
             "causalrn": __version__,
             "environment": describe_environment(),
             "works": self.works,
-            "groups": [
-                {"name": name, "probes": [probe.to_json() for probe in probes]} for name, probes in self.groups.items()
-            ],
+            "groups": [{"name": name, "probes": to_json(probes)} for name, probes in self.groups.items()],
         }
         return data if self.machine is None else {**data, "machine": to_json(self.machine)}
 
@@ -166,7 +176,7 @@ def command(context: click.Context, measure: bool, threads: int, json_path: Path
         except Exception as error:  # whatever is broken here: the diagnosis comes first
             fault = error
     print_report(report)
-    write_json(json_path, report.to_json())
+    write_json(json_path, report.entries())
     if fault is not None:
         raise InputError(f"this machine was not measured: {fault}")
     if not report.works["run"]:
@@ -184,7 +194,7 @@ def run_checks(checks: dict[str, list[Check]]) -> dict[str, list[Probe]]:
                 advance(note=found[future].name)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            doctor_tools.stop_running()
+            programs.stop_running()
             raise
     results = iter(found)  # in the order of `flat`
     return {name: [probe for _ in group for probe in next(results).result()] for name, group in checks.items()}
@@ -202,6 +212,8 @@ def print_report(report: DoctorReport) -> None:
     if failing:
         sentence.append_text(Text.assemble(" Does not: ", (failing, "bold red"), "."))
     out.print(sentence, soft_wrap=True)
+    for fault in installed_faults():
+        out.print(f"target of another package: {fault}", style="yellow", soft_wrap=True)
     if report.machine is not None:
         print_machine(report.machine)
 

@@ -9,7 +9,8 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
-from causalrn.cli.doctor_tools import Outcome, Probe, execute, last_line
+from causalrn.cli.doctor_probe import Probe
+from causalrn.runtimes.programs import Outcome, execute, last_line
 
 PYTHON_TIMEOUT_S = 30.0
 EXPORT_EXTRA = "pip install 'causalrn[export]'"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from causalrn.bundle.trt_flavors import RTX
+from causalrn.cli.doctor_probe import Probe
 from causalrn.cli.doctor_probes import EXP_OPSET_21, is_installed, probe_python, run_python
-from causalrn.cli.doctor_tools import Probe
 
 _NEEDS_GPU = "needs an NVIDIA GPU and its driver"
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from causalrn.bundle.json_values import to_json
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
 from causalrn.cli.options import PATH, json_option
 from causalrn.errors import InputError
@@ -57,7 +58,8 @@ def command(context: click.Context, folder: Path, certificate: Path | None, json
     data = _inspect_bundle(folder) if is_bundle(folder) else _inspect_run(folder)
     _print_contents(data)
     if shown is not None:
-        data["certificate"] = {"holds": not faults, "faults": faults, "issued": shown.issued, "report": shown.report}
+        report = to_json(shown.report)
+        data["certificate"] = {"holds": not faults, "faults": faults, "issued": shown.issued, "report": report}
     write_json(json_path, {"report": "causalrn-inspect", "version": 1, **data})
     if faults:
         context.exit(EXIT_CHECK_FAILED)
@@ -83,17 +85,17 @@ def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
         out.print(f"certificate VOID: {'; '.join(faults)}; verify the bundle again", style="bold red", soft_wrap=True)
     else:
         out.print("certificate holds: every file is the one that was verified", style="bold green")
-    versions = ", ".join(f"{name} {report['environment'][name]}" for name in SHOWN_VERSIONS)
-    out.print(f"issued {certificate.issued} with {versions}, against {report['against']}", soft_wrap=True)
-    out.print(results_table(report["results"]))
-    settings = report["settings"]
-    if settings["budget"] is not None:
-        budget = ", ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in settings["budget"].items())
+    versions = ", ".join(f"{name} {report.environment[name]}" for name in SHOWN_VERSIONS)
+    out.print(f"issued {certificate.issued} with {versions}, against {report.against}", soft_wrap=True)
+    out.print(results_table(report.results))
+    if report.settings.budget is not None:
+        limits = to_json(report.settings.budget).items()
+        budget = ", ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits)
         out.print(f"judged by a budget, not by rounding: {budget}", style="yellow", soft_wrap=True)
-    missing = [level for level in LEVELS if level not in {result["level"] for result in report["results"]}]
+    missing = [level for level in LEVELS if level not in {result.level for result in report.results}]
     if missing:
         out.print(f"not checked: {', '.join(missing)}", style="yellow")
-    for note in report["notes"]:
+    for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
     out.print()
 

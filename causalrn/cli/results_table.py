@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from causalrn.runtimes.parity.results import LevelResult
 
-def results_table(results: Iterable[Mapping[str, Any]]) -> Table:
-    """A row per level and form; results in their JSON form."""
+
+def results_table(results: Iterable[LevelResult]) -> Table:
+    """A row per level and runtime."""
     table = Table(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("level", no_wrap=True)
     table.add_column("form", no_wrap=True)
@@ -19,13 +20,13 @@ def results_table(results: Iterable[Mapping[str, Any]]) -> Table:
     table.add_column("allowed", justify="right", no_wrap=True)
     table.add_column("outcome")
     table.add_column("", no_wrap=True)
-    level = ""
+    level: str = ""
     for result in results:
-        shown = "" if result["level"] == level else result["level"]
-        level = result["level"]
-        figures = (figure_text(result[name]) for name in ("error", "allowed"))
-        verdict = Text("ok", "green") if result["passed"] else Text("FAIL", "bold red")
-        table.add_row(shown, result["form"], *figures, result["summary"], verdict)
+        shown = "" if result.level == level else result.level
+        level = result.level
+        figures = (figure_text(result.error), figure_text(result.allowed))
+        verdict = Text("ok", "green") if result.passed else Text("FAIL", "bold red")
+        table.add_row(shown, result.runtime, *figures, result.summary, verdict)
     return table
 
 

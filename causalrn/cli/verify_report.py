@@ -18,10 +18,10 @@ _STYLES = {PASS: "bold green", FAIL: "bold red", NOT_EXECUTED: "bold yellow"}
 def print_report(report: VerifyReport) -> None:
     """Print the table, what failed and why, and the verdict."""
     out = console()
-    out.print(f"{report.bundle}: {report.card.config.describe()}", soft_wrap=True)
+    out.print(f"{report.bundle.path}: {report.card.config.describe()}", soft_wrap=True)
     if report.results:
         out.print(f"compared with {report.against}", soft_wrap=True)
-        out.print(results_table(result.to_json() for result in report.results))
+        out.print(results_table(report.results))
     for attribution in report.attributions:
         out.print(_attribution(attribution))
         out.print(attribution.verdict + "\n")
@@ -65,16 +65,16 @@ def _side(side: Side) -> tuple[str, str, str, str, str]:
 def _explain(report: VerifyReport) -> str:
     if not report.results:
         return ""
-    budget = report.settings["budget"]
+    budget = report.settings.budget
     if budget is not None:
         return (
-            f"the bundle is judged by budgets, not by rounding: KL divergence {budget['kl_divergence']:g} nats, most "
-            f"likely token changed {100 * budget['argmax_changes']:g} % (ties not counted), accuracy lost "
-            f"{100 * budget['accuracy_drop']:g} points; parallel and recurrent by rounding."
+            f"the bundle is judged by budgets, not by rounding: KL divergence {budget.kl_divergence:g} nats, most "
+            f"likely token changed {100 * budget.argmax_changes:g} % (ties not counted), accuracy lost "
+            f"{100 * budget.accuracy_drop:g} points; parallel and recurrent by rounding."
         )
     return (
         "error: relative to the largest |value| (logits: "
-        f"{report.reference['largest_logit']:.3g}); allowed: {BOUND_FACTOR:g} x what float32 rounding does to this "
+        f"{report.reference.largest_logit:.3g}); allowed: {BOUND_FACTOR:g} x what float32 rounding does to this "
         "model on these tokens (docs/parity.md). States are compared with the float64 recurrent form, itself "
-        f"{report.reference['float64_recurrent_relative_error']:.0e} from the oracle."
+        f"{report.reference.float64_recurrent_relative_error:.0e} from the oracle."
     )

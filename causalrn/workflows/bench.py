@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import psutil
 
 from causalrn.bundle.bundle_folder import is_bundle
+from causalrn.bundle.files import as_path
 from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.targets import check_runtimes
 from causalrn.errors import CausalRNError, InputError
@@ -19,18 +19,8 @@ from causalrn.runtimes.bench.running import Bench, BenchPlan
 from causalrn.runtimes.environment import describe_environment
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.checkpoint_folder import CheckpointFolder, is_checkpoint
-from causalrn.workflows.bench_arguments import (
-    MOST_THREADS,
-    Counts,
-    Paths,
-    read_count,
-    read_counts,
-    read_folders,
-    read_name,
-    read_names,
-    read_number,
-    read_path,
-)
+from causalrn.workflows.arguments import PathLike, finite_number, listed, whole_number
+from causalrn.workflows.bench_arguments import MOST_THREADS, Counts, Paths, folder_paths, text_argument, whole_numbers
 from causalrn.workflows.bench_comparison import Earlier
 from causalrn.workflows.bench_result import BenchResult
 
@@ -49,7 +39,7 @@ def bench(
     turn_ms: float = 60.0,
     runtime: str | Iterable[str] = (),
     provider: str = "cpu",
-    against: str | os.PathLike[str] | None = None,
+    against: PathLike | None = None,
     fail_above: float | None = None,
     progress: Progress = no_progress,
 ) -> BenchResult:
@@ -79,19 +69,19 @@ def bench(
         InputError: an argument that is wrong, or fits no folder; or `against` is no report of this version.
         ConfigError: `against` is no JSON.
     """
-    paths, names = read_folders(folders), read_names("runtime", runtime)
+    paths, names = folder_paths(folders), listed(runtime, "runtime")
     check_runtimes(names)
     if fail_above is not None:
-        fail_above = read_number("fail_above", fail_above, 0.01)
+        fail_above = finite_number(fail_above, "fail_above", 0.01)
         if against is None:
-            raise InputError("fail_above needs against: there is nothing to compare with")
+            raise InputError("`fail_above` needs `against`: there is nothing to compare with")
     workloads = choose_workloads(paths, depth=depth, decode=decode, prefill=prefill, batch=batch)
     plan = BenchPlan(
-        workloads, read_count("repeats", repeats, 3, 10_000), read_number("turn_ms", turn_ms, 1, 60_000) / 1000
+        workloads, whole_number(repeats, "repeats", 3, 10_000), finite_number(turn_ms, "turn_ms", 1, 60_000) / 1000
     )
-    earlier = None if against is None else Earlier.load(read_path("against", against))
+    earlier = None if against is None else Earlier.load(as_path(against, "against"))
     entries = find_entries(
-        paths, names, read_counts("threads", threads, 1, MOST_THREADS) or (1,), read_name("provider", provider)
+        paths, names, whole_numbers(threads, "threads", 1, MOST_THREADS) or (1,), text_argument(provider, "provider")
     )
     settings = {"folders": [str(path) for path in paths], "provider": provider}
     report = run_bench(entries, plan, settings, progress)
@@ -125,18 +115,18 @@ def choose_workloads(
     Raises:
         InputError: a wrong number, or nothing is left to time.
     """
-    longest, tokens = _longest_capacity(folders), read_count("decode", decode, 0)
+    longest, tokens = _longest_capacity(folders), whole_number(decode, "decode", 0)
     fits = [count for count in _DEPTHS if longest is None or count + tokens <= longest]
-    depths = read_counts("depth", depth, 0) or fits or [0]
-    prefills = read_counts("prefill", prefill, 0) or (min(_PREFILL, longest or _PREFILL),)
-    batches = sorted(read_counts("batch", batch, 1) or (1,))
+    depths = whole_numbers(depth, "depth", 0) or fits or [0]
+    prefills = whole_numbers(prefill, "prefill", 0) or (min(_PREFILL, longest or _PREFILL),)
+    batches = sorted(whole_numbers(batch, "batch", 1) or (1,))
     workloads = []
     for sequences in batches:
         workloads += [Workload("decode", tokens, count, sequences) for count in sorted(depths) if tokens]
     for sequences in batches:  # last: what they leave behind would count as others' memory
         workloads += [Workload("prefill", count, 0, sequences) for count in sorted(prefills) if count]
     if not workloads:
-        raise InputError("decode 0 and prefill 0 leave nothing to measure: ask for one of them")
+        raise InputError("`decode` 0 and `prefill` 0 leave nothing to measure: ask for one of them")
     return workloads
 
 

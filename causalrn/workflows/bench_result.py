@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.files import written_file
+from causalrn.bundle.files import as_path, written_file
 from causalrn.bundle.json_values import json_text
 from causalrn.runtimes.bench.report_file import report_json
 from causalrn.runtimes.bench.results import BenchReport, Row
-from causalrn.workflows.bench_arguments import read_path
+from causalrn.workflows.arguments import PathLike
 from causalrn.workflows.bench_comparison import Comparison, Earlier, comparison_json
 
 
@@ -57,7 +56,7 @@ class BenchResult:
         """The report and its comparisons as JSON values."""
         return {**report_json(self.report), "comparisons": [comparison_json(each) for each in self.comparisons]}
 
-    def save_json(self, path: str | os.PathLike[str]) -> Path:
+    def save_json(self, path: PathLike) -> Path:
         """Write all of it; a later benchmark can be compared with the file.
 
         Raises:
@@ -65,7 +64,7 @@ class BenchResult:
         """
         return _save(path, lambda: json_text(self.to_json()))
 
-    def save_csv(self, path: str | os.PathLike[str]) -> Path:
+    def save_csv(self, path: PathLike) -> Path:
         """Write a line per row, lists left out.
 
         Raises:
@@ -73,7 +72,7 @@ class BenchResult:
         """
         return _save(path, lambda: _csv_text(self.report))
 
-    def save_html(self, path: str | os.PathLike[str]) -> Path:
+    def save_html(self, path: PathLike) -> Path:
         """Write tables and plots as one self-contained page; needs jinja2.
 
         Raises:
@@ -88,8 +87,8 @@ class BenchResult:
         return _save(path, page)
 
 
-def _save(place: str | os.PathLike[str], text: Callable[[], str]) -> Path:
-    path = read_path("path", place)
+def _save(place: PathLike, text: Callable[[], str]) -> Path:
+    path = as_path(place, "path")
     try:
         with written_file(path) as partial:
             partial.write_text(text(), encoding="utf-8", errors="replace")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.bundle_folder import is_bundle
-from causalrn.bundle.files import written_file
+from causalrn.bundle.files import as_path, written_file
 from causalrn.bundle.json_values import json_text, to_json
 from causalrn.bundle.manifest import Manifest
 from causalrn.errors import InputError
@@ -20,7 +19,8 @@ from causalrn.runtimes.bench.prediction import Prediction, Variant, advise, pred
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.card import read_card
 from causalrn.training.checkpoint_folder import CheckpointFolder
-from causalrn.workflows.bench_arguments import Counts, Paths, read_counts, read_folders, read_path
+from causalrn.workflows.arguments import PathLike
+from causalrn.workflows.bench_arguments import Counts, Paths, folder_paths, whole_numbers
 
 _DEPTHS = (16, 128, 1024, 4096)
 PREDICT_VERSION = 1
@@ -71,13 +71,13 @@ class PredictResult:
         head = {"report": "causalrn-predict", "version": PREDICT_VERSION, "machine": to_json(self.machine)}
         return {**head, "models": [_model_json(model) for model in self.models]}
 
-    def save_json(self, path: str | os.PathLike[str]) -> Path:
+    def save_json(self, path: PathLike) -> Path:
         """Write the predictions.
 
         Raises:
             OSError: the file cannot be written; what was there before is kept.
         """
-        place = read_path("path", path)
+        place = as_path(path, "path")
         with written_file(place) as partial:
             partial.write_text(json_text(self.to_json()), encoding="utf-8")
         return place
@@ -87,7 +87,7 @@ def predict(
     folders: Paths,
     *,
     depth: Counts = (),
-    device: str | os.PathLike[str] | Machine | None = None,
+    device: PathLike | Machine | None = None,
     progress: Progress = no_progress,
 ) -> PredictResult:
     """Predict a step's time, the memory and the longest sequence of every folder's model and its variants.
@@ -104,7 +104,7 @@ def predict(
         BundleError, CheckpointError: a folder that cannot be opened.
         RuntimeUnavailableError: this machine has no C compiler to measure it with.
     """
-    paths, asked = read_folders(folders), read_counts("depth", depth, 0)
+    paths, asked = folder_paths(folders), whole_numbers(depth, "depth", 0)
     models = [(path, *_model_of(path)) for path in paths]
     depths = [_depths(path, config.capacity, asked) for path, config, _ in models]
     machine = _machine(device, progress)
@@ -125,16 +125,16 @@ def _predict(path: Path, config: ModelConfig, held: Held, machine: Machine, dept
 def _depths(folder: Path, capacity: int | None, asked: Sequence[int]) -> list[int]:
     """What was asked for, or what the model has."""
     if capacity is not None and max(asked, default=0) >= capacity:
-        raise InputError(f"{folder}: depth {max(asked)} is beyond the model's {capacity} positions: ask for less")
+        raise InputError(f"{folder}: `depth` {max(asked)} is beyond the model's {capacity} positions: ask for less")
     return sorted(asked) or [depth for depth in _DEPTHS if capacity is None or depth < capacity] or [0]
 
 
-def _machine(device: str | os.PathLike[str] | Machine | None, progress: Progress) -> Machine:
+def _machine(device: PathLike | Machine | None, progress: Progress) -> Machine:
     """The device that was named, or this machine, measured now."""
     if isinstance(device, Machine):
         return device
     if device is not None:
-        return find_device(str(read_path("device", device)))
+        return find_device(str(as_path(device, "device")))
     from causalrn.runtimes.bench.measuring import measure_machine
 
     with progress("measuring this machine", 1) as advance:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.files import written_file
+from causalrn.bundle.files import as_path, written_file
 from causalrn.bundle.json_values import json_text, to_json
 from causalrn.runtimes.bench.profiling import Profile, profile_step
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.workflows.bench_arguments import (
-    MOST_THREADS,
-    Counts,
-    Paths,
-    read_count,
-    read_counts,
-    read_folders,
-    read_name,
-    read_path,
-)
+from causalrn.workflows.arguments import PathLike, whole_number
+from causalrn.workflows.bench_arguments import MOST_THREADS, Counts, Paths, folder_paths, text_argument, whole_numbers
 
 PROFILE_VERSION = 1
 
@@ -53,13 +44,13 @@ class ProfileResult:
         ]
         return {"report": "causalrn-profile", "version": PROFILE_VERSION, "profiles": entries}
 
-    def save_json(self, path: str | os.PathLike[str]) -> Path:
+    def save_json(self, path: PathLike) -> Path:
         """Write the profiles.
 
         Raises:
             OSError: the file cannot be written; what was there before is kept.
         """
-        place = read_path("path", path)
+        place = as_path(path, "path")
         with written_file(place) as partial:
             partial.write_text(json_text(self.to_json()), encoding="utf-8")
         return place
@@ -82,8 +73,9 @@ def profile(
         BundleError: a folder that is no bundle.
         RuntimeUnavailableError: a provider that is not there.
     """
-    paths, depths = read_folders(folders), read_counts("depth", depth, 0) or (None,)
-    session = SessionOptions(read_name("provider", provider), threads=read_count("threads", threads, 1, MOST_THREADS))
+    paths, depths = folder_paths(folders), whole_numbers(depth, "depth", 0) or (None,)
+    provider, threads = text_argument(provider, "provider"), whole_number(threads, "threads", 1, MOST_THREADS)
+    session = SessionOptions(provider, threads=threads)
     found = []
     with progress("profiling", len(paths) * len(depths)) as advance:
         for path in paths:

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import check_replaceable, written_folder
@@ -18,15 +17,11 @@ from causalrn.calibration.schemes import Scheme, check_scheme_fits, write_quanti
 from causalrn.calibration.sensitivity import Sensitivity, rank_sensitivity, units_of
 from causalrn.calibration.table import CalibrationTable, calibrate
 from causalrn.errors import BudgetExceededError, InputError, NonFiniteError
-from causalrn.export.c99.c99_exporter import COptions
-from causalrn.export.web.web_exporter import WebOptions
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.progress import Advance, Progress, no_progress
 from causalrn.runtimes.session import FloatArray, IntArray, Session
 from causalrn.workflows.quantize_options import AUTOMATIC, Data, QuantizeOptions, choose_data
 from causalrn.workflows.quantize_result import OnReport, QuantizeResult, ignore_report
-
-_C = TypeVar("_C", COptions, WebOptions)
 
 _BLOCKS = ("blocks.", "head")
 """Names of units that keep_blocks_fp32 means start with these."""

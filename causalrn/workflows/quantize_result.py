@@ -40,7 +40,7 @@ class QuantizeResult:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return self.report.to_json()
+        return self.report.entries()
 
     def save_json(self, path: PathLike) -> None:
         """Write the report as JSON, whole or not at all."""

@@ -6,16 +6,16 @@ import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import as_path
-from causalrn.bundle.json_values import to_json
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import GpuFailureError, InputError, NotExecutedError
 from causalrn.runtimes import SessionOptions
 from causalrn.runtimes.opening import runtime_of
 from causalrn.runtimes.parity.attribution import Comparators
+from causalrn.runtimes.parity.block_reports import BlockCondition
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.levels import Case
@@ -256,9 +256,9 @@ def _repeats_recorded(bundle: Bundle) -> bool:
     return engine is None or (bundle.manifest.quantization is None and not engine.tf32)
 
 
-def _conditions(oracle: Oracle, tokens: IntArray) -> list[dict[str, Any]]:
+def _conditions(oracle: Oracle, tokens: IntArray) -> list[BlockCondition]:
     import torch
 
     from causalrn.runtimes.parity.conditioning import condition_blocks
 
-    return [to_json(block) for block in condition_blocks(oracle.parallel, torch.from_numpy(tokens))]
+    return condition_blocks(oracle.parallel, torch.from_numpy(tokens))

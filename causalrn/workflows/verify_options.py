@@ -16,7 +16,7 @@ from causalrn.errors import InputError
 from causalrn.runtimes import SessionOptions
 from causalrn.runtimes.opening import runtime_of
 from causalrn.runtimes.parity.reference import sample_tokens
-from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.parity.results import LEVELS, Level
 from causalrn.runtimes.parity.verification import Plan
 from causalrn.runtimes.session import IntArray
 from causalrn.training.card import card_of
@@ -49,7 +49,7 @@ class VerifyOptions:
     """
 
     runtime: tuple[str, ...] = ()
-    level: tuple[str, ...] = LEVELS
+    level: tuple[Level, ...] = LEVELS
     samples: int = 1000
     steps: int | None = None
     drift_steps: int | None = None

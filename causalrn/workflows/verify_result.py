@@ -11,11 +11,12 @@ import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import as_path, written_file
-from causalrn.bundle.json_values import json_text
+from causalrn.bundle.json_values import json_text, to_json
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import LARGEST_BOUND
+from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
 from causalrn.runtimes.parity.certificate import save_certificate
-from causalrn.runtimes.parity.report import VerifyReport, block_reports
+from causalrn.runtimes.parity.report import ReferenceSize, Settings, VerifiedBundle, VerifyReport
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
 from causalrn.runtimes.session import Array
@@ -56,7 +57,8 @@ class VerifyResult:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; docs/verify-report.schema.json describes them."""
-        return self.report.to_json()
+        data: dict[str, Any] = to_json(self.report)
+        return data
 
     def save_json(self, path: PathLike) -> None:
         """Write the report as JSON, whole or not at all.
@@ -108,7 +110,7 @@ class ReportParts:
         problems: what is wrong beside the results.
         not_executed: why compiled engines did not run; empty where they did.
         checkpoint_sha256: of the weights; None where golden vectors stood in for them.
-        conditions: of every block, as JSON values.
+        conditions: of every block; None without weights.
     """
 
     bundle: Bundle
@@ -118,7 +120,7 @@ class ReportParts:
     problems: Sequence[str]
     not_executed: str
     checkpoint_sha256: str | None = None
-    conditions: list[dict[str, Any]] | None = None
+    conditions: list[BlockCondition] | None = None
 
 
 def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
@@ -127,42 +129,37 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
     blocks = block_reports(reference, parts.conditions)
     late = {*verification.not_checked, *verification.impossible}
     ill_conditioned = (block.describe() for block in blocks if block.ill_conditioned)
-    return VerifyReport(
-        bundle=parts.bundle.path,
-        bundle_sha256=parts.bundle.sha256,
+    return VerifyReport.of(
+        VerifiedBundle(str(parts.bundle.path), parts.bundle.sha256),
+        parts.card,
         checkpoint_sha256=parts.checkpoint_sha256,
-        card=parts.card,
         against=parts.against,
-        results=tuple(verification.results),
-        attributions=tuple(verification.attributions),
-        blocks=blocks,
-        reference={
-            "sequences": len(reference.tokens),
-            "steps": reference.steps,
-            "largest_logit": reference.largest_logit,
-            "float64_recurrent_relative_error": reference.recurrent_error,
-        },
+        reference=ReferenceSize(
+            len(reference.tokens), reference.steps, reference.largest_logit, reference.recurrent_error
+        ),
         settings=_settings(parts.options, verification),
-        not_checked=tuple(level for level in LEVELS if level in late),
-        notes=(*_notes(parts.bundle, verification), *ill_conditioned),
-        problems=(*parts.problems, *_problems(verification, parts.options)),
+        results=verification.results,
+        attributions=verification.attributions,
+        blocks=blocks,
+        not_checked=[level for level in LEVELS if level in late],
+        notes=[*_notes(parts.bundle, verification), *ill_conditioned],
+        problems=[*parts.problems, *_problems(verification, parts.options)],
         not_executed=parts.not_executed,
     )
 
 
-def _settings(options: VerifyOptions, verification: Verification) -> dict[str, Any]:
+def _settings(options: VerifyOptions, verification: Verification) -> Settings:
     """What to repeat it with."""
-    budget = verification.case.budget
-    return {
-        "levels": list(options.level),
-        "forms": list(verification.runtimes),
-        "seed": options.seed,
-        "provider": options.session.provider,
-        "threads": options.session.threads,
-        "gpu": next((session.gpu for session in verification.runtimes.values() if session.gpu), None),
-        "time_budget_s": options.time_budget,
-        "budget": None if budget is None else dict(budget.__dict__),
-    }
+    return Settings(
+        levels=options.level,
+        runtimes=tuple(verification.runtimes),
+        seed=options.seed,
+        provider=options.session.provider,
+        threads=options.session.threads,
+        gpu=next((session.gpu for session in verification.runtimes.values() if session.gpu), None),
+        time_budget_s=options.time_budget,
+        budget=verification.case.budget,
+    )
 
 
 def _problems(verification: Verification, options: VerifyOptions) -> list[str]:

@@ -122,7 +122,7 @@ class Candidate(ABC):
 
 
 class SessionCandidate(Candidate):
-    """A session over a RUN or a bundle.
+    """A session over a checkpoint folder or a bundle.
 
     A state of D tokens is the state after one token with its rows repeated: a step takes as long whatever the rows
     hold, and a real prefill of all depths would take longer than the benchmark.

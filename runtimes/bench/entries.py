@@ -60,7 +60,7 @@ def find_entries(
                 entries.append(replace(entry, name=f"{path}: {entry.name}") if clash else entry)
     if not entries:
         known = sorted({name for names in possible.values() for name in names})
-        raise InputError(f"runtime {', '.join(runtimes)} runs none of these: {', '.join(known)} would")
+        raise InputError(f"`runtime` {', '.join(runtimes)} runs none of these: {', '.join(known)} would")
     return entries
 
 

@@ -109,7 +109,7 @@ def profile_step(path: Path, depth: int | None, options: SessionOptions, steps: 
         depth = _DEPTH if capacity is None else max(0, min(_DEPTH, capacity - ROUND))
     together = ROUND if capacity is None else min(ROUND, capacity - depth)
     if together < 1:
-        raise InputError(f"{path}: depth {depth} leaves no step before the capacity of {capacity}: ask for less")
+        raise InputError(f"{path}: `depth` {depth} leaves no step before the capacity of {capacity}: ask for less")
     with OnnxRuntimeSession(bundle, provider=options.provider, threads=options.threads) as session:
         step_us = SessionCandidate(session).decode_us(depth, 1, together, _PLAIN_S)
     with (

@@ -1,8 +1,8 @@
 """Where a failure begins, and which side is wrong.
 
 The step at which something first leaves its tolerance is computed again in several ways: with the state as it was
-carried there, with the exact state fed in (then only a local error can show), by other forms, and by the graph itself
-in float64. Which of them go wrong names the culprit.
+carried there, with the reference state fed in (then only a local error can show), by other runtimes, and by the graph
+itself in float64. Which of them go wrong names the culprit.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from msgspec.structs import replace as replaced
+
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.parity.comparison import Deviation, compare_run, computation_order
-from causalrn.runtimes.parity.levels import Trace, Traces
-from causalrn.runtimes.parity.reference import LOGITS, Reference, States, compared_tensors, run_in_chunks
-from causalrn.runtimes.parity.results import Attribution, LevelResult, Side
+from causalrn.runtimes.parity.comparison import Deviation, compare_run
+from causalrn.runtimes.parity.reference import Reference, States, compared_tensors, run_in_chunks
+from causalrn.runtimes.parity.results import Attribution, Cause, LevelResult, Side, StartState
+from causalrn.runtimes.parity.traces import Trace, Traces
 from causalrn.runtimes.session import IntArray, Session, Snapshot
 
 StateSource = Callable[[IntArray, Iterable[int]], States]
-"""Exact states at further positions: (tokens, positions) -> states."""
+"""Reference states at further positions: (tokens, positions) -> states."""
 
 _MOST_STATE_BYTES = 256 << 20
 _SAME_ORDER = 0.1
@@ -28,12 +30,12 @@ _SAME_ORDER = 0.1
 
 @dataclass(frozen=True)
 class Comparators:
-    """What a failing form can be compared with.
+    """What a failing runtime can be compared with.
 
     Attributes:
-        peers: other forms, e.g. "parallel" and "recurrent"; compared from the exact state.
+        peers: other runtimes, e.g. "parallel" and "recurrent"; compared from the reference state.
         graph: the bundle's graph in float64; None where onnx is not installed.
-        states: exact states at any position; None where only the reference's own are known.
+        states: reference states at any position; None where only the reference's own are known.
     """
 
     peers: Mapping[str, Session]
@@ -46,7 +48,7 @@ def attribute_failure(result: LevelResult, session: Session, traces: Traces, com
 
     Args:
         result: of the level; it has failed.
-        session: the form that failed.
+        session: the runtime that failed.
         traces: the runs that the level judged.
     """
     trace = _failing_trace(session, traces)
@@ -56,7 +58,7 @@ def attribute_failure(result: LevelResult, session: Session, traces: Traces, com
         start, length = part.first, trace.lengths[0]
     else:
         part = _with_dense_states(trace.reference, trace.lengths, session, comparators)
-        own = Side(session.runtime, "own", tuple(_from_fresh_state(session, part, trace.lengths)))
+        own = Side.of(session.runtime, StartState.OWN, _from_fresh_state(session, part, trace.lengths))
         first = _earliest(own.deviations)
         start, length = _chunk_around(trace.lengths, 0 if first is None else first.first_bad_step or 0)
     if first is None or first.first_bad_step is None:
@@ -66,7 +68,7 @@ def attribute_failure(result: LevelResult, session: Session, traces: Traces, com
         )
         return Attribution(result.level, result.runtime, result.step or 0, "", "", "unknown", sentence, ())
     sides = [*([] if own is None else [own]), *_sides_from_reference(session, part, start, length, comparators)]
-    cause, sentence = _judge(session, first, sides)
+    cause, sentence = _judge(session, first, sides, part)
     return Attribution(
         result.level,
         result.runtime,
@@ -91,7 +93,7 @@ def _failing_trace(session: Session, traces: Traces) -> Trace:
 def _with_dense_states(
     part: Reference, lengths: Sequence[int], session: Session, comparators: Comparators
 ) -> Reference:
-    """The reference with exact states at the ends of chunks: all of them, or as many as memory allows to compare."""
+    """The reference with states at the ends of chunks: all of them, or as many as memory allows to compare."""
     if comparators.states is None or not isinstance(session, CellSession):
         return part
     ends = list(itertools.accumulate(lengths))[:-1]
@@ -106,7 +108,7 @@ def _from_fresh_state(session: Session, part: Reference, lengths: Sequence[int])
 
 
 def _again(session: CellSession, part: Reference, start: int, length: int) -> list[Deviation]:
-    """One chunk again, from the exact state before it."""
+    """One chunk again, from the reference state before it."""
     window = part if part.first == start and part.steps == length else part.window(start, length)
     return _probed(session, window, [length], part.snapshot(start, session) if start else None)
 
@@ -122,9 +124,9 @@ def _probed(session: Session, part: Reference, lengths: Sequence[int], start: Sn
 
 
 def _earliest(deviations: Sequence[Deviation]) -> Deviation | None:
-    """What is first out of tolerance: by step, then by the order of computation."""
+    """What is first out of tolerance: by step, then by the order of computation, in which they are given."""
     bad = [deviation for deviation in deviations if deviation.first_bad_step is not None]
-    return min(bad, key=lambda d: (d.first_bad_step or 0, computation_order(d.tensor)), default=None)
+    return min(bad, key=lambda deviation: deviation.first_bad_step or 0, default=None)
 
 
 def _chunk_around(lengths: Sequence[int], step: int) -> tuple[int, int]:
@@ -140,7 +142,7 @@ def _chunk_around(lengths: Sequence[int], step: int) -> tuple[int, int]:
 def _sides_from_reference(
     session: Session, part: Reference, start: int, length: int, comparators: Comparators
 ) -> list[Side]:
-    """The chunk again, by every form, from the exact state before it."""
+    """The chunk again, by every runtime, from the reference state before it."""
     runtimes: dict[str, Session] = {session.runtime: session} if isinstance(session, CellSession) else {}
     runtimes |= {name: peer for name, peer in comparators.peers.items() if peer is not session}
     if comparators.graph is not None:
@@ -149,30 +151,31 @@ def _sides_from_reference(
     for name, peer in runtimes.items():
         cell = isinstance(peer, CellSession)
         if (cell and start and start not in part.states) or (not cell and part.first):
-            continue  # no exact state is known there, or not what came before it
+            continue  # no reference state is known there, or not what came before it
         try:
             sides.append(_side(name, peer, part, start, length))
         except RuntimeUnavailableError as error:
-            sides.append(Side(name, "exact", (), str(error)))
+            sides.append(Side(name, StartState.REFERENCE, False, str(error), ()))
     return sides
 
 
 def _side(name: str, peer: Session, part: Reference, start: int, length: int) -> Side:
     if isinstance(peer, CellSession):
-        return Side(name, "exact", tuple(_again(peer, part, start, length)))
+        return Side.of(name, StartState.REFERENCE, _again(peer, part, start, length))
     deviations = _from_fresh_state(peer, part.of_parallel(), [part.steps])
-    return Side(name, "none", tuple(_until(deviation, start + length) for deviation in deviations))
+    return Side.of(name, StartState.NONE, [_until(deviation, start + length) for deviation in deviations])
 
 
 def _until(deviation: Deviation, end: int) -> Deviation:
-    """What goes wrong after the chunk says nothing about it."""
+    """What goes wrong after the chunk is no fault of it."""
     late = deviation.first_bad_step is not None and deviation.first_bad_step >= end
-    return replace(deviation, first_bad_step=None) if late else deviation
+    return replaced(deviation, first_bad_step=None) if late else deviation
 
 
-def _judge(session: Session, first: Deviation, sides: Sequence[Side]) -> tuple[str, str]:
+def _judge(session: Session, first: Deviation, sides: Sequence[Side], part: Reference) -> tuple[Cause, str]:
     """The cause, and a sentence about it."""
-    local = next((side for side in sides if (side.runtime, side.state) == (session.runtime, "exact")), None)
+    fed_in = (session.runtime, StartState.REFERENCE)
+    local = next((side for side in sides if (side.runtime, side.state) == fed_in), None)
     parallel = next((side for side in sides if side.runtime == "parallel"), None)
     if session.runtime == "parallel" or (parallel is not None and _explains(parallel, sides[0])):
         return "weights", (
@@ -180,23 +183,26 @@ def _judge(session: Session, first: Deviation, sides: Sequence[Side]) -> tuple[s
             "allows for"
         )
     if local is None:
-        return "unknown", "no exact state is known there to tell a local error from a carried one"
+        return "unknown", "no reference state is known there to tell a local error from a carried one"
     if local.passed:
         return "state handling", (
-            "from the exact state this step is right, so the error was carried in: the state is kept, paired or "
+            "from the reference state this step is right, so the error was carried in: the state is kept, paired or "
             "updated wrongly between steps, or small errors accumulate in it"
         )
     if session.runtime == "recurrent":
-        return "cell", f"wrong even from the exact state, the parallel form is right: {_hint(local.first or first)}"
+        return (
+            "cell",
+            f"wrong even from the reference state, the parallel form is right: {_hint(local.first or first, part)}",
+        )
     graph = next((side for side in sides if side.runtime.startswith("graph")), None)
     if graph is None or graph.problem:
-        return "graph or runtime", f"wrong even from the exact state: {_hint(local.first or first)}"
+        return "graph or runtime", f"wrong even from the reference state: {_hint(local.first or first, part)}"
     if graph.passed:
         return "runtime", (
-            f"wrong even from the exact state, while the same graph in float64 is right: {session.runtime}, its "
+            f"wrong even from the reference state, while the same graph in float64 is right: {session.runtime}, its "
             "provider, or what feeds it is at fault, not the bundle"
         )
-    return "graph", f"the graph itself is wrong, in float64 too: {_hint(graph.first or first)}"
+    return "graph", f"the graph itself is wrong, in float64 too: {_hint(graph.first or first, part)}"
 
 
 def _explains(parallel: Side, own: Side) -> bool:
@@ -206,13 +212,14 @@ def _explains(parallel: Side, own: Side) -> bool:
     return parallel.worst.ratio >= _SAME_ORDER * own.worst.ratio
 
 
-def _hint(first: Deviation) -> str:
+def _hint(first: Deviation, part: Reference) -> str:
     """What computes a tensor, for someone who has to mend it."""
-    if first.tensor == LOGITS:
+    kind = part.places[first.tensor].kind
+    if kind == "logits":
         return "the head's weights or norm"
     if first.block is None:
         return "the embedding or the positions"
-    if first.tensor.startswith("stream."):
+    if kind == "stream":
         return f"block {first.block} reads its state wrongly, or W1, b1, W3 or b3 differ"
     return f"what block {first.block} writes to its state: W2, b2 or its norm"
 

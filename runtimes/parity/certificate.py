@@ -4,37 +4,52 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import sha256_file, written_file
-from causalrn.bundle.json_values import json_text, own_hash, parse_json_object
+from causalrn.bundle.json_values import from_json, json_text, own_hash, parse_json_object, to_json
 from causalrn.bundle.manifest import MANIFEST_NAME
 from causalrn.errors import BundleError, ConfigError, InputError
-from causalrn.runtimes.parity.report import VerifyReport
+from causalrn.runtimes.parity.entries import ReportEntry
+from causalrn.runtimes.parity.report import Sha256, VerifyReport
 
 CERTIFICATE_VERSION = 1
 SHOWN_VERSIONS = ("causalrn", "onnxruntime", "machine")
 """What of the environment is shown with a certificate."""
-_FORMAT = "causalrn-certificate"
+_FORMAT: Literal["causalrn-certificate"] = "causalrn-certificate"
 _OWN_HASH = "certificate_sha256"
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """A certificate that has been read.
+class Certificate(ReportEntry, frozen=True, kw_only=True):
+    """A certificate; the fields are the entries of its file.
 
     Attributes:
         issued: when, ISO 8601 in UTC.
         files: SHA-256 of every file of the bundle, the manifest among them.
-        report: the verification's report, as JSON values.
+        report: the verification's report.
+        certificate_sha256: of the certificate's own JSON text without this entry; filled in when it is written.
+
+    Raises:
+        ValueError: what it certifies did not pass, is another bundle, or was made on a machine that it does not name.
     """
 
+    certificate: Literal["causalrn-certificate"] = _FORMAT
+    version: Literal[1] = 1
     issued: str
-    files: Mapping[str, str]
-    report: Mapping[str, Any]
+    files: Mapping[str, Sha256]
+    report: VerifyReport
+    certificate_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.report.why_not_certified:
+            raise ValueError(self.report.why_not_certified)
+        if self.files.get(MANIFEST_NAME) != self.report.bundle.sha256:
+            raise ValueError("its manifest is not the bundle's that was verified")
+        missing = [name for name in SHOWN_VERSIONS if name not in self.report.environment]
+        if missing:
+            raise ValueError(f"no {missing[0]} in its environment")
 
     def faults(self, bundle: Path) -> list[str]:
         """Why it does not hold for a bundle; nothing where it does. Hashes every file anew."""
@@ -57,16 +72,15 @@ def save_certificate(path: Path, report: VerifyReport) -> None:
     """
     if report.why_not_certified:
         raise InputError(report.why_not_certified)
-    bundle = Bundle.open(report.bundle)
-    if bundle.sha256 != report.bundle_sha256:
-        raise BundleError(f"{report.bundle} changed while it was verified: verify it again")
-    data = {
-        "certificate": _FORMAT,
-        "version": CERTIFICATE_VERSION,
-        "issued": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "files": {name: sha256_file(report.bundle / name) for name in (MANIFEST_NAME, *bundle.manifest.files)},
-        "report": report.to_json(),
-    }
+    bundle = Bundle.open(Path(report.bundle.path))
+    if bundle.sha256 != report.bundle.sha256:
+        raise BundleError(f"{report.bundle.path} changed while it was verified: verify it again")
+    certificate = Certificate(
+        issued=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        files={name: sha256_file(bundle.path / name) for name in (MANIFEST_NAME, *bundle.manifest.files)},
+        report=report,
+    )
+    data = to_json(certificate)
     with written_file(path) as partial:
         partial.write_text(json_text({**data, _OWN_HASH: own_hash(data, _OWN_HASH)}), encoding="utf-8")
 
@@ -77,7 +91,7 @@ def load_certificate(path: Path) -> Certificate:
     Raises:
         InputError: the file is missing, no certificate of this version, or changed since it was written.
     """
-    remedy = "name one that `verify --certificate` wrote"
+    remedy = "name one that `verify` wrote"
     try:
         data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
     except (FileNotFoundError, IsADirectoryError):
@@ -91,30 +105,4 @@ def load_certificate(path: Path) -> Certificate:
         raise InputError(f"{path}: certificate version {version!r}, this toolkit reads {CERTIFICATE_VERSION}")
     if data.get(_OWN_HASH) != own_hash(data, _OWN_HASH):
         raise InputError(f"{path}: changed since it was written: it certifies nothing; verify again")
-    try:
-        return _read(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: malformed certificate ({error}): verify again") from None
-
-
-def _read(data: Mapping[str, Any]) -> Certificate:
-    """Check what is inside, whoever wrote it."""
-    report, files = data["report"], data["files"]
-    if report["passed"] is not True or not report["results"]:
-        raise ValueError("nothing passed")
-    if files[MANIFEST_NAME] != report["bundle"]["sha256"]:
-        raise ValueError("its manifest is not the bundle's that was verified")
-    budget = report["settings"]["budget"]
-    if not all(isinstance(limit, int | float) for limit in (budget or {}).values()):
-        raise ValueError("a budget that is no number")
-    shown = (report["against"], *report["notes"], *(report["environment"][name] for name in SHOWN_VERSIONS))
-    if not all(isinstance(text, str) for text in shown):
-        raise ValueError("words that are none")
-    for result in report["results"]:
-        figures = [result[name] for name in ("error", "allowed")]
-        words = [result[name] for name in ("level", "form", "summary")]
-        if not all(isinstance(word, str) for word in words) or result["passed"] is not True:
-            raise ValueError("a result that does not pass")
-        if not all(figure is None or isinstance(figure, int | float) for figure in figures):
-            raise ValueError("a figure that is no number")
-    return Certificate(str(data["issued"]), {str(name): str(sha) for name, sha in files.items()}, report)
+    return from_json(data, Certificate, f"{path}: malformed certificate, verify again", InputError)

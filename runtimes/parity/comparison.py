@@ -1,38 +1,44 @@
-"""Comparing what a session said with the reference, value by value: how far, where first, and is that allowed."""
+"""Comparing a session's outputs with the reference, value by value: how far, where first, and is that allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
-from causalrn.bundle.json_values import finite
+from causalrn.bundle.manifest import stream_names
+from causalrn.bundle.state_spec import StateTensor
 from causalrn.bundle.tolerances import TIE_PROBABILITY, Budget
-from causalrn.runtimes.parity.reference import LOGITS, Reference, Run, is_pool
+from causalrn.runtimes.parity.entries import Figure, FigureFloat, ReportEntry
+from causalrn.runtimes.parity.places import LOGITS, describe_place
+from causalrn.runtimes.parity.reference import Reference, Run
 from causalrn.runtimes.session import Array, FloatArray
 
 _BoolArray = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Deviation:
+class Deviation(ReportEntry, frozen=True):
     """How far one tensor is from the reference, at the place where that is worst for what is allowed there.
 
     Attributes:
-        tensor: "logits", "stream.01", "01.pool", ...
+        tensor: "logits", a value of the residual stream ("stream.NN" is what block NN reads, the last one what the
+            head reads), or a tensor of the state ("01.pool", ...).
         error: largest |difference|, relative to the tensor's largest |value| in the reference; NaN never passes.
         allowed: largest error allowed there, relative to the same.
         first_bad_step: first position out of tolerance, from 0; None if there is none.
         bad_row: first row of a pool out of tolerance, where that is known.
+        block: number of the block that computed it, from 0; None for the embedding and the head.
     """
 
     tensor: str
-    error: float
-    allowed: float
-    first_bad_step: int | None = None
-    bad_row: int | None = None
+    error: FigureFloat
+    allowed: Figure
+    first_bad_step: int | None
+    bad_row: int | None
+    block: int | None
 
     @property
     def passed(self) -> bool:
@@ -47,63 +53,42 @@ class Deviation:
         return self.error / self.allowed if self.allowed else float("inf")
 
     @property
-    def block(self) -> int | None:
-        """The block that computed it; None for the embedding and the head."""
-        if self.tensor == LOGITS:
-            return None
-        if self.tensor.startswith("stream."):
-            reader = int(self.tensor.removeprefix("stream."))
-            return reader - 1 if reader else None
-        return int(self.tensor.partition(".")[0])
-
-    @property
     def place(self) -> str:
         """Where it comes from, for people: "block 3", "embedding" or "head"."""
-        if self.block is not None:
-            return f"block {self.block}"
-        return "head" if self.tensor == LOGITS else "embedding"
+        return describe_place(self.tensor, self.block)
 
 
-def compare_run(run: Run, reference: Reference, names: Iterable[str]) -> list[Deviation]:
+def compare_run(run: Run, reference: Reference, tensors: Iterable[StateTensor]) -> list[Deviation]:
     """One deviation per tensor, in the order of computation.
 
     Args:
-        names: the state tensors to compare, at all positions that the run has and the reference, too.
+        tensors: of the state, to compare at all positions that the run has and the reference, too.
     """
-    first, bounds = reference.first, reference.bounds
-    deviations = [_over_steps(LOGITS, run.logits, reference.logits, bounds.logits, first)]
-    for k, stream in enumerate(run.streams):
-        name = stream_name(k, len(run.streams))
-        deviations.append(_over_steps(name, stream, reference.streams[k], bounds.streams[k], first))
+    first, bounds, found = reference.first, reference.bounds, {}
+    found[LOGITS] = _over_steps(LOGITS, None, run.logits, reference.logits, bounds.logits, first)
+    places = reference.places
+    names = stream_names(len(run.streams) - 1)
+    for k, (name, stream) in enumerate(zip(names, run.streams, strict=True)):
+        block = places[name].block
+        found[name] = _over_steps(name, block, stream, reference.streams[k], bounds.streams[k], first)
     positions = sorted(run.states.keys() & reference.states.keys())
-    for name in names:
-        if positions:
-            pairs = [(p, run.states[p][name], reference.states[p][name]) for p in positions]
-            deviations.append(_over_positions(name, pairs, bounds.states[name]))
-    return sorted(deviations, key=lambda deviation: computation_order(deviation.tensor))
+    for tensor in tensors if positions else ():
+        pairs = [(p, run.states[p][tensor.name], reference.states[p][tensor.name]) for p in positions]
+        found[tensor.name] = _over_positions(tensor, pairs, bounds.states[tensor.name])
+    return [found[name] for name in places if name in found]
 
 
-def stream_name(index: int, count: int) -> str:
-    """stream.00 is what block 0 reads; as the exporter names them."""
-    return f"stream.{index:0{max(2, len(str(count - 1)))}d}"
+def merged(several: Sequence[Sequence[Deviation]], places: Iterable[str]) -> list[Deviation]:
+    """Per tensor the worst of several comparisons, with the earliest bad step of any.
 
-
-def computation_order(tensor: str) -> tuple[int, int]:
-    """Sorts tensors as they are computed: the stream into a block, the block's state, the stream out of it, logits."""
-    if tensor == LOGITS:
-        return (1 << 30, 0)
-    if tensor.startswith("stream."):
-        return (int(tensor.removeprefix("stream.")), 0)
-    return (int(tensor.partition(".")[0]), 1)
-
-
-def merged(several: Sequence[Sequence[Deviation]]) -> list[Deviation]:
-    """Per tensor the worst of several comparisons, with the earliest bad step of any."""
+    Args:
+        places: names of what can be compared, in the order of computation, which is that of the result, too.
+    """
     by_tensor: dict[str, list[Deviation]] = {}
     for deviations in several:
         for deviation in deviations:
             by_tensor.setdefault(deviation.tensor, []).append(deviation)
-    return [_merge(by_tensor[name]) for name in sorted(by_tensor, key=computation_order)]
+    return [_merge(by_tensor[name]) for name in places if name in by_tensor]
 
 
 def _merge(deviations: Sequence[Deviation]) -> Deviation:
@@ -114,45 +99,50 @@ def _merge(deviations: Sequence[Deviation]) -> Deviation:
     return replace(worst, first_bad_step=earliest.first_bad_step, bad_row=earliest.bad_row)
 
 
-def _over_steps(name: str, value: FloatArray, exact: FloatArray, allowed: FloatArray, first: int) -> Deviation:
+def _over_steps(
+    name: str, block: int | None, value: FloatArray, expected: FloatArray, allowed: FloatArray, first: int
+) -> Deviation:
     """Compare [B, T, n] position by position."""
-    errors = step_errors(value, exact)
-    largest = float(np.abs(exact).max()) or 1.0
+    errors = step_errors(value, expected)
+    largest = float(np.abs(expected).max()) or 1.0
     bad = np.flatnonzero(~(errors <= allowed))  # NaN is bad
     worst = int(bad[0]) if np.isnan(errors).any() else int(np.argmax(errors / allowed))
     first_bad = first + int(bad[0]) if len(bad) else None
-    return Deviation(name, float(errors[worst] / largest), float(allowed[worst] / largest), first_bad)
+    return Deviation(name, float(errors[worst] / largest), float(allowed[worst] / largest), first_bad, None, block)
 
 
-def step_errors(value: FloatArray, exact: FloatArray) -> FloatArray:
+def step_errors(value: FloatArray, expected: FloatArray) -> FloatArray:
     """[T]: the largest |difference| of [B, T, n] at each position, in float64."""
-    errors: FloatArray = np.abs(value.astype(np.float64) - exact).max((0, 2))
+    errors: FloatArray = np.abs(value.astype(np.float64) - expected).max((0, 2))
     return errors
 
 
-def _over_positions(name: str, pairs: Sequence[tuple[int, Array, Array]], allowed: float) -> Deviation:
+def _over_positions(tensor: StateTensor, pairs: Sequence[tuple[int, Array, Array]], allowed: float) -> Deviation:
     """Compare a state tensor at several positions."""
     deviations = []
-    for position, value, exact in pairs:
-        errors = _row_errors(value, exact)
+    for position, value, expected in pairs:
+        errors = _row_errors(value, expected)
         bad = np.flatnonzero(~(errors <= allowed))
-        row = int(bad[0]) if len(bad) and is_pool(name) and value.shape == exact.shape else None
+        row = int(bad[0]) if len(bad) and tensor.is_pool and value.shape == expected.shape else None
         step = position - 1 if len(bad) else None
-        deviations.append(Deviation(name, float(np.max(errors, initial=0.0)), allowed, step, row))
+        error = float(np.max(errors, initial=0.0))
+        deviations.append(Deviation(tensor.name, error, allowed, step, row, tensor.block))
     return _merge(deviations)
 
 
-def relative_error(value: Array, exact: Array) -> float:
-    """Largest |difference| over the largest |exact value|; infinite where the shapes differ, NaN stays NaN."""
-    return float(np.max(_row_errors(value, exact), initial=0.0))
+def relative_error(value: Array, expected: Array) -> float:
+    """Largest |difference| over the largest |expected value|; infinite where the shapes differ, NaN stays NaN."""
+    return float(np.max(_row_errors(value, expected), initial=0.0))
 
 
-def _row_errors(value: Array, exact: Array) -> FloatArray:
+def _row_errors(value: Array, expected: Array) -> FloatArray:
     """The same for each entry of the first axis."""
-    if value.shape != exact.shape:
+    if value.shape != expected.shape:
         return np.array([np.inf])
-    largest = float(np.abs(exact).max(initial=0.0)) or 1.0
-    errors: FloatArray = np.abs(value.astype(np.float64) - exact).reshape(len(exact), -1).max(1, initial=0.0) / largest
+    largest = float(np.abs(expected).max(initial=0.0)) or 1.0
+    errors: FloatArray = (
+        np.abs(value.astype(np.float64) - expected).reshape(len(expected), -1).max(1, initial=0.0) / largest
+    )
     return errors
 
 
@@ -161,22 +151,18 @@ class Agreement:
     """How much the distributions over the next token agree.
 
     Attributes:
-        kl_divergence: mean of KL(exact || said) over positions, in nats.
+        kl_divergence: mean of KL(expected || output) over positions, in nats.
         argmax_agreement: share of positions with the same most likely token.
         argmax_changes: share of positions whose most likely token is another one, although it is less likely than the
-            exact one by more than :data:`~causalrn.bundle.tolerances.TIE_PROBABILITY`: not a tie that a small error may
-            tip.
+            expected one by more than :data:`~causalrn.bundle.tolerances.TIE_PROBABILITY`: not a tie that a small error
+            may tip.
         ambiguous: share of positions where the two most likely tokens are a tie in that sense.
     """
 
-    kl_divergence: float
-    argmax_agreement: float
-    argmax_changes: float
-    ambiguous: float
-
-    def to_json(self) -> Mapping[str, float | None]:
-        """The figures as JSON values; NaN becomes null."""
-        return {key: finite(value) for key, value in self.__dict__.items()}
+    kl_divergence: FigureFloat
+    argmax_agreement: FigureFloat
+    argmax_changes: FigureFloat
+    ambiguous: FigureFloat
 
 
 def mean_agreement(several: Sequence[Agreement]) -> Agreement:
@@ -185,14 +171,14 @@ def mean_agreement(several: Sequence[Agreement]) -> Agreement:
     return Agreement(*(float(np.mean(column)) for column in columns))
 
 
-def compare_distributions(value: FloatArray, exact: FloatArray) -> Agreement:
+def compare_distributions(value: FloatArray, expected: FloatArray) -> Agreement:
     """Compare logits [B, T, V] as distributions."""
-    expected, said = (_log_softmax(logits.astype(np.float64)) for logits in (exact, value))
-    probability = np.exp(expected)
-    kl = (probability * (expected - said)).sum(-1)  # [B, T]
-    first, mine = exact.argmax(-1), value.argmax(-1)
+    logs, own_logs = (_log_softmax(logits.astype(np.float64)) for logits in (expected, value))
+    probability = np.exp(logs)
+    kl = (probability * (logs - own_logs)).sum(-1)  # [B, T]
+    first, mine = expected.argmax(-1), value.argmax(-1)
     top = np.sort(probability, axis=-1)
-    tie = top[..., -1] - top[..., -2] <= TIE_PROBABILITY if exact.shape[-1] > 1 else np.zeros(first.shape, bool)
+    tie = top[..., -1] - top[..., -2] <= TIE_PROBABILITY if expected.shape[-1] > 1 else np.zeros(first.shape, bool)
     margin = top[..., -1] - np.take_along_axis(probability, mine[..., None], -1)[..., 0]
     changed: _BoolArray = (mine != first) & ~(margin <= TIE_PROBABILITY)  # NaN is a change
     return Agreement(float(kl.mean()), float((mine == first).mean()), float(changed.mean()), float(tie.mean()))

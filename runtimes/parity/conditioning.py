@@ -7,42 +7,19 @@ docs/parity.md contains all of this; the figures here say where it comes from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from causalrn.bundle.json_values import finite
 from causalrn.model.config import CausalRNConfig, ModelConfig
 from causalrn.model.normalization import centre
 from causalrn.model.readouts import parallel as parallel_readout
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.model.transformer_block import attention
+from causalrn.runtimes.parity.block_reports import BlockCondition
 
 _ROWS = 64
-
-
-@dataclass(frozen=True)
-class BlockCondition:
-    """How delicate one block is, on given tokens.
-
-    Attributes:
-        pair_condition: largest |(a_i, b_j)| / |a_i + b_j| of a pair that is normalized; None where none is.
-        pair: positions (i, j) of that pair.
-        spread: smallest standard deviation over root mean square of what a layer norm reads; 1 for RMS norms.
-        weight_norms: spectral norm of each weight matrix: how much it can enlarge an error.
-    """
-
-    pair_condition: float | None
-    pair: tuple[int, int] | None
-    spread: float
-    weight_norms: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values; an infinite condition becomes null."""
-        condition = finite(self.pair_condition)
-        return {**self.__dict__, "pair_condition": condition, "pair": self.pair and list(self.pair)}
 
 
 def condition_blocks(oracle: SequenceModel, tokens: Tensor) -> list[BlockCondition]:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from causalrn.bundle.json_values import finite
 from causalrn.bundle.targets import all_targets
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.reference import Reference, Run, current_values, run_in_chunks
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import Array, FloatArray, IntArray
@@ -26,12 +26,12 @@ def check_determinism(
     tokens = reference.tokens[: min(2, session.max_batch or 2)]
     row = next((row for row in all_targets() if row.runtime == session.runtime), None)
     claimed = row.equalities if row is not None and provider == "cpu" else ()  # other providers were not tried
-    alone = _run(session, tokens)
+    single = _run(session, tokens)
     with open_again(None) as other:
         differences = {
-            "repeat": _difference(alone, _run(session, tokens)),
-            "interleaved": _interleaved(session, other, tokens, alone),
-            "resumed": _resumed(session, other, tokens, alone),
+            "repeat": _difference(single, _run(session, tokens)),
+            "interleaved": _interleaved(session, other, tokens, single),
+            "resumed": _resumed(session, other, tokens, single),
         }
     if row is not None and row.has_threads:
         with open_again(1) as one, open_again(2) as two:
@@ -49,10 +49,7 @@ def check_determinism(
         summary,
         float(np.max([differences[name] for name in claimed])) if claimed else None,
         0.0 if claimed else None,
-        figures={
-            "differences": {name: finite(value) for name, value in differences.items()},
-            "claimed": list(claimed),
-        },
+        figures=Figures(differences=differences, claimed=tuple(claimed)),
     )
 
 
@@ -62,7 +59,7 @@ def _run(session: CellSession, tokens: IntArray) -> Run:
     return run_in_chunks(session, tokens, [half, *[1] * (steps - half)], [steps])
 
 
-def _interleaved(session: CellSession, other: CellSession, tokens: IntArray, alone: Run) -> float:
+def _interleaved(session: CellSession, other: CellSession, tokens: IntArray, single: Run) -> float:
     """The other session runs other tokens in between; neither may notice."""
     others = (tokens + 1) % session.card.config.vocabulary
     expected = _run(other, others)
@@ -71,22 +68,22 @@ def _interleaved(session: CellSession, other: CellSession, tokens: IntArray, alo
     half = tokens.shape[1] // 2
     parts: tuple[list[FloatArray], list[FloatArray]] = ([], [])
     for start, end in [(0, half), *((index, index + 1) for index in range(half, tokens.shape[1]))]:
-        for running, said, given in ((session, parts[0], tokens), (other, parts[1], others)):
+        for running, outputs, given in ((session, parts[0], tokens), (other, parts[1], others)):
             chunk = given[:, start:end]
-            said.append(running.prefill(chunk) if end == half else running.step(chunk[:, 0])[:, None])
+            outputs.append(running.prefill(chunk) if end == half else running.step(chunk[:, 0])[:, None])
     states = ({tokens.shape[1]: current_values(running)} for running in (session, other))
-    mine, theirs = (Run(np.concatenate(said, axis=1), state) for said, state in zip(parts, states, strict=True))
-    return max(_difference(alone, mine), _difference(expected, theirs))
+    mine, theirs = (Run(np.concatenate(outputs, axis=1), state) for outputs, state in zip(parts, states, strict=True))
+    return max(_difference(single, mine), _difference(expected, theirs))
 
 
-def _resumed(session: CellSession, other: CellSession, tokens: IntArray, alone: Run) -> float:
+def _resumed(session: CellSession, other: CellSession, tokens: IntArray, single: Run) -> float:
     """What follows a snapshot in another session equals the uninterrupted run."""
     half, steps = tokens.shape[1] // 2, tokens.shape[1]
     before, snapshot = run_in_chunks(session, tokens[:, :half], [half]), session.snapshot()
     rest = run_in_chunks(other, tokens[:, half:], [1] * (steps - half), [steps], start=snapshot)
     assert snapshot.logits is not None
     last = _difference_of(before.logits[:, -1], snapshot.logits)
-    return max(last, _difference(Run(alone.logits[:, half:], alone.states), rest))
+    return max(last, _difference(Run(single.logits[:, half:], single.states), rest))
 
 
 def _difference(one: Run, two: Run) -> float:

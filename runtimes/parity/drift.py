@@ -10,17 +10,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from causalrn.bundle.json_values import finite
 from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import (
     Agreement,
     compare_distributions,
-    computation_order,
     judge_agreement,
     mean_agreement,
     relative_error,
 )
+from causalrn.runtimes.parity.figures import CurveFigures, Figures, GrowthFigures
 from causalrn.runtimes.parity.growth import Growth, fit_growth
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import Reference, compared_tensors, current_values
@@ -34,18 +33,18 @@ _HORIZON = 10
 
 
 class LongReference(ABC):
-    """Exact logits along one long sequence, a stretch at a time."""
+    """Reference logits along one long sequence, a stretch at a time."""
 
     tokens: IntArray
     """[1, S]."""
 
     @abstractmethod
     def advance(self, start: int, end: int) -> tuple[FloatArray, FloatArray]:
-        """Exact logits [n, V] of positions start to end, and the largest |difference| allowed at each, [n]."""
+        """Reference logits [n, V] of positions start to end, and the largest |difference| allowed at each, [n]."""
 
     @abstractmethod
     def state(self) -> tuple[Mapping[str, Array], Mapping[str, float]]:
-        """The exact state after the last stretch, empty where it is not known; and the relative error allowed of it."""
+        """The reference state after the last stretch, empty where it is not known, and the relative error allowed."""
 
 
 class RecordedLongReference(LongReference):
@@ -77,9 +76,9 @@ class _Curve:
     agreements: list[Agreement] = field(default_factory=list)
     first_bad: int | None = None
 
-    def add(self, start: int, said: FloatArray, exact: FloatArray, allowed: FloatArray, largest: float) -> None:
+    def add(self, start: int, output: FloatArray, expected: FloatArray, allowed: FloatArray, largest: float) -> None:
         """Take in a stretch: logits [n, V], and the largest |difference| allowed at each position."""
-        errors = np.abs(said - exact).max(1)
+        errors = np.abs(output - expected).max(1)
         bad = np.flatnonzero(~(errors <= allowed))
         if len(bad) and self.first_bad is None:
             self.first_bad = start + int(bad[0])
@@ -87,12 +86,16 @@ class _Curve:
         self.medians.append(float(np.median(errors)) / largest)
         self.maxima.append(float(errors.max()) / largest)
         self.allowed.append(float(allowed[int(errors.argmax())]) / largest)
-        self.agreements.append(compare_distributions(said[None], exact[None]))
+        self.agreements.append(compare_distributions(output[None], expected[None]))
 
     @property
     def worst(self) -> int:
         """The stretch whose error is largest for what is allowed; NaN before all."""
         return int(np.argmax(np.array(self.maxima) / np.array(self.allowed)))
+
+    def figures(self) -> CurveFigures:
+        """The curve as a report has it."""
+        return CurveFigures(tuple(self.steps), tuple(self.medians), tuple(self.maxima), tuple(self.allowed))
 
 
 def check_drift(
@@ -103,10 +106,10 @@ def check_drift(
     seconds: float | None,
     on_steps: Callable[[int], object] = lambda count: None,
 ) -> list[LevelResult]:
-    """Step all sessions along one long sequence, in lockstep with the exact values.
+    """Step all sessions along one long sequence, in lockstep with the reference.
 
     Args:
-        sessions, cases: by form.
+        sessions, cases: by runtime.
         seconds: stop after the stretch that passes this; None goes to the end.
         on_steps: called with the number of steps after each stretch, for progress bars.
     """
@@ -116,26 +119,18 @@ def check_drift(
     started, largest, end = time.monotonic(), 0.0, 0
     ends = _stretches(long.tokens.shape[1])
     for start, end in zip([0, *ends], ends, strict=False):
-        exact, allowed = long.advance(start, end)
-        largest = max(largest, float(np.abs(exact).max())) or 1.0
+        expected, allowed = long.advance(start, end)
+        largest = max(largest, float(np.abs(expected).max())) or 1.0
         for runtime, session in sessions.items():
-            curves[runtime].add(start, _step(session, long.tokens[0, start:end]), exact, allowed, largest)
+            curves[runtime].add(start, _step(session, long.tokens[0, start:end]), expected, allowed, largest)
         on_steps(end - start)
         if seconds is not None and time.monotonic() - started > seconds:
             break
-    exact_state, allowed_state = long.state()
-    results = [
-        _result(
-            runtime,
-            sessions[runtime],
-            curve,
-            cases[runtime],
-            _state_errors(sessions[runtime], exact_state),
-            allowed_state,
-        )
-        for runtime, curve in curves.items()
-    ]
-    for session in sessions.values():
+    state, allowed_state = long.state()
+    results = []
+    for runtime, session in sessions.items():
+        errors = _state_errors(session, state)
+        results.append(_result(runtime, session, curves[runtime], cases[runtime], errors, allowed_state))
         session.reset(1)
     return results
 
@@ -170,7 +165,7 @@ def _result(
     growth = fit_growth(np.array(curve.steps), np.array(curve.medians))
     horizon = session.capacity or _HORIZON * curve.steps[-1]
     wrong = [name for name, error in states.items() if not error <= allowed_states[name]]
-    tensor = min(wrong, key=computation_order, default=None)
+    tensor = wrong[0] if wrong else None  # in the order of computation, as the state contract has them
     if case.budget is None:
         passed, words = _judge(curve, growth, horizon, tensor)
     else:
@@ -184,16 +179,16 @@ def _result(
         curve.maxima[curve.worst],
         curve.allowed[curve.worst],
         None if passed else curve.first_bad,
-        None if tensor is None else int(tensor.partition(".")[0]),
+        next((each.block for each in session.spec.tensors if each.name == tensor), None),
         tensor,
-        {
-            "steps": curve.steps[-1],
-            "growth": {**growth.__dict__, "horizon": horizon, "predicted": finite(growth.at(horizon))},
-            "curve": _curve_json(curve),
-            "distribution": mean_agreement(curve.agreements).to_json(),
-            "states": {name: finite(error) for name, error in states.items()},
-            "allowed_states": {name: finite(allowed_states[name]) for name in states},
-        },
+        Figures(
+            steps=curve.steps[-1],
+            growth=GrowthFigures(growth.name, growth.start, growth.rate, horizon, growth.at(horizon)),
+            curve=curve.figures(),
+            distribution=mean_agreement(curve.agreements),
+            states=states,
+            allowed_states={name: allowed_states[name] for name in states},
+        ),
     )
 
 
@@ -209,19 +204,10 @@ def _judge(curve: _Curve, growth: Growth, horizon: int, tensor: str | None) -> t
     return not words, ", ".join(words)
 
 
-def _curve_json(curve: _Curve) -> dict[str, list[float | None] | list[int]]:
-    return {
-        "steps": curve.steps,
-        "median": [finite(error) for error in curve.medians],
-        "largest": [finite(error) for error in curve.maxima],
-        "allowed": [finite(error) for error in curve.allowed],
-    }
-
-
-def _state_errors(session: CellSession, exact: Mapping[str, Array]) -> dict[str, float]:
+def _state_errors(session: CellSession, expected: Mapping[str, Array]) -> dict[str, float]:
     """By tensor, how far the state is off at the end, relative to its largest value."""
-    said = current_values(session)
-    return {name: relative_error(said[name], exact[name]) for name in compared_tensors(session) if name in exact}
+    values, names = current_values(session), [tensor.name for tensor in compared_tensors(session)]
+    return {name: relative_error(values[name], expected[name]) for name in names if name in expected}
 
 
 def growing_bound(bound: float, known_steps: int, steps: int) -> float:

@@ -11,14 +11,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.state_spec import StateSpec
+from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import BundleError
 from causalrn.model.config import ModelConfig
 from causalrn.runtimes.parity.reference import (
     Bounds,
     Reference,
     States,
-    is_pool,
+    batch_axes_of,
     run_in_chunks,
     sample_tokens,
     state_positions,
@@ -32,7 +32,7 @@ _ROWS, _TOKENS = 2, 48
 
 @dataclass(frozen=True)
 class Golden:
-    """Golden vectors of a bundle: a reference, and what the runtime that wrote the bundle said itself.
+    """Golden vectors of a bundle: a reference, and the own outputs of the runtime that wrote the bundle.
 
     Attributes:
         recorded_logits: float32 [B, T, V], step by step.
@@ -57,7 +57,7 @@ def golden_tokens(card: ModelCard, capacity: int | None) -> IntArray:
 
 
 def save_golden(folder: Path, reference: Reference, session: Session) -> FloatArray:
-    """Write golden vectors into a bundle's folder; gives what `session`, the bundle's own, says: logits [B, T, V]."""
+    """Write golden vectors into a bundle's folder; gives the logits of `session`, the bundle's own: [B, T, V]."""
     (middle,) = state_positions(reference.steps)[-2:-1] or (1,)
     logits, state = _record(session, reference.tokens, middle)
     bounds = reference.bounds
@@ -70,7 +70,7 @@ def save_golden(folder: Path, reference: Reference, session: Session) -> FloatAr
         "bound.logits": bounds.logits,
         "bound.streams": bounds.streams,
         **{f"bound.state.{name}": np.array([bound]) for name, bound in bounds.states.items()},
-        **_named("oracle.state.", _without_prefixes(_in_float32(reference.states))),
+        **_named("oracle.state.", _without_prefixes(_in_float32(reference.states), reference.spec)),
         "recorded.logits": logits,
         **_named("recorded.state.", {middle: state}),
     }
@@ -89,7 +89,8 @@ def _record(session: Session, tokens: IntArray, middle: int) -> tuple[FloatArray
         after = run_in_chunks(session, rows[:, middle:], [1] * rest, start=snapshot)
         logits.append(np.concatenate([before.logits, after.logits], axis=1))
         states.append(snapshot.tensors)
-    together = {name: np.concatenate([state[name] for state in states], axis=int(is_pool(name))) for name in states[0]}
+    axes = batch_axes_of(session)
+    together = {name: np.concatenate([state[name] for state in states], axis=axes[name]) for name in states[0]}
     return np.concatenate(logits), together
 
 
@@ -101,8 +102,8 @@ def load_golden(bundle: Bundle) -> Golden:
     """
     path = bundle.file(GOLDEN_NAME)
     try:
-        golden = _read(load_file(path))
-        _check(golden, card_of(bundle).config, bundle.manifest.state)
+        golden = _read(load_file(path), bundle.manifest.state)
+        _check(golden, card_of(bundle).config)
         return golden
     except KeyError as error:
         raise BundleError(f"{path}: golden vectors of another version (no {error}): export the bundle again") from None
@@ -110,7 +111,7 @@ def load_golden(bundle: Bundle) -> Golden:
         raise BundleError(f"{path}: malformed golden vectors ({error}): export the bundle again") from None
 
 
-def _read(tensors: Mapping[str, Array]) -> Golden:
+def _read(tensors: Mapping[str, Array], spec: StateSpec) -> Golden:
     bounds = Bounds(
         tensors["bound.logits"],
         tensors["bound.streams"],
@@ -120,23 +121,24 @@ def _read(tensors: Mapping[str, Array]) -> Golden:
         tensors["tokens"],
         tensors["oracle.logits"],
         list(tensors["oracle.streams"]),
-        _with_prefixes(_states(tensors, "oracle.state."), tensors["oracle.positions"].tolist()),
+        _with_prefixes(_states(tensors, "oracle.state."), tensors["oracle.positions"].tolist(), spec),
+        spec,
         bounds,
         float(tensors["oracle.recurrent_error"][0]),
     )
     return Golden(reference, tensors["recorded.logits"], _states(tensors, "recorded.state."))
 
 
-def _check(golden: Golden, config: ModelConfig, spec: StateSpec) -> None:
+def _check(golden: Golden, config: ModelConfig) -> None:
     """Check that everything is there, has the shape that the bundle gives it, and is a finite number.
 
     Raises:
         ValueError: something is not.
     """
-    reference, capacity = golden.reference, spec.capacity
+    reference, spec = golden.reference, golden.reference.spec
     batch, steps = reference.tokens.shape
     tokens = reference.tokens
-    if tokens.dtype != np.int64 or batch < 1 or steps < 2 or steps > (capacity or steps):
+    if tokens.dtype != np.int64 or batch < 1 or steps < 2 or steps > (spec.capacity or steps):
         raise ValueError(f"tokens {tokens.dtype} {list(tokens.shape)}")
     if tokens.min() < 0 or tokens.max() >= config.vocabulary:
         raise ValueError("tokens outside the vocabulary")
@@ -148,22 +150,28 @@ def _check(golden: Golden, config: ModelConfig, spec: StateSpec) -> None:
     _expect("streams", np.stack(reference.streams), (config.blocks + 1, batch, steps, config.embedding))
     _expect("bounds of logits", reference.bounds.logits, (steps,), positive=True)
     _expect("bounds of streams", reference.bounds.streams, (config.blocks + 1, steps), positive=True)
-    stored = golden.recorded_states[recorded]
-    for tensor in spec.tensors:
-        shape = tensor.sized(batch=batch, rows=recorded)
-        rows = recorded if tensor.growth == "token" else shape[0]  # a fixed pool is kept without its empty rows
-        _expect(f"recorded {tensor.name}", stored[tensor.name], (rows, *shape[1:]), dtype=tensor.dtype)
-    kept = [tensor for tensor in spec.tensors if tensor.role != "scale"]
-    for position, states in reference.states.items():
-        for tensor in kept:
-            shape = tensor.sized(batch=batch, rows=position)
-            rows = position if tensor.growth == "token" else shape[0]
-            _expect(tensor.name, states[tensor.name], (rows, *shape[1:]))
+    _expect_states("recorded ", golden.recorded_states, spec.tensors, batch, stored=True)
+    kept = [tensor for tensor in spec.tensors if not tensor.is_scale]
+    _expect_states("", reference.states, kept, batch)
     errors = [reference.bounds.states[tensor.name] for tensor in kept if not tensor.is_remainder]
     _expect("bounds of states", np.array(errors), (len(errors),), positive=True)
     _expect("recurrent error", np.array(reference.recurrent_error), ())
     if reference.recurrent_error < 0 or not reference.largest_logit > 0:
         raise ValueError("logits that are all zero, or a negative error")
+
+
+def _expect_states(
+    prefix: str, states: States, tensors: Sequence[StateTensor], batch: int, *, stored: bool = False
+) -> None:
+    """Check that there are these tensors at every position and no others, with `stored` in the dtype that they name."""
+    for position, values in states.items():
+        for tensor in tensors:
+            shape = tensor.sized(batch=batch, rows=position)
+            rows = position if tensor.is_pool else shape[0]  # a fixed pool is kept without its empty rows
+            dtype = tensor.dtype if stored else None
+            _expect(f"{prefix}{tensor.name}", values[tensor.name], (rows, *shape[1:]), dtype=dtype)
+        if len(values) > len(tensors):
+            raise ValueError(f"{prefix}states that the bundle does not have")
 
 
 def _expect(
@@ -180,17 +188,22 @@ def _expect(
         raise ValueError(f"{name} with values that cannot be")
 
 
-def _without_prefixes(states: States) -> States:
+def _pools(spec: StateSpec) -> set[str]:
+    return {tensor.name for tensor in spec.tensors if tensor.is_pool}
+
+
+def _without_prefixes(states: States, spec: StateSpec) -> States:
     """Pools once, at their longest: the earlier ones are its first rows."""
-    last = max(states)
+    last, pools = max(states), _pools(spec)
     return {
-        position: {name: value for name, value in tensors.items() if position == last or not is_pool(name)}
+        position: {name: value for name, value in tensors.items() if position == last or name not in pools}
         for position, tensors in states.items()
     }
 
 
-def _with_prefixes(states: States, positions: Sequence[int]) -> States:
-    longest = {name: value for name, value in states[max(states)].items() if is_pool(name)}
+def _with_prefixes(states: States, positions: Sequence[int], spec: StateSpec) -> States:
+    pools = _pools(spec)
+    longest = {name: value for name, value in states[max(states)].items() if name in pools}
     return {
         position: {**states.get(position, {}), **{name: pool[:position] for name, pool in longest.items()}}
         for position in positions

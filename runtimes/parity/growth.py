@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Growth:
         rate: per step; relative to nothing for linear, an exponent for exponential, 0 for flat.
     """
 
-    name: str
+    name: Literal["flat", "linear", "exponential"]
     start: float
     rate: float
 

@@ -1,33 +1,29 @@
-"""The levels that compare values: logits, state, split, layer. Each runs a session its own way through the tokens."""
+"""The levels that compare values: logits, state, split and layer judge what traces.py ran."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
-from causalrn.bundle.json_values import finite
 from causalrn.bundle.tolerances import REGRESSION_RELATIVE, WRONG_VALUE, Budget
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import (
     Agreement,
     Deviation,
-    compare_distributions,
-    compare_run,
     judge_agreement,
-    mean_agreement,
     merged,
     step_errors,
 )
+from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.golden import Golden
-from causalrn.runtimes.parity.reference import LOGITS, Reference, Run, compared_tensors, run_in_chunks
-from causalrn.runtimes.parity.results import LevelResult
+from causalrn.runtimes.parity.reference import Reference, compared_tensors, run_in_chunks
+from causalrn.runtimes.parity.results import Level, LevelResult
+from causalrn.runtimes.parity.traces import Traces
 from causalrn.runtimes.session import FloatArray, Session
 
-_CHUNKINGS = 3
-_BATCHES = (1, 2, 3, 5)
 _HEAT_COLUMNS = 48
 
 
@@ -36,7 +32,7 @@ class Case:
     """What the levels compare with, and how they judge.
 
     Attributes:
-        reference: tokens and exact values.
+        reference: tokens, expected values and bounds.
         budget: what a quantized form may lose; None judges by rounding.
         seed: of random chunkings.
         vocabulary: short sequences in which every token id occurs; None where they are not known.
@@ -48,118 +44,9 @@ class Case:
     vocabulary: Reference | None = None
 
 
-@dataclass(frozen=True)
-class Trace:
-    """One run over (a stretch of) the reference's sequences.
-
-    Attributes:
-        run: the session's outputs.
-        reference: the expected ones; its `first` tells where the run began.
-        lengths: of the chunks in which it took the tokens.
-    """
-
-    run: Run
-    reference: Reference
-    lengths: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Traces:
-    """Several runs that are judged together."""
-
-    traces: tuple[Trace, ...]
-
-    def deviations(self, session: Session) -> list[Deviation]:
-        """Per tensor the worst of all runs."""
-        return merged([compare_run(trace.run, trace.reference, compared_tensors(session)) for trace in self.traces])
-
-    def agreement(self) -> Agreement:
-        """The distributions of all runs."""
-        return mean_agreement(
-            [compare_distributions(trace.run.logits, trace.reference.logits) for trace in self.traces]
-        )
-
-    def last_logits(self) -> FloatArray:
-        """What the last run said: [B, T, V]."""
-        return self.traces[-1].run.logits
-
-
-def trace_in_steps(session: Session, reference: Reference, *, probe: bool = False) -> Traces:
-    """Every sequence alone, and all as a batch (other graphs may serve it), token by token from a fresh state."""
-    return _trace(session, _alone_and_together(reference), [(1,) * reference.steps], probe=probe)
-
-
-def trace_whole(session: Session, reference: Reference, *, probe: bool = False) -> Traces:
-    """All sequences as one batch, in one call: how the parallel form computes."""
-    return _trace(session, [reference], [(reference.steps,)], probe=probe)
-
-
-def trace_in_chunks(session: Session, reference: Reference, seed: int) -> Traces:
-    """Prefills of all lengths onto fresh and other states, ending at every kind of place, in batches of several sizes.
-
-    Everything at once, as most prompts are taken, in each batch size; in two halves; and in random chunks, single steps
-    and prefills onto a state that is not empty among them.
-    """
-    rng, steps = np.random.default_rng([seed, reference.steps]), reference.steps
-    middle = max(1, steps // 2)
-    sizes = [_of_size(reference, size) for size in _BATCHES]
-    chunkings = [(middle, steps - middle), *(_random_chunks(rng, steps) for _ in range(_CHUNKINGS))]
-    groups = [_trace(session, [part], [(steps,)]) for part in sizes]
-    groups += [_trace(session, [part], [lengths]) for part, lengths in zip(sizes, chunkings, strict=True)]
-    groups.append(_trace(session, [reference], chunkings))
-    return Traces(tuple(trace for group in groups for trace in group.traces))
-
-
-def _of_size(reference: Reference, size: int) -> Reference:
-    """So many sequences; repeated where there are too few."""
-    return reference.rows(np.arange(size) % len(reference.tokens))
-
-
-def trace_together(session: Session, reference: Reference) -> Traces:
-    """All sequences as one batch, step by step."""
-    return _trace(session, [reference], [(1,) * reference.steps])
-
-
-def _trace(
-    session: Session, parts: Sequence[Reference], chunkings: Sequence[tuple[int, ...]], *, probe: bool = False
-) -> Traces:
-    traces = [
-        Trace(run_in_chunks(session, part.tokens, lengths, part.states, probe=probe), part, lengths)
-        for lengths in chunkings
-        for part in parts
-    ]
-    session.reset(1)
-    return Traces(tuple(traces))
-
-
-def _alone_and_together(reference: Reference) -> list[Reference]:
-    """Each sequence alone, and all as a batch; a single one twice, so that what serves batches is run, too."""
-    rows = [reference.rows(slice(row, row + 1)) for row in range(len(reference.tokens))]
-    return [*rows, _of_size(reference, max(2, len(rows)))]
-
-
-def trace_from_reference_states(session: CellSession, reference: Reference) -> Traces:
-    """One step from each exact state whose next state is known, too: only a local error can show."""
-    starts = [position for position in sorted(reference.states) if position + 1 in reference.states]
-    traces = []
-    for part in _alone_and_together(reference)[-2:]:
-        for start in starts:
-            window, snapshot = part.window(start, 1), part.snapshot(start, session)
-            run = run_in_chunks(session, window.tokens, [1], [start + 1], start=snapshot)
-            traces.append(Trace(run, window, (1,)))
-    session.reset(1)
-    return Traces(tuple(traces))
-
-
-def _random_chunks(rng: np.random.Generator, steps: int) -> tuple[int, ...]:
-    """Chunk lengths: from a few long ones to many short ones."""
-    cuts = {0, steps} | set(rng.integers(1, steps, size=int(rng.integers(1, max(2, steps // 4) + 1))).tolist())
-    return tuple(np.diff(sorted(cuts)).tolist())
-
-
 def check_logits(runtime: str, traces: Traces, case: Case, session: Session) -> LevelResult:
     """Logits against the oracle, and as distributions."""
-    deviations = [deviation for deviation in traces.deviations(session) if deviation.tensor == LOGITS]
+    deviations = _of_kind("logits", traces.deviations(session), case)
     agreement = traces.agreement()
     errors = np.max([step_errors(d.run.logits, d.reference.logits) for d in traces.traces], axis=0)
     largest, bounds = case.reference.largest_logit, case.reference.bounds.logits
@@ -169,23 +56,26 @@ def check_logits(runtime: str, traces: Traces, case: Case, session: Session) -> 
         deviations,
         case,
         agreement,
+        Figures(
+            errors=tuple((errors / largest).tolist()),
+            allowed_errors=tuple((bounds / largest).tolist()),
+        ),
         summary=f"argmax {100 * agreement.argmax_agreement:.4g}%",
-        errors=[finite(float(error)) for error in errors / largest],
-        allowed_errors=[finite(float(error)) for error in bounds / largest],
     )
 
 
 def check_state(runtime: str, stepped: Traces, from_reference: Traces, case: Case, session: CellSession) -> LevelResult:
-    """Every state tensor: on the way from a fresh state, and one step after an exact state was fed in."""
-    names = compared_tensors(session)
-    both = merged([stepped.deviations(session), from_reference.deviations(session)])
+    """Every state tensor: on the way from a fresh state, and one step after a reference state was fed in."""
+    both = merged([stepped.deviations(session), from_reference.deviations(session)], case.reference.places)
+    agreement = from_reference.agreement() if from_reference.traces else stepped.agreement()
     return _judged(
         "state",
         runtime,
-        [deviation for deviation in both if deviation.tensor in names],
+        _of_kind("state", both, case),
         case,
-        from_reference.agreement() if from_reference.traces else stepped.agreement(),
-        summary=f"{len(names)} tensors at {len(case.reference.states)} positions",
+        agreement,
+        Figures(),
+        summary=f"{len(compared_tensors(session))} tensors at {len(case.reference.states)} positions",
     )
 
 
@@ -201,25 +91,25 @@ def check_split(runtime: str, traces: Traces, case: Case, session: CellSession, 
         traces.deviations(session),
         case,
         traces.agreement(),
+        Figures(chunks=tuple(trace.lengths for trace in traces.traces)),
         summary=f"{len({trace.lengths for trace in traces.traces})} splits",
-        chunks=[list(trace.lengths) for trace in traces.traces],
     )
     budget = case.budget
     if budget is None or budget.split >= 1:
         return result
     together, count = stepped.last_logits(), len(case.reference.tokens)
-    alone = [(trace.run.logits, together[row : row + 1]) for row, trace in enumerate(stepped.traces[:-1])]
+    single = [(trace.run.logits, together[row : row + 1]) for row, trace in enumerate(stepped.traces[:-1])]
     split = [(trace.run.logits, together[np.arange(len(trace.run.logits)) % count]) for trace in traces.traces]
-    for said, expected in (*alone, *split):
-        words, repeats = _repeats(said, expected, case.reference.largest_logit, budget, budget.split)
+    for output, before in (*single, *split):
+        words, repeats = _repeats(output, before, case.reference.largest_logit, budget, budget.split)
         if not repeats:
             return replace(result, passed=False, summary=f"itself otherwise: {words}")
     return result
 
 
-def _repeats(said: FloatArray, before: FloatArray, largest: float, budget: Budget, most: float) -> tuple[str, bool]:
-    """Whether a quantized form says again what it said before, in other calls or elsewhere, and a few words."""
-    errors = step_errors(said, before) / largest
+def _repeats(output: FloatArray, before: FloatArray, largest: float, budget: Budget, most: float) -> tuple[str, bool]:
+    """Whether a quantized form repeats its output of before, in other calls or elsewhere, and a few words."""
+    errors = step_errors(output, before) / largest
     worst, typical = float(errors.max()), float(np.median(errors))
     good = worst <= most and typical <= budget.typical  # NaN is not
     return ("as before" if good else f"off by {worst:.0e}, typically {typical:.0e}"), good
@@ -227,30 +117,36 @@ def _repeats(said: FloatArray, before: FloatArray, largest: float, budget: Budge
 
 def check_layer(runtime: str, traces: Traces, case: Case, session: Session) -> LevelResult:
     """The residual stream between blocks, step by step."""
-    deviations = [d for d in traces.deviations(session) if d.tensor.startswith("stream.")]
+    deviations = _of_kind("stream", traces.deviations(session), case)
     return _judged(
         "layer",
         runtime,
         deviations,
         case,
         traces.agreement(),
+        Figures(heat=_heat(traces, case.reference)),
         summary=f"{len(deviations)} streams",
-        heat=_heat(traces, case.reference),
     )
 
 
-def _heat(traces: Traces, reference: Reference) -> list[list[float | None]]:
+def _of_kind(kind: str, deviations: Sequence[Deviation], case: Case) -> list[Deviation]:
+    """Those of the logits, the streams or the state."""
+    places = case.reference.places
+    return [deviation for deviation in deviations if places[deviation.tensor].kind == kind]
+
+
+def _heat(traces: Traces, reference: Reference) -> tuple[tuple[float, ...], ...]:
     """[N + 1][columns]: error over what is allowed, by stream and step; the largest where steps share a column."""
     rows = []
     for k, allowed in enumerate(reference.bounds.streams):
         errors = np.max([step_errors(d.run.streams[k], d.reference.streams[k]) for d in traces.traces], axis=0)
         columns = np.array_split(errors / allowed, min(_HEAT_COLUMNS, len(errors)))
-        rows.append([finite(float(column.max())) for column in columns])
-    return rows
+        rows.append(tuple(float(column.max()) for column in columns))
+    return tuple(rows)
 
 
 def check_recorded(session: CellSession, golden: Golden, budget: Budget | None) -> LevelResult:
-    """Step by step against what the runtime that wrote the bundle said: the same runtime on another machine."""
+    """Step by step against the output of the runtime that wrote the bundle: the same runtime on another machine."""
     reference = golden.reference
     run = run_in_chunks(session, reference.tokens, [1] * reference.steps)
     session.reset(1)
@@ -266,17 +162,6 @@ def check_recorded(session: CellSession, golden: Golden, budget: Budget | None) 
     return LevelResult("logits", f"{session.runtime}, recorded", passed, words, error, allowed)
 
 
-def trace_resumed(session: CellSession, golden: Golden) -> Traces:
-    """All sequences as a batch, resumed from the recorded mid-sequence state."""
-    snapshot, reference = golden.recorded_snapshot(session.owner), golden.reference
-    start = snapshot.position
-    window = reference.window(start, reference.steps - start)
-    lengths = (1,) * window.steps
-    run = run_in_chunks(session, window.tokens, lengths, reference.states, start=snapshot)
-    session.reset(1)
-    return Traces((Trace(run, window, lengths),))
-
-
 def check_resumed(traces: Traces, case: Case, session: CellSession) -> LevelResult:
     """What follows the recorded state."""
     return _judged(
@@ -285,26 +170,27 @@ def check_resumed(traces: Traces, case: Case, session: CellSession) -> LevelResu
         traces.deviations(session),
         case,
         traces.agreement(),
+        Figures(),
         summary=f"from the recorded state at {traces.traces[0].reference.first}",
     )
 
 
 def _judged(
-    level: str,
+    level: Level,
     runtime: str,
     deviations: Sequence[Deviation],
     case: Case,
     agreement: Agreement,
+    figures: Figures,
     *,
     summary: str,
-    **figures: Any,
 ) -> LevelResult:
     """By rounding; or with a budget by what the distributions lost, the deviations being shown and not judged."""
-    figures["distribution"] = agreement.to_json()
+    figures = replace(figures, distribution=agreement)
     if case.budget is None:
-        return LevelResult.from_deviations(level, runtime, deviations, summary=summary, **figures)
+        return LevelResult.from_deviations(level, runtime, deviations, figures, summary=summary)
     words, within = judge_agreement(agreement, case.budget)
     wrong = [deviation for deviation in deviations if not deviation.error <= WRONG_VALUE]
     if wrong:
         words, within = f"{wrong[0].tensor} off by {wrong[0].error:.0e}", False
-    return LevelResult.from_deviations(level, runtime, deviations, summary=words, verdict=within, **figures)
+    return LevelResult.from_deviations(level, runtime, deviations, figures, summary=words, verdict=within)

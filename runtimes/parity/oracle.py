@@ -1,4 +1,4 @@
-"""The oracle: exact values, and how far from them rounding may lead, from a trained model. Needs torch."""
+"""The oracle: reference values in float64, and how far rounding may lead from them. Needs torch."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ class Oracle:
         self.rounded = RecurrentSession(self.rounded_cell, card)
 
     def reference(self, tokens: IntArray, positions: Iterable[int]) -> Reference:
-        """Exact values and bounds for token sequences.
+        """Reference values and bounds for token sequences.
 
         Args:
             tokens: int64 [B, T].
             positions: where states are wanted, below T.
 
         Raises:
-            CheckpointError: the float64 recurrent form does not reproduce the oracle, so that its states prove nothing.
+            CheckpointError: the float64 recurrent form does not reproduce the oracle: its states are no reference.
         """
         positions = sorted(positions)
         logits, streams = forward_with_streams(self.parallel, tokens)
-        exact = self._steps(tokens, positions)
-        bounds = self._bounds(tokens, positions, logits, streams, exact.states)
+        stepped = self._steps(tokens, positions)
+        bounds = self._bounds(tokens, positions, logits, streams, stepped.states)
         largest = float(np.abs(logits).max())
-        error = float(np.abs(exact.logits - logits).max())
+        error = float(np.abs(stepped.logits - logits).max())
         bound = max(TOLERANCES["float64", "recurrent"].logit_bound(largest), FLOAT64_SHARE * float(bounds.logits.max()))
         if not error <= bound:
             raise CheckpointError(
@@ -76,14 +76,15 @@ class Oracle:
             tokens,
             logits,
             streams,
-            exact.states,
+            stepped.states,
+            self.recurrent.spec,
             bounds,
             error / largest if largest else error,
             self._parallel_bounds(tokens, logits, streams),
         )
 
     def states(self, tokens: IntArray, positions: Iterable[int]) -> States:
-        """The exact states at further positions."""
+        """Reference states at further positions: by position and tensor name, float64."""
         return self._steps(tokens, sorted(positions)).states
 
     def _steps(self, tokens: IntArray, positions: Sequence[int]) -> Run:
@@ -105,12 +106,12 @@ class Oracle:
         streams: Sequence[FloatArray],
         states: States,
     ) -> Bounds:
-        """What rounding does, drawn a few times, times a factor (docs/parity.md)."""
+        """The largest error of a few noise draws, times a factor (docs/parity.md)."""
         runs = []
         for seed in _NOISE_SEEDS:
             with RoundingNoise(seed, self.rounded_cell):
                 runs.append(run_in_chunks(self.rounded, tokens, [1] * tokens.shape[1], positions, probe=True))
-        names = compared_tensors(self.recurrent)
+        names = [tensor.name for tensor in compared_tensors(self.recurrent)]
         drawn = {
             name: np.max([relative_error(run.states[p][name], states[p][name]) for run in runs for p in positions])
             for name in names
@@ -128,16 +129,16 @@ class Oracle:
             with RoundingNoise(seed):
                 draws.append(forward_with_streams(self.parallel, tokens))
         return Bounds(
-            _envelope([said for said, _ in draws], logits),
+            _envelope([drawn for drawn, _ in draws], logits),
             np.stack([_envelope([shown[k] for _, shown in draws], stream) for k, stream in enumerate(streams)]),
             {},
         )
 
 
 class OracleLongReference(LongReference):
-    """Exact logits of a long sequence from the float64 recurrent form, by chunks: bounded memory, any length.
+    """Reference logits of a long sequence from the float64 recurrent form, by chunks: bounded memory, any length.
 
-    What rounding may do is drawn along with it as long as that is affordable, and then grows as the root of the steps.
+    Noise is drawn along with it as long as that is affordable; beyond, the bound grows as the root of the steps.
 
     Args:
         oracle: whose recurrent form runs.
@@ -158,15 +159,15 @@ class OracleLongReference(LongReference):
             self._oracle.recurrent.reset(1)
             self._oracle.rounded.reset(1)
         chunk = self.tokens[:, start:end]
-        exact = self._oracle.recurrent.prefill(chunk)
+        expected = self._oracle.recurrent.prefill(chunk)
         if self._noise_left > 0:
             began = time.monotonic()
             with RoundingNoise(0, self._oracle.rounded_cell):
                 drawn = np.stack([self._oracle.rounded.step(token) for token in chunk.T], axis=1)
-            self._worst = max(self._worst, float(np.abs(drawn - exact).max()))
+            self._worst = max(self._worst, float(np.abs(drawn - expected).max()))
             self._noise_end, self._drawn = end, max(self._drawn, end)
             self._noise_left -= time.monotonic() - began
-        return exact[0], np.array([self._bound(step) for step in range(start, end)])
+        return expected[0], np.array([self._bound(step) for step in range(start, end)])
 
     def _bound(self, step: int) -> float:
         known = float(self._known[min(step, len(self._known) - 1)])
@@ -174,10 +175,10 @@ class OracleLongReference(LongReference):
 
     def state(self) -> tuple[Mapping[str, Array], Mapping[str, float]]:
         """See :meth:`LongReference.state`."""
-        exact, end = self._oracle.recurrent.snapshot().tensors, self._oracle.recurrent.position
+        expected, end = self._oracle.recurrent.snapshot().tensors, self._oracle.recurrent.position
         drawn = self._oracle.rounded.snapshot().tensors if self._noise_end == end else {}
-        errors = {name: relative_error(drawn[name], exact[name]) if drawn else 0.0 for name in self._known_states}
-        return exact, {
+        errors = {name: relative_error(drawn[name], expected[name]) if drawn else 0.0 for name in self._known_states}
+        return expected, {
             name: max(growing_bound(known, self._drawn, end), BOUND_FACTOR * errors[name])
             for name, known in self._known_states.items()
         }
@@ -191,9 +192,9 @@ def _round_weights(cell: RecurrentCell) -> RecurrentCell:
     return cell
 
 
-def _envelope(draws: Sequence[FloatArray], exact: FloatArray) -> FloatArray:
+def _envelope(draws: Sequence[FloatArray], expected: FloatArray) -> FloatArray:
     """[T]: the largest error of any draw at each position or before, times the factor; never below a few roundings."""
-    worst = np.max([np.abs(draw - exact).max((0, 2)) for draw in draws], axis=0)
-    least = LEAST_BOUND * np.abs(exact).max()
+    worst = np.max([np.abs(draw - expected).max((0, 2)) for draw in draws], axis=0)
+    least = LEAST_BOUND * np.abs(expected).max()
     bounds: FloatArray = np.maximum(BOUND_FACTOR * np.maximum.accumulate(worst), least)
     return bounds

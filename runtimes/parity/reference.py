@@ -1,4 +1,4 @@
-"""What the right answer is, and how far from it rounding may lead. Needs numpy only; see oracle.py and golden.py."""
+"""Reference values (float64), and how far rounding may lead from them. Needs numpy; see oracle.py and golden.py."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.parity.places import Place, tensor_places
 from causalrn.runtimes.session import Array, FloatArray, IntArray, Session, Snapshot
 from causalrn.runtimes.state_values import state_values, stored_state
 from causalrn.training.card import ModelCard
 
 States = Mapping[int, Mapping[str, Array]]
-"""By position (tokens seen), the state by tensor name."""
-
-LOGITS = "logits"
+"""By position (tokens seen), the state by tensor name; pools [t, B, ...], the others [B, ...]."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How far rounding may lead from the exact values: the first-order error bound of docs/parity.md.
+    """How far rounding may lead from the reference values, estimated from noise draws (docs/parity.md).
 
     Attributes:
-        logits: [T], largest |difference| of a logit at each position or before.
-        streams: [N + 1, T], the same for each stream.
-        states: by tensor, largest |difference| relative to the tensor's largest |value|.
+        logits: float64 [T], largest |difference| of a logit allowed at each position: absolute, in units of a logit.
+        streams: float64 [N + 1, T], the same for each stream.
+        states: by tensor, largest |difference| allowed, relative to the tensor's largest |value|.
     """
 
     logits: FloatArray
@@ -37,13 +37,14 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Reference:
-    """Token sequences and what a model says of them, exactly.
+    """Token sequences with the outputs expected of a model (float64), and the error allowed of each.
 
     Attributes:
         tokens: int64 [B, T].
         logits: the oracle's, float64 [B, T, V].
         streams: the oracle's residual stream, N + 1 arrays [B, T, E]: what each block reads, and last the head.
-        states: the float64 recurrent form's, at the positions that are compared.
+        states: the float64 recurrent form's, by position (tokens seen, 1 to T) and tensor name.
+        spec: the state contract that `states` follow.
         bounds: what rounding may do.
         recurrent_error: largest difference of the float64 recurrent form's logits from the oracle's, relative to the
             largest |logit|: what vouches for the states.
@@ -55,6 +56,7 @@ class Reference:
     logits: FloatArray
     streams: Sequence[FloatArray]
     states: States
+    spec: StateSpec
     bounds: Bounds
     recurrent_error: float
     parallel_bounds: Bounds | None = None
@@ -70,15 +72,21 @@ class Reference:
         """Largest |logit|."""
         return float(np.abs(self.logits).max())
 
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """What can be compared, in the order of computation."""
+        return tensor_places(len(self.streams) - 1, self.spec)
+
     def rows(self, part: slice | IntArray) -> Reference:
         """Some of the sequences, or some of them more than once, with all bounds as they are."""
+        axes = batch_axes(self.spec)
         return replace(
             self,
             tokens=self.tokens[part],
             logits=self.logits[part],
             streams=[stream[part] for stream in self.streams],
             states={
-                position: {name: _rows_of(name, value, part) for name, value in tensors.items()}
+                position: {name: _rows_of(value, axes[name], part) for name, value in tensors.items()}
                 for position, tensors in self.states.items()
             },
         )
@@ -100,23 +108,23 @@ class Reference:
         return self if self.parallel_bounds is None else replace(self, bounds=self.parallel_bounds)
 
     def snapshot(self, position: int, session: CellSession) -> Snapshot:
-        """The exact state at a position, rounded to what the session stores, for it to go on from."""
+        """The reference state at a position, rounded to what the session stores, for it to go on from."""
         tensors = stored_state(session.spec, self.states[position], session.dtype)
         return Snapshot(position, len(self.tokens), tensors, None, session.owner)
 
 
-def _rows_of(name: str, value: Array, part: slice | IntArray) -> Array:
-    return value[:, part] if is_pool(name) else value[part]
+def batch_axes(spec: StateSpec) -> dict[str, int]:
+    """By state tensor, which axis is the batch: 1 for pools [t, B, ...], 0 for the others."""
+    return {tensor.name: tensor.batch_axis for tensor in spec.tensors}
 
 
-def is_pool(name: str) -> bool:
-    """Whether a state tensor grows with every token, [t, B, ...]; the others are [B, ...]."""
-    return name.endswith((".pool", ".scale"))
+def _rows_of(value: Array, axis: int, part: slice | IntArray) -> Array:
+    return value[(slice(None),) * axis + (part,)]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a session said of some token sequences.
+    """A session's outputs for some token sequences.
 
     Attributes:
         logits: [B, T, V]; NaN from the position on where the session gave up (NaN or infinity came out).
@@ -146,7 +154,7 @@ def run_in_chunks(
         start: a state to go on from; None starts afresh.
         probe: record the residual stream, too.
 
-    More sequences than the session takes at once run in groups; it is left where the last one ends.
+    More sequences than the session takes at once run in groups; the session is left where the last one ends.
 
     Raises:
         RuntimeUnavailableError: `probe`, and the session cannot show the stream.
@@ -154,12 +162,12 @@ def run_in_chunks(
     most, lengths = session.max_batch or len(tokens), list(lengths)
     if len(tokens) > most:
         parts = [slice(first, first + most) for first in range(0, len(tokens), most)]
-        return _stacked(
-            [
-                run_in_chunks(session, tokens[part], lengths, positions, start=_part_of(start, part), probe=probe)
-                for part in parts
-            ]
-        )
+        starts = [_part_of(session, start, part) for part in parts]
+        runs = [
+            run_in_chunks(session, tokens[part], lengths, positions, start=begin, probe=probe)
+            for part, begin in zip(parts, starts, strict=True)
+        ]
+        return _stacked(runs, batch_axes_of(session))
     if start is None:
         session.reset(len(tokens))
     else:
@@ -168,22 +176,28 @@ def run_in_chunks(
         return _take_chunks(session, tokens, lengths, set(positions), probe=probe)
 
 
-def _part_of(snapshot: Snapshot | None, part: slice) -> Snapshot | None:
+def batch_axes_of(session: Session) -> dict[str, int]:
+    """The same for what a session carries; nothing where it carries no state."""
+    return batch_axes(session.spec) if isinstance(session, CellSession) else {}
+
+
+def _part_of(session: Session, snapshot: Snapshot | None, part: slice) -> Snapshot | None:
     """Some sequences of a state."""
     if snapshot is None:
         return None
-    tensors = {name: _rows_of(name, value, part) for name, value in snapshot.tensors.items()}
+    axes = batch_axes_of(session)
+    tensors = {name: _rows_of(value, axes[name], part) for name, value in snapshot.tensors.items()}
     logits = None if snapshot.logits is None else snapshot.logits[part]
     batch = len(range(snapshot.batch)[part])
     return Snapshot(snapshot.position, batch, tensors, logits, snapshot.owner)
 
 
-def _stacked(runs: Sequence[Run]) -> Run:
+def _stacked(runs: Sequence[Run], axes: Mapping[str, int]) -> Run:
     """Runs of some sequences each as one; of states, what all of them reached."""
     states: dict[int, dict[str, Array]] = {}
     for position in set.intersection(*(set(run.states) for run in runs)):
         states[position] = {
-            name: np.concatenate([run.states[position][name] for run in runs], axis=int(is_pool(name)))
+            name: np.concatenate([run.states[position][name] for run in runs], axis=axes[name])
             for name in runs[0].states[position]
         }
     streams = [np.concatenate(parts) for parts in zip(*(run.streams for run in runs), strict=True)]
@@ -250,14 +264,14 @@ def state_positions(steps: int) -> tuple[int, ...]:
     """Positions at which states are compared: the first, two in the middle, and before the last step.
 
     Not after the last one: no logits read what it leaves behind, so nothing would vouch for the reference's state.
-    Two neighbours, so that a step from the one exact state can be compared with the other.
+    Two neighbours, so that a step from the one reference state can be compared with the other.
     """
     middle = max(1, steps // 2)
     return tuple(sorted({1, middle, min(middle + 1, max(1, steps - 1)), max(1, steps - 1)}))
 
 
-def compared_tensors(session: Session) -> tuple[str, ...]:
+def compared_tensors(session: Session) -> tuple[StateTensor, ...]:
     """State tensors that can be compared: no rounding errors, no scales of other tensors; none without a state."""
     if not isinstance(session, CellSession):
         return ()
-    return tuple(t.name for t in session.spec.tensors if not t.is_remainder and t.role != "scale")
+    return tuple(tensor for tensor in session.spec.tensors if not tensor.is_remainder and not tensor.is_scale)

@@ -6,156 +6,189 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from causalrn.bundle.json_values import finite
+import msgspec
+
+from causalrn.bundle.json_values import json_schema
 from causalrn.bundle.targets import checkpoint_runtimes
-from causalrn.bundle.tolerances import ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP
-from causalrn.runtimes.parity.reference import Reference
-from causalrn.runtimes.parity.results import Attribution, LevelResult
+from causalrn.bundle.tolerances import Budget
+from causalrn.runtimes.parity.block_reports import BlockReport
+from causalrn.runtimes.parity.entries import NULLABLE, ReportEntry
+from causalrn.runtimes.parity.results import Attribution, Level, LevelResult
 from causalrn.training.card import ModelCard
 
-REPORT_VERSION = 4
-PASS, FAIL, NOT_EXECUTED = VERDICTS = ("PASS", "FAIL", "compiled, not executed")
+Verdict = Literal["PASS", "FAIL", "compiled, not executed"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+PASS, FAIL, NOT_EXECUTED = VERDICTS
+
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
-@dataclass(frozen=True)
-class BlockReport:
-    """One block: how far rounding may lead in it, and what makes it delicate.
+class VerifiedBundle(ReportEntry, frozen=True):
+    """What was verified: the bundle's folder, and the SHA-256 of its manifest."""
+
+    path: str
+    sha256: Sha256
+
+
+class ReferenceSize(ReportEntry, frozen=True):
+    """What was compared: what relative errors refer to.
 
     Attributes:
-        bound_in, bound_state, bound_out: largest relative error allowed of the stream into it, of its state, and of the
-            stream out of it.
-        condition: figures of :class:`causalrn.runtimes.parity.conditioning.BlockCondition`; None without a checkpoint.
+        sequences, steps: B and T.
+        largest_logit: largest |logit| of the oracle.
+        float64_recurrent_relative_error: largest difference of the float64 recurrent form's logits from the oracle's,
+            relative to that.
     """
 
-    block: int
-    bound_in: float
-    bound_state: float
-    bound_out: float
-    condition: Mapping[str, Any] | None
-
-    @property
-    def ill_conditioned(self) -> bool:
-        """Whether the error bound explodes here."""
-        worst = max(self.bound_state, self.bound_out)
-        return not worst <= max(ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP * self.bound_in)
-
-    def describe(self) -> str:
-        """For people: how uncertain, and why."""
-        worst = max(self.bound_state, self.bound_out)
-        text = f"block {self.block} is ill-conditioned: any float32 form may be off by {worst:.0e} after it"
-        if self.condition is None:
-            return text
-        condition, pair = self.condition["pair_condition"], self.condition["pair"]
-        if pair is not None and (condition is None or condition > 1 / self.condition["spread"]):
-            size = "without bound" if condition is None else f"{condition:.0e}"
-            return f"{text} (b_{pair[1]} is near -a_{pair[0]}: pair condition {size})"
-        return f"{text} (smallest spread in a norm: {self.condition['spread']:.0e})"
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
-        bounds = {name: finite(getattr(self, name)) for name in ("bound_in", "bound_state", "bound_out")}
-        return {"block": self.block, **bounds, "ill_conditioned": self.ill_conditioned, "condition": self.condition}
+    sequences: int
+    steps: int
+    largest_logit: float
+    float64_recurrent_relative_error: float
 
 
-def block_reports(reference: Reference, conditions: Sequence[Mapping[str, Any]] | None) -> tuple[BlockReport, ...]:
-    """Per block what its error bounds are; `conditions` come from a checkpoint."""
-    largest = [float(abs(stream).max()) or 1.0 for stream in reference.streams]
-    streams = [float(bound[-1]) / size for bound, size in zip(reference.bounds.streams, largest, strict=True)]
-    states: dict[int, float] = {}
-    for name, bound in reference.bounds.states.items():
-        block = int(name.partition(".")[0])
-        states[block] = max(states.get(block, 0.0), bound)
-    return tuple(
-        BlockReport(
-            block, streams[block], states[block], streams[block + 1], None if conditions is None else conditions[block]
-        )
-        for block in range(len(streams) - 1)
-    )
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """A verification.
+class Settings(ReportEntry, frozen=True):
+    """What to repeat a verification with.
 
     Attributes:
-        bundle, bundle_sha256: what was verified.
+        levels: that were asked for.
+        runtimes: that were compared; the entry `forms` in JSON.
+        seed: of tokens, chunkings and samples.
+        provider: of onnxruntime.
+        threads: of each session.
+        gpu: that engines ran on; None where none did.
+        time_budget_s: how long it was to take at most.
+        budget: what a quantized form may lose; None judges by rounding.
+    """
+
+    levels: tuple[Level, ...]
+    runtimes: tuple[str, ...] = msgspec.field(name="forms")
+    seed: int
+    provider: str
+    threads: int
+    gpu: str | None
+    time_budget_s: float
+    budget: Budget | None
+
+
+class VerifyReport(ReportEntry, frozen=True, kw_only=True):
+    """A verification, version 4. Made by :meth:`of`; `to_json` and `from_json` write and read it.
+
+    Errors are relative to the largest |value| of a tensor, without a unit; steps count from 0.
+
+    Attributes:
+        passed: whether the bundle ran and is right.
+        verdict: it passes if every result is within tolerance and nothing else is wrong.
+        not_executed: why a compiled bundle could not run here; None where it ran.
         checkpoint_sha256: of the weights that it was compared with; None where golden vectors stood in for them.
+        model, alphabet, task: the model card, see :attr:`card`.
         against: what it was compared with, for people.
-        results: one per level and form.
+        reference: what relative errors refer to.
+        settings: what to repeat it with.
+        environment: machine and versions.
+        results: one per level and runtime.
         attributions: for what failed, where it begins and whose fault it is.
         blocks: error bounds and conditions.
-        reference: sequences and steps compared, largest |logit|: what relative errors refer to.
-        settings: seed, provider, threads, levels: what to repeat it with.
         not_checked: levels that were asked for and not reached, or not possible.
         notes: what a reader should know beside the results.
         problems: what is wrong beside the results; any problem fails the verification.
-        not_executed: why a compiled bundle could not run here; empty where it ran.
     """
 
-    bundle: Path
-    bundle_sha256: str
-    checkpoint_sha256: str | None
-    card: ModelCard
+    report: Literal["causalrn-verify"] = "causalrn-verify"
+    version: Literal[4] = 4
+    passed: bool
+    verdict: Verdict
+    not_executed: str | None
+    bundle: VerifiedBundle
+    checkpoint_sha256: Sha256 | None
+    model: Mapping[str, Any]
+    alphabet: str | None
+    task: Mapping[str, Any] | None
     against: str
+    reference: ReferenceSize
+    settings: Settings
+    environment: Mapping[str, str]
     results: tuple[LevelResult, ...]
     attributions: tuple[Attribution, ...]
     blocks: tuple[BlockReport, ...]
-    reference: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    not_checked: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    not_executed: str = ""
+    not_checked: tuple[Level, ...]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.verdict != _judge(self.results, self.problems, self.not_executed):
+            raise ValueError(f"the verdict {self.verdict} does not follow from the results")
+        if self.passed != (self.verdict == PASS):
+            raise ValueError(f"passed is {self.passed}, and the verdict {self.verdict}")
+
+    @classmethod
+    def of(
+        cls,
+        bundle: VerifiedBundle,
+        card: ModelCard,
+        *,
+        checkpoint_sha256: str | None,
+        against: str,
+        reference: ReferenceSize,
+        settings: Settings,
+        results: Sequence[LevelResult],
+        attributions: Sequence[Attribution],
+        blocks: Sequence[BlockReport],
+        not_checked: Sequence[Level] = (),
+        notes: Sequence[str] = (),
+        problems: Sequence[str] = (),
+        not_executed: str = "",
+    ) -> VerifyReport:
+        """Judge results: the report, with the verdict that follows from them, and this machine as its environment.
+
+        The arguments are the attributes; `not_executed` is empty where the bundle ran.
+        """
+        verdict = _judge(results, problems, not_executed)
+        return cls(
+            passed=verdict == PASS,
+            verdict=verdict,
+            not_executed=not_executed or None,
+            bundle=bundle,
+            checkpoint_sha256=checkpoint_sha256,
+            **card.entries(),
+            against=against,
+            reference=reference,
+            settings=settings,
+            environment=environment(),
+            results=tuple(results),
+            attributions=tuple(attributions),
+            blocks=tuple(blocks),
+            not_checked=tuple(not_checked),
+            notes=tuple(notes),
+            problems=tuple(problems),
+        )
 
     @property
-    def verdict(self) -> str:
-        """One of :data:`VERDICTS`: it passes if every result is within tolerance and nothing else is wrong."""
-        if self.problems or not all(result.passed for result in self.results):
-            return FAIL
-        if self.not_executed:
-            return NOT_EXECUTED
-        return PASS if self.results else FAIL
+    def card(self) -> ModelCard:
+        """The model that was verified.
 
-    @property
-    def passed(self) -> bool:
-        """Whether the bundle ran and is right."""
-        return self.verdict == PASS
+        Raises:
+            ConfigError: one that this version does not know.
+        """
+        return ModelCard.from_entries({"model": self.model, "alphabet": self.alphabet, "task": self.task}, "the report")
 
     @property
     def why_not_certified(self) -> str:
         """Why nothing can be certified; empty where it can."""
         if not self.passed:
             return "only what passes is certified"
-        if all(runtime in checkpoint_runtimes() for runtime in self.settings["forms"]):
+        if all(runtime in checkpoint_runtimes() for runtime in self.settings.runtimes):
             return "the bundle itself was not run"
         return ""
 
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {
-            "report": "causalrn-verify",
-            "version": REPORT_VERSION,
-            "passed": self.passed,
-            "verdict": self.verdict,
-            "not_executed": self.not_executed or None,
-            "bundle": {"path": str(self.bundle), "sha256": self.bundle_sha256},
-            "checkpoint_sha256": self.checkpoint_sha256,
-            **self.card.entries(),
-            "against": self.against,
-            "reference": dict(self.reference),
-            "settings": dict(self.settings),
-            "environment": environment(),
-            "results": [result.to_json() for result in self.results],
-            "attributions": [attribution.to_json() for attribution in self.attributions],
-            "blocks": [block.to_json() for block in self.blocks],
-            "not_checked": list(self.not_checked),
-            "notes": list(self.notes),
-            "problems": list(self.problems),
-        }
+
+def _judge(results: Sequence[LevelResult], problems: Sequence[str], not_executed: str | None) -> Verdict:
+    if problems or not all(result.passed for result in results):
+        return FAIL
+    if not_executed:
+        return NOT_EXECUTED
+    return PASS if results else FAIL
 
 
 def environment() -> dict[str, str]:
@@ -167,3 +200,16 @@ def environment() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return {"machine": platform.machine(), "system": platform.system(), "cpus": str(os.cpu_count()), **versions}
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON Schema of a report's JSON. Entries with a default are always written: they are required."""
+    schema = json_schema(VerifyReport, "causalrn-export verify --json")
+    for definition in schema["$defs"].values():
+        entries = definition.get("properties", {})
+        required = definition.get("required", [])
+        for entry in entries.values():
+            if entry.pop(NULLABLE, False):
+                entry["type"] = ["number", "null"]
+        definition["required"] = [name for name in entries if name in required or "default" in entries[name]]
+    return schema

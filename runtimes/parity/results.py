@@ -1,58 +1,67 @@
-"""What a verification found: one result per level and form, and for what failed, where and whose fault it is."""
+"""What a verification found: one result per level and runtime, and for what failed, where and whose fault it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Literal, get_args
 
-from causalrn.bundle.json_values import finite
+import msgspec
+
 from causalrn.runtimes.parity.comparison import Deviation
+from causalrn.runtimes.parity.entries import Figure, ReportEntry
+from causalrn.runtimes.parity.figures import Figures
 
-LEVELS = ("logits", "state", "split", "layer", "drift", "task", "determinism")
+Level = Literal["logits", "state", "split", "layer", "drift", "task", "determinism"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+Cause = Literal["graph", "runtime", "graph or runtime", "state handling", "cell", "weights", "unknown"]
 
 
-@dataclass(frozen=True)
-class LevelResult:
-    """One form at one level.
+class LevelResult(ReportEntry, frozen=True):
+    """One runtime at one level.
+
+    Errors are relative to the largest |value| of the tensor in the reference, without a unit; steps and blocks count
+    from 0.
 
     Attributes:
         level: one of :data:`LEVELS`.
-        runtime: what ran and how, e.g. "onnxruntime" or "onnxruntime, prefill".
+        runtime: what ran and how, e.g. "onnxruntime" or "onnxruntime, prefill"; the entry `form` in JSON.
         passed: whether everything is within tolerance.
         summary: the outcome in a few words.
         error, allowed: the worst relative error for what is allowed, and what is allowed there; None where a level
             does not measure one.
         step, block, tensor: where it is first out of tolerance; None where it is not, or not known.
-        figures: everything measured, as JSON values.
+        figures: everything measured.
     """
 
-    level: str
-    runtime: str
+    level: Level
+    runtime: str = msgspec.field(name="form")
     passed: bool
     summary: str
-    error: float | None = None
-    allowed: float | None = None
+    error: Figure = None
+    allowed: Figure = None
     step: int | None = None
     block: int | None = None
     tensor: str | None = None
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Figures = Figures()
 
     @classmethod
     def from_deviations(
         cls,
-        level: str,
+        level: Level,
         runtime: str,
         deviations: Sequence[Deviation],
+        figures: Figures,
         *,
         summary: str,
         verdict: bool | None = None,
-        **figures: Any,
     ) -> LevelResult:
         """The result of comparing tensors: it names the first one, in the order of computation, that is off first.
 
         Args:
-            summary: what to say where all is well, or something else decides.
+            figures: what else was measured.
+            summary: the words where all is well, or something else decides.
             verdict: whether the level passes, where something else than the deviations decides.
         """
         bad = [deviation for deviation in deviations if not deviation.passed]
@@ -72,40 +81,48 @@ class LevelResult:
             None if first is None else first.first_bad_step,
             None if first is None else first.block,
             None if first is None else first.tensor,
-            {"tensors": [deviation_json(deviation) for deviation in deviations], **figures},
+            msgspec.structs.replace(figures, tensors=tuple(deviations)),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """The result as JSON values; figures that are not finite become null."""
-        figures = {"error": finite(self.error), "allowed": finite(self.allowed)}
-        return {"form" if name == "runtime" else name: value for name, value in self.__dict__.items()} | figures
 
-
-def not_finite(level: str, runtime: str) -> LevelResult:
-    """The result of a form that gave NaN or infinity where a level needs numbers."""
+def not_finite(level: Level, runtime: str) -> LevelResult:
+    """The result of a runtime that gave NaN or infinity where a level needs numbers."""
     return LevelResult(level, runtime, False, "NaN or infinity came out")
 
 
-@dataclass(frozen=True)
-class Side:
+class StartState(StrEnum):
+    """The state from which a step was computed again."""
+
+    OWN = "own"
+    """As it was carried there from the beginning."""
+    REFERENCE = "exact"
+    """The reference's, fed in."""
+    NONE = "none"
+    """None: everything was computed anew."""
+
+
+class Side(ReportEntry, frozen=True):
     """One way of computing the step at which something first goes wrong.
 
     Attributes:
-        runtime: "parallel", "recurrent", "onnxruntime", "graph in float64", ...
-        state: "own" (carried from the beginning), "exact" (the reference's, fed in), or "none" (computed anew).
-        deviations: how far each tensor is from the oracle.
+        runtime: "parallel", "recurrent", "onnxruntime", "graph in float64", ...; the entry `form` in JSON.
+        state: what it started from.
+        passed: whether it agrees with the oracle.
         problem: why it could not be computed; empty where it was.
+        deviations: how far each tensor is from the oracle, in the order of computation; `tensors` in JSON.
     """
 
-    runtime: str
-    state: str
-    deviations: tuple[Deviation, ...]
-    problem: str = ""
+    runtime: str = msgspec.field(name="form")
+    state: StartState
+    passed: bool
+    problem: str
+    deviations: tuple[Deviation, ...] = msgspec.field(name="tensors")
 
-    @property
-    def passed(self) -> bool:
-        """Whether this side agrees with the oracle."""
-        return not self.problem and all(deviation.passed for deviation in self.deviations)
+    @classmethod
+    def of(cls, runtime: str, state: StartState, deviations: Sequence[Deviation]) -> Side:
+        """What was computed."""
+        passed = all(deviation.passed for deviation in deviations)
+        return cls(runtime, state, passed, "", tuple(deviations))
 
     @property
     def first(self) -> Deviation | None:
@@ -117,50 +134,24 @@ class Side:
         """What is furthest off for what is allowed."""
         return max(self.deviations, key=lambda deviation: deviation.ratio, default=None)
 
-    def to_json(self) -> dict[str, Any]:
-        """The side as JSON values."""
-        return {
-            "form": self.runtime,
-            "state": self.state,
-            "passed": self.passed,
-            "problem": self.problem,
-            "tensors": [deviation_json(deviation) for deviation in self.deviations],
-        }
 
-
-@dataclass(frozen=True)
-class Attribution:
+class Attribution(ReportEntry, frozen=True):
     """Where a failure begins, and which side is wrong.
 
     Attributes:
-        level, runtime: what failed.
-        step: the first position out of tolerance.
+        level, runtime: what failed; the second is the entry `form` in JSON.
+        step: the first position out of tolerance, from 0.
         tensor, place: the first tensor out of tolerance there, and what computed it.
-        cause: "graph", "runtime", "graph or runtime", "state handling", "cell", "weights" or "unknown".
+        cause: what is at fault, in a word or two.
         verdict: one sentence for people.
         sides: the ways of computing that step that were compared.
     """
 
-    level: str
-    runtime: str
+    level: Level
+    runtime: str = msgspec.field(name="form")
     step: int
     tensor: str
     place: str
-    cause: str
+    cause: Cause
     verdict: str
     sides: tuple[Side, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The attribution as JSON values."""
-        sides = {"sides": [side.to_json() for side in self.sides]}
-        return {"form" if name == "runtime" else name: value for name, value in self.__dict__.items()} | sides
-
-
-def deviation_json(deviation: Deviation) -> dict[str, Any]:
-    """A deviation as JSON values."""
-    return {
-        **deviation.__dict__,
-        "block": deviation.block,
-        "error": finite(deviation.error),
-        "allowed": finite(deviation.allowed),
-    }

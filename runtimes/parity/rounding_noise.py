@@ -1,13 +1,13 @@
 """Rounding as noise: run any torch code with every operation perturbed as a lower precision would perturb it.
 
-A float32 result differs from the exact one, to first order, by
+A float32 result differs from the one without rounding, to first order, by
 
     delta y = sum over operations k of J_k delta_k,   |delta_k| <= d_k,
 
 J_k being the derivative of the result by the outcome of operation k at the actual weights and intermediates. The sum
 contains everything that makes a model delicate: the conditioning of pairs (b_j near -a), small variances, the size of
-the weights. Bounding each J_k by a norm and adding up multiplies twelve worst cases and says nothing. Instead the sum
-itself is evaluated in float64, with delta_k drawn within d_k; docs/parity.md derives the bound from that.
+the weights. Bounding each J_k by a norm and adding up multiplies twelve worst cases, which never meet. Instead the sum
+itself is evaluated in float64, with delta_k drawn within d_k; docs/parity.md has the bound that is estimated from that.
 
 What is drawn depends on the value that is rounded and on the operation's place in the model, as rounding does: equal
 values (repeated tokens, equal rows) get equal errors at every step, which then add up coherently instead of cancelling.
@@ -58,7 +58,7 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
-        """Compute exactly again."""
+        """Perturb no longer."""
         if self._hook is not None:
             self._hook.remove()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
@@ -88,7 +88,7 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         mixed = (key ^ salt) * _HASHES[0]
         mixed = (mixed ^ (mixed >> 15)) * _HASHES[1]  # int32 products wrap around
         noise = mixed.to(torch.float64).mul_(UNIT_ROUNDOFF * 2.0**-31)
-        return noise.mul_(magnitude).nan_to_num_(0.0, 0.0, 0.0)  # a masked score is infinite and exact
+        return noise.mul_(magnitude).nan_to_num_(0.0, 0.0, 0.0)  # a masked score is infinite, and not rounded
 
 
 def _key(name: str, out: Tensor, args: Sequence[Any]) -> Tensor:

@@ -10,20 +10,21 @@ from typing import Any
 from causalrn.bundle.tolerances import ACCURACY_TIES, Budget
 from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.parity.figures import AccuracyFigures, Figures
 from causalrn.runtimes.parity.results import LevelResult, not_finite
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.task_accuracy import TaskAccuracy, batches, free_running_accuracy, teacher_forced_accuracy
 from causalrn.training.tasks import Examples, Task
 
 Way = Callable[[Task, Examples], TaskAccuracy]
-"""How a form answers examples."""
+"""How a runtime answers examples."""
 
 
 def task_ways(runtimes: Mapping[str, Session], trained: Session | None) -> dict[str, Way]:
-    """How each form answers: the trained form, first, is given the right tokens, the others are let alone.
+    """How each runtime answers: the trained form, first, is given the right tokens, the others their own.
 
     Args:
-        trained: what to compare with, also where it is not among the forms.
+        trained: what to compare with, also where it is not among the runtimes.
     """
     everyone = ({} if trained is None else {trained.runtime: trained}) | dict(runtimes)
     ways: dict[str, Way] = {}
@@ -48,10 +49,10 @@ def answer_all(
     seconds: float,
     on_batch: Callable[[int], object] = lambda count: None,
 ) -> dict[str, TaskAccuracy | None]:
-    """Let all forms answer the same examples, batch by batch, as many as there is time for, but one batch at least.
+    """Let all runtimes answer the same examples, batch by batch, as many as there is time for, but one batch at least.
 
     Returns:
-        By form what was right; None where NaN or infinity came out.
+        By runtime what was right; None where NaN or infinity came out.
     """
     answers: dict[str, TaskAccuracy | None] = {}
     started = time.monotonic()
@@ -74,7 +75,7 @@ def answer_all(
 def judge_all(
     answers: Mapping[str, TaskAccuracy | None], budgets: Mapping[str, Budget | None], least: float | None
 ) -> list[LevelResult]:
-    """One result per form, each compared with the first, the trained form where it is there."""
+    """One result per runtime, each compared with the first, the trained form where it is there."""
     first, before = next(iter(answers.items()))
     results = []
     for runtime, after in answers.items():
@@ -90,11 +91,11 @@ def judge_all(
 def judge_task(
     runtime: str, after: TaskAccuracy, before: TaskAccuracy | None, *, budget: Budget | None, least: float | None
 ) -> LevelResult:
-    """Compare an accuracy with that of another form on the same examples.
+    """Compare an accuracy with that of another runtime on the same examples.
 
     Args:
         before: None where there is nothing to compare with.
-        budget: what a quantized form may lose; without one, forms differ by ties at most.
+        budget: what a quantized form may lose; without one, runtimes differ by ties at most.
         least: smallest accuracy that passes, 0 to 1.
     """
     summary, passed = describe_accuracy(after), True
@@ -108,11 +109,11 @@ def judge_task(
     if least is not None and after.accuracy < least:
         passed = False
         summary += f", asked for {100 * least:.4g}%"
-    figures = {
-        "examples": sum(counted for counted, _ in after.by_length.values()),
-        "after": after.to_json(),
-        "before": None if before is None else before.to_json(),
-    }
+    figures = Figures(
+        examples=sum(counted for counted, _ in after.by_length.values()),
+        after=AccuracyFigures.of(after),
+        before=None if before is None else AccuracyFigures.of(before),
+    )
     return LevelResult("task", runtime, passed, summary, figures=figures)
 
 

@@ -1,6 +1,6 @@
-"""One verification: which forms run at which levels, within a time budget, and what becomes of failures.
+"""One verification: which runtimes are checked at which levels, within a time budget, and what becomes of failures.
 
-Needs no torch: the oracle and the forms that need it are handed in.
+Needs no torch: the oracle and the runtimes that need it are handed in.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import NonFiniteError, StateError
@@ -18,16 +16,22 @@ from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.attribution import Comparators, attribute_failure
 from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.drift import LongReference, check_drift
+from causalrn.runtimes.parity.figures import largest_set
 from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.levels import (
     Case,
-    Traces,
     check_layer,
     check_logits,
     check_recorded,
     check_resumed,
     check_split,
     check_state,
+)
+from causalrn.runtimes.parity.reference import Reference
+from causalrn.runtimes.parity.results import LEVELS, Attribution, Level, LevelResult, not_finite
+from causalrn.runtimes.parity.task_level import answer_all, judge_all, task_ways
+from causalrn.runtimes.parity.traces import (
+    Traces,
     trace_from_reference_states,
     trace_in_chunks,
     trace_in_steps,
@@ -35,23 +39,13 @@ from causalrn.runtimes.parity.levels import (
     trace_together,
     trace_whole,
 )
-from causalrn.runtimes.parity.reference import Reference
-from causalrn.runtimes.parity.results import LEVELS, Attribution, LevelResult, not_finite
-from causalrn.runtimes.parity.task_level import answer_all, judge_all, task_ways
+from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session import Array, IntArray, Session
 from causalrn.training.tasks import Examples, Task
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[..., Any]]]
-"""Shows progress: (description, total) gives a context whose value is called with counts."""
 
 _ATTRIBUTED_STEPS = 512
 _TASK_SHARE, _DRIFT_SHARE = 0.4, 0.5
 """Of the time that is left, what the two levels may take that could take any time."""
-
-
-def no_progress(description: str, total: int) -> AbstractContextManager[Callable[..., Any]]:
-    """Show nothing."""
-    return nullcontext(lambda *_: None)
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Plan:
         whole_drift: run all of the long sequence whatever the budget.
     """
 
-    levels: tuple[str, ...] = LEVELS
+    levels: tuple[Level, ...] = LEVELS
     fail_fast: bool = False
     deadline: float = math.inf
     task: Task | None = None
@@ -79,17 +73,25 @@ class Plan:
 
 @dataclass
 class Verification:
-    """Forms of one model, compared with one reference.
+    """Runtimes of one model, compared with one reference. :meth:`run` fills in what stands below.
 
     Attributes:
         runtimes: open sessions by name; "parallel" is the trained form, the others carry a state.
-        open_again: opens another session of a form with so many threads inside one operator.
-        long: tokens and exact values for a long run.
-        golden: where the reference came from a bundle.
-        repeats_recorded: whether the runtime should say again what another machine recorded.
+        case: the reference, and how results are judged.
+        plan: which levels, and how long they may take.
+        long: token ids [1, S] and reference logits for a long run.
+        open_again: opens another session of a runtime with so many threads inside one operator.
         comparators: what failures are compared with.
-        references: makes a reference for further tokens; None where there is no checkpoint.
+        golden: where the reference came from a bundle.
+        repeats_recorded: whether the runtime should repeat what another machine recorded.
+        references: makes a reference for further token ids [B, T]; None where there is no checkpoint.
         provider: of onnxruntime; bit equality is claimed for the CPU's.
+        progress: shows how far it is.
+        results: one per level and runtime, in the order of :data:`LEVELS`.
+        attributions: for the first failure of each runtime, where it begins.
+        not_checked: levels that were not reached in time, or not after a failure.
+        impossible: levels at which there is nothing to look at.
+        outputs: by "NAME.logits", the logits of each runtime step by step, float [B, T, V].
     """
 
     runtimes: Mapping[str, Session]
@@ -105,14 +107,14 @@ class Verification:
     progress: Progress = no_progress
     results: list[LevelResult] = field(default_factory=list)
     attributions: list[Attribution] = field(default_factory=list)
-    not_checked: list[str] = field(default_factory=list)
-    impossible: list[str] = field(default_factory=list)
+    not_checked: list[Level] = field(default_factory=list)
+    impossible: list[Level] = field(default_factory=list)
     outputs: dict[str, Array] = field(default_factory=dict)
     _stepped: dict[str, Traces] = field(default_factory=dict)
 
     def run(self) -> None:
         """Check level by level; what was found is in `results`, `attributions`, `not_checked` and `impossible`."""
-        checks = {
+        checks: dict[Level, Callable[[], None]] = {
             "logits": self._logits,
             "state": self._state,
             "split": self._split,
@@ -134,7 +136,7 @@ class Verification:
                 self.not_checked += wanted[wanted.index(level) + 1 :]
                 return
 
-    def _possible(self, level: str) -> bool:
+    def _possible(self, level: Level) -> bool:
         """Whether anything that is verified has what a level looks at."""
         if level == "task":
             return self.plan.examples is not None
@@ -142,7 +144,7 @@ class Verification:
 
     @property
     def cells(self) -> dict[str, CellSession]:
-        """The forms that carry a state."""
+        """The runtimes that carry a state."""
         return {name: session for name, session in self.runtimes.items() if isinstance(session, CellSession)}
 
     @property
@@ -153,17 +155,15 @@ class Verification:
     @property
     def longest_run(self) -> int:
         """Steps of the longest sequence that was compared."""
-        drifts: list[int] = [result.figures["steps"] for result in self.results if result.level == "drift"]
-        return max([self.case.reference.steps, *drifts])
+        return max(self.case.reference.steps, largest_set(result.figures.steps for result in self.results))
 
     @property
     def answered(self) -> int:
         """Examples of the task that were answered."""
-        counts: list[int] = [result.figures["examples"] for result in self.results if "examples" in result.figures]
-        return max(counts, default=0)
+        return largest_set(result.figures.examples for result in self.results)
 
     def _case(self, name: str) -> Case:
-        """A budget is for what was exported; the forms that it came from are judged by rounding."""
+        """A budget is for what was exported; the runtimes that it came from are judged by rounding."""
         if name == "parallel":
             return replace(self.case, reference=self.case.reference.of_parallel(), budget=None)
         return self.case if name not in checkpoint_runtimes() else replace(self.case, budget=None)
@@ -172,7 +172,7 @@ class Verification:
         return self.plan.deadline - time.monotonic()
 
     def _trace(self, name: str, *, probe: bool = False) -> Traces:
-        """In steps, or whole where a form has no state."""
+        """In steps, or whole where a runtime has no state."""
         session, reference = self.runtimes[name], self._case(name).reference
         trace = trace_in_steps if isinstance(session, CellSession) else trace_whole
         return trace(session, reference, probe=probe)
@@ -186,10 +186,10 @@ class Verification:
         return self._stepped[name]
 
     def _add(self, result: LevelResult, session: Session, traces: Traces) -> None:
-        """Keep a result; the first failure of a form is traced to its beginning."""
+        """Keep a result; the first failure of a runtime is traced to its beginning."""
         self.results.append(result)
         if not result.passed and not self._known(result):
-            with self.progress(f"tracing {result.level}, {result.runtime}", 1):
+            with self.progress(f"attributing {result.level}, {result.runtime}", 1):
                 self.attributions.append(attribute_failure(result, session, traces, self.comparators))
 
     def _logits(self) -> None:
@@ -242,20 +242,20 @@ class Verification:
             self._attribute_drift(result, self.cells[result.runtime])
 
     def _attribute_drift(self, result: LevelResult, session: CellSession) -> None:
-        """Trace a long run that went wrong early enough for the oracle to follow step by step."""
+        """Attribute a long run that went wrong early enough for the oracle to follow step by step."""
         step = result.step
         if result.passed or step is None or step >= _ATTRIBUTED_STEPS or self.references is None or self._known(result):
             return
         reference = self.references(self.long.tokens[:, : step + 2])
-        with self.progress(f"tracing {result.level}, {result.runtime}", 1):
+        with self.progress(f"attributing {result.level}, {result.runtime}", 1):
             traces = trace_in_steps(session, reference)
             self.attributions.append(attribute_failure(result, session, traces, self.comparators))
 
     def _known(self, result: LevelResult) -> bool:
-        """Whether a form's failure is traced already, or judged by a budget and not to be traced."""
+        """Whether a runtime's failure is attributed already, or judged by a budget and not to be."""
         runtime = result.runtime.partition(",")[0]
-        traced = {attribution.runtime.partition(",")[0] for attribution in self.attributions}
-        return runtime in traced or self._case(runtime).budget is not None
+        attributed = {attribution.runtime.partition(",")[0] for attribution in self.attributions}
+        return runtime in attributed or self._case(runtime).budget is not None
 
     def _task(self) -> None:
         task, examples = self.plan.task, self.plan.examples

@@ -33,7 +33,7 @@ def graph(nodes: str, result: str = "float[2, 3] y") -> ir.Model:
 
 
 def run(model: ir.Model) -> list[np.ndarray]:
-    return ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": X})
+    return list(ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": X}))
 
 
 def operators(model: ir.Model) -> list[str]:

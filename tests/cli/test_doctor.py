@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from causalrn.cli import doctor_command, doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.cli.doctor_command import Check, DoctorReport, all_checks, run_checks
-from causalrn.cli.doctor_tools import Probe
+from causalrn.cli.doctor_probe import Probe
+from causalrn.runtimes import programs
 from causalrn.runtimes.native.c_compiler import find_compiler
 from tests.c_tools import needs_c_compiler
 
@@ -196,7 +197,7 @@ def test_tool_that_hangs_is_stopped_with_its_children(fake_tool, monkeypatch):
     fake_tool("nvidia-smi", "sleep 600 & wait")  # the child keeps the pipe open
     found = doctor_tools.probe_nvidia_driver()
     assert (found.status, found.detail) == ("broken", "no answer in 0.3 s")
-    assert not doctor_tools._running
+    assert not programs._running
 
 
 def test_browser_without_the_answer_is_broken(fake_tool):
@@ -222,7 +223,7 @@ def test_browser_with_the_answer_works(fake_tool):
     ],
 )
 def test_last_line_drops_folders_and_addresses(text, line):
-    assert doctor_tools.last_line(text) == line
+    assert programs.last_line(text) == line
 
 
 def test_check_that_raises_becomes_a_probe():

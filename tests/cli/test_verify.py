@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
 from causalrn.training.checkpoint_folder import CheckpointFolder
 from causalrn.workflows.verify_options import every_token
@@ -97,7 +98,7 @@ def test_json_follows_its_schema(call, exact_bundle, damaged, runs, tmp_path, mo
     assert code == (1 if mode == "damaged" else 0)
     report = json.loads(place.read_text())
     jsonschema.validate(report, SCHEMA)
-    assert {result["level"] for result in report["results"]} == set(SCHEMA["$defs"]["level"]["enum"])
+    assert {result["level"] for result in report["results"]} == set(LEVELS)
     assert bool(report["attributions"]) == (mode == "damaged")
 
 
@@ -286,7 +287,7 @@ def test_budget_does_not_pass_what_is_no_number_or_wrong(call, exact_bundle, run
 
 
 def test_meaningless_bounds_are_no_pass(call, runs, tmp_path):
-    """Pairs cancel to the last bit: rounding may do anything, so nothing is proven."""
+    """Pairs cancel to the last bit: rounding may do anything, so agreement says nothing."""
     from causalrn.training.card import ModelCard
     from causalrn.training.checkpoint import save_checkpoint
     from causalrn.workflows.export import export_bundle
@@ -299,7 +300,7 @@ def test_meaningless_bounds_are_no_pass(call, runs, tmp_path):
     export_bundle(tmp_path / "run", tmp_path / "bundle", pool="growing", capacity=None, opset=23)
     code, out, _ = call("verify", tmp_path / "bundle", "--checkpoint", tmp_path / "run", "--level", "logits")
     assert code == 1
-    assert "agreement in float32 proves nothing" in out
+    assert "agreement in float32 says nothing" in out
     assert "block 0 is ill-conditioned" in out
     assert "pair condition" in out
 

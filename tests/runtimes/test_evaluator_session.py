@@ -49,11 +49,11 @@ def test_contrib_op_of_early_opsets_is_known(tmp_path):
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
-@pytest.mark.parametrize("form", ["parallel", "recurrent", "onnxruntime"])
-def test_every_runtime_shows_the_oracles_streams(bundles, runs, readout, form):
+@pytest.mark.parametrize("runtime", ["parallel", "recurrent", "onnxruntime"])
+def test_every_runtime_shows_the_oracles_streams(bundles, runs, readout, runtime):
     model = load_checkpoint(runs[readout]).model.oracle()
     tokens = random_tokens(model.config, 2, 12).numpy()
-    with open_session(bundles[readout] if form == "onnxruntime" else runs[readout], form) as session:
+    with open_session(bundles[readout] if runtime == "onnxruntime" else runs[readout], runtime) as session:
         _, streams = _mixed(session, tokens)
         plain = session.step([1, 1])
         session.reset(2)

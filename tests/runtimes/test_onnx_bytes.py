@@ -8,7 +8,7 @@ from onnx.reference import ReferenceEvaluator
 from causalrn.runtimes.onnx_bytes import Node, encode_model
 
 
-def test_model_is_valid_and_says_what_was_asked_for():
+def test_model_is_valid_and_has_what_was_asked_for():
     weights = np.arange(6, dtype=np.float32).reshape(2, 3)
     nodes = [
         Node("MatMul", ("x", "w"), ("y",)),

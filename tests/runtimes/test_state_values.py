@@ -52,7 +52,7 @@ def test_float32_states_are_what_they_are(dtype):
     assert state_values(spec, stored)["00.pool"] is stored["00.pool"]
 
 
-def test_graphs_store_rows_as_it_is_said_here(exact_bundle, tmp_path):
+def test_graphs_round_rows_as_states_are_rounded(exact_bundle, tmp_path):
     """Block 0's rows depend on tokens and positions only, so they are known from the float32 bundle."""
     source = Bundle.open(exact_bundle)
     tokens = np.random.default_rng(0).integers(0, 29, (3, 9))

@@ -56,9 +56,9 @@ def test_without_a_device_this_machine_is_measured(runs, monkeypatch):
     ("arguments", "text"),
     [
         ({"device": "abacus"}, "abacus: neither a file nor a device"),
-        ({"device": 5}, "device is 5: name a path"),
-        ({"device": DEVICE, "depth": 50}, "depth 50 is beyond the model's 40 positions"),
-        ({"device": DEVICE, "depth": "8"}, "depth is '8'"),
+        ({"device": 5}, "`device` is 5: it must be a path"),
+        ({"device": DEVICE, "depth": 50}, "`depth` 50 is beyond the model's 40 positions"),
+        ({"device": DEVICE, "depth": "8"}, "`depth` is '8'"),
     ],
     ids=str,
 )

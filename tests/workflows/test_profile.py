@@ -26,10 +26,10 @@ def test_every_depth_has_a_profile_and_nothing_is_printed(exact_bundle, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"threads": 0}, "threads 0 is out of range"),
-        ({"threads": [1, 2]}, r"threads is \[1, 2\]: give a whole number"),
-        ({"depth": 40}, "depth 40 leaves no step before the capacity of 40"),
-        ({"provider": None}, "provider is None: give a name"),
+        ({"threads": 0}, "`threads` is 0"),
+        ({"threads": [1, 2]}, r"`threads` is \[1, 2\]: it must be a whole number"),
+        ({"depth": 40}, "`depth` 40 leaves no step before the capacity of 40"),
+        ({"provider": None}, "`provider` is None: give a name"),
     ],
     ids=str,
 )

@@ -46,7 +46,7 @@ def test_run_writes_checkpoint_and_log(plan, tmp_path):
 def test_earlier_run_is_kept_unless_asked(plan, tmp_path):
     run_training(plan, tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(InputError, match="add --overwrite"):
+    with pytest.raises(InputError, match="add `overwrite`"):
         run_training(plan, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
     other = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, seed=7))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from causalrn.runtimes.bench.growth import fit_growth
-from causalrn.runtimes.bench.report_file import growth_json
 
 DEPTHS = (16, 128, 256, 512, 1024, 1536, 2048, 3072, 4096)
 
@@ -60,9 +59,3 @@ def test_one_noisy_point_does_not_make_growth_flat():
 def test_small_and_large_times_weigh_the_same():
     skewed = [(t, [(60.0 + 0.5 * t) * (1.1 if t == 16 else 1.0)]) for t in DEPTHS]
     assert 0.02 < fit_growth("skewed", 1, skewed).largest_residual < 0.1
-
-
-def test_json_has_what_readers_ask_for():
-    data = growth_json(fit_growth("exact", 2, points(60.0, 0.5)))
-    assert (data["name"], data["batch"], data["kind"]) == ("exact", 2, "grows")
-    assert len(data["rows"]) == len(data["residuals"]) == len(DEPTHS)

@@ -38,7 +38,7 @@ def test_depth_is_what_was_asked_for_or_what_fits(exact_bundle, monkeypatch):
     assert set(depths) == {20}
     assert len(depths) >= 3, "steps begin anew, so that the depth does not creep"
     assert profile_step(exact_bundle, None, SessionOptions(), steps=4).depth == 40 - 16
-    with pytest.raises(InputError, match=r"depth 40 leaves no step before the capacity of 40: ask for less"):
+    with pytest.raises(InputError, match=r"`depth` 40 leaves no step before the capacity of 40: ask for less"):
         profile_step(exact_bundle, 40, SessionOptions())
 
 

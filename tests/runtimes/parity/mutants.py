@@ -1,4 +1,4 @@
-"""Ways of damaging a bundle or a runtime, and what a report should say of each."""
+"""Ways of damaging a bundle or a runtime, and what a report should have of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMPARING = ("logits", "state", "split", "layer")
 
 @dataclass(frozen=True)
 class Mutant:
-    """One kind of damage and what the report should say of it.
+    """One kind of damage and what the report should have of it.
 
     Attributes:
         damage: of a graph: takes (model, name of the graph); of a session: takes the session.

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from causalrn.model.cell import RecurrentCell
+from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
 from causalrn.runtimes.parity.comparison import compare_run
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, state_positions
-from causalrn.runtimes.parity.report import block_reports
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 from causalrn.training.card import ModelCard
 from tests.builders import random_model, random_tokens
 
 
 def _deviations(model, tokens):
-    """Every tensor of every float32 form here, by steps and by prefill."""
+    """Every tensor of every float32 runtime here, by steps and by prefill."""
     card, steps = ModelCard(model.config), tokens.shape[1]
     reference = Oracle(model, card).reference(tokens, state_positions(steps))
     cell, parallel = RecurrentSession(RecurrentCell.from_model(model), card), ParallelSession(model, card)
@@ -107,11 +107,11 @@ def test_ill_conditioned_block_is_named_with_its_cause():
     block.fc_1.bias.data.zero_()
     block.fc_2.weight.data = -block.fc_1.weight.data + 1e-4 * torch.randn_like(block.fc_1.weight)
     reference, _ = _deviations(model, random_tokens(model.config, 2, 20).numpy())
-    condition = {"pair_condition": 2e4, "pair": [7, 3], "spread": 0.9, "weight_norms": {}}
+    condition = BlockCondition(pair_condition=2e4, pair=(7, 3), spread=0.9, weight_norms={})
     first, second = block_reports(reference, [condition] * 2)
     assert not first.ill_conditioned
     assert second.ill_conditioned
-    assert second.describe().startswith("block 1 is ill-conditioned: any float32 form may be off by")
+    assert second.describe().startswith("block 1 is ill-conditioned: any float32 computation may be off by")
     assert "b_3 is near -a_7: pair condition 2e+04" in second.describe()
 
 

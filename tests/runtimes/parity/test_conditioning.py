@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from causalrn.bundle.json_values import to_json
 from causalrn.model.readouts import naive
 from causalrn.runtimes.parity.conditioning import condition_blocks
 from tests.builders import random_model, random_tokens
@@ -54,13 +55,13 @@ def test_cancelling_pairs_have_a_large_condition():
     assert second.pair_condition > 1e3
     i, j = second.pair
     assert j <= i
-    assert second.to_json()["pair"] == [i, j]
+    assert to_json(second)["pair"] == [i, j]
 
 
 def test_exactly_cancelling_pairs_have_no_finite_condition():
     model = random_model(bias_1=False)
     model.blocks[0].fc_2.weight.data = -model.blocks[0].fc_1.weight.data
-    assert _conditions(model)[0].to_json()["pair_condition"] is None
+    assert to_json(_conditions(model)[0])["pair_condition"] is None
 
 
 def test_nearly_constant_streams_have_little_spread():

@@ -64,9 +64,9 @@ STREAM = {"readout": "linear", "positions": "none", "capacity": None}
 def test_good_forms_are_flat(options):
     result = _checked(600, **options)
     assert result.passed, result
-    assert result.figures["growth"]["name"] == "flat"
-    assert result.figures["steps"] == 600
-    assert result.figures["curve"]["steps"][-1] == 600
+    assert result.figures.growth.name == "flat"
+    assert result.figures.steps == 600
+    assert result.figures.curve.steps[-1] == 600
 
 
 def _after_step(change):
@@ -114,7 +114,7 @@ def test_growth_alone_fails_before_the_bound_is_reached():
         session._advance = growing
 
     result = _checked(300, damage, **STREAM)
-    assert result.figures["growth"]["name"] == "linear"
+    assert result.figures.growth.name == "linear"
     assert not result.passed
     assert "at 3,000" in result.summary
 
@@ -122,7 +122,7 @@ def test_growth_alone_fails_before_the_bound_is_reached():
 def test_time_limit_stops_the_run_after_a_stretch():
     result = _checked(600, seconds=0.0, **STREAM)
     assert result.passed
-    assert result.figures["steps"] == 1
+    assert result.figures.steps == 1
 
 
 def test_device_uses_the_golden_sequence():
@@ -134,4 +134,4 @@ def test_device_uses_the_golden_sequence():
         {"recurrent": session}, RecordedLongReference(reference), {"recurrent": Case(reference)}, seconds=None
     )
     assert result.passed
-    assert result.figures["steps"] == 30
+    assert result.figures.steps == 30

@@ -11,8 +11,9 @@ from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.errors import BundleError
 from causalrn.runtimes import open_session
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
-from causalrn.runtimes.parity.levels import Case, check_recorded, check_resumed, trace_resumed
+from causalrn.runtimes.parity.levels import Case, check_recorded, check_resumed
 from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.traces import trace_resumed
 from causalrn.training.checkpoint import load_checkpoint
 
 READOUTS = ("exact", "linear", "plain")

@@ -19,14 +19,16 @@ from causalrn.runtimes.parity.levels import (
     check_logits,
     check_split,
     check_state,
+)
+from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, sample_tokens, state_positions
+from causalrn.runtimes.parity.task_level import judge_task
+from causalrn.runtimes.parity.traces import (
     trace_from_reference_states,
     trace_in_chunks,
     trace_in_steps,
     trace_whole,
 )
-from causalrn.runtimes.parity.oracle import Oracle
-from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, sample_tokens, state_positions
-from causalrn.runtimes.parity.task_level import judge_task
 from causalrn.runtimes.task_accuracy import TaskAccuracy
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 from causalrn.training.card import ModelCard
@@ -49,7 +51,7 @@ def session(case):
     return RecurrentSession(RecurrentCell.from_model(model), card)
 
 
-def test_good_forms_pass_every_level(case, session):
+def test_good_runtimes_pass_every_level(case, session):
     model, card, checked = case
     stepped = trace_in_steps(session, checked.reference, probe=True)
     whole = trace_whole(ParallelSession(model, card), checked.reference, probe=True)
@@ -117,11 +119,11 @@ def test_session_that_gives_up_is_bad_from_that_step(case, session):
         return (np.full_like(logits, np.inf) if position == 5 else logits), outputs
 
     session._run = run
-    said = run_in_chunks(session, reference.tokens, [1] * 20, reference.states, probe=True)
-    bad = [d for d in compare_run(said, reference, ()) if not d.passed]
+    outputs = run_in_chunks(session, reference.tokens, [1] * 20, reference.states, probe=True)
+    bad = [d for d in compare_run(outputs, reference, ()) if not d.passed]
     assert {d.tensor: d.first_bad_step for d in bad}["logits"] == 5
-    assert np.isnan(said.logits[:, 5:]).all()
-    assert not np.isnan(said.streams[0][:, :6]).any()  # what went in was still right
+    assert np.isnan(outputs.logits[:, 5:]).all()
+    assert not np.isnan(outputs.streams[0][:, :6]).any()  # what went in was still right
 
 
 def test_ties_of_probability_are_ambiguous_and_not_changes():
@@ -135,10 +137,10 @@ def test_ties_of_probability_are_ambiguous_and_not_changes():
 
 def test_kl_divergence_is_that_of_its_definition():
     rng = np.random.default_rng(0)
-    exact, said = rng.standard_normal((2, 3, 5)), rng.standard_normal((2, 3, 5))
-    p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (exact, said))
-    assert compare_distributions(said, exact).kl_divergence == pytest.approx((p * np.log(p / q)).sum(-1).mean())
-    assert compare_distributions(exact + 7.0, exact).kl_divergence == pytest.approx(0, abs=1e-12)
+    expected, output = rng.standard_normal((2, 3, 5)), rng.standard_normal((2, 3, 5))
+    p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (expected, output))
+    assert compare_distributions(output, expected).kl_divergence == pytest.approx((p * np.log(p / q)).sum(-1).mean())
+    assert compare_distributions(expected + 7.0, expected).kl_divergence == pytest.approx(0, abs=1e-12)
 
 
 def _accuracy(right, counted=1000):
@@ -186,7 +188,7 @@ def test_every_claimed_equality_holds_in_onnxruntime(bundles, runs, readout):
     with again(None) as session:
         result = check_determinism("onnxruntime", session, reference, again)
     assert result.passed
-    assert result.figures["claimed"] == list(EQUALITIES)
+    assert list(result.figures.claimed) == list(EQUALITIES)
     assert result.error == 0
 
 
@@ -198,5 +200,5 @@ def test_other_providers_are_measured_and_nothing_is_claimed(case, session):
 
     result = check_determinism("recurrent", session, checked.reference, again, provider="cuda")
     assert result.passed
-    assert result.figures["claimed"] == []
-    assert set(result.figures["differences"]) == set(EQUALITIES)
+    assert result.figures.claimed == ()
+    assert set(result.figures.differences) == set(EQUALITIES)

@@ -77,7 +77,7 @@ def drop_bias(model):
     ],
     ids=["prefill", "step_single", "prefill's rows", "step_single's rows", "bias", "all logits"],
 )
-def test_damaged_forms_are_caught_by_what_they_said_themselves(name, graphs, damage, level, exact_bundle, tmp_path):
+def test_damaged_forms_are_caught_by_their_own_outputs(name, graphs, damage, level, exact_bundle, tmp_path):
     source = Bundle.open(exact_bundle)
     bundle = write_quantized(source, tmp_path, scheme_for(source, name))
     models = load_graphs(bundle)

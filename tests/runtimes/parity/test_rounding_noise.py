@@ -45,7 +45,7 @@ def test_what_does_not_round_is_left_alone():
     x = _random(6, 6)
     for function in (torch.t, torch.relu, torch.tril, lambda x: x.amax(-1), lambda x: torch.cat([x, x])):
         assert (_noisy(function, x) == function(x)).all()
-    assert (_noisy(torch.exp, x.float()) == x.float().exp()).all()  # only float64 stands for exact numbers
+    assert (_noisy(torch.exp, x.float()) == x.float().exp()).all()  # only float64 is perturbed
     assert (_noisy(torch.add, torch.tensor([1, 2]), 1) == torch.tensor([2, 3])).all()
 
 
@@ -76,9 +76,9 @@ def test_noise_is_as_large_as_float32_rounding_and_not_much_larger(function, pos
     x, w = _random(64, 300), _random(40, 300) if not positive else _random(40, 300).abs()
     x = (x.abs() if positive else x).float().double()
     w = w.float().double()
-    exact = function(x, w)
-    rounded = (function(x.float(), w.float()).double() - exact).square().mean().sqrt()
-    drawn = (_noisy(function, x, w) - exact).square().mean().sqrt()
+    expected = function(x, w)
+    rounded = (function(x.float(), w.float()).double() - expected).square().mean().sqrt()
+    drawn = (_noisy(function, x, w) - expected).square().mean().sqrt()
     assert drawn > 0.7 * rounded
     assert drawn < 40 * rounded or rounded == 0  # elu of what is positive
 
@@ -97,26 +97,26 @@ def test_in_place_and_out_operations_are_perturbed_where_they_write():
     x = _random(100)
     for operation in (lambda y: y.mul_(3), lambda y: torch.exp(y, out=y), lambda y: y[:50].add_(1)):
         with torch.inference_mode():
-            exact, noisy = x.clone(), x.clone()
-            operation(exact)
+            expected, noisy = x.clone(), x.clone()
+            operation(expected)
             with RoundingNoise(0):
                 operation(noisy)
-        changed = (noisy != exact).sum()
+        changed = (noisy != expected).sum()
         assert changed >= 50
-        assert (noisy / exact - 1).abs().max() < 4 * UNIT
+        assert (noisy / expected - 1).abs().max() < 4 * UNIT
 
 
 def test_running_sums_of_equal_terms_drift_and_others_do_not():
     """Adding the same number again rounds the same way, as long as the exponent stays."""
 
     def errors(terms):
-        total, exact, found = torch.zeros(200, dtype=torch.float64), torch.zeros(200, dtype=torch.float64), []
+        total, expected, found = torch.zeros(200, dtype=torch.float64), torch.zeros(200, dtype=torch.float64), []
         with torch.inference_mode(), RoundingNoise(0, model):
             for term in terms:
                 model(term)  # a step
                 total = total + term
-        exact = terms.sum(0)
-        found.append(((total - exact) / exact).square().mean().sqrt())
+        expected = terms.sum(0)
+        found.append(((total - expected) / expected).square().mean().sqrt())
         return float(found[0])
 
     model = torch.nn.Identity()

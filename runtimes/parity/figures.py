@@ -1,0 +1,123 @@
+"""Everything that the levels measure, as the entries of a report; each level fills in its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from msgspec import UNSET, UnsetType
+
+from causalrn.runtimes.parity.comparison import Agreement, Deviation
+from causalrn.runtimes.parity.entries import Figure, ReportEntry
+from causalrn.runtimes.task_accuracy import TaskAccuracy
+
+Counts = tuple[int, int]
+"""How many there were, and how many were right."""
+
+
+class GrowthFigures(ReportEntry, frozen=True):
+    """A law fitted to the error of a long run, relative to the largest |logit|.
+
+    Attributes:
+        name: how the error grows with the step number.
+        start: the law's error at step 0.
+        rate: per step; an exponent where it is exponential.
+        horizon: the step to which the law is continued.
+        predicted: the error there.
+    """
+
+    name: Literal["flat", "linear", "exponential"]
+    start: float
+    rate: float
+    horizon: int
+    predicted: Figure
+
+
+class CurveFigures(ReportEntry, frozen=True):
+    """The error along a long run by stretches, relative to the largest |logit|.
+
+    Attributes:
+        steps: where each stretch ends.
+        median, largest: of the error in each.
+        allowed: at the step with the largest error.
+    """
+
+    steps: tuple[int, ...]
+    median: tuple[Figure, ...]
+    largest: tuple[Figure, ...]
+    allowed: tuple[Figure, ...]
+
+
+class AccuracyFigures(ReportEntry, frozen=True):
+    """How many answers came out right: :class:`~causalrn.runtimes.task_accuracy.TaskAccuracy`, with its shares.
+
+    Attributes:
+        accuracy, token_accuracy: shares of answers and of tokens that are right, 0 to 1.
+    """
+
+    unit: Literal["strings", "bytes"]
+    counted: int
+    right: int
+    tokens: int
+    tokens_right: int
+    loss: Figure
+    by_position: tuple[Counts, ...]
+    by_length: Mapping[str, Counts]
+    accuracy: float
+    token_accuracy: float
+
+    @classmethod
+    def of(cls, accuracy: TaskAccuracy) -> AccuracyFigures:
+        """The figures of a measured accuracy."""
+        return cls(
+            "strings" if accuracy.unit == "strings" else "bytes",
+            accuracy.counted,
+            accuracy.right,
+            accuracy.tokens,
+            accuracy.tokens_right,
+            accuracy.loss,
+            accuracy.by_position,
+            {str(length): counts for length, counts in accuracy.by_length.items()},
+            accuracy.accuracy,
+            accuracy.token_accuracy,
+        )
+
+
+class Figures(ReportEntry, frozen=True, kw_only=True):
+    """Everything that a level measured; what it does not measure is left out.
+
+    Attributes:
+        tensors: how far each tensor is from the reference, in the order of computation.
+        errors, allowed_errors: [T], of the logits by step, relative to the largest |logit|.
+        chunks: lengths of the chunks of each split.
+        heat: [N + 1][columns], error over what is allowed, by stream and stretch of steps.
+        steps, growth, curve, states, allowed_states: of a long run: how many, how the error develops, and per state
+            tensor the relative error at its end with what is allowed.
+        distribution: how much the distributions over the next token agree.
+        examples: sequences of the task that were answered.
+        after, before: accuracy of this runtime, and of what it is compared with; None where there is nothing.
+        differences: by equality, the largest |difference| of a logit or state value, 0 where all bits are equal.
+        claimed: which of them are claimed for this runtime.
+    """
+
+    tensors: tuple[Deviation, ...] | UnsetType = UNSET
+    errors: tuple[Figure, ...] | UnsetType = UNSET
+    allowed_errors: tuple[Figure, ...] | UnsetType = UNSET
+    chunks: tuple[tuple[int, ...], ...] | UnsetType = UNSET
+    heat: tuple[tuple[Figure, ...], ...] | UnsetType = UNSET
+    steps: int | UnsetType = UNSET
+    growth: GrowthFigures | UnsetType = UNSET
+    curve: CurveFigures | UnsetType = UNSET
+    distribution: Agreement | UnsetType = UNSET
+    states: Mapping[str, Figure] | UnsetType = UNSET
+    allowed_states: Mapping[str, Figure] | UnsetType = UNSET
+    examples: int | UnsetType = UNSET
+    after: AccuracyFigures | UnsetType = UNSET
+    before: AccuracyFigures | UnsetType | None = UNSET
+    differences: Mapping[str, Figure] | UnsetType = UNSET
+    claimed: tuple[str, ...] | UnsetType = UNSET
+
+
+def largest_set(values: Iterable[int | UnsetType]) -> int:
+    """The largest of the numbers that are there; 0 where none is."""
+    return max((value for value in values if value is not UNSET), default=0)
