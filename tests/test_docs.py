@@ -161,6 +161,28 @@ def test_faults_of_command_lines_are_found(line: str, fault: str) -> None:
     assert bool(fault) == bool(faults_of(line))
 
 
+def unknown_options(text: str) -> list[str]:
+    """Options in backticks that no command has; those of other programs are named with their program."""
+    commands = [group.get_command(click.Context(group), name) for name in COMMANDS]
+    known = {option for command in commands if command for parameter in command.params for option in parameter.opts}
+    prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+    spans = [span for span in re.findall(r"`([^`\n]+)`", prose) if not re.search(r"\.py |torchrun |gcc |ruff ", span)]
+    given = [option for span in spans for option in re.findall(r"(?<![\w-])(--[a-z][\w-]*)", span)]
+    return sorted({*given} - known - {"--help"})
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_options_that_documents_name_exist(path: Path) -> None:
+    assert unknown_options(path.read_text(encoding="utf-8")) == []
+
+
+def test_unknown_options_are_found() -> None:
+    text = (
+        "`--drift-steps N`, `--drift-setps`\n\n```sh\nx --no-such\n```\n`benchmarks/x.py --run RUN` and `export --pol`"
+    )
+    assert unknown_options(text) == ["--drift-setps", "--pol"]
+
+
 # --- what is run ------------------------------------------------------------------------------------------------------
 
 
