@@ -236,7 +236,7 @@ def _load_graph(bundle: Bundle, file: str, provider: str, options: Any, streams:
     if name not in session.get_providers():
         raise RuntimeUnavailableError(
             f"provider {provider} could not start here (onnxruntime fell back to {session.get_providers()[0]}): "
-            "check its driver and libraries, or use --provider cpu"
+            "check its driver and libraries, or use `provider` cpu"
         )
     return session
 
@@ -269,5 +269,5 @@ def _load_error(bundle: Bundle, file: str, provider: str, error: Exception) -> E
         return RuntimeUnavailableError(f"provider {provider} cannot run {bundle.path / file}: {reason}")
     return RuntimeUnavailableError(
         f"onnxruntime {onnxruntime.__version__} cannot load {bundle.path / file} (opset {bundle.manifest.opset}): "
-        f"upgrade onnxruntime, or export with --opset 21 ({reason})"
+        f"upgrade onnxruntime, or export with `opset` 21 ({reason})"
     )

@@ -40,13 +40,13 @@ def load_state(path: Path) -> Snapshot:
         StateError: the file is missing, corrupt, or no state file of this version.
     """
     if not path.is_file():
-        raise StateError(f"{path}: no such file: name a state file that `run --state-out` wrote")
+        raise StateError(f"{path}: no such file: name a state file that a session saved")
     try:
         tensors = load_file(path)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
-            raise StateError(f"{path}: not a state file of this version: name one that `run --state-out` wrote")
+            raise StateError(f"{path}: not a state file of this version: name one that a session saved")
         position, batch = int(metadata["position"]), int(metadata["batch"])
         owner = metadata["owner"]
     except (SafetensorError, ValueError, KeyError) as error:

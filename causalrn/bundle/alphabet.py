@@ -100,4 +100,4 @@ def parse_token_ids(values: Sequence[str]) -> list[int]:
     try:
         return [int(value) for value in values]
     except ValueError:
-        raise InputError("this model has no alphabet: give the prompt as token ids, e.g. --prompt '0 3 4 1'") from None
+        raise InputError("this model has no alphabet: give the `prompt` as token ids, e.g. '0 3 4 1'") from None

@@ -16,7 +16,7 @@ from pathlib import Path
 from causalrn.errors import InputError
 
 CERTIFICATE_NAME = "certificate.json"
-"""The one file of a user that may lie in a bundle's folder: `verify --certificate` writes it."""
+"""The one file of a user that may lie in a bundle's folder: `verify` writes it."""
 
 FOLDERS = "folders"
 """Entry of a JSON file that lists folders of the same kind inside its own: names, and SHA-256 of their JSON files."""

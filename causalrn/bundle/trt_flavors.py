@@ -17,7 +17,7 @@ HARDWARE_LEVELS = {
     "ampere+": "AMPERE_PLUS",
     "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
 }
-"""Values of --hardware-compatibility, as trtexec calls them, and the API's names."""
+"""Values of `hardware_compatibility`, as trtexec calls them, and the API's names."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Flavor:
     """A kind of TensorRT.
 
     Attributes:
-        name: as --flavor and manifests have it.
+        name: as `compile` and manifests have it.
         title: as NVIDIA calls it.
         module: what Python imports.
         extra: of causalrn, what installs it.
@@ -119,7 +119,7 @@ def load_flavor(name: str) -> TensorRT:
 
 def _remedy(name: str) -> str:
     others = [flavor for flavor in FLAVORS.values() if flavor.name != name and flavor.is_installed]
-    there = f"; {others[0].title} is installed: `compile --flavor {others[0].name}` is for it" if others else ""
+    there = f"; {others[0].title} is installed: `flavor` {others[0].name} is for it" if others else ""
     return FLAVORS[name].install + there
 
 

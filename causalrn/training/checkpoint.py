@@ -92,4 +92,4 @@ def read_training_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, 
             plan = json.loads((file.metadata() or {})["plan"])
             return {name: file.get_tensor(name) for name in file.keys()}, plan  # noqa: SIM118 - not a dict
     except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: corrupt training state ({error}): train anew with --overwrite") from None
+        raise CheckpointError(f"{path}: corrupt training state ({error}): train anew with `overwrite`") from None

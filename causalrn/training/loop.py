@@ -131,7 +131,7 @@ def choose_device(name: str) -> str:
         torch.ones(1, device=name).item()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0][:60]
-        raise TrainingError(f"device {name!r} cannot be used here ({reason}): use --device auto or cpu") from None
+        raise TrainingError(f"device {name!r} cannot be used here ({reason}): use `device` auto or cpu") from None
     return name
 
 
@@ -160,12 +160,12 @@ class Trainer:
         if shares > settings.batch:
             raise TrainingError(
                 f"{settings.batch} sequences per step are too few for {self.processes.size} processes "
-                f"times accumulate {settings.accumulate}: use a larger --batch"
+                f"times accumulate {settings.accumulate}: use a larger `batch`"
             )
         if settings.compile and isinstance(model.config, CausalRNConfig) and model.config.state_kind == "pool":
             raise TrainingError(
                 f"compile and {model.config.kind} contradict each other: its pairs run tile by tile, "
-                "which torch.compile unrolls for minutes and does not make faster; leave out --compile"
+                "which torch.compile unrolls for minutes and does not make faster; leave out `compile`"
             )
         self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=_BETAS)
         self.steps_done = 0
@@ -224,7 +224,7 @@ class Trainer:
             except torch._dynamo.exc.TorchDynamoException as error:
                 reason = str(error).splitlines()[0]
                 raise TrainingError(
-                    f"torch.compile does not work here ({reason}): install a C++ compiler, or leave out --compile"
+                    f"torch.compile does not work here ({reason}): install a C++ compiler, or leave out `compile`"
                 ) from None
 
         return run

@@ -87,7 +87,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
         if not _is_lost_process(error):
             raise
         raise TrainingError(
-            "another process of this training ended: see its message, then go on with train --resume"
+            "another process of this training ended: see its message, then `resume` the training"
         ) from None
     finally:
         dist.destroy_process_group()

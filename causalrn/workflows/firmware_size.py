@@ -107,7 +107,7 @@ def _measure_firmware(folder: Path) -> dict[str, Any]:
         if built.code != 0 or found is None:
             overflowed = re.search(r"region `(\w+)' overflowed by (\d+) bytes", built.stderr)
             why = f"{overflowed[1]} is {int(overflowed[2]):,} bytes too small" if overflowed else built.reason
-            raise ConfigError(f"--profile cortex-m: no firmware for this model: {why}; use a smaller one")
+            raise ConfigError(f"`profile` cortex-m: no firmware for this model: {why}; use a smaller one")
         text, data, bss = (int(number) for number in found.groups())
         sizes: dict[str, Any] = {"flash_bytes": text + data, "ram_bytes": data + bss}
         if find_tool("qemu-system-arm") is None:
@@ -115,6 +115,6 @@ def _measure_firmware(folder: Path) -> dict[str, Any]:
         ran = execute([*_MAKE, "run"], _TIMEOUT_S, place)
         stack = re.search(r"passed: .* stack (\d+) bytes", ran.stdout)
         if ran.code != 0 or stack is None:
-            raise ConfigError(f"--profile cortex-m: the firmware fails its self-test: {last_line(ran.stdout)}")
+            raise ConfigError(f"`profile` cortex-m: the firmware fails its self-test: {last_line(ran.stdout)}")
     used = int(stack[1])
     return {**sizes, "ram_bytes": data + bss + used, "stack_bytes": used}

@@ -71,11 +71,11 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
     """
     config = checkpoint.card.config
     if not isinstance(config, CausalRNConfig):
-        raise ConfigError("C source is written for a CausalRN only, and this is a Transformer: use --target onnx")
+        raise ConfigError("C source is written for a CausalRN only, and this is a Transformer: use `target` onnx")
     if options.scheme not in ("float32", *C_SCHEMES):
         raise ConfigError(f"C source has no scheme {options.scheme}: choose {' or '.join(C_SCHEMES)}")
     if options.pool8 and config.state_kind != "pool":
-        raise ConfigError("--pool8: this model has no pool, its state is of constant size: leave it out")
+        raise ConfigError("`pool8`: this model has no pool, its state is of constant size: leave it out")
     spec = derive_state(config, "growing", options.capacity, "int8" if options.pool8 else "float32")
     spec.check_useful()
     folded, capacity = checkpoint.folded, spec.capacity

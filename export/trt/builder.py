@@ -50,7 +50,7 @@ class BuildOptions:
         """
         flavor, known = tensorrt.flavor, tensorrt.flavor.compute_capabilities
         if self.compute_capabilities and not known:
-            raise CompileError(f"{flavor.title} compiles for the GPU that is there: leave --compute-capability out")
+            raise CompileError(f"{flavor.title} compiles for the GPU that is there: leave `compute_capability` out")
         for text in self.compute_capabilities:
             if text not in known:
                 raise CompileError(
@@ -60,9 +60,9 @@ class BuildOptions:
         if flavor.tuned:
             return
         for option, is_set, instead in (
-            ("--hardware-compatibility", self.hardware_compatibility != "none", "name GPUs by --compute-capability"),
-            ("--version-compatible", self.version_compatible, "compile again after an update; it takes seconds"),
-            ("--timing-cache", self.timing_cache is not None, "it times nothing here; see --runtime-cache of `run`"),
+            ("`hardware_compatibility`", self.hardware_compatibility != "none", "name GPUs by `compute_capability`"),
+            ("`version_compatible`", self.version_compatible, "compile again after an update; it takes seconds"),
+            ("`timing_cache`", self.timing_cache is not None, "it times nothing here; see `runtime_cache` of `run`"),
         ):
             if is_set:
                 raise CompileError(f"{option} is not for {flavor.title}: {instead}")
@@ -190,7 +190,7 @@ def _check_shapes(tensor: Any, shapes: Sequence[tuple[int, ...]], path: Path) ->
         if any(have not in (-1, want) for have, want in zip(tensor.shape, shape, strict=True)):
             raise CompileError(
                 f"{path}: {tensor.name} has the shape {list(tensor.shape)} there, which cannot be compiled as "
-                f"{list(shape)}: export the bundle again, or leave --capacity out"
+                f"{list(shape)}: export the bundle again, or leave `capacity` out"
             )
 
 
@@ -209,12 +209,12 @@ def _build_error(tensorrt: TensorRT, path: Path, reason: str) -> Exception:
     if tensorrt.flavor.tuned and ("cuda" in text.lower() or "driver" in text.lower()):
         return DriverMissingError(
             f"{tensorrt.flavor.title} times kernels on the GPU while it builds, and CUDA does not start here: build on "
-            "a machine with a GPU, or with --flavor rtx, which needs none"
+            "a machine with a GPU, or with `flavor` rtx, which needs none"
         )
     telling = [error for error in errors if "cudaError" not in error] or errors or ["no reason given"]
     large = any(words in text for words in ("OutOfMemory", "out of memory", "exceeds"))
-    remedy = ": ask for less, by --max-batch, --prefill-chunk or the largest rows" if large else ""
-    remedy = ": allow more by --workspace" if "workspace" in text.lower() else remedy
+    remedy = ": ask for less, by `max_batch`, `prefill_chunk` or the largest rows" if large else ""
+    remedy = ": allow more by `workspace`" if "workspace" in text.lower() else remedy
     return CompileError(
         f"{path}: {tensorrt.flavor.title} {tensorrt.version} cannot build it: {telling[-1][:300]}{remedy}"
     )

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-_STATIC = "quantize the float32 bundle with --scheme w8a8 (scales from calibration) or --scheme w8 --form qdq"
-_PORTABLE = "quantize the float32 bundle with --form qdq, whose operations are ONNX's own"
+_STATIC = "quantize the float32 bundle with `scheme` w8a8 (scales from calibration) or w8 in `form` qdq"
+_PORTABLE = "quantize the float32 bundle with `form` qdq, whose operations are ONNX's own"
 _INTEGER_PRODUCTS = ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv")
 _LINEAR = ("QuantizeLinear", "DequantizeLinear")
 _SCATTER_RANK = 4
@@ -118,7 +118,7 @@ def _check_scale(node: onnx.NodeProto, graph: _Graph) -> Iterator[tuple[str, str
     if node.op_type == "DequantizeLinear" and node.input[1] not in graph.constants:
         yield (
             "scales that are computed (DequantizeLinear)",
-            "quantize the float32 bundle with --pool8 and --scheme fp16, w8a8, or w8 --form qdq",
+            "quantize the float32 bundle with `pool8` and `scheme` fp16, w8a8, or w8 in `form` qdq",
         )
 
 
@@ -179,7 +179,7 @@ def _check_float32_products(model: onnx.ModelProto, wanted: Sequence[str]) -> It
     for node in model.graph.node:
         if node.op_type in ("Gemm", "MatMul") and types.get(node.output[0]) == TensorProto.FLOAT:
             problem = f"a float32 product ({node.op_type}) needs compute capability 8.0"
-            remedy = f"leave compute capability {wanted[0]} out, or use --scheme fp16 with a constant state"
+            remedy = f"leave compute capability {wanted[0]} out, or use `scheme` fp16 with a constant state"
             yield Finding("compute-capability", _name(node), problem, remedy)
             return
 

@@ -70,9 +70,9 @@ def _row_ranges(bundle: Bundle, sizes: Sizes) -> tuple[list[Range], list[Range]]
     state = bundle.manifest.state
     if state.pool == "concat":
         raise CompileError(
-            f"{bundle.path}: a concatenated pool would be copied at every step: export it with --pool fixed, or growing"
+            f"{bundle.path}: a concatenated pool would be copied at every step: export it with `pool` fixed, or growing"
         )
-    for option, wanted, kind in (("--profile", sizes.growing, "growing"), ("--capacity", sizes.capacities, "fixed")):
+    for option, wanted, kind in (("`profile`", sizes.growing, "growing"), ("`capacity`", sizes.capacities, "fixed")):
         if wanted and state.pool != kind:
             what = f"a pool that is {state.pool}" if state.has_pool else "a state of constant size and no pool"
             raise CompileError(f"{bundle.path}: {option} is for pools that are {kind}, and it has {what}: leave it out")
@@ -91,7 +91,7 @@ def _capacities(bundle: Bundle, wanted: Sequence[int]) -> list[int]:
     assert whole is not None
     late = [size for size in wanted if not 2 <= size <= whole]
     if late:
-        raise CompileError(f"--capacity {late[0]}: the pool of {bundle.path} holds {whole} rows; take 2 to {whole}")
+        raise CompileError(f"`capacity` {late[0]}: the pool of {bundle.path} holds {whole} rows; take 2 to {whole}")
     return sorted({*wanted, whole})
 
 
@@ -100,12 +100,12 @@ def _growing_ranges(bundle: Bundle, ranges: Sequence[Range]) -> Sequence[Range]:
     if not ranges:
         end = 1024 if most is None else most
         raise CompileError(
-            f"{bundle.path}: a growing pool needs --profile MIN/OPT/MAX, rows that steps read, e.g. --profile "
-            f"1/{max(1, end // 2)}/{end}; or export it with --pool fixed"
+            f"{bundle.path}: a growing pool needs `profile`, MIN/OPT/MAX rows that steps read, e.g. "
+            f"1/{max(1, end // 2)}/{end}; or export it with `pool` fixed"
         )
     start = 1
     for low, likely, high in ranges:
-        shown = f"--profile {low}/{likely}/{high}"
+        shown = f"`profile` {low}/{likely}/{high}"
         if low != start:
             raise CompileError(f"{shown} begins at {low} instead of {start}: profiles follow one another from 1 on")
         if not low <= likely <= high:

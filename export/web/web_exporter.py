@@ -53,13 +53,15 @@ class WebOptions:
 
     def __post_init__(self) -> None:
         if self.engine == ORT_ENGINE and self.is_quantized:
-            raise ConfigError("--scheme and --pool8 are the C engine's: leave them out, or leave out --engine ort-web")
+            raise ConfigError("`scheme` and `pool8` are the C engine's: leave them out, or leave out `engine` ort-web")
         if self.scheme not in ("float32", *C_SCHEMES):
             raise ConfigError(f"WebAssembly has no scheme {self.scheme}: choose {' or '.join(C_SCHEMES)}")
         if self.beside is not None and self.beside.manifest.web is None:
             raise ConfigError(f"{self.beside.path} is a bundle for {self.beside.manifest.target}, not for the web")
         if self.beside is not None and self.beside.manifest.folders:
-            raise ConfigError(f"{self.beside.path} has a second bundle itself: name one without --beside")
+            raise ConfigError(
+                f"{self.beside.path} has a second bundle itself: name one that was exported without `beside`"
+            )
 
     @property
     def is_quantized(self) -> bool:

@@ -204,7 +204,7 @@ def environment() -> dict[str, str]:
 
 def report_schema() -> dict[str, Any]:
     """The JSON Schema of a report's JSON. Entries with a default are always written: they are required."""
-    schema = json_schema(VerifyReport, "causalrn-export verify --json")
+    schema = json_schema(VerifyReport, "report of causalrn-export verify")
     for definition in schema["$defs"].values():
         entries = definition.get("properties", {})
         required = definition.get("required", [])

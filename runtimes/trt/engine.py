@@ -47,7 +47,7 @@ class Engines:
         self._cache: Any = None
         if runtime_cache is not None:
             if not self._tensorrt.flavor.runtime_cache:
-                raise InputError(f"{self._tensorrt.flavor.title} has no runtime cache: leave --runtime-cache out")
+                raise InputError(f"{self._tensorrt.flavor.title} has no runtime cache: leave `runtime_cache` out")
             self._kept = read_runtime_cache(runtime_cache)
         try:
             self._runtime = self._tensorrt.api.Runtime(self._tensorrt.logger)
@@ -174,7 +174,7 @@ def check_validity(tensorrt: TensorRT, runtime: Any, content: bytes, path: Path)
         ),
         "UNSUPPORTED_CC": UnsupportedGpuError(
             f"{path}: this GPU's compute capability is not among those that the engine was compiled for: compile again "
-            "with --compute-capability for this GPU"
+            "with `compute_capability` for this GPU"
         ),
         "OLD_CUDA_DRIVER": DriverMissingError(f"{path}: the NVIDIA driver is too old for it: update the driver"),
         "OLD_CUDA_RUNTIME": NotExecutedError(f"{path}: the CUDA runtime is too old for it: update {_named(tensorrt)}"),

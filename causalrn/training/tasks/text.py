@@ -74,7 +74,7 @@ class TextTask(Task):
             if size <= self.length:
                 raise InputError(
                     f"{self.corpus.path}: {size} bytes for {what} are too few for length {self.length}: "
-                    "use a longer text, or a smaller --length"
+                    "use a longer text, or a smaller `length`"
                 )
 
     @property
@@ -94,7 +94,7 @@ class TextTask(Task):
             InputError: the text is not here.
         """
         if self.corpus is None:
-            raise InputError("the text that this model was trained on is not here: name a file with --text")
+            raise InputError("the text that this model was trained on is not here: name a file with `text`")
         data = self.corpus.part(held_out=held_out)
         starts = rng.integers(0, len(data) - self.length, count)
         tokens = data[starts[:, None] + np.arange(self.length + 1)].astype(np.int64)
