@@ -23,7 +23,8 @@ suppress_warnings = ["myst.strikethrough"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_use_legacy_class_based = False
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {name: name for name in ("Progress", "OnReport")}
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -32,7 +33,7 @@ napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [  # other packages' documentation is not read: building needs no network
     ("py:.*", r"(numpy|npt|np|os|torch|types|collections|contextlib|pathlib|click|msgspec)\..*"),
-    ("py:.*", r"(Path|PathLike|Iterator|Sequence|Mapping|Callable|Iterable|Any|Self|Literal)"),
+    ("py:.*", r"(Path|PathLike|Progress|OnReport|Iterator|Sequence|Mapping|Callable|Iterable|Any|Self|Literal)"),
     # what results and models hold inside; their attributes are described where they are defined
     ("py:.*", r"causalrn\.(calibration|runtimes\.(parity|bench)|training\.tasks|bundle\.alphabet)\..*"),
     ("py:.*", r"causalrn\.workflows\.bench_comparison\..*|QuantizeReport|GenerationSettings"),

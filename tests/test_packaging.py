@@ -120,8 +120,8 @@ def faults(names: list[str], expected: set[str]) -> list[str]:
 def test_wheel_is_complete_and_holds_nothing_else(distributions: Distributions) -> None:
     expected = expected_modules(distributions.checkout)
     assert {
-        "causalrn/model.py",
-        "causalrn/tasks/base.py",
+        "causalrn/model/sequence_model.py",
+        "causalrn/training/tasks/base.py",
         "causalrn/cli/console.py",
         "causalrn/runtimes/session.py",
     } < expected
@@ -177,6 +177,10 @@ def test_sdist_has_what_tests_need(distributions: Distributions) -> None:
     with tarfile.open(distributions.sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "CHANGELOG.md", "Makefile", "constraints.txt", "tests/conftest.py"} <= names
+    assert {"CONTRIBUTING.md", ".pre-commit-config.yaml", "docs/conf.py", "docs/_static/site.css"} <= names
+    assert {
+        path.relative_to(distributions.checkout).as_posix() for path in distributions.checkout.glob("examples/*")
+    } <= names
 
 
 def test_installed_wheel_is_imported_as_causalrn_only(installed: Path, tmp_path: Path) -> None:

@@ -105,6 +105,19 @@ def test_a_target_of_ones_own_generates_what_onnxruntime_generates(toy_bundle: P
 
 
 @pytest.mark.usefixtures("toy_row")
+def test_commands_take_a_target_of_ones_own(call: Callable[..., tuple[int, str, str]], toy_bundle: Path) -> None:
+    code, out, error = call("inspect", toy_bundle)
+    assert code == 0, error
+    assert "toy" in out
+    code, out, error = call("run", toy_bundle, "--prompt", "abcd", "--max-new-tokens", 4)
+    assert code == 0, error
+    assert "toyruntime: 4 tokens" in out + error
+    code, _, error = call("run", toy_bundle, "--prompt", "abcd", "--threads", 2)
+    assert code == 2
+    assert "--threads 2 is onnxruntime's" in error
+
+
+@pytest.mark.usefixtures("toy_row")
 def test_a_level_that_a_target_does_not_have_is_refused(toy_bundle: Path) -> None:
     with pytest.raises(InputError, match="toyruntime does not show what happens between blocks"):
         causalrn.verify(toy_bundle, level="layer")
