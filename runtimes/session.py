@@ -1,7 +1,4 @@
-"""The one interface of every runtime: a running model with its state.
-
-A session checks its input before anything runs, so that an error leaves the state as it was.
-"""
+"""The one interface of every runtime: a running model with its state. An error leaves the state as it was."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ class Session(ABC):
     Attributes:
         max_batch: most sequences; None without a bound.
 
-    A session is not safe for use from several threads at once. As a context manager it closes itself.
+    Not for several threads at once. As a context manager it closes itself.
     """
 
     runtime = ""

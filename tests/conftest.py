@@ -18,7 +18,7 @@ import torch
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.cli import group
-from causalrn.cli.console import run_guarded
+from causalrn.cli.console import run_reporting_errors
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.web.web_exporter import WebOptions
@@ -36,7 +36,7 @@ def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     """Call a command: (exit code, standard output, standard error)."""
 
     def _call(*arguments: object) -> tuple[int, str, str]:
-        code = run_guarded(lambda: group([str(a) for a in arguments], standalone_mode=False))
+        code = run_reporting_errors(lambda: group([str(a) for a in arguments], standalone_mode=False))
         captured = capfd.readouterr()
         return code, captured.out, captured.err
 

@@ -246,6 +246,12 @@ def runtime_names() -> tuple[str, ...]:
     return tuple(row.runtime for row in all_targets())
 
 
+def runtime_words() -> str:
+    """Names of all runtimes, for help: "parallel, recurrent, ... or node"."""
+    *names, last = runtime_names()
+    return f"{', '.join(names)} or {last}"
+
+
 def runtime_row(runtime: str) -> Target:
     """The row of a runtime.
 

@@ -100,7 +100,7 @@ LEAST_BOUND = 8 * UNIT_ROUNDOFF
 """A form may always be off by a few roundings of the largest value, however little was drawn."""
 
 LARGEST_BOUND = 0.1
-"""Where rounding may move the logits by more, relative to the largest, agreement within the bound proves nothing."""
+"""Where rounding may move the logits by more, relative to the largest, agreement within the bound says nothing."""
 
 ILL_CONDITIONED_BOUND, ILL_CONDITIONED_JUMP = 1e-4, 30.0
 """A block is ill-conditioned if rounding may move what it writes by more than the first, relative to its largest value,

@@ -82,6 +82,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files hold more than some terminals can show
             stream.reconfigure(errors="backslashreplace")
-    from causalrn.cli.console import run_guarded
+    from causalrn.cli.console import run_reporting_errors
 
-    sys.exit(run_guarded(lambda: group(standalone_mode=False)))
+    sys.exit(run_reporting_errors(lambda: group(standalone_mode=False)))

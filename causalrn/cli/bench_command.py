@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from causalrn.bundle.targets import runtime_words
 from causalrn.cli.console import (
     EXIT_BAD_INPUT,
     EXIT_CHECK_FAILED,
@@ -131,7 +132,7 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 @click.option(
     "--runtime",
     multiple=True,
-    help="parallel, recurrent, onnxruntime, tensorrt, native or node; may be repeated.  [default: all that apply]",
+    help=f"{runtime_words()}; may be repeated.  [default: all that apply]",
 )
 @click.option("--provider", default="cpu", show_default=True, help="onnxruntime execution provider.")
 @click.option(

@@ -32,7 +32,7 @@ _EXTRAS = dict.fromkeys(("torch", "onnx", "onnxscript", "onnx_ir"), "causalrn[ex
 _NO_MEMORY = "not enough memory for this: ask for less (batch, length, samples), or use a smaller model or input"
 
 
-def run_guarded(action: Callable[[], Any]) -> int:
+def run_reporting_errors(action: Callable[[], Any]) -> int:
     """Run a command; turn what goes wrong into one line on standard error and an exit code."""
     try:
         result = action()

@@ -22,7 +22,7 @@ Example:
 def command(context: click.Context, output: Path, length: int, seed: int) -> None:
     """Train, export, verify and generate in one go, in about a minute.
 
-    Trains a small exact CausalRN to copy strings, exports its cell to ONNX, proves that all forms agree with the
+    Trains a small exact CausalRN to copy strings, exports its cell to ONNX, verifies that all runtimes agree with the
     float64 oracle, and lets the exported model copy a prompt that it has never seen, token by token.
     """
     for package in ("torch", "onnx", "onnxscript"):

@@ -176,7 +176,7 @@ def _missing(name: str, tools: dict[str, str | None], remedy: str) -> Probe:
 
 
 def _judge(name: str, outcome: Outcome, remedy: str) -> Probe:
-    """A program that has to end with 0 and say something."""
+    """A program that has to end with 0 and print something."""
     if outcome.code == 0 and (answer := last_line(outcome.stdout)):
         return Probe(name, "works", answer)
     return Probe(name, "broken", outcome.reason, remedy)

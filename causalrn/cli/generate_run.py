@@ -1,4 +1,4 @@
-"""One generation, or one teacher-forced pass, as `run` and `demo` drive it."""
+"""One generation, or one teacher-forced pass, for `run` and `demo`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def print_report(report: QuantizeReport, output: str, *, automatic: bool) -> Non
     out.print(_figures(report))
     worst = report.after.worst_unit
     out.print(
-        f"lowest SQNR: {_db(report.after.sqnr_db[worst])}, what {worst} says, inherited errors included\n"
+        f"lowest SQNR: {_db(report.after.sqnr_db[worst])}, the output of {worst}, inherited errors included\n"
         f"measured on {report.measured_on}\ncompared with {report.against}",
         soft_wrap=True,
     )
@@ -64,9 +64,9 @@ def _figures(report: QuantizeReport) -> Table:
         was, now = getattr(before, name), getattr(after, name)
         if was is not None and now is not None:
             table.add_row(f"{was.unit} right, {name.replace('_', '-')}", _share(was), _share(now), "")
-    said = (before.agreement, after.agreement)
-    table.add_row("KL divergence, nats", *(f"{max(a.kl_divergence, 0.0):.1e}" for a in said), "")
-    table.add_row("likely tokens changed", *(f"{100 * a.argmax_changes:.3g} %" for a in said), "")
+    agreements = (before.agreement, after.agreement)
+    table.add_row("KL divergence, nats", *(f"{max(a.kl_divergence, 0.0):.1e}" for a in agreements), "")
+    table.add_row("likely tokens changed", *(f"{100 * a.argmax_changes:.3g} %" for a in agreements), "")
     times = (f"{time:,.0f} us" for time in (report.times.before_us, report.times.after_us))
     table.add_row("time per token, one thread", *times, _ratio(report.times.ratio))
     return table

@@ -15,7 +15,7 @@ def results_table(results: Iterable[LevelResult]) -> Table:
     """A row per level and runtime."""
     table = Table(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("level", no_wrap=True)
-    table.add_column("form", no_wrap=True)
+    table.add_column("runtime", no_wrap=True)
     table.add_column("error", justify="right", no_wrap=True)
     table.add_column("allowed", justify="right", no_wrap=True)
     table.add_column("outcome")

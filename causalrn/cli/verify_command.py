@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from causalrn.bundle.targets import runtime_words
 from causalrn.cli.console import (
     EXIT_CHECK_FAILED,
     EXIT_NOT_EXECUTED,
@@ -56,7 +57,7 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
 @click.option(
     "--runtime",
     multiple=True,
-    help="parallel, recurrent, onnxruntime, tensorrt, native or node; may be repeated.  [default: what can run here]",
+    help=f"{runtime_words()}; may be repeated.  [default: what can run here]",
 )
 @click.option("--task", type=click.Choice(list(TASKS)), help="Insist on this task.  [default: the model's]")
 @click.option("--text", type=PATH, help="Measure a text model's accuracy on the last tenth of this file.")

@@ -68,14 +68,14 @@ class CausalRNReading(nn.Module):
             self.register_buffer("step_terms", torch.stack([torch.ones_like(own), own], 1).to(dtype))
             self.register_buffer("step_weights", torch.ones(1, self.capacity + 1, dtype=dtype))
         self.register_buffer("second_row", torch.ones(1, 1, dtype=torch.int64))
-        self.guarded = squares_may_overflow(config, self.capacity)
+        self.overflow_guard = squares_may_overflow(config, self.capacity)
 
     def start(self, state: State, position: Tensor, batch: int, time: int) -> _Reader:
         """The reader for one call: T tokens of B sequences at a position."""
         kind = self.config.state_kind
         if kind == "pool":
-            lone = time == 1 and batch == 1 and self.spec.pool != "concat"
-            return (_LonePoolReader if lone else _PoolReader)(self, position, time, state[0].shape[0])
+            single_row = time == 1 and batch == 1 and self.spec.pool != "concat"
+            return (_SingleRowPoolReader if single_row else _PoolReader)(self, position, time, state[0].shape[0])
         return (_LogSumReader if kind == "max+sum" else _SumReader)(self, position, time)
 
 
@@ -98,7 +98,7 @@ class _Reader:
         if config.head_scale == "max" and (config.heads > 1 or not config.post_norm):
             heads = o.reshape(-1, config.heads, config.head_width)
             o = (heads / heads.amax(-1, keepdim=True)).flatten(-2)
-        elif self.shared.guarded:
+        elif self.shared.overflow_guard:
             o = o / o.amax(-1, keepdim=True)
         if not config.post_norm:
             return o
@@ -130,13 +130,14 @@ class _PoolReader(_Reader):
         new = b.reshape(1, -1, config.hidden) if self.single else b.reshape(-1, past[0].shape[1], config.hidden)
         if self.in_place:
             pair = torch.cat([a, b]).reshape(2, -1)  # [2, B * H]
-            return readouts.read_pool_step(pair, past[0], self.terms, self.weights, ones, config, lone=False), (new,)
+            o = readouts.read_pool_step(pair, past[0], self.terms, self.weights, ones, config, single_row=False)
+            return o, (new,)
         rows = torch.cat([past[0], new])  # [t + T, B, H]
         o = readouts.read_pool(a, rows, self.weights, ones, config)
         return o, (rows if self.shared.spec.pool == "concat" else new,)
 
 
-class _LonePoolReader(_PoolReader):
+class _SingleRowPoolReader(_PoolReader):
     """T = B = 1: the same numbers with 5 fewer graph nodes per block (0.4 us each, 15 % of a step at t = 16)."""
 
     def __call__(self, ab: Tensor, past: State) -> tuple[Tensor, State]:
@@ -145,13 +146,13 @@ class _LonePoolReader(_PoolReader):
         new = functional.embedding(
             self.shared.second_row, pair
         )  # row 1 as [1, 1, H]: one Gather, not Slice and Reshape
-        return readouts.read_pool_step(pair, past[0], self.terms, self.weights, ones, config, lone=True), (new,)
+        return readouts.read_pool_step(pair, past[0], self.terms, self.weights, ones, config, single_row=True), (new,)
 
 
 class _SumReader(_Reader):
     def __call__(self, ab: Tensor, past: State) -> tuple[Tensor, State]:
         query, value = (readouts.rms_norm(x, self.shared.ones_hidden) for x in ab.chunk(2, dim=-1))
-        if self.shared.guarded:  # cancels in the norm after
+        if self.shared.overflow_guard:  # cancels in the norm after
             query = query - query.amax(-1, keepdim=True)
         values = value.exp()
         if len(past) == 2:

@@ -64,8 +64,8 @@ class TransformerReading(nn.Module):
         """The reader for one call: T tokens of B sequences at a position."""
         if self.config.attention == "linear":
             return _SumReader(self, batch, time)
-        lone = time == 1 and batch == 1 and self.spec.pool != "concat"
-        return (_LonePoolReader if lone else _PoolReader)(self, batch, time, position, state[0].shape[0])
+        single_row = time == 1 and batch == 1 and self.spec.pool != "concat"
+        return (_SingleRowPoolReader if single_row else _PoolReader)(self, batch, time, position, state[0].shape[0])
 
 
 class _Reader:
@@ -126,7 +126,7 @@ class _PoolReader(_Reader):
         return torch.softmax(scores if self.mask is None else scores + self.mask, dim=-1)
 
 
-class _LonePoolReader(_PoolReader):
+class _SingleRowPoolReader(_PoolReader):
     """T = B = 1 without a copy of the pool: heads read its rows [n, 2E] whole, with zeros where they have no part."""
 
     def __call__(self, qkv: Tensor, past: State) -> tuple[Tensor, State]:

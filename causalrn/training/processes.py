@@ -19,7 +19,7 @@ _PATIENCE = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Processes:
-    """All processes of a training, as seen from one of them; a lone process is `Processes()`.
+    """All processes of a training, as seen from one of them; a single process is `Processes()`.
 
     Attributes:
         rank: which one this is; 0 evaluates, reports and writes.

@@ -76,7 +76,7 @@ class ModelOptions:
 
         Args:
             model: one of :data:`MODELS`.
-            source: where it is said that it is such a model, for errors; the argument `model` unless named.
+            source: what tells that it is such a model, for errors; the argument `model` unless named.
 
         Raises:
             InputError: an option that this kind of model does not have.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
+import psutil
 
 from causalrn.bundle.json_values import json_schema
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import Budget
+from causalrn.runtimes.environment import package_version
 from causalrn.runtimes.parity.block_reports import BlockReport
 from causalrn.runtimes.parity.entries import NULLABLE, ReportEntry
 from causalrn.runtimes.parity.results import Attribution, Level, LevelResult
@@ -21,6 +21,8 @@ from causalrn.training.card import ModelCard
 Verdict = Literal["PASS", "FAIL", "compiled, not executed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 PASS, FAIL, NOT_EXECUTED = VERDICTS
+
+_PACKAGES = ("causalrn", "numpy", "onnxruntime", "torch", "onnx", "tensorrt-rtx-cu13", "tensorrt")
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -192,14 +194,15 @@ def _judge(results: Sequence[LevelResult], problems: Sequence[str], not_executed
 
 
 def environment() -> dict[str, str]:
-    """Machine and versions that a report was made with."""
-    versions = {"python": platform.python_version()}
-    for package in ("causalrn", "numpy", "onnxruntime", "torch", "onnx", "tensorrt-rtx-cu13", "tensorrt"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {"machine": platform.machine(), "system": platform.system(), "cpus": str(os.cpu_count()), **versions}
+    """Machine and versions that a report was made with, in words."""
+    versions = {name: package_version(name) or "not installed" for name in _PACKAGES}
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpus": str(psutil.cpu_count()),
+        "python": platform.python_version(),
+        **versions,
+    }
 
 
 def report_schema() -> dict[str, Any]:

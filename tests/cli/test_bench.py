@@ -9,7 +9,7 @@ import pytest
 
 from causalrn.bundle.json_values import to_json
 from causalrn.cli import group
-from causalrn.cli.console import run_guarded
+from causalrn.cli.console import run_reporting_errors
 from causalrn.runtimes.bench.devices import DEVICES
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.running import Bench
@@ -27,7 +27,7 @@ def measured(bundles, tmp_path_factory):
     files = [part for kind, path in names.items() for part in (f"--{kind}", str(path))]
     arguments = [str(bundles["exact"]), str(folder / "nope"), *files]
     arguments += ["-d", "4,8", "-d", "12,16", "-p", "8", "-b", "1,2"]
-    code = run_guarded(lambda: group(["bench", *arguments, *map(str, QUICK)], standalone_mode=False))
+    code = run_reporting_errors(lambda: group(["bench", *arguments, *map(str, QUICK)], standalone_mode=False))
     return code, names
 
 

@@ -10,7 +10,7 @@ import torch
 
 from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.cli import COMMANDS
-from causalrn.cli.console import run_guarded
+from causalrn.cli.console import run_reporting_errors
 from tests.builders import GOLDEN, official_state
 
 
@@ -283,7 +283,7 @@ def test_failures_of_the_machine_are_one_clear_line(capfd, error, message):
     def fail():
         raise error
 
-    assert run_guarded(fail) == 2
+    assert run_reporting_errors(fail) == 2
     text = capfd.readouterr().err
     assert message in text
     assert text.count("\n") == 1

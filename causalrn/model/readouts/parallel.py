@@ -35,15 +35,15 @@ def _pool_readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     norm = config.norm if config.readout == "exact" else None
     o = pair_sum(a.reshape(heads), b.reshape(heads), activation=config.activation, norm=norm)
     o = o / _counts(a)[..., None]
-    if config.head_scale == "max" and not (config.heads == 1 and config.post_norm):  # then it cancels: _tamed does it
+    if config.head_scale == "max" and not (config.heads == 1 and config.post_norm):  # else it cancels
         o = o / o.amax(-1, keepdim=True)
     o = o.flatten(-2)
     # exp(LN0) reaches exp(sqrt(H - 1)): its square overflows float32 for H > 1,900
-    return _tamed(o) if config.post_norm and config.activation == "exp" else o
+    return _rescaled(o) if config.post_norm and config.activation == "exp" else o
 
 
-def _tamed(o: Tensor) -> Tensor:
-    """Divide by the largest channel. Only before a norm, where it cancels, as does the gradient through it."""
+def _rescaled(o: Tensor) -> Tensor:
+    """Rescaled by the largest channel. Only before a norm, where it cancels, as does the gradient through it."""
     return o / o.detach().amax(-1, keepdim=True)
 
 
@@ -53,7 +53,7 @@ def _linear_readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     if not config.post_norm:
         return a.exp() * mean
     # |LN0| reaches sqrt(H - 1): the square of exp(a) * exp(b) overflows float32 for H > 480
-    return _tamed((a - a.detach().amax(-1, keepdim=True)).exp() * mean)
+    return _rescaled((a - a.detach().amax(-1, keepdim=True)).exp() * mean)
 
 
 def _plain_readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:

@@ -61,32 +61,34 @@ def prefill_weights(past_rows: int, time: int, position: Tensor, *, fixed: bool,
     return reads.to(dtype)[:, None]
 
 
-def pairs_to_sum(pairs: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig, *, lone: bool = False) -> Tensor:
+def pairs_to_sum(
+    pairs: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig, *, single_row: bool = False
+) -> Tensor:
     """Activate pair sums and add them up over positions.
 
     Args:
         pairs: [..., n, B * H], a + b_j.
         weights: [..., 1, n], 1 for positions that are read: the mask comes after the activation, never before it.
         ones: [D].
-        lone: B = G = 1, so that rows are normalized as they are; a Reshape costs as much as a small kernel.
+        single_row: B = G = 1, so that rows are normalized as they are; a Reshape costs as much as a small kernel.
 
     Returns:
         [..., 1, B * H].
     """
     if config.readout == "exact":
-        by_head = pairs if lone else pairs.reshape(*pairs.shape[:-1], -1, config.head_width)
+        by_head = pairs if single_row else pairs.reshape(*pairs.shape[:-1], -1, config.head_width)
         pairs = rms_norm(by_head, ones)
-        pairs = pairs if lone else pairs.flatten(-2)
+        pairs = pairs if single_row else pairs.flatten(-2)
     return weights @ ACTIVATIONS[config.activation](pairs)
 
 
 def read_pool_step(
-    ab: Tensor, pool: Tensor, terms: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig, *, lone: bool
+    ab: Tensor, pool: Tensor, terms: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig, *, single_row: bool
 ) -> Tensor:
     """One new position reads a pool whose slot for it is zero. ab [2, B * H], pool [n, B, H] -> [B, H]."""
-    rows = pool.reshape(-1, config.hidden) if lone else pool.flatten(1)
-    o = pairs_to_sum(torch.addmm(rows, terms, ab), weights, ones, config, lone=lone and config.heads == 1)
-    return o if lone else o.reshape(-1, config.hidden)
+    rows = pool.reshape(-1, config.hidden) if single_row else pool.flatten(1)
+    o = pairs_to_sum(torch.addmm(rows, terms, ab), weights, ones, config, single_row=single_row and config.heads == 1)
+    return o if single_row else o.reshape(-1, config.hidden)
 
 
 def read_pool(a: Tensor, rows: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig) -> Tensor:
