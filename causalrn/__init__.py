@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from causalrn.workflows.convert import convert
     from causalrn.workflows.export import export
     from causalrn.workflows.predict import predict
+    from causalrn.workflows.profile import profile
     from causalrn.workflows.quantize import quantize
     from causalrn.workflows.train import resume_training, train
     from causalrn.workflows.verify import verify
@@ -82,6 +83,7 @@ __all__ = [
     "export",
     "open_session",
     "predict",
+    "profile",
     "quantize",
     "register_target",
     "resume_training",
@@ -100,6 +102,7 @@ _LAZY = {
     "convert": "causalrn.workflows.convert",
     "open_session": "causalrn.runtimes.opening",
     "predict": "causalrn.workflows.predict",
+    "profile": "causalrn.workflows.profile",
     "quantize": "causalrn.workflows.quantize",
     "register_target": "causalrn.bundle.targets",
     "resume_training": "causalrn.workflows.train",
