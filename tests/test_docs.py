@@ -131,7 +131,7 @@ def faults_of(line: str) -> str:
     whole = not any(part in ("...", "[...]") or part.isupper() or "|" in part for part in arguments)
     if whole and arguments and given:
         try:
-            command.make_context(name, list(arguments))
+            command.make_context(name, list(arguments), parent=click.Context(group, **group.context_settings))
         except click.UsageError as error:
             return "" if isinstance(error, click.MissingParameter) else error.format_message()
     return ""
