@@ -165,7 +165,7 @@ class OnnxRuntimeSession(CellSession):
             self._bound = _BoundStep(self, self._graph("step"))
         return self._bound.run(tokens, position, state)
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Release onnxruntime's sessions."""
         self._graphs, self._bound = {}, None
 

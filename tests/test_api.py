@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import subprocess
 import sys
@@ -125,7 +126,7 @@ def test_closed_session_raises_one_clear_error(exact_bundle, runs, tmp_path):
             lambda: session.prefill([[0, 3]]),
             session.reset,
             session.snapshot,
-            lambda: session.restore(state),
+            functools.partial(session.restore, state),
             lambda: session.generate("abc"),
             lambda: session.save(tmp_path / "state"),
             lambda: session.load(tmp_path / "state"),
