@@ -7,8 +7,8 @@ import { comparedTensors, Golden, largestOf, maximum } from "./golden.js";
 const REGRESSION_RELATIVE = 5e-6; // onnxruntime-web repeats to this; C as WebAssembly gives the same bits everywhere
 
 /**
- * Compare a session with its bundle's golden vectors: with the float64 oracle within the rounding bound that the bundle holds,
- * and with itself and with what was recorded when the bundle was written bit for bit.
+ * Compare a session with its bundle's golden vectors: with the float64 oracle within the rounding bound that is in them, and
+ * bit for bit with itself and with what was recorded when the bundle was written.
  *
  * @param {import("./causalrn.js").Session} session it is left at position 0
  * @param {{onRow?: (row: Row) => void, signal?: AbortSignal}} [options]

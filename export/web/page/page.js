@@ -149,7 +149,7 @@ async function runAll(signal) {
   showStatus(signal.aborted ? "stopped" : "ready");
 }
 
-/** The runs of all models that can take the text. If none can the field shows why, else the panels of those that cannot. */
+/** Runs of the models that can take the text. If none can the field shows why, else the panels of those that cannot. */
 function startRuns() {
   const refusals = [],
     runs = [];
