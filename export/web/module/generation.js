@@ -88,7 +88,7 @@ function promptIds(session, prompt) {
 function mostTokens({ capacity, position }, promptTokens, maxNewTokens) {
   if (capacity !== null) return Math.min(capacity - position - promptTokens + 1, maxNewTokens ?? Infinity);
   if (maxNewTokens !== null) return maxNewTokens;
-  throw new CausalRNError("input", "this model has no capacity: say how many tokens to generate (maxNewTokens)");
+  throw new CausalRNError("input", "this model has no capacity: give the number of tokens to generate (maxNewTokens)");
 }
 
 /** Whether a token ends it: a stop token, or one with which the last tokens spell the stop text. */

@@ -1,4 +1,4 @@
-/** The golden vectors of a bundle: token sequences, what the oracle says of them, and what was recorded at export. */
+/** The golden vectors of a bundle: token sequences, the oracle's logits and states, and what was recorded at export. */
 
 import { readListed } from "./bundle_files.js";
 import { CausalRNError } from "./errors.js";
@@ -26,11 +26,11 @@ export class Golden {
       Array.from(data.subarray(row * this.length, (row + 1) * this.length), Number),
     );
     this.vocabulary = manifest.model.vocabulary;
-    this.exact = tensors["oracle.logits"].data;
+    this.reference = tensors["oracle.logits"].data;
     this.bounds = tensors["bound.logits"].data;
     this.recorded = tensors["recorded.logits"].data;
     this.positions = Array.from(tensors["oracle.positions"].data, Number);
-    this.largest = largestOf(this.exact);
+    this.largest = largestOf(this.reference);
   }
 
   /** Where the recorded state was taken. */
@@ -58,8 +58,8 @@ export class Golden {
     );
   }
 
-  /** The exact values of a state tensor of one sequence at a position. Pools are kept once, at their longest. */
-  exactState(name, position, row) {
+  /** Reference values (float64) of one sequence's state tensor at a position. Pools are kept once, at their longest. */
+  referenceState(name, position, row) {
     const kept = `oracle.state.${position}.${name}` in this.tensors ? position : Math.max(...this.positions);
     return this.#sequence(`oracle.state.${kept}.${name}`, row, position);
   }
@@ -84,7 +84,7 @@ export class Golden {
   }
 }
 
-/** State tensors that can be compared with exact values: scales belong to rows, and what rounding took differs. */
+/** State tensors that can be compared with reference values: scales belong to rows, and what rounding took differs. */
 export const comparedTensors = (manifest) =>
   manifest.state.tensors.filter(({ role }) => role !== "scale" && role !== "carry");
 

@@ -1,4 +1,4 @@
-/** Golden vectors, run where the module runs: does this machine say what was trained? */
+/** Golden vectors, run where the module runs: does this machine compute what was trained? */
 
 import { breathe } from "./breathing.js";
 import { load } from "./causalrn.js";
@@ -7,13 +7,16 @@ import { comparedTensors, Golden, largestOf, maximum } from "./golden.js";
 const REGRESSION_RELATIVE = 5e-6; // onnxruntime-web repeats to this; C as WebAssembly gives the same bits everywhere
 
 /**
- * Compare a session with its bundle's golden vectors: with the float64 oracle as far as rounding may lead, and bit for bit with
- * itself and with what was recorded when the bundle was written.
+ * Compare a session with its bundle's golden vectors: with the float64 oracle within the rounding bound that is in them, and
+ * bit for bit with itself and with what was recorded when the bundle was written.
  *
  * @param {import("./causalrn.js").Session} session it is left at position 0
  * @param {{onRow?: (row: Row) => void, signal?: AbortSignal}} [options]
  * @returns {Promise<{passed: boolean, rows: Row[]}>}
- * @typedef {{check: string, form: string, error: number | null, allowed: number | null, passed: boolean, words: string}} Row
+ * @typedef {{
+ *   check: string, comparison: string, error: number | null, allowed: number | null, passed: boolean, words: string
+ * }} Row
+ *   check: what is compared; comparison: how it was computed, or what it has to equal;
  *   errors are relative to the largest |value|, for "distribution" in nats; 0 and 0 where bits have to be equal
  */
 export async function verify(session, { onRow = () => {}, signal } = {}) {
@@ -25,23 +28,23 @@ export async function verify(session, { onRow = () => {}, signal } = {}) {
     onRow(row);
   };
   try {
-    const stepped = await drive(session, golden, steps(golden.length), signal);
-    const whole = await drive(session, golden, [golden.length], signal);
+    const stepped = await traceTokens(session, golden, steps(golden.length), signal);
+    const whole = await traceTokens(session, golden, [golden.length], signal);
     compareLogits(golden, stepped, "step by step").forEach(add);
     compareLogits(golden, whole, "by prefill").forEach(add);
     if (manifest.web.limits === null) add(compareStates(golden, stepped));
-    const exactly = manifest.web.engine === "c";
-    if (exactly) add(compareBits("prefill", "equal to steps", [[whole.logits, stepped.logits]]));
+    const isBitExact = manifest.web.engine === "c";
+    if (isBitExact) add(compareBits("prefill", "equal to steps", [[whole.logits, stepped.logits]]));
     const repeats = "as when it was exported";
-    add(compareRecorded(golden, stepped.logits, golden.recorded, repeats, exactly));
+    add(compareRecorded(golden, stepped.logits, golden.recorded, repeats, isBitExact));
     const resumed = await resume(session, golden, signal);
-    add(compareRecorded(golden, resumed, golden.afterRecorded(), "resumed from the recorded state", exactly));
+    add(compareRecorded(golden, resumed, golden.afterRecorded(), "resumed from the recorded state", isBitExact));
     add(await compareRestored(session, golden, signal));
     if (session.engine === "WebAssembly SIMD") {
       const plain = await load(folder, { simd: false });
       add(
         compareBits("without SIMD", "equal to with", [
-          [(await drive(plain, golden, steps(golden.length), signal)).logits, stepped.logits],
+          [(await traceTokens(plain, golden, steps(golden.length), signal)).logits, stepped.logits],
         ]),
       );
     }
@@ -53,8 +56,8 @@ export async function verify(session, { onRow = () => {}, signal } = {}) {
 
 const steps = (count) => Array(count).fill(1);
 
-/** Logits [B * T * V] of all sequences, taken in chunks, and the states at the positions that are compared. */
-async function drive(session, golden, lengths, signal) {
+/** A trace: logits [B * T * V] of all sequences, taken in chunks, and the states at the positions that are compared. */
+async function traceTokens(session, golden, lengths, signal) {
   const logits = new Float32Array(golden.sequences * golden.length * golden.vocabulary),
     states = [];
   for (let row = 0; row < golden.sequences; row++) {
@@ -108,35 +111,37 @@ async function takeSteps(session, tokens, signal) {
 }
 
 /** Against the oracle: by rounding, or for a quantized model by what its distributions lost. */
-function compareLogits(golden, { logits }, form) {
+function compareLogits(golden, { logits }, comparison) {
   const { limits } = golden.manifest.web;
-  if (limits !== null) return compareDistributions(golden, logits, form, limits);
+  if (limits !== null) return compareDistributions(golden, logits, comparison, limits);
   let worst = { ratio: -1, error: 0, allowed: 0 };
   logits.forEach((value, index) => {
-    const error = Math.abs(value - golden.exact[index]);
+    const error = Math.abs(value - golden.reference[index]);
     const allowed = golden.bounds[Math.floor(index / golden.vocabulary) % golden.length];
     if (exceeds(error / allowed, worst.ratio)) worst = { ratio: error / allowed, error, allowed };
   });
   const [error, allowed] = [worst.error / golden.largest, worst.allowed / golden.largest];
   const words = `${golden.sequences} sequences of ${golden.length} tokens`;
-  return [{ check: "logits", form, error, allowed, passed: error <= allowed, words }];
+  return [{ check: "logits", comparison, error, allowed, passed: error <= allowed, words }];
 }
 
-function compareDistributions(golden, logits, form, limits) {
+function compareDistributions(golden, logits, comparison, limits) {
   const width = golden.vocabulary,
     count = logits.length / width;
   let divergence = 0,
     changes = 0;
   for (let place = 0; place < count; place++) {
-    const exact = logProbabilities(golden.exact.subarray(place * width, (place + 1) * width));
-    const said = logProbabilities(logits.subarray(place * width, (place + 1) * width));
-    divergence += exact.reduce((sum, value, id) => sum + Math.exp(value) * (value - said[id]), 0) / count;
-    const best = exact.indexOf(Math.max(...exact)),
-      chosen = said.indexOf(Math.max(...said));
-    const isTie = Math.exp(exact[best]) - Math.exp(exact[chosen]) <= limits.tie_probability; // not for NaN
+    const reference = logProbabilities(golden.reference.subarray(place * width, (place + 1) * width));
+    const output = logProbabilities(logits.subarray(place * width, (place + 1) * width));
+    divergence += reference.reduce((sum, value, id) => sum + Math.exp(value) * (value - output[id]), 0) / count;
+    const best = reference.indexOf(Math.max(...reference)),
+      chosen = output.indexOf(Math.max(...output));
+    const isTie = Math.exp(reference[best]) - Math.exp(reference[chosen]) <= limits.tie_probability; // not for NaN
     if (!isTie) changes += 1 / count;
   }
-  const judged = (check, error, allowed, words) => ({ check, form, error, allowed, passed: error <= allowed, words });
+  const judged = (check, error, allowed, words) => {
+    return { check, comparison, error, allowed, passed: error <= allowed, words };
+  };
   return [
     judged("distribution", divergence, limits.kl_divergence, "KL divergence from the oracle, in nats"),
     judged("most likely token", changes, limits.argmax_changes, "share of positions where it is another one"),
@@ -157,24 +162,24 @@ function compareStates(golden, { states }) {
     const allowed = golden.stateBound(name);
     for (const position of golden.positions) {
       const at = states.filter((state) => state.position === position);
-      const exact = at.map(({ row }) => golden.exactState(name, position, row));
-      const largest = exact.map(largestOf).reduce(maximum);
-      const error = at.map(({ tensors }, index) => distance(tensors[name], exact[index])).reduce(maximum) / largest;
+      const reference = at.map(({ row }) => golden.referenceState(name, position, row));
+      const largest = reference.map(largestOf).reduce(maximum);
+      const error = at.map(({ tensors }, index) => distance(tensors[name], reference[index])).reduce(maximum) / largest;
       if (exceeds(error / allowed, worst.ratio)) worst = { ratio: error / allowed, error, allowed, name };
     }
   }
   const { ratio, error, allowed, name } = worst;
   const words = `${compared.length} tensors at ${golden.positions.length} positions; closest to its limit: ${name}`;
-  return { check: "state", form: "step by step", error, allowed, passed: ratio <= 1, words };
+  return { check: "state", comparison: "step by step", error, allowed, passed: ratio <= 1, words };
 }
 
-function compareRecorded(golden, said, recorded, form, exactly) {
-  if (exactly) return compareBits("recorded", form, [[said, recorded]]);
-  const error = distance(said, recorded) / golden.largest;
+function compareRecorded(golden, logits, recorded, comparison, isBitExact) {
+  if (isBitExact) return compareBits("recorded", comparison, [[logits, recorded]]);
+  const error = distance(logits, recorded) / golden.largest;
   const allowed = Math.max(REGRESSION_RELATIVE, golden.bounds[golden.length - 1] / golden.largest);
   return {
     check: "recorded",
-    form,
+    comparison,
     error,
     allowed,
     passed: error <= allowed,
@@ -182,10 +187,10 @@ function compareRecorded(golden, said, recorded, form, exactly) {
   };
 }
 
-function compareBits(check, form, pairs) {
+function compareBits(check, comparison, pairs) {
   const equal = pairs.every(([a, b]) => a.length === b.length && sameBits(a, b) && !a.some(Number.isNaN));
   const error = equal ? 0 : Math.max(...pairs.map(([a, b]) => distance(a, b)));
-  return { check, form, error, allowed: 0, passed: equal, words: equal ? "bit for bit" : "not the same bits" };
+  return { check, comparison, error, allowed: 0, passed: equal, words: equal ? "bit for bit" : "not the same bits" };
 }
 
 function sameBits(a, b) {

@@ -31,7 +31,7 @@ async function main(words) {
   return report.passed && report.beside?.passed !== false ? 0 : 1;
 }
 
-/** Verify one bundle; an entry `beside` says that there is a second one. */
+/** Verify one bundle; the report has an entry `beside` where there is a second one. */
 async function check(url, asJson) {
   const session = await load(url),
     { model, folders } = session.manifest;
@@ -41,9 +41,9 @@ async function check(url, asJson) {
   return { readout: model.readout, engine: session.engine, passed, rows, beside: folders?.beside };
 }
 
-function printRow({ check, form, error, allowed, passed, words }) {
+function printRow({ check, comparison, error, allowed, passed, words }) {
   const figures = allowed === 0 ? "" : `${error.toExponential(1)} (allowed ${allowed.toExponential(1)})  `;
-  console.log(`${passed ? "ok    " : "FAILED"}  ${check.padEnd(17)} ${form.padEnd(33)} ${figures}${words}`);
+  console.log(`${passed ? "ok    " : "FAILED"}  ${check.padEnd(17)} ${comparison.padEnd(33)} ${figures}${words}`);
 }
 
 try {

@@ -172,7 +172,7 @@ export class WasmEngine {
   #describe(manifest) {
     const { model, state } = manifest,
       [first] = state.tensors;
-    const [version, ...said] = Array.from({ length: 11 }, (_, entry) => this.native.describe(entry));
+    const [version, ...described] = Array.from({ length: 11 }, (_, entry) => this.native.describe(entry));
     if (version !== INTERFACE)
       throw new CausalRNError(
         "bundle",
@@ -180,10 +180,10 @@ export class WasmEngine {
       );
     const { hidden, heads, vocabulary, blocks, embedding } = model;
     const sizes = [state.tensors.length, hidden, heads, vocabulary, blocks, embedding, Number(first.dtype === "int8")];
-    if (sizes.some((value, index) => value !== said[index]))
+    if (sizes.some((value, index) => value !== described[index]))
       throw new CausalRNError("bundle", "the engine is of another model than the manifest: export again");
     Object.assign(this, { hidden, heads, vocabulary, blocks, embedding });
-    [this.#paddedHidden, this.#paddedEmbedding, this.#rowsTogether] = said.slice(-3);
+    [this.#paddedHidden, this.#paddedEmbedding, this.#rowsTogether] = described.slice(-3);
   }
 
   /** Lay out a fresh session for so many positions. */

@@ -37,8 +37,9 @@ export function bytesInWords(bytes) {
   return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} KB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-/** What to tell people about an error: the module's own say it already. File names keep their small letters. */
+/** An error as a sentence; one that is not the module's own gets a remedy. File names keep their small letters. */
 export function errorInWords({ name, message }) {
-  const said = name === "CausalRNError" ? message : `something unexpected happened (${message}): load the page again`;
-  return `${said.replace(/^[a-z]+(?= )/, (word) => word[0].toUpperCase() + word.slice(1))}.`;
+  const sentence =
+    name === "CausalRNError" ? message : `something unexpected happened (${message}): load the page again`;
+  return `${sentence.replace(/^[a-z]+(?= )/, (word) => word[0].toUpperCase() + word.slice(1))}.`;
 }

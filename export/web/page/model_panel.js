@@ -102,7 +102,7 @@ export class ModelPanel {
     this.showFigures(run);
   }
 
-  /** A token was taken or said; its position is null where it found no room. */
+  /** A token was taken or output; its position is null where it found no room. */
   addToken(run, { token, isOutput, position }) {
     const symbol = this.#symbol(token);
     this.#symbols.push(symbol);
@@ -216,8 +216,8 @@ export class ModelPanel {
 /** What came of a run, in words. */
 function outcome(run, { alphabet }) {
   if (run.expected === null) {
-    const said = alphabet === null ? "" : alphabet.decode(run.outputs),
-      text = said && `: ${said}`;
+    const output = alphabet === null ? "" : alphabet.decode(run.outputs),
+      text = output && `: ${output}`;
     const count = run.outputs.length;
     return `${count} ${count === 1 ? "token" : "tokens"} generated${text}`;
   }

@@ -39,7 +39,7 @@ function typedIds(text) {
   });
 }
 
-/** The ids that a copying model is to say after a prompt that ends with SEP, then EOS; null where that is open. */
+/** The ids that a copying model has to output after a prompt that ends with SEP, then EOS; null where that is open. */
 function expectedIds(session, ids) {
   const { alphabet } = session;
   if (!copies(session) || alphabet.symbol(ids.at(-1)) !== "SEP") return null;
@@ -52,7 +52,7 @@ export class ModelRun {
     this.session = session;
     this.prompt = prompt;
     this.outputs = [];
-    /** What is to be said; null where that is open. */
+    /** Expected outputs; null where that is open. */
     this.expected = expectedIds(session, prompt);
     /** That it needs, if it copies as it should. */
     this.positions = Math.min(positionLimit(session), prompt.length + (this.expected?.length ?? FREE_TOKENS));
@@ -67,7 +67,7 @@ export class ModelRun {
   #most;
   #logits = null;
 
-  /** Take the prompt's next token, or say one and take it. */
+  /** Take the prompt's next token, or output one and take it. */
   async advance() {
     const { session, prompt } = this,
       { position } = session;
@@ -95,7 +95,7 @@ export class ModelRun {
     return this.finished && !this.#ended && this.outputs.length < this.#most;
   }
 
-  /** Whether the model said that it is done. */
+  /** Whether the last output is a stop token. */
   get #ended() {
     return this.session.alphabet?.stopIds.includes(this.outputs.at(-1)) ?? false;
   }

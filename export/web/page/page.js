@@ -1,4 +1,4 @@
-/** Wiring: loads the models, runs them token by token, verifies them, and says what went wrong. */
+/** Wiring: loads the models, runs them token by token, verifies them, and shows what went wrong. */
 
 import { BREATH_MS, breathe } from "./breathing.js";
 import { load } from "./causalrn.js";
@@ -8,7 +8,7 @@ import { copies, ModelRun, positionLimit, promptIds } from "./model_run.js";
 
 const WATCHED_MS = 1e3 / 12; // of a token at the speed that can be watched
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
-const DEFAULT_LENGTH = 16; // of a random text where nothing says how long
+const DEFAULT_LENGTH = 16; // of a random text where the task has no length
 
 const byId = (id) => document.getElementById(id);
 const [text, speed, status] = ["text", "speed", "status"].map(byId);
@@ -22,7 +22,7 @@ async function start() {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) speed.value = "full";
   listen();
   const main = await open("main", "./");
-  if (main === null) return say("the model could not be loaded");
+  if (main === null) return showStatus("the model could not be loaded");
   document.documentElement.dataset.readyMs = performance.now().toFixed(1);
   describe(main.session);
   const { beside } = main.session.manifest.folders ?? {};
@@ -30,7 +30,7 @@ async function start() {
   const largest = Math.max(...panels.map((panel) => panel.fullBytes));
   panels.forEach((panel) => panel.scaleState(largest));
   enable(true);
-  say(complete ? "ready" : "the first model is ready, the second could not be loaded");
+  showStatus(complete ? "ready" : "the first model is ready, the second could not be loaded");
 }
 
 /** Load a model into a panel of its own; null where that fails. */
@@ -38,7 +38,7 @@ async function open(name, url) {
   const panel = new ModelPanel(name),
     begin = name === "main" ? 0 : performance.now();
   byId("panels").append(panel.root);
-  say("loading");
+  showStatus("loading");
   try {
     let bytes = 0;
     const onProgress = (loaded, total) => panel.progress((bytes = loaded), total);
@@ -59,7 +59,7 @@ function describe(session) {
     copying = copies(session);
   if (copying)
     byId("purpose").textContent =
-      "This one was trained to copy strings: after a prompt it says the same letters again.";
+      "This one was trained to copy strings: after a prompt it outputs the same letters again.";
   run.textContent = copying ? "Copy" : "Generate";
   random.textContent = alphabet === null ? "Random token ids" : "Random string";
   const label = alphabet === null ? "Token ids to go on from" : "Text to go on from";
@@ -114,7 +114,7 @@ async function exclusively(action) {
     await action(current.signal);
   } catch (error) {
     refuse(errorInWords(error));
-    say("stopped");
+    showStatus("stopped");
   } finally {
     enable(true);
   }
@@ -128,8 +128,8 @@ function enable(idle) {
 /** Run all models that can take the text, in turns, so that none is timed while another computes. */
 async function runAll(signal) {
   const runs = startRuns();
-  if (runs.length === 0) return say("ready");
-  say("running");
+  if (runs.length === 0) return showStatus("ready");
+  showStatus("running");
   let breath = performance.now();
   for (
     let going = runs;
@@ -146,10 +146,10 @@ async function runAll(signal) {
   }
   for (const { panel, run: one, failed } of runs) if (!failed) await finish(panel, one, signal);
   conclude(runs.filter(({ failed }) => !failed).map(({ panel }) => [panel, panel.summary]));
-  say(signal.aborted ? "stopped" : "ready");
+  showStatus(signal.aborted ? "stopped" : "ready");
 }
 
-/** What every model makes of the text. If none can take it the field says why, else the panels of those that cannot. */
+/** Runs of the models that can take the text. If none can the field shows why, else the panels of those that cannot. */
 function startRuns() {
   const refusals = [],
     runs = [];
@@ -185,10 +185,10 @@ async function finish(panel, one, signal) {
 
 /** Compare every model with its golden vectors. */
 async function verifyAll(signal) {
-  say("verifying");
+  showStatus("verifying");
   for (const panel of panels) if (!signal.aborted) await verifyOne(panel, signal);
   conclude(panels.map((panel) => [panel, panel.parity.summary]));
-  say(signal.aborted ? "stopped" : "ready");
+  showStatus(signal.aborted ? "stopped" : "ready");
 }
 
 async function verifyOne(panel, signal) {
@@ -215,7 +215,8 @@ function conclude(outcomes) {
   byId("outcome").textContent = words.join(" ");
 }
 
-function say(words) {
+/** Show what goes on, below the buttons. */
+function showStatus(words) {
   status.textContent = words;
 }
 

@@ -2,7 +2,7 @@
 
 import { element, errorInWords, showMessage } from "./elements.js";
 
-const COLUMNS = ["Check", "Form", "Error", "Allowed", "Verdict", "Details"];
+const COLUMNS = ["Check", "Comparison", "Error", "Allowed", "Verdict", "Details"];
 
 export class ParityTable {
   /** @param {string} model what the table is about, for its caption */
@@ -50,9 +50,9 @@ export class ParityTable {
   }
 
   /** @param {import("./parity.js").Row} row */
-  add({ check, form, error, allowed, passed, words }) {
+  add({ check, comparison, error, allowed, passed, words }) {
     const verdict = passed ? "✓ passed" : "✗ failed";
-    const cells = [check, form, scientific(error), scientific(allowed), verdict, words].map((content, column) =>
+    const cells = [check, comparison, scientific(error), scientific(allowed), verdict, words].map((content, column) =>
       element("td", { role: "cell", "data-label": COLUMNS[column] }, content),
     );
     this.#body.append(element("tr", { role: "row", "data-passed": String(passed) }, ...cells));

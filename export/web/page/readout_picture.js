@@ -40,7 +40,7 @@ export class ReadoutPicture {
     this.#extent = extent;
     this.#promptLength = promptLength;
     this.#chosen = null;
-    this.#say(0, "nothing read yet");
+    this.#setValue(0, "nothing read yet");
     this.draw();
   }
 
@@ -52,7 +52,7 @@ export class ReadoutPicture {
       this.#extent = this.#rows.length + 8;
       this.draw();
     } else this.#drawRow(row);
-    this.#say(row, this.sentence(row));
+    this.#setValue(row, this.sentence(row));
   }
 
   /** Everything again: the size or the colours changed. */
@@ -87,10 +87,10 @@ export class ReadoutPicture {
     const times = this.#rows[row],
       most = times.indexOf(Math.max(...times));
     const name = (position) => `position ${position} (${this.#symbols[position]})`;
-    const says =
-      row >= this.#promptLength - 1 && row + 1 < this.#symbols.length ? `, says ${this.#symbols[row + 1]}` : "";
-    const output = `Block ${this.block + 1}: the output at ${row} (after ${this.#symbols[row]}${says})`;
-    const reading = `${output} reads ${name(most)} most, ${times[most].toFixed(1)} times its even share`;
+    const output =
+      row >= this.#promptLength - 1 && row + 1 < this.#symbols.length ? `, gives ${this.#symbols[row + 1]}` : "";
+    const place = `Block ${this.block + 1}: the output at ${row} (after ${this.#symbols[row]}${output})`;
+    const reading = `${place} reads ${name(most)} most, ${times[most].toFixed(1)} times its even share`;
     if (column === null || column === most || column > row) return `${reading}.`;
     return `${reading}; ${name(column)} ${times[column].toFixed(1)} times.`;
   }
@@ -154,11 +154,12 @@ export class ReadoutPicture {
     this.#chosen = { row: within, column };
     this.draw();
     const sentence = this.sentence(within, column);
-    this.#say(within, sentence);
+    this.#setValue(within, sentence);
     this.#onReading(sentence);
   }
 
-  #say(row, sentence) {
+  /** Set the slider's value: the row, and its sentence for assistive technology. */
+  #setValue(row, sentence) {
     this.canvas.setAttribute("aria-valuemax", String(Math.max(0, this.#rows.length - 1)));
     this.canvas.setAttribute("aria-valuenow", String(row));
     this.canvas.setAttribute("aria-valuetext", sentence);

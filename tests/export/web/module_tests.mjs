@@ -269,7 +269,7 @@ test("golden vectors that differ fail where they differ", async (t) => {
   await assert.rejects(verify(await load(golden)), ofKind("bundle", /golden.safetensors: [\d,]+ bytes instead of/));
 });
 
-test("damaged bundles say what is wrong and what to do", async (t) => {
+test("damaged bundles are refused with what is wrong and what to do", async (t) => {
   const cases = [
     [
       (folder) => truncate(join(folder, "weights.bin"), 1000),
@@ -334,7 +334,7 @@ const altered = (session, methods) =>
   });
 const nudge = (values, by = 1e-7) => values.map((value, index) => (index === 0 ? value + by : value));
 const failing = async (session) =>
-  (await verify(session)).rows.filter((row) => !row.passed).map((row) => `${row.check}, ${row.form}`);
+  (await verify(session)).rows.filter((row) => !row.passed).map((row) => `${row.check}, ${row.comparison}`);
 
 test("every check fails where what it checks is wrong", async () => {
   const cases = [
@@ -466,7 +466,7 @@ test("a stop text is spelled by the last tokens, markers included", async () => 
   const place = whole.findIndex(
     (token, index) => index > 0 && [token, whole[index - 1]].every((id) => id === 1 || id > 2),
   );
-  assert.ok(place > 0, "this model has to say two letters in a row");
+  assert.ok(place > 0, "this model has to output two letters in a row");
   const stop = [whole[place - 1], whole[place]].map((id) => (id === 1 ? " " : session.alphabet.decode([id]))).join("");
   session.reset();
   const stopped = await tokensOf(session.generate("ab", { ...options, stop }));

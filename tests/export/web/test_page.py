@@ -1,4 +1,4 @@
-"""The page in a real browser: what people see and do, what it says when something is wrong, and what it never does."""
+"""The page in a real browser: what people see and do, what it shows when something is wrong, and what it never does."""
 
 import re
 import shutil
@@ -59,8 +59,8 @@ def serve():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens a page; at the end nothing may have been said on the console, nor asked of another server."""
-    contexts, said, asked = [], [], []
+    """Opens a page; at the end nothing may have been printed on the console, nor asked of another server."""
+    contexts, printed, asked = [], [], []
 
     def start(url, *, script=None, width=1200, height=900, noisy=False, **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
@@ -70,8 +70,8 @@ def open_page(browser):
         if script:
             page.add_init_script(script)
         if not noisy:
-            page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+            page.on("console", lambda message: printed.append(message.text))
+        page.on("pageerror", lambda error: printed.append(str(error)))
         page.on("request", lambda request: asked.append((urlsplit(url).netloc, request.url)))
         page.goto(url)
         return page
@@ -79,7 +79,7 @@ def open_page(browser):
     yield start
     for context in contexts:
         context.close()
-    assert said == []
+    assert printed == []
     assert [request for origin, request in asked if urlsplit(request).netloc not in (origin, "")] == []
 
 
@@ -134,20 +134,20 @@ def test_every_kind_of_model_verifies_in_the_browser(open_page, serve, tmp_path,
 def test_browser_gives_the_logits_of_node(open_page, serve, web_bundles):
     """Bit for bit, and a state that was taken in one session goes on in another."""
     page = ready(open_page(serve(web_bundles["exact"])))
-    said = page.evaluate("""async () => {
+    outputs = page.evaluate("""async () => {
         const { load } = await import("/causalrn.js");
         const [one, other] = [await load("./"), await load("./", { simd: false })];
         await one.prefill([0, 4, 5, 6, 1]);
         other.restore(structuredClone(one.snapshot()));
         return [[...await one.step(4)], [...await other.step(4)], one.engine, other.engine];
     }""")
-    assert said[2:] == ["WebAssembly SIMD", "WebAssembly without SIMD"]
-    assert said[0] == said[1]
+    assert outputs[2:] == ["WebAssembly SIMD", "WebAssembly without SIMD"]
+    assert outputs[0] == outputs[1]
     from causalrn.runtimes import open_session
 
     with open_session(web_bundles["exact"]) as session:
         session.prefill([[0, 4, 5, 6, 1]])
-        assert session.step([4])[0].tolist() == said[0]
+        assert session.step([4])[0].tolist() == outputs[0]
 
 
 def test_module_runs_in_a_worker(open_page, serve, web_bundles, tmp_path):
@@ -260,7 +260,7 @@ def test_browser_without_webassembly_is_a_sentence(open_page, serve, web_bundles
     expect(page.locator(".panel .error")).to_contain_text("This browser has no WebAssembly")
 
 
-def test_browser_without_simd_says_so_and_verifies(open_page, serve, web_bundles):
+def test_browser_without_simd_shows_it_and_verifies(open_page, serve, web_bundles):
     page = ready(open_page(serve(web_bundles["linear"]), script="WebAssembly.validate = () => false"))
     expect(page.locator(".facts")).to_contain_text("WebAssembly without SIMD")
     page.click("#verify")
@@ -270,7 +270,7 @@ def test_browser_without_simd_says_so_and_verifies(open_page, serve, web_bundles
 @pytest.mark.parametrize(
     "options", [{"java_script_enabled": False}, {"java_script_enabled": True}], ids=["off", "file"]
 )
-def test_page_that_is_not_served_says_how(open_page, web_bundles, options):
+def test_page_that_is_not_served_shows_how(open_page, web_bundles, options):
     page = open_page((web_bundles["exact"] / "index.html").as_uri(), noisy=True, **options)
     expect(page.locator("#unserved")).to_contain_text("causalrn-export serve")
 
