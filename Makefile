@@ -6,9 +6,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # What is installed depends on these two files alone: the project itself is installed editable.
 REQUIREMENTS := pyproject.toml constraints.txt
 
+# Tests that export, compile and train nothing.
+QUICK_TESTS := tests/test_house.py tests/test_style.py tests/model tests/bundle/test_files.py tests/bundle/test_state_spec.py \
+  tests/training/test_tasks.py tests/runtimes/test_generation.py tests/runtimes/test_state_values.py \
+  tests/runtimes/bench/test_growth.py tests/runtimes/bench/test_timing.py tests/runtimes/bench/test_machine.py
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs examples bench bench-more gpu-check clean
+.PHONY: help demo test check lint docs examples bench bench-more gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -18,6 +23,9 @@ demo: $(VENV)/installed-export ## train, export, verify and generate, in about a
 
 test: lint ## all checks and tests, as CI runs them
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: lint ## ruff, mypy and the quick tests, in under a minute
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(QUICK_TESTS)
 
 lint: $(VENV)/installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .

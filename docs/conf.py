@@ -36,7 +36,7 @@ nitpick_ignore_regex = [  # other packages' documentation is not read: building 
     ("py:.*", r"(Path|PathLike|Progress|OnReport|Iterator|Sequence|Mapping|Callable|Iterable|Any|Self|Literal)"),
     # what results and models hold inside; their attributes are described where they are defined
     ("py:.*", r"causalrn\.(calibration|runtimes\.(parity|bench)|training\.tasks|bundle\.alphabet)\..*"),
-    ("py:.*", r"causalrn\.workflows\.bench_comparison\..*|QuantizeReport|GenerationSettings"),
+    ("py:.*", r"causalrn\.workflows\.bench_comparison\..*|QuantizeReport|(.*\.)?GenerationSettings"),
 ]
 
 html_theme = "furo"

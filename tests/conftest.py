@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import onnx
 import pytest
 import torch
+from filelock import FileLock
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
@@ -49,72 +51,122 @@ READOUTS = ("exact", "linear", "plain")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def one_registry() -> Iterator[None]:
+    """torch.onnx collects its 3,000 translations anew for every graph, a fifth of each export: once is enough here."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", functools.cache(ONNXRegistry.from_torchlib))
+        yield
+
+
+Share = Callable[[str, Callable[[Path], object]], Path]
+"""Makes a folder once for all processes of a test run: (name, what fills it) -> the folder."""
+
+
+@pytest.fixture(scope="session")
+def share(tmp_path_factory: pytest.TempPathFactory) -> Share:
+    """Bundles take seconds to export: the first process that wants one makes it, the others wait and read it."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    root.mkdir(exist_ok=True)
+
+    def make_once(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = root / name, root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_code(share: Share) -> Iterator[None]:
     """Compiled bundles are kept for the time of the tests, not in the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAUSALRN_CACHE", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("CAUSALRN_CACHE", str(share("compiled", lambda folder: folder.chmod(0o700))))
         yield
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(share: Share) -> dict[str, Path]:
     """A RUN with random weights per readout: capacity 40, and a card as training writes it."""
-    folder = tmp_path_factory.mktemp("runs")
-    for seed, readout in enumerate(READOUTS):
-        model = random_model(seed, readout=readout)
-        card = ModelCard(model.config, Alphabet("letters"), CopyTask(19))
-        save_checkpoint(folder / readout, model, card, {})
+
+    def fill(folder: Path) -> None:
+        for seed, readout in enumerate(READOUTS):
+            model = random_model(seed, readout=readout)
+            card = ModelCard(model.config, Alphabet("letters"), CopyTask(19))
+            save_checkpoint(folder / readout, model, card, {})
+
+    folder = share("runs", fill)
     return {readout: folder / readout for readout in READOUTS}
 
 
 @pytest.fixture(scope="session")
-def bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def bundles(runs: dict[str, Path], share: Share) -> dict[str, Path]:
     """A bundle per readout, default options."""
-    folder = tmp_path_factory.mktemp("bundles")
-    for readout, run in runs.items():
-        export_bundle(run, folder / readout, pool="growing", capacity=None, opset=23)
+
+    def fill(folder: Path) -> None:
+        for readout, run in runs.items():
+            export_bundle(run, folder / readout, pool="growing", capacity=None, opset=23)
+
+    folder = share("bundles", fill)
     return {readout: folder / readout for readout in runs}
 
 
 @pytest.fixture(scope="session")
-def c_bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def c_bundles(runs: dict[str, Path], share: Share) -> dict[str, Path]:
     """C source per readout, default options."""
     if not HAS_C_COMPILER:
         pytest.skip("needs a C compiler: install gcc or clang")
-    folder = tmp_path_factory.mktemp("c-bundles")
-    for readout, run in runs.items():
-        export_c_bundle(run, folder / readout, COptions())
+
+    def fill(folder: Path) -> None:
+        for readout, run in runs.items():
+            export_c_bundle(run, folder / readout, COptions())
+
+    folder = share("c-bundles", fill)
     return {readout: folder / readout for readout in runs}
 
 
 @pytest.fixture(scope="session")
-def web_bundles(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def web_bundles(runs: dict[str, Path], share: Share) -> dict[str, Path]:
     """Web bundles, default options: linear, and exact with linear beside it."""
     if not HAS_WEB:
         pytest.skip("the web target: install clang, lld and nodejs")
-    folder = tmp_path_factory.mktemp("web-bundles")
-    linear = export_web_bundle(runs["linear"], folder / "linear", WebOptions())
-    export_web_bundle(runs["exact"], folder / "exact", WebOptions(beside=linear))
+
+    def fill(folder: Path) -> None:
+        linear = export_web_bundle(runs["linear"], folder / "linear", WebOptions())
+        export_web_bundle(runs["exact"], folder / "exact", WebOptions(beside=linear))
+
+    folder = share("web-bundles", fill)
     return {readout: folder / readout for readout in ("exact", "linear")}
 
 
 @pytest.fixture(scope="session")
-def ort_web_bundle(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ort_web_bundle(runs: dict[str, Path], share: Share) -> Path:
     """The exact RUN with onnxruntime-web, which comes from the npm registry."""
-    folder = tmp_path_factory.mktemp("ort-web") / "site"
+
+    def fill(folder: Path) -> None:
+        export_web_bundle(runs["exact"], folder / "site", WebOptions(engine="onnxruntime-web"))
+
     try:
-        export_web_bundle(runs["exact"], folder, WebOptions(engine="onnxruntime-web"))
+        return share("ort-web", fill) / "site"
     except RuntimeUnavailableError as error:
         pytest.skip(f"needs nodejs, npm and the npm registry: {error}")
-    return folder
 
 
 @pytest.fixture(scope="session")
-def fixed_bundle(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fixed_bundle(runs: dict[str, Path], share: Share) -> Path:
     """The exact RUN with a pool of 40 rows and a mask: what TensorRT takes."""
-    folder = tmp_path_factory.mktemp("fixed") / "bundle"
-    export_bundle(runs["exact"], folder, pool="fixed", capacity=None, opset=23)
-    return folder
+
+    def fill(folder: Path) -> None:
+        export_bundle(runs["exact"], folder / "bundle", pool="fixed", capacity=None, opset=23)
+
+    return share("fixed", fill) / "bundle"
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ def test_every_command_is_listed():
         lambda: causalrn.quantize("nowhere", output="x"),
         lambda: causalrn.quantize("nowhere", output="x", scheme="w3"),
         lambda: causalrn.quantize("nowhere", output="x", scheme="w8", keep_blocks_fp32="some"),
-        lambda: causalrn.compile("nowhere", output="x", profile=[(1, 2)]),
+        lambda: causalrn.compile("nowhere", output="x", profile=[(1, 2)]),  # type: ignore[list-item]
         lambda: causalrn.compile("nowhere", output="x", capacity="9"),
         lambda: causalrn.convert("nowhere", output="x"),
         lambda: causalrn.convert(b"weights", output="x"),
@@ -146,6 +146,6 @@ def test_session_generates_text_and_keeps_its_state_in_a_file(exact_bundle, tmp_
         alphabet = session.card.alphabet
         assert all(text == alphabet.decode(tokens) for tokens, text in first)
         with pytest.raises(causalrn.InputError, match="generation has no setting depth"):
-            session.generate("abc", depth=3)
+            session.generate("abc", **{"depth": 3})
         with pytest.raises(causalrn.InputError, match="`top_k` is 'two'"):
             session.generate("abc", top_k="two")

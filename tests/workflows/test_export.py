@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 import causalrn
-from causalrn.bundle import bundle_folder
+from causalrn.bundle import bundle_folder, files
 from causalrn.model import folding
 from causalrn.training import checkpoint
 from tests.c_tools import needs_c_compiler
@@ -17,8 +17,9 @@ from tests.c_tools import needs_c_compiler
 @pytest.fixture
 def counted(monkeypatch):
     """How often each file is hashed, by name, and how often weights are folded."""
-    hashed, folded = collections.Counter(), []
-    hash_file, fold = bundle_folder.sha256_file, folding.fold
+    hashed: collections.Counter[str] = collections.Counter()
+    folded: list[object] = []
+    hash_file, fold = files.sha256_file, folding.fold
 
     def count_hash(path):
         hashed[path.name] += 1
@@ -45,11 +46,17 @@ def test_export_hashes_each_file_at_most_twice_and_folds_once(runs, tmp_path, co
 
 
 def test_opening_derives_the_state_once(exact_bundle, monkeypatch):
+    from causalrn.model import state
     from causalrn.training import card
 
     derived = []
-    derive = card.derive_state
-    monkeypatch.setattr(card, "derive_state", lambda *arguments: derived.append(arguments) or derive(*arguments))
+    derive = state.derive_state
+
+    def count(*arguments):
+        derived.append(arguments)
+        return derive(*arguments)
+
+    monkeypatch.setattr(card, "derive_state", count)
     with causalrn.open_session(exact_bundle):
         assert len(derived) == 1
 

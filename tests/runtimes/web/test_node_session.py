@@ -250,7 +250,7 @@ def test_other_bundles_and_options_are_refused(tmp_path, exact_bundle):
     with pytest.raises(BundleError, match="a bundle for onnx, not for the web"):
         NodeSession(Bundle.open(exact_bundle))
     bundle = web_bundle(random_model(), tmp_path)
-    with pytest.raises(InputError, match="--threads 2 is onnxruntime's"):
+    with pytest.raises(InputError, match="`threads` 2 is onnxruntime's"):
         open_session(bundle.path, threads=2)
     with pytest.raises(InputError, match="runtime native does not run a bundle for web"):
         open_session(bundle.path, "native")
