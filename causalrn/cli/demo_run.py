@@ -47,7 +47,7 @@ def demonstrate(output: Path, length: int, seed: int) -> bool:
     out.print("2. export its recurrent cell to ONNX", style="bold")
     written = export(run, output=bundle, progress=progress).bundle
     out.print(f"wrote {bundle}: {', '.join(written.manifest.files)}\n", soft_wrap=True)
-    out.print("3. verify every form against the float64 oracle", style="bold")
+    out.print("3. verify every runtime against the float64 oracle", style="bold")
     report = verify(bundle, checkpoint=run, seed=seed, progress=progress).report
     print_report(report)
     prompt = "".join(random_source("demo", seed).choice(list(string.ascii_lowercase), length))

@@ -57,9 +57,9 @@ def _attribution(attribution: Attribution) -> Table:
 def _side(side: Side) -> tuple[str, str, str, str, str]:
     shown = side.first or side.worst
     if side.problem or shown is None:
-        return side.runtime, side.state, "-", "-", side.problem
+        return side.runtime, side.state.name.lower(), "-", "-", side.problem
     wrong = "nothing" if side.first is None else f"{side.first.place}, {side.first.tensor}"
-    return side.runtime, side.state, figure_text(shown.error), figure_text(shown.allowed), wrong
+    return side.runtime, side.state.name.lower(), figure_text(shown.error), figure_text(shown.allowed), wrong
 
 
 def _explain(report: VerifyReport) -> str:

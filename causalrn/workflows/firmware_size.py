@@ -79,7 +79,7 @@ def write_size(folder: Path, session: NativeSession) -> None:
 
 
 def describe_size(bundle: Bundle) -> list[str]:
-    """The figures of a bundle's size.json, for people; none where an older version wrote none.
+    """The figures of a bundle's size.json, for people; none where it has no such file.
 
     Raises:
         BundleError: the file holds other figures than this version's.
@@ -92,7 +92,7 @@ def describe_size(bundle: Bundle) -> list[str]:
         figures = {name: data[name] for name in DeviceSize.__dataclass_fields__}
         return list(DeviceSize(**figures).lines(data["profile"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: sizes of another version ({error}): export the bundle again") from None
+        raise BundleError(f"{path}: malformed sizes ({error}): export the bundle again") from None
 
 
 def _measure_firmware(folder: Path) -> dict[str, Any]:
