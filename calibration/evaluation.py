@@ -54,7 +54,7 @@ class Measured:
     def entries(self) -> dict[str, Any]:
         """The figures as JSON values, shares beside counts; infinite ones become null."""
         accuracies = {"teacher_forced": self.teacher_forced, "free_running": self.free_running}
-        shares = {name: None if value is None else value.to_json() for name, value in accuracies.items()}
+        shares = {name: None if value is None else value.entries() for name, value in accuracies.items()}
         data: dict[str, Any] = to_json(self)
         return data | shares
 

@@ -72,7 +72,7 @@ class TaskAccuracy:
             {length: (lengths[length], right[length]) for length in sorted(lengths)},
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
         """Counts and shares as JSON values."""
         return {
             **self.__dict__,

@@ -57,8 +57,8 @@ def compile_c(command: Sequence[str], sources: Sequence[Path | str], bundle: Bun
     return output
 
 
-def said_by(program: Sequence[Path | str], tokens: np.ndarray, bundle: Bundle) -> np.ndarray:
-    """Logits [T, V] of tests/export/c99/speak.c, which steps through the tokens."""
+def logits_of(program: Sequence[Path | str], tokens: np.ndarray, bundle: Bundle) -> np.ndarray:
+    """Logits [T, V] of tests/export/c99/step_tokens.c, which steps through the tokens."""
     result = subprocess.run(
         [*map(str, program), str(bundle.path / "weights.bin")],
         input=tokens.astype(np.int32).tobytes(),

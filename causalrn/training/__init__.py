@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training: tasks, the loop, checkpoint folders, several processes. Tasks, cards and folders need no torch."""

@@ -187,8 +187,8 @@ class TrainingRun:
         line: dict[str, Any] = {**asdict(step), "seconds": round(time.monotonic() - self.started, 3)}
         if evaluation is not None:
             line |= {
-                "teacher_forced": evaluation.teacher_forced.to_json(),
-                "free_running": evaluation.free_running.to_json(),
+                "teacher_forced": evaluation.teacher_forced.entries(),
+                "free_running": evaluation.free_running.entries(),
             }
         log.write(json.dumps(line) + "\n")
         log.flush()

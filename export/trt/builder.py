@@ -67,7 +67,7 @@ class BuildOptions:
             if is_set:
                 raise CompileError(f"{option} is not for {flavor.title}: {instead}")
 
-    def to_json(self) -> dict[str, Any]:
+    def entries(self) -> dict[str, Any]:
         """What was not left to its default, for the manifest."""
         chosen = {
             "hardware_compatibility": self.hardware_compatibility,

@@ -89,7 +89,7 @@ def write_engines(
         profiles=profiles,
         tf32=options.tf32,
         compute_capabilities=options.targets,
-        options=options.to_json(),
+        options=options.entries(),
     )
     manifest = dataclasses.replace(
         before,

@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import platformdirs
-
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.native_spec import SOURCE, NativeSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
@@ -90,8 +88,10 @@ def shared_library(sources: Mapping[str, bytes], flags: Sequence[str], what: str
 def cache_folder() -> Path:
     """Where compiled code is kept; for this process only where nothing can be written to the user's cache."""
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
-        chosen = os.environ.get(CACHE_VARIABLE)
-        folder = Path(chosen) if chosen else platformdirs.user_cache_path("causalrn", appauthor=False)
+        caches = os.environ.get("XDG_CACHE_HOME")
+        default = Path(caches) if caches else Path.home() / ".cache"
+        chosen = os.environ.get(CACHE_VARIABLE)  # platformdirs would take a third of what a device may grow by
+        folder = Path(chosen) if chosen else default / "causalrn"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it is loaded: nobody else should write to it
         if os.access(folder, os.W_OK):
             return folder

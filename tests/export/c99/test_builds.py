@@ -10,9 +10,9 @@ import torch
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.tolerances import TOLERANCES
 from tests.builders import ROOT, random_model, relative_error
-from tests.c_tools import CLANG, c_bundle, compile_c, needs, needs_clang, needs_gcc, said_by
+from tests.c_tools import CLANG, c_bundle, compile_c, logits_of, needs, needs_clang, needs_gcc
 
-SPEAK = ROOT / "tests" / "export" / "c99" / "speak.c"
+SPEAK = ROOT / "tests" / "export" / "c99" / "step_tokens.c"
 LIMIT = TOLERANCES["float32", "native"].relative
 TOKENS = np.random.default_rng(0).integers(0, 29, 40)
 PORTABLE, AVX2, AVX512 = "0", "1", "2"
@@ -32,34 +32,34 @@ def bundle_of(name, folder) -> Bundle:
     return c_bundle(random_model(**model), folder, **options)
 
 
-def speaker(command, bundle, folder, name="speak"):
+def stepper(command, bundle, folder, name="stepper"):
     return compile_c([*command], [SPEAK, bundle.path / "causalrn.c"], bundle, folder / name)
 
 
 @needs_gcc
 @pytest.mark.parametrize("name", MODELS)
 def test_gcc_has_nothing_to_warn_of(tmp_path, name):
-    speaker(["gcc", *STRICT, "-O2"], bundle_of(name, tmp_path), tmp_path)
+    stepper(["gcc", *STRICT, "-O2"], bundle_of(name, tmp_path), tmp_path)
 
 
 @needs_clang
 @pytest.mark.parametrize("name", MODELS)
 def test_clang_has_nothing_to_warn_of(tmp_path, name):
-    speaker([CLANG, *STRICT, "-O1"], bundle_of(name, tmp_path), tmp_path)
+    stepper([CLANG, *STRICT, "-O1"], bundle_of(name, tmp_path), tmp_path)
 
 
 @needs_gcc
 @pytest.mark.parametrize("name", ["exact", "exact, gelu", "linear", "plain"])
 def test_optimization_and_vector_widths_change_no_bit(tmp_path, name):
-    bundle, spoken = bundle_of(name, tmp_path), []
+    bundle, outputs = bundle_of(name, tmp_path), []
     for level in ("-O2", "-O3"):
-        program = speaker(["gcc", "-std=c99", level], bundle, tmp_path, f"speak{level}")
+        program = stepper(["gcc", "-std=c99", level], bundle, tmp_path, f"stepper{level}")
         for isa in (AVX2, AVX512):
             if subprocess.run([program, bundle.path / "weights.bin", isa], input=b"", check=False).returncode == 0:
-                spoken.append(said_by([program], TOKENS, bundle).tobytes())
-    if not spoken:
+                outputs.append(logits_of([program], TOKENS, bundle).tobytes())
+    if not outputs:
         pytest.skip("this processor has neither AVX2 nor AVX-512")
-    assert len(set(spoken)) == 1
+    assert len(set(outputs)) == 1
 
 
 @needs_gcc
@@ -68,12 +68,12 @@ def test_reproducible_build_gives_the_same_bits_with_any_compiler(tmp_path, name
     bundle = bundle_of(name, tmp_path)
     builds = [["gcc", "-O3"], ["gcc", "-O0"], ["gcc", "-O2", "-DCAUSALRN_NO_VECTORS"]]
     builds += [[CLANG, "-O2"]] if CLANG else []
-    spoken = set()
+    outputs = set()
     for number, command in enumerate(builds):
         command = [*command, "-std=c99", "-DCAUSALRN_REPRODUCIBLE"]
-        program = speaker(command, bundle, tmp_path, f"speak{number}")
-        spoken.add(said_by([program], TOKENS, bundle).tobytes())
-    assert len(spoken) == 1
+        program = stepper(command, bundle, tmp_path, f"stepper{number}")
+        outputs.add(logits_of([program], TOKENS, bundle).tobytes())
+    assert len(outputs) == 1
 
 
 @needs_gcc
@@ -91,12 +91,12 @@ def test_flags_that_change_the_arithmetic_are_refused(tmp_path, flags, words):
 def test_sanitizers_find_nothing(tmp_path, name):
     bundle = bundle_of(name, tmp_path)
     command = ["gcc", "-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    program = speaker(command, bundle, tmp_path)
+    program = stepper(command, bundle, tmp_path)
     for isa in ([], [PORTABLE]):
-        assert np.isfinite(spoken(program, bundle, isa)).all()
+        assert np.isfinite(outputs(program, bundle, isa)).all()
 
 
-def spoken(program, bundle, arguments):
+def outputs(program, bundle, arguments):
     command = [program, bundle.path / "weights.bin", *arguments]
     result = subprocess.run(command, input=TOKENS.astype(np.int32).tobytes(), capture_output=True, check=False)
     assert result.returncode == 0, result.stderr.decode()[-2000:]
@@ -107,7 +107,7 @@ def spoken(program, bundle, arguments):
 @pytest.mark.parametrize("name", ["exact, pool8", "linear"])
 def test_valgrind_finds_nothing(tmp_path, name):
     bundle = bundle_of(name, tmp_path)
-    program = speaker(["gcc", "-std=c99", "-O1", "-g"], bundle, tmp_path)
+    program = stepper(["gcc", "-std=c99", "-O1", "-g"], bundle, tmp_path)
     command = ["valgrind", "-q", "--error-exitcode=9", program, bundle.path / "weights.bin"]
     result = subprocess.run(command, input=TOKENS.astype(np.int32).tobytes(), capture_output=True, check=False)
     assert result.returncode == 0, result.stderr.decode()[-2000:]
@@ -118,19 +118,19 @@ def test_valgrind_finds_nothing(tmp_path, name):
 def test_aarch64_agrees_with_the_oracle(tmp_path, name):
     model = random_model(**MODELS[name][0])
     bundle = c_bundle(model, tmp_path)
-    program = speaker(["aarch64-linux-gnu-gcc", "-std=c99", "-O2", "-static"], bundle, tmp_path)
-    logits = said_by(["qemu-aarch64", program], TOKENS, bundle)
+    program = stepper(["aarch64-linux-gnu-gcc", "-std=c99", "-O2", "-static"], bundle, tmp_path)
+    logits = logits_of(["qemu-aarch64", program], TOKENS, bundle)
     expected = model.oracle()(torch.from_numpy(TOKENS[None]))[0].numpy()
     assert relative_error(logits, expected) <= LIMIT
 
 
 @needs("aarch64-linux-gnu-gcc", "qemu-aarch64", "gcc", packages="gcc-aarch64-linux-gnu, qemu-user, gcc")
 def test_reproducible_build_gives_the_same_bits_on_arm(tmp_path):
-    bundle, spoken = bundle_of("exact", tmp_path), []
+    bundle, outputs = bundle_of("exact", tmp_path), []
     for compiler, emulator in (("gcc", []), ("aarch64-linux-gnu-gcc", ["qemu-aarch64"])):
         command = [compiler, "-std=c99", "-O2", "-static", "-DCAUSALRN_REPRODUCIBLE"]
-        spoken.append(said_by([*emulator, speaker(command, bundle, tmp_path, compiler)], TOKENS, bundle).tobytes())
-    assert spoken[0] == spoken[1]
+        outputs.append(logits_of([*emulator, stepper(command, bundle, tmp_path, compiler)], TOKENS, bundle).tobytes())
+    assert outputs[0] == outputs[1]
 
 
 @needs_gcc

@@ -143,7 +143,7 @@ def test_layers_name_their_onnx_nodes(compiled):
         BuildOptions(workspace_mib=64),
         BuildOptions(layer_details=True),
     ],
-    ids=lambda options: "-".join(map(str, options.to_json())) or f"{options.tf32}-{options.compute_capabilities}",
+    ids=lambda options: "-".join(map(str, options.entries())) or f"{options.tf32}-{options.compute_capabilities}",
 )
 def test_builder_options_change_the_engine(options, bundles, tensorrt):
     source = Bundle.open(bundles["linear"])
