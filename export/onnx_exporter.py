@@ -25,7 +25,6 @@ from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import ConfigError
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import ModelConfig, TransformerConfig
-from causalrn.model.folding import fold
 from causalrn.model.state import derive_state
 from causalrn.training.checkpoint import Checkpoint
 
@@ -65,7 +64,7 @@ def export_onnx(
     spec = derive_state(checkpoint.card.config, pool, capacity)
     spec.check_useful()
     manifest = _manifest(checkpoint, spec, opset)
-    cell = RecurrentCell(fold(checkpoint.model), spec)
+    cell = RecurrentCell(checkpoint.folded, spec)
     models = {}
     for name, graph in manifest.graphs.items():
         model = models[graph.file] = _trace(cell, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from filelock import FileLock
@@ -22,8 +24,10 @@ from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.cli import group
 from causalrn.cli.console import run_reporting_errors
 from causalrn.errors import RuntimeUnavailableError
+from causalrn.export import onnx_exporter
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.web.web_exporter import WebOptions
+from causalrn.model.cell import RecurrentCell
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.training.tasks import CopyTask
@@ -82,6 +86,29 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Share:
         return folder
 
     return make_once
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once(share: Share) -> Iterator[Callable[[RecurrentCell, str], ir.Model]]:
+    """A cell with the same configuration, state and weights gives the same graph: it is traced once in a test run.
+
+    Tests of the exporter itself trace anew: see tests/export/test_onnx_exporter.py.
+    """
+    folder, trace = share("traces", lambda folder: None), onnx_exporter._trace
+
+    def look_up(cell: RecurrentCell, graph: str) -> ir.Model:
+        key = hashlib.sha256(repr((cell.config, cell.spec, graph)).encode())
+        for name, buffer in cell.named_buffers():
+            key.update(name.encode() + buffer.numpy().tobytes())
+        path = folder / f"{key.hexdigest()}.onnx"
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                onnx.save(ir.to_proto(trace(cell, graph)), path)
+        return ir.from_proto(onnx.load(path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_exporter, "_trace", look_up)
+        yield trace
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,11 +11,18 @@ from causalrn.bundle.graph_files import WEIGHTS_FILE
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.errors import ConfigError
+from causalrn.export import onnx_exporter
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import Checkpoint, load_checkpoint
 from tests.builders import GOLDEN_CASES, golden_case, random_model, random_tokens, relative_error
+
+
+@pytest.fixture(autouse=True)
+def traced_anew(traced_once, monkeypatch):
+    """The exporter itself is tested here: nothing comes from an earlier trace."""
+    monkeypatch.setattr(onnx_exporter, "_trace", traced_once)
 
 
 def _shapes(values):

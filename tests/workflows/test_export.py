@@ -10,7 +10,6 @@ import pytest
 import causalrn
 from causalrn.bundle import bundle_folder, files
 from causalrn.model import folding
-from causalrn.training import checkpoint
 from tests.c_tools import needs_c_compiler
 
 
@@ -19,20 +18,18 @@ def counted(monkeypatch):
     """How often each file is hashed, by name, and how often weights are folded."""
     hashed: collections.Counter[str] = collections.Counter()
     folded: list[object] = []
-    hash_file, fold = files.sha256_file, folding.fold
+    hash_file, make = files.sha256_file, folding.FoldedWeights.__init__
 
     def count_hash(path):
         hashed[path.name] += 1
         return hash_file(path)
 
-    def count_fold(model):
-        folded.append(model)
-        return fold(model)
+    def count_fold(weights, *arguments, **fields):
+        folded.append(weights)
+        make(weights, *arguments, **fields)
 
     monkeypatch.setattr(bundle_folder, "sha256_file", count_hash)
-    for module in (checkpoint, folding, "causalrn.runtimes.parity.oracle", "causalrn.model.cell"):
-        target = module if isinstance(module, str) else module.__name__
-        monkeypatch.setattr(f"{target}.fold", count_fold)
+    monkeypatch.setattr(folding.FoldedWeights, "__init__", count_fold)
     return hashed, folded
 
 
