@@ -294,8 +294,8 @@ def test_float64_session_has_a_float64_state(runs):
 @pytest.mark.parametrize(
     ("folder", "runtime", "message"),
     [
-        ("bundle", "parallel", "runtime parallel does not run a bundle for onnx"),
-        ("run", "onnxruntime", "runtime onnxruntime does not run a RUN"),
+        ("bundle", "parallel", "`runtime` parallel does not run a bundle for onnx"),
+        ("run", "onnxruntime", "`runtime` onnxruntime does not run a checkpoint folder"),
         ("run", "abacus", "runtime 'abacus' is unknown: choose one of parallel, recurrent, onnxruntime"),
     ],
 )
@@ -320,7 +320,7 @@ def test_provider_that_cannot_start_never_falls_back(exact_bundle, monkeypatch):
 
 
 def test_provider_for_a_run_is_refused(runs):
-    with pytest.raises(InputError, match="provider cuda is onnxruntime's"):
+    with pytest.raises(InputError, match="`provider` cuda is onnxruntime's"):
         open_session(runs["exact"], provider="cuda")
 
 

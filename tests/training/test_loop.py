@@ -161,5 +161,5 @@ def test_compiling_without_a_compiler_is_one_clear_error(monkeypatch):
     task = CopyTask(3)
     model = SequenceModel(PRESETS["tiny"].model(task, readout="linear", blocks=1))
     trainer = Trainer(model, task, dataclasses.replace(SETTINGS, compile=True))
-    with pytest.raises(TrainingError, match="install a C\\+\\+ compiler, or leave out --compile"):
+    with pytest.raises(TrainingError, match="install a C\\+\\+ compiler, or leave out `compile`"):
         trainer.step()

@@ -106,7 +106,7 @@ def test_text_to_judge_by_is_the_last_tenth(tmp_path):
 
 
 def test_text_without_its_file_is_named(text):
-    with pytest.raises(InputError, match="name a file with --text"):
+    with pytest.raises(InputError, match="name a file with `text`"):
         TextTask(20).draw("verify", 3)
     with pytest.raises(InputError, match="100 bytes for evaluation are too few for length 100"):
         TextTask(100, Corpus.open(text))

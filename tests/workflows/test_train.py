@@ -233,7 +233,7 @@ def test_training_stops_early_at_the_accuracy_asked_for(plan, tmp_path, monkeypa
     assert result.steps == 2
     with pytest.raises(TrainingError, match="has ended after 2 steps"):
         resume_training(tmp_path, "cpu")
-    with pytest.raises(InputError, match="--until is 95"):
+    with pytest.raises(InputError, match="`until` is 95"):
         dataclasses.replace(plan, until=95)
 
 

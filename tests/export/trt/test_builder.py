@@ -84,7 +84,7 @@ def test_hardware_levels_are_those_of_trtexec(level):
 
 
 def test_capabilities_by_name_are_not_for_what_builds_on_its_gpu():
-    with pytest.raises(CompileError, match="leave --compute-capability out"):
+    with pytest.raises(CompileError, match="leave `compute_capability` out"):
         BuildOptions(compute_capabilities=("8.9",)).check(stub(TRT))
     BuildOptions(hardware_compatibility="ampere+", version_compatible=True).check(stub(TRT))
 
@@ -101,7 +101,7 @@ def test_builder_that_needs_a_gpu_says_what_needs_none(tmp_path):
         return builder(logger)
 
     tensorrt.api.Builder = fails
-    with pytest.raises(DriverMissingError, match="or with --flavor rtx, which needs none"):
+    with pytest.raises(DriverMissingError, match="or with `flavor` rtx, which needs none"):
         build_engine(tensorrt, tmp_path / "step.onnx", None, [], BuildOptions())
 
 

@@ -163,9 +163,9 @@ def test_builder_options_change_the_engine(options, bundles, tensorrt):
             BuildOptions(compute_capabilities=("9.0",)),
             r"does not compile for compute capability 9.0: choose of 7.5, 8.0",
         ),
-        (BuildOptions(hardware_compatibility="ampere+"), "--hardware-compatibility is not for TensorRT-RTX"),
-        (BuildOptions(version_compatible=True), "--version-compatible is not for TensorRT-RTX"),
-        (BuildOptions(timing_cache="cache"), "--timing-cache is not for TensorRT-RTX"),
+        (BuildOptions(hardware_compatibility="ampere+"), "`hardware_compatibility` is not for TensorRT-RTX"),
+        (BuildOptions(version_compatible=True), "`version_compatible` is not for TensorRT-RTX"),
+        (BuildOptions(timing_cache="cache"), "`timing_cache` is not for TensorRT-RTX"),
     ],
 )
 def test_options_that_this_flavor_does_not_have(options, words, tensorrt):
@@ -202,7 +202,7 @@ def test_lint_comes_before_the_parser(exact_bundle, tensorrt, tmp_path):
     (tmp_path / "w8").mkdir()
     nbits = write_quantized(source, tmp_path / "w8", scheme_for(source, "w8"), golden=False)
     (tmp_path / "engine").mkdir()
-    words = r"step: blocks.0.w12_Q8: MatMulNBits .*\[foreign-domain\]: quantize .* --form qdq.*and 4 more"
+    words = r"step: blocks.0.w12_Q8: MatMulNBits .*\[foreign-domain\]: quantize .* `form` qdq.*and 4 more"
     with pytest.raises(CompileError, match=words):
         compile_bundle(nbits, tmp_path / "engine", tensorrt, Sizes(growing=((1, 8, 40),)), BuildOptions())
     assert list((tmp_path / "engine").iterdir()) == []

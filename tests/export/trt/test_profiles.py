@@ -73,15 +73,15 @@ def test_capacity_of_a_growing_pool_ends_with_its_profiles(exact_bundle):
 @pytest.mark.parametrize(
     ("kind", "sizes", "words"),
     [
-        ("exact", Sizes(), "needs --profile MIN/OPT/MAX, rows that steps read, e.g. --profile 1/20/40"),
+        ("exact", Sizes(), "needs `profile`, MIN/OPT/MAX rows that steps read, e.g. 1/20/40"),
         ("exact", Sizes(growing=((2, 8, 40),)), "begins at 2 instead of 1"),
         ("exact", Sizes(growing=((1, 8, 16), (18, 20, 40))), "begins at 18 instead of 17"),
         ("exact", Sizes(growing=((1, 50, 40),)), "ascending order"),
         ("exact", Sizes(growing=((1, 8, 41),)), "the model has 40 positions"),
-        ("exact", Sizes(capacities=(8,)), "--capacity is for pools that are fixed, and it has a pool that is growing"),
-        ("linear", Sizes(growing=((1, 8, 40),)), "--profile .* it has a state of constant size and no pool: leave"),
-        ("linear", Sizes(capacities=(8,)), "--capacity .* it has a state of constant size"),
-        ("fixed", Sizes(growing=((1, 8, 40),)), "--profile is for pools that are growing"),
+        ("exact", Sizes(capacities=(8,)), "`capacity` is for pools that are fixed, and it has a pool that is growing"),
+        ("linear", Sizes(growing=((1, 8, 40),)), "`profile` .* it has a state of constant size and no pool: leave"),
+        ("linear", Sizes(capacities=(8,)), "`capacity` .* it has a state of constant size"),
+        ("fixed", Sizes(growing=((1, 8, 40),)), "`profile` is for pools that are growing"),
         ("fixed", Sizes(capacities=(41,)), "holds 40 rows"),
     ],
 )

@@ -105,7 +105,7 @@ def test_clang_that_cannot_link_is_named(tmp_path, monkeypatch, script, words):
 def test_transformer_and_quantized_graphs_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="C source is written for a CausalRN only"):
         web_bundle(random_model(attention="softmax", hidden=128), tmp_path / "a")
-    with pytest.raises(ConfigError, match="leave out --engine ort-web"):
+    with pytest.raises(ConfigError, match="leave out `engine` ort-web"):
         WebOptions(engine="onnxruntime-web", scheme="w8")
 
 

@@ -94,7 +94,7 @@ def test_engine_of_another_version(bundle, version):
 @needs_rtx
 @pytest.mark.skipif(TRT.is_installed, reason="about machines without TensorRT; this one has it")
 def test_engine_of_the_other_flavor(bundle):
-    words = r"needs TensorRT, which is not installed: .*\[tensorrt\].*TensorRT-RTX is installed: `compile --flavor rtx`"
+    words = r"needs TensorRT, which is not installed: .*\[tensorrt\].*TensorRT-RTX is installed: `flavor` rtx"
     with pytest.raises(FlavorMissingError, match=words):
         Engines(changed(bundle, flavor="trt", version="11.0.0"))
 
@@ -145,7 +145,7 @@ def stub(flavor=RTX, version="1.7.0", errors=()) -> TensorRT:
     ("flags", "error", "words"),
     [
         (1, EngineVersionError, "compile the ONNX bundle again"),
-        (2, UnsupportedGpuError, "--compute-capability for this GPU"),
+        (2, UnsupportedGpuError, "`compute_capability` for this GPU"),
         (4, DriverMissingError, "update the driver"),
         (8, NotExecutedError, "the CUDA runtime is too old"),
         (16, NotExecutedError, "free some of it"),
