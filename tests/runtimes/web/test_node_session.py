@@ -252,7 +252,7 @@ def test_other_bundles_and_options_are_refused(tmp_path, exact_bundle):
     bundle = web_bundle(random_model(), tmp_path)
     with pytest.raises(InputError, match="`threads` 2 is onnxruntime's"):
         open_session(bundle.path, threads=2)
-    with pytest.raises(InputError, match="runtime native does not run a bundle for web"):
+    with pytest.raises(InputError, match="`runtime` native does not run a bundle for web"):
         open_session(bundle.path, "native")
 
 
