@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import importlib.metadata
 import json
@@ -29,7 +28,6 @@ from examples import room_command
 from examples.rounded_weights import round_weights
 from examples.toy_target import TOY, ToySession
 from tests.builders import random_model
-from tests.test_house import room_sources
 
 ROOT = Path(__file__).parents[1]
 
@@ -269,33 +267,3 @@ def test_missing_places_are_found() -> None:
     assert missing_places(good) == []
     assert missing_places(f"`Nothing` in [`{path}`]({path})") == [f"Nothing in {path}"]
     assert missing_places("`tests/` and `tests/nothing.py`") == ["tests/nothing.py"]
-
-
-# --- limits of style --------------------------------------------------------------------------------------------------
-
-_MOST_FUNCTION_LINES, _MOST_MODULE_LINES = 40, 300
-
-
-def long_functions(source: str) -> list[str]:
-    """Functions of more lines than fit a screen, docstring and signature not counted."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-            if body and (node.end_lineno or 0) - body[0].lineno >= _MOST_FUNCTION_LINES:
-                found.append(node.name)
-    return found
-
-
-def test_functions_fit_a_screen_and_long_modules_are_those_that_contributing_names() -> None:
-    listing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("Modules that are longer")[2]
-    named = re.findall(r"^\| `([\w/]+\.py)` \|", listing.partition("\n## ")[0], re.MULTILINE)
-    sources = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in room_sources()}
-    assert [name for name, source in sources.items() if long_functions(source)] == []
-    assert sorted(named) == [name for name, source in sources.items() if source.count("\n") > _MOST_MODULE_LINES]
-
-
-def test_long_functions_are_found() -> None:
-    lines = "\n".join("    x = 1" for _ in range(_MOST_FUNCTION_LINES))
-    assert long_functions(f'def f():\n    """Docstring.\n\n    More.\n    """\n{lines}') == []
-    assert long_functions(f"def f():\n{lines}\n    x = 2") == ["f"]

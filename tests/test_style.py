@@ -85,7 +85,7 @@ def flags_in(source: str) -> list[str]:
 
 FOREIGN_FLAGS = {
     "export/web/npm_package.py": {"--json", "--loglevel", "--prefer-offline"},  # npm's
-    "export/web/wasm_builder.py": {"--target", "--strip-all", "--stack-first"},  # clang's and its linker's
+    "export/web/wasm_builder.py": {"--target", "--stack-first", "--strip-all", "--no-entry", "--export"},  # clang's
     "runtimes/native/c_compiler.py": {"--version"},  # of any C compiler
 }
 """Flags of other programs, which only their callers know."""

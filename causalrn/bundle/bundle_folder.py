@@ -65,6 +65,9 @@ def seal_bundle(folder: Path, manifest: Manifest, hashed: Mapping[str, FileEntry
 
     Args:
         hashed: files that were hashed before and have not changed since.
+
+    Raises:
+        BundleError: the manifest contradicts itself or the files.
     """
     known = hashed or {}
     files = {
@@ -75,8 +78,11 @@ def seal_bundle(folder: Path, manifest: Manifest, hashed: Mapping[str, FileEntry
     folders = {path.name: sha256_file(path / MANIFEST_NAME) for path in sorted(folder.iterdir()) if path.is_dir()}
     sealed = dataclasses.replace(manifest, files=files, folders=folders)
     text = json_text(sealed.entries())
+    try:
+        sealed.check()
+    except ValueError as error:
+        raise BundleError(f"{folder}: a manifest that cannot be ({error})") from None
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
-    sealed.check()
     return Bundle(folder, sealed, hashlib.sha256(text.encode()).hexdigest())
 
 

@@ -206,7 +206,7 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
     """Check a bundle against the golden vectors that it carries; needs neither torch nor onnx."""
     deadline = time.monotonic() + options.time_budget
     bundle = Bundle.open(path)
-    wanted = wanted_runtimes(options, (runtime_of(bundle),), " without a checkpoint")
+    wanted = wanted_runtimes(options, (runtime_of(bundle),), " without `checkpoint`")
     options = possible_levels(bundle, options)
     check_levels(bundle, options, wanted)
     task = chosen_task(bundle, options.task, options.text)

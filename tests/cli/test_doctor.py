@@ -315,7 +315,7 @@ def test_import_needs_no_optional_package():
         "import sys; sys.modules.update(torch=None, onnx=None, onnxruntime=None, numpy=None, safetensors=None);"
         "import causalrn.cli.doctor_command"
     )
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
 
 

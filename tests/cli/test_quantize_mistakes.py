@@ -107,8 +107,8 @@ def test_no_bundle_appears_where_a_report_cannot_be_written(option, quantize, tm
     def full(*_):
         raise OSError(28, "No space left on device", "report")
 
-    name = "quantize_plot.save_plot" if option == "--plot" else "quantize_command.write_json"
-    monkeypatch.setattr(f"causalrn.cli.{name}", full)
+    name = "workflows.pages.quantize_plot.save_plot" if option == "--plot" else "cli.quantize_command.write_json"
+    monkeypatch.setattr(f"causalrn.{name}", full)
     code, _, err = quantize("--scheme", "w8", option, tmp_path / "report.png", *LOOSE, output="new/out")
     assert code == 2
     assert "disk is full" in err
