@@ -33,6 +33,8 @@ class Profile:
     def __post_init__(self) -> None:
         for name, least in (("batch", 1), ("time", 1), ("rows", 0)):
             sizes = getattr(self, name)
+            if len(sizes) != 3 or not all(type(size) is int for size in sizes):
+                raise ValueError(f"a profile's {name} is {sizes!r}, not three integers")
             if not least <= sizes[0] <= sizes[1] <= sizes[2]:
                 raise ValueError(f"a profile's {name} is {'/'.join(map(str, sizes))}: not in ascending order")
 

@@ -74,9 +74,9 @@ def test_all_precisions_build_at_the_papers_size(kind, paper_bundles, tensorrt, 
         manifest = compiled.bundle.manifest
         assert {path.name for path in folder.iterdir()} == {"step.engine", "prefill.engine", "manifest.json"}
         assert manifest.quantization == bundle.manifest.quantization
-        assert manifest.engine.onnx_sha256["step"] == bundle.manifest.files["step.onnx"]["sha256"]
+        assert manifest.engine.onnx_sha256["step"] == bundle.manifest.files["step.onnx"].sha256
         assert all(layers for layers in compiled.layers.values())
-        weights[precision] = manifest.files["prefill.engine"]["size_bytes"]
+        weights[precision] = manifest.files["prefill.engine"].size_bytes
     parameters = 12 * 3 * 192 * 192
     assert weights["float32"] > 4 * parameters
     assert weights["w8-qdq"] < weights["float32"] - parameters, "weights are kept in int8"
