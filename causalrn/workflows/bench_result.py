@@ -5,21 +5,19 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.files import as_path, written_file
-from causalrn.bundle.json_values import json_text
 from causalrn.runtimes.bench.report_file import report_json
 from causalrn.runtimes.bench.results import BenchReport, Row
 from causalrn.workflows.arguments import PathLike
 from causalrn.workflows.bench_comparison import Comparison, Earlier, comparison_json
+from causalrn.workflows.saving import JsonReport, save_text
 
 
 @dataclass(frozen=True)
-class BenchResult:
+class BenchResult(JsonReport):
     """A benchmark, and how it compares.
 
     Attributes:
@@ -56,21 +54,13 @@ class BenchResult:
         """The report and its comparisons as JSON values."""
         return {**report_json(self.report), "comparisons": [comparison_json(each) for each in self.comparisons]}
 
-    def save_json(self, path: PathLike) -> Path:
-        """Write all of it; a later benchmark can be compared with the file.
-
-        Raises:
-            OSError: the file cannot be written; what was there before is kept.
-        """
-        return _save(path, lambda: json_text(self.to_json()))
-
     def save_csv(self, path: PathLike) -> Path:
         """Write a line per row, lists left out.
 
         Raises:
             OSError: as :meth:`save_json`.
         """
-        return _save(path, lambda: _csv_text(self.report))
+        return save_text(path, lambda: _csv_text(self.report))
 
     def save_html(self, path: PathLike) -> Path:
         """Write tables and plots as one self-contained page; needs jinja2.
@@ -84,18 +74,7 @@ class BenchResult:
 
             return render_page(self.report, self.comparisons)
 
-        return _save(path, page)
-
-
-def _save(place: PathLike, text: Callable[[], str]) -> Path:
-    path = as_path(place, "path")
-    try:
-        with written_file(path) as partial:
-            partial.write_text(text(), encoding="utf-8", errors="replace")
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    return path
+        return save_text(path, page)
 
 
 def _csv_text(report: BenchReport) -> str:

@@ -33,6 +33,7 @@ from causalrn.workflows.arguments import (
     optional_whole,
     whole_number,
 )
+from causalrn.workflows.saving import JsonReport
 
 REPORT_VERSION = 1
 MOST_ROWS = 1 << 20
@@ -40,7 +41,7 @@ MOST_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
-class CompileResult:
+class CompileResult(JsonReport):
     """An engine bundle; it stands for its folder wherever a path is wanted.
 
     Attributes:

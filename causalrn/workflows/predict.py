@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.bundle_folder import is_bundle
-from causalrn.bundle.files import as_path, written_file
-from causalrn.bundle.json_values import json_text, to_json
+from causalrn.bundle.files import as_path
+from causalrn.bundle.json_values import to_json
 from causalrn.bundle.manifest import Manifest
 from causalrn.errors import InputError
 from causalrn.model.config import ModelConfig
@@ -21,6 +21,7 @@ from causalrn.training.card import read_card
 from causalrn.training.checkpoint_folder import CheckpointFolder
 from causalrn.workflows.arguments import PathLike
 from causalrn.workflows.bench_arguments import Counts, Paths, folder_paths, whole_numbers
+from causalrn.workflows.saving import JsonReport
 
 _DEPTHS = (16, 128, 1024, 4096)
 PREDICT_VERSION = 1
@@ -60,7 +61,7 @@ class ModelPrediction:
 
 
 @dataclass(frozen=True)
-class PredictResult:
+class PredictResult(JsonReport):
     """Predictions for models on one machine."""
 
     machine: Machine
@@ -70,17 +71,6 @@ class PredictResult:
         """The predictions as JSON values."""
         head = {"report": "causalrn-predict", "version": PREDICT_VERSION, "machine": to_json(self.machine)}
         return {**head, "models": [_model_json(model) for model in self.models]}
-
-    def save_json(self, path: PathLike) -> Path:
-        """Write the predictions.
-
-        Raises:
-            OSError: the file cannot be written; what was there before is kept.
-        """
-        place = as_path(path, "path")
-        with written_file(place) as partial:
-            partial.write_text(json_text(self.to_json()), encoding="utf-8")
-        return place
 
 
 def predict(

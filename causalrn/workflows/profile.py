@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.files import as_path, written_file
-from causalrn.bundle.json_values import json_text, to_json
+from causalrn.bundle.json_values import to_json
 from causalrn.runtimes.bench.profiling import Profile, profile_step
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.workflows.arguments import PathLike, whole_number
+from causalrn.workflows.arguments import whole_number
 from causalrn.workflows.bench_arguments import MOST_THREADS, Counts, Paths, folder_paths, text_argument, whole_numbers
+from causalrn.workflows.saving import JsonReport
 
 PROFILE_VERSION = 1
 
@@ -26,7 +26,7 @@ class FolderProfile:
 
 
 @dataclass(frozen=True)
-class ProfileResult:
+class ProfileResult(JsonReport):
     """Profiles of every bundle at every depth."""
 
     profiles: tuple[FolderProfile, ...]
@@ -43,17 +43,6 @@ class ProfileResult:
             for each in self.profiles
         ]
         return {"report": "causalrn-profile", "version": PROFILE_VERSION, "profiles": entries}
-
-    def save_json(self, path: PathLike) -> Path:
-        """Write the profiles.
-
-        Raises:
-            OSError: the file cannot be written; what was there before is kept.
-        """
-        place = as_path(path, "path")
-        with written_file(place) as partial:
-            partial.write_text(json_text(self.to_json()), encoding="utf-8")
-        return place
 
 
 def profile(

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import as_path, written_file
-from causalrn.bundle.json_values import json_text
+from causalrn.bundle.files import as_path
 from causalrn.calibration.report import QuantizeReport
 from causalrn.workflows.arguments import (
     PathLike,
 )
+from causalrn.workflows.saving import JsonReport
 
 OnReport = Callable[[QuantizeReport], object]
 
@@ -23,7 +23,7 @@ def ignore_report(report: QuantizeReport) -> None:
 
 
 @dataclass(frozen=True)
-class QuantizeResult:
+class QuantizeResult(JsonReport):
     """A quantization that keeps its budget; it stands for its bundle's folder wherever a path is wanted.
 
     Attributes:
@@ -41,11 +41,6 @@ class QuantizeResult:
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
         return self.report.entries()
-
-    def save_json(self, path: PathLike) -> None:
-        """Write the report as JSON, whole or not at all."""
-        with written_file(as_path(path, "path")) as partial:
-            partial.write_text(json_text(self.to_json()), encoding="utf-8")
 
     def save_plot(self, path: PathLike) -> None:
         """Draw the report, .png, .svg or .pdf; needs matplotlib."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import as_path, written_file
-from causalrn.bundle.json_values import json_text, to_json
+from causalrn.bundle.json_values import to_json
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
@@ -22,12 +23,13 @@ from causalrn.runtimes.parity.verification import Verification
 from causalrn.runtimes.snapshot import Array
 from causalrn.training.card import ModelCard
 from causalrn.workflows.arguments import PathLike
+from causalrn.workflows.saving import JsonReport, save_text
 from causalrn.workflows.task_choice import why_no_task
 from causalrn.workflows.verify_options import VerifyOptions
 
 
 @dataclass(frozen=True)
-class VerifyResult:
+class VerifyResult(JsonReport):
     """A verification that has ended.
 
     Attributes:
@@ -60,25 +62,15 @@ class VerifyResult:
         data: dict[str, Any] = to_json(self.report)
         return data
 
-    def save_json(self, path: PathLike) -> None:
-        """Write the report as JSON, whole or not at all.
+    def save_html(self, path: PathLike) -> Path:
+        """Write the report as one self-contained page; gives its path.
 
         Raises:
-            InputError: a place that cannot be written to.
-        """
-        with written_file(as_path(path, "path")) as partial:
-            partial.write_text(json_text(self.to_json()), encoding="utf-8")
-
-    def save_html(self, path: PathLike) -> None:
-        """Write the report as one self-contained page.
-
-        Raises:
-            InputError: a place that cannot be written to.
+            InputError, OSError: as :meth:`save_json`.
         """
         from causalrn.workflows.pages.verify_page import render_page
 
-        with written_file(as_path(path, "path")) as partial:
-            partial.write_text(render_page(self.to_json()), encoding="utf-8", errors="replace")
+        return save_text(path, lambda: render_page(self.to_json()))
 
     def save_outputs(self, path: PathLike) -> None:
         """Write token ids and all logits as .npz.
