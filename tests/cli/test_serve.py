@@ -114,7 +114,12 @@ def test_command_says_where_and_ends_with_ctrl_c(web_bundles):
     command = [sys.executable, "-m", "causalrn", "serve", str(web_bundles["linear"]), "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     ) as process:
         line = process.stdout.readline()
         assert "at http://127.0.0.1:" in line
