@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reporting import progress, write_json
+from reporting import write_json
 
 from causalrn.bundle.files import written_file
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model.sequence_model import SequenceModel
+from causalrn.runtimes.progress import show_progress
 from causalrn.training.loop import Trainer
 from causalrn.training.plan import TrainingPlan
 from causalrn.training.tasks import CopyTask
@@ -164,7 +165,7 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
     plan = {"task": task, "preset": options.preset, "device": options.device, "precision": options.precision}
     common = {"most": options.most_steps, "every": options.evaluate_every, "strings": options.strings, "plan": plan}
     others = [name for name in options.variants if name != EXACT]
-    with progress("claims", (len(options.variants) + 1) * options.seeds) as advance:
+    with show_progress("claims", (len(options.variants) + 1) * options.seeds) as advance:
         advance(0, "until exact copies")
         first_jobs = [Job(EXACT, seed, None, **common) for seed in range(options.seeds)]
         exact = list(run_jobs(first_jobs, options.processes, advance))

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 from interleaved import Spread, measure, paired_ratio
-from reporting import progress, write_json
+from reporting import write_json
 from rich.console import Console
 from rich.table import Table
 
 from causalrn.model.config import CausalRNConfig, TransformerConfig
 from causalrn.model.sequence_model import SequenceModel
+from causalrn.runtimes.progress import show_progress
 from causalrn.training.loop import PRESETS, Trainer, TrainingSettings
 from causalrn.training.tasks import CopyTask
 
@@ -83,7 +84,7 @@ def main() -> None:
         parser.error("--repeats: medians and quartiles need at least 3")
     torch.set_num_threads(1)
     title = f"A training step, preset {options.preset}, copying {options.length} letters, one thread"
-    with progress("compile", 2 * options.repeats * len(MODELS)) as advance:
+    with show_progress("compile", 2 * options.repeats * len(MODELS)) as advance:
         models = {name: compare(name, options, advance) for name in MODELS}
     report = {"benchmark": "compile_speed", "title": title, "torch": torch.__version__, "models": models}
     print_report(report)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from models import unit_gain_model
-from reporting import progress, write_json
+from reporting import write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +28,7 @@ from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.parity.comparison import step_errors
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.reference import run_in_chunks
+from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import load_checkpoint
@@ -127,7 +128,7 @@ def summarize(name: str, rows: list[dict]) -> dict:
 def run(seeds: int, trained: Path | None) -> list[dict]:
     todo = list(cases())
     rows = []
-    with progress("cases", len(todo)) as advance:
+    with show_progress("cases", len(todo)) as advance:
         for name, configs, change, repeat in todo:
             found = []
             for seed in range(seeds):

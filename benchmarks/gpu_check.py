@@ -28,13 +28,14 @@ import numpy as np
 import torch
 from cuda_peers import EagerCell, GraphedCell
 from interleaved import measure, paired_ratio
-from reporting import progress, write_json
+from reporting import write_json
 from rich.console import Console
 
 from causalrn.bundle.json_values import to_json
 from causalrn.errors import CausalRNError, NotExecutedError
 from causalrn.runtimes import open_session
 from causalrn.runtimes.environment import describe_environment
+from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.trt.cuda_device import CudaDevice
 from causalrn.training.card import card_of
@@ -153,7 +154,7 @@ def time_steps(
     samples |= {name: _sample_peer(peer, tokens) for name, peer in torch_peers(run, capacity, batch).items()}
     for sample in samples.values():
         sample()  # kernels are compiled and chosen
-    with progress(f"batch {batch}", repeats * len(samples)) as advance:
+    with show_progress(f"batch {batch}", repeats * len(samples)) as advance:
         times = measure(samples, repeats, advance)
     for session in sessions.values():
         session.close()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from reporting import progress, write_json
+from reporting import write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +28,7 @@ from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import CausalRNConfig
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
+from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.torch_sessions import RecurrentSession
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import Checkpoint
@@ -92,7 +93,7 @@ def run(steps: int, width: int) -> dict:
     model = streaming_model(width)
     tokens = np.random.default_rng(0).integers(0, model.config.vocabulary, steps)
     depths = depths_of(steps)
-    with tempfile.TemporaryDirectory() as folder, progress("long stream", 2 * steps) as advance:
+    with tempfile.TemporaryDirectory() as folder, show_progress("long stream", 2 * steps) as advance:
         manifest = export_onnx(Checkpoint(model, ModelCard(model.config), "benchmark"), Path(folder))
         session = OnnxRuntimeSession(seal_bundle(Path(folder), manifest))
         measured = step_logits(session, tokens, depths, advance)

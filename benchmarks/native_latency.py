@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from interleaved import Spread, Verdict, measure, median_step_us, paired_ratio
 from models import unit_gain_model
-from reporting import progress, write_json
+from reporting import write_json
 from rich.console import Console
 from rich.table import Table
 from rival_transformer import SharedCacheLoop, grouped_query_transformer
@@ -46,6 +46,7 @@ from causalrn.runtimes.bench.measuring import Kernels
 from causalrn.runtimes.native.c_compiler import find_compiler
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
+from causalrn.runtimes.progress import show_progress
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import Checkpoint
 
@@ -274,7 +275,7 @@ def main() -> None:
     if options.repeats < 7:
         parser.error("--repeats: medians need at least 7")
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, progress("native latency", 17) as advance:
+    with tempfile.TemporaryDirectory() as folder, show_progress("native latency", 17) as advance:
         rows = list(Benchmark(Path(folder), options.repeats, options.budget_ms / 1000, advance).rows())
     print_rows(rows)
     settings = {"repeats": options.repeats, "threads": 1, "compiler": " ".join(find_compiler())}

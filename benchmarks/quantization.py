@@ -36,7 +36,7 @@ import numpy as np
 import onnxruntime
 from interleaved import measure, median_step_us, paired_ratio
 from models import unit_gain_model
-from reporting import progress, write_json
+from reporting import write_json
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
@@ -51,6 +51,7 @@ from causalrn.export.onnx_exporter import export_onnx
 from causalrn.model.config import CausalRNConfig
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.comparison import compare_distributions
+from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import Snapshot
 from causalrn.runtimes.task_accuracy import TaskAccuracy, free_running_accuracy
@@ -325,7 +326,7 @@ def compare_speed(folder: Path) -> Iterator[dict[str, Any]]:
                 scheme = dataclasses.replace(scheme, limits=limits if scheme.name == "w8a8" else {})
                 sessions[title] = open_bundle(write_quantized(source, root / title, scheme))
             candidates = {title: step_timer(session) for title, session in sessions.items()}
-            with progress(f"E = H = {width}", REPEATS * len(candidates)) as advance:
+            with show_progress(f"E = H = {width}", REPEATS * len(candidates)) as advance:
                 times = measure(candidates, REPEATS, advance)
             for title in candidates:
                 ratio = paired_ratio(times, title, "float32")

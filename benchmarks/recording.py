@@ -15,7 +15,7 @@ from typing import Any
 from models import unit_gain_model
 from peers import CachedTransformer, compiled_cell
 from record_pages import write_pages
-from reporting import progress, write_json
+from reporting import write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +33,7 @@ from causalrn.runtimes.bench.prediction import Prediction, predict_all
 from causalrn.runtimes.bench.report_file import report_json
 from causalrn.runtimes.bench.results import BenchReport, Workload
 from causalrn.runtimes.bench.running import BenchPlan
+from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
@@ -132,7 +133,7 @@ def measure(folders: Folders, repeats: int, quick: bool) -> dict[str, BenchRepor
     for name, (entries, workloads) in runs.items():
         turns = 2 * repeats if name == "growth" else repeats  # of few candidates: noise would pass for growth
         reports[name] = run_bench(
-            entries, BenchPlan(workloads, turns, 0.06), {"folders": [e.name for e in entries]}, progress
+            entries, BenchPlan(workloads, turns, 0.06), {"folders": [e.name for e in entries]}, show_progress
         )
         if reports[name].interrupted:
             break
@@ -192,7 +193,7 @@ def main(description: str | None) -> None:
     earlier = load_earlier(path)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        with progress("exporting", 9) as advance:
+        with show_progress("exporting", 9) as advance:
             folders = Folders(Path(temporary), advance)
         machine = measure_machine()
         reports = measure(folders, options.repeats, options.quick)

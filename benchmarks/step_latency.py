@@ -30,7 +30,7 @@ import onnxruntime
 import rival_graphs
 import torch
 from interleaved import Spread, Verdict, measure, median_step_us, paired_ratio
-from reporting import progress, write_json
+from reporting import write_json
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -55,6 +55,7 @@ from causalrn.model.config import CausalRNConfig
 from causalrn.model.folding import fold
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
+from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.torch_sessions import RecurrentSession
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import Checkpoint
@@ -213,7 +214,7 @@ def time_loops(loops: dict[str, Loop], state: HeldState, repeats: int, budget_s:
 def run(repeats: int, budget_s: float, with_parallel: bool) -> Report:
     report = Report()
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder, progress("step latency", 30 * repeats + 2) as advance:
+    with tempfile.TemporaryDirectory() as folder, show_progress("step latency", 30 * repeats + 2) as advance:
         for readout, depth, loops, state in cases(Path(folder), rng, with_parallel, advance):
             advance(0, f"{readout}, t = {depth}")
             report.add(readout, depth, time_loops(loops, state, repeats, budget_s, advance))

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from interleaved import Spread, Verdict, measure, paired_ratio
-from reporting import progress, write_json
+from reporting import write_json
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +39,7 @@ from causalrn.model.config import CausalRNConfig
 from causalrn.model.readouts import naive, pair_sum
 from causalrn.model.readouts import parallel as parallel_readout
 from causalrn.model.sequence_model import SequenceModel
+from causalrn.runtimes.progress import show_progress
 from causalrn.training.loop import Trainer, TrainingSettings
 from causalrn.training.tasks import CopyTask
 
@@ -169,7 +170,7 @@ def run(repeats: int, skip_tiles: bool) -> dict:
     """Measure everything; the result is what `--json` writes."""
     tiles = {} if skip_tiles else TILE_SIZES
     total = 3 + repeats * (len(READOUTS) + len(tiles) * len(TILE_EXPONENTS))
-    with progress("training", total) as advance:
+    with show_progress("training", total) as advance:
         advance(0, "memory")
         memory = {"step": in_fresh_process(step_memory)}
         advance(1)

@@ -26,7 +26,7 @@ from typing import Any
 from interleaved import Spread, Verdict, paired_ratio
 from models import unit_gain_model
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from reporting import progress, write_json
+from reporting import write_json
 from rich.console import Console
 from rich.table import Table
 from step_latency import describe_machine
@@ -37,6 +37,7 @@ from causalrn.cli.serve_run import LOOPBACK, BundleHandler, BundleServer, open_s
 from causalrn.export.web.wasm_builder import MODULES
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.model.config import CausalRNConfig
+from causalrn.runtimes.progress import show_progress
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.workflows.export_targets import export_web_bundle
@@ -118,7 +119,7 @@ def measure_steps(page: Page, readout: str, names: list[str], repeats: int) -> l
     rows = []
     for depth in DEPTHS[readout]:
         times: dict[str, list[float]] = {name: [] for name in names}
-        with progress(f"{readout}, {depth} tokens", repeats) as advance:
+        with show_progress(f"{readout}, {depth} tokens", repeats) as advance:
             for repeat in range(repeats):
                 shift = repeat % len(names)
                 for name in names[shift:] + names[:shift]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
 
 
 class Advance(Protocol):
@@ -25,3 +31,55 @@ def no_progress(description: str, total: int) -> AbstractContextManager[Advance]
 
 def _show_nothing(count: int = 1, note: str | None = None, /) -> None:
     pass
+
+
+@contextlib.contextmanager
+def show_progress(description: str, total: int) -> Iterator[Advance]:
+    """Show progress on standard error; gives `advance(count=1, note=None)`.
+
+    A bar in a terminal; elsewhere (logs) a plain line at every eighth of the work, if it takes more than two seconds.
+    """
+    if not sys.stderr.isatty():
+        yield _PlainProgress(description, total).advance
+        return
+    with _progress_bar() as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(count: int = 1, note: str | None = None, /) -> None:
+            if note is None:
+                bar.update(task, advance=count)
+            else:
+                bar.update(task, advance=count, note=note)
+
+        yield advance
+
+
+class _PlainProgress:
+    def __init__(self, description: str, total: int) -> None:
+        self.description, self.total = description, total
+        self.done, self.eighth, self.started = 0, 0, time.monotonic()
+
+    def advance(self, count: int = 1, note: str | None = None, /) -> None:
+        self.done += count
+        eighth = 8 * self.done // max(self.total, 1)
+        if eighth > self.eighth and time.monotonic() - self.started > 2:
+            with contextlib.suppress(OSError):  # whoever reads has gone away: the work goes on
+                print(f"{self.description} {self.done}/{self.total} {note or ''}".rstrip(), file=sys.stderr, flush=True)
+        self.eighth = eighth
+
+
+def _progress_bar() -> RichProgress:
+    """A bar with count, remaining time and a note, made for 80 columns."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )

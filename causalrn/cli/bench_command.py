@@ -16,11 +16,11 @@ from causalrn.cli.console import (
     EXIT_INTERRUPTED,
     complain,
     console,
-    progress,
     require_extra,
 )
 from causalrn.cli.options import PATH, FiniteRange, check_places, checked_place, given_options, json_option
 from causalrn.errors import InputError
+from causalrn.runtimes.progress import show_progress
 from causalrn.workflows.bench_arguments import MOST_THREADS, MOST_TOKENS
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _predict(folders: Sequence[Path], options: dict[str, Any]) -> None:
     from causalrn.cli.bench_predict_table import print_predictions
     from causalrn.workflows.predict import predict
 
-    result = predict(folders, depth=options["depth"], device=options["device"], progress=progress)
+    result = predict(folders, depth=options["depth"], device=options["device"], progress=show_progress)
     print_predictions(result)
     if options["json_path"] is not None:
         result.save_json(options["json_path"])
@@ -209,7 +209,7 @@ def _profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
 
     threads = options["threads"][0] if options["threads"] else 1
     provider = options["provider"]
-    result = profile(folders, depth=options["depth"], threads=threads, provider=provider, progress=progress)
+    result = profile(folders, depth=options["depth"], threads=threads, provider=provider, progress=show_progress)
     print_profiles(result)
     if options["json_path"] is not None:
         result.save_json(options["json_path"])
@@ -221,7 +221,7 @@ def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
     from causalrn.workflows.bench import bench
 
     asked = {name: options[name] for name in _MEASURING}
-    result = bench(folders, **asked, progress=progress)
+    result = bench(folders, **asked, progress=show_progress)
     saved = {options["json_path"]: result.save_json, options["csv_path"]: result.save_csv}
     saved[options["html"]] = result.save_html
     places = {path: save for path, save in saved.items() if path is not None}

@@ -9,8 +9,9 @@ import click
 
 from causalrn.bundle.engine_spec import Range
 from causalrn.bundle.trt_flavors import FLAVORS, HARDWARE_LEVELS
-from causalrn.cli.console import progress, require_extra, write_all_json
+from causalrn.cli.console import require_extra, write_all_json
 from causalrn.cli.options import PATH, check_places, checked_place, json_option, output_option
+from causalrn.runtimes.progress import show_progress
 
 _MOST = 1 << 20
 
@@ -101,4 +102,4 @@ def command(bundle: Path, output: Path, flavor: str, **options: Any) -> None:
 
     layer_details = places["layer_info"] is not None
     asked = {"output": output, "flavor": flavor, "layer_details": layer_details, **options}
-    print_compiled(compile(bundle, **asked, progress=progress, on_result=write_reports), output)
+    print_compiled(compile(bundle, **asked, progress=show_progress, on_result=write_reports), output)

@@ -1,4 +1,4 @@
-"""What commands share on the terminal: the console, progress bars, and errors as one line with an exit code."""
+"""What commands share on the terminal: the console, reports, and errors as one line with an exit code."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import contextlib
 import errno
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from causalrn.errors import CausalRNError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
 EXIT_FINE, EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_NOT_EXECUTED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -98,57 +96,6 @@ def console() -> Console:
 
     # no markup: what is printed may hold a path with brackets in it
     return LastingConsole(highlight=False, markup=False, width=min(Console().width, 100))
-
-
-@contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show progress on standard error; gives `advance(count=1, note=None)`.
-
-    A bar in a terminal; elsewhere (logs) a plain line at every eighth of the work, if it takes more than two seconds.
-    """
-    if not sys.stderr.isatty():
-        yield _PlainProgress(description, total).advance
-        return
-    with _progress_bar() as bar:
-        task = bar.add_task(description, total=total, note="")
-
-        def advance(count: int = 1, note: str | None = None) -> None:
-            if note is None:
-                bar.update(task, advance=count)
-            else:
-                bar.update(task, advance=count, note=note)
-
-        yield advance
-
-
-class _PlainProgress:
-    def __init__(self, description: str, total: int) -> None:
-        self.description, self.total = description, total
-        self.done, self.eighth, self.started = 0, 0, time.monotonic()
-
-    def advance(self, count: int = 1, note: str | None = None) -> None:
-        self.done += count
-        eighth = 8 * self.done // max(self.total, 1)
-        if eighth > self.eighth and time.monotonic() - self.started > 2:
-            with contextlib.suppress(OSError):  # whoever reads has gone away: the work goes on
-                print(f"{self.description} {self.done}/{self.total} {note or ''}".rstrip(), file=sys.stderr, flush=True)
-        self.eighth = eighth
-
-
-def _progress_bar() -> Progress:
-    """A bar with count, remaining time and a note, made for 80 columns."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-        transient=True,
-    )
 
 
 def write_json(path: Path | None, data: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from causalrn.cli.console import console, progress, require_extra
+from causalrn.cli.console import console, require_extra
 from causalrn.cli.options import (
     PATH,
     family_options,
@@ -17,6 +17,7 @@ from causalrn.cli.options import (
     seed_option,
 )
 from causalrn.model.config import READOUTS
+from causalrn.runtimes.progress import show_progress
 from causalrn.training.tasks import CopyTask
 from causalrn.workflows.model_options import MODELS
 
@@ -56,7 +57,7 @@ def command(context: click.Context, /, weights: Path, output: Path, activation: 
     from causalrn.workflows.convert import convert
 
     chosen = activation if "activation" in given_options(context) else None
-    result = convert(weights, output=output, activation=chosen, **options, progress=progress)
+    result = convert(weights, output=output, activation=chosen, **options, progress=show_progress)
     for line in _describe(result, output):
         console().print(line, soft_wrap=True)
 

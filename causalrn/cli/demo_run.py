@@ -10,12 +10,13 @@ from pathlib import Path
 from rich.console import Console
 
 from causalrn.bundle.bundle_folder import is_bundle
-from causalrn.cli.console import console, progress
+from causalrn.cli.console import console
 from causalrn.cli.generate_run import generate_text
 from causalrn.cli.verify_report import print_report
 from causalrn.errors import InputError
 from causalrn.runtimes import open_session
 from causalrn.runtimes.generation import GenerationOptions
+from causalrn.runtimes.progress import show_progress
 from causalrn.training.checkpoint_folder import is_checkpoint
 from causalrn.training.tasks import random_source
 from causalrn.workflows.export import export
@@ -40,15 +41,15 @@ def demonstrate(output: Path, length: int, seed: int) -> bool:
         raise InputError(f"{output} holds a RUN or bundle: name another folder")
     run, bundle, out = output / "run", output / "bundle", console()
     out.print(f"1. train an exact CausalRN to copy strings of {length} letters", style="bold")
-    trained = train(task="copy", length=length, seed=seed, output=run, overwrite=True, progress=progress)
+    trained = train(task="copy", length=length, seed=seed, output=run, overwrite=True, progress=show_progress)
     if trained is None:
         raise InputError("the demonstration runs in one process: start it without torchrun")
     out.print(trained.summary() + "\n", soft_wrap=True)
     out.print("2. export its recurrent cell to ONNX", style="bold")
-    written = export(run, output=bundle, progress=progress).bundle
+    written = export(run, output=bundle, progress=show_progress).bundle
     out.print(f"wrote {bundle}: {', '.join(written.manifest.files)}\n", soft_wrap=True)
     out.print("3. verify every runtime against the float64 oracle", style="bold")
-    report = verify(bundle, checkpoint=run, seed=seed, progress=progress).report
+    report = verify(bundle, checkpoint=run, seed=seed, progress=show_progress).report
     print_report(report)
     prompt = "".join(random_source("demo", seed).choice(list(string.ascii_lowercase), length))
     _show_generation(out, bundle, prompt)

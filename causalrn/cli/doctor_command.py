@@ -16,12 +16,13 @@ from causalrn import __version__
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults
 from causalrn.cli import doctor_probes, doctor_tensorrt, doctor_tools
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, progress, write_json
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
 from causalrn.cli.doctor_probe import Probe
 from causalrn.cli.options import json_option
 from causalrn.errors import InputError
 from causalrn.runtimes import programs
 from causalrn.runtimes.environment import describe_environment
+from causalrn.runtimes.progress import show_progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -187,11 +188,11 @@ def run_checks(checks: dict[str, list[Check]]) -> dict[str, list[Probe]]:
     """Try everything, a few at a time."""
     flat = [check for group in checks.values() for check in group]
     found: dict[Future[list[Probe]], Check] = {}
-    with progress("trying", len(flat)) as advance, ThreadPoolExecutor(_WORKERS) as pool:
+    with show_progress("trying", len(flat)) as advance, ThreadPoolExecutor(_WORKERS) as pool:
         try:
             found = {pool.submit(check.try_it): check for check in flat}
             for future in as_completed(found):
-                advance(note=found[future].name)
+                advance(1, found[future].name)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             programs.stop_running()

@@ -13,9 +13,10 @@ from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
 from causalrn.bundle.targets import EXPORT_TARGETS
 from causalrn.bundle.web_spec import ENGINE_NAMES
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, progress, require_extra
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra
 from causalrn.cli.options import PATH, output_option
 from causalrn.errors import BudgetExceededError
+from causalrn.runtimes.progress import show_progress
 from causalrn.training.card import card_of
 
 
@@ -85,7 +86,7 @@ def command(context: click.Context, /, run: Path, output: Path, target: str, **o
     from causalrn.workflows.export import export
 
     try:
-        result = export(run, output=output, target=target, **options, progress=progress)
+        result = export(run, output=output, target=target, **options, progress=show_progress)
     except BudgetExceededError as error:
         print_report(error.report, str(output), automatic=False)
         context.exit(EXIT_CHECK_FAILED)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from causalrn.bundle.alphabet import parse_token_ids
 from causalrn.bundle.files import check_output_file, written_file
-from causalrn.cli.console import progress
 from causalrn.errors import InputError
 from causalrn.runtimes.generation import GenerationOptions
+from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.session import Session
 from causalrn.workflows.token_ids import load_token_ids
 
@@ -90,7 +90,7 @@ def write_logits(session: Session, input_ids: Path, output: Path, mode: str) -> 
     length = ids.shape[1]
     first = {"step": 0, "prefill": length, "mixed": length // 2}[mode]
     parts = [session.prefill(ids[:, :first])] if first else []
-    with progress("logits", length) as advance:
+    with show_progress("logits", length) as advance:
         advance(first)
         for index in range(first, length):
             parts.append(session.step(ids[:, index])[:, None])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.bundle.quantization import CALIBRATION_METHODS, FORMS, SCHEMES
-from causalrn.cli.console import EXIT_CHECK_FAILED, progress, require_extra, write_json
+from causalrn.cli.console import EXIT_CHECK_FAILED, require_extra, write_json
 from causalrn.cli.options import (
     PATH,
     FiniteRange,
@@ -20,6 +20,7 @@ from causalrn.cli.options import (
     seed_option,
 )
 from causalrn.errors import BudgetExceededError, InputError
+from causalrn.runtimes.progress import show_progress
 
 if TYPE_CHECKING:
     from causalrn.calibration.report import QuantizeReport
@@ -147,7 +148,7 @@ def command(context: click.Context, /, bundle: Path, output: Path, **options: An
 
     automatic = options["keep_blocks_fp32"] == "auto"
     try:
-        result = quantize(bundle, output=output, **options, progress=progress, on_report=write_reports)
+        result = quantize(bundle, output=output, **options, progress=show_progress, on_report=write_reports)
     except BudgetExceededError as error:
         print_report(error.report, str(output), automatic=automatic)
         context.exit(EXIT_CHECK_FAILED)

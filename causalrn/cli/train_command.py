@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from causalrn.cli.console import console, progress, require_extra
+from causalrn.cli.console import console, require_extra
 from causalrn.cli.options import (
     PATH,
     family_options,
@@ -17,6 +17,7 @@ from causalrn.cli.options import (
 )
 from causalrn.errors import InputError
 from causalrn.model.config import POSITIONS, READOUTS
+from causalrn.runtimes.progress import show_progress
 from causalrn.training.tasks import TASKS
 from causalrn.workflows.model_options import MODELS
 
@@ -120,10 +121,10 @@ def command(context: click.Context, /, output: Path, overwrite: bool, resume: bo
     if resume:
         if overwrite or given - {"device", "output", "resume"}:
             raise InputError("--resume goes on with the options of the start: give -o and --device only")
-        result = resume_training(output, options["device"] if "device" in given else None, progress=progress)
+        result = resume_training(output, options["device"] if "device" in given else None, progress=show_progress)
     else:
         for name in ("readout", "activation"):  # shown with their defaults, and refused for another model
             options[name] = options[name] if name in given else None
-        result = train(output=output, overwrite=overwrite, **options, progress=progress)
+        result = train(output=output, overwrite=overwrite, **options, progress=show_progress)
     if result is not None:
         console().print(result.summary(), soft_wrap=True)

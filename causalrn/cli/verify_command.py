@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.bundle.targets import runtime_words
-from causalrn.cli.console import (
-    EXIT_CHECK_FAILED,
-    EXIT_NOT_EXECUTED,
-    console,
-    progress,
-    require_extra,
-    write_json,
-)
+from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_NOT_EXECUTED, console, require_extra, write_json
 from causalrn.cli.options import (
     PATH,
     FiniteRange,
@@ -28,6 +21,7 @@ from causalrn.cli.options import (
 )
 from causalrn.runtimes.parity.report import NOT_EXECUTED
 from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.progress import show_progress
 from causalrn.training.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -124,7 +118,7 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     check_places(written, [options["load_inputs"], options["text"]])
     if checkpoint is not None:
         require_extra("torch")
-    verified = verify(bundle, checkpoint=checkpoint, progress=progress, **options)
+    verified = verify(bundle, checkpoint=checkpoint, progress=show_progress, **options)
     write_json(places["json_path"], verified.to_json())
     if places["html"] is not None:
         verified.save_html(places["html"])

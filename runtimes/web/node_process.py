@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import subprocess
 import tempfile
 import weakref
@@ -23,6 +22,7 @@ from causalrn.errors import (
     RuntimeUnavailableError,
     StateError,
 )
+from causalrn.runtimes.programs import find_tool
 from causalrn.runtimes.snapshot import Array
 
 _ERRORS = {
@@ -43,7 +43,7 @@ def find_node() -> str:
     Raises:
         RuntimeUnavailableError: it is not installed.
     """
-    node = shutil.which("node") or shutil.which("nodejs")
+    node = find_tool("node", "nodejs")
     if node is None:
         raise RuntimeUnavailableError(f"node was not found: {_REMEDY} to run web bundles outside a browser")
     return node
