@@ -27,6 +27,7 @@ from causalrn.export.onnx_exporter import export_onnx
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import CausalRNConfig
 from causalrn.model.sequence_model import SequenceModel
+from causalrn.runtimes.bench.system import resident_bytes
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.torch_sessions import RecurrentSession
@@ -46,12 +47,6 @@ def streaming_model(width: int) -> SequenceModel:
         for parameter in model.parameters():
             parameter.normal_(0, parameter.shape[-1] ** -0.5 if parameter.ndim == 2 else 0.3)
     return model.eval()
-
-
-def resident_mb() -> float:
-    """Resident memory of this process (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
 
 
 def depths_of(steps: int) -> list[int]:
@@ -82,11 +77,11 @@ def step_logits(session: OnnxRuntimeSession, tokens: np.ndarray, depths: list[in
         if index in wanted:
             found[index] = logits[0].copy()
         if index == _WARM_STEPS:
-            before = resident_mb()
+            before = resident_bytes() / 1e6
         if index % _CHUNK == 0:
             advance(_CHUNK)
     seconds = time.perf_counter() - started
-    return {"logits": found, "memory_added_mb": resident_mb() - before, "step_us": 1e6 * seconds / len(tokens)}
+    return {"logits": found, "memory_added_mb": resident_bytes() / 1e6 - before, "step_us": 1e6 * seconds / len(tokens)}
 
 
 def run(steps: int, width: int) -> dict:
