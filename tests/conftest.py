@@ -21,11 +21,13 @@ from filelock import FileLock
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.files import sha256_file
 from causalrn.cli import group
 from causalrn.cli.console import run_reporting_errors
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.export import onnx_exporter
 from causalrn.export.c99.c99_exporter import COptions
+from causalrn.export.web import wasm_builder
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.model.cell import RecurrentCell
 from causalrn.training.card import ModelCard
@@ -90,25 +92,49 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Share:
 
 @pytest.fixture(scope="session", autouse=True)
 def traced_once(share: Share) -> Iterator[Callable[[RecurrentCell, str], ir.Model]]:
-    """A cell with the same configuration, state and weights gives the same graph: it is traced once in a test run.
+    """Weights are initializers of a graph, named as in the cell: cells that differ in nothing else are traced once.
 
-    Tests of the exporter itself trace anew: see tests/export/test_onnx_exporter.py.
+    tests/export/test_onnx_exporter.py compares what comes from here with a graph traced anew.
     """
     folder, trace = share("traces", lambda folder: None), onnx_exporter._trace
 
     def look_up(cell: RecurrentCell, graph: str) -> ir.Model:
-        key = hashlib.sha256(repr((cell.config, cell.spec, graph)).encode())
-        for name, buffer in cell.named_buffers():
-            key.update(name.encode() + buffer.numpy().tobytes())
-        path = folder / f"{key.hexdigest()}.onnx"
+        buffers = dict(cell.named_buffers())
+        shapes = {name: (buffer.shape, buffer.dtype) for name, buffer in buffers.items()}
+        key = hashlib.sha256(repr((cell.config, cell.spec, graph, shapes)).encode()).hexdigest()
+        path = folder / f"{key}.onnx"
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
                 onnx.save(ir.to_proto(trace(cell, graph)), path)
-        return ir.from_proto(onnx.load(path))
+        model = ir.from_proto(onnx.load(path))
+        for name, value in model.graph.initializers.items():
+            if name in buffers:
+                value.const_value = ir.tensor(buffers[name].numpy(), name=name)
+        return model
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_exporter, "_trace", look_up)
         yield trace
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_modules(share: Share) -> Iterator[None]:
+    """The same C is compiled to WebAssembly once in a test run; what the compiler refuses is not kept."""
+    folder, build = share("modules", lambda folder: None), wasm_builder._build
+
+    def look_up(clang: str, role: str, name: str, bundle: Path, environment: dict[str, str]) -> None:
+        sources = sorted([*bundle.glob("*.c"), *bundle.glob("*.h")])
+        parts = [clang, role, *(f"{source.name} {sha256_file(source)}" for source in sources)]
+        path = folder / hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                build(clang, role, name, bundle, environment)
+                shutil.copy(bundle / name, path)
+        shutil.copy(path, bundle / name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wasm_builder, "_build", look_up)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -56,8 +56,8 @@ def test_damaged_graph_is_caught_and_named_on_a_device(bundles, tmp_path, mutant
 
 @pytest.mark.slow
 def test_good_bundle_passes_on_twenty_seeds(bundles, runs):
-    for seed in range(20):
-        for readout, bundle in bundles.items():
+    for readout, bundle in bundles.items():
+        for seed in range(20 if readout == "exact" else 5):
             options = VerifyOptions(seed=seed, samples=20)
             report = verify_with_checkpoint(bundle, runs[readout], options).report
             assert report.passed, [result for result in report.results if not result.passed]
