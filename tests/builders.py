@@ -36,6 +36,15 @@ GOLDEN_CASES: dict[str, dict[str, Any]] = {
     "transformer": {},
     "linear_transformer": {},
     **ABLATIONS,
+    "eps_exact": {"readout": "exact", "norm_eps": 1e-5},
+    "eps_exact_heads2": {"readout": "exact", "heads": 2, "norm_eps": 1e-2},
+    "eps_exact_rms": {"readout": "exact", "norm": "rms", "norm_eps": 1e-2},
+    "eps_linear": {"readout": "linear", "norm_eps": 1e-2},
+    "eps_transformer": {"heads": 2, "norm_eps": 1e-2},
+    "eps_ablation_exact": {"readout": "exact", "head_scale": "none", "norm_eps": 1e-2},
+    "eps_ablation_exact_post-no": {"readout": "exact", "post_norm": False, "norm_eps": 1e-2},
+    "eps_ablation_approx": {"readout": "linear", "head_scale": "none", "norm_eps": 1e-2},
+    "eps_ablation_no": {"readout": "plain", "norm_eps": 1e-2},
 }
 
 
