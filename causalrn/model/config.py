@@ -94,6 +94,11 @@ class CausalRNConfig(ModelConfig):
             raise ConfigError(f"heads {self.heads} does not divide hidden {self.hidden}")
         if self.head_width < 2:
             raise ConfigError(f"hidden {self.hidden} over {self.heads} heads leaves a width below 2 to normalize")
+        if self.hidden == 2 and self.norm == "layer" and self.post_norm and self.readout != "plain":
+            raise ConfigError(
+                "hidden 2 with layer norm before and after the readout leaves two signs, and their ties to rounding: "
+                "use hidden 3 or more, norm rms, or no post-norm"
+            )
         if self.heads > 1 and self.readout != "exact":
             raise ConfigError(
                 f"heads {self.heads} and readout {self.readout} contradict each other: "

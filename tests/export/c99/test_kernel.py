@@ -7,7 +7,7 @@ import torch
 from causalrn.bundle.tolerances import BUDGETS, TOLERANCES
 from causalrn.runtimes.native.library import ISAS
 from causalrn.runtimes.native.native_session import NativeSession
-from tests.builders import golden_case, random_model, relative_error
+from tests.builders import EPS_CASES, golden_case, random_model, relative_error
 from tests.c_tools import c_bundle, needs_c_compiler
 
 pytestmark = needs_c_compiler
@@ -31,7 +31,19 @@ CASES = {
     "plain": {"readout": "plain", "bias_head": True},
     "plain, no post-norm": {"readout": "plain", "post_norm": False, "embedding": 17},
     "plain, elu": {"readout": "plain", "activation": "elu"},
+    "exact, eps": {"hidden": 30, "heads": 3, "norm_eps": 1e-2},
+    "exact, eps, rms, no post-norm": {"norm": "rms", "post_norm": False, "norm_eps": 1e-5},
+    "exact, eps, relu": {"activation": "relu", "norm_eps": 1e-2},
+    "linear, eps": {"readout": "linear", "norm_eps": 1e-5},
+    "linear, eps, squares may overflow": {
+        "readout": "linear",
+        "head_scale": "none",
+        "hidden": 512,
+        "norm_eps": 1e-2,
+    },
+    "plain, eps": {"readout": "plain", "norm_eps": 1e-2},
 }
+EPS_IN_C = [name for name in EPS_CASES if "transformer" not in name]
 
 
 def tokens_of(batch: int, seed: int = 0) -> np.ndarray:
@@ -67,7 +79,7 @@ def test_kernel_is_the_model(tmp_path, options):
         assert relative_error(stepped(portable, tokens), expected) <= LIMIT
 
 
-@pytest.mark.parametrize("name", ["exact", "exact_heads2", "exact_rms", "exact_wide_hidden", "linear"])
+@pytest.mark.parametrize("name", ["exact", "exact_heads2", "exact_rms", "exact_wide_hidden", "linear", *EPS_IN_C])
 def test_kernel_gives_the_authors_numbers(tmp_path, name):
     model, tokens, expected = golden_case(name)
     with NativeSession(c_bundle(model, tmp_path)) as session:
