@@ -30,7 +30,7 @@ from causalrn.errors import CausalRNError, CheckpointError
 
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
-_LARGEST_BYTES = 64 << 30
+_LARGEST_BYTES = 16 << 30
 _LARGEST_INDEX_BYTES = 64 << 20
 _MOST_SHARDS = 10_000
 _HEAD_BYTES = 512
@@ -166,9 +166,24 @@ def _read_tensors(path: Path, file: io.BufferedReader | io.BytesIO, head: bytes)
 
 def _read_safetensors(path: Path, file: io.BufferedReader | io.BytesIO) -> dict[str, torch.Tensor]:
     try:
+        _check_header(file)
         return safetensors.torch.load(file.read())
-    except (SafetensorError, ValueError, KeyError, OverflowError) as error:
+    except (SafetensorError, CausalRNError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path}: corrupt safetensors file ({error}): copy it again") from None
+
+
+def _check_header(file: io.BufferedReader | io.BytesIO) -> None:
+    """Before memory is taken for a whole file: its header has to account for every byte of it."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    header_bytes = int.from_bytes(file.read(8), "little")
+    if header_bytes > min(_LARGEST_INDEX_BYTES, size - 8):
+        raise ValueError("its header is longer than the file")
+    entries = parse_json_object(file.read(header_bytes).decode(), "header")
+    ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+    if max(ends, default=0) != size - 8 - header_bytes:
+        raise ValueError("its header and its size differ")
+    file.seek(0)
 
 
 def _check_archive(path: Path, file: io.BufferedReader | io.BytesIO) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from causalrn.errors import CheckpointError
 from causalrn.model.official import read_official
@@ -177,6 +178,8 @@ REFUSED = {
     "plain pickle": (lambda p: p.write_bytes(b"\x80\x04}\x94."), "pickle that torch.save did not write"),
     "truncated": (lambda p: p.write_bytes((GOLDEN / "official_exact_copy8.pth").read_bytes()[:9000]), "truncated"),
     "damaged safetensors": (lambda p: p.write_bytes(safetensors.torch.save(STATE)[:-9]), "corrupt safetensors"),
+    "sparse safetensors": (lambda p: _sparse(p, 1 << 40), "more than 16"),
+    "oversized safetensors": (lambda p: _sparse(p, 8 << 30), "corrupt safetensors"),
     "optimizer": (lambda p: torch.save(OPTIMIZER, p), "an optimizer's state, no weights"),
     "LoRA": (
         lambda p: torch.save({"base_model.model.block_all.0.fc_1.lora_A.weight": torch.zeros(2, 2)}, p),
@@ -198,6 +201,11 @@ REFUSED = {
         "no dense floating-point tensor",
     ),
 }
+
+
+def _sparse(path, size):
+    path.write_bytes(safetensors.torch.save(STATE))
+    os.truncate(path, size)
 
 
 def _nested(depth):
@@ -224,11 +232,22 @@ def test_pipes_and_devices_are_refused_without_being_opened(tmp_path):
 
 
 def test_a_dictionary_that_holds_itself_ends(tmp_path):
-    value = {"epoch": 1}
+    value: dict[str, object] = {"epoch": 1}
     value["self"] = value
     torch.save(value, tmp_path / "w")
     with pytest.raises(CheckpointError, match=r"epoch, self are no weight"):
         read_official(tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    "wrap", [AveragedModel, torch.nn.DataParallel, lambda m: AveragedModel(torch.nn.DataParallel(m))]
+)
+def test_pytorchs_own_wrappers_are_taken_off(tmp_path, wrap):
+    model = random_model()
+    torch.save({"state_dict": wrap(model).state_dict()}, tmp_path / "w")
+    found = read_official(tmp_path / "w")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in found.weights.items())
+    assert found.weights.keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize("options", [{}, {"readout": "linear"}, {"attention": "softmax"}], ids=str)

@@ -7,7 +7,7 @@ import torch
 from causalrn.bundle.tolerances import BUDGETS, TOLERANCES
 from causalrn.runtimes.native.library import ISAS
 from causalrn.runtimes.native.native_session import NativeSession
-from tests.builders import EPS_CASES, golden_case, random_model, relative_error
+from tests.builders import golden_case, random_model, relative_error
 from tests.c_tools import c_bundle, needs_c_compiler
 
 pytestmark = needs_c_compiler
@@ -43,7 +43,7 @@ CASES = {
     },
     "plain, eps": {"readout": "plain", "norm_eps": 1e-2},
 }
-EPS_IN_C = [name for name in EPS_CASES if "transformer" not in name]
+EPS_IN_C = ("eps_exact", "eps_linear", "eps_ablation_approx", "eps_ablation_no")
 
 
 def tokens_of(batch: int, seed: int = 0) -> np.ndarray:
