@@ -60,6 +60,15 @@ def prefilled(session: NativeSession, tokens: np.ndarray, *cuts: int) -> np.ndar
     return np.concatenate([session.prefill(part) for part in np.split(tokens, cuts, axis=1)], axis=1)
 
 
+def test_header_names_an_eps_only_where_there_is_one(tmp_path):
+    """Without one, header and weights file are byte for byte what they were before there was one."""
+    for eps, line in ((0.0, ""), (1e-2, "#define CAUSALRN_NORM_EPS 1.0e-02f")):
+        (tmp_path / str(eps)).mkdir()
+        header = (c_bundle(random_model(norm_eps=eps), tmp_path / str(eps)).path / "causalrn.h").read_text()
+        assert ("NORM_EPS" in header) == bool(eps)
+        assert line in header
+
+
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_kernel_is_the_model(tmp_path, options):
     model, tokens = random_model(**options), tokens_of(2)
