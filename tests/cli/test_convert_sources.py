@@ -10,7 +10,7 @@ from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.model.official import build_official, rename_official
 from causalrn.training.checkpoint import load_checkpoint, save_weights
 from tests.builders import EPS_CASES, GOLDEN, golden_case, official_state, random_model, relative_error
-from tests.c_tools import checkpoint_of
+from tests.c_tools import checkpoint_of, needs_c_compiler
 
 SETTINGS: dict[str, list[str]] = {
     "eps_exact": ["--readout", "exact", "--eps", "1e-5"],
@@ -38,6 +38,20 @@ def test_models_with_an_eps_convert_and_give_the_authors_numbers(call, tmp_path,
     arguments = ("--input-ids", tmp_path / "ids.npy", "--logits", tmp_path / "out.npy", "--runtime", "recurrent")
     assert call("run", tmp_path / "run", *arguments)[0] == 0
     assert relative_error(np.load(tmp_path / "out.npy"), expected) <= TOLERANCES["float32", "recurrent"].relative
+
+
+@needs_c_compiler
+def test_a_bundle_with_an_eps_verifies_and_is_not_taken_for_one_without_it(call, tmp_path):
+    torch.save(official_state("eps_exact"), tmp_path / "w.pth")
+    for eps in ("1e-5", "0"):
+        arguments = ("-o", tmp_path / eps, "--force", "--samples", 2, "--readout", "exact", "--eps", eps)
+        assert call("convert", tmp_path / "w.pth", *arguments)[0] == 0
+    assert call("export", tmp_path / "1e-5", "-o", tmp_path / "bundle", "--target", "c")[0] == 0
+    code, out, _ = call("verify", tmp_path / "bundle", "--checkpoint", tmp_path / "1e-5")
+    assert (code, out.rstrip()[-4:]) == (0, "PASS")
+    code, _, error = call("verify", tmp_path / "bundle", "--checkpoint", tmp_path / "0")  # the weights are the same
+    assert code == 2
+    assert "another model" in error
 
 
 def test_an_eps_that_is_left_out_shows(tmp_path):
