@@ -70,8 +70,8 @@ class StepGraph(_Graph):
     def __init__(self, weights: FoldedWeights) -> None:
         super().__init__()
         config = weights.config
-        if (config.norm, config.positions) != ("layer", "learned"):
-            raise ValueError("the hand-written graphs cover layer norm and learned positions")
+        if (config.norm, config.positions, config.norm_eps) != ("layer", "learned", 0.0):
+            raise ValueError("the hand-written graphs cover layer norm without an eps and learned positions")
         if isinstance(config, CausalRNConfig) and (config.heads, config.activation, config.post_norm) != (
             1,
             "exp",

@@ -37,6 +37,18 @@ GOLDEN_CASES: dict[str, dict[str, Any]] = {
     "linear_transformer": {},
     **ABLATIONS,
 }
+EPS_CASES: dict[str, dict[str, Any]] = {
+    "eps_exact": {"readout": "exact", "norm_eps": 1e-5},
+    "eps_exact_heads2": {"readout": "exact", "heads": 2, "norm_eps": 1e-2},
+    "eps_exact_rms": {"readout": "exact", "norm": "rms", "norm_eps": 1e-2},
+    "eps_linear": {"readout": "linear", "norm_eps": 1e-2},
+    "eps_transformer": {"heads": 2, "norm_eps": 1e-2},
+    "eps_ablation_exact": {"readout": "exact", "head_scale": "none", "norm_eps": 1e-2},
+    "eps_ablation_exact_post-no": {"readout": "exact", "post_norm": False, "norm_eps": 1e-2},
+    "eps_ablation_approx": {"readout": "linear", "head_scale": "none", "norm_eps": 1e-2},
+    "eps_ablation_no": {"readout": "plain", "norm_eps": 1e-2},
+}
+"""A norm with an eps, as `normalization_eps` of the official code."""
 
 
 def official_state(name: str) -> dict[str, torch.Tensor]:
@@ -48,7 +60,7 @@ def official_state(name: str) -> dict[str, torch.Tensor]:
 def golden_case(name: str) -> tuple[SequenceModel, torch.Tensor, torch.Tensor]:
     """A golden model, its tokens [B, T] and its float64 logits."""
     data = np.load(GOLDEN / f"{name}.npz")
-    model = build_official(rename_official(official_state(name), name), **GOLDEN_CASES[name])
+    model = build_official(rename_official(official_state(name), name), **(GOLDEN_CASES | EPS_CASES)[name])
     return model, torch.from_numpy(data["tokens"]), torch.from_numpy(data["logits_fp64"])
 
 

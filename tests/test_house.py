@@ -37,6 +37,8 @@ NEEDS_TORCH = {
             "sequence_model",
             "transformer_block",
             "transformer_cell",
+            "weight_containers",
+            "weight_files",
         )
     ),
     *(f"causalrn.training.{name}" for name in ("checkpoint", "loop", "plan", "processes")),
@@ -44,7 +46,15 @@ NEEDS_TORCH = {
     *(f"causalrn.runtimes.parity.{name}" for name in ("conditioning", "oracle", "rounding_noise")),
     *(
         f"causalrn.workflows.{name}"
-        for name in ("convert", "export", "export_quantized", "export_targets", "train", "training_run")
+        for name in (
+            "convert",
+            "export",
+            "export_quantized",
+            "export_targets",
+            "known_settings",
+            "train",
+            "training_run",
+        )
     ),
     "causalrn.cli.demo_run",
 }

@@ -11,6 +11,7 @@ import click
 from causalrn.cli.console import console, require_extra
 from causalrn.cli.options import (
     PATH,
+    FiniteRange,
     family_options,
     given_options,
     output_option,
@@ -41,17 +42,26 @@ Examples:
 )
 @click.option("--model", type=click.Choice(MODELS), help="What the weights are.  [default: what their keys say]")
 @family_options
+@click.option(
+    "--eps",
+    type=FiniteRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="normalization_eps of the paper's code, which every norm adds beside its root.",
+)
 @click.option("--samples", type=click.IntRange(min=1), default=200, show_default=True, help="Strings for the check.")
 @click.option("--force", is_flag=True, help="Convert even if another readout copies clearly better.")
 @seed_option
 @output_option
 @click.pass_context
 def command(context: click.Context, /, weights: Path, output: Path, activation: str, **options: Any) -> None:
-    """Turn weights saved by the paper's training script into a RUN.
+    """Turn weights saved by the paper's training script, or by one of your own, into a RUN.
 
-    Reads a state dict (.pth as torch.save wrote it, with or without the prefix of torch.compile; or .safetensors).
-    Sizes come from the shapes. With the letters' vocabulary of 29 the copying task is tried with each readout (or kind
-    of attention), and a conversion to one that copies clearly worse than another is refused.
+    Reads what torch.save or safetensors wrote, under any name: a state dict, with whatever prefixes wrappers gave its
+    keys; a dictionary that holds one beside optimizer and epoch; a Lightning checkpoint; safetensors in shards (the
+    folder or its index); a RUN. Nothing in a file is executed. Sizes come from the shapes. With the letters' vocabulary
+    of 29 the copying task is tried with each readout (or kind of attention), and a conversion to one that copies
+    clearly worse than another is refused.
     """
     require_extra("torch")
     from causalrn.workflows.convert import convert
@@ -66,6 +76,8 @@ def _describe(result: ConvertResult, output: Path) -> Iterator[str]:
     """What was found, and where it is."""
     config = result.run.card.config
     yield f"{result.source}: {config.describe()}"
+    if result.unwrapped:
+        yield f"unwrapped: {'; '.join(result.unwrapped)}"
     if result.accuracies is not None:
         shown = ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in result.accuracies.items())
         length = CopyTask.length_for(config.capacity or 0)

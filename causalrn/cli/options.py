@@ -104,7 +104,7 @@ family_options: Decorator = _all_of(
         "--head-scale",
         type=click.Choice(HEAD_SCALES),
         help="max: as the official Relation Network; none: as its ablation blocks.  "
-        "[default: max for exact+exp with post-norm]",
+        "[default: max for exact+exp with post-norm, and for linear with an eps]",
     ),
 )
 """What `train` and `convert` both ask for beside the readout: fields of a configuration."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from causalrn.model.config import CausalRNConfig
-from causalrn.model.normalization import normalize, without_autocast
+from causalrn.model.normalization import normalize, normalize_sums, without_autocast
 from causalrn.model.readouts import parallel as parallel_readout
 
 Readout = Callable[[Tensor, Tensor, CausalRNConfig], Tensor]
@@ -32,11 +32,17 @@ class CausalRNBlock(nn.Module):
 
     def forward(self, x: Tensor, readout: Readout = parallel_readout.readout) -> Tensor:
         """Apply the block with the given form of the readout."""
-        r = normalize(x, self.config.norm)
+        r = normalize(x, self.config.norm, self.config.norm_eps)
         a, b = self.fc_1(r), self.fc_2(r)
         with without_autocast(x):  # sums of exponentials need float32
             o = readout(a.to(x.dtype), b.to(x.dtype), self.config)
             if self.config.post_norm:
-                o = normalize(o, self.config.norm)
+                o = self._post_norm(o)
         out: Tensor = x + self.fc_3(o)
         return out
+
+    def _post_norm(self, o: Tensor) -> Tensor:
+        config = self.config
+        if config.norm_eps and config.activation == "exp" and not config.scales_heads:
+            return normalize_sums(o, config.norm, config.norm_eps)
+        return normalize(o, config.norm, config.norm_eps)

@@ -15,7 +15,7 @@ from causalrn.bundle.state_spec import StateSpec
 from causalrn.model.cell_parts import Norm, State, rounded
 from causalrn.model.config import CausalRNConfig
 from causalrn.model.folding import FoldedCausalRNBlock
-from causalrn.model.normalization import MEAN_SQUARE_FLOOR
+from causalrn.model.normalization import MEAN_SQUARE_FLOOR, Eps
 from causalrn.model.readouts import recurrent as readouts
 
 _UNBOUNDED_TOKENS = 1 << 24
@@ -91,20 +91,24 @@ class _Reader:
 
     def finish(self, o: Tensor) -> Tensor:
         """From the sum over positions to what W3 reads. [T * B, H] -> [T * B, H]."""
-        config = self.config
-        if not config.post_norm and config.head_scale == "none":  # cancels with any norm or scale after
-            counts = (readouts.positions(self.position, self.time) + 1).to(o.dtype)
-            o = o / counts if self.single else (o.reshape(self.time, -1) / counts[:, None]).reshape(o.shape)
-        if config.head_scale == "max" and (config.heads > 1 or not config.post_norm):
+        config, eps = self.config, self.config.norm_eps
+        scaled_eps: Eps = eps
+        if config.scales_heads:
             heads = o.reshape(-1, config.heads, config.head_width)
             o = (heads / heads.amax(-1, keepdim=True)).flatten(-2)
-        elif self.shared.overflow_guard:
-            o = o / o.amax(-1, keepdim=True)
+        if config.counts_positions:
+            counts = (readouts.positions(self.position, self.time) + 1).to(o.dtype)
+            o = o / counts if self.single else (o.reshape(self.time, -1) / counts[:, None]).reshape(o.shape)
+        if self.shared.overflow_guard and not config.scales_heads:
+            largest = o.amax(-1, keepdim=True)
+            if eps:  # o / c normalized with eps / c is the same; c = 0 where every channel has underflowed
+                largest = largest.clamp_min(MEAN_SQUARE_FLOOR)
+                scaled_eps = eps / largest
+            o = o / largest
         if not config.post_norm:
             return o
-        if config.norm == "rms":
-            return readouts.rms_norm(o, self.shared.ones_hidden)
-        return functional.layer_norm(o, (config.hidden,), self.shared.ones_hidden, eps=MEAN_SQUARE_FLOOR)
+        norm = readouts.rms_norm if config.norm == "rms" else readouts.layer_norm
+        return norm(o, self.shared.ones_hidden, scaled_eps)
 
 
 class _PoolReader(_Reader):
@@ -122,7 +126,9 @@ class _PoolReader(_Reader):
 
     def normalized(self, x: Tensor) -> Tensor:
         """What pairs are formed from: the linear readout normalizes a and b themselves. [..., H] -> [..., H]."""
-        return readouts.rms_norm(x, self.shared.ones_hidden) if self.config.readout == "linear" else x
+        if self.config.readout != "linear":
+            return x
+        return readouts.rms_norm(x, self.shared.ones_hidden, self.config.norm_eps)
 
     def __call__(self, ab: Tensor, past: State) -> tuple[Tensor, State]:
         config, ones = self.config, self.shared.ones_pair
@@ -151,8 +157,9 @@ class _SingleRowPoolReader(_PoolReader):
 
 class _SumReader(_Reader):
     def __call__(self, ab: Tensor, past: State) -> tuple[Tensor, State]:
-        query, value = (readouts.rms_norm(x, self.shared.ones_hidden) for x in ab.chunk(2, dim=-1))
-        if self.shared.overflow_guard:  # cancels in the norm after
+        ones, eps = self.shared.ones_hidden, self.config.norm_eps
+        query, value = (readouts.rms_norm(x, ones, eps) for x in ab.chunk(2, dim=-1))
+        if self.shared.overflow_guard and self.config.forgets_scale:  # cancels in the norm after, or the head scale
             query = query - query.amax(-1, keepdim=True)
         values = value.exp()
         if len(past) == 2:
@@ -180,7 +187,7 @@ class _LogSumReader(_Reader):
             maximum, total = readouts.read_log_sum(steps, past_max, past[1])
             present = (maximum[-1], total[-1])
         log_o = a + (maximum + total.log()).reshape(a.shape)
-        if self.config.post_norm:
+        if self.config.forgets_scale:
             log_o = log_o - log_o.amax(-1, keepdim=True)  # cancels in the norm after
         return log_o.exp(), present
 
@@ -191,7 +198,9 @@ def squares_may_overflow(config: CausalRNConfig, capacity: int | None) -> bool:
     |LN0| <= sqrt(H - 1), so a sum over t positions reaches t exp(sqrt(H - 1)), for linear t exp(2 sqrt(H - 1)), and
     the mean square its square: true from H of about 480 (linear) and 1,500 to 1,900 (exact).
     """
-    if not config.post_norm or config.activation != "exp" or config.readout == "plain":
+    if not config.post_norm or config.activation != "exp":
         return False
+    if config.readout == "plain":  # else log space has taken the largest channel away
+        return config.norm_eps > 0
     reach = math.sqrt(config.hidden - 1) * (2 if config.readout == "linear" else 1)
     return 2 * (reach + math.log(capacity or _UNBOUNDED_TOKENS)) > _LOG_FLOAT32_MAX

@@ -106,7 +106,7 @@ class RecurrentCell(nn.Module):
 
     def _norm(self, x: Tensor) -> Tensor:
         """LN0 of the residual stream, which folding has centred. [T * B, E] -> [T * B, E]."""
-        return self._stream_norm(x, self.ones_embedding)
+        return self._stream_norm(x, self.ones_embedding, self.config.norm_eps)
 
 
 def _cell_block(block: FoldedBlock, dtype: torch.dtype) -> nn.Module:

@@ -6,162 +6,31 @@ N blocks, G heads, D head width, C capacity (maximum positions).
 
 from __future__ import annotations
 
-import dataclasses
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from causalrn.bundle.json_values import from_json, to_json
 from causalrn.errors import ConfigError
+from causalrn.model.config_base import (
+    ACTIVATIONS,
+    ATTENTIONS,
+    HEAD_SCALES,
+    NORMS,
+    POSITIONS,
+    READOUTS,
+    ModelConfig,
+)
 
-READOUTS = ("exact", "linear", "plain")
-ACTIVATIONS = ("exp", "elu", "relu", "gelu")
-NORMS = ("layer", "rms")
-HEAD_SCALES = ("max", "none")
-POSITIONS = ("learned", "none")
-ATTENTIONS = ("softmax", "linear")
-
-_CHOICES = {
-    "readout": READOUTS,
-    "activation": ACTIVATIONS,
-    "norm": NORMS,
-    "head_scale": HEAD_SCALES,
-    "positions": POSITIONS,
-    "attention": ATTENTIONS,
-}
-
-
-@dataclass(frozen=True)
-class ModelConfig(ABC):
-    """What all models share: the frame around their blocks. Use :class:`CausalRNConfig` or :class:`TransformerConfig`.
-
-    Attributes:
-        vocabulary: V, number of token ids.
-        embedding: E, width of the residual stream; at least 2.
-        hidden: H, width inside every block.
-        blocks: N, number of blocks.
-        capacity: C, number of learned positions; None exactly when ``positions`` is "none".
-        heads: G.
-        norm: "layer" (LayerNorm without affine part) or "rms".
-        positions: "learned" or "none" (unbounded streams).
-        bias_head: whether the head has a bias.
-
-    Raises:
-        ConfigError: a value is unknown, out of range, or contradicts another one.
-    """
-
-    architecture: ClassVar[str] = ""
-
-    vocabulary: int
-    embedding: int
-    hidden: int
-    blocks: int
-    capacity: int | None
-    heads: int = 1
-    norm: str = "layer"
-    positions: str = "learned"
-    bias_head: bool = False
-
-    def __post_init__(self) -> None:
-        self._check_choices()
-        self._check_sizes()
-        self._check_heads()
-
-    def _check_choices(self) -> None:
-        for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), _CHOICES.get(field.name)
-            if choices is not None and value not in choices:
-                raise ConfigError(f"{field.name} {value!r} is unknown: choose one of {', '.join(choices)}")
-
-    def _check_sizes(self) -> None:
-        least = {"vocabulary": 2, "embedding": 2, "hidden": 2, "blocks": 1, "heads": 1}
-        for field, bound in least.items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
-                raise ConfigError(f"{field} is {value!r}: it must be a whole number, at least {bound}")
-        if (self.capacity is None) != (self.positions == "none"):
-            raise ConfigError(
-                f"capacity {self.capacity} and positions {self.positions!r} contradict each other: "
-                "learned positions need a capacity, positions none must not have one"
-            )
-        if self.capacity is not None and (type(self.capacity) is not int or self.capacity < 1):
-            raise ConfigError(f"capacity is {self.capacity}: it must be a whole number, at least 1")
-
-    @abstractmethod
-    def _check_heads(self) -> None:
-        """Refuse heads, and options of this kind of model, that do not go with the rest."""
-
-    @property
-    @abstractmethod
-    def head_width(self) -> int:
-        """D, the width of one head."""
-
-    @property
-    @abstractmethod
-    def state_kind(self) -> str:
-        """What one block remembers: "pool" (a row per token), or the roles of its tensors of constant size.
-
-        Those are "sum", "carry+sum" or "max+sum". A stream without end adds up so much that rounding shows: its sum is
-        compensated, by a carry.
-        """
-
-    @property
-    @abstractmethod
-    def state_shape(self) -> tuple[int, ...]:
-        """Shape of one row of a block's pool, or of each of its tensors of constant size, for one sequence."""
-
-    @property
-    def bounds_stream(self) -> bool:
-        """Whether the weights bound the residual stream, whatever the tokens."""
-        return True
-
-    @property
-    @abstractmethod
-    def pair_width(self) -> int:
-        """Numbers that a prefill holds for every pair of a new position and a row of the pool."""
-
-    def entries(self) -> dict[str, Any]:
-        """The configuration as JSON values, complete."""
-        return {"architecture": self.architecture, **to_json(self)}
-
-    @staticmethod
-    def from_entries(data: Any, source: str = "the configuration") -> ModelConfig:
-        """Read :meth:`entries` back; `source` is named in errors.
-
-        Raises:
-            ConfigError: a field is missing, unknown or has a wrong value.
-        """
-        if not isinstance(data, Mapping):
-            raise ConfigError(f"{source}: the model configuration is not a JSON object")
-        values = dict(data)
-        architecture = values.pop("architecture", CausalRNConfig.architecture)
-        kind = {kind.architecture: kind for kind in (CausalRNConfig, TransformerConfig)}.get(str(architecture))
-        if kind is None:
-            raise ConfigError(f"{source}: architecture {architecture!r} is unknown (written by another version?)")
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(kind)})
-        if unknown:
-            raise ConfigError(f"{source}: unknown {', '.join(unknown)} in the model configuration (another version?)")
-        try:
-            return from_json(values, kind, "model configuration")
-        except ConfigError as error:
-            raise ConfigError(f"{source}: {error}") from None
-
-    @property
-    @abstractmethod
-    def kind(self) -> str:
-        """What sets this model apart from its relatives, e.g. "exact+exp" or "linear transformer"."""
-
-    def _extras(self) -> list[str]:
-        """What is not as usual, for people."""
-        return [f"{self.heads} heads"] * (self.heads > 1) + ["rms norm"] * (self.norm == "rms")
-
-    def describe(self) -> str:
-        """One line for people, e.g. 'exact+exp, E=64 H=64, 4 blocks, vocabulary 29, capacity 34'."""
-        capacity = "unbounded" if self.capacity is None else f"capacity {self.capacity}"
-        sizes = f"E={self.embedding} H={self.hidden}"
-        parts = [self.kind, sizes, f"{self.blocks} blocks", *self._extras(), f"vocabulary {self.vocabulary}", capacity]
-        return ", ".join(parts)
+__all__ = [
+    "ACTIVATIONS",
+    "ATTENTIONS",
+    "HEAD_SCALES",
+    "NORMS",
+    "POSITIONS",
+    "READOUTS",
+    "CausalRNConfig",
+    "ModelConfig",
+    "TransformerConfig",
+]
 
 
 @dataclass(frozen=True)
@@ -175,7 +44,8 @@ class CausalRNConfig(ModelConfig):
         heads: G, for the exact readout only, which normalizes pairs per head. H must be a multiple of it.
         post_norm: normalize the readout's output o before W3.
         head_scale: "max" divides o, per position and head, by its largest channel (the official Relation
-            Network does); default "max" for exact with exp and post-norm, else "none".
+            Network does); default "max" for exact with exp and post-norm, else "none". With a `norm_eps` it counts for
+            linear too, which has it then as the official Linear Relation Network does; else it cancels there.
         bias_1: whether W1 has a bias; bias_2: W2; bias_3: W3.
     """
 
@@ -191,21 +61,50 @@ class CausalRNConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         if not self.head_scale:
-            official = self.readout == "exact" and self.activation == "exp" and self.post_norm
+            official = self._may_be_scaled and self.post_norm
             object.__setattr__(self, "head_scale", "max" if official else "none")
         super().__post_init__()
+
+    @property
+    def _may_be_scaled(self) -> bool:
+        """Whether `head_scale` max is a choice, and the default with post-norm."""
+        linear = self.readout == "linear" and self.post_norm and self.norm_eps > 0
+        return self.activation == "exp" and (self.readout == "exact" or linear)
+
+    @property
+    def scales_heads(self) -> bool:
+        """Whether o is divided by its largest channel, per head: where that does not cancel in the norm after."""
+        return self.head_scale == "max" and (self.heads > 1 or not self.post_norm or self.norm_eps > 0)
+
+    @property
+    def forgets_scale(self) -> bool:
+        """Whether a positive factor of all channels of o cancels: in the head scale of a single head, or post-norm."""
+        return self.post_norm and (not self.norm_eps or (self.head_scale == "max" and self.heads == 1))
+
+    @property
+    def counts_positions(self) -> bool:
+        """Whether the number of positions that o is a mean over counts: where it does not cancel.
+
+        With post-norm and an eps it counts with a head scale too: the official code divides by it after that scale.
+        """
+        return self.norm_eps > 0 if self.post_norm else self.head_scale == "none"
 
     def _check_heads(self) -> None:
         if self.hidden % self.heads:
             raise ConfigError(f"heads {self.heads} does not divide hidden {self.hidden}")
         if self.head_width < 2:
             raise ConfigError(f"hidden {self.hidden} over {self.heads} heads leaves a width below 2 to normalize")
+        if self.hidden == 2 and self.norm == "layer" and self.post_norm and self.readout != "plain":
+            raise ConfigError(
+                "hidden 2 with layer norm before and after the readout leaves two signs, and their ties to rounding: "
+                "use hidden 3 or more, norm rms, or no post-norm"
+            )
         if self.heads > 1 and self.readout != "exact":
             raise ConfigError(
                 f"heads {self.heads} and readout {self.readout} contradict each other: "
                 "only the exact readout has heads, the others would ignore them"
             )
-        if self.head_scale == "max" and (self.readout, self.activation) != ("exact", "exp"):
+        if self.head_scale == "max" and not self._may_be_scaled:
             raise ConfigError(
                 f"head_scale max belongs to the exact readout with exp, not to readout {self.readout} "
                 f"with activation {self.activation}: use head_scale none"

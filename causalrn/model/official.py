@@ -1,33 +1,28 @@
-"""Checkpoints of the paper authors' code: read, understood from their shapes, and turned into our names.
+"""Weights of the paper authors' code, or of ours: understood from names and shapes, and turned into our names.
 
-The official training script saves ``torch.save(model.state_dict())``; a compiled model's keys begin with
-``_orig_mod.``. Keys tell a CausalRN from a Transformer, and a buffer tells a Linear Transformer. Shapes tell the
-vocabulary, widths, number of blocks, capacity and biases. They do not tell the readout, heads, norm, activation or
-post-norm: those are asked for.
+The official training script saves ``torch.save(model.state_dict())``; what other scripts put around it is in
+weight_files.py and weight_containers.py. Keys tell a CausalRN from a Transformer, and a buffer tells a Linear
+Transformer. Shapes tell the vocabulary, widths, number of blocks, capacity and biases. They do not tell the readout,
+heads, norm, eps, activation or post-norm: those are asked for.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from causalrn.errors import CheckpointError, ConfigError
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model.sequence_model import SequenceModel, load_weights
+from causalrn.model.weight_containers import FoundWeights, find_weights, name_weights
+from causalrn.model.weight_files import read_weight_file
 
-_COMPILED_PREFIX = "_orig_mod."
-_BUFFERS = re.compile(r"pre_block\.pos|.*\.causal_mask")
+_BUFFERS = re.compile(r"pre_block\.pos|block_all\.\d+\.attn\.causal_mask")
 _LINEAR_BUFFER = re.compile(r".*\.attn\.causal_mask")
 _KIND = re.compile(r"blocks\.\d+\.(?:(attn|mlp)\.)?fc_")
 _NAMES = (
@@ -35,88 +30,72 @@ _NAMES = (
     (re.compile(r"block_all\.(\d+)\.(fc_[123])\.(weight|bias)"), r"blocks.\1.\2.\3"),
     (re.compile(r"block_all\.(\d+)\.(attn|mlp)\.(fc_[12])\.(weight|bias)"), r"blocks.\1.\2.\3.\4"),
     (re.compile(r"post_block\.fc_cls\.(weight|bias)"), r"head.\1"),
+    (re.compile(r"((?:wte|wpe)\.weight|head\.(?:weight|bias))"), r"\1"),
+    (re.compile(r"(blocks\.\d+\.(?:fc_[123]|(?:attn|mlp)\.fc_[12])\.(?:weight|bias))"), r"\1"),
 )
+"""Keys of the official code, then our own, and what they become."""
 
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """A state dict of the official code under our names.
+    """A state dict of the official code, or of ours, under our names.
 
     Attributes:
         source: where it came from, for errors.
         weights: float32.
         model: "causalrn", "transformer" or "linear-transformer", as the keys say.
+        unwrapped: what had to be taken off or out to find them, in words.
+        hashes: SHA-256 of every file that was read, by name; the one that was named comes first.
     """
 
     source: str
     weights: dict[str, Tensor]
     model: str
+    unwrapped: tuple[str, ...] = ()
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_official(path: Path) -> OfficialWeights:
-    """Read a state dict saved by the official code (.pth, .pt) or as .safetensors; nothing in it is executed.
+    """Read weights that a training script saved, whatever it put around them; nothing in a file is executed.
+
+    Args:
+        path: a file of torch.save or safetensors under any name, an index of shards, or a folder that holds one.
 
     Raises:
         CheckpointError: the file is missing, corrupt, holds something else, or a model of another kind.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file: name the weights that the training script saved")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    return rename_official(state, str(path))
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: corrupt safetensors file ({error})") from None
-
-
-def _read_torch(path: Path) -> Mapping[str, Any]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about formats that are refused below
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path}: holds more than weights, or is no torch file: save it with torch.save(model.state_dict(), ...)"
-        ) from None
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: corrupt or truncated torch file: copy it again") from error
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
-        raise CheckpointError(f"{path}: holds no state dict: save it with torch.save(model.state_dict(), ...)")
-    return state
+    file = read_weight_file(path)
+    found = find_weights(file.value, file.source, _our_name)
+    return _understood(found, file.source, file.words, file.hashes)
 
 
 def rename_official(state: Mapping[str, Any], source: str) -> OfficialWeights:
-    """Translate official keys to ours; buffers that are no weights are left out. `source` is named in errors.
+    """Translate a state dict's keys to ours; buffers that are no weights are left out. `source` is named in errors.
 
     Raises:
         CheckpointError: a key that none of the paper's models has, or a value that is no float tensor.
     """
-    weights = {}
-    for key, value in state.items():
-        name = key.removeprefix(_COMPILED_PREFIX)
-        if _BUFFERS.fullmatch(name):
-            continue
-        ours = next((rule.sub(to, name) for rule, to in _NAMES if rule.fullmatch(name)), None)
-        if ours is None:
-            raise CheckpointError(f"{source}: {key} is no weight of a Causal Relation Network or its baselines")
-        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and value.ndim > 0
-        if not plain or not value.is_floating_point():
-            raise CheckpointError(f"{source}: {key} is no dense floating-point tensor")
-        if ours in weights:
-            raise CheckpointError(f"{source}: holds {name} twice, with and without {_COMPILED_PREFIX}: remove one")
-        weights[ours] = value.float()
-    kinds = {match[1] or "causalrn" for name in weights if (match := _KIND.match(name))}
+    return _understood(name_weights(state, source, _our_name), source)
+
+
+def _our_name(key: str) -> str | None:
+    if _BUFFERS.fullmatch(key):
+        return ""
+    return next((rule.sub(to, key) for rule, to in _NAMES if rule.fullmatch(key)), None)
+
+
+def _understood(
+    found: FoundWeights, source: str, words: tuple[str, ...] = (), hashes: Mapping[str, str] | None = None
+) -> OfficialWeights:
+    kinds = {match[1] or "causalrn" for name in found.weights if (match := _KIND.match(name))}
     if not kinds:
         raise CheckpointError(f"{source}: no blocks in it: not the state dict of one of the paper's models")
     if "causalrn" in kinds and len(kinds) > 1:
         raise CheckpointError(f"{source}: mixes a CausalRN's weights with a Transformer's: save one model")
     model = "causalrn" if "causalrn" in kinds else "transformer"
-    if model == "transformer" and any(_LINEAR_BUFFER.fullmatch(key.removeprefix(_COMPILED_PREFIX)) for key in state):
+    if model == "transformer" and any(_LINEAR_BUFFER.fullmatch(key) for key in found.keys):
         model = "linear-transformer"
-    return OfficialWeights(source, weights, model)
+    return OfficialWeights(source, found.weights, model, (*words, *found.words), hashes or {})
 
 
 def infer_config(official: OfficialWeights, **asked: Any) -> ModelConfig:

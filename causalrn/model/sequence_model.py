@@ -74,7 +74,7 @@ class SequenceModel(nn.Module):
         x = self.embed(tokens)
         for block in self.blocks:
             x = block(x) if mixer is None else block(x, mixer)
-        out: Tensor = self.head(normalize(x, self.config.norm))
+        out: Tensor = self.head(normalize(x, self.config.norm, self.config.norm_eps))
         return out
 
     def oracle(self) -> SequenceModel:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.alphabet import ALPHABET_SIZES, Alphabet, guess_alphabet
-from causalrn.bundle.files import as_path, check_replaceable, sha256_file
+from causalrn.bundle.files import as_path, check_replaceable
 from causalrn.errors import CheckpointError, InputError
 from causalrn.model.config import ATTENTIONS, READOUTS
 from causalrn.model.official import OfficialWeights, build_official, read_official
@@ -23,6 +23,7 @@ from causalrn.training.checkpoint import save_checkpoint
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, CheckpointFolder, is_checkpoint
 from causalrn.training.tasks import CopyTask
 from causalrn.workflows.arguments import LARGEST_SEED, PathLike, flag, optional_choice, whole_number
+from causalrn.workflows.known_settings import apply_settings, find_settings, settings_of
 from causalrn.workflows.model_options import MODELS, ModelOptions
 
 _CLEARLY = 0.05
@@ -43,6 +44,7 @@ class ConvertResult:
             not made for letters.
         choice: "readout" or "attention": what `accuracies` compares.
         task: the copying task, where the model does it better than chance.
+        unwrapped: what had to be taken off or out to find the weights, in words.
     """
 
     run: CheckpointFolder
@@ -50,6 +52,7 @@ class ConvertResult:
     accuracies: Mapping[str, float] | None
     choice: str
     task: CopyTask | None
+    unwrapped: tuple[str, ...] = ()
 
     def __fspath__(self) -> str:
         """Path of the checkpoint folder."""
@@ -64,6 +67,7 @@ def convert(
     model: str | None = None,
     heads: int = 1,
     norm: str = "layer",
+    eps: float = 0.0,
     activation: str | None = None,
     no_post_norm: bool = False,
     head_scale: str | None = None,
@@ -72,13 +76,15 @@ def convert(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> ConvertResult:
-    """Turn weights saved by the paper's training script into a checkpoint folder.
+    """Turn weights saved by the paper's training script, or by one of your own, into a checkpoint folder.
 
     Args:
-        weights: a state dict, .pth as torch.save wrote it or .safetensors. Sizes come from its shapes.
+        weights: what torch.save or safetensors wrote, whatever is around the state dict; an index of shards; a folder
+            of shards, or a checkpoint folder. Sizes come from shapes.
         output: folder to write.
         readout: how positions read the past, "exact", "linear" or "plain"; a CausalRN needs it, weights do not tell.
         model: "causalrn", "transformer" or "linear-transformer"; None takes what the keys say.
+        eps: `normalization_eps` of the official code, which every norm adds beside its root.
         heads, norm, activation, no_post_norm, head_scale: what shapes do not tell; activation "exp" unless named.
         samples: strings of the copying task to try each readout with.
         force: convert even if another readout copies clearly better.
@@ -94,7 +100,13 @@ def convert(
     """
     source, folder = as_path(weights, "weights"), as_path(output, "output")
     asked = ModelOptions.of(
-        readout=readout, activation=activation, no_post_norm=no_post_norm, head_scale=head_scale, heads=heads, norm=norm
+        readout=readout,
+        activation=activation,
+        no_post_norm=no_post_norm,
+        head_scale=head_scale,
+        heads=heads,
+        norm=norm,
+        eps=eps,
     )
     kind = optional_choice(model, "model", MODELS)
     count, seed = whole_number(samples, "samples", 1), whole_number(seed, "seed", 0, LARGEST_SEED)
@@ -102,8 +114,7 @@ def convert(
     check_replaceable(folder, CHECKPOINT_MARKER)
     if is_checkpoint(folder):
         raise InputError(f"{folder} holds an earlier RUN: name another output, or delete it first")
-    official = _as_asked(read_official(source), kind)
-    fields = _fields_of(official, asked)
+    official, fields = _read(source, kind, asked)
     built = build_official(official, **fields)
     trial = _Trial(official, fields, count, seed)
     task = _copy_task(built)
@@ -115,9 +126,27 @@ def convert(
             task = None
     alphabet = guess_alphabet(built.config.vocabulary)
     card = ModelCard(built.config, None if alphabet is None else Alphabet(alphabet), task)
-    origin = {"converted": {"file": source.name, "sha256": sha256_file(source)}}
-    run = save_checkpoint(folder, built, card, origin)
-    return ConvertResult(run, source, accuracies, trial.choice, task)
+    run = save_checkpoint(folder, built, card, {"converted": _origin(official)})
+    return ConvertResult(run, source, accuracies, trial.choice, task, official.unwrapped)
+
+
+def _read(source: Path, kind: str | None, asked: ModelOptions) -> tuple[OfficialWeights, dict[str, Any]]:
+    """The weights, and fields that shapes do not tell: what was asked for, or what their checkpoint folder says."""
+    official = read_official(source)
+    known = find_settings(source, official)
+    if known is not None:
+        official = apply_settings(official, known)
+    official = _as_asked(official, kind)
+    return official, _fields_of(official, asked) if known is None else settings_of(known, asked)
+
+
+def _origin(official: OfficialWeights) -> dict[str, Any]:
+    """Where the weights come from, for people and `inspect`."""
+    (name, digest), *others = official.hashes.items()
+    origin: dict[str, Any] = {"file": name, "sha256": digest}
+    if others:
+        origin["shards"] = dict(others)
+    return origin | ({"unwrapped": list(official.unwrapped)} if official.unwrapped else {})
 
 
 def _fields_of(official: OfficialWeights, asked: ModelOptions) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from causalrn.model.config import (
     ModelConfig,
     TransformerConfig,
 )
-from causalrn.workflows.arguments import flag, optional_choice, optional_whole
+from causalrn.workflows.arguments import finite_number, flag, optional_choice, optional_whole
 
 MODELS = ("causalrn", "transformer", "linear-transformer")
 """What can be trained and converted: a CausalRN, or one of its baselines."""
@@ -45,6 +45,7 @@ class ModelOptions:
         head_scale: str | None = None,
         heads: int | None = None,
         norm: str | None = None,
+        eps: float | None = None,
         positions: str | None = None,
         embedding: int | None = None,
         hidden: int | None = None,
@@ -64,6 +65,7 @@ class ModelOptions:
         shared = {
             "heads": optional_whole(heads, "heads", 1),
             "norm": optional_choice(norm, "norm", NORMS),
+            "norm_eps": (finite_number(eps, "eps", 0, 1) or None) if eps is not None else None,
             "positions": optional_choice(positions, "positions", POSITIONS),
             "embedding": optional_whole(embedding, "embedding", 2),
             "hidden": optional_whole(hidden, "hidden", 2),

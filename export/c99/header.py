@@ -70,6 +70,8 @@ def model_macros(
         ("WEIGHTS_INLINE", int(inline), "in causalrn_weights.h, not in weights.bin"),
         ("FILE_BYTES", file_bytes, "size of weights.bin"),
     ]
+    if config.norm_eps:
+        entries.append(("NORM_EPS", _float_literal(np.float32(config.norm_eps)), "added beside the root in every norm"))
     lines = [
         f"#define CAUSALRN_{name} {value}" + (f" /* {words} */" if words else "") for name, value, words in entries
     ]

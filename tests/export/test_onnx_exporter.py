@@ -182,7 +182,10 @@ def test_smallest_capacity_exports_and_agrees(tmp_path, options):
     assert relative_error(logits, model.oracle()(tokens)) <= TOLERANCES["float32", "onnxruntime"].relative
 
 
-@pytest.mark.parametrize("name", GOLDEN_CASES)
+EPS_IN_ONNX = ("eps_exact_heads2", "eps_linear", "eps_ablation_no", "eps_transformer")
+
+
+@pytest.mark.parametrize("name", [*GOLDEN_CASES, *EPS_IN_ONNX])
 def test_golden_models_agree_with_official_code_in_onnxruntime(tmp_path, name):
     model, tokens, expected = golden_case(name)
     manifest = export_onnx(Checkpoint(model, ModelCard(model.config), "test"), tmp_path)

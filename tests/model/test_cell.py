@@ -14,7 +14,7 @@ from causalrn.model.folding import fold
 from causalrn.model.readouts import naive
 from causalrn.model.readouts.recurrent import read_compensated_sum
 from causalrn.model.sequence_model import SequenceModel
-from tests.builders import GOLDEN_CASES, golden_case, random_model, random_tokens, relative_error, run_cell
+from tests.builders import EPS_CASES, GOLDEN_CASES, golden_case, random_model, random_tokens, relative_error, run_cell
 
 POOLS = ("growing", "fixed", "concat")
 EXACT64 = TOLERANCES["float64", "recurrent"]
@@ -38,6 +38,17 @@ FAMILY = [
     {"attention": "linear", "heads": 4, "norm": "rms"},
     {"attention": "linear", "heads": 2, "positions": "none", "capacity": None},
 ]
+EPS = [
+    {"readout": "exact", "norm_eps": 1e-5},
+    {"readout": "exact", "heads": 4, "hidden": 48, "head_scale": "none", "norm_eps": 1e-2},
+    {"readout": "exact", "norm": "rms", "post_norm": False, "norm_eps": 1e-2},
+    {"readout": "linear", "norm_eps": 1e-2},
+    {"readout": "linear", "head_scale": "none", "positions": "none", "capacity": None, "norm_eps": 1e-2},
+    {"readout": "linear", "head_scale": "none", "hidden": 512, "norm_eps": 1e-2},
+    {"readout": "plain", "norm": "rms", "norm_eps": 1e-2},
+    {"attention": "softmax", "heads": 2, "norm_eps": 1e-2},
+    {"attention": "linear", "norm": "rms", "norm_eps": 1e-2},
+]
 
 
 def _splits(length: int) -> st.SearchStrategy[list[int]]:
@@ -47,7 +58,7 @@ def _splits(length: int) -> st.SearchStrategy[list[int]]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("name", GOLDEN_CASES)
+@pytest.mark.parametrize("name", [*GOLDEN_CASES, *EPS_CASES])
 def test_cell_equals_official_code(name, dtype):
     model, tokens, expected = golden_case(name)
     cell = RecurrentCell.from_model(model, dtype=dtype)
@@ -55,6 +66,16 @@ def test_cell_equals_official_code(name, dtype):
     for splits in ([1] * time, [time], [time // 2] + [1] * (time - time // 2)):
         logits, _ = run_cell(cell, tokens, splits)
         assert (logits - expected).abs().max() <= FLOAT32.logit_bound(float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("options", EPS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_cell_with_an_eps_gives_the_oracles_logits(options, dtype):
+    model = random_model(**options)
+    tokens, cell = random_tokens(model.config, 2, 14), RecurrentCell.from_model(model, dtype=dtype)
+    expected, limit = model.oracle()(tokens), EXACT64 if dtype == torch.float64 else FLOAT32
+    for splits in ([1] * 14, [14], [3, 1, 6, 4]):
+        assert relative_error(run_cell(cell, tokens, splits)[0], expected) <= limit.relative
 
 
 @pytest.mark.parametrize("options", FAMILY, ids=str)
@@ -149,8 +170,8 @@ def test_a_lost_history_is_noticed(options):
     assert relative_error(lost, whole[:, 6:]) > 1e-3
 
 
-def _spiked(readout: str, hidden: int, a_channels: list[int]) -> SequenceModel:
-    model = random_model(readout=readout, hidden=hidden, embedding=16, blocks=1, capacity=12)
+def _spiked(readout: str, hidden: int, a_channels: list[int], **options) -> SequenceModel:
+    model = random_model(readout=readout, hidden=hidden, embedding=16, blocks=1, capacity=12, **options)
     block = model.blocks[0]
     assert isinstance(block, CausalRNBlock)
     with torch.no_grad():
@@ -174,15 +195,36 @@ def _worst_error_of_spiked(model: SequenceModel) -> float:
 
 @pytest.mark.parametrize("a_channels", [[3], [3, 7]], ids=["one", "competing"])
 @pytest.mark.parametrize("hidden", [768, 3072])
-@pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
-def test_spikes_stay_finite_and_within_the_conditioning_of_exp_and_norm(readout, hidden, a_channels):
+@pytest.mark.parametrize(
+    ("readout", "eps"),
+    [
+        ("exact", {}),
+        ("linear", {}),
+        ("plain", {}),
+        ("exact", {"norm_eps": 1e-2}),
+        ("exact", {"norm_eps": 1e-2, "head_scale": "none"}),
+        ("linear", {"norm_eps": 1e-2}),
+    ],
+)
+def test_spikes_stay_finite_and_within_the_conditioning_of_exp_and_norm(readout, hidden, a_channels, eps):
     """A spike drives |LN0| to sqrt(H - 1): exp reaches e^55, and its square overflows float32 without care.
 
     The same factor is the conditioning: exp turns the rounding of a value of that size into a relative error of
     sqrt(H - 1) 2^-24, and LN0(o) enlarges the rounding of channels that one outlier towers over as much.
     """
     bound = 4 * 2 * np.sqrt(hidden - 1) * 2.0**-24  # both causes, a few roundings each: 1.3e-5 and 2.6e-5
-    assert _worst_error_of_spiked(_spiked(readout, hidden, a_channels)) <= bound
+    assert _worst_error_of_spiked(_spiked(readout, hidden, a_channels, **eps)) <= bound
+
+
+@pytest.mark.parametrize(("readout", "hidden"), [("linear", 3072), ("plain", 768)])
+def test_sums_beyond_float32_are_nan_with_an_eps_and_no_head_scale(readout, hidden):
+    """Their scale counts then, so it cannot be taken away; the official ablation blocks overflow as well."""
+    model = _spiked(readout, hidden, [3], norm_eps=1e-2, head_scale="none")
+    tokens = random_tokens(model.config, 2, 12)
+    assert model.oracle()(tokens, naive.readout).isfinite().all()
+    with torch.no_grad():
+        assert model(tokens).isnan().any()
+    assert run_cell(RecurrentCell.from_model(model), tokens, [1] * 12)[0].isnan().any()
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])

@@ -23,6 +23,13 @@ SIZES = {"vocabulary": 29, "embedding": 8, "hidden": 8, "blocks": 2, "capacity":
         ({"capacity": None}, "capacity None and positions 'learned' contradict"),
         ({"positions": "none"}, "capacity 10 and positions 'none' contradict"),
         ({"capacity": 0}, "capacity is 0"),
+        ({"norm_eps": -1e-9}, "norm_eps is -1e-09: it must be a number from 0 to 1"),
+        ({"norm_eps": float("nan")}, "norm_eps is nan"),
+        ({"norm_eps": True}, "norm_eps is True"),
+        ({"norm_eps": "1e-5"}, "norm_eps is '1e-5'"),
+        ({"hidden": 2}, "ties to rounding"),
+        ({"hidden": 2, "readout": "linear"}, "ties to rounding"),
+        ({"head_scale": "max", "readout": "linear", "norm_eps": 1e-5, "post_norm": False}, "head_scale max belongs"),
         ({"head_scale": "max", "readout": "linear"}, "head_scale max belongs to the exact readout"),
         ({"head_scale": "max", "activation": "relu"}, "head_scale max belongs to the exact readout with exp"),
     ],
@@ -82,3 +89,18 @@ def test_json_without_a_field_is_refused():
 def test_text_that_is_no_json_object_is_refused(text):
     with pytest.raises(ConfigError, match=r"file\.json"):
         parse_json_object(text, "file.json")
+
+
+def test_an_eps_is_written_only_where_there_is_one():
+    plain, with_eps = CausalRNConfig(**SIZES), CausalRNConfig(**SIZES, readout="linear", norm_eps=1e-5)
+    assert "norm_eps" not in plain.entries()
+    assert ModelConfig.from_entries(plain.entries()) == plain
+    assert with_eps.entries()["norm_eps"] == 1e-5
+    assert ModelConfig.from_entries(with_eps.entries()) == with_eps
+    assert with_eps.head_scale == "max"
+    assert "norm eps 1e-05" in with_eps.describe()
+
+
+@pytest.mark.parametrize("options", [{"norm": "rms"}, {"post_norm": False}, {"readout": "plain"}], ids=str)
+def test_two_channels_are_fine_where_no_tie_decides(options):
+    assert CausalRNConfig(**{**SIZES, "hidden": 2}, **options).hidden == 2

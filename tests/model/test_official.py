@@ -6,7 +6,7 @@ import torch
 from causalrn.errors import CheckpointError, ConfigError
 from causalrn.model.config import CausalRNConfig, TransformerConfig
 from causalrn.model.official import build_official, infer_config, read_official, rename_official
-from tests.builders import GOLDEN, GOLDEN_CASES, golden_case
+from tests.builders import EPS_CASES, GOLDEN, GOLDEN_CASES, golden_case
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_baselines_are_told_by_their_keys(name, attention, sizes):
     assert (config.embedding, config.hidden, config.blocks) == sizes
 
 
-@pytest.mark.parametrize("name", GOLDEN_CASES)
+@pytest.mark.parametrize("name", [*GOLDEN_CASES, *EPS_CASES])
 def test_every_golden_model_converts(name):
     model, _, expected = golden_case(name)
     assert model.config.vocabulary == expected.shape[-1]

@@ -6,13 +6,28 @@ import torch
 
 from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.model.readouts import naive
-from tests.builders import GOLDEN_CASES, golden_case, random_model, random_tokens, relative_error
+from tests.builders import EPS_CASES, GOLDEN_CASES, golden_case, random_model, random_tokens, relative_error
 
 FAMILY = [
     {"readout": readout, "activation": activation, "post_norm": post_norm}
     for readout in ("exact", "linear", "plain")
     for activation in ("exp", "elu", "relu", "gelu")
     for post_norm in (True, False)
+]
+EPS = [
+    {"readout": readout, "norm": norm, "norm_eps": eps, **options}
+    for readout, options in (
+        ("exact", {}),
+        ("exact", {"heads": 2}),
+        ("exact", {"heads": 2, "head_scale": "none"}),
+        ("exact", {"post_norm": False}),
+        ("exact", {"activation": "relu"}),
+        ("linear", {}),
+        ("linear", {"head_scale": "none"}),
+        ("linear", {"post_norm": False}),
+        ("plain", {}),
+    )
+    for norm, eps in (("layer", 1e-5), ("rms", 1e-2), ("layer", 1e-2))
 ]
 BASELINES = [
     {"attention": attention, "heads": heads, "norm": norm}
@@ -25,13 +40,13 @@ def _definition(model):
     return naive.attention if hasattr(model.config, "attention") else naive.readout
 
 
-@pytest.mark.parametrize("name", GOLDEN_CASES)
+@pytest.mark.parametrize("name", [*GOLDEN_CASES, *EPS_CASES])
 def test_parallel_float64_equals_official_code(name):
     model, tokens, expected = golden_case(name)
     assert (model.oracle()(tokens) - expected).abs().max() <= 1e-6
 
 
-@pytest.mark.parametrize("name", GOLDEN_CASES)
+@pytest.mark.parametrize("name", [*GOLDEN_CASES, *EPS_CASES])
 def test_parallel_float32_is_within_tolerance_of_official_code(name):
     model, tokens, expected = golden_case(name)
     with torch.no_grad():
@@ -39,7 +54,7 @@ def test_parallel_float32_is_within_tolerance_of_official_code(name):
     assert error <= TOLERANCES["float32", "parallel"].logit_bound(float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("options", FAMILY + BASELINES, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize("options", FAMILY + EPS + BASELINES, ids=lambda o: "-".join(map(str, o.values())))
 def test_parallel_equals_definition(options):
     oracle = random_model(**options).oracle()
     tokens = random_tokens(oracle.config, 3, 17)
@@ -53,9 +68,9 @@ def test_parallel_equals_definition_at_odd_lengths(time):
     assert relative_error(oracle(tokens), oracle(tokens, naive.readout)) <= 1e-12
 
 
-@pytest.mark.parametrize("options", FAMILY + BASELINES, ids=lambda o: "-".join(map(str, o.values())))
+@pytest.mark.parametrize("options", FAMILY + EPS[2::3] + BASELINES, ids=lambda o: "-".join(map(str, o.values())))
 def test_gradients_equal_those_of_definition(options):
-    heads = 2 if options.get("readout") == "exact" else 1
+    heads = 2 if options.get("readout") == "exact" and "norm_eps" not in options else 1
     model = random_model(**{"heads": heads, **options}).double()
     tokens = random_tokens(model.config, 2, 9)
     gradients = []
@@ -64,6 +79,27 @@ def test_gradients_equal_those_of_definition(options):
         model(tokens, mixer).square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     assert relative_error(gradients[0], gradients[1]) <= 1e-11
+
+
+@pytest.mark.parametrize("options", EPS, ids=lambda o: "-".join(map(str, o.values())))
+def test_float32_with_an_eps_is_close_and_the_eps_counts(options):
+    model = random_model(**options)
+    tokens = random_tokens(model.config, 3, 30)
+    expected = model.oracle()(tokens)
+    with torch.no_grad():
+        assert relative_error(model(tokens), expected) <= TOLERANCES["float32", "parallel"].relative
+    without = random_model(**{**options, "norm_eps": 0.0})
+    assert relative_error(without.oracle()(tokens), expected) >= options["norm_eps"] / 10
+
+
+@pytest.mark.parametrize("options", [{"heads": 16}, {"heads": 16, "activation": "relu"}, {"embedding": 2}], ids=str)
+def test_layer_norm_over_two_channels_is_right_in_float32(options):
+    for seed in range(10):
+        model = random_model(seed, **options)
+        tokens = random_tokens(model.config, 4, 40, seed)
+        with torch.no_grad():
+            error = relative_error(model(tokens), model.oracle()(tokens))
+        assert error <= TOLERANCES["float32", "parallel"].relative
 
 
 def test_future_tokens_change_nothing_before_them():

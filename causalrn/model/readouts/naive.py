@@ -1,7 +1,7 @@
 """The definition: every readout, and attention, written as the formula says. Slow and plain on purpose.
 
 Nothing runs this but tests: the fast parallel form and the recurrent cell are measured against it. Formulas:
-arXiv 2406.16168, section 3; LN0 is normalization without affine part and with eps 0.
+arXiv 2406.16168, section 3; LN0 is normalization without affine part. Its eps, 0 in the paper, stands beside the root.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from torch import Tensor
 from causalrn.model.config import CausalRNConfig, TransformerConfig
 
 
-def ln0(x: Tensor, norm: str) -> Tensor:
-    """LN0 over the last axis, or its RMS variant; a vector without any spread gives zeros. [..., n] -> [..., n]."""
+def ln0(x: Tensor, norm: str, eps: float = 0.0) -> Tensor:
+    """LN0 over the last axis, or its RMS variant: x / (rms(x) + eps). [..., n] -> [..., n].
+
+    A vector without any spread gives zeros.
+    """
     if norm == "layer":
         spread = x - x.mean(-1, keepdim=True)
         spread = torch.where((x == x[..., :1]).all(-1, keepdim=True), torch.zeros_like(x), spread)
     else:
         spread = x
     mean_square = (spread * spread).mean(-1, keepdim=True)
-    out = spread / torch.sqrt(mean_square.clamp(min=1e-30))
+    out = spread / (torch.sqrt(mean_square.clamp(min=1e-30)) + eps)
     return torch.where(torch.isfinite(mean_square), out, torch.full_like(out, torch.nan))
 
 
@@ -38,7 +41,10 @@ def activate(x: Tensor, activation: str) -> Tensor:
 
 
 def readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
-    """o_i = mean over j <= i of f(a_i, b_j), then the head scale if the model has one.
+    """o_i = mean over j <= i of f(a_i, b_j), with the head scale if the model has one.
+
+    The scale is of the sum, and without post-norm takes the mean's place; with post-norm the mean is taken after it,
+    which only an eps can tell.
 
     Args:
         a, b: [B, T, H], any floating dtype.
@@ -49,18 +55,20 @@ def readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     """
     batch, time, hidden = a.shape
     if config.readout == "linear":
-        a, b = ln0(a, config.norm), ln0(b, config.norm)
+        a, b = ln0(a, config.norm, config.norm_eps), ln0(b, config.norm, config.norm_eps)
     heads = (batch, time, config.heads, config.head_width)
     a, b = a.reshape(heads), b.reshape(heads)
     pairs = a[:, :, None] + b[:, None, :]  # [B, T, T, G, D]
     if config.readout == "exact":
-        pairs = ln0(pairs, config.norm)
+        pairs = ln0(pairs, config.norm, config.norm_eps)
     past = torch.tril(torch.ones(time, time, dtype=torch.bool, device=a.device))
     values = activate(pairs, config.activation)
     values = torch.where(past[None, :, :, None, None], values, torch.zeros_like(values))
-    o = values.sum(2) / torch.arange(1, time + 1, device=a.device, dtype=a.dtype)[:, None, None]  # [B, T, G, D]
+    o = values.sum(2)  # [B, T, G, D]
     if config.head_scale == "max":
         o = o / o.amax(-1, keepdim=True)
+    if config.head_scale == "none" or config.post_norm:
+        o = o / torch.arange(1, time + 1, device=a.device, dtype=a.dtype)[:, None, None]
     return o.reshape(batch, time, hidden)
 
 

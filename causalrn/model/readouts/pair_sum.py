@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from causalrn.model.normalization import centre, inverse_rms
+from causalrn.model.normalization import MEAN_SQUARE_FLOOR, centre, inverse_rms
 
 _CPU_TILE_BYTES = 1 << 20  # half a core's L2: within 6 % of the best of 2^18 .. 2^23, benchmarks/training_memory.py
 _GPU_TILE_BYTES = 1 << 27
@@ -59,34 +59,35 @@ class _Tile(NamedTuple):
     mask: Tensor | None
 
 
-def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None) -> Tensor:
+def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None, eps: float = 0.0) -> Tensor:
     """Sum f(q_i + k_j) over j <= i, with f = activation after an optional LN0 over the last axis.
 
     Args:
         q, k: [B, T, G, D], same floating dtype.
         activation: one of :data:`ACTIVATIONS`.
         norm: "layer" or "rms" to normalize every pair (the exact readout), None for none.
+        eps: of that norm.
 
     Returns:
         [B, T, G, D], not divided by the number of positions.
     """
     if norm == "layer":
         q, k = centre(q), centre(k)  # LN0 centres a sum, so it may centre the terms: once, not once per pair
-    out: Tensor = _PairSum.apply(q, k, activation, norm is not None)  # type: ignore[no-untyped-call]
+    out: Tensor = _PairSum.apply(q, k, activation, norm is not None, eps)  # type: ignore[no-untyped-call]
     return out
 
 
 class _PairSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, activation: str, normalized: bool) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, activation: str, normalized: bool, eps: float) -> Tensor:
         ctx.save_for_backward(q, k)
-        ctx.options = (activation, normalized)
+        ctx.options = (activation, normalized, eps)
         scratch, out = _Scratch(q, 1), torch.zeros_like(q)
         for tile in _tiles(q):
             (pairs,) = scratch.views(tile)
             torch.add(q[:, tile.queries, None], k[:, None, tile.keys], out=pairs)
             if normalized:
-                pairs.mul_(inverse_rms(pairs))
+                pairs.mul_(inverse_rms(pairs, eps))
             ACTIVATIONS[activation].value(pairs, pairs)
             if tile.mask is not None:  # after the activation, never before it
                 pairs.mul_(tile.mask)
@@ -94,14 +95,14 @@ class _PairSum(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         q, k = ctx.saved_tensors
-        activation, normalized = ctx.options
+        activation, normalized, eps = ctx.options
         scratch, grad_q, grad_k = _Scratch(q, 2), torch.zeros_like(q), torch.zeros_like(k)
         for tile in _tiles(q):
             pairs, grad = scratch.views(tile)
             torch.add(q[:, tile.queries, None], k[:, None, tile.keys], out=pairs)
-            scale = inverse_rms(pairs) if normalized else None
+            scale = inverse_rms(pairs, eps) if normalized else None
             if scale is not None:
                 pairs.mul_(scale)
             ACTIVATIONS[activation].value(pairs, grad)
@@ -110,12 +111,14 @@ class _PairSum(torch.autograd.Function):
             if scale is not None:
                 # d LN0: (g - n mean(g n)) / rms; the centring of g happens once, in autograd of `centre`
                 along = torch.linalg.vecdot(grad, pairs)[..., None] / q.shape[-1]
+                if eps:  # times (rms + eps) / rms, which is 1 / rms(n)
+                    along /= pairs.square().mean(-1, keepdim=True).sqrt().clamp_min(MEAN_SQUARE_FLOOR)
                 grad.addcmul_(pairs, along, value=-1).mul_(scale)
             if tile.mask is not None:
                 grad.mul_(tile.mask)
             grad_q[:, tile.queries] += grad.sum(2)
             grad_k[:, tile.keys] += grad.sum(1)
-        return grad_q, grad_k, None, None
+        return grad_q, grad_k, None, None, None
 
 
 class _Scratch:

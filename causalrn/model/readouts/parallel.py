@@ -13,8 +13,8 @@ from causalrn.model.readouts.pair_sum import pair_sum
 def readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     """o_i = mean over j <= i of f(a_i, b_j). Arguments and result: :func:`causalrn.model.readouts.naive.readout`.
 
-    With post-norm o may come out scaled by a positive number per position (the norm cancels it), chosen so that
-    the squares inside the norm cannot overflow.
+    With post-norm and without an eps, o may come out scaled by a positive number per position (the norm cancels it),
+    chosen so that the squares inside the norm cannot overflow.
     """
     if config.state_kind == "pool":
         return _pool_readout(a, b, config)
@@ -30,16 +30,19 @@ def _counts(a: Tensor) -> Tensor:
 
 def _pool_readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     if config.readout == "linear":
-        a, b = normalize(a, config.norm), normalize(b, config.norm)
+        a, b = normalize(a, config.norm, config.norm_eps), normalize(b, config.norm, config.norm_eps)
     heads = (*a.shape[:-1], config.heads, config.head_width)
     norm = config.norm if config.readout == "exact" else None
-    o = pair_sum(a.reshape(heads), b.reshape(heads), activation=config.activation, norm=norm)
+    o = pair_sum(
+        a.reshape(heads), b.reshape(heads), activation=config.activation, norm=norm, eps=config.norm_eps
+    )  # [B, T, G, D]
     o = o / _counts(a)[..., None]
-    if config.head_scale == "max" and not (config.heads == 1 and config.post_norm):  # else it cancels
+    if config.scales_heads:
         o = o / o.amax(-1, keepdim=True)
+        o = o / _counts(a)[..., None] if config.counts_positions else o  # the mean is taken after the scale
     o = o.flatten(-2)
     # exp(LN0) reaches exp(sqrt(H - 1)): its square overflows float32 for H > 1,900
-    return _rescaled(o) if config.post_norm and config.activation == "exp" else o
+    return _rescaled(o) if config.post_norm and config.activation == "exp" and not config.norm_eps else o
 
 
 def _rescaled(o: Tensor) -> Tensor:
@@ -48,16 +51,19 @@ def _rescaled(o: Tensor) -> Tensor:
 
 
 def _linear_readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
-    a, b = normalize(a, config.norm), normalize(b, config.norm)
+    a, b = normalize(a, config.norm, config.norm_eps), normalize(b, config.norm, config.norm_eps)
     mean = b.exp().cumsum(1) / _counts(a)
-    if not config.post_norm:
+    if not config.post_norm or (config.norm_eps and not config.scales_heads):
         return a.exp() * mean
+    if config.norm_eps:
+        o = (a - a.amax(-1, keepdim=True)).exp() * mean
+        return o / o.amax(-1, keepdim=True) / _counts(a)
     # |LN0| reaches sqrt(H - 1): the square of exp(a) * exp(b) overflows float32 for H > 480
     return _rescaled((a - a.detach().amax(-1, keepdim=True)).exp() * mean)
 
 
 def _plain_readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     log_o = a + b.logcumsumexp(1) - _counts(a).log()
-    if config.post_norm:
+    if config.post_norm and not config.norm_eps:
         log_o = log_o - log_o.detach().amax(-1, keepdim=True)
     return log_o.exp()

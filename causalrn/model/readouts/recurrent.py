@@ -14,21 +14,33 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from causalrn.model.config import CausalRNConfig
-from causalrn.model.normalization import MEAN_SQUARE_FLOOR
+from causalrn.model.normalization import MEAN_SQUARE_FLOOR, Eps, has_eps
 
 ACTIVATIONS = {"exp": torch.exp, "relu": torch.relu, "elu": functional.elu, "gelu": functional.gelu}
 
 
-def rms_norm(x: Tensor, ones: Tensor) -> Tensor:
-    """RMS norm over the last axis. The explicit ones export as [n]; without them as a full-shape scale, 3x slower."""
+def rms_norm(x: Tensor, ones: Tensor, eps: Eps = 0.0) -> Tensor:
+    """RMS norm over the last axis. The explicit ones export as [n]; without them as a full-shape scale, 3x slower.
+
+    An eps stands beside the root, where no operator of ONNX has one: then the norm is written out.
+    """
+    if has_eps(eps):
+        return x / ((x * x).mean(-1, keepdim=True).sqrt() + eps)
     return functional.rms_norm(x, (ones.shape[0],), ones, eps=MEAN_SQUARE_FLOOR)
 
 
-def rms_norm_or_nan(x: Tensor, ones: Tensor) -> Tensor:
+def layer_norm(x: Tensor, ones: Tensor, eps: Eps = 0.0) -> Tensor:
+    """Layer norm over the last axis, of what no weights could centre before."""
+    if has_eps(eps):
+        return rms_norm(x - x.mean(-1, keepdim=True), ones, eps)
+    return functional.layer_norm(x, (ones.shape[0],), ones, eps=MEAN_SQUARE_FLOOR)
+
+
+def rms_norm_or_nan(x: Tensor, ones: Tensor, eps: Eps = 0.0) -> Tensor:
     """:func:`rms_norm`, with NaN where the mean square overflows instead of zeros; for streams without a bound."""
     mean_square = x.square().mean(-1, keepdim=True)
     nan = torch.full_like(mean_square, torch.nan)
-    return rms_norm(x, ones) + torch.where(mean_square < torch.inf, torch.zeros_like(mean_square), nan)
+    return rms_norm(x, ones, eps) + torch.where(mean_square < torch.inf, torch.zeros_like(mean_square), nan)
 
 
 def positions(position: Tensor, time: int) -> Tensor:
@@ -77,7 +89,7 @@ def pairs_to_sum(
     """
     if config.readout == "exact":
         by_head = pairs if single_row else pairs.reshape(*pairs.shape[:-1], -1, config.head_width)
-        pairs = rms_norm(by_head, ones)
+        pairs = rms_norm(by_head, ones, config.norm_eps)
         pairs = pairs if single_row else pairs.flatten(-2)
     return weights @ ACTIVATIONS[config.activation](pairs)
 

@@ -10,23 +10,29 @@
 /* From the sum over positions to what W3 reads, in place; o [HP] of the query at `position`. */
 CAUSALRN_INLINE int finish(float *o, int32_t position)
 {
+    float eps = CAUSALRN_NORM_EPS;
     zero_padding(o);
-    if (!CAUSALRN_POST_NORM && !CAUSALRN_HEAD_SCALE) {
-        const lanes count = set((float)(position + 1));
-        for (int i = 0; i < HP; i += LANES)
-            store(o + i, divide(load(o + i), count));
-    }
-    if (CAUSALRN_HEAD_SCALE && (HEADS > 1 || !CAUSALRN_POST_NORM)) {
+    if (SCALES_HEADS) {
         for (int head = 0; head < HEADS; head++) {
             const lanes most = set(largest_of(o + head * DP, DP, WIDTH));
             for (int i = head * DP; i < (head + 1) * DP; i += LANES)
                 store(o + i, divide(load(o + i), most));
         }
         zero_padding(o);
-    } else if (CAUSALRN_GUARDED) {
-        const lanes most = set(largest_of(o, HP, HIDDEN));
+    }
+    if (COUNTS_POSITIONS) {
+        const lanes count = set((float)(position + 1));
         for (int i = 0; i < HP; i += LANES)
-            store(o + i, divide(load(o + i), most));
+            store(o + i, divide(load(o + i), count));
+    }
+    if (CAUSALRN_GUARDED && !SCALES_HEADS) {
+        float largest = largest_of(o, HP, HIDDEN);
+        if (HAS_EPS) { /* o / c normalized with eps / c is the same; c = 0 where every channel has underflowed */
+            largest = largest > MEAN_SQUARE_FLOOR ? largest : MEAN_SQUARE_FLOOR;
+            eps /= largest;
+        }
+        for (int i = 0; i < HP; i += LANES)
+            store(o + i, divide(load(o + i), set(largest)));
         zero_padding(o);
     }
     if (!CAUSALRN_POST_NORM)
@@ -40,7 +46,7 @@ CAUSALRN_INLINE int finish(float *o, int32_t position)
             store(o + i, sub(load(o + i), mean));
         zero_padding(o);
     }
-    return normalize(o, o, HP, HIDDEN);
+    return normalize_with(o, o, HP, HIDDEN, eps);
 }
 
 /* One block for all rows: x [rows][EP] -> x + W3 o + b3. 0 where a mean square overflows. */

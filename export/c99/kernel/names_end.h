@@ -33,6 +33,7 @@
 #undef gelu
 #undef activate
 #undef normalize
+#undef normalize_with
 #undef zero_padding
 #undef largest_of
 #undef group

@@ -17,7 +17,7 @@ typedef struct {
     float scales[HEADS * TILE];
 } reading_t;
 
-/* scales[head][j] of f(a, b_j) = act(scale_j (a + b_j)): 1 / rms(a + b_j) for exact, times log2(e) for exp. */
+/* scales[head][j] of f(a, b_j) = act(scale_j (a + b_j)): 1 / (rms(a + b_j) + eps) for exact, times log2(e) for exp. */
 CAUSALRN_INLINE void scale_pairs(reading_t *r)
 {
 #if CAUSALRN_READOUT == CAUSALRN_EXACT
@@ -45,7 +45,8 @@ CAUSALRN_INLINE void scale_pairs(reading_t *r)
             scales[row] = sum(squares);
         }
         const lanes mean_square = divide(load(scales), set((float)WIDTH));
-        store(scales, divide(set(PAIR_SCALE), root(add(mean_square, set(MEAN_SQUARE_FLOOR)))));
+        const lanes rms = root(add(mean_square, set(MEAN_SQUARE_FLOOR)));
+        store(scales, divide(set(PAIR_SCALE), HAS_EPS ? add(rms, set(CAUSALRN_NORM_EPS)) : rms));
     }
 #else
     for (int i = 0; i < HEADS * TILE; i++)

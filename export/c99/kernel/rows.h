@@ -3,21 +3,29 @@
  * Needs lanes and arithmetic.h. */
 
 #define normalize NAME(normalize)
+#define normalize_with NAME(normalize_with)
 #define zero_padding NAME(zero_padding)
 #define largest_of NAME(largest_of)
 #define quantize NAME(quantize)
 
-/* out = in / rms(in), over `width` values of which only the padding is zero. 0 where the mean square overflows. */
-CAUSALRN_INLINE int normalize(const float *in, float *out, int padded, int width)
+/* out = in / (rms(in) + eps), over `width` values of which only the padding is zero. 0 where the mean square overflows. */
+CAUSALRN_INLINE int normalize_with(const float *in, float *out, int padded, int width, float eps)
 {
     lanes squares = set(0.0f);
     for (int i = 0; i < padded; i += LANES)
         squares = madd(load(in + i), load(in + i), squares);
     const float mean_square = sum(squares) / (float)width;
-    const lanes scale = set(1.0f / sqrtf(mean_square + MEAN_SQUARE_FLOOR));
+    const float rms = sqrtf(mean_square + MEAN_SQUARE_FLOOR);
+    const lanes scale = set(1.0f / (HAS_EPS ? rms + eps : rms));
     for (int i = 0; i < padded; i += LANES)
         store(out + i, mul(load(in + i), scale));
     return mean_square <= FLT_MAX;
+}
+
+/* The same with the model's eps. */
+CAUSALRN_INLINE int normalize(const float *in, float *out, int padded, int width)
+{
+    return normalize_with(in, out, padded, width, CAUSALRN_NORM_EPS);
 }
 
 /* Zeros into the padding of every head. */

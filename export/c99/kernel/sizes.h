@@ -27,6 +27,14 @@ enum {
 #define MEAN_SQUARE_FLOOR 1e-30f /* keeps the norm of a vector of zeros at zero; nothing else notices */
 #define LARGEST_FLOOR 1e-28f     /* and the int8 row of one */
 
+#ifndef CAUSALRN_NORM_EPS
+#define CAUSALRN_NORM_EPS 0.0f   /* added beside the root of every mean square, where a model has it */
+#endif
+#define HAS_EPS (CAUSALRN_NORM_EPS > 0.0f)
+#define SCALES_HEADS (CAUSALRN_HEAD_SCALE && (HEADS > 1 || !CAUSALRN_POST_NORM || HAS_EPS)) /* else it cancels */
+#define COUNTS_POSITIONS (CAUSALRN_POST_NORM ? HAS_EPS : !CAUSALRN_HEAD_SCALE)
+#define FORGETS_SCALE (CAUSALRN_POST_NORM && (!HAS_EPS || (CAUSALRN_HEAD_SCALE && HEADS == 1)))
+
 /* Sizes of the arrays in a weights file, in its order. Each starts at a multiple of 64 bytes. */
 #if CAUSALRN_WEIGHTS == CAUSALRN_FLOAT32
 typedef float causalrn_weight;

@@ -14,7 +14,7 @@ CAUSALRN_INLINE void read_sums(const causalrn_session *s, int block, size_t b, s
 #if CAUSALRN_READOUT == CAUSALRN_LINEAR
     (void)normalize(ab, ab, HP, HIDDEN);
     (void)normalize(values, values, HP, HIDDEN);
-    const lanes most = set(CAUSALRN_GUARDED ? largest_of(ab, HP, HIDDEN) : 0.0f); /* cancels in the norm after */
+    const lanes most = set(CAUSALRN_GUARDED && FORGETS_SCALE ? largest_of(ab, HP, HIDDEN) : 0.0f); /* it cancels */
     for (int i = 0; i < HP; i += LANES) {
         const lanes value = natural_exp(load(values + i));
 #if CAUSALRN_COMPENSATED /* Kahan 1965: a stream without end adds up so much that rounding shows */
@@ -38,7 +38,7 @@ CAUSALRN_INLINE void read_sums(const causalrn_session *s, int block, size_t b, s
         store(next[1] + at + i, add(kept, natural_exp(sub(value, maximum))));
         store(ab + i, add(load(ab + i), maximum));
     }
-    const lanes most = set(CAUSALRN_POST_NORM ? largest_of(ab, HP, HIDDEN) : 0.0f); /* cancels in the norm after */
+    const lanes most = set(FORGETS_SCALE ? largest_of(ab, HP, HIDDEN) : 0.0f); /* cancels in the norm after */
     for (int i = 0; i < HP; i += LANES)
         store(o + i, mul(natural_exp(sub(load(ab + i), most)), load(next[1] + at + i)));
 #endif

@@ -31,7 +31,19 @@ CASES = {
     "plain": {"readout": "plain", "bias_head": True},
     "plain, no post-norm": {"readout": "plain", "post_norm": False, "embedding": 17},
     "plain, elu": {"readout": "plain", "activation": "elu"},
+    "exact, eps": {"hidden": 30, "heads": 3, "norm_eps": 1e-2},
+    "exact, eps, rms, no post-norm": {"norm": "rms", "post_norm": False, "norm_eps": 1e-5},
+    "exact, eps, relu": {"activation": "relu", "norm_eps": 1e-2},
+    "linear, eps": {"readout": "linear", "norm_eps": 1e-5},
+    "linear, eps, squares may overflow": {
+        "readout": "linear",
+        "head_scale": "none",
+        "hidden": 512,
+        "norm_eps": 1e-2,
+    },
+    "plain, eps": {"readout": "plain", "norm_eps": 1e-2},
 }
+EPS_IN_C = ("eps_exact", "eps_linear", "eps_ablation_approx", "eps_ablation_no")
 
 
 def tokens_of(batch: int, seed: int = 0) -> np.ndarray:
@@ -46,6 +58,15 @@ def stepped(session: NativeSession, tokens: np.ndarray) -> np.ndarray:
 def prefilled(session: NativeSession, tokens: np.ndarray, *cuts: int) -> np.ndarray:
     session.reset(len(tokens))
     return np.concatenate([session.prefill(part) for part in np.split(tokens, cuts, axis=1)], axis=1)
+
+
+def test_header_names_an_eps_only_where_there_is_one(tmp_path):
+    """Without one, header and weights file are byte for byte what they were before there was one."""
+    for eps, line in ((0.0, ""), (1e-2, "#define CAUSALRN_NORM_EPS 1.0e-02f")):
+        (tmp_path / str(eps)).mkdir()
+        header = (c_bundle(random_model(norm_eps=eps), tmp_path / str(eps)).path / "causalrn.h").read_text()
+        assert ("NORM_EPS" in header) == bool(eps)
+        assert line in header
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
@@ -67,7 +88,7 @@ def test_kernel_is_the_model(tmp_path, options):
         assert relative_error(stepped(portable, tokens), expected) <= LIMIT
 
 
-@pytest.mark.parametrize("name", ["exact", "exact_heads2", "exact_rms", "exact_wide_hidden", "linear"])
+@pytest.mark.parametrize("name", ["exact", "exact_heads2", "exact_rms", "exact_wide_hidden", "linear", *EPS_IN_C])
 def test_kernel_gives_the_authors_numbers(tmp_path, name):
     model, tokens, expected = golden_case(name)
     with NativeSession(c_bundle(model, tmp_path)) as session:

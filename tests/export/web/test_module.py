@@ -68,6 +68,7 @@ SHARES = {
     "exact, 2 heads, each scaled": {"heads": 2},
     "exact, heads of 10 of 16 lanes": {"heads": 3, "hidden": 30},
     "exact, rms": {"norm": "rms"},
+    "exact, eps": {"heads": 2, "norm_eps": 1e-2},
     "exact, relu, no post-norm": {"activation": "relu", "post_norm": False},
     "linear": {"readout": "linear"},
     "plain": {"readout": "plain", "hidden": 30},
@@ -93,14 +94,14 @@ def expected_shares(oracle, block, stream):
     """By definition, in float64, from weights that were not folded."""
     config, part = oracle.config, oracle.blocks[block]
     rows = torch.from_numpy(stream)
-    rows = norm(rows, "layer" if config.norm == "layer" else "rms")
+    rows = norm(rows, config)
     with torch.no_grad():
         a, b = part.fc_1(rows)[-1], part.fc_2(rows)
     heads = (-1, config.heads, config.head_width)
     if config.readout == "exact":
-        pairs = norm((a + b).reshape(heads), config.norm).reshape(len(b), -1)
+        pairs = norm((a + b).reshape(heads), config).reshape(len(b), -1)
     elif config.readout == "linear":
-        pairs = norm(a, config.norm) + norm(b, config.norm)
+        pairs = norm(a, config) + norm(b, config)
     else:
         pairs = a + b
     terms = torch.exp(pairs) if config.activation == "exp" else torch.relu(pairs)
@@ -113,9 +114,9 @@ def expected_shares(oracle, block, stream):
     return (terms @ whole / (whole @ whole)).numpy()
 
 
-def norm(values, kind):
-    centred = values - values.mean(-1, keepdim=True) if kind == "layer" else values
-    return centred / centred.pow(2).mean(-1, keepdim=True).sqrt()
+def norm(values, config):
+    centred = values - values.mean(-1, keepdim=True) if config.norm == "layer" else values
+    return centred / (centred.pow(2).mean(-1, keepdim=True).sqrt() + config.norm_eps)
 
 
 @pytest.mark.parametrize("readout", ["exact", "linear"])

@@ -18,11 +18,15 @@ def _definition(q, k, activation, norm):
     return torch.where(past, naive.activate(pairs, activation), 0.0).sum(2)
 
 
-@pytest.mark.parametrize("norm", ["layer", "rms", None])
+@pytest.mark.parametrize(("norm", "eps"), [("layer", 0.0), ("rms", 0.0), (None, 0.0), ("layer", 0.3), ("rms", 1e-3)])
 @pytest.mark.parametrize("activation", ["exp", "elu", "relu", "gelu"])
-def test_gradient_is_right(activation, norm):
+def test_gradient_is_right(activation, norm, eps):
     q, k = _inputs(4)
-    assert torch.autograd.gradcheck(lambda a, b: pair_sum.pair_sum(a, b, activation=activation, norm=norm), (q, k))
+
+    def summed(a, b):
+        return pair_sum.pair_sum(a, b, activation=activation, norm=norm, eps=eps)
+
+    assert torch.autograd.gradcheck(summed, (q, k))
 
 
 @pytest.mark.parametrize("tile_bytes", [1, 2000, 9000, 1 << 20])

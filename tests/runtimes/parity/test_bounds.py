@@ -62,6 +62,9 @@ FAMILY = [
     {"attention": "softmax", "heads": 2},
     {"attention": "linear"},
     {"attention": "linear", "positions": "none", "capacity": None},
+    {"norm_eps": 1e-2},
+    {"heads": 16, "norm_eps": 1e-3},
+    {"readout": "linear", "norm_eps": 1e-2},
 ]
 
 

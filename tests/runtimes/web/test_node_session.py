@@ -34,6 +34,8 @@ CASES = {
     "linear, rms": {"readout": "linear", "norm": "rms"},
     "linear, unbounded": {"readout": "linear", "positions": "none", "capacity": None},
     "plain": {"readout": "plain", "bias_head": True},
+    "exact, eps": {"heads": 2, "norm_eps": 1e-2},
+    "linear, eps": {"readout": "linear", "norm": "rms", "norm_eps": 1e-2},
 }
 
 

@@ -1,0 +1,55 @@
+"""Settings that a checkpoint folder knows of its weights, for a `convert` that reads the toolkit's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from causalrn.errors import CausalRNError, InputError
+from causalrn.model.config import ModelConfig, TransformerConfig
+from causalrn.model.official import OfficialWeights
+from causalrn.training.checkpoint_folder import CONFIG_NAME, WEIGHTS_NAME, CheckpointFolder, is_checkpoint
+from causalrn.workflows.model_options import ModelOptions
+
+_SETTINGS = ("heads", "norm", "norm_eps", "readout", "activation", "post_norm", "head_scale", "attention")
+_DEFAULTS = {"heads": 1, "norm": "layer"}
+"""Asked for or not: these cannot be told from their defaults."""
+
+
+def find_settings(source: Path, official: OfficialWeights) -> ModelConfig | None:
+    """The configuration beside a checkpoint folder's weights, if `source` is one, or its weights file, unchanged."""
+    folder = source if source.is_dir() else source.parent
+    if not is_checkpoint(folder) or (source != folder and source.name != WEIGHTS_NAME):
+        return None
+    try:
+        run = CheckpointFolder.open(folder)
+    except CausalRNError:
+        return None
+    return run.card.config if official.hashes.get(WEIGHTS_NAME) == run.recorded_sha256 else None
+
+
+def apply_settings(official: OfficialWeights, config: ModelConfig) -> OfficialWeights:
+    """The weights as the model that their configuration names: their keys may not tell the kind of attention."""
+    model: str = config.architecture
+    if isinstance(config, TransformerConfig) and config.attention == "linear":
+        model = "linear-transformer"
+    words = (*official.unwrapped, f"took its settings from {CONFIG_NAME} beside them")
+    return dataclasses.replace(official, model=model, unwrapped=words)
+
+
+def settings_of(config: ModelConfig, asked: ModelOptions) -> dict[str, Any]:
+    """Fields that shapes do not tell.
+
+    Raises:
+        InputError: another value of one was asked for.
+    """
+    fields = {name: getattr(config, name) for name in _SETTINGS if hasattr(config, name)}
+    for name, value in {**asked.shared, **asked.causalrn}.items():
+        if value != fields.get(name) and value != _DEFAULTS.get(name):
+            option = {"post_norm": "no_post_norm", "norm_eps": "eps"}.get(name, name)
+            raise InputError(
+                f"`{option}` contradicts {CONFIG_NAME} beside these weights, whose {name} is {fields.get(name)}: leave "
+                "it out, or copy the weights to a folder of their own"
+            )
+    return fields

@@ -1,0 +1,114 @@
+"""`convert` of what scripts save around the weights, of the toolkit's own, and of models whose norms have an eps."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from causalrn.bundle.tolerances import TOLERANCES
+from causalrn.model.official import build_official, rename_official
+from causalrn.training.checkpoint import load_checkpoint, save_weights
+from tests.builders import EPS_CASES, GOLDEN, golden_case, official_state, random_model, relative_error
+from tests.c_tools import checkpoint_of, needs_c_compiler
+
+SETTINGS: dict[str, list[str]] = {
+    "eps_exact": ["--readout", "exact", "--eps", "1e-5"],
+    "eps_exact_heads2": ["--readout", "exact", "--heads", "2", "--eps", "0.01"],
+    "eps_linear": ["--readout", "linear", "--eps", "0.01"],
+    "eps_ablation_approx": ["--readout", "linear", "--head-scale", "none", "--eps", "0.01"],
+    "eps_transformer": ["--heads", "2", "--eps", "0.01"],
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_models_with_an_eps_convert_and_give_the_authors_numbers(call, tmp_path, name):
+    torch.save(
+        {"epoch": 3, "model": {f"module.{k}": v for k, v in official_state(name).items()}}, tmp_path / "last.ckpt"
+    )
+    code, out, error = call(
+        "convert", tmp_path / "last.ckpt", "-o", tmp_path / "run", "--force", "--samples", 2, *SETTINGS[name]
+    )
+    assert (code, error) == (0, "")
+    assert "norm eps 0.01" in out or "norm eps 1e-05" in out
+    assert "unwrapped: took model out of it; removed module. from keys" in out
+    assert load_checkpoint(tmp_path / "run").model.config == golden_case(name)[0].config
+    _, tokens, expected = golden_case(name)
+    np.save(tmp_path / "ids.npy", tokens.numpy())
+    arguments = ("--input-ids", tmp_path / "ids.npy", "--logits", tmp_path / "out.npy", "--runtime", "recurrent")
+    assert call("run", tmp_path / "run", *arguments)[0] == 0
+    assert relative_error(np.load(tmp_path / "out.npy"), expected) <= TOLERANCES["float32", "recurrent"].relative
+
+
+@needs_c_compiler
+def test_a_bundle_with_an_eps_verifies_and_is_not_taken_for_one_without_it(call, tmp_path):
+    torch.save(official_state("eps_exact"), tmp_path / "w.pth")
+    for eps in ("1e-5", "0"):
+        arguments = ("-o", tmp_path / eps, "--force", "--samples", 2, "--readout", "exact", "--eps", eps)
+        assert call("convert", tmp_path / "w.pth", *arguments)[0] == 0
+    assert call("export", tmp_path / "1e-5", "-o", tmp_path / "bundle", "--target", "c")[0] == 0
+    code, out, _ = call("verify", tmp_path / "bundle", "--checkpoint", tmp_path / "1e-5")
+    assert (code, out.rstrip()[-4:]) == (0, "PASS")
+    code, _, error = call("verify", tmp_path / "bundle", "--checkpoint", tmp_path / "0")  # the weights are the same
+    assert code == 2
+    assert "another model" in error
+
+
+def test_an_eps_that_is_left_out_shows(tmp_path):
+    """The wrong model is further off than any bound: what the option is for."""
+    for name in EPS_CASES:
+        model, tokens, expected = golden_case(name)
+        config = {**EPS_CASES[name], "norm_eps": 0.0}
+        without = build_official(rename_official(official_state(name), name), **config)
+        assert relative_error(without.oracle()(tokens), expected) > 1e-5
+        assert relative_error(model.oracle()(tokens), expected) < 1e-6
+
+
+def test_a_checkpoint_folder_converts_with_its_own_settings(call, tmp_path):
+    options = {"heads": 2, "norm": "rms", "norm_eps": 1e-3, "readout": "exact"}
+    own = checkpoint_of(random_model(**options), tmp_path / "own")
+    for source in (tmp_path / "own", tmp_path / "own" / "model.safetensors"):
+        code, out, _ = call("convert", source, "-o", tmp_path / "run", "--force", "--samples", 2)
+        assert code == 0
+        assert "took its settings from config.json beside them" in out
+        found = load_checkpoint(tmp_path / "run")
+        assert (found.model.config, found.sha256) == (own.model.config, own.sha256)
+        origin = json.loads((tmp_path / "run" / "config.json").read_text())["origin"]["converted"]
+        assert (origin["file"], origin["sha256"]) == ("model.safetensors", own.sha256)
+        (tmp_path / "run").rename(tmp_path / f"done {source.name}")
+    contradictions: list[list[str]] = [["--readout", "linear"], ["--heads", "4"], ["--eps", "0.1"], ["--no-post-norm"]]
+    for option in contradictions:
+        code, out, error = call("convert", tmp_path / "own", "-o", tmp_path / "x", *option)
+        assert (code, out, error.count("\n")) == (2, "", 1)
+        assert f"{option[0]} contradicts config.json" in error
+
+
+def test_own_linear_transformers_are_known_by_their_folder(call, tmp_path):
+    checkpoint_of(random_model(attention="linear"), tmp_path / "own")
+    assert call("convert", tmp_path / "own", "-o", tmp_path / "run", "--force", "--samples", 2)[0] == 0
+    assert load_checkpoint(tmp_path / "run").model.config.kind == "linear transformer"
+
+
+def test_weights_that_were_changed_are_not_known_by_the_config_beside_them(call, tmp_path):
+    checkpoint_of(random_model(), tmp_path / "own")
+    save_weights(tmp_path / "own" / "model.safetensors", random_model(1))
+    code, _, error = call("convert", tmp_path / "own", "-o", tmp_path / "run")
+    assert code == 2
+    assert "name its --readout" in error
+
+
+def test_a_vocabulary_that_is_not_the_letters_converts(call, tmp_path):
+    drawn = {key: torch.randn(50, 32) for key in ("pre_block.wte.weight", "post_block.fc_cls.weight")}
+    state = official_state("exact") | drawn
+    torch.save(state, tmp_path / "w.pth")
+    code, out, _ = call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", "--readout", "exact")
+    assert code == 0
+    assert "vocabulary 50" in out
+
+
+@pytest.mark.parametrize("eps", ["nan", "-1", "2", "x"])
+def test_an_impossible_eps_is_refused(call, tmp_path, eps):
+    source = GOLDEN / "official_exact_copy8.pth"
+    code, _, error = call("convert", source, "-o", tmp_path / "x", "--readout", "exact", "--eps", eps)
+    assert code == 2
+    assert "--eps" in error
