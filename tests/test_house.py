@@ -44,7 +44,18 @@ NEEDS_TORCH = {
     *(f"causalrn.runtimes.parity.{name}" for name in ("conditioning", "oracle", "rounding_noise")),
     *(
         f"causalrn.workflows.{name}"
-        for name in ("convert", "export", "export_quantized", "export_targets", "train", "training_run")
+        for name in (
+            "convert",
+            "export",
+            "export_quantized",
+            "export_targets",
+            "recorded_logits",
+            "setting_choice",
+            "setting_race",
+            "setting_scores",
+            "train",
+            "training_run",
+        )
     ),
     "causalrn.cli.demo_run",
 }

@@ -207,7 +207,9 @@ def _inspect_run(folder: Path) -> dict[str, Any]:
 
 def _model(card: Any) -> dict[str, Any]:
     task = None if card.task is None else card.task.describe()
-    return {**card.config.entries(), "alphabet": card.alphabet and card.alphabet.name, "task": task}
+    known_by = "not recorded: take it as assumed" if card.known_by is None else card.known_by.describe()
+    alphabet = card.alphabet and card.alphabet.name
+    return {**card.config.entries(), "alphabet": alphabet, "task": task, "known by": known_by}
 
 
 def _state(spec: Any) -> dict[str, Any]:

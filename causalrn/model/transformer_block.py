@@ -72,7 +72,7 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.norm = config.norm
+        self.config = config
         self.attn = _Attention(config)
         self.mlp = _Mlp(config)
 
@@ -83,6 +83,6 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, mixer: Attention = attention) -> Tensor:
         """Apply the block with the given form of attention."""
-        x = x + self.attn(normalize(x, self.norm), mixer)
-        out: Tensor = x + self.mlp(normalize(x, self.norm))
+        x = x + self.attn(normalize(x, self.config.norm), mixer)
+        out: Tensor = x + self.mlp(normalize(x, self.config.norm))
         return out

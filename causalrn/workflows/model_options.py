@@ -42,6 +42,7 @@ class ModelOptions:
         readout: str | None = None,
         activation: str | None = None,
         no_post_norm: bool = False,
+        post_norm: bool = False,
         head_scale: str | None = None,
         heads: int | None = None,
         norm: str | None = None,
@@ -55,10 +56,12 @@ class ModelOptions:
         Raises:
             InputError: a value that no configuration has.
         """
+        if flag(no_post_norm, "no_post_norm") and flag(post_norm, "post_norm"):
+            raise InputError("`post_norm` and `no_post_norm` contradict each other: give one of them")
         causalrn = {
             "readout": optional_choice(readout, "readout", READOUTS),
             "activation": optional_choice(activation, "activation", ACTIVATIONS),
-            "post_norm": False if flag(no_post_norm, "no_post_norm") else None,
+            "post_norm": False if no_post_norm else flag(post_norm, "post_norm") or None,
             "head_scale": optional_choice(head_scale, "head_scale", HEAD_SCALES),
         }
         shared = {
@@ -84,7 +87,8 @@ class ModelOptions:
         if model == "causalrn":
             return CausalRNConfig, {**self.shared, **self.causalrn}
         if self.causalrn:
-            asked = min("no_post_norm" if name == "post_norm" else name for name in self.causalrn)
+            words = {"post_norm": "post_norm" if self.causalrn.get("post_norm") else "no_post_norm"}
+            asked = min(words.get(name, name) for name in self.causalrn)
             source = source or f"`model` {model}"
             raise InputError(f"{source} and `{asked}` contradict each other: only a CausalRN has that option")
         return TransformerConfig, {**self.shared, "attention": "linear" if model == "linear-transformer" else "softmax"}
