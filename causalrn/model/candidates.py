@@ -28,26 +28,26 @@ FINE_OPTIONS: Mapping[str, tuple[float, ...]] = {"normalization_eps": (0.0, 1e-8
 """Options with any number of values, which change little: tried last, on the best setting of the others."""
 
 
-def allowed_settings(base: ModelConfig, named: Mapping[str, Any]) -> tuple[ModelConfig, ...]:
+def allowed_settings(base: ModelConfig, named: Mapping[str, Any], told: Iterable[str] = ()) -> tuple[ModelConfig, ...]:
     """Every setting that goes with the sizes of `base`, equal ones once; what is named is among them.
 
     Args:
         base: sizes and biases, as shapes tell them.
         named: fields that the user names; others are tried all the same, so that a wrong name is noticed.
+        told: fields that are not tried with another value than that of `base`, for the file itself tells them.
 
     Example:
         >>> base = TransformerConfig(vocabulary=29, embedding=4, hidden=8, blocks=1, capacity=6)
-        >>> [(setting.heads, setting.norm) for setting in allowed_settings(base, {"attention": "softmax"})][:3]
+        >>> [(setting.heads, setting.norm) for setting in allowed_settings(base, {}, told=["attention"])][:3]
         [(1, 'layer'), (1, 'rms'), (2, 'layer')]
     """
     choices = _choices(base)
     for name, value in named.items():
         if name in FINE_OPTIONS:
             base = dataclasses.replace(base, **{name: value})
-        elif name == "attention":  # the file's keys or the user say which: they are not equal in cost or state
-            choices[name] = (value,)
         elif name in choices and value not in choices[name]:
             choices[name] = (*choices[name], value)
+    choices.update({name: (getattr(base, name),) for name in told})
     return tuple(dict.fromkeys(canonical(setting) for setting in _combined(base, choices)))
 
 

@@ -153,8 +153,9 @@ def convert(
     check_replaceable(folder, CHECKPOINT_MARKER)
     if is_checkpoint(folder):
         raise InputError(f"{folder} holds an earlier RUN: name another output, or delete it first")
-    official = _as_asked(read_official(source), kind)
-    trial = _Trial.of(official, Asked(str(source), _named(official, options, kind), force), data_options, progress)
+    official = read_official(source)
+    named = _named(_as_asked(official, kind), options, kind)
+    trial = _Trial.of(official, Asked(str(source), named, force), data_options, progress)
     if recorded is None:
         setting, known_by, ranking = trial.by_likelihood(count)
     else:
@@ -194,11 +195,13 @@ class _Trial:
     Attributes:
         model: the weights; it is read with one setting after the other.
         usual: what is named, the rest as usual.
+        told: fields that the file's keys tell.
         data: what settings are compared on, if anything.
     """
 
     model: SequenceModel
     usual: ModelConfig
+    told: tuple[str, ...]
     asked: Asked
     data: SettingData | None
     progress: Progress
@@ -207,7 +210,8 @@ class _Trial:
     def of(cls, official: OfficialWeights, asked: Asked, data: DataOptions, progress: Progress) -> _Trial:
         default = {"readout": "exact"} if official.model == "causalrn" else {}
         model = build_official(official, **{**default, **asked.named})
-        return cls(model, model.config, asked, data.data_for(model.config), progress)
+        told = ("attention",) if official.model == "linear-transformer" else ()
+        return cls(model, model.config, told, asked, data.data_for(model.config), progress)
 
     def by_likelihood(self, most: int) -> tuple[ModelConfig, KnownBy, Ranking | None]:
         ranking = None if self.data is None else self._rank(self.data, most)
@@ -241,7 +245,7 @@ class _Trial:
             return Race(SettingScores(self.model, data), most, _once(advance, len(settings))).run(settings, self._fine)
 
     def _settings(self) -> tuple[ModelConfig, ...]:
-        return allowed_settings(self.usual, self.asked.named)
+        return allowed_settings(self.usual, self.asked.named, self.told)
 
     def _fine(self, setting: ModelConfig) -> Iterable[ModelConfig]:
         return with_fine_options(setting, self.asked.named)
