@@ -133,7 +133,9 @@ def test_right_names_are_accepted(tmp_path, weights):
 
 def test_head_scale_that_cancels_is_as_named(tmp_path, weights):
     result = convert(weights["rms"], output=tmp_path / "run", head_scale="none")
-    assert (result.run.card.config.head_scale, result.known_by.how) == ("none", "likelihood")
+    config = result.run.card.config
+    assert isinstance(config, CausalRNConfig)
+    assert (config.head_scale, result.known_by.how) == ("none", "likelihood")
 
 
 def test_force_converts_with_what_is_named_and_says_so(tmp_path, weights):
@@ -156,7 +158,7 @@ def test_too_few_samples_settle_nothing_and_the_option_is_named(tmp_path, weight
 def test_untrained_weights_are_assumed_and_their_readout_must_be_named(tmp_path):
     torch.manual_seed(0)
     torch.save(official_keys(SequenceModel(TRAINED["exact4"])), tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="better than chance .* or not at all: name its `readout`"):
+    with pytest.raises(CheckpointError, match=r"better than chance .* or not at all: name its `readout`"):
         convert(tmp_path / "w.pth", output=tmp_path / "run")
     result = convert(tmp_path / "w.pth", output=tmp_path / "run", readout="exact", heads=4)
     assert result.known_by.how == "assumed"
@@ -166,7 +168,7 @@ def test_untrained_weights_are_assumed_and_their_readout_must_be_named(tmp_path)
 
 def test_attention_without_heads_is_never_guessed(tmp_path):
     torch.save(official_keys(random_model(attention="softmax", vocabulary=40)), tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="nothing to try it on .*: name its `heads`"):
+    with pytest.raises(CheckpointError, match=r"nothing to try it on .*: name its `heads`"):
         convert(tmp_path / "w.pth", output=tmp_path / "run")
     result = convert(tmp_path / "w.pth", output=tmp_path / "run", heads=2)
     assert result.known_by.how == "assumed"
@@ -257,7 +259,7 @@ def test_recorded_logits_refuse_what_is_named_wrongly(tmp_path):
     model = random_model(**SIZES, heads=4)
     torch.save(official_keys(model), tmp_path / "w.pth")
     reference = _record(tmp_path / "reference.npz", model)
-    with pytest.raises(CheckpointError, match="are those of exact.exp, heads 4, .*: leave out `heads`"):
+    with pytest.raises(CheckpointError, match=r"are those of exact.exp, heads 4, .*: leave out `heads`"):
         convert(tmp_path / "w.pth", output=tmp_path / "run", reference=reference, heads=2)
     result = convert(tmp_path / "w.pth", output=tmp_path / "run", reference=reference, heads=2, force=True)
     assert (result.known_by.how, result.run.card.config.heads) == ("assumed", 2)
