@@ -24,7 +24,7 @@ from causalrn.model.config import (
 MOST_SCREENED_HEADS = 16
 """More heads of an exact readout are tried on what is left after the first screening: see :func:`with_other_heads`."""
 
-FINE_OPTIONS: Mapping[str, tuple[float, ...]] = {"normalization_eps": (0.0, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}
+FINE_OPTIONS: Mapping[str, tuple[float, ...]] = {"norm_eps": (0.0, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}
 """Options with any number of values, which change little: tried last, on the best setting of the others."""
 
 
@@ -84,17 +84,19 @@ def with_other_heads(setting: ModelConfig) -> tuple[ModelConfig, ...]:
     return tuple(canonical(other) for other in _combined(setting, {"heads": _divisors(setting.hidden, 2)}))
 
 
-def with_fine_options(setting: ModelConfig, named: Mapping[str, Any]) -> tuple[ModelConfig, ...]:
-    """The setting with usual values of what changes little, unless they are named; itself among them."""
+def with_fine_options(setting: ModelConfig) -> tuple[ModelConfig, ...]:
+    """The setting with usual values of what changes little; itself among them."""
     fields = {field.name for field in dataclasses.fields(setting)}
-    choices = {name: values for name, values in FINE_OPTIONS.items() if name in fields - named.keys()}
-    return tuple(dict.fromkeys((setting, *_combined(setting, choices))))
+    choices: dict[str, tuple[Any, ...]] = {n: values for n, values in FINE_OPTIONS.items() if n in fields}
+    if choices and _head_scale_cancels(setting):  # with an eps it does not
+        choices["head_scale"] = HEAD_SCALES
+    return tuple(dict.fromkeys(canonical(other) for other in (setting, *_combined(setting, choices))))
 
 
 def without_fine_options(setting: ModelConfig) -> ModelConfig:
     """The setting with the default of what changes little."""
     fields: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(setting) if f.name in FINE_OPTIONS}
-    return dataclasses.replace(setting, **fields)
+    return canonical(dataclasses.replace(setting, **fields))
 
 
 def canonical(setting: ModelConfig) -> ModelConfig:
@@ -107,6 +109,7 @@ def canonical(setting: ModelConfig) -> ModelConfig:
 def _head_scale_cancels(setting: ModelConfig) -> TypeGuard[CausalRNConfig]:
     return (
         isinstance(setting, CausalRNConfig)
+        and not any(getattr(setting, name, 0.0) for name in FINE_OPTIONS)
         and (setting.readout, setting.activation, setting.heads, setting.post_norm) == ("exact", "exp", 1, True)
     )  # fmt: skip
 

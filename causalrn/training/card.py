@@ -48,6 +48,10 @@ class ModelCard:
             "known_by": None if self.known_by is None else to_json(self.known_by),
         }
 
+    def fields(self) -> dict[str, Any]:
+        """The card as the fields of a manifest or a report that have these names."""
+        return self.entries() | {"known_by": self.known_by}
+
     @classmethod
     def from_entries(cls, data: Mapping[str, Any], source: str) -> ModelCard:
         """Read :meth:`entries` back; `source` is named in errors.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from causalrn.bundle.alphabet import Alphabet, guess_alphabet
 from causalrn.bundle.files import as_path, check_replaceable, sha256_file
 from causalrn.bundle.known_by import KnownBy
 from causalrn.errors import InputError
-from causalrn.model.candidates import allowed_settings, with_fine_options
+from causalrn.model.candidates import allowed_settings
 from causalrn.model.config import ModelConfig
 from causalrn.model.official import OfficialWeights, build_official, read_official
 from causalrn.model.sequence_model import SequenceModel
@@ -224,7 +224,7 @@ class _Trial:
         settings = self._settings()
         with self.progress("settings", len(settings)) as advance:
             match = LogitsMatch(self.model, recorded, _once(advance, len(settings)))
-            near = match.nearest(settings, self._fine)
+            near = match.nearest(settings)
         return choose_by_logits(match, near, recorded, self.asked, self.usual)
 
     def task_of(self, setting: ModelConfig, ranking: Ranking | None) -> Task | None:
@@ -242,13 +242,10 @@ class _Trial:
         settings = self._settings()
         most = min(most, data.available or most)
         with self.progress("settings", len(settings)) as advance:
-            return Race(SettingScores(self.model, data), most, _once(advance, len(settings))).run(settings, self._fine)
+            return Race(SettingScores(self.model, data), most, _once(advance, len(settings))).run(settings)
 
     def _settings(self) -> tuple[ModelConfig, ...]:
         return allowed_settings(self.usual, self.asked.named, self.told)
-
-    def _fine(self, setting: ModelConfig) -> Iterable[ModelConfig]:
-        return with_fine_options(setting, self.asked.named)
 
 
 def _once(advance: Advance, total: int) -> Any:

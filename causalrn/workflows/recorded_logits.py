@@ -26,6 +26,7 @@ from causalrn.model.candidates import (
     as_named,
     differing_options,
     setting_text,
+    with_fine_options,
     with_other_heads,
     without_fine_options,
 )
@@ -128,23 +129,27 @@ class LogitsMatch:
     """
 
     def __init__(self, model: SequenceModel, recorded: RecordedLogits, advance: Callable[[int, str], object]) -> None:
-        self._model = model.oracle()
+        self._quick, self._model = model, model.oracle()
         self._recorded = recorded
         self._advance = advance
 
-    def nearest(
-        self, settings: Iterable[ModelConfig], fine: Callable[[ModelConfig], Iterable[ModelConfig]]
-    ) -> list[tuple[float, ModelConfig]]:
+    def nearest(self, settings: Iterable[ModelConfig]) -> list[tuple[float, ModelConfig]]:
         """The nearest settings with their errors, the nearest first.
 
-        Args:
-            fine: variants in what changes little, tried for the nearest settings only.
+        More heads, and other values of what changes little, are tried for the nearest ones only.
         """
-        near = self._ranked(settings, _FIRST)[:_KEPT]
-        wider = dict.fromkeys(one for _, near_one in near for one in (*with_other_heads(near_one), *fine(near_one)))
-        near = self._ranked((*wider, *(one for _, one in near)), _FIRST)[: 2 * _KEPT]
-        near = self._ranked((one for _, one in near), _MORE)[:_KEPT]
-        return self._ranked((one for _, one in near), len(self._recorded.tokens))
+        near = self._nearest(settings, _FIRST, self._quick)
+        for widen in (with_other_heads, with_fine_options):
+            near = self._nearest([*near, *(other for one in near for other in widen(one))], _FIRST)
+        near = self._nearest(near, _MORE)
+        errors = {one: self._error(one, len(self._recorded.tokens)) for one in near}
+        return sorted(((error, one) for one, error in errors.items()), key=lambda pair: pair[0])
+
+    def _nearest(
+        self, settings: Iterable[ModelConfig], count: int, model: SequenceModel | None = None
+    ) -> list[ModelConfig]:
+        errors = {one: self._error(one, count, model) for one in dict.fromkeys(settings)}
+        return sorted(errors, key=errors.__getitem__)[:_KEPT]
 
     def allowed(self, setting: ModelConfig) -> float:
         """What float32 rounding explains, of computing and of recording, relative to the largest logit."""
@@ -156,15 +161,13 @@ class LogitsMatch:
                 drawn = max(drawn, float(np.abs(forward_in_batches(self._model, tokens) - clean).max()))
         return max(BOUND_FACTOR * drawn / self._recorded.largest, LEAST_BOUND) + self._recorded.roundoff
 
-    def _ranked(self, settings: Iterable[ModelConfig], count: int) -> list[tuple[float, ModelConfig]]:
-        errors = [(self._error(setting, count), setting) for setting in dict.fromkeys(settings)]
-        return sorted(errors, key=lambda pair: pair[0])
-
-    def _error(self, setting: ModelConfig, count: int) -> float:
-        self._model.set_config(setting)
+    def _error(self, setting: ModelConfig, count: int, model: SequenceModel | None = None) -> float:
+        """In float64, or with another model that has the same weights."""
+        model = model or self._model
+        model.set_config(setting)
         self._advance(1, f"{count:,} sequences")
         tokens, logits = self._recorded.tokens[:count], self._recorded.logits[:count]
-        error = float(np.abs(forward_in_batches(self._model, tokens) - logits).max()) / self._recorded.largest
+        error = float(np.abs(forward_in_batches(model, tokens) - logits).max()) / self._recorded.largest
         return math.inf if math.isnan(error) else error
 
 

@@ -13,7 +13,7 @@ from causalrn.model.candidates import FINE_OPTIONS, as_named, differing_options,
 from causalrn.model.config import ModelConfig, TransformerConfig
 from causalrn.workflows.setting_race import RankedSetting, Ranking
 
-_ARGUMENTS = {"attention": "model", "normalization_eps": "eps"}
+_ARGUMENTS = {"attention": "model", "norm_eps": "eps"}
 """Fields of a configuration that an argument names otherwise."""
 
 

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.model.candidates import with_other_heads, without_fine_options
+from causalrn.model.candidates import with_fine_options, with_other_heads, without_fine_options
 from causalrn.model.config import ModelConfig
 from causalrn.workflows.setting_scores import SettingScores
 
 FIRST_STRINGS, LEAST_STRINGS = 8, 64
 _FINE_STRINGS = 256
 _DEVIATIONS = 4.0
-_WIDENED, _CALLED_BACK = 4, 8
-"""How many settings are tried with every number of heads once the first strings are through; how many that left early
-are tried again on as many strings as the winner."""
+_WIDENED, _CALLED_BACK = 6, 8
+"""How many settings are varied once the first strings are through; how many that left early are tried again on as many
+strings as the winner."""
 
 Advance = Callable[[int, str], object]
 
@@ -125,16 +125,17 @@ class Race:
         self._advance = advance
         self._strings: dict[ModelConfig, int] = {}
 
-    def run(self, settings: Iterable[ModelConfig], fine: Callable[[ModelConfig], Iterable[ModelConfig]]) -> Ranking:
+    def run(self, settings: Iterable[ModelConfig]) -> Ranking:
         """Try settings until one is left, or there are no more strings.
 
-        Args:
-            fine: variants in what changes little, tried for the best settings only.
+        More heads, and other values of what changes little, are tried for the best ones only.
         """
         count = min(FIRST_STRINGS, self._most)
         left = self._leave(settings, count)
-        wider = [other for setting in left[:_WIDENED] for other in (*with_other_heads(setting), *fine(setting))]
-        left = self._go_on(self._leave(dict.fromkeys((*left, *wider)), count), count)
+        for widen in (with_other_heads, with_fine_options):
+            wider = [other for setting in left[:_WIDENED] for other in widen(setting)]
+            left = self._leave(dict.fromkeys((*left, *wider)), count)
+        left = self._go_on(left, count)
         count = self._strings[left[0]]
         nearest = sorted(self._strings, key=lambda setting: self._margin(setting, left[0], self._strings[setting]))
         left = self._leave(dict.fromkeys((*left, *nearest[:_CALLED_BACK])), count)  # too few strings may have misled

@@ -156,7 +156,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
             not_executed=not_executed or None,
             bundle=bundle,
             checkpoint_sha256=checkpoint_sha256,
-            **{**card.entries(), "known_by": card.known_by},
+            **card.fields(),
             against=against,
             reference=reference,
             settings=settings,

@@ -59,7 +59,7 @@ def _race(path, config, seed, most=2000):
     model = build_official(read_official(path), **({"readout": "exact"} if isinstance(config, CausalRNConfig) else {}))
     data = TaskData(CopyTask(CopyTask.length_for(config.capacity)), seed)
     race = Race(SettingScores(model, data), most, lambda count, note: None)
-    return race.run(allowed_settings(model.config, {}), lambda setting: ())
+    return race.run(allowed_settings(model.config, {}))
 
 
 # --- by likelihood --------------------------------------------------------------------------------------------------
