@@ -88,15 +88,25 @@ def with_fine_options(setting: ModelConfig) -> tuple[ModelConfig, ...]:
     """The setting with usual values of what changes little; itself among them."""
     fields = {field.name for field in dataclasses.fields(setting)}
     choices: dict[str, tuple[Any, ...]] = {n: values for n, values in FINE_OPTIONS.items() if n in fields}
-    if choices and _head_scale_cancels(setting):  # with an eps it does not
-        choices["head_scale"] = HEAD_SCALES
+    if choices and isinstance(setting, CausalRNConfig) and setting.post_norm:  # with an eps no head scale cancels
+        choices["head_scale"] = HEAD_SCALES if setting.heads == 1 else (setting.head_scale,)
     return tuple(dict.fromkeys(canonical(other) for other in (setting, *_combined(setting, choices))))
 
 
 def without_fine_options(setting: ModelConfig) -> ModelConfig:
     """The setting with the default of what changes little."""
     fields: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(setting) if f.name in FINE_OPTIONS}
-    return canonical(dataclasses.replace(setting, **fields))
+    try:
+        return canonical(dataclasses.replace(setting, **fields))
+    except ConfigError:  # a head scale that only goes with an eps
+        return canonical(dataclasses.replace(setting, **{**fields, "head_scale": ""}))
+
+
+def with_usual_head_scale(setting: ModelConfig) -> ModelConfig:
+    """The setting with the head scale that follows from the rest, unless that makes a difference by itself."""
+    if isinstance(setting, CausalRNConfig) and setting.heads == 1 and setting.post_norm:
+        return dataclasses.replace(setting, head_scale="")
+    return setting
 
 
 def canonical(setting: ModelConfig) -> ModelConfig:
@@ -112,6 +122,12 @@ def _head_scale_cancels(setting: ModelConfig) -> TypeGuard[CausalRNConfig]:
         and not any(getattr(setting, name, 0.0) for name in FINE_OPTIONS)
         and (setting.readout, setting.activation, setting.heads, setting.post_norm) == ("exact", "exp", 1, True)
     )  # fmt: skip
+
+
+def _has_head_scale(setting: CausalRNConfig) -> bool:
+    """Whether there is a choice of head scales that makes a difference."""
+    exact = (setting.readout, setting.activation) == ("exact", "exp") and not _head_scale_cancels(setting)
+    return exact or (setting.readout == "linear" and setting.head_scale == "max")
 
 
 def as_named(setting: ModelConfig, named: Mapping[str, Any]) -> ModelConfig | None:
@@ -143,7 +159,7 @@ def setting_text(setting: ModelConfig) -> str:
     parts.append(f"norm {setting.norm}")
     if isinstance(setting, CausalRNConfig):
         parts += ["no post-norm"] * (not setting.post_norm)
-        if (setting.readout, setting.activation) == ("exact", "exp") and not _head_scale_cancels(setting):
+        if _has_head_scale(setting):
             parts.append(f"head_scale {setting.head_scale}")
     parts += [f"eps {getattr(setting, name):g}" for name in FINE_OPTIONS if getattr(setting, name, 0.0)]
     return ", ".join(parts)

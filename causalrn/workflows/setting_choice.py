@@ -9,7 +9,14 @@ from typing import Any
 
 from causalrn.bundle.known_by import KnownBy
 from causalrn.errors import CheckpointError
-from causalrn.model.candidates import FINE_OPTIONS, as_named, differing_options, setting_text, without_fine_options
+from causalrn.model.candidates import (
+    FINE_OPTIONS,
+    as_named,
+    differing_options,
+    setting_text,
+    with_usual_head_scale,
+    without_fine_options,
+)
 from causalrn.model.config import ModelConfig, TransformerConfig
 from causalrn.workflows.setting_race import RankedSetting, Ranking
 
@@ -57,7 +64,7 @@ def choose_by_likelihood(ranking: Ranking, asked: Asked, usual: ModelConfig) -> 
         CheckpointError: what is named is clearly beaten, or the best ones cannot be told apart.
     """
     fitting = [row for row in ranking.rows if as_named(row.setting, asked.named) is not None]
-    chosen, best = _usual(fitting, ranking), ranking.best
+    chosen, best = _usual(fitting), ranking.best
     setting = as_named(chosen.setting, asked.named)
     assert setting is not None
     if chosen.beaten:
@@ -86,10 +93,14 @@ def _by_likelihood(chosen: RankedSetting, ranking: Ranking) -> KnownBy:
     return KnownBy("likelihood", ranking.data, other.strings, chosen.loss, text, margin, interval, note=note)
 
 
-def _usual(fitting: Sequence[RankedSetting], ranking: Ranking) -> RankedSetting:
+def _usual(fitting: Sequence[RankedSetting]) -> RankedSetting:
     """The best one, or where it differs from the usual one only in what hardly matters and shows no gain, that."""
-    usual = without_fine_options(fitting[0].setting)
-    return next((row for row in fitting if row.setting == usual and not row.beaten), fitting[0])
+    best = fitting[0].setting
+    for usual in (without_fine_options(best), with_usual_head_scale(best)):
+        for row in fitting:
+            if row.setting == usual and not row.beaten:
+                return row
+    return fitting[0]
 
 
 def _alike(one: RankedSetting, other: RankedSetting) -> bool:
