@@ -112,8 +112,8 @@ def _beaten_text(chosen: RankedSetting, ranking: Ranking, asked: Asked) -> str:
     blamed = asked.arguments(asked.contradicted(best.setting))
     return (
         f"{asked.source}: with {setting_text(best.setting)} these weights predict {ranking.data} with a loss of "
-        f"{best.loss:.4g} nats per token, as asked at best, with {setting_text(chosen.setting)}, {_loss(chosen)}: leave out "
-        f"{blamed}, or use `force` to convert all the same"
+        f"{best.loss:.4g} nats per token, as asked at best, with {setting_text(chosen.setting)}, {_loss(chosen)}: "
+        f"leave out {blamed}, or use `force` to convert all the same"
     )
 
 
