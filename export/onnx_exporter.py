@@ -79,7 +79,7 @@ def export_onnx(
 def _manifest(checkpoint: Checkpoint, spec: StateSpec, opset: int) -> Manifest:
     config = checkpoint.card.config
     return Manifest(
-        **checkpoint.card.entries(),
+        **checkpoint.card.fields(),
         state=spec,
         target="onnx",
         graphs=_graphs(spec),

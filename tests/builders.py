@@ -12,6 +12,7 @@ from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model.official import build_official, rename_official
 from causalrn.model.sequence_model import SequenceModel
+from causalrn.training.tasks import IGNORE, CopyTask
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -55,6 +56,33 @@ def official_state(name: str) -> dict[str, torch.Tensor]:
     """A golden model's state dict under its official keys."""
     data = np.load(GOLDEN / f"{name}.npz")
     return {key.partition(":")[2]: torch.from_numpy(data[key]) for key in data.files if ":" in key}
+
+
+def official_keys(model: SequenceModel) -> dict[str, torch.Tensor]:
+    """A model's weights as the paper's training script would save them."""
+    names = (("blocks.", "block_all."), ("wte.", "pre_block.wte."), ("wpe.", "pre_block.wpe."))
+    state = {name.replace("head.", "post_block.fc_cls."): value.clone() for name, value in model.state_dict().items()}
+    for ours, theirs in names:
+        state = {theirs + name.removeprefix(ours) if name.startswith(ours) else name: state[name] for name in state}
+    return state
+
+
+def trained_to_copy(config: ModelConfig, length: int, *, enough: float, most: int = 400) -> SequenceModel:
+    """A model that copies better than chance, after a second or so: trained until its loss is small enough."""
+    torch.manual_seed(0)
+    model, task = SequenceModel(config), CopyTask(length)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(most):
+        examples = task.draw("train", 64, 0, step)
+        logits, targets = model(torch.from_numpy(examples.inputs)), torch.from_numpy(examples.targets)
+        loss = torch.nn.functional.cross_entropy(logits.mT, targets, ignore_index=IGNORE)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if loss < enough:
+            return model.eval()
+    raise AssertionError(f"a loss of {loss:.3f} after {most} steps: no model to test with")
 
 
 def golden_case(name: str) -> tuple[SequenceModel, torch.Tensor, torch.Tensor]:

@@ -52,6 +52,11 @@ NEEDS_TORCH = {
             "export_quantized",
             "export_targets",
             "known_settings",
+            "recorded_logits",
+            "setting_choice",
+            "setting_race",
+            "setting_scores",
+            "setting_trial",
             "train",
             "training_run",
         )

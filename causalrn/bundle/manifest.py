@@ -14,6 +14,7 @@ from typing import Any, Literal
 from causalrn.bundle.engine_spec import EngineSpec
 from causalrn.bundle.files import CERTIFICATE_NAME, FOLDERS, Marker
 from causalrn.bundle.json_values import from_json, own_hash, parse_json_object, to_json
+from causalrn.bundle.known_by import KnownBy
 from causalrn.bundle.native_spec import WEB_PROFILE, NativeSpec
 from causalrn.bundle.quantization import Quantization
 from causalrn.bundle.state_spec import StateSpec
@@ -25,7 +26,7 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 _FORMAT = "causalrn-bundle"
 _OWN_HASH = "manifest_sha256"
-_OPTIONAL = ("engine", "native", "web", FOLDERS)
+_OPTIONAL = ("known_by", "engine", "native", "web", FOLDERS)
 """Entries that are left out where they are empty."""
 _LARGEST_CHUNK = 1 << 20
 BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, names=(CERTIFICATE_NAME,))
@@ -62,6 +63,7 @@ class Manifest:
         model: the configuration: "architecture", sizes and options; see :mod:`causalrn.model.config`.
         alphabet: name of the token alphabet, "letters" or "bytes"; None for token ids alone.
         task: what the model was trained on: "name" and settings; None where unknown.
+        known_by: how it is known that `model` is what was trained; None where an earlier version wrote the bundle.
         graphs: "step" (T = 1), "prefill" (any T), and in ONNX, where it pays, "step_single" (T = B = 1); none in C.
         opset: ONNX opset of the graphs, or of those that engines were compiled from; None in C.
         prefill_chunk: most tokens that a runtime should give the prefill graph at once.
@@ -88,6 +90,7 @@ class Manifest:
     model: Mapping[str, Any]
     alphabet: str | None = None
     task: Mapping[str, Any] | None = None
+    known_by: KnownBy | None = None
     graphs: Mapping[str, Graph]
     opset: int | None
     prefill_chunk: int

@@ -8,80 +8,129 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from causalrn.bundle.known_by import caution
 from causalrn.cli.console import console, require_extra
-from causalrn.cli.options import (
-    PATH,
-    FiniteRange,
-    family_options,
-    given_options,
-    output_option,
-    seed_option,
-)
-from causalrn.model.config import READOUTS
+from causalrn.cli.flags import in_flags
+from causalrn.cli.options import PATH, FiniteRange, output_option, seed_option
+from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS, READOUTS
 from causalrn.runtimes.progress import show_progress
-from causalrn.training.tasks import CopyTask
+from causalrn.training.tasks import TASKS
 from causalrn.workflows.model_options import MODELS
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from causalrn.workflows.convert import ConvertResult
+    from causalrn.workflows.setting_race import RankedSetting, Ranking
+
+_SHOWN = 6
 
 
 @click.command(
     epilog="""\b
 Examples:
-  causalrn-export convert model.pth -o run --readout exact
-  causalrn-export convert model.pth -o run --readout linear --norm rms
-  causalrn-export convert transformer.pth -o run"""
+  causalrn-export convert model.pth -o run --reference logits.npz     settles it exactly
+  causalrn-export convert model.pth -o run                            letters: ranked by copying
+  causalrn-export convert model.pth -o run --readout exact --heads 4  refused if clearly wrong
+  causalrn-export convert model.pth -o run --text book.txt            bytes
+  causalrn-export convert model.pth -o run --tokens ids.npy           any other vocabulary"""
 )
 @click.argument("weights", type=PATH)
-@click.option(
-    "--readout",
-    type=click.Choice(READOUTS),
-    help="How positions read the past; a CausalRN needs it. The weights do not tell: exact and linear models have the "
-    "same keys.",
-)
+@click.option("--readout", type=click.Choice(READOUTS), help="How positions read the past.")
 @click.option("--model", type=click.Choice(MODELS), help="What the weights are.  [default: what their keys say]")
-@family_options
+@click.option("--heads", type=click.IntRange(min=1))
+@click.option("--norm", type=click.Choice(NORMS))
 @click.option(
     "--eps",
     type=FiniteRange(0, 1),
-    default=0.0,
-    show_default=True,
     help="normalization_eps of the paper's code, which every norm adds beside its root.",
 )
-@click.option("--samples", type=click.IntRange(min=1), default=200, show_default=True, help="Strings for the check.")
-@click.option("--force", is_flag=True, help="Convert even if another readout copies clearly better.")
+@click.option("--activation", type=click.Choice(ACTIVATIONS))
+@click.option("--post-norm", is_flag=True, help="The readout's output is normalized.")
+@click.option("--no-post-norm", is_flag=True, help="The readout's output is not normalized.")
+@click.option(
+    "--head-scale",
+    type=click.Choice(HEAD_SCALES),
+    help="max: as the official Relation Network; none: as its ablation blocks.",
+)
+@click.option(
+    "--reference",
+    type=PATH,
+    help="Logits that your training code recorded (.npz or .safetensors with tokens [B, T] and logits [B, T, V]): the "
+    "settings that give them are right.",
+)
+@click.option(
+    "--task",
+    type=click.Choice(tuple(TASKS)),
+    help="What to compare settings on, as the model was trained.  [default: copy, where there are 29 tokens]",
+)
+@click.option("--length", type=click.IntRange(min=1), help="Letters per string.  [default: what the positions allow]")
+@click.option("--text", type=PATH, help="Compare settings on the bytes of this file.")
+@click.option("--tokens", type=PATH, help="Compare settings on token ids [N, T] in this .npy file.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=2),
+    default=2000,
+    show_default=True,
+    help="Sequences to compare settings on at most.",
+)
+@click.option("--force", is_flag=True, help="Convert with what is named even if something else is clearly better.")
 @seed_option
 @output_option
-@click.pass_context
-def command(context: click.Context, /, weights: Path, output: Path, activation: str, **options: Any) -> None:
+def command(weights: Path, output: Path, **options: Any) -> None:
     """Turn weights saved by the paper's training script, or by one of your own, into a RUN.
 
     Reads what torch.save or safetensors wrote, under any name: a state dict, with whatever prefixes wrappers gave its
     keys; a dictionary that holds one beside optimizer and epoch; a Lightning checkpoint; safetensors in shards (the
-    folder or its index); a RUN. Nothing in a file is executed. Sizes come from the shapes. With the letters' vocabulary
-    of 29 the copying task is tried with each readout (or kind of attention), and a conversion to one that copies
-    clearly worse than another is refused.
+    folder or its index); a RUN, whose settings are known. Nothing in a file is executed. Sizes come from the shapes.
+    What shapes do not tell (readout, heads, norm, eps, activation, post-norm, head scale, kind of attention) need not
+    be named: it is found with --reference, or else by ranking what is possible by its loss on a task. What is named and
+    clearly beaten is refused; so is a choice between settings that cannot be told apart. The RUN and every bundle and
+    report of it say how the architecture is known.
     """
     require_extra("torch")
     from causalrn.workflows.convert import convert
 
-    chosen = activation if "activation" in given_options(context) else None
-    result = convert(weights, output=output, activation=chosen, **options, progress=show_progress)
+    result = convert(weights, output=output, **options, progress=show_progress)
+    out = console()
+    out.print(f"{result.source}: {result.run.card.config.describe()}", soft_wrap=True)
+    if result.unwrapped:
+        out.print(f"unwrapped: {'; '.join(result.unwrapped)}", soft_wrap=True)
+    if result.ranking is not None:
+        out.print(f"settings by their loss on {result.ranking.data}, in nats per token:", soft_wrap=True)
+        out.print(_table(result.ranking, result))
+        out.print(f"{len(result.ranking.rows)} settings were tried; chance would be {result.ranking.chance:.3g}")
     for line in _describe(result, output):
-        console().print(line, soft_wrap=True)
+        out.print(in_flags(line), soft_wrap=True)
+
+
+def _table(ranking: Ranking, result: ConvertResult) -> Table:
+    """The best settings, the chosen one among them."""
+    from rich.table import Table
+
+    from causalrn.model.candidates import canonical
+
+    table = Table(box=None, padding=(0, 2, 0, 1))
+    table.add_column("setting", overflow="fold")
+    for name in ("loss", "behind the best", "sequences"):
+        table.add_column(name, justify="right", no_wrap=True)
+    chosen = canonical(result.run.card.config)
+    for index, row in enumerate(ranking.rows):
+        if index < _SHOWN or row.setting == chosen:
+            table.add_row(*_cells(row, ranking))
+    return table
+
+
+def _cells(row: RankedSetting, ranking: Ranking) -> tuple[str, ...]:
+    from causalrn.model.candidates import setting_text
+
+    behind = "" if row == ranking.best else f"{row.margin:.2g} ± {row.interval:.1g}"
+    return setting_text(row.setting), f"{row.loss:.4g}", behind, f"{row.strings:,}"
 
 
 def _describe(result: ConvertResult, output: Path) -> Iterator[str]:
-    """What was found, and where it is."""
-    config = result.run.card.config
-    yield f"{result.source}: {config.describe()}"
-    if result.unwrapped:
-        yield f"unwrapped: {'; '.join(result.unwrapped)}"
-    if result.accuracies is not None:
-        shown = ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in result.accuracies.items())
-        length = CopyTask.length_for(config.capacity or 0)
-        yield f"copying {length} letters, tokens right with each {result.choice}: {shown}"
-        if result.task is None:
-            yield f"no {result.choice} copies better than chance: the model was trained on another task, or not at all"
+    """How the architecture is known, and where it is."""
+    known_by = result.known_by
+    warning = caution(known_by)
+    yield f"note: {warning}" if warning or known_by is None else f"architecture: {known_by.describe()}"
     yield f"wrote {output}"

@@ -87,6 +87,8 @@ def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
         out.print("certificate holds: every file is the one that was verified", style="bold green")
     versions = ", ".join(f"{name} {report.environment[name]}" for name in SHOWN_VERSIONS)
     out.print(f"issued {certificate.issued} with {versions}, against {report.against}", soft_wrap=True)
+    if report.known_by is not None:
+        out.print(f"architecture: {report.known_by.describe()}", soft_wrap=True)
     out.print(results_table(report.results))
     if report.settings.budget is not None:
         limits = to_json(report.settings.budget).items()
@@ -207,7 +209,9 @@ def _inspect_run(folder: Path) -> dict[str, Any]:
 
 def _model(card: Any) -> dict[str, Any]:
     task = None if card.task is None else card.task.describe()
-    return {**card.config.entries(), "alphabet": card.alphabet and card.alphabet.name, "task": task}
+    known_by = "not recorded: take it as assumed" if card.known_by is None else card.known_by.describe()
+    alphabet = card.alphabet and card.alphabet.name
+    return {**card.config.entries(), "alphabet": alphabet, "task": task, "known by": known_by}
 
 
 def _state(spec: Any) -> dict[str, Any]:

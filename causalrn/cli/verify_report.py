@@ -19,6 +19,8 @@ def print_report(report: VerifyReport) -> None:
     """Print the table, what failed and why, and the verdict."""
     out = console()
     out.print(f"{report.bundle.path}: {report.card.config.describe()}", soft_wrap=True)
+    if report.known_by is not None:
+        out.print(f"architecture: {report.known_by.describe()}", soft_wrap=True)
     if report.results:
         out.print(f"compared with {report.against}", soft_wrap=True)
         out.print(results_table(report.results))

@@ -118,8 +118,8 @@ def _fold_block(block: nn.Module) -> FoldedBlock:
 
 
 def _fold_transformer_block(block: TransformerBlock) -> FoldedTransformerBlock:
-    over_width = _centre_outputs if block.norm == "layer" else _keep
-    attn, mlp, config = block.attn, block.mlp, block.attn.config
+    attn, mlp, config = block.attn, block.mlp, block.config
+    over_width = _centre_outputs if config.norm == "layer" else _keep
     scales = torch.ones_like(attn.fc_1.weight)
     if config.attention == "softmax":
         scales[: config.embedding] = config.head_width**-0.5

@@ -77,6 +77,12 @@ class SequenceModel(nn.Module):
         out: Tensor = self.head(normalize(x, self.config.norm, self.config.norm_eps))
         return out
 
+    def set_config(self, config: ModelConfig) -> None:
+        """Read these weights with another configuration of the same kind and sizes."""
+        for module in self.modules():
+            if hasattr(module, "config"):
+                module.config = config  # type: ignore[assignment]
+
     def oracle(self) -> SequenceModel:
         """A float64 copy on the CPU, in evaluation mode: what every other form is judged by."""
         return copy.deepcopy(self).to(device="cpu", dtype=torch.float64).eval().requires_grad_(False)

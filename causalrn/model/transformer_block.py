@@ -72,7 +72,7 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.norm, self.norm_eps = config.norm, config.norm_eps
+        self.config = config
         self.attn = _Attention(config)
         self.mlp = _Mlp(config)
 
@@ -83,6 +83,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, mixer: Attention = attention) -> Tensor:
         """Apply the block with the given form of attention."""
-        x = x + self.attn(normalize(x, self.norm, self.norm_eps), mixer)
-        out: Tensor = x + self.mlp(normalize(x, self.norm, self.norm_eps))
+        norm, eps = self.config.norm, self.config.norm_eps
+        x = x + self.attn(normalize(x, norm, eps), mixer)
+        out: Tensor = x + self.mlp(normalize(x, norm, eps))
         return out

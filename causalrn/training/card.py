@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.json_values import from_json, to_json
+from causalrn.bundle.known_by import KnownBy
 from causalrn.bundle.manifest import MANIFEST_NAME, Manifest
 from causalrn.errors import BundleError, ConfigError, InputError
 from causalrn.model.config import ModelConfig
@@ -17,11 +20,18 @@ from causalrn.training.tasks import Task, task_from_entries
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A model's configuration, its token alphabet and the task that it was trained on (None where unknown)."""
+    """A model: its configuration, its token alphabet, its task, and how that is known.
+
+    Attributes:
+        alphabet: None for token ids alone.
+        task: what it was trained on; None where unknown.
+        known_by: how it is known that the configuration is right; None where that was not recorded.
+    """
 
     config: ModelConfig
     alphabet: Alphabet | None = None
     task: Task | None = None
+    known_by: KnownBy | None = None
 
     def __post_init__(self) -> None:
         if self.alphabet is not None and self.alphabet.size != self.config.vocabulary:
@@ -35,7 +45,12 @@ class ModelCard:
             "model": self.config.entries(),
             "alphabet": None if self.alphabet is None else self.alphabet.name,
             "task": None if self.task is None else self.task.entries(),
+            "known_by": None if self.known_by is None else to_json(self.known_by),
         }
+
+    def fields(self) -> dict[str, Any]:
+        """The card as the fields of a manifest or a report that have these names."""
+        return self.entries() | {"known_by": self.known_by}
 
     @classmethod
     def from_entries(cls, data: Mapping[str, Any], source: str) -> ModelCard:
@@ -46,11 +61,12 @@ class ModelCard:
         """
         if "model" not in data:
             raise ConfigError(f"{source}: the entry 'model' is missing")
-        alphabet = data.get("alphabet")
+        alphabet, known_by = data.get("alphabet"), data.get("known_by")
         return cls(
             ModelConfig.from_entries(data["model"], source),
             None if alphabet is None else Alphabet(alphabet),
             task_from_entries(data.get("task")),
+            None if known_by is None else from_json(known_by, KnownBy, f"{source}: known_by"),
         )
 
 
@@ -73,6 +89,7 @@ def read_card(manifest: Manifest, source: str) -> ModelCard:
         card = ModelCard.from_entries(
             {"model": manifest.model, "alphabet": manifest.alphabet, "task": manifest.task}, source
         )
+        card = dataclasses.replace(card, known_by=manifest.known_by)
         pool = manifest.state.pool if manifest.state.has_pool else "growing"
         state = derive_state(card.config, pool, manifest.state.capacity, manifest.state.pool_dtype)
     except (ConfigError, InputError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from causalrn.bundle.files import Marker, sha256_file, written_file
 from causalrn.bundle.json_values import json_text, parse_json_object
+from causalrn.bundle.known_by import TRAINED_HERE
 from causalrn.errors import CausalRNError, CheckpointError
 from causalrn.training.card import ModelCard
 
@@ -81,7 +83,10 @@ class CheckpointFolder:
                 raise CheckpointError(f"{source}: not a {_FORMAT} configuration of version {CHECKPOINT_VERSION}")
             card = ModelCard.from_entries(data, str(source))
             origin = data.get("origin")
-            return cls(path, card, origin if isinstance(origin, dict) else {}, data.get("weights_sha256", ""))
+            origin = origin if isinstance(origin, dict) else {}
+            if card.known_by is None and "trained" in origin:  # written before cards said it
+                card = dataclasses.replace(card, known_by=TRAINED_HERE)
+            return cls(path, card, origin, data.get("weights_sha256", ""))
         except CheckpointError:
             raise
         except CausalRNError as error:

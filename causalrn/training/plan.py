@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.alphabet import Alphabet
+from causalrn.bundle.known_by import TRAINED_HERE
 from causalrn.errors import CausalRNError, CheckpointError, InputError
 from causalrn.model.config import CausalRNConfig, ModelConfig
 from causalrn.training.card import ModelCard
@@ -68,7 +69,7 @@ class TrainingPlan:
         defaults = {"steps": size.steps, "batch": size.batch, "learning_rate": size.learning_rate}
         given = {name: value for name, value in settings.items() if value is not None}
         chosen = TrainingSettings(**{**defaults, **given}, seed=seed, device=_device(device))
-        card = ModelCard(size.model(task, kind, **(model or {})), Alphabet(task.alphabet), task)
+        card = ModelCard(size.model(task, kind, **(model or {})), Alphabet(task.alphabet), task, TRAINED_HERE)
         return cls(card, chosen, evaluate_every or max(25, -(-chosen.steps // 8)), until)
 
     def on_device(self, device: str | None) -> TrainingPlan:
@@ -97,7 +98,7 @@ class TrainingPlan:
         """
         try:
             settings = TrainingSettings(**data["settings"])
-            card = ModelCard.from_entries(data["card"], source)
+            card = dataclasses.replace(ModelCard.from_entries(data["card"], source), known_by=TRAINED_HERE)
             plan = cls(card, settings, data["evaluate_every"], data["until"])
             text = None if data["text"] is None else (Path(data["text"]["path"]), data["text"]["sha256"])
         except (KeyError, TypeError, CausalRNError) as error:

@@ -9,16 +9,15 @@ from typing import Any
 from causalrn.errors import CausalRNError, InputError
 from causalrn.model.config import ModelConfig, TransformerConfig
 from causalrn.model.official import OfficialWeights
+from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint_folder import CONFIG_NAME, WEIGHTS_NAME, CheckpointFolder, is_checkpoint
 from causalrn.workflows.model_options import ModelOptions
 
 _SETTINGS = ("heads", "norm", "norm_eps", "readout", "activation", "post_norm", "head_scale", "attention")
-_DEFAULTS = {"heads": 1, "norm": "layer"}
-"""Asked for or not: these cannot be told from their defaults."""
 
 
-def find_settings(source: Path, official: OfficialWeights) -> ModelConfig | None:
-    """The configuration beside a checkpoint folder's weights, if `source` is one, or its weights file, unchanged."""
+def find_card(source: Path, official: OfficialWeights) -> ModelCard | None:
+    """The card beside a checkpoint folder's weights, if `source` is one, or its weights file, unchanged."""
     folder = source if source.is_dir() else source.parent
     if not is_checkpoint(folder) or (source != folder and source.name != WEIGHTS_NAME):
         return None
@@ -26,7 +25,7 @@ def find_settings(source: Path, official: OfficialWeights) -> ModelConfig | None
         run = CheckpointFolder.open(folder)
     except CausalRNError:
         return None
-    return run.card.config if official.hashes.get(WEIGHTS_NAME) == run.recorded_sha256 else None
+    return run.card if official.hashes.get(WEIGHTS_NAME) == run.recorded_sha256 else None
 
 
 def apply_settings(official: OfficialWeights, config: ModelConfig) -> OfficialWeights:
@@ -46,8 +45,8 @@ def settings_of(config: ModelConfig, asked: ModelOptions) -> dict[str, Any]:
     """
     fields = {name: getattr(config, name) for name in _SETTINGS if hasattr(config, name)}
     for name, value in {**asked.shared, **asked.causalrn}.items():
-        if value != fields.get(name) and value != _DEFAULTS.get(name):
-            option = {"post_norm": "no_post_norm", "norm_eps": "eps"}.get(name, name)
+        if value != fields.get(name):
+            option = {"post_norm": "post_norm" if value else "no_post_norm", "norm_eps": "eps"}.get(name, name)
             raise InputError(
                 f"`{option}` contradicts {CONFIG_NAME} beside these weights, whose {name} is {fields.get(name)}: leave "
                 "it out, or copy the weights to a folder of their own"

@@ -42,6 +42,7 @@ class ModelOptions:
         readout: str | None = None,
         activation: str | None = None,
         no_post_norm: bool = False,
+        post_norm: bool = False,
         head_scale: str | None = None,
         heads: int | None = None,
         norm: str | None = None,
@@ -56,16 +57,18 @@ class ModelOptions:
         Raises:
             InputError: a value that no configuration has.
         """
+        if flag(no_post_norm, "no_post_norm") and flag(post_norm, "post_norm"):
+            raise InputError("`post_norm` and `no_post_norm` contradict each other: give one of them")
         causalrn = {
             "readout": optional_choice(readout, "readout", READOUTS),
             "activation": optional_choice(activation, "activation", ACTIVATIONS),
-            "post_norm": False if flag(no_post_norm, "no_post_norm") else None,
+            "post_norm": False if no_post_norm else flag(post_norm, "post_norm") or None,
             "head_scale": optional_choice(head_scale, "head_scale", HEAD_SCALES),
         }
         shared = {
             "heads": optional_whole(heads, "heads", 1),
             "norm": optional_choice(norm, "norm", NORMS),
-            "norm_eps": (finite_number(eps, "eps", 0, 1) or None) if eps is not None else None,
+            "norm_eps": None if eps is None else finite_number(eps, "eps", 0, 1),
             "positions": optional_choice(positions, "positions", POSITIONS),
             "embedding": optional_whole(embedding, "embedding", 2),
             "hidden": optional_whole(hidden, "hidden", 2),
@@ -86,7 +89,8 @@ class ModelOptions:
         if model == "causalrn":
             return CausalRNConfig, {**self.shared, **self.causalrn}
         if self.causalrn:
-            asked = min("no_post_norm" if name == "post_norm" else name for name in self.causalrn)
+            words = {"post_norm": "post_norm" if self.causalrn.get("post_norm") else "no_post_norm"}
+            asked = min(words.get(name, name) for name in self.causalrn)
             source = source or f"`model` {model}"
             raise InputError(f"{source} and `{asked}` contradict each other: only a CausalRN has that option")
         return TransformerConfig, {**self.shared, "attention": "linear" if model == "linear-transformer" else "softmax"}

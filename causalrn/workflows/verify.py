@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.snapshot import IntArray
-from causalrn.training.card import card_of
+from causalrn.training.card import ModelCard, card_of
 from causalrn.training.tasks import TASKS
 from causalrn.workflows.arguments import (
     LARGEST_SEED,
@@ -58,6 +59,7 @@ from causalrn.workflows.verify_result import ReportParts, VerifyResult, make_rep
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.runtimes.parity.oracle import Oracle
+    from causalrn.training.checkpoint import Checkpoint
 
 _NOISE_SHARE = 0.1
 
@@ -169,9 +171,7 @@ def verify_with_checkpoint(
     wanted = wanted_runtimes(options, (*runtimes, runtime_of(bundle)))
     options = possible_levels(bundle, options)
     check_levels(bundle, options, wanted)
-    card = card_of(bundle)
-    if card.config != checkpoint.card.config:
-        raise InputError(f"{path} holds another model than {run}: {card.config.describe()}")
+    card = _common_card(bundle, checkpoint, run)
     task = chosen_task(bundle, options.task, options.text)
     tokens, what = chosen_tokens(bundle, options, task)
     oracle = Oracle(checkpoint.model, checkpoint.card)
@@ -232,6 +232,14 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
     against = f"the oracle's golden vectors in the bundle, {count} sequences of {steps} tokens"
     parts = ReportParts(bundle, card_of(bundle), against, options, problems, not_executed)
     return VerifyResult.of(make_report(parts, verification), verification)
+
+
+def _common_card(bundle: Bundle, checkpoint: Checkpoint, run: Path) -> ModelCard:
+    """The bundle's card; how its architecture is known the RUN knows best, which may have been converted anew since."""
+    card = card_of(bundle)
+    if card.config != checkpoint.card.config:
+        raise InputError(f"{bundle.path} holds another model than {run}: {card.config.describe()}")
+    return dataclasses.replace(card, known_by=checkpoint.card.known_by or card.known_by)
 
 
 def _other_weights(bundle: Bundle, sha256: str, run: Path) -> tuple[str, ...]:

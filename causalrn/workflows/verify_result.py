@@ -13,6 +13,7 @@ import numpy as np
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import as_path, written_file
 from causalrn.bundle.json_values import to_json
+from causalrn.bundle.known_by import caution
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
@@ -134,10 +135,16 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
         attributions=verification.attributions,
         blocks=blocks,
         not_checked=[level for level in LEVELS if level in late],
-        notes=[*_notes(parts.bundle, verification), *ill_conditioned],
+        notes=[*_architecture(parts.card), *_notes(parts.bundle, verification), *ill_conditioned],
         problems=[*parts.problems, *_problems(verification, parts.options)],
         not_executed=parts.not_executed,
     )
+
+
+def _architecture(card: ModelCard) -> list[str]:
+    """A warning where nobody knows that the model is what was trained."""
+    warning = caution(card.known_by)
+    return [warning] if warning else []
 
 
 def _settings(options: VerifyOptions, verification: Verification) -> Settings:

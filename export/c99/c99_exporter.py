@@ -83,7 +83,7 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
     native = NativeSpec(options.weights, options.profile, len(payload), _ROWS[options.profile])
     _write_sources(folder, config, capacity, native, payload, options)
     return Manifest(
-        **checkpoint.card.entries(),
+        **checkpoint.card.fields(),
         state=spec,
         target="c",
         graphs={},

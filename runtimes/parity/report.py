@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
@@ -10,6 +11,7 @@ import msgspec
 import psutil
 
 from causalrn.bundle.json_values import json_schema
+from causalrn.bundle.known_by import KnownBy
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import Budget
 from causalrn.runtimes.environment import package_version
@@ -84,7 +86,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         verdict: it passes if every result is within tolerance and nothing else is wrong.
         not_executed: why a compiled bundle could not run here; None where it ran.
         checkpoint_sha256: of the weights that it was compared with; None where golden vectors stood in for them.
-        model, alphabet, task: the model card, see :attr:`card`.
+        model, alphabet, task, known_by: the model card, see :attr:`card`.
         against: what it was compared with, for people.
         reference: what relative errors refer to.
         settings: what to repeat it with.
@@ -117,6 +119,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
     not_checked: tuple[Level, ...]
     notes: tuple[str, ...]
     problems: tuple[str, ...]
+    known_by: KnownBy | None = None
 
     def __post_init__(self) -> None:
         if self.verdict != _judge(self.results, self.problems, self.not_executed):
@@ -153,7 +156,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
             not_executed=not_executed or None,
             bundle=bundle,
             checkpoint_sha256=checkpoint_sha256,
-            **card.entries(),
+            **card.fields(),
             against=against,
             reference=reference,
             settings=settings,
@@ -173,7 +176,8 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         Raises:
             ConfigError: one that this version does not know.
         """
-        return ModelCard.from_entries({"model": self.model, "alphabet": self.alphabet, "task": self.task}, "the report")
+        data = {"model": self.model, "alphabet": self.alphabet, "task": self.task}
+        return dataclasses.replace(ModelCard.from_entries(data, "the report"), known_by=self.known_by)
 
     @property
     def why_not_certified(self) -> str:

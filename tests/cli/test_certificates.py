@@ -21,6 +21,7 @@ def test_certificate_holds_until_the_bundle_changes(call, exact_bundle, runs, tm
     assert "determinism" in out
     shown = json.loads((tmp_path / "i.json").read_text())["certificate"]
     assert shown["holds"]
+    assert any("is known was not recorded" in note for note in shown["report"]["notes"])  # as of an earlier version
     assert shown["report"]["checkpoint_sha256"] == Bundle.open(bundle).manifest.checkpoint_sha256
 
     model = onnx.load(bundle / "step.onnx", load_external_data=False)
@@ -43,6 +44,10 @@ def test_certificate_beside_the_bundle_is_found_and_replaced(call, exact_bundle,
         assert call("verify", bundle, "--level", "logits", "--certificate", bundle / "certificate.json")[0] == 0
     assert "certificate holds" in call("inspect", bundle)[1]
     data = json.loads((bundle / "certificate.json").read_text())
+    del data["report"]["known_by"]  # of an earlier version
+    data["certificate_sha256"] = own_hash(data, "certificate_sha256")
+    (bundle / "certificate.json").write_text(json.dumps(data))
+    assert "certificate holds" in call("inspect", bundle)[1]
     data["report"]["results"][0]["error"] = 0.0
     (bundle / "certificate.json").write_text(json.dumps(data))
     code, _, error = call("inspect", bundle)

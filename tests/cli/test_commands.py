@@ -76,8 +76,8 @@ def test_official_checkpoints_convert_export_and_agree_with_their_logits(call, t
     source = GOLDEN / f"official_{name}_copy8.pth"
     code, out, _ = call("convert", source, "-o", tmp_path / "run", "--readout", readout)
     assert code == 0
-    assert "exact" in out
-    assert "linear" in out
+    assert "architecture: likelihood: " in out
+    assert max(map(len, out.splitlines()[2:8])) <= 80
     assert call("export", tmp_path / "run", "-o", tmp_path / "bundle")[0] == 0
     bound = TOLERANCES["float32", "onnxruntime"].logit_bound(np.abs(golden["logits_fp64"]).max())
     for folder, runtime in (("bundle", "onnxruntime"), ("run", "recurrent"), ("run", "parallel")):
@@ -92,7 +92,7 @@ def test_official_checkpoints_convert_export_and_agree_with_their_logits(call, t
 
 def test_conversion_to_the_wrong_readout_is_refused_unless_forced(call, tmp_path):
     arguments = ("convert", GOLDEN / "official_exact_copy8.pth", "-o", tmp_path / "run", "--readout", "linear")
-    _assert_one_line(call(*arguments), "linear", "exact 100.0 %", "--force")
+    _assert_one_line(call(*arguments), "with linear+", "exact+exp, heads 1", "leave out --readout", "--force")
     assert not (tmp_path / "run").exists()
     assert call(*arguments, "--force")[0] == 0
 
@@ -105,10 +105,17 @@ def test_baselines_convert_by_their_keys_and_agree_with_the_official_logits(call
     _assert_one_line(
         call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", "--readout", "exact"), "--readout", "transformer"
     )
-    assert call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", "--samples", 5)[0] == 0
+    _assert_one_line(call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", "--samples", 5), "name its --heads")
+    code, out, _ = call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", "--samples", 5, "--heads", 1)
+    assert code == 0
+    assert "the architecture is assumed" in out
     assert call("export", tmp_path / "run", "-o", tmp_path / "bundle")[0] == 0
-    code, out, _ = call("verify", tmp_path / "bundle", "--checkpoint", tmp_path / "run")
-    assert (code, out.rstrip()[-4:]) == (0, "PASS")
+    certificate = tmp_path / "bundle" / "certificate.json"
+    code, out, _ = call("verify", tmp_path / "bundle", "--checkpoint", tmp_path / "run", "--certificate", certificate)
+    assert (code, out.splitlines().count("PASS")) == (0, 1)
+    for shown in (out, call("verify", tmp_path / "bundle")[1], call("inspect", tmp_path / "bundle")[1]):
+        assert "note: the architecture is assumed" in shown
+    assert json.loads(certificate.read_text())["report"]["known_by"]["how"] == "assumed"
     arguments = ("--input-ids", tmp_path / "ids.npy", "--logits", tmp_path / "out.npy", "--mode", "mixed")
     assert call("run", tmp_path / "bundle", *arguments)[0] == 0
     bound = TOLERANCES["float32", "onnxruntime"].logit_bound(np.abs(golden["logits_fp64"]).max())
@@ -238,7 +245,9 @@ def test_batch_prints_a_line_per_prompt(call, exact_bundle):
         (["convert", "TEXT", "-o", "OUT", "--readout", "exact"], ["ids.txt"]),
         (["convert", "PTH", "-o", "OUT", "--readout", "linear", "--head-scale", "max"], ["head_scale max"]),
         (["convert", "PTH", "-o", "OUT", "--readout", "exact", "--heads", "5"], ["heads 5"]),
-        (["convert", "PTH", "-o", "OUT"], ["name its --readout"]),
+        (["convert", "PTH", "-o", "OUT", "--heads", "2"], ["exact+exp, heads 1", "leave out --heads", "--force"]),
+        (["convert", "PTH", "-o", "OUT", "--reference", "TEXT"], ["ids.txt", "numpy.savez"]),
+        (["convert", "PTH", "-o", "OUT", "--tokens", "TOOBIG"], ["toobig.npy", "too few to compare on"]),
         (["convert", "PTH", "-o", "OUT", "--model", "transformer"], ["--model transformer", "causalrn"]),
         (["convert", "LINEAR", "-o", "OUT", "--model", "transformer"], ["--model transformer", "linear-transformer"]),
     ],

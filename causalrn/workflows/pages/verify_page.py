@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from causalrn.bundle.known_by import KnownBy
 from causalrn.bundle.targets import runtime_names
 from causalrn.workflows.pages.page import embedded_json, page_environment
 from causalrn.workflows.pages.svg_chart import COLOURS, Chart, Curve, draw_chart
@@ -26,6 +27,7 @@ def render_page(report: Mapping[str, Any]) -> str:
     indexed = list(enumerate(report["results"]))
     return environment.get_template("verify_page.html.j2").render(
         report=report,
+        known_by=KnownBy(**report["known_by"]).describe() if report.get("known_by") else None,
         data=embedded_json(report),
         charts=[chart for chart in (_steps_chart(indexed), _drift_chart(indexed)) if chart is not None],
         heats=[(index, result) for index, result in indexed if "heat" in result["figures"]],

@@ -1,0 +1,232 @@
+"""Logits that the user's own training code recorded: read, and compared with what each setting gives.
+
+A file holds `tokens`, integers [B, T], and `logits`, [B, T, V]: .npz or .safetensors, told by its content.
+"""
+
+from __future__ import annotations
+
+import math
+import tokenize
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from causalrn.bundle.known_by import KnownBy
+from causalrn.bundle.tolerances import BOUND_FACTOR, LEAST_BOUND
+from causalrn.errors import CheckpointError, InputError
+from causalrn.model.candidates import (
+    FINE_OPTIONS,
+    as_named,
+    differing_options,
+    setting_text,
+    with_fine_options,
+    with_other_heads,
+    without_fine_options,
+)
+from causalrn.model.config import ModelConfig
+from causalrn.model.sequence_model import SequenceModel
+from causalrn.runtimes.parity.rounding_noise import RoundingNoise
+from causalrn.runtimes.snapshot import FloatArray, IntArray
+from causalrn.runtimes.torch_sessions import forward_in_batches
+from causalrn.workflows.setting_choice import Asked
+
+_HOW = "record it with numpy.savez(file, tokens=..., logits=...)"
+_FIRST, _MORE = 1, 8
+"""Sequences on which all settings, and the nearest ones, are compared."""
+_KEPT = 8
+_SEEDS = (1, 2)
+_ARCHIVE = b"PK"
+
+
+@dataclass(frozen=True)
+class RecordedLogits:
+    """What a file holds.
+
+    Attributes:
+        path: the file.
+        tokens: int64 [B, T].
+        logits: float64 [B, T, V].
+        roundoff: of the type that they were recorded in.
+    """
+
+    path: Path
+    tokens: IntArray
+    logits: FloatArray
+    roundoff: float
+
+    @property
+    def largest(self) -> float:
+        """Largest |logit|, which errors are relative to."""
+        return float(np.abs(self.logits).max())
+
+
+def read_recorded_logits(path: Path, config: ModelConfig) -> RecordedLogits:
+    """Read a file for a model of these sizes; nothing in it is executed.
+
+    Raises:
+        InputError: it is missing, holds something else, or belongs to a model of other sizes.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: {_HOW}")
+    with path.open("rb") as file:
+        is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
+    entries = _read_archive(path) if is_archive else _read_safetensors(path)
+    missing = [name for name in ("tokens", "logits") if name not in entries]
+    if missing:
+        raise InputError(f"{path}: no entry {missing[0]}: {_HOW}")
+    tokens, logits = entries["tokens"], entries["logits"]
+    whole = tokens.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
+    if not whole or tokens.ndim != 2 or tokens.numel() == 0:
+        raise InputError(f"{path}: tokens is {_described(tokens)}, expected integers [B, T]")
+    shape = (*tokens.shape, config.vocabulary)
+    if not logits.is_floating_point() or logits.shape != shape:
+        raise InputError(f"{path}: logits is {_described(logits)}, expected floating-point {list(shape)}")
+    if not torch.isfinite(logits).all() or not logits.any():
+        raise InputError(f"{path}: logits hold NaN or infinity, or nothing but zeros: record them again")
+    least, most = int(tokens.min()), int(tokens.max())
+    if least < 0 or most >= config.vocabulary:
+        raise InputError(f"{path}: token ids from {least} to {most}, the vocabulary is {config.vocabulary}")
+    if config.capacity is not None and tokens.shape[1] > config.capacity:
+        raise InputError(f"{path}: {tokens.shape[1]} tokens per sequence, the model has {config.capacity} positions")
+    return RecordedLogits(path, tokens.long().numpy(), logits.double().numpy(), torch.finfo(logits.dtype).eps)
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _read_archive(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in ("tokens", "logits") if name in archive.files}
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    except (ValueError, TypeError, EOFError, SyntaxError, KeyError, OverflowError, OSError, NotImplementedError):
+        raise InputError(f"{path}: no archive of numbers: {_HOW}") from None
+    except (tokenize.TokenError, zipfile.BadZipFile):
+        raise InputError(f"{path}: no archive of numbers: {_HOW}") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, ValueError, OSError):
+        raise InputError(f"{path}: neither .npz nor .safetensors: {_HOW}") from None
+
+
+class LogitsMatch:
+    """How far each setting's float64 logits are from what was recorded, relative to the largest.
+
+    Args:
+        model: with any of the settings.
+        advance: called with how many settings were compared, and what is done.
+    """
+
+    def __init__(self, model: SequenceModel, recorded: RecordedLogits, advance: Callable[[int, str], object]) -> None:
+        self._quick, self._model = model, model.oracle()
+        self._recorded = recorded
+        self._advance = advance
+
+    def nearest(self, settings: Iterable[ModelConfig]) -> list[tuple[float, ModelConfig]]:
+        """The nearest settings with their errors, the nearest first.
+
+        More heads, and other values of what changes little, are tried for the nearest ones only.
+        """
+        near = self._nearest(settings, _FIRST, self._quick)
+        for widen in (with_other_heads, with_fine_options):
+            near = self._nearest([*near, *(other for one in near for other in widen(one))], _FIRST)
+        near = self._nearest(near, _MORE)
+        errors = {one: self._error(one, len(self._recorded.tokens)) for one in near}
+        return sorted(((error, one) for one, error in errors.items()), key=lambda pair: pair[0])
+
+    def _nearest(
+        self, settings: Iterable[ModelConfig], count: int, model: SequenceModel | None = None
+    ) -> list[ModelConfig]:
+        errors = {one: self._error(one, count, model) for one in dict.fromkeys(settings)}
+        return sorted(errors, key=errors.__getitem__)[:_KEPT]
+
+    def allowed(self, setting: ModelConfig) -> float:
+        """What float32 rounding explains, of computing and of recording, relative to the largest logit."""
+        self._model.set_config(setting)
+        tokens = self._recorded.tokens[:_MORE]
+        clean, drawn = forward_in_batches(self._model, tokens), 0.0
+        for seed in _SEEDS:
+            with RoundingNoise(seed):
+                drawn = max(drawn, float(np.abs(forward_in_batches(self._model, tokens) - clean).max()))
+        return max(BOUND_FACTOR * drawn / self._recorded.largest, LEAST_BOUND) + self._recorded.roundoff
+
+    def _error(self, setting: ModelConfig, count: int, model: SequenceModel | None = None) -> float:
+        """In float64, or with another model that has the same weights."""
+        model = model or self._model
+        model.set_config(setting)
+        self._advance(1, f"{count:,} sequences")
+        tokens, logits = self._recorded.tokens[:count], self._recorded.logits[:count]
+        error = float(np.abs(forward_in_batches(model, tokens) - logits).max()) / self._recorded.largest
+        return math.inf if math.isnan(error) else error
+
+
+def choose_by_logits(
+    match: LogitsMatch,
+    near: Sequence[tuple[float, ModelConfig]],
+    recorded: RecordedLogits,
+    asked: Asked,
+    usual: ModelConfig,
+) -> tuple[ModelConfig, KnownBy]:
+    """The setting that gives the recorded logits.
+
+    Args:
+        near: what :meth:`LogitsMatch.nearest` gave.
+        usual: what is named, the rest as usual: where that is forced.
+
+    Raises:
+        CheckpointError: none does, several do, or what is named does not.
+    """
+    error, best = near[0]
+    allowed = match.allowed(best)
+    if not error <= allowed:
+        fine = "; or name `eps`" if any(hasattr(best, name) for name in FINE_OPTIONS) else ""
+        raise CheckpointError(
+            f"{recorded.path}: no setting gives these logits: the nearest, {setting_text(best)}, is {error:.1e} of the "
+            f"largest off, rounding explains {allowed:.1e}: record them from these very weights, in evaluation mode, "
+            f"in float32 or float64 without TF32 or autocast{fine}"
+        )
+    agreeing = [one for other, one in near if other <= match.allowed(one)]
+    fitting = [one for one in agreeing if as_named(one, asked.named) is not None]
+    if not fitting:
+        return _contradicted(best, recorded, asked, usual)
+    kinds = {without_fine_options(one): one for one in fitting}
+    if len(kinds) > 1:
+        one, other = list(kinds.values())[:2]
+        raise CheckpointError(
+            f"{recorded.path}: {setting_text(one)} and {setting_text(other)} both give these logits: record longer "
+            f"sequences, or name {asked.arguments(differing_options(one, other))}"
+        )
+    setting = as_named(fitting[0], asked.named)
+    assert setting is not None
+    error = next(other for other, one in near if one == fitting[0])
+    runner_up = next(((far, one) for far, one in near if one not in agreeing and math.isfinite(far)), None)
+    name, count = recorded.path.name, len(recorded.tokens)
+    if runner_up is None:
+        return setting, KnownBy("recorded logits", name, count, error=error)
+    far, other = runner_up
+    return setting, KnownBy(
+        "recorded logits", name, count, runner_up=setting_text(other), margin=far, error=error
+    )  # fmt: skip
+
+
+def _contradicted(
+    best: ModelConfig, recorded: RecordedLogits, asked: Asked, usual: ModelConfig
+) -> tuple[ModelConfig, KnownBy]:
+    if not asked.force:
+        raise CheckpointError(
+            f"{recorded.path}: these logits are those of {setting_text(best)}: leave out "
+            f"{asked.arguments(asked.contradicted(best))}, or use `force` to convert all the same"
+        )
+    note = f"{setting_text(usual)} was forced, although {recorded.path.name} holds the logits of {setting_text(best)}"
+    return usual, KnownBy("assumed", note=note)

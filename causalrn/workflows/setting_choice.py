@@ -1,0 +1,172 @@
+"""Which setting a conversion takes, by likelihood: what is clearly best, what was named, or none, with the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from causalrn.bundle.known_by import KnownBy
+from causalrn.errors import CheckpointError
+from causalrn.model.candidates import (
+    FINE_OPTIONS,
+    as_named,
+    differing_options,
+    setting_text,
+    with_usual_head_scale,
+    without_fine_options,
+)
+from causalrn.model.config import ModelConfig, TransformerConfig
+from causalrn.workflows.setting_race import RankedSetting, Ranking
+
+_ARGUMENTS = {"attention": "model", "norm_eps": "eps"}
+"""Fields of a configuration that an argument names otherwise."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user says about a file.
+
+    Attributes:
+        source: the file, for errors.
+        named: fields of the configuration that are named.
+        force: take what is named, whatever is found.
+    """
+
+    source: str
+    named: Mapping[str, Any]
+    force: bool = False
+
+    def arguments(self, fields: Iterable[str]) -> str:
+        """Fields as arguments, to be left out or named."""
+        return " and ".join(f"`{self._argument(field)}`" for field in fields)
+
+    def _argument(self, field: str) -> str:
+        if field == "post_norm":
+            return "post_norm` or `no_post_norm" if self.named.get(field) is None else (
+                "post_norm" if self.named[field] else "no_post_norm"
+            )  # fmt: skip
+        return _ARGUMENTS.get(field, field)
+
+    def contradicted(self, setting: ModelConfig) -> list[str]:
+        """What is named otherwise than in a setting."""
+        return [name for name, value in self.named.items() if getattr(setting, name) != value]
+
+
+def choose_by_likelihood(ranking: Ranking, asked: Asked, usual: ModelConfig) -> tuple[ModelConfig, KnownBy]:
+    """The setting to convert to, and how it is known.
+
+    Args:
+        usual: what is named, the rest as usual: where that is forced.
+
+    Raises:
+        CheckpointError: what is named is clearly beaten, or the best ones cannot be told apart.
+    """
+    fitting = [row for row in ranking.rows if as_named(row.setting, asked.named) is not None]
+    chosen, best = _usual(fitting), ranking.best
+    setting = as_named(chosen.setting, asked.named)
+    assert setting is not None
+    if chosen.beaten:
+        if not asked.force:
+            raise CheckpointError(_beaten_text(chosen, ranking, asked))
+        return usual, KnownBy("assumed", note=_forced_text(usual, best, ranking))
+    rivals = [row for row in ranking.open if not _alike(row, chosen)]
+    unnamed = [row for row in rivals if row in fitting]
+    if unnamed and not asked.force:
+        raise CheckpointError(_tied_text(chosen, unnamed, ranking, asked))
+    if rivals:
+        fits = f"{setting_text(rivals[0].setting)} predicts as well within the interval"
+        note = f"{fits}, {'forced' if unnamed else 'the setting was named'}"
+        return setting, KnownBy("assumed", ranking.data, chosen.strings, chosen.loss, note=note)
+    return setting, _by_likelihood(chosen, ranking)
+
+
+def _by_likelihood(chosen: RankedSetting, ranking: Ranking) -> KnownBy:
+    other = next((row for row in ranking.rows if row.beaten and not _alike(row, chosen)), None)
+    as_well = [row for row in ranking.open if row != chosen]
+    note = f"{setting_text(as_well[0].setting)} predicts as well" if as_well else ""
+    if other is None:
+        return KnownBy("likelihood", ranking.data, chosen.strings, chosen.loss, note=note)
+    margin, interval = (value if value < float("inf") else None for value in (other.margin, other.interval))
+    text = setting_text(other.setting)
+    return KnownBy("likelihood", ranking.data, other.strings, chosen.loss, text, margin, interval, note=note)
+
+
+def _usual(fitting: Sequence[RankedSetting]) -> RankedSetting:
+    """The best one, or where it differs from the usual one only in what hardly matters and shows no gain, that."""
+    best = fitting[0].setting
+    for usual in (without_fine_options(best), with_usual_head_scale(best)):
+        for row in fitting:
+            if row.setting == usual and not row.beaten:
+                return row
+    return fitting[0]
+
+
+def _alike(one: RankedSetting, other: RankedSetting) -> bool:
+    return without_fine_options(one.setting) == without_fine_options(other.setting)
+
+
+def _beaten_text(chosen: RankedSetting, ranking: Ranking, asked: Asked) -> str:
+    best = ranking.best
+    blamed = asked.arguments(asked.contradicted(best.setting))
+    return (
+        f"{asked.source}: with {setting_text(best.setting)} these weights predict {ranking.data} with a loss of "
+        f"{best.loss:.4g} nats per token, as asked at best, with {setting_text(chosen.setting)}, {_loss(chosen)}: "
+        f"leave out {blamed}, or use `force` to convert all the same"
+    )
+
+
+def _forced_text(usual: ModelConfig, best: RankedSetting, ranking: Ranking) -> str:
+    found = f"{setting_text(best.setting)} predicts {ranking.data} clearly better ({best.loss:.4g} nats per token)"
+    return f"{setting_text(usual)} was forced, although {found}"
+
+
+def _loss(row: RankedSetting) -> str:
+    if row.margin == float("inf"):
+        return "with none that is finite"
+    return f"{row.loss:.4g} ({row.margin:.2g} ± {row.interval:.1g} more)"
+
+
+def _tied_text(chosen: RankedSetting, rivals: Sequence[RankedSetting], ranking: Ranking, asked: Asked) -> str:
+    rival = rivals[0]
+    open_options = dict.fromkeys(n for row in rivals for n in differing_options(chosen.setting, row.setting))
+    more = f" (and {len(rivals) - 1} more)" if len(rivals) > 1 else ""
+    margin, interval = max(rival.margin, chosen.margin), max(rival.interval, chosen.interval)
+    return (
+        f"{asked.source}: {setting_text(chosen.setting)} and {setting_text(rival.setting)}{more} cannot be told apart "
+        f"on {chosen.strings:,} sequences of {ranking.data}: {margin:.2g} ± {interval:.1g} nats per token: name "
+        f"{asked.arguments(open_options)}, give a `reference`, or more `samples`"
+    )
+
+
+def assume(setting: ModelConfig, asked: Asked, reason: str) -> KnownBy:
+    """How a setting is known where nothing can be found out.
+
+    Args:
+        setting: what is named, the rest as usual.
+        reason: why nothing can be found out.
+
+    Raises:
+        CheckpointError: something is not named that cannot be guessed.
+    """
+    needed = "heads" if isinstance(setting, TransformerConfig) else "readout"
+    if needed not in asked.named:
+        raise CheckpointError(f"{asked.source}: {reason}: name its `{needed}`, or give a `reference`")
+    named = {f.name for f in dataclasses.fields(setting)} & asked.named.keys()
+    usual = setting_text(setting)
+    words = ", ".join(sorted(named - FINE_OPTIONS.keys()))
+    return KnownBy("assumed", note=f"{usual}, of which {words} was named; {reason}")
+
+
+def reason_of(ranking: Ranking | None) -> str:
+    """Why likelihood settles nothing; empty where it may."""
+    if ranking is None:
+        return "there is nothing to try it on (`text` or `tokens` would be)"
+    if ranking.better_than_chance:
+        return ""
+    best = ranking.best
+    return (
+        f"no setting predicts {ranking.data} better than chance (loss {best.loss:.3g}, chance {ranking.chance:.3g} "
+        "nats per token): the model was trained on something else, or not at all"
+    )
