@@ -52,6 +52,8 @@ class Budget:
     Attributes:
         kl_divergence: largest mean KL(exact || form) over positions, in nats.
         argmax_changes: largest share of positions whose most likely token changes although there was no tie.
+        scale, offset: largest |scale - 1| and |offset| of the line that fits a run's logits best, the offset relative
+            to the largest |logit|: distributions hide a factor in all logits, and a number that is added to all.
         accuracy_drop: largest loss of accuracy on the task, as a share: 0.005 is half a percentage point.
         repeat: largest |difference| of a logit, relative to the largest |logit|, between the form and itself on another
             machine: a value that rounds to another integer, for a last bit is different, moves the logits by this much.
@@ -62,6 +64,8 @@ class Budget:
     kl_divergence: float = 0.01
     argmax_changes: float = 0.01
     accuracy_drop: float = 0.005
+    scale: float = 0.01
+    offset: float = 0.01
     repeat: float = 0.05
     split: float = 0.05
     typical: float = 0.002

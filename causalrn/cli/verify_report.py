@@ -19,13 +19,15 @@ def print_report(report: VerifyReport) -> None:
     """Print the table, what failed and why, and the verdict."""
     out = console()
     out.print(f"{report.bundle.path}: {report.card.config.describe()}", soft_wrap=True)
-    if report.results:
+    if report.results or report.measured:
         out.print(f"compared with {report.against}", soft_wrap=True)
-        out.print(results_table(report.results))
+        out.print(results_table(report.results, report.measured))
     for attribution in report.attributions:
         out.print(_attribution(attribution))
         out.print(attribution.verdict + "\n")
     out.print(_explain(report))
+    if report.measured:
+        out.print("-: measured, and nothing to compare it with: neither passed nor failed")
     for note in report.notes:
         out.print(f"note: {in_flags(note)}", soft_wrap=True)
     for problem in report.problems:
