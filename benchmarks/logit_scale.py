@@ -22,7 +22,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.calibration.rollouts import Prompts
 from causalrn.calibration.schemes import Scheme, write_quantized
 from causalrn.calibration.table import calibrate
-from causalrn.errors import RuntimeUnavailableError
+from causalrn.errors import ConfigError, RuntimeUnavailableError
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.runtimes.environment import describe_environment
 from causalrn.runtimes.opening import open_bundle
@@ -54,7 +54,7 @@ def quantized_bundles(run: Path, folder: Path) -> Iterator[tuple[str, Bundle]]:
     for name in C_SCHEMES:
         try:
             yield f"{name} C", export_c_bundle(run, folder / f"{name} C", COptions(scheme=name))
-        except RuntimeUnavailableError as error:
+        except (ConfigError, RuntimeUnavailableError) as error:
             print(f"{name} C: {error}")
 
 
@@ -92,12 +92,12 @@ def main() -> None:
     for number, run in enumerate(options.runs):
         rows += [{"run": number, **row} for row in measure(run)]
         print(f"{run}: {len(rows)} rows so far", flush=True)
+        write_json(options.json, {"environment": describe_environment(), "sequences": SEQUENCES, "rows": rows})
     print(f"{'scheme':20} {'|scale - 1|':>12} {'|offset|':>10}   largest over all models and seeds")
     for scheme in dict.fromkeys(row["scheme"] for row in rows):
         own = [row for row in rows if row["scheme"] == scheme]
         scale, offset = (max(abs(row[name] - shift) for row in own) for name, shift in (("scale", 1), ("offset", 0)))
         print(f"{scheme:20} {scale:12.1e} {offset:10.1e}")
-    write_json(options.json, {"environment": describe_environment(), "sequences": SEQUENCES, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def save_golden(folder: Path, reference: Reference, session: Session) -> FloatAr
         **_named("oracle.state.", _without_prefixes(_in_float32(reference.states), reference.spec)),
         "recorded.logits": logits,
         **_named("recorded.state.", {middle: state}),
-        _RECORDED_ON: np.frombuffer(processor_family().encode("ascii", "replace"), np.uint8),
+        _RECORDED_ON: np.frombuffer(processor_family().encode("ascii", "replace"), np.int8),
     }
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     (folder / GOLDEN_NAME).write_bytes(content)

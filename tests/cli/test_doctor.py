@@ -252,7 +252,14 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
     report = json.loads(path.read_text())
     assert list(report) == ["report", "version", "passed", "causalrn", "environment", "works", "groups"]
     assert (report["report"], report["version"], report["passed"]) == ("causalrn-doctor", 1, True)
-    assert list(report["environment"]) == ["python", "platform", "processor", "cpu_count", "packages"]
+    assert list(report["environment"]) == [
+        "python",
+        "platform",
+        "processor",
+        "processor_family",
+        "cpu_count",
+        "packages",
+    ]
     assert report["environment"]["packages"]["numpy"]
     assert [verb for verb, works in report["works"].items() if works] == ["run"]
     assert list(report["works"]) == [
