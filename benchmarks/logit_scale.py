@@ -38,8 +38,8 @@ SCHEMES += (Scheme("w4", "nbits"), Scheme("float32", pool8=True), Scheme("w8", "
 C_SCHEMES = ("w8", "w8a8-dynamic")
 
 
-def quantized_bundles(run: Path, folder: Path) -> Iterator[tuple[str, Bundle]]:
-    """All schemes of a checkpoint folder by their words, ONNX and C."""
+def quantized_bundles(run: Path, folder: Path, *, golden: bool = False) -> Iterator[tuple[str, Bundle]]:
+    """All schemes of a checkpoint folder by their words, ONNX and C; with golden vectors or without."""
     source = export_bundle(run, folder / "float32", pool="growing", capacity=None, opset=23)
     task = load_checkpoint(run).card.task
     assert task is not None
@@ -50,7 +50,7 @@ def quantized_bundles(run: Path, folder: Path) -> Iterator[tuple[str, Bundle]]:
         chosen = dataclasses.replace(scheme, limits=limits) if scheme.name == "w8a8" else scheme
         words = " ".join(filter(None, (scheme.name, scheme.form, "pool8" if scheme.pool8 else "")))
         (target := folder / words).mkdir()
-        yield words, write_quantized(source, target, chosen, golden=False)
+        yield words, write_quantized(source, target, chosen, golden=golden)
     for name in C_SCHEMES:
         try:
             yield f"{name} C", export_c_bundle(run, folder / f"{name} C", COptions(scheme=name))
