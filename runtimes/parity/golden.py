@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,8 @@ def _read(tensors: Mapping[str, Array], spec: StateSpec) -> Golden:
     )
     codes = tensors.get(_RECORDED_ON)
     recorded_on = None if codes is None else codes.astype(np.uint8).tobytes().decode("ascii")
+    if recorded_on is not None and not re.fullmatch(r"[!-~ ]{1,64}", recorded_on):
+        raise ValueError("a family of processors that cannot be")
     return Golden(reference, tensors["recorded.logits"], _states(tensors, "recorded.state."), recorded_on)
 
 
