@@ -251,6 +251,7 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads(path.read_text())
     assert list(report) == ["report", "version", "passed", "causalrn", "environment", "works", "groups"]
+    assert f"{report['environment']['processor_family']}." in result.output
     assert (report["report"], report["version"], report["passed"]) == ("causalrn-doctor", 1, True)
     assert list(report["environment"]) == [
         "python",
