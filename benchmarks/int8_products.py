@@ -1,10 +1,10 @@
-"""Three ways to store the weights of int8 products for onnxruntime: what each costs in time, and what it loses.
+"""Three ways to store the weights of int8 products for onnxruntime: what each costs in time.
 
     python benchmarks/int8_products.py --json docs/int8_products.json [--sizes 192 768]
 
 "7 bits" is what `quantize` writes (int8, -64 to 64); "8 bits" the same with -127 to 127, which saturates on x86 without
 VNNI; "unsigned" the 8 bits as unsigned bytes around a zero point of 128. Random linear cells, steps and a prefill of 64
-tokens, all in turns; medians, and ratios by turn to "8 bits".
+tokens, all in turns; medians of processor time, and ratios by turn to "8 bits".
 """
 
 from __future__ import annotations
@@ -66,21 +66,21 @@ def make_unsigned(folder: Path, bundle: Bundle) -> Bundle:
 
 
 def time_steps(session: Session) -> float:
-    """Microseconds of a step in the middle."""
+    """Processor time of a step in the middle, in microseconds: a busy machine does not count."""
     session.reset(1)
     session.prefill(TOKENS[:, :DEPTH])
-    began = time.perf_counter()
+    began = time.process_time()
     for position in range(DEPTH, DEPTH + STEPS):
         session.step(TOKENS[:, position])
-    return 1e6 * (time.perf_counter() - began) / STEPS
+    return 1e6 * (time.process_time() - began) / STEPS
 
 
 def time_prefill(session: Session) -> float:
-    """Microseconds of a prefill."""
+    """The same of a prefill."""
     session.reset(1)
-    began = time.perf_counter()
+    began = time.process_time()
     session.prefill(TOKENS)
-    return 1e6 * (time.perf_counter() - began)
+    return 1e6 * (time.process_time() - began)
 
 
 def make_bundles(size: int, blocks: int, folder: Path) -> dict[str, Bundle]:

@@ -72,7 +72,8 @@ def _explain(report: VerifyReport) -> str:
         return (
             f"the bundle is judged by budgets, not by rounding: KL divergence {budget.kl_divergence:g} nats, most "
             f"likely token changed {100 * budget.argmax_changes:g} % (ties not counted), accuracy lost "
-            f"{100 * budget.accuracy_drop:g} points; parallel and recurrent by rounding."
+            f"{100 * budget.accuracy_drop:g} points, all logits scaled by {100 * budget.scale:g} % or shifted by "
+            f"{100 * budget.offset:g} % of the largest; parallel and recurrent by rounding."
         )
     return (
         "error: relative to the largest |value| (logits: "

@@ -111,7 +111,7 @@ def figures(right=1000, kl=0.0, changes=0.0, tokens_right=9000, scale=1.0, offse
         (figures(kl=float("nan")), 1),
         (figures(changes=0.03), 1),
         (figures(changes=float("nan")), 1),
-        (figures(scale=1.0099, offset=-0.0099), 0),
+        (figures(scale=1.0099, offset=-0.0049), 0),
         (figures(scale=1.031), 1),
         (figures(scale=0.97), 1),
         (figures(scale=float("nan"), offset=float("nan")), 2),

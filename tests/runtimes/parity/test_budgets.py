@@ -24,7 +24,8 @@ LARGEST = np.abs(LOGITS).max()
 
 def test_fit_finds_the_line_of_every_run():
     fit = fit_logits([(LOGITS, LOGITS), (1.03 * LOGITS + 0.02, LOGITS)])
-    assert (fit.scale, fit.offset) == (pytest.approx(1.03), pytest.approx(0.02 / LARGEST))
+    assert fit.scale == pytest.approx(1.03)
+    assert fit.offset == pytest.approx(0.02 / LARGEST)
     fit = fit_logits([(0.9 * LOGITS, LOGITS), (1.03 * LOGITS, LOGITS)])
     assert fit.scale == pytest.approx(0.9)
 
@@ -34,7 +35,8 @@ def test_runs_in_parts_and_short_runs_are_fitted_together():
     whole = FitSums.of(noisy, LOGITS).fit()
     parts = [(noisy[:, t : t + 1], LOGITS[:, t : t + 1]) for t in range(LEAST_POSITIONS)]
     together = fit_logits(parts)
-    assert (together.scale, together.offset) == (pytest.approx(whole.scale), pytest.approx(whole.offset))
+    assert together.scale == pytest.approx(whole.scale)
+    assert together.offset == pytest.approx(whole.offset)
     sums = FitSums()
     for output, expected in parts:
         sums += FitSums.of(output, expected)
@@ -81,7 +83,8 @@ def test_words_name_what_failed_or_else_what_came_nearest():
 def test_worst_of_several_outputs_is_judged():
     pairs = [(LOGITS, LOGITS), (LOGITS + 0.1 * LARGEST, LOGITS)]
     worst, typical = judge_repeats(pairs, LARGEST, Budget(), 0.05)
-    assert (worst.value, typical.value) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert worst.value == pytest.approx(0.1)
+    assert typical.value == pytest.approx(0.1)
     assert not worst.passed
     assert all(figure.passed for figure in judge_repeats(pairs[:1], LARGEST, Budget(), 0.05))
 
