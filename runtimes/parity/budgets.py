@@ -94,4 +94,7 @@ def judge_repeats(
 def describe_judged(figures: Sequence[JudgedFigure]) -> str:
     """For people: everything beyond its limit; or where all is within, what is nearest to its limit."""
     beyond = [figure for figure in figures if not figure.passed]
-    return ", ".join(figure.describe() for figure in beyond or [max(figures, key=lambda figure: figure.load)])
+    if not beyond:
+        lossy = [figure for figure in figures if figure.name != "state"]  # whose limit is for another tensor's values
+        beyond = [max(lossy, key=lambda figure: figure.load)]
+    return ", ".join(figure.describe() for figure in beyond)
