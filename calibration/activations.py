@@ -1,4 +1,11 @@
-"""Products in int8 on both sides: scales of activations computed at every call (dynamic), or fixed by calibration."""
+"""Products in int8 on both sides: scales of activations computed at every call (dynamic), or fixed by calibration.
+
+Weights take 7 of the 8 bits, -64 to 64. x86 processors with AVX2 or AVX-512 but without VNNI add the products of two
+weights with two activations of 8 bits, 0 to 255, in 16 bits, and cut off what is beyond 32,767: 2 x 255 x 127 is, 2 x
+255 x 64 is not. Weights of 8 bits lose 0.1 to 0.2 of the largest logit there. As unsigned bytes around a zero point of
+128 they would be right, too; but those products take up to 1.9 times as long, and TensorRT has no zero points
+(docs/quantization.md has the measurements).
+"""
 
 from __future__ import annotations
 
@@ -40,6 +47,7 @@ def quantize_activations_dynamically(model: ir.Model, products: Sequence[Product
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=[product.weight for product in products],
             per_channel=True,
+            reduce_range=True,
             weight_type=QuantType.QInt8,
             extra_options=_DYNAMIC_OPTIONS,
         )
@@ -59,7 +67,7 @@ def quantize_activations_statically(
         quantizer = QDQQuantizer(
             ir.to_proto(model),
             per_channel=True,
-            reduce_range=False,
+            reduce_range=True,  # of weights; activations keep 8 bits
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),

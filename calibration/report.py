@@ -12,6 +12,7 @@ from causalrn.bundle.tolerances import Budget
 from causalrn.calibration.evaluation import Measured, StepTimes
 from causalrn.calibration.sensitivity import Sensitivity
 from causalrn.calibration.table import CalibrationTable
+from causalrn.runtimes.parity.budgets import judge_agreement
 
 REPORT_VERSION = 1
 
@@ -100,6 +101,8 @@ def find_faults(before: Measured, after: Measured, budget: Budget) -> list[str]:
         faults.append(f"KL divergence {kl:.1e} nats, allowed {budget.kl_divergence:g}")
     if not changes <= budget.argmax_changes:
         faults.append(f"{100 * changes:.3g} % of likely tokens changed, allowed {100 * budget.argmax_changes:g} %")
+    lines = judge_agreement(after.agreement, budget)[2:]  # scale and offset
+    faults += [f"logits: {line.describe()}" for line in lines if not line.passed]
     pairs = {"teacher-forced": (before.teacher_forced, after.teacher_forced)}
     pairs["free-running"] = (before.free_running, after.free_running)
     for name, (was, now) in pairs.items():

@@ -11,16 +11,19 @@ from typing import Any
 
 import psutil
 
+from causalrn.runtimes.processor_family import processor_family
+
 _PACKAGES = ["causalrn", "numpy", "safetensors", "onnxruntime", "onnxruntime-gpu", "click", "rich", "torch", "onnx"]
 _PACKAGES += ["onnxscript", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-bindings"]
 
 
 def describe_environment() -> dict[str, Any]:
-    """Python, system, processor, logical processors and package versions (None: not installed), as JSON values."""
+    """Python, system, processor, its family, logical processors, package versions (None: not installed), as JSON."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": processor_name(),
+        "processor_family": processor_family(),
         "cpu_count": psutil.cpu_count(),
         "packages": {name: package_version(name) for name in _PACKAGES},
     }

@@ -12,6 +12,8 @@ ENGINE_NAMES = {"c": C_ENGINE, "ort-web": ORT_ENGINE}
 """By their names for people."""
 _ROLES = {C_ENGINE: {"simd", "plain"}, ORT_ENGINE: {"loader", "glue", "binary"}}
 LIMITS = frozenset({"kl_divergence", "argmax_changes", "tie_probability"})
+LATER_LIMITS = frozenset({"scale", "offset"})
+"""Bundles of earlier versions are without."""
 MODULE = "causalrn.js"
 """The ES module that pages and Node import."""
 BESIDE = "beside"
@@ -26,8 +28,8 @@ class WebSpec:
         engine: one of :data:`ENGINES`: the bundle's C as WebAssembly, or onnxruntime-web with the bundle's graphs.
         modules: files by role: "simd" and "plain" (WebAssembly with SIMD and without) of C; onnxruntime-web's own.
         version: of onnxruntime-web; None for C.
-        limits: :data:`LIMITS`, what a quantized form may lose (:mod:`causalrn.bundle.tolerances`); None
-            judges by rounding.
+        limits: :data:`LIMITS` and :data:`LATER_LIMITS`, what a quantized form may lose
+            (:mod:`causalrn.bundle.tolerances`); None judges by rounding.
     """
 
     engine: str
@@ -43,7 +45,7 @@ class WebSpec:
         if (self.engine == C_ENGINE) != (self.version is None):
             raise ValueError(f"version {self.version!r} of web engine {self.engine}")
         if self.limits is not None and not (
-            set(self.limits) == LIMITS and all(map(math.isfinite, self.limits.values()))
+            self.limits.keys() - LATER_LIMITS == LIMITS and all(map(math.isfinite, self.limits.values()))
         ):
             raise ValueError(f"limits are not numbers {', '.join(sorted(LIMITS))}")
 

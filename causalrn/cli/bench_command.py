@@ -266,6 +266,9 @@ def _exit_code(result: BenchResult) -> int:
     if result.fail_above is not None and not result.comparisons:
         complain("--fail-above: nothing here was measured before, so nothing could be compared")
         return EXIT_BAD_INPUT
+    if result.fail_above is not None and all(each.noisy for each in result.comparisons):
+        complain("--fail-above: every row is too noisy to be judged: find a quiet machine, or take more --repeats")
+        return EXIT_CHECK_FAILED
     for each in result.slower:
         complain(f"{each.row.name}, {each.row.workload.title}: {each.judged:.2f} times what it took before")
     if report.fault is not None:

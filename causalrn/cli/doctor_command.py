@@ -21,7 +21,8 @@ from causalrn.cli.doctor_probe import Probe
 from causalrn.cli.options import json_option
 from causalrn.errors import InputError
 from causalrn.runtimes import programs
-from causalrn.runtimes.environment import describe_environment
+from causalrn.runtimes.environment import describe_environment, processor_name
+from causalrn.runtimes.processor_family import processor_family
 from causalrn.runtimes.progress import show_progress
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ def print_report(report: DoctorReport) -> None:
 
     out = console()
     out.print(_table(report))
+    out.print(f"Processor: {processor_name()}, {processor_family()}.", soft_wrap=True)
     working = ", ".join(verb for verb, works in report.works.items() if works)
     failing = ", ".join(verb for verb, works in report.works.items() if not works)
     sentence = Text.assemble("Works here: ", (working or "nothing", "bold green"), ".")

@@ -86,10 +86,12 @@ def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
     else:
         out.print("certificate holds: every file is the one that was verified", style="bold green")
     versions = ", ".join(f"{name} {report.environment[name]}" for name in SHOWN_VERSIONS)
+    family = report.environment.get("processor_family")  # certificates of earlier versions have none
+    versions += "" if family is None else f", {family}"
     out.print(f"issued {certificate.issued} with {versions}, against {report.against}", soft_wrap=True)
     if report.known_by is not None:
         out.print(f"architecture: {report.known_by.describe()}", soft_wrap=True)
-    out.print(results_table(report.results))
+    out.print(results_table(report.results, report.measured))
     if report.settings.budget is not None:
         limits = to_json(report.settings.budget).items()
         budget = ", ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits)

@@ -67,6 +67,9 @@ def _figures(report: QuantizeReport) -> Table:
     agreements = (before.agreement, after.agreement)
     table.add_row("KL divergence, nats", *(f"{max(a.kl_divergence, 0.0):.1e}" for a in agreements), "")
     table.add_row("likely tokens changed", *(f"{100 * a.argmax_changes:.3g} %" for a in agreements), "")
+    for name, form in (("scale", ".4f"), ("offset", ".0e")):
+        values = (getattr(agreement, name) for agreement in agreements)
+        table.add_row(f"{name} of logits", *("-" if value is None else format(value, form) for value in values), "")
     times = (f"{time:,.0f} us" for time in (report.times.before_us, report.times.after_us))
     table.add_row("time per token, one thread", *times, _ratio(report.times.ratio))
     return table

@@ -21,13 +21,15 @@ def print_report(report: VerifyReport) -> None:
     out.print(f"{report.bundle.path}: {report.card.config.describe()}", soft_wrap=True)
     if report.known_by is not None:
         out.print(f"architecture: {report.known_by.describe()}", soft_wrap=True)
-    if report.results:
+    if report.results or report.measured:
         out.print(f"compared with {report.against}", soft_wrap=True)
-        out.print(results_table(report.results))
+        out.print(results_table(report.results, report.measured))
     for attribution in report.attributions:
         out.print(_attribution(attribution))
         out.print(attribution.verdict + "\n")
     out.print(_explain(report))
+    if report.measured:
+        out.print("-: measured, and nothing to compare it with: neither passed nor failed")
     for note in report.notes:
         out.print(f"note: {in_flags(note)}", soft_wrap=True)
     for problem in report.problems:
@@ -72,7 +74,8 @@ def _explain(report: VerifyReport) -> str:
         return (
             f"the bundle is judged by budgets, not by rounding: KL divergence {budget.kl_divergence:g} nats, most "
             f"likely token changed {100 * budget.argmax_changes:g} % (ties not counted), accuracy lost "
-            f"{100 * budget.accuracy_drop:g} points; parallel and recurrent by rounding."
+            f"{100 * budget.accuracy_drop:g} points, all logits scaled by {100 * budget.scale:g} % or shifted by "
+            f"{100 * budget.offset:g} % of the largest; parallel and recurrent by rounding."
         )
     return (
         "error: relative to the largest |value| (logits: "

@@ -111,8 +111,10 @@ def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle, deadlin
         InputError: a gate on accuracy, and nothing to measure it on.
     """
     examples = task.draw("verify", options.samples, options.seed) if task is not None and fits(bundle, task) else None
-    if options.min_accuracy is not None and examples is None:
-        raise InputError(f"`min_accuracy` and {bundle.path} contradict each other: accuracy cannot be measured here")
+    gates = {"min_accuracy": options.min_accuracy, "max_accuracy_drop": options.limits.get("accuracy_drop")}
+    for name, limit in gates.items():
+        if limit is not None and examples is None:
+            raise InputError(f"`{name}` and {bundle.path} contradict each other: accuracy cannot be measured here")
     return Plan(
         levels=options.level,
         fail_fast=options.fail_fast,

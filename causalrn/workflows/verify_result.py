@@ -21,6 +21,7 @@ from causalrn.runtimes.parity.certificate import save_certificate
 from causalrn.runtimes.parity.report import ReferenceSize, Settings, VerifiedBundle, VerifyReport
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
+from causalrn.runtimes.processor_family import processor_family
 from causalrn.runtimes.snapshot import Array
 from causalrn.training.card import ModelCard
 from causalrn.workflows.arguments import PathLike
@@ -137,6 +138,7 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
         not_checked=[level for level in LEVELS if level in late],
         notes=[*_architecture(parts.card), *_notes(parts.bundle, verification), *ill_conditioned],
         problems=[*parts.problems, *_problems(verification, parts.options)],
+        measured=verification.measured,
         not_executed=parts.not_executed,
     )
 
@@ -170,6 +172,8 @@ def _problems(verification: Verification, options: VerifyOptions) -> list[str]:
             f"rounding alone may move the logits by {bound:.0e} of the largest: these weights are so ill-conditioned "
             "that agreement in float32 says nothing"
         )
+    if verification.measured and not verification.results:
+        problems.append("nothing was compared: what was measured has nothing to be compared with; check more levels")
     late = verification.not_checked
     if late and options.fail_fast and verification.failed:
         problems.append(f"not checked, because of `fail_fast`: {', '.join(late)}")
@@ -180,6 +184,17 @@ def _problems(verification: Verification, options: VerifyOptions) -> list[str]:
     return problems
 
 
+def _other_family(verification: Verification) -> list[str]:
+    """Whether the recorded outputs come from processors that round otherwise."""
+    golden, here = verification.golden, processor_family()
+    if golden is None or golden.recorded_on in (None, here) or not verification.repeats_recorded:
+        return []
+    return [
+        f"this processor is of another family ({here}) than the one that outputs were recorded on "
+        f"({golden.recorded_on}): they repeat within a bound, not bit for bit"
+    ]
+
+
 def _notes(bundle: Bundle, verification: Verification) -> list[str]:
     """What a reader should know beside the results."""
     notes, plan = [], verification.plan
@@ -187,6 +202,7 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
         return ["its files and manifest are whole; what the engines compute was not looked at"]
     if verification.golden is not None and not verification.repeats_recorded:
         notes.append("onnxruntime recorded logits with other roundings: they were not compared")
+    notes += _other_family(verification)
     if "task" in plan.levels and plan.examples is None:
         notes.append(f"{why_no_task(bundle, plan.task)}: accuracy was not measured")
     if plan.examples is not None and 0 < verification.answered < len(plan.examples):

@@ -100,7 +100,7 @@ def _export_c(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Mani
     limits = None
     if manifest.quantization is not None:
         budget = asdict(BUDGETS[options.scheme])
-        limits = {name: budget[name] for name in ("kl_divergence", "argmax_changes")}
+        limits = {name: budget[name] for name in ("kl_divergence", "argmax_changes", "scale", "offset")}
         limits["tie_probability"] = TIE_PROBABILITY
     return replace(manifest, target="web", web=WebSpec(C_ENGINE, MODULES, limits=limits))
 

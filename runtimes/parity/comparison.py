@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from causalrn.bundle.manifest import stream_names
 from causalrn.bundle.state_spec import StateTensor
-from causalrn.bundle.tolerances import TIE_PROBABILITY, Budget
+from causalrn.bundle.tolerances import TIE_PROBABILITY
 from causalrn.runtimes.parity.entries import Figure, FigureFloat, ReportEntry
+from causalrn.runtimes.parity.logit_fit import FitSums, LogitFit, fit_logits
 from causalrn.runtimes.parity.places import LOGITS, describe_place
 from causalrn.runtimes.parity.reference import Reference, Run
 from causalrn.runtimes.snapshot import Array, FloatArray
@@ -157,22 +158,33 @@ class Agreement:
             expected one by more than :data:`~causalrn.bundle.tolerances.TIE_PROBABILITY`: not a tie that a small error
             may tip.
         ambiguous: share of positions where the two most likely tokens are a tie in that sense.
+        scale, offset: of all logits, by a least-squares fit of each run: the furthest from 1 and 0, the offset
+            relative to the largest |logit| (:mod:`causalrn.runtimes.parity.logit_fit`); None in reports that were
+            made before they were measured.
     """
 
     kl_divergence: FigureFloat
     argmax_agreement: FigureFloat
     argmax_changes: FigureFloat
     ambiguous: FigureFloat
+    scale: Figure = None
+    offset: Figure = None
 
 
-def mean_agreement(several: Sequence[Agreement]) -> Agreement:
-    """The mean of each figure; NaN stays NaN."""
-    columns = zip(*(agreement.__dict__.values() for agreement in several), strict=True)
-    return Agreement(*(float(np.mean(column)) for column in columns))
+def mean_agreement(several: Sequence[Agreement], fit: LogitFit) -> Agreement:
+    """The mean of what distributions have in common, NaN stays NaN; and a fit over all of them."""
+    names = ("kl_divergence", "argmax_agreement", "argmax_changes", "ambiguous")
+    means = {name: float(np.mean([getattr(agreement, name) for agreement in several])) for name in names}
+    return Agreement(**means, scale=fit.scale, offset=fit.offset)
+
+
+def compare_runs(runs: Sequence[tuple[FloatArray, FloatArray]]) -> Agreement:
+    """Compare runs, output and expected logits [B, T, V] of each: means of what they have in common, the worst fit."""
+    return mean_agreement([compare_distributions(output, expected) for output, expected in runs], fit_logits(runs))
 
 
 def compare_distributions(value: FloatArray, expected: FloatArray) -> Agreement:
-    """Compare logits [B, T, V] as distributions."""
+    """Compare logits [B, T, V] of one run: as distributions, and their scale and offset."""
     logs, own_logs = (_log_softmax(logits.astype(np.float64)) for logits in (expected, value))
     probability = np.exp(logs)
     kl = (probability * (logs - own_logs)).sum(-1)  # [B, T]
@@ -181,14 +193,9 @@ def compare_distributions(value: FloatArray, expected: FloatArray) -> Agreement:
     tie = top[..., -1] - top[..., -2] <= TIE_PROBABILITY if expected.shape[-1] > 1 else np.zeros(first.shape, bool)
     margin = top[..., -1] - np.take_along_axis(probability, mine[..., None], -1)[..., 0]
     changed: _BoolArray = (mine != first) & ~(margin <= TIE_PROBABILITY)  # NaN is a change
-    return Agreement(float(kl.mean()), float((mine == first).mean()), float(changed.mean()), float(tie.mean()))
-
-
-def judge_agreement(agreement: Agreement, budget: Budget) -> tuple[str, bool]:
-    """What distributions lost, in a few words, and whether a budget allows it; NaN never passes."""
-    words = f"KL {agreement.kl_divergence:.0e}, {100 * agreement.argmax_changes:.3g}% changed"
-    within = agreement.kl_divergence <= budget.kl_divergence and agreement.argmax_changes <= budget.argmax_changes
-    return words, within
+    fit = FitSums.of(value, expected).fit()
+    shares = float((mine == first).mean()), float(changed.mean()), float(tie.mean())
+    return Agreement(float(kl.mean()), *shares, fit.scale, fit.offset)
 
 
 def _log_softmax(logits: FloatArray) -> FloatArray:

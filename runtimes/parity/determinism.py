@@ -22,7 +22,10 @@ _SMALLEST = 2.0**-149
 def check_determinism(
     runtime: str, session: CellSession, reference: Reference, open_again: OpenAgain, *, provider: str = "cpu"
 ) -> LevelResult:
-    """Run each check of `causalrn.bundle.targets.EQUALITIES` on two sequences; a claim that does not hold fails."""
+    """Run each check of `causalrn.bundle.targets.EQUALITIES` on two sequences; a claim that does not hold fails.
+
+    Where nothing is claimed, what was measured is no verdict.
+    """
     tokens = reference.tokens[: min(2, session.max_batch or 2)]
     row = next((row for row in all_targets() if row.runtime == session.runtime), None)
     claimed = row.equalities if row is not None and provider == "cpu" else ()  # other providers were not tried
@@ -40,7 +43,10 @@ def check_determinism(
     broken = [name for name in claimed if differences[name] != 0]
     unclaimed = [name for name in differences if name not in claimed and differences[name] != 0]
     summary = f"{', '.join(broken)}: not bit-equal" if broken else f"{len(claimed)} equalities bit for bit"
-    if unclaimed and not broken:
+    if not claimed:
+        equal = [name for name in differences if name not in unclaimed]
+        summary = f"nothing is claimed; equal here: {', '.join(equal) or 'nothing'}"
+    elif unclaimed and not broken:
         summary += f"; {', '.join(unclaimed)} not (not claimed)"
     return LevelResult(
         "determinism",

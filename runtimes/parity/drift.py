@@ -9,19 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import UNSET
 
 from causalrn.errors import NonFiniteError
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.parity.budgets import JudgedFigure, describe_judged, judge_agreement
 from causalrn.runtimes.parity.comparison import (
     Agreement,
     compare_distributions,
-    judge_agreement,
     mean_agreement,
     relative_error,
 )
 from causalrn.runtimes.parity.figures import CurveFigures, Figures, GrowthFigures
 from causalrn.runtimes.parity.growth import Growth, fit_growth
 from causalrn.runtimes.parity.levels import Case
+from causalrn.runtimes.parity.logit_fit import FitSums
 from causalrn.runtimes.parity.reference import Reference, compared_tensors, current_values
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.session import Session
@@ -75,6 +77,7 @@ class _Curve:
     maxima: list[float] = field(default_factory=list)
     allowed: list[float] = field(default_factory=list)
     agreements: list[Agreement] = field(default_factory=list)
+    sums: FitSums = field(default_factory=FitSums)
     first_bad: int | None = None
 
     def add(self, start: int, output: FloatArray, expected: FloatArray, allowed: FloatArray, largest: float) -> None:
@@ -88,6 +91,11 @@ class _Curve:
         self.maxima.append(float(errors.max()) / largest)
         self.allowed.append(float(allowed[int(errors.argmax())]) / largest)
         self.agreements.append(compare_distributions(output[None], expected[None]))
+        self.sums += FitSums.of(output, expected)
+
+    def agreement(self) -> Agreement:
+        """Of the whole run."""
+        return mean_agreement(self.agreements, self.sums.fit())
 
     @property
     def worst(self) -> int:
@@ -167,11 +175,12 @@ def _result(
     horizon = session.capacity or _HORIZON * curve.steps[-1]
     wrong = [name for name, error in states.items() if not error <= allowed_states[name]]
     tensor = wrong[0] if wrong else None  # in the order of computation, as the state contract has them
+    judged: tuple[JudgedFigure, ...] = ()
     if case.budget is None:
         passed, words = _judge(curve, growth, horizon, tensor)
     else:
-        words, passed = judge_agreement(mean_agreement(curve.agreements), case.budget)
-        tensor = None
+        judged, tensor = judge_agreement(curve.agreement(), case.budget), None
+        words, passed = describe_judged(judged), all(figure.passed for figure in judged)
     return LevelResult(
         "drift",
         runtime,
@@ -186,9 +195,10 @@ def _result(
             steps=curve.steps[-1],
             growth=GrowthFigures(growth.name, growth.start, growth.rate, horizon, growth.at(horizon)),
             curve=curve.figures(),
-            distribution=mean_agreement(curve.agreements),
+            distribution=curve.agreement(),
             states=states,
             allowed_states={name: allowed_states[name] for name in states},
+            judged=judged or UNSET,
         ),
     )
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
+from causalrn.runtimes.parity.budgets import JudgedFigure
 from causalrn.runtimes.parity.comparison import Agreement, Deviation
 from causalrn.runtimes.parity.entries import Figure, ReportEntry
 from causalrn.runtimes.task_accuracy import TaskAccuracy
@@ -93,7 +94,8 @@ class Figures(ReportEntry, frozen=True, kw_only=True):
         heat: [N + 1][columns], error over what is allowed, by stream and stretch of steps.
         steps, growth, curve, states, allowed_states: of a long run: how many, how the error develops, and per state
             tensor the relative error at its end with what is allowed.
-        distribution: how much the distributions over the next token agree.
+        distribution: how much the distributions over the next token agree, and scale and offset of all logits.
+        judged: of a quantized form, what its budget judges, each figure with its limit.
         examples: sequences of the task that were answered.
         after, before: accuracy of this runtime, and of what it is compared with; None where there is nothing.
         differences: by equality, the largest |difference| of a logit or state value, 0 where all bits are equal.
@@ -109,6 +111,7 @@ class Figures(ReportEntry, frozen=True, kw_only=True):
     growth: GrowthFigures | UnsetType = UNSET
     curve: CurveFigures | UnsetType = UNSET
     distribution: Agreement | UnsetType = UNSET
+    judged: tuple[JudgedFigure, ...] | UnsetType = UNSET
     states: Mapping[str, Figure] | UnsetType = UNSET
     allowed_states: Mapping[str, Figure] | UnsetType = UNSET
     examples: int | UnsetType = UNSET

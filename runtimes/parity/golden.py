@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,15 @@ from causalrn.runtimes.parity.reference import (
     sample_tokens,
     state_positions,
 )
+from causalrn.runtimes.processor_family import processor_family
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.training.card import ModelCard, card_of
 
 GOLDEN_NAME = "golden.safetensors"
 _ROWS, _TOKENS = 2, 48
+_RECORDED_ON = "recorded.processor_family"
+"""A tensor of the name's ASCII codes: safetensors has no text."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,14 @@ class Golden:
         recorded_logits: float32 [B, T, V], step by step.
         recorded_states: at one position in the middle, the runtime's own state as it stores it: what a device resumes
             from.
+        recorded_on: family of processors that they were recorded on
+            (:mod:`causalrn.runtimes.processor_family`); None where an earlier version wrote them.
     """
 
     reference: Reference
     recorded_logits: FloatArray
     recorded_states: States
+    recorded_on: str | None = None
 
     def recorded_snapshot(self, owner: str) -> Snapshot:
         """The recorded mid-sequence state, to resume from."""
@@ -74,6 +81,7 @@ def save_golden(folder: Path, reference: Reference, session: Session) -> FloatAr
         **_named("oracle.state.", _without_prefixes(_in_float32(reference.states), reference.spec)),
         "recorded.logits": logits,
         **_named("recorded.state.", {middle: state}),
+        _RECORDED_ON: np.frombuffer(processor_family().encode("ascii", "replace"), np.int8),
     }
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     (folder / GOLDEN_NAME).write_bytes(content)
@@ -127,7 +135,11 @@ def _read(tensors: Mapping[str, Array], spec: StateSpec) -> Golden:
         bounds,
         float(tensors["oracle.recurrent_error"][0]),
     )
-    return Golden(reference, tensors["recorded.logits"], _states(tensors, "recorded.state."))
+    codes = tensors.get(_RECORDED_ON)
+    recorded_on = None if codes is None else codes.astype(np.uint8).tobytes().decode("ascii")
+    if recorded_on is not None and not re.fullmatch(r"[!-~ ]{1,64}", recorded_on):
+        raise ValueError("a family of processors that cannot be")
+    return Golden(reference, tensors["recorded.logits"], _states(tensors, "recorded.state."), recorded_on)
 
 
 def _check(golden: Golden, config: ModelConfig) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from causalrn.bundle.tolerances import REGRESSION_RELATIVE, WRONG_VALUE, Budget
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.parity.budgets import JudgedFigure, describe_judged, judge_agreement, judge_repeats
 from causalrn.runtimes.parity.comparison import (
     Agreement,
     Deviation,
-    judge_agreement,
     merged,
     step_errors,
 )
@@ -22,8 +24,8 @@ from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.reference import Reference, compared_tensors, run_in_chunks
 from causalrn.runtimes.parity.results import Level, LevelResult
 from causalrn.runtimes.parity.traces import Traces
+from causalrn.runtimes.processor_family import processor_family
 from causalrn.runtimes.session import Session
-from causalrn.runtimes.snapshot import FloatArray
 
 _HEAT_COLUMNS = 48
 
@@ -101,19 +103,13 @@ def check_split(runtime: str, traces: Traces, case: Case, session: CellSession, 
     together, count = stepped.last_logits(), len(case.reference.tokens)
     single = [(trace.run.logits, together[row : row + 1]) for row, trace in enumerate(stepped.traces[:-1])]
     split = [(trace.run.logits, together[np.arange(len(trace.run.logits)) % count]) for trace in traces.traces]
-    for output, before in (*single, *split):
-        words, repeats = _repeats(output, before, case.reference.largest_logit, budget, budget.split)
-        if not repeats:
-            return replace(result, passed=False, summary=f"itself otherwise: {words}")
-    return result
-
-
-def _repeats(output: FloatArray, before: FloatArray, largest: float, budget: Budget, most: float) -> tuple[str, bool]:
-    """Whether a quantized form repeats its output of before, in other calls or elsewhere, and a few words."""
-    errors = step_errors(output, before) / largest
-    worst, typical = float(errors.max()), float(np.median(errors))
-    good = worst <= most and typical <= budget.typical  # NaN is not
-    return ("as before" if good else f"off by {worst:.0e}, typically {typical:.0e}"), good
+    itself = judge_repeats([*single, *split], case.reference.largest_logit, budget, budget.split)
+    before = result.figures.judged
+    judged = (*(() if before is UNSET else before), *itself)
+    passed = result.passed and all(figure.passed for figure in itself)
+    return replace(
+        result, passed=passed, summary=describe_judged(judged), figures=replace(result.figures, judged=judged)
+    )
 
 
 def check_layer(runtime: str, traces: Traces, case: Case, session: Session) -> LevelResult:
@@ -153,14 +149,18 @@ def check_recorded(session: CellSession, golden: Golden, budget: Budget | None) 
     session.reset(1)
     largest = reference.largest_logit
     error = float(step_errors(run.logits, golden.recorded_logits).max()) / largest
+    name = f"{session.runtime}, recorded"
     if budget is None:
         allowed = max(REGRESSION_RELATIVE, float(reference.bounds.logits[-1]) / largest)
         passed = error <= allowed
         words = "as when it was exported" if passed else "another answer than when it was exported"
-    else:
-        allowed = budget.repeat
-        words, passed = _repeats(run.logits, golden.recorded_logits, largest, budget, allowed)
-    return LevelResult("logits", f"{session.runtime}, recorded", passed, words, error, allowed)
+        return LevelResult("logits", name, passed, words, error, allowed)
+    if golden.recorded_on not in (None, processor_family()):
+        budget = dataclasses.replace(budget, typical=budget.elsewhere)
+    judged = judge_repeats([(run.logits, golden.recorded_logits)], largest, budget, budget.repeat)
+    passed = all(figure.passed for figure in judged)
+    words, figures = describe_judged(judged), Figures(judged=judged)
+    return LevelResult("logits", name, passed, words, error, budget.repeat, figures=figures)
 
 
 def check_resumed(traces: Traces, case: Case, session: CellSession) -> LevelResult:
@@ -186,12 +186,13 @@ def _judged(
     *,
     summary: str,
 ) -> LevelResult:
-    """By rounding; or with a budget by what the distributions lost, the deviations being shown and not judged."""
+    """By rounding; or with a budget by what logits and distributions lost: deviations are shown, and not judged."""
     figures = replace(figures, distribution=agreement)
     if case.budget is None:
         return LevelResult.from_deviations(level, runtime, deviations, figures, summary=summary)
-    words, within = judge_agreement(agreement, case.budget)
-    wrong = [deviation for deviation in deviations if not deviation.error <= WRONG_VALUE]
-    if wrong:
-        words, within = f"{wrong[0].tensor} off by {wrong[0].error:.0e}", False
+    errors = [deviation.error for deviation in deviations]
+    judged = judge_agreement(agreement, case.budget)
+    judged += (JudgedFigure.of("state", float(np.max(errors, initial=0.0)), WRONG_VALUE),)
+    figures, within = replace(figures, judged=judged), all(figure.passed for figure in judged)
+    words = describe_judged(judged)
     return LevelResult.from_deviations(level, runtime, deviations, figures, summary=words, verdict=within)

@@ -18,6 +18,7 @@ from causalrn.runtimes.environment import package_version
 from causalrn.runtimes.parity.block_reports import BlockReport
 from causalrn.runtimes.parity.entries import NULLABLE, ReportEntry
 from causalrn.runtimes.parity.results import Attribution, Level, LevelResult
+from causalrn.runtimes.processor_family import processor_family
 from causalrn.training.card import ModelCard
 
 Verdict = Literal["PASS", "FAIL", "compiled, not executed"]
@@ -92,6 +93,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         settings: what to repeat it with.
         environment: machine and versions.
         results: one per level and runtime.
+        measured: what was measured with nothing to compare it with: neither passed nor failed, whatever its `passed`.
         attributions: for what failed, where it begins and whose fault it is.
         blocks: error bounds and conditions.
         not_checked: levels that were asked for and not reached, or not possible.
@@ -120,6 +122,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     problems: tuple[str, ...]
     known_by: KnownBy | None = None
+    measured: tuple[LevelResult, ...] = ()
 
     def __post_init__(self) -> None:
         if self.verdict != _judge(self.results, self.problems, self.not_executed):
@@ -143,6 +146,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         not_checked: Sequence[Level] = (),
         notes: Sequence[str] = (),
         problems: Sequence[str] = (),
+        measured: Sequence[LevelResult] = (),
         not_executed: str = "",
     ) -> VerifyReport:
         """Judge results: the report, with the verdict that follows from them, and this machine as its environment.
@@ -167,6 +171,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
             not_checked=tuple(not_checked),
             notes=tuple(notes),
             problems=tuple(problems),
+            measured=tuple(measured),
         )
 
     @property
@@ -202,6 +207,7 @@ def environment() -> dict[str, str]:
     versions = {name: package_version(name) or "not installed" for name in _PACKAGES}
     return {
         "machine": platform.machine(),
+        "processor_family": processor_family(),
         "system": platform.system(),
         "cpus": str(psutil.cpu_count()),
         "python": platform.python_version(),

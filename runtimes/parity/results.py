@@ -67,7 +67,7 @@ class LevelResult(ReportEntry, frozen=True):
         bad = [deviation for deviation in deviations if not deviation.passed]
         worst = max(deviations, key=lambda deviation: deviation.ratio, default=None)
         first = min(bad, key=lambda deviation: deviation.first_bad_step or 0, default=None)
-        passed = not bad and worst is not None if verdict is None else verdict
+        passed = worst is not None and (not bad if verdict is None else verdict)  # what compares nothing never passes
         if first is not None and verdict is None:
             row = "" if first.bad_row is None else f", row {first.bad_row}"
             summary = f"step {first.first_bad_step}: {first.place}, {first.tensor}{row}"

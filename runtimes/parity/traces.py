@@ -14,9 +14,8 @@ from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import (
     Agreement,
     Deviation,
-    compare_distributions,
     compare_run,
-    mean_agreement,
+    compare_runs,
     merged,
 )
 from causalrn.runtimes.parity.golden import Golden
@@ -55,10 +54,8 @@ class Traces:
         return merged([compare_run(trace.run, trace.reference, tensors) for trace in self.traces], places)
 
     def agreement(self) -> Agreement:
-        """The distributions of all runs."""
-        return mean_agreement(
-            [compare_distributions(trace.run.logits, trace.reference.logits) for trace in self.traces]
-        )
+        """The distributions of all runs, and their scale and offset."""
+        return compare_runs([(trace.run.logits, trace.reference.logits) for trace in self.traces])
 
     def last_logits(self) -> FloatArray:
         """Output of the last run: [B, T, V]."""

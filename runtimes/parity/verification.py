@@ -89,6 +89,7 @@ class Verification:
         provider: of onnxruntime; bit equality is claimed for the CPU's.
         progress: shows how far it is.
         results: one per level and runtime, in the order of :data:`LEVELS`.
+        measured: what has no verdict, for there was nothing to compare it with; in the same order.
         attributions: for the first failure of each runtime, where it begins.
         not_checked: levels that were not reached in time, or not after a failure.
         impossible: levels at which there is nothing to look at.
@@ -107,6 +108,7 @@ class Verification:
     provider: str = "cpu"
     progress: Progress = no_progress
     results: list[LevelResult] = field(default_factory=list)
+    measured: list[LevelResult] = field(default_factory=list)
     attributions: list[Attribution] = field(default_factory=list)
     not_checked: list[Level] = field(default_factory=list)
     impossible: list[Level] = field(default_factory=list)
@@ -161,7 +163,7 @@ class Verification:
     @property
     def answered(self) -> int:
         """Examples of the task that were answered."""
-        return largest_set(result.figures.examples for result in self.results)
+        return largest_set(result.figures.examples for result in (*self.results, *self.measured))
 
     def _case(self, name: str) -> Case:
         """A budget is for what was exported; the runtimes that it came from are judged by rounding."""
@@ -267,7 +269,13 @@ class Verification:
             answers = answer_all(ways, task, examples, _TASK_SHARE * self._left(), advance)
         budgets = {runtime: self._case(runtime.partition(",")[0]).budget for runtime in ways}
         results = judge_all(answers, budgets, self.plan.least_accuracy)
-        self.results += [result for result in results if result.runtime.partition(",")[0] in self.runtimes]
+        for result in results:
+            if result.runtime.partition(",")[0] in self.runtimes:
+                self._keep(result, is_verdict=self.plan.least_accuracy is not None or bool(result.figures.before))
+
+    def _keep(self, result: LevelResult, *, is_verdict: bool) -> None:
+        """A result that compared nothing is shown, and no pass."""
+        (self.results if is_verdict or not result.passed else self.measured).append(result)
 
     def _determinism(self) -> None:
         for name, session in self.cells.items():
@@ -283,4 +291,4 @@ class Verification:
                 result = not_finite("determinism", name)
             except StateError as error:
                 result = LevelResult("determinism", name, False, f"a state could not be restored: {error}")
-            self.results.append(result)
+            self._keep(result, is_verdict=bool(result.figures.claimed))

@@ -67,7 +67,9 @@ def test_sizes_are_those_of_the_files(source, baseline, tmp_path):
 
 
 def test_float32_bundle_agrees_with_itself(source, baseline):
-    assert baseline.measured.agreement == Agreement(0.0, 1.0, 0.0, baseline.measured.agreement.ambiguous)
+    agreement = baseline.measured.agreement
+    assert agreement == Agreement(0.0, 1.0, 0.0, agreement.ambiguous, agreement.scale, agreement.offset)
+    assert (agreement.scale, agreement.offset) == (pytest.approx(1, abs=1e-12), pytest.approx(0, abs=1e-12))
     same = measured(source, baseline)
     assert set(same.sqnr_db.values()) == {float("inf")}
     assert same.entries()["sqnr_db"]["head"] is None
@@ -93,9 +95,9 @@ def test_damaged_block_is_the_worst_and_fails(source, baseline, tmp_path):
     assert "KL divergence" in find_faults(baseline.measured, bad, budget)[0]
 
 
-def figures(right=1000, kl=0.0, changes=0.0, tokens_right=9000) -> Measured:
+def figures(right=1000, kl=0.0, changes=0.0, tokens_right=9000, scale=1.0, offset=0.0) -> Measured:
     accuracy = TaskAccuracy("strings", 1000, right, 9000, tokens_right)
-    return Measured(1, 1, 1, accuracy, accuracy, Agreement(kl, 1.0, changes, 0.0), {})
+    return Measured(1, 1, 1, accuracy, accuracy, Agreement(kl, 1.0, changes, 0.0, scale, offset), {})
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,12 @@ def figures(right=1000, kl=0.0, changes=0.0, tokens_right=9000) -> Measured:
         (figures(kl=float("nan")), 1),
         (figures(changes=0.03), 1),
         (figures(changes=float("nan")), 1),
+        (figures(scale=1.0099, offset=-0.0049), 0),
+        (figures(scale=1.031), 1),
+        (figures(scale=0.97), 1),
+        (figures(scale=float("nan"), offset=float("nan")), 2),
+        (figures(scale=None), 1),  # not measured
+        (figures(offset=-0.02), 1),
         (figures(900, kl=1.0, changes=1.0), 4),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.json_values import own_hash
+from causalrn.runtimes.processor_family import processor_family
 
 
 def test_certificate_holds_until_the_bundle_changes(call, exact_bundle, runs, tmp_path):
@@ -19,6 +20,7 @@ def test_certificate_holds_until_the_bundle_changes(call, exact_bundle, runs, tm
     assert code == 0
     assert "certificate holds" in out
     assert "determinism" in out
+    assert processor_family() in out
     shown = json.loads((tmp_path / "i.json").read_text())["certificate"]
     assert shown["holds"]
     assert any("is known was not recorded" in note for note in shown["report"]["notes"])  # as of an earlier version

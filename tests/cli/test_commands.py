@@ -60,8 +60,13 @@ def test_main_job_from_training_to_generation(call, tmp_path):
     assert code == 0
     assert out.rstrip().endswith("PASS")
     report = json.loads((tmp_path / "r.json").read_text())
-    tasks = {row["form"]: row["figures"]["after"] for row in report["results"] if row["level"] == "task"}
+    tasks = {
+        row["form"]: row["figures"]["after"]
+        for row in (*report["measured"], *report["results"])
+        if row["level"] == "task"
+    }
     assert list(tasks) == ["parallel", "recurrent, steps", "onnxruntime, steps", "onnxruntime, prefill"]
+    assert [row["form"] for row in report["measured"]] == ["parallel"]  # what the others are compared with
     assert len({task["right"] for task in tasks.values()}) == 1
     assert tasks["parallel"]["counted"] == 200
     assert tasks["parallel"]["accuracy"] >= 0.995

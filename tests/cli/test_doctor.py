@@ -251,8 +251,16 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads(path.read_text())
     assert list(report) == ["report", "version", "passed", "causalrn", "environment", "works", "groups"]
+    assert f"{report['environment']['processor_family']}." in result.output
     assert (report["report"], report["version"], report["passed"]) == ("causalrn-doctor", 1, True)
-    assert list(report["environment"]) == ["python", "platform", "processor", "cpu_count", "packages"]
+    assert list(report["environment"]) == [
+        "python",
+        "platform",
+        "processor",
+        "processor_family",
+        "cpu_count",
+        "packages",
+    ]
     assert report["environment"]["packages"]["numpy"]
     assert [verb for verb, works in report["works"].items() if works] == ["run"]
     assert list(report["works"]) == [

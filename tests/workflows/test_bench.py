@@ -104,7 +104,9 @@ def test_passed_is_the_verdict():
     assert result([row(time_us=9.0, floor_us=9.0)], before, 2.0).passed, "the machine is as much slower"
     assert not result([row("b")], before, 2.0).passed, "a gate that compares nothing"
     noisy = Row("a", "native", 1, "m", WORK, times_us=(5.0, 9.0, 13.0))
-    assert result([noisy], before, 2.0).passed
+    assert result([noisy]).passed
+    assert not result([noisy], before, 2.0).passed, "a gate that could judge nothing"
+    assert result([noisy, row("b")], [*before, row("b")], 2.0).passed, "noisy rows beside one that is judged"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 
 from causalrn.bundle.known_by import KnownBy
 from causalrn.bundle.targets import runtime_names
+from causalrn.runtimes.parity.results import LEVELS
 from causalrn.workflows.pages.page import embedded_json, page_environment
 from causalrn.workflows.pages.svg_chart import COLOURS, Chart, Curve, draw_chart
 
@@ -25,13 +26,19 @@ def render_page(report: Mapping[str, Any]) -> str:
     environment.filters["heat"] = _heat
     environment.filters["setting"] = _setting
     indexed = list(enumerate(report["results"]))
+    rows = [
+        (f"{kind}.{index}", result) for kind in ("results", "measured") for index, result in enumerate(report[kind])
+    ]
+    rows.sort(key=lambda row: LEVELS.index(row[1]["level"]))
     return environment.get_template("verify_page.html.j2").render(
         report=report,
         known_by=KnownBy(**report["known_by"]).describe() if report.get("known_by") else None,
         data=embedded_json(report),
         charts=[chart for chart in (_steps_chart(indexed), _drift_chart(indexed)) if chart is not None],
         heats=[(index, result) for index, result in indexed if "heat" in result["figures"]],
-        accuracies=[(index, result) for index, result in indexed if "after" in result["figures"]],
+        rows=rows,
+        budgets=[row for row in rows if "judged" in row[1]["figures"]],
+        accuracies=[row for row in rows if "after" in row[1]["figures"]],
     )
 
 

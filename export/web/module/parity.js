@@ -110,6 +110,21 @@ async function takeSteps(session, tokens, signal) {
   return joined(parts);
 }
 
+/** The line output = scale * expected + offset that fits best; NaN stays. */
+function fitLine(expected, output) {
+  const count = output.length,
+    mean = (values) => values.reduce((sum, value) => sum + value, 0) / count;
+  const [center, ownCenter] = [mean(expected), mean(output)];
+  let products = 0,
+    squares = 0;
+  output.forEach((value, index) => {
+    products += (expected[index] - center) * (value - ownCenter);
+    squares += (expected[index] - center) ** 2;
+  });
+  const scale = products / squares;
+  return { scale, offset: ownCenter - scale * center };
+}
+
 /** Against the oracle: by rounding, or for a quantized model by what its distributions lost. */
 function compareLogits(golden, { logits }, comparison) {
   const { limits } = golden.manifest.web;
@@ -142,10 +157,16 @@ function compareDistributions(golden, logits, comparison, limits) {
   const judged = (check, error, allowed, words) => {
     return { check, comparison, error, allowed, passed: error <= allowed, words };
   };
-  return [
+  const rows = [
     judged("distribution", divergence, limits.kl_divergence, "KL divergence from the oracle, in nats"),
     judged("most likely token", changes, limits.argmax_changes, "share of positions where it is another one"),
   ];
+  if (limits.scale === undefined) return rows; // an earlier version's
+  const { scale, offset } = fitLine(golden.reference, logits);
+  rows.push(judged("scale", Math.abs(scale - 1), limits.scale, `of all logits: ${scale.toPrecision(4)}, off 1 by`));
+  const share = Math.abs(offset) / golden.largest;
+  rows.push(judged("offset", share, limits.offset, "of all logits, beside the largest"));
+  return rows;
 }
 
 function logProbabilities(logits) {

@@ -391,11 +391,20 @@ test("a quantized model is judged by its distributions", async () => {
   };
   assert.deepEqual(await judge({}), new Set());
   assert.deepEqual(await judge({ kl_divergence: 1e-30 }), new Set(["distribution"]));
+  const fit = { scale: 0.01, offset: 0.01 };
+  const times = (change) => ({ prefill: async (target, tokens) => (await target.prefill(tokens)).map(change) });
+  assert.deepEqual(await judge(fit), new Set());
+  assert.ok((await judge(fit, times((value) => 1.03 * value))).has("scale"));
+  const close = await judge(fit, times((value) => 1.001 * value)); // bits are compared, too
+  assert.ok(!close.has("scale") && !close.has("offset"), [...close].join());
+  assert.ok((await judge(fit, times((value) => value + 0.5))).has("offset"));
   const opposite = { prefill: async (target, tokens) => (await target.prefill(tokens)).map((value) => -value) };
   assert.ok((await judge({ kl_divergence: 1e9 }, opposite)).has("most likely token"));
   const nothing = { prefill: async (target, tokens) => (await target.prefill(tokens)).fill(NaN) };
   const found = await judge({}, nothing);
   assert.ok(found.has("distribution") && found.has("most likely token") && found.has("prefill"), [...found].join());
+  const nan = await judge(fit, nothing);
+  assert.ok(nan.has("scale") && nan.has("offset"), [...nan].join());
 });
 
 test("golden vectors with something missing or impossible are refused", async (t) => {

@@ -14,7 +14,9 @@ from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
 from causalrn.runtimes.parity.levels import Case, check_recorded, check_resumed
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.traces import trace_resumed
+from causalrn.runtimes.processor_family import processor_family
 from causalrn.training.checkpoint import load_checkpoint
+from causalrn.workflows import verify_result
 
 READOUTS = ("exact", "linear", "plain")
 
@@ -114,3 +116,34 @@ def test_junk_is_no_golden_file(exact_bundle, tmp_path):
     (target / GOLDEN_NAME).write_bytes(b"nothing")
     with pytest.raises(BundleError, match="malformed"):
         load_golden(seal_bundle(target, Bundle.open(exact_bundle).manifest))
+
+
+def test_family_of_processors_is_recorded_and_another_one_is_named(call, exact_bundle, tmp_path, monkeypatch):
+    assert load_golden(Bundle.open(exact_bundle)).recorded_on == processor_family()
+    assert "another family" not in call("verify", exact_bundle, "--level", "logits")[1]
+    monkeypatch.setattr(verify_result, "processor_family", lambda: "x86-64 SSE")
+    code, out, _ = call("verify", exact_bundle, "--level", "logits")
+    assert code == 0
+    assert "this processor is of another family (x86-64 SSE)" in " ".join(out.split())
+    assert f"recorded on ({processor_family()})" in " ".join(out.split())
+
+
+def test_bundle_of_a_version_that_recorded_no_family_is_verified(call, exact_bundle, tmp_path):
+    folder = shutil.copytree(exact_bundle, tmp_path / "b")
+    tensors = load_file(folder / GOLDEN_NAME)
+    del tensors["recorded.processor_family"]
+    save_file(tensors, folder / GOLDEN_NAME)
+    bundle = seal_bundle(folder, Bundle.open(exact_bundle).manifest)
+    assert load_golden(bundle).recorded_on is None
+    code, out, _ = call("verify", folder, "--level", "logits")
+    assert code == 0
+    assert "family" not in out
+
+
+@pytest.mark.parametrize("codes", [np.array([-1, 70], np.int8), np.zeros((0,), np.int8), np.zeros(100, np.int8)])
+def test_family_of_nonsense_is_refused(exact_bundle, tmp_path, codes):
+    folder = shutil.copytree(exact_bundle, tmp_path / "b")
+    save_file(load_file(folder / GOLDEN_NAME) | {"recorded.processor_family": codes}, folder / GOLDEN_NAME)
+    bundle = seal_bundle(folder, Bundle.open(exact_bundle).manifest)
+    with pytest.raises(BundleError, match="malformed golden vectors"):
+        load_golden(bundle)

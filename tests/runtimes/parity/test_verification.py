@@ -1,5 +1,6 @@
 """The engine as a library: sessions that a caller opened, levels that a caller chose."""
 
+import json
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.verification import Plan, Verification
+from causalrn.training.tasks import CopyTask
 
 
 def _verification(bundle, session, plan):
@@ -67,3 +69,34 @@ def test_levels_without_time_or_subject_are_named(bundles):
     assert verification.results == []
     assert verification.not_checked == ["logits", "split"]
     assert verification.impossible == ["task"]  # no examples were given
+
+
+def test_what_has_nothing_to_be_compared_with_has_no_verdict(bundles, call, tmp_path):
+    """One way to answer the task, and a provider of which nothing is claimed: shown, and no pass."""
+    bundle, task = Bundle.open(bundles["exact"]), CopyTask(8)
+    with OnnxRuntimeSession(bundle) as session:
+        plan = Plan(levels=("task", "determinism"), task=task, examples=task.draw("verify", 3))
+        verification = _verification(bundle, session, plan)
+        verification.provider = "cuda"
+        verification.run()
+    assert [(r.level, r.runtime) for r in verification.measured] == [
+        ("task", "onnxruntime, steps"),
+        ("determinism", "onnxruntime"),
+    ]
+    assert verification.measured[1].summary.startswith("nothing is claimed; equal here: repeat")
+    assert [(r.level, r.runtime) for r in verification.results] == [("task", "onnxruntime, prefill")]
+    assert verification.answered == 3
+
+
+def test_verification_that_compared_nothing_fails(call, bundles, runs, tmp_path):
+    """The trained form's accuracy alone is no comparison; the same with a gate is one."""
+    places = tmp_path / "r.json", tmp_path / "r.html"
+    only = ("--checkpoint", runs["exact"], "--runtime", "parallel", "--level", "task", "--samples", 5)
+    code, out, _ = call("verify", bundles["exact"], *only, "--json", places[0], "--html", places[1])
+    assert code == 1
+    assert "nothing was compared" in out
+    report = json.loads(places[0].read_text())
+    assert report["results"] == []
+    assert [row["form"] for row in report["measured"]] == ["parallel"]
+    assert 'data-figure="measured.0.figures.after.accuracy"' in places[1].read_text()
+    assert call("verify", bundles["exact"], *only, "--min-accuracy", 0)[0] == 0

@@ -1,0 +1,100 @@
+"""What a budget judges: each figure beside its limit, for every row that is not judged by rounding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from causalrn.bundle.tolerances import Budget
+from causalrn.runtimes.parity.comparison import Agreement, step_errors
+from causalrn.runtimes.parity.entries import Figure, ReportEntry
+from causalrn.runtimes.snapshot import FloatArray
+
+FigureName = Literal["KL divergence", "changed", "scale", "offset", "itself", "itself, typically", "state"]
+
+
+class JudgedFigure(ReportEntry, frozen=True):
+    """A figure that a budget judges.
+
+    Attributes:
+        name: "KL divergence" in nats; "changed", the share of most likely tokens; "scale" and "offset" of all logits;
+            "itself" and "itself, typically", the largest and the median difference from other outputs of the same
+            form; "state", the largest error of a state tensor or stream. Errors and offsets are relative.
+        value: what was measured; None where NaN came out, or nothing.
+        limit: the furthest that passes; of a scale on its own side of 1, of an offset on its own side of 0.
+        passed: whether the value is within; NaN and None never are.
+    """
+
+    name: FigureName
+    value: Figure
+    limit: float
+    passed: bool
+
+    @classmethod
+    def of(cls, name: FigureName, value: Figure, most: float) -> JudgedFigure:
+        """Judge a value that may be `most` away from where it should be: 1 for a scale, 0 for all others."""
+        away = math.nan if value is None else value - _aim(name)
+        limit = _aim(name) + math.copysign(most, away) if name in ("scale", "offset") and away else _aim(name) + most
+        return cls(name, value, limit, abs(away) <= most)
+
+    @property
+    def load(self) -> float:
+        """How much of the limit is used, 1 being all; infinite where it is not within."""
+        if self.value is None or math.isnan(self.value):
+            return math.inf
+        away, most = abs(self.value - _aim(self.name)), abs(self.limit - _aim(self.name))
+        return away / most if most else 0.0 if away == 0 else math.inf
+
+    def describe(self) -> str:
+        """The value with its limit: "scale 1.031 (limit 1.01)"."""
+        value = math.nan if self.value is None else self.value
+        if self.name == "changed":
+            return f"{100 * value:.3g}% changed (limit {100 * self.limit:g}%)"
+        if self.name == "scale":
+            return f"scale {value:.4g} (limit {self.limit:g})"
+        short = {"KL divergence": "KL", "itself": "off itself by", "state": "a state is off by"}
+        return f"{short.get(self.name, self.name)} {value:.1e} (limit {self.limit:g})"
+
+
+def _aim(name: FigureName) -> float:
+    """What a figure is where nothing was lost."""
+    return 1.0 if name == "scale" else 0.0
+
+
+def judge_agreement(agreement: Agreement, budget: Budget) -> tuple[JudgedFigure, ...]:
+    """What distributions and all logits lost, beside what a budget allows."""
+    return (
+        JudgedFigure.of("KL divergence", agreement.kl_divergence, budget.kl_divergence),
+        JudgedFigure.of("changed", agreement.argmax_changes, budget.argmax_changes),
+        JudgedFigure.of("scale", agreement.scale, budget.scale),
+        JudgedFigure.of("offset", agreement.offset, budget.offset),
+    )
+
+
+def judge_repeats(
+    pairs: Sequence[tuple[FloatArray, FloatArray]], largest: float, budget: Budget, most: float
+) -> tuple[JudgedFigure, ...]:
+    """Whether a quantized form repeats its outputs of before, in other calls or elsewhere: the worst of all pairs.
+
+    Args:
+        pairs: of logits [B, T, V].
+        largest: largest |logit|.
+        most: largest difference allowed, relative to that.
+    """
+    errors = [step_errors(output, before) / largest for output, before in pairs]
+    worst = float(np.max([each.max() for each in errors]))
+    typical = float(np.max([np.median(each) for each in errors]))
+    figures = ("itself", worst, most), ("itself, typically", typical, budget.typical)
+    return tuple(JudgedFigure.of(*figure) for figure in figures)  # type: ignore[arg-type]
+
+
+def describe_judged(figures: Sequence[JudgedFigure]) -> str:
+    """For people: everything beyond its limit; or where all is within, what is nearest to its limit."""
+    beyond = [figure for figure in figures if not figure.passed]
+    if not beyond:
+        lossy = [figure for figure in figures if figure.name != "state"]  # whose limit is for another tensor's values
+        beyond = [max(lossy, key=lambda figure: figure.load)]
+    return ", ".join(figure.describe() for figure in beyond)
