@@ -25,6 +25,7 @@ class NativeSession(CellSession):
         bundle: opened, its hashes checked.
         threads: for pools of more than 512 rows; results do not depend on it.
         isa: one of :data:`causalrn.runtimes.native.library.ISAS`; None takes the best that this machine has.
+        flags: of the compiler, after all others.
 
     Attributes:
         native: what the manifest says of the source.
@@ -38,12 +39,12 @@ class NativeSession(CellSession):
 
     runtime = "native"
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, isa: str | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int = 1, isa: str | None = None, flags: Sequence[str] = ()) -> None:
         manifest = bundle.manifest
         if manifest.native is None:
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not C source")
         self.native = manifest.native
-        self._library = NativeLibrary(bundle, self.native)
+        self._library = NativeLibrary(bundle, self.native, flags=flags)
         self.isa = self._library.choose_isa(isa)
         self.threads = self._library.start_threads(threads)
         self._store = NativeState(manifest.state, card_of(bundle).config)
