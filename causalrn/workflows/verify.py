@@ -96,7 +96,7 @@ def verify(
     Args:
         bundle: folder that `export`, `quantize` or `compile` wrote.
         checkpoint: checkpoint folder that it was exported from.
-        level: which of "logits", "state", "split", "layer", "drift", "task", "determinism"; none means all.
+        level: which of "logits", "state", "split", "layer", "drift", "task", "determinism", "kernels"; none means all.
         runtime: which runtimes; none means all that can run here.
         task: insist on this task of the model.
         text: file that a text model's accuracy is measured on.
@@ -190,6 +190,7 @@ def verify_with_checkpoint(
             OracleLongReference(oracle, reference, long_tokens(bundle, options), _NOISE_SHARE * options.time_budget),
             opener.open_cell,
             Comparators(peers, opener.graph(), oracle.states),
+            kernels=opener.kernels,
             references=lambda tokens: oracle.reference(tokens, state_positions(tokens.shape[1])),
             provider=options.session.provider,
             progress=progress,
@@ -223,6 +224,7 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
             opener.open_cell,
             Comparators({}, opener.graph()),
             golden=golden,
+            kernels=opener.kernels,
             repeats_recorded=_repeats_recorded(bundle),
             provider=options.session.provider,
             progress=progress,

@@ -94,7 +94,7 @@ class Build:
             return False, result.stdout.strip() or result.reason
         if self.run(self.program(SELFTEST, golden=_NO_ERROR_ALLOWED)).code != 1:
             return False, "it passes whatever comes out"
-        return True, result.stdout.strip().partition(":")[2].strip()
+        return True, result.stdout.strip().partition(", prefill")[0].removeprefix("passed: ")
 
     def example(self) -> tuple[str, list[int]]:
         """What example.c prints, as token ids; or first why it failed."""

@@ -52,7 +52,7 @@ class _NativeKernels:
         return KernelList(
             kernels,
             whole,
-            [*self._interfaces(kernels), *self._programs(here)],
+            [Program(HEADER, partial(self._check_interfaces, kernels), (HEADER,)), *self._programs(here)],
             tuple(self.missing),
             frozenset(KERNEL_EQUALITIES),
             _SEGMENT if self.bundle.manifest.state.has_pool else 0,
@@ -100,12 +100,14 @@ class _NativeKernels:
             self.builders.submit(build.compiled_object)
             yield WholeKernel(name, build.logits, self._files, _family(like) if like and _is_x86() else "")
 
-    def _interfaces(self, kernels: Sequence[Kernel]) -> Iterator[Program]:
-        """causalrn.h as programs use it, once per kernel."""
+    def _check_interfaces(self, kernels: Sequence[Kernel]) -> tuple[bool, str]:
+        """causalrn.h as programs use it, with every kernel."""
         ways = {title: (isa, ()) for isa, title in TITLES.items()} | {PLAIN: ("portable", _PLAIN_FLAGS)}
         for kernel in kernels:
-            check = InterfaceCheck(self.bundle, self.native, *ways[kernel.name])
-            yield Program(f"interface, {kernel.name}", check.judge, (HEADER,))
+            right, words = InterfaceCheck(self.bundle, self.native, *ways[kernel.name]).judge()
+            if not right:
+                return False, f"{kernel.name}: {words}"
+        return True, f"{len(kernels)} kernels between guards"
 
     def _programs(self, here: Build) -> Iterator[Program]:
         self.builders.submit(here.compiled_object)
@@ -134,7 +136,7 @@ def _check_example(build: Build) -> tuple[bool, str]:
             expected.append(token)
     if printed != expected:
         return False, "it prints other tokens than the session generates"
-    return True, f"{len(expected)} tokens as the session generates them"
+    return True, f"{len(expected)} tokens, as the session"
 
 
 def _is_x86() -> bool:
