@@ -34,6 +34,7 @@ class Kernel:
         files: of the bundle, that it executes.
         family: kernels of one family give the same bits; empty where nothing is claimed.
         thread_files: executed beside them by more than one thread.
+        few_prefills: whether some prefills are enough: another kernel shares their code, and takes all of them.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Kernel:
     files: tuple[str, ...] = ()
     family: str = ""
     thread_files: tuple[str, ...] = ()
+    few_prefills: bool = False
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def list_graphs(bundle: Bundle, options: SessionOptions) -> KernelList:
 
     weights = (WEIGHTS,) if WEIGHTS in bundle.manifest.files else ()
     kernels = [
-        Kernel(graph.file, partial(open_graph, name), (graph.file, *weights))
+        Kernel(graph.file, partial(open_graph, name), (graph.file, *weights), few_prefills=name != _PREFILL)
         for name, graph in bundle.manifest.graphs.items()
     ]
     return KernelList(kernels, equalities=frozenset({"threads"} if options.provider == "cpu" else ()))

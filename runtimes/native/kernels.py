@@ -23,7 +23,7 @@ from causalrn.runtimes.session_options import SessionOptions
 
 TITLES = {"portable": "portable", "avx2": "AVX2", "avx512": "AVX-512"}
 PLAIN = "plain C"
-_PLAIN_FLAGS = ("-O1", "-DCAUSALRN_NO_VECTORS")
+_PLAIN_FLAGS = ("-O2", "-DCAUSALRN_NO_VECTORS")
 _ONCE, _TWICE = "products and sums rounded once", "products and sums rounded twice"
 _SEGMENT = 512  # rows of a pool that no second thread shares
 _EXAMPLE_TOKENS = 64
@@ -63,15 +63,16 @@ class _NativeKernels:
     def _files(self) -> tuple[str, ...]:
         return tuple(name for name in self.native.files if name not in THREADS)
 
-    def _kernel(self, name: str, isa: str, flags: tuple[str, ...] = ()) -> Kernel:
-        return Kernel(name, partial(self._open, isa, flags), self._files, _family(isa), THREADS)
+    def _kernel(self, name: str, isa: str, flags: tuple[str, ...] = (), *, few_prefills: bool = True) -> Kernel:
+        opener = partial(self._open, isa, flags)
+        return Kernel(name, opener, self._files, _family(isa), THREADS, few_prefills=few_prefills)
 
     def _vector_kernels(self) -> Iterator[Kernel]:
         """Those between which the library chooses, the best one first."""
         with NativeSession(self.bundle) as session:
             best = ISAS.index(session.isa)
         for isa in ISAS[best::-1]:
-            yield self._kernel(TITLES[isa], isa)
+            yield self._kernel(TITLES[isa], isa, few_prefills=ISAS.index(isa) < best)
         here = "not compiled in, or this processor does not have it" if _is_x86() else "this processor is no x86"
         self.missing += [f"the kernel for {TITLES[isa]}: {here}" for isa in ISAS[best + 1 :]]
 

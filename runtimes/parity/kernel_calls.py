@@ -14,7 +14,7 @@ from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 
 _MOST_TOKENS = 20_000
 """Of all windows together: every prefill at every position where sequences have up to 48 tokens."""
-_WIDE = 256
+_FEWER, _WIDE = 10, 256
 _SHORT, _EACH = 66, 3
 _LONG = (127, 128, 129, 191, 192, 193, 255, 256)
 BATCHES = (2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65)
@@ -52,8 +52,8 @@ class Answers:
     calls: Sequence[Call]
 
 
-def ask(session: CellSession, reference: Reference, seed: int) -> Answers:
-    """Run all calls that have a reference."""
+def ask(session: CellSession, reference: Reference, seed: int, *, few_prefills: bool = False) -> Answers:
+    """Run all calls that have a reference, or fewer of the prefills."""
     stepped, count = trace_in_steps(session, reference).traces, len(reference.tokens)
     rows = [np.arange(row, row + 1) for row in range(count)] + [np.arange(max(2, count)) % count]
     calls = [
@@ -62,7 +62,7 @@ def ask(session: CellSession, reference: Reference, seed: int) -> Answers:
     ]
     alone = np.concatenate([trace.run.logits for trace in stepped[:-1]])
     calls += _chunked(session, reference, seed)
-    calls += _windows(session, reference, seed)
+    calls += _windows(session, reference, seed, _MOST_TOKENS // (_FEWER if few_prefills else 1))
     calls += _batches(session, reference, seed)
     session.reset(1)
     return Answers(alone, calls)
@@ -81,12 +81,12 @@ def _chunked(session: CellSession, reference: Reference, seed: int) -> Iterator[
         yield Call(f"chunks of {lengths}, {_sequences(size)}", trace, np.arange(size) % count, "prefill")
 
 
-def _windows(session: CellSession, reference: Reference, seed: int) -> Iterator[Call]:
+def _windows(session: CellSession, reference: Reference, seed: int, most: int) -> Iterator[Call]:
     """A prefill of every length at every position of one sequence, or as many as there is time for."""
     row = len(reference.tokens) - 1
     whole_pools = session.spec.capacity if session.spec.pool == "fixed" else None  # every call reads all rows
-    most = _MOST_TOKENS // max(1, (whole_pools or 0) // _WIDE)
-    single, lengths = reference.rows(slice(row, row + 1)), window_lengths(reference.steps, seed, most)
+    lengths = window_lengths(reference.steps, seed, most // max(1, (whole_pools or 0) // _WIDE))
+    single = reference.rows(slice(row, row + 1))
     session.reset(1)
     for position in range(reference.steps):
         snapshot = session.snapshot()
@@ -111,10 +111,11 @@ def window_lengths(steps: int, seed: int, most: int = _MOST_TOKENS) -> list[list
     if steps * (steps + 1) * (steps + 2) // 6 <= most:
         return [list(range(1, steps - position + 1)) for position in range(steps)]
     rng, chosen = np.random.default_rng([seed, steps]), [{1, min(2, steps - place)} for place in range(steps)]
-    for length in (*range(3, _SHORT + 1), *(length for length in _LONG if length < steps), steps):
-        for place in rng.integers(0, steps - length + 1, _EACH):
-            chosen[int(place)].add(length)
-        chosen[steps - length].add(length)
+    for length in (*range(3, min(_SHORT, steps) + 1), *(length for length in _LONG if length < steps)):
+        places = rng.integers(0, steps - length + 1, _EACH if most == _MOST_TOKENS else 1)
+        for place in (*places.tolist(), steps - length):
+            chosen[place].add(length)
+    chosen[0].add(steps)
     for place in range(steps):
         chosen[place].add(int(rng.integers(1, min(_SHORT, steps - place) + 1)))
     return [sorted(lengths) for lengths in chosen]

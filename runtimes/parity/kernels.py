@@ -101,7 +101,7 @@ class KernelLevel:
 
     def _kernel(self, title: str, kernel: Kernel) -> LevelResult:
         with kernel.open(1) as session:
-            answers = ask(session, self.case.reference, self.case.seed)
+            answers = ask(session, self.case.reference, self.case.seed, few_prefills=kernel.few_prefills)
             result = judge_calls(title, answers.calls, self.case, session)
             tokens = deep_tokens(session.capacity, session.card.config.vocabulary, self.case.seed)
             deep = run_deep(session, tokens)
