@@ -7,10 +7,9 @@ from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.runtimes.kernel_list import Kernel, KernelList
-from causalrn.runtimes.ort_session import OnnxRuntimeSession
+from causalrn.runtimes.ort_session import WEIGHTS, OnnxRuntimeSession
 from causalrn.runtimes.session_options import SessionOptions
 
-WEIGHTS = "weights.bin"
 _SINGLE, _PREFILL = "step_single", "prefill"
 
 

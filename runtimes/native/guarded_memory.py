@@ -1,5 +1,4 @@
-"""Memory that is handed to C between bytes that nobody may write, and poisoned: whatever is read before it is written is
-NaN."""
+"""Memory for C between bytes that nobody may write, and poisoned: what is read before it is written is NaN."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The interface of causalrn.h as programs use it: causalrn_load, _open, _reset, _step and _prefill, in guarded memory.
 
-What it computes has to be bit for bit what the session computes, and what it refuses it has to refuse with the code that
+What it computes has to be bit for bit what the session computes. What it refuses it has to refuse with the code that
 causalrn.h gives, and leave everything alone.
 """
 
@@ -18,7 +18,7 @@ from causalrn.errors import CausalRNError
 from causalrn.runtimes.native.guarded_memory import POISON, GuardedMemory
 from causalrn.runtimes.native.library import ISAS, NativeLibrary
 from causalrn.runtimes.native.native_session import NativeSession
-from causalrn.runtimes.snapshot import FloatArray, IntArray
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
 
 _OK, _NOT_WEIGHTS, _ENDIANNESS, _VERSION, _MODEL, _TRUNCATED, _OVERSIZED, _DAMAGED = range(8)
@@ -27,7 +27,7 @@ _POSITIONS = 40
 _BATCHES = (1, 2, 33)
 
 
-class InterfaceFault(Exception):
+class InterfaceError(Exception):
     """What is wrong, in a few words."""
 
 
@@ -48,7 +48,7 @@ class InterfaceCheck:
         """Whether all is right, and what is not, in a few words."""
         try:
             self.run()
-        except (InterfaceFault, CausalRNError) as fault:
+        except (InterfaceError, CausalRNError) as fault:
             return False, str(fault)
         return True, ""
 
@@ -56,7 +56,7 @@ class InterfaceCheck:
         """Check everything.
 
         Raises:
-            InterfaceFault: something is wrong: the first thing.
+            InterfaceError: something is wrong: the first thing.
         """
         self._library = NativeLibrary(self._bundle, self._native, flags=self._flags)
         try:
@@ -80,16 +80,16 @@ class InterfaceCheck:
     def _call(self, name: str, *arguments: int, gives: int = _OK) -> None:
         code = self._library.take_opened(name, *arguments)
         if code != gives:
-            raise InterfaceFault(f"causalrn_{name} gives code {code}, not {gives}")
+            raise InterfaceError(f"causalrn_{name} gives code {code}, not {gives}")
 
     def _check_loading(self) -> None:
         content = np.fromfile(self._bundle.file(self._native.weights_name), np.uint8)
         for what, damaged, code in _damaged_files(content):
             file = GuardedMemory.holding(damaged, "the weights")
             if (given := self._library.take_opened("load", file.address, len(damaged))) != code:
-                raise InterfaceFault(f"causalrn_load of {what} gives code {given}, not {code}")
+                raise InterfaceError(f"causalrn_load of {what} gives code {given}, not {code}")
             if file.fault() or not np.array_equal(file.bytes, damaged):
-                raise InterfaceFault("causalrn_load writes into the weights")
+                raise InterfaceError("causalrn_load writes into the weights")
 
     def _check_refusals(self) -> None:
         size = self._library.session_bytes(1, self._capacity)
@@ -101,13 +101,13 @@ class InterfaceCheck:
             ("no sequences", place, size, 0, self._capacity, _WRONG_SIZE),
             ("no positions", place, size, 1, 0, _WRONG_SIZE),
         ]
-        if self._config.positions == "learned":
-            most = self._config.capacity
+        most = self._config.capacity
+        if most is not None and self._config.positions == "learned":
             refused.append(("more positions than were learned", place, 1 << 40, 1, most + 1, _WRONG_SIZE))
         for what, address, room, batch, capacity, code in refused:
             given = self._library.take_opened("open", address, room, batch, capacity)
             if given != code or not memory.is_poisoned or memory.fault():
-                raise InterfaceFault(f"causalrn_open with {what} gives code {given}, not {code} alone")
+                raise InterfaceError(f"causalrn_open with {what} gives code {given}, not {code} alone")
 
     def _check_opened(self, tokens: IntArray, expected: FloatArray) -> None:
         """One piece of memory of exactly the size that causalrn_session_size says."""
@@ -154,7 +154,7 @@ class InterfaceCheck:
         logits = GuardedMemory(4 * len(tokens) * self._config.vocabulary, "the logits")
         self._call("prefill", ids.address, time, logits.address, gives=code)
         if not logits.is_poisoned:
-            raise InterfaceFault(f"causalrn_prefill gives code {code}, and writes logits")
+            raise InterfaceError(f"causalrn_prefill gives code {code}, and writes logits")
         self._call("position", gives=position)
 
     def _check_placed(self, tokens: IntArray, expected: FloatArray) -> None:
@@ -208,11 +208,11 @@ class InterfaceCheck:
         for memory in tensors if self._spec.has_pool else ():
             rows = memory.bytes.reshape(capacity, -1)  # [capacity, bytes of all sequences]
             if (rows[position:] != POISON).any():
-                raise InterfaceFault(f"it writes rows of {memory.what} that are still to come")
+                raise InterfaceError(f"it writes rows of {memory.what} that are still to come")
 
     def _same(self, expected: FloatArray, given: FloatArray, when: str) -> None:
         if expected.tobytes() != given.tobytes():
-            raise InterfaceFault(f"{when}, batch {len(expected)}: other logits than the session's")
+            raise InterfaceError(f"{when}, batch {len(expected)}: other logits than the session's")
 
 
 def _uneven(time: int) -> list[int]:
@@ -226,10 +226,10 @@ def _uneven(time: int) -> list[int]:
 def _check_guards(*memories: GuardedMemory) -> None:
     for memory in memories:
         if fault := memory.fault():
-            raise InterfaceFault(fault)
+            raise InterfaceError(fault)
 
 
-def _damaged_files(content: IntArray | FloatArray) -> Iterator[tuple[str, np.ndarray, int]]:  # type: ignore[type-arg]
+def _damaged_files(content: Array) -> Iterator[tuple[str, Array, int]]:
     """What is done to a weights file, the file, and the code that loading it has to give."""
     yield "the weights", content, _OK
     yield "a header alone", content[:63], _TRUNCATED

@@ -95,11 +95,14 @@ class _NativeKernels:
             self.missing.append(f"the kernel for ARM: needs {' and '.join(lacking)}")
             return
         compiler, emulator = (builds.ARM_COMPILER,), builds.ARM_EMULATOR
-        ways = {"ARM, emulated": (("-O2",), ""), "ARM, reproducible": (("-O1", "-DCAUSALRN_REPRODUCIBLE"), "portable")}
+        ways = {
+            "ARM (emulated)": (("-O2",), ""),
+            "ARM (reproducible)": (("-O1", "-DCAUSALRN_REPRODUCIBLE"), "portable"),
+        }
         for name, (flags, like) in ways.items():
             build = Build(self.bundle, self.native, flags, compiler, emulator)
             self.builders.submit(build.compiled_object)
-            yield WholeKernel(name, build.logits, self._files, _family(like) if like and _is_x86() else "")
+            yield WholeKernel(name, build.logits, self._files, _family(like) if _is_x86() else "")
 
     def _check_interfaces(self, kernels: Sequence[Kernel]) -> tuple[bool, str]:
         """causalrn.h as programs use it, with every kernel."""
@@ -122,7 +125,7 @@ class _NativeKernels:
             self.missing.append(f"the firmware for a Cortex-M7: needs {', '.join(lacking)}")
             return
         files = (*builds.FIRMWARE, builds.SELFTEST, builds.GOLDEN_HEADER, *self._files)
-        yield Program("Cortex-M7, emulated", partial(builds.run_firmware, self.bundle), files)
+        yield Program("Cortex-M7 (emulated)", partial(builds.run_firmware, self.bundle), files)
 
 
 def _check_example(build: Build) -> tuple[bool, str]:
@@ -130,7 +133,8 @@ def _check_example(build: Build) -> tuple[bool, str]:
     problem, printed = build.example()
     if problem:
         return False, problem
-    token, expected = 0, []
+    token = 0
+    expected: list[int] = []
     with NativeSession(build.bundle) as session:
         while len(expected) < min(session.capacity or _EXAMPLE_TOKENS, _EXAMPLE_TOKENS):
             token = int(np.argmax(session.step([token])))

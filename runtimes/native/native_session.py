@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.native_spec import THREADS
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.native.library import NativeLibrary
@@ -56,6 +57,11 @@ class NativeSession(CellSession):
     def memory_bytes(self, batch: int, capacity: int) -> tuple[int, int]:
         """Bytes that C takes for state and work together, and for work alone."""
         return self._library.session_bytes(batch, capacity), self._library.work_bytes(batch, capacity)
+
+    @property
+    def executed_files(self) -> tuple[str, ...]:
+        """What is compiled and loaded, threads aside: they have nothing to do unless pools are long."""
+        return tuple(name for name in self.native.files if name not in THREADS)
 
     def pad_rows(self, time: int) -> int:
         """None: C writes new rows itself."""

@@ -1,4 +1,4 @@
-"""The calls that the level `kernels` has every kernel answer: any prefill at any position, many batches, long states."""
+"""The calls that every kernel has to answer: any prefill at any position, many batches, long states."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ def ask(session: CellSession, reference: Reference, seed: int, *, few_prefills: 
     stepped, count = trace_in_steps(session, reference).traces, len(reference.tokens)
     rows = [np.arange(row, row + 1) for row in range(count)] + [np.arange(max(2, count)) % count]
     calls = [
-        Call(f"steps, {_sequences(len(part))}", trace, part, "batch")
-        for trace, part in zip(stepped, rows, strict=True)
+        Call(f"steps, {_sequences(len(part))}", trace, part, "batch") for trace, part in zip(stepped, rows, strict=True)
     ]
     alone = np.concatenate([trace.run.logits for trace in stepped[:-1]])
     calls += _chunked(session, reference, seed)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
 import psutil
 from msgspec.structs import replace
 
 from causalrn.bundle.tolerances import WRONG_VALUE
 from causalrn.errors import CausalRNError, NonFiniteError
-from causalrn.runtimes.kernel_list import Kernel, KernelList, WholeKernel
+from causalrn.runtimes.kernel_list import Kernel, KernelList, Program, WholeKernel
 from causalrn.runtimes.parity.comparison import compare_run
 from causalrn.runtimes.parity.drift import growing_bound
 from causalrn.runtimes.parity.figures import Figures
@@ -29,9 +30,9 @@ from causalrn.runtimes.parity.kernel_judging import (
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import Run
 from causalrn.runtimes.parity.results import LevelResult
+from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 
-_What = TypeVar("_What")
 _WHOLE_TOKENS, _AT_ONCE = 64, 17
 _APART = 2.0  # two kernels may be off on either side
 _NO_TIME = "no time was left: give more with `time_budget`"
@@ -48,9 +49,9 @@ class KernelLevel:
 
     Attributes:
         runtime: its name, for results.
-        listed: its kernels and programs.
+        list_kernels: lists its kernels and programs.
         case: the reference, and how results are judged.
-        left: gives the seconds that are left.
+        deadline: of `time.monotonic`.
         ran: names of the kernels and programs that ran, and were right.
         executed: by file of the bundle, what executed it.
         threads: how many at a time were compared with one.
@@ -58,46 +59,78 @@ class KernelLevel:
     """
 
     runtime: str
-    listed: KernelList
+    list_kernels: Callable[[], KernelList]
     case: Case
-    left: Callable[[], float]
+    deadline: float
     ran: list[str] = field(default_factory=list)
     executed: dict[str, list[str]] = field(default_factory=dict)
     threads: tuple[int, ...] = ()
     depth: int = 0
+    _listed: KernelList | None = None
     _default: DeepRun | None = None
     _families: dict[str, tuple[str, FloatArray, DeepRun]] = field(default_factory=dict)
 
-    def check(self) -> list[LevelResult]:
+    def prepare(self) -> None:
+        """List the kernels, some time before they are checked: what has to be compiled is compiled meanwhile."""
+        self._listed = self._listed or self.list_kernels()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What cannot run here, in words."""
+        return () if self._listed is None else tuple(self._listed.missing)
+
+    @property
+    def equalities(self) -> frozenset[str]:
+        """What is claimed to be equal bit for bit."""
+        return frozenset() if self._listed is None else self._listed.equalities
+
+    @property
+    def shared_rows(self) -> int:
+        """Rows from which on threads share work."""
+        return 0 if self._listed is None else self._listed.shared_rows
+
+    def check(self, progress: Progress = no_progress) -> list[LevelResult]:
         """Run everything."""
-        results = [self._attempt(kernel.name, kernel.files, self._kernel, kernel) for kernel in self.listed.kernels]
-        results += [self._attempt(kernel.name, kernel.files, self._whole, kernel) for kernel in self.listed.whole]
-        for program in self.listed.programs:
-            results.append(self._attempt(program.name, program.files, self._program, program.run))
+        self.prepare()
+        assert self._listed is not None
+        listed, results = self._listed, []
+        groups: tuple[tuple[Sequence[Any], Callable[[str, Any], LevelResult]], ...] = (
+            (listed.kernels, self._kernel),
+            (listed.whole, self._whole),
+            (listed.programs, self._program),
+        )
+        try:
+            with progress("kernels", sum(len(group) for group, _ in groups)) as advance:
+                for group, check in groups:
+                    for what in group:
+                        results.append(self._attempt(what, check))
+                        advance(1)
+        finally:
+            listed.close()
         return results
 
-    def _attempt(
-        self, name: str, files: Iterable[str], check: Callable[[str, _What], LevelResult], what: _What
-    ) -> LevelResult:
+    def _attempt(self, what: Kernel | WholeKernel | Program, check: Callable[[str, Any], LevelResult]) -> LevelResult:
         """Check one of them; what cannot be run is a failure here, for it was said that it could be."""
-        title = f"{self.runtime}, {name}"
+        title = f"{self.runtime}, {what.name}"
+        if time.monotonic() > self.deadline:
+            return LevelResult("kernels", title, False, _NO_TIME)
         try:
-            result = check(title, what) if self.left() > 0 else LevelResult("kernels", title, False, _NO_TIME)
+            result = check(title, what)
         except NonFiniteError:
             return LevelResult("kernels", title, False, "NaN or infinity came out")
         except CausalRNError as error:
             return LevelResult("kernels", title, False, str(error))
         if result.passed:
-            self.ran.append(name)
-            self._note(name, files)
+            self.ran.append(what.name)
+            self._note(what.name, what.files)
         return result
 
     def _note(self, name: str, files: Iterable[str]) -> None:
         for file in files:
             self.executed.setdefault(file, []).append(name)
 
-    def _program(self, title: str, run: Callable[[], tuple[bool, str]]) -> LevelResult:
-        return LevelResult("kernels", title, *run())
+    def _program(self, title: str, program: Program) -> LevelResult:
+        return LevelResult("kernels", title, *program.run())
 
     def _kernel(self, title: str, kernel: Kernel) -> LevelResult:
         with kernel.open(1) as session:
@@ -110,13 +143,13 @@ class KernelLevel:
         differences |= self._with_threads(kernel, tokens, deep)
         differences |= self._in_family(kernel, answers.alone, deep)
         self._default = self._default or deep
-        claimed = [equality for equality in differences if equality in self.listed.equalities]
+        claimed = [equality for equality in differences if equality in self.equalities]
         fault = result.summary or broken_equality(differences, claimed) or self._far_from_default(deep, tokens)
         words = fault or _count(len(answers.calls), len(claimed))
         return _with_differences(result, differences, claimed, words, passed=not fault)
 
     def _with_threads(self, kernel: Kernel, tokens: IntArray, single: DeepRun) -> Differences:
-        if "threads" not in self.listed.equalities:
+        if "threads" not in self.equalities:
             return {}
         found: list[Differences] = []
         for threads in thread_counts():
@@ -124,12 +157,12 @@ class KernelLevel:
                 several = run_deep(session, tokens)
             found.append(between_runs("threads", f"one thread and {threads}", single.values, several.values))
         self.threads = thread_counts()
-        if tokens.shape[1] > self.listed.shared_rows:
+        if tokens.shape[1] > self.shared_rows:
             self._note(f"{kernel.name}, threads", kernel.thread_files)
         return merge_differences(*found)
 
     def _in_family(self, kernel: Kernel, alone: FloatArray, deep: DeepRun) -> Differences:
-        if not kernel.family or "kernels" not in self.listed.equalities:
+        if not kernel.family or "kernels" not in self.equalities:
             return {}
         if kernel.family not in self._families:
             self._families[kernel.family] = kernel.name, alone, deep
@@ -153,7 +186,7 @@ class KernelLevel:
         if kernel.family in self._families:
             name, alone, _ = self._families[kernel.family]
             differences |= between_runs("kernels", f"this one and {name}", [alone[-1:, : window.steps]], [stepped])
-        claimed = [equality for equality in differences if equality in self.listed.equalities]
+        claimed = [equality for equality in differences if equality in self.equalities]
         deviations = [d for run in (stepped, chunked) for d in compare_run(Run(run, {}), window, ())]
         verdict = None if self.case.budget is None else all(d.error <= WRONG_VALUE for d in deviations)
         result = LevelResult.from_deviations("kernels", title, deviations, Figures(), summary="", verdict=verdict)
@@ -162,7 +195,7 @@ class KernelLevel:
 
 
 def _count(calls: int, equalities: int) -> str:
-    return f"{calls:,} calls" + (f", {equalities} bit for bit" if equalities else "")
+    return f"{calls:,} calls" + (f", {equalities} equalities" if equalities else "")
 
 
 def _with_differences(

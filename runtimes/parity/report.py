@@ -14,6 +14,7 @@ from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import Budget
 from causalrn.runtimes.environment import package_version
 from causalrn.runtimes.parity.block_reports import BlockReport
+from causalrn.runtimes.parity.coverage import Coverage
 from causalrn.runtimes.parity.entries import NULLABLE, ReportEntry
 from causalrn.runtimes.parity.results import Attribution, Level, LevelResult
 from causalrn.training.card import ModelCard
@@ -95,6 +96,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         not_checked: levels that were asked for and not reached, or not possible.
         notes: what a reader should know beside the results.
         problems: what is wrong beside the results; any problem fails the verification.
+        coverage: what was executed, and what it says nothing of; None in reports of earlier versions.
     """
 
     report: Literal["causalrn-verify"] = "causalrn-verify"
@@ -117,6 +119,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
     not_checked: tuple[Level, ...]
     notes: tuple[str, ...]
     problems: tuple[str, ...]
+    coverage: Coverage | None = None
 
     def __post_init__(self) -> None:
         if self.verdict != _judge(self.results, self.problems, self.not_executed):
@@ -141,6 +144,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         notes: Sequence[str] = (),
         problems: Sequence[str] = (),
         not_executed: str = "",
+        coverage: Coverage | None = None,
     ) -> VerifyReport:
         """Judge results: the report, with the verdict that follows from them, and this machine as its environment.
 
@@ -164,6 +168,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
             not_checked=tuple(not_checked),
             notes=tuple(notes),
             problems=tuple(problems),
+            coverage=coverage,
         )
 
     @property

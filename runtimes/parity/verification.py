@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import NonFiniteError, StateError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.kernel_list import KernelList
 from causalrn.runtimes.parity.attribution import Comparators, attribute_failure
 from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.drift import LongReference, check_drift
@@ -88,14 +87,13 @@ class Verification:
         golden: where the reference came from a bundle.
         repeats_recorded: whether the runtime should repeat what another machine recorded.
         references: makes a reference for further token ids [B, T]; None where there is no checkpoint.
-        kernels: gives the bundle's kernels; None where the bundle itself is not verified.
+        kernels: the level of that name, for the bundle itself; None where there is none.
         provider: of onnxruntime; bit equality is claimed for the CPU's.
         progress: shows how far it is.
         results: one per level and runtime, in the order of :data:`LEVELS`.
         attributions: for the first failure of each runtime, where it begins.
         not_checked: levels that were not reached in time, or not after a failure.
         impossible: levels at which there is nothing to look at.
-        kernel_level: what the level kernels ran.
         outputs: by "NAME.logits", the logits of each runtime step by step, float [B, T, V].
     """
 
@@ -108,14 +106,13 @@ class Verification:
     golden: Golden | None = None
     repeats_recorded: bool = True
     references: Callable[[IntArray], Reference] | None = None
-    kernels: Callable[[], KernelList] | None = None
+    kernels: KernelLevel | None = None
     provider: str = "cpu"
     progress: Progress = no_progress
     results: list[LevelResult] = field(default_factory=list)
     attributions: list[Attribution] = field(default_factory=list)
     not_checked: list[Level] = field(default_factory=list)
     impossible: list[Level] = field(default_factory=list)
-    kernel_level: KernelLevel | None = None
     outputs: dict[str, Array] = field(default_factory=dict)
     _stepped: dict[str, Traces] = field(default_factory=dict)
 
@@ -132,8 +129,8 @@ class Verification:
             "kernels": self._kernels,
         }
         wanted = [level for level in LEVELS if level in self.plan.levels]
-        if "kernels" in wanted and self._possible("kernels"):
-            self._list_kernels()
+        if self.kernels is not None and "kernels" in wanted and self._possible("kernels"):
+            self.kernels.prepare()
         for level in wanted:
             if not self._possible(level):
                 self.impossible.append(level)
@@ -151,18 +148,13 @@ class Verification:
         if level == "task":
             return self.plan.examples is not None
         if level == "kernels":
-            return self.kernels is not None and self._bundle_runtime is not None
+            return self.kernels is not None and self.kernels.runtime in self.cells
         return bool(self.cells) or level in ("logits", "layer")
 
     @property
     def cells(self) -> dict[str, CellSession]:
         """The runtimes that carry a state."""
         return {name: session for name, session in self.runtimes.items() if isinstance(session, CellSession)}
-
-    @property
-    def _bundle_runtime(self) -> str | None:
-        """Name of the runtime that runs the bundle itself."""
-        return next((name for name in self.cells if name not in checkpoint_runtimes()), None)
 
     @property
     def failed(self) -> bool:
@@ -301,13 +293,6 @@ class Verification:
                 result = LevelResult("determinism", name, False, f"a state could not be restored: {error}")
             self.results.append(result)
 
-    def _list_kernels(self) -> None:
-        """Before all levels: what has to be compiled is compiled while they run."""
-        assert self.kernels is not None and self._bundle_runtime is not None
-        name = self._bundle_runtime
-        self.kernel_level = KernelLevel(name, self.kernels(), self._case(name), self._left)
-
     def _kernels(self) -> None:
-        assert self.kernel_level is not None
-        with self.progress("kernels", 1):
-            self.results += self.kernel_level.check()
+        assert self.kernels is not None
+        self.results += self.kernels.check(self.progress)
