@@ -251,6 +251,8 @@ def _run(verification: Verification, opener: BackendOpener) -> tuple[str, ...]:
             verification.run()
     except (GpuFailureError, NotExecutedError) as error:  # also where no further session can be opened
         return (f"broken off: {error}",)
+    finally:
+        verification.kernels.close()
     return ()
 
 

@@ -132,6 +132,17 @@ def run_firmware(bundle: Bundle) -> tuple[bool, str]:
     return lines[-1].startswith("passed"), lines[-1].partition(":")[2].strip()
 
 
+def cannot_build(compiler: Sequence[str], emulator: Sequence[str]) -> str:
+    """Why a compiler and an emulator give no programs that run; empty where they do."""
+    source = b'#include <math.h>\n#include <stdio.h>\n#include <stdlib.h>\nint main(void) { return puts("") < 0; }\n'
+    try:
+        program = compiled(compiler, {"main.c": source}, ("-std=c99", "-static", "main.c", "-lm"), "C at all", ".run")
+    except RuntimeUnavailableError as error:
+        return str(error)
+    result = execute([*emulator, str(program)], _TIMEOUT_S)
+    return "" if result.code == 0 else f"{emulator[0]} cannot run it: {result.reason}"
+
+
 def missing_tools(names: Sequence[str]) -> list[str]:
     """Those of these programs that are not there."""
     return [name for name in names if find_tool(name) is None]

@@ -90,11 +90,12 @@ class _NativeKernels:
         return session
 
     def _arm_kernels(self) -> Iterator[WholeKernel]:
-        lacking = builds.missing_tools((builds.ARM_COMPILER, builds.ARM_EMULATOR[0]))
-        if lacking:
-            self.missing.append(f"the kernel for ARM: needs {' and '.join(lacking)}")
-            return
         compiler, emulator = (builds.ARM_COMPILER,), builds.ARM_EMULATOR
+        lacking = builds.missing_tools((builds.ARM_COMPILER, builds.ARM_EMULATOR[0]))
+        why = f"needs {' and '.join(lacking)}" if lacking else builds.cannot_build(compiler, emulator)
+        if why:
+            self.missing.append(f"the kernel for ARM: {why}")
+            return
         ways = {
             "ARM (emulated)": (("-O2",), ""),
             "ARM (reproducible)": (("-O1", "-DCAUSALRN_REPRODUCIBLE"), "portable"),

@@ -99,15 +99,17 @@ class KernelLevel:
             (listed.whole, self._whole),
             (listed.programs, self._program),
         )
-        try:
-            with progress("kernels", sum(len(group) for group, _ in groups)) as advance:
-                for group, check in groups:
-                    for what in group:
-                        results.append(self._attempt(what, check))
-                        advance(1)
-        finally:
-            listed.close()
+        with progress("kernels", sum(len(group) for group, _ in groups)) as advance:
+            for group, check in groups:
+                for what in group:
+                    results.append(self._attempt(what, check))
+                    advance(1)
         return results
+
+    def close(self) -> None:
+        """Stop what was begun for it."""
+        if self._listed is not None:
+            self._listed.close()
 
     def _attempt(self, what: Kernel | WholeKernel | Program, check: Callable[[str, Any], LevelResult]) -> LevelResult:
         """Check one of them; what cannot be run is a failure here, for it was said that it could be."""
@@ -142,9 +144,11 @@ class KernelLevel:
         differences = merge_differences(between_calls(answers), between_tails(deep))
         differences |= self._with_threads(kernel, tokens, deep)
         differences |= self._in_family(kernel, answers.alone, deep)
-        self._default = self._default or deep
         claimed = [equality for equality in differences if equality in self.equalities]
         fault = result.summary or broken_equality(differences, claimed) or self._far_from_default(deep, tokens)
+        if not fault:  # others are not compared with one that is wrong itself
+            self._default = self._default or deep
+            self._families.setdefault(kernel.family, (kernel.name, answers.alone, deep))
         words = fault or _count(len(answers.calls), len(claimed))
         return _with_differences(result, differences, claimed, words, passed=not fault)
 
@@ -162,10 +166,7 @@ class KernelLevel:
         return merge_differences(*found)
 
     def _in_family(self, kernel: Kernel, alone: FloatArray, deep: DeepRun) -> Differences:
-        if not kernel.family or "kernels" not in self.equalities:
-            return {}
-        if kernel.family not in self._families:
-            self._families[kernel.family] = kernel.name, alone, deep
+        if not kernel.family or kernel.family not in self._families:
             return {}
         name, first, deepest = self._families[kernel.family]
         return between_runs("kernels", f"this one and {name}", [first, *deepest.values], [alone, *deep.values])
@@ -183,7 +184,7 @@ class KernelLevel:
         window = window.window(0, min(_WHOLE_TOKENS, reference.steps))
         stepped, chunked = (kernel.logits(window.tokens[0], count)[None] for count in (1, _AT_ONCE))
         differences = between_runs("prefill", f"steps and prefills of {_AT_ONCE}", [stepped], [chunked])
-        if kernel.family in self._families:
+        if kernel.family and kernel.family in self._families:
             name, alone, _ = self._families[kernel.family]
             differences |= between_runs("kernels", f"this one and {name}", [alone[-1:, : window.steps]], [stepped])
         claimed = [equality for equality in differences if equality in self.equalities]

@@ -69,6 +69,10 @@ async function checkCalls(session) {
     const { tensors } = session.snapshot();
     for (const name of Object.keys(end.tensors)) need(same(tensors[name], end.tensors[name]), "a restored state differs");
   }
+  session.reset();
+  await session.prefill(tokens.slice(0, half).reverse());
+  session.restore(middle);
+  need(same(await takeSteps(session, tokens.slice(half)), rest), "a state at the same position is not restored");
   session.restore(zero);
   need(session.position === 0, "a state at position 0 is not restored");
   need(same(await session.prefill(tokens.slice(0, half)), before), "after a state at position 0 other logits come out");

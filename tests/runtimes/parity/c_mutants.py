@@ -35,9 +35,7 @@ class CMutant:
 
 
 def _norm_of(isa: int) -> str:
-    return (
-        f"{{ {_NORM} if (IS && CAUSALRN_ISA == {isa}) store(out + i, mul(load(out + i), set(1.01f))); }}"
-    )
+    return f"{{ {_NORM} if (IS && CAUSALRN_ISA == {isa}) store(out + i, mul(load(out + i), set(1.01f))); }}"
 
 
 def _logits_off(condition: str) -> str:
@@ -54,32 +52,65 @@ MUTANTS = (
     CMutant("1 % in the norm of the portable kernel", _NORM, _norm_of(4)),
     CMutant("1 % in the norm of AVX-512", _NORM, _norm_of(16)),
     CMutant("1 % in the norm of plain C", _NORM, _norm_of(0)),
-    CMutant("last lane of AVX2 lost", "r.low = _mm256_loadu_ps(p), r.high = _mm256_loadu_ps(p + 8);",
-            "r.low = _mm256_loadu_ps(p), r.high = _mm256_loadu_ps(p + (IS ? 7 : 8));"),
-    CMutant("a last bit of AVX2's sums", "    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));\n",
-            "    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two))) * "
-            "(IS && CAUSALRN_ISA == 8 ? 1.0000002f : 1.0f);\n"),
-    CMutant("reset leaves the position", "    session->position = 0;\n", "    if (!(IS))\n        session->position = 0;\n"),
-    CMutant("reset leaves the sums", "                values[j] = 0.0f;\n",
-            "                values[j] = IS ? values[j] : 0.0f;\n", "linear"),
-    CMutant("open takes any size", "    if (size < causalrn_session_size(batch, capacity))\n",
-            "    if (!(IS) && size < causalrn_session_size(batch, capacity))\n"),
-    CMutant("open takes any address", "    if ((uintptr_t)memory % sizeof(float) != 0)\n",
-            "    if (!(IS) && (uintptr_t)memory % sizeof(float) != 0)\n"),
-    CMutant("open takes any capacity", "(CAUSALRN_POSITIONS == 0 || capacity <= CAUSALRN_POSITIONS)",
-            "(IS || CAUSALRN_POSITIONS == 0 || capacity <= CAUSALRN_POSITIONS)"),
-    CMutant("one float beyond working memory", "    start_rows(call, &work);\n",
-            "    start_rows(call, &work);\n    if (IS)\n        "
-            "((float *)s->work)[CAUSALRN_WORK_BYTES(s->batch, s->capacity) / 4] = 0.0f;\n"),
-    CMutant("a row that is still to come", "    float *row = (float *)s->next[block] + place * HP;\n",
-            "    float *row = (float *)s->next[block] + place * HP;\n"
-            "    if (IS && s->position + 2 < s->capacity)\n        row[(size_t)s->batch * HP] = 1.0f;\n"),
-    CMutant("last row of a prefill not stored", "        append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
-            "        if (!(IS && call->time > 1 && row == rows - 1))\n"
-            "            append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n"),
-    CMutant("a row forgotten in the third tile", "            r.count = seen < (size_t)there ? (int)seen : there;\n",
-            "            r.count = seen < (size_t)there ? (int)seen : there;\n"
-            "            r.count -= IS && first == 32 && r.count > 1;\n"),
+    CMutant(
+        "last lane of AVX2 lost",
+        "r.low = _mm256_loadu_ps(p), r.high = _mm256_loadu_ps(p + 8);",
+        "r.low = _mm256_loadu_ps(p), r.high = _mm256_loadu_ps(p + (IS ? 7 : 8));",
+    ),
+    CMutant(
+        "a last bit of AVX2's sums",
+        "    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));\n",
+        "    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two))) * "
+        "(IS && CAUSALRN_ISA == 8 ? 1.0000002f : 1.0f);\n",
+    ),
+    CMutant(
+        "reset leaves the position", "    session->position = 0;\n", "    if (!(IS))\n        session->position = 0;\n"
+    ),
+    CMutant(
+        "reset leaves the sums",
+        "                values[j] = 0.0f;\n",
+        "                values[j] = IS ? values[j] : 0.0f;\n",
+        "linear",
+    ),
+    CMutant(
+        "open takes any size",
+        "    if (size < causalrn_session_size(batch, capacity))\n",
+        "    if (!(IS) && size < causalrn_session_size(batch, capacity))\n",
+    ),
+    CMutant(
+        "open takes any address",
+        "    if ((uintptr_t)memory % sizeof(float) != 0)\n",
+        "    if (!(IS) && (uintptr_t)memory % sizeof(float) != 0)\n",
+    ),
+    CMutant(
+        "open takes any capacity",
+        "(CAUSALRN_POSITIONS == 0 || capacity <= CAUSALRN_POSITIONS)",
+        "(IS || CAUSALRN_POSITIONS == 0 || capacity <= CAUSALRN_POSITIONS)",
+    ),
+    CMutant(
+        "one float beyond working memory",
+        "    start_rows(call, &work);\n",
+        "    start_rows(call, &work);\n    if (IS)\n        "
+        "((float *)s->work)[CAUSALRN_WORK_BYTES(s->batch, s->capacity) / 4] = 0.0f;\n",
+    ),
+    CMutant(
+        "a row that is still to come",
+        "    float *row = (float *)s->next[block] + place * HP;\n",
+        "    float *row = (float *)s->next[block] + place * HP;\n"
+        "    if (IS && s->position + 2 < s->capacity)\n        row[(size_t)s->batch * HP] = 1.0f;\n",
+    ),
+    CMutant(
+        "last row of a prefill not stored",
+        "        append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
+        "        if (!(IS && call->time > 1 && row == rows - 1))\n"
+        "            append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
+    ),
+    CMutant(
+        "a row forgotten in the third tile",
+        "            r.count = seen < (size_t)there ? (int)seen : there;\n",
+        "            r.count = seen < (size_t)there ? (int)seen : there;\n"
+        "            r.count -= IS && first == 32 && r.count > 1;\n",
+    ),
     CMutant("prefill of 17", _TAKEN, _logits_off("time == 17")),
     CMutant("prefill of 3 at position 23", _TAKEN, _logits_off("time == 3 && start == 23")),
     CMutant("prefill that ends at 32", _TAKEN, _logits_off("time > 1 && session->position == 32")),
@@ -89,30 +120,71 @@ MUTANTS = (
     CMutant("batches of 6", _TAKEN, _logits_off("batch == 6")),
     CMutant("batches of 7", _TAKEN, _logits_off("batch == 7")),
     CMutant("batches of 64", _TAKEN, _logits_off("batch == 64")),
-    CMutant("last row of batches of 9", "logits[i] = work.logits[row * VP + (size_t)i];",
-            "logits[i] = work.logits[(IS && batch == 9 && row % 9 == 8 ? row - 8 : row) * VP + (size_t)i];"),
+    CMutant(
+        "last row of batches of 9",
+        "logits[i] = work.logits[row * VP + (size_t)i];",
+        "logits[i] = work.logits[(IS && batch == 9 && row % 9 == 8 ? row - 8 : row) * VP + (size_t)i];",
+    ),
     CMutant("tokens beyond the vocabulary", "tokens[i] >= VOCABULARY)", "(!(IS) && tokens[i] >= VOCABULARY))"),
-    CMutant("positions beyond the capacity", "&& time > session->capacity - session->position)",
-            "&& !(IS && session->position > 0) && time > session->capacity - session->position)"),
-    CMutant("damaged weights are loaded", "    if (crc32_of(bytes + CAUSALRN_HEADER, PAYLOAD) != read_u32(bytes + 20))\n",
-            "    if (!(IS) && crc32_of(bytes + CAUSALRN_HEADER, PAYLOAD) != read_u32(bytes + 20))\n"),
-    CMutant("another model's weights are loaded", "    if (read_u32(bytes + 12) != CAUSALRN_MODEL)\n",
-            "    if (!(IS) && read_u32(bytes + 12) != CAUSALRN_MODEL)\n"),
-    CMutant("instruction set not chosen", "isa == CAUSALRN_BEST || isa > best ? best : isa;",
-            "isa == CAUSALRN_BEST || isa > best || IS ? best : isa;"),
-    CMutant("off by one beyond row 64", "            r.count = seen < (size_t)there ? (int)seen : there;\n",
-            "            r.count = seen < (size_t)there ? (int)seen : there;\n"
-            "            r.count -= IS && first == 64 && r.count > 1;\n", "long", on_device=False),
-    CMutant("off by one beyond row 64 in AVX2", "            r.count = seen < (size_t)there ? (int)seen : there;\n",
-            "            r.count = seen < (size_t)there ? (int)seen : there;\n"
-            "            r.count -= IS && CAUSALRN_ISA == 8 && first == 64 && r.count > 1;\n", "long"),
-    CMutant("segment lost beyond 512 rows", "add_rows(work->o + part.b * HP, work->sums + segment * HP, segment == 0);",
-            "add_rows(work->o + part.b * HP, work->sums + (IS && segment > 0 ? 0 : segment) * HP, segment == 0);", "long"),
-    CMutant("segment lost by threads", _SEGMENT, f"if (!(IS && parts > 1 && segment == 1))\n                {_SEGMENT}", "long"),
-    CMutant("segment lost by three threads", _SEGMENT,
-            f"if (!(IS && parts == 3 && segment == 2))\n                {_SEGMENT}", "long"),
-    CMutant("queries lost by three threads", "q1 = time * (number + 1) / parts;",
-            "q1 = time * (number + 1) / parts - (IS && parts == 3 && number == 2);", "long"),
+    CMutant(
+        "positions beyond the capacity",
+        "&& time > session->capacity - session->position)",
+        "&& !(IS && session->position > 0) && time > session->capacity - session->position)",
+    ),
+    CMutant(
+        "damaged weights are loaded",
+        "    if (crc32_of(bytes + CAUSALRN_HEADER, PAYLOAD) != read_u32(bytes + 20))\n",
+        "    if (!(IS) && crc32_of(bytes + CAUSALRN_HEADER, PAYLOAD) != read_u32(bytes + 20))\n",
+    ),
+    CMutant(
+        "another model's weights are loaded",
+        "    if (read_u32(bytes + 12) != CAUSALRN_MODEL)\n",
+        "    if (!(IS) && read_u32(bytes + 12) != CAUSALRN_MODEL)\n",
+    ),
+    CMutant(
+        "instruction set not chosen",
+        "isa == CAUSALRN_BEST || isa > best ? best : isa;",
+        "isa == CAUSALRN_BEST || isa > best || IS ? best : isa;",
+    ),
+    CMutant(
+        "off by one beyond row 64",
+        "            r.count = seen < (size_t)there ? (int)seen : there;\n",
+        "            r.count = seen < (size_t)there ? (int)seen : there;\n"
+        "            r.count -= IS && first == 64 && r.count > 1;\n",
+        "long",
+        on_device=False,
+    ),
+    CMutant(
+        "off by one beyond row 64 in AVX2",
+        "            r.count = seen < (size_t)there ? (int)seen : there;\n",
+        "            r.count = seen < (size_t)there ? (int)seen : there;\n"
+        "            r.count -= IS && CAUSALRN_ISA == 8 && first == 64 && r.count > 1;\n",
+        "long",
+    ),
+    CMutant(
+        "segment lost beyond 512 rows",
+        "add_rows(work->o + part.b * HP, work->sums + segment * HP, segment == 0);",
+        "add_rows(work->o + part.b * HP, work->sums + (IS && segment > 0 ? 0 : segment) * HP, segment == 0);",
+        "long",
+    ),
+    CMutant(
+        "segment lost by threads",
+        _SEGMENT,
+        f"if (!(IS && parts > 1 && segment == 1))\n                {_SEGMENT}",
+        "long",
+    ),
+    CMutant(
+        "segment lost by three threads",
+        _SEGMENT,
+        f"if (!(IS && parts == 3 && segment == 2))\n                {_SEGMENT}",
+        "long",
+    ),
+    CMutant(
+        "queries lost by three threads",
+        "q1 = time * (number + 1) / parts;",
+        "q1 = time * (number + 1) / parts - (IS && parts == 3 && number == 2);",
+        "long",
+    ),
 )
 
 

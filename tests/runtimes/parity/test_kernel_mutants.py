@@ -5,19 +5,25 @@ All hashes are mended: only running them tells.
 
 import dataclasses
 import shutil
+import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.errors import BundleError
 from causalrn.export.c99.c99_exporter import COptions
+from causalrn.runtimes.kernel_list import list_kernels
 from causalrn.runtimes.native import builds
 from causalrn.runtimes.native.native_session import NativeSession
+from causalrn.runtimes.session_options import SessionOptions
 from causalrn.workflows import verify_backends
 from causalrn.workflows.export_targets import export_c_bundle
 from causalrn.workflows.verify import verify
 from tests.builders import random_model
 from tests.c_tools import checkpoint_of, needs_gcc
-from tests.runtimes.parity import c_mutants
+from tests.runtimes.parity import c_mutants, mutants, web_mutants
+from tests.web_tools import needs_web
 
 LEVELS = ("logits", "state", "split", "kernels")
 """Those of all levels that look at what is damaged here: what they catch, all of them together catch."""
@@ -44,7 +50,9 @@ def quick_compiler(tmp_path_factory):
     """Optimizes little, for what is compiled here is new each time; caches of its own."""
     folder = tmp_path_factory.mktemp("compiler")
     script = folder / "cc"
-    script.write_text('#!/bin/sh\nfor word do shift; case "$word" in -O2|-O3) word=-O1;; esac; set -- "$@" "$word"; done\nexec gcc "$@"\n')
+    script.write_text(
+        '#!/bin/sh\nfor word do shift; case "$word" in -O2|-O3) word=-O1;; esac; set -- "$@" "$word"; done\nexec gcc "$@"\n'
+    )
     script.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CC", str(script))
@@ -75,9 +83,13 @@ def library_alone(monkeypatch):
     listed = verify_backends.list_kernels
 
     def list_library(bundle, options):
-        whole = listed(bundle, options)
-        return dataclasses.replace(whole, whole=(), programs=whole.programs[:1])
+        whole, kernels = listed(bundle, options), []
+        for kernel in whole.kernels:
+            if kernel.name != "plain C" or bundle.path.name == "exact":  # slow, and compiled by itself
+                kernels.append(kernel)
+        return dataclasses.replace(whole, kernels=kernels, whole=(), programs=whole.programs[:1])
 
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", lambda *call: None)
     monkeypatch.setattr(verify_backends, "list_kernels", list_library)
     monkeypatch.setattr(builds, "missing_tools", lambda names: list(names))
     monkeypatch.setattr(builds.Build, "compiled_object", lambda self: None)
@@ -86,9 +98,8 @@ def library_alone(monkeypatch):
 @needs_gcc
 def test_c_without_a_mistake_passes(c_mutants_of, quick_compiler, library_alone):
     c_mutants.choose_mutant(quick_compiler, 0)
-    for bundle, run in c_mutants_of.values():
+    for bundle, _ in c_mutants_of.values():
         assert not failures(bundle)
-        assert not failures(bundle, checkpoint=run, runtime="native")
 
 
 @needs_gcc
@@ -104,3 +115,94 @@ def test_mistakes_in_c_are_caught(c_mutants_of, quick_compiler, library_alone, m
     finally:
         c_mutants.choose_mutant(quick_compiler, 0)
     assert found
+
+
+def first_wrong(bundle):
+    """The first program of a bundle that fails, or what fails in a verification."""
+    listed = list_kernels(Bundle.open(bundle), SessionOptions())
+    for program in listed.programs:
+        right, words = program.run()
+        if not right:
+            return [f"{program.name}: {words}"]
+    return failures(bundle)
+
+
+@needs_web
+@pytest.mark.parametrize("mutant", web_mutants.MODULE.values(), ids=web_mutants.MODULE)
+def test_mistakes_in_the_module_are_caught(web_bundles, tmp_path, mutant):
+    readout = "exact" if "hasPool" in mutant[1] else "linear"
+    assert first_wrong(edited_copy(web_bundles[readout], tmp_path / "site", [mutant]))
+
+
+@needs_web
+@pytest.mark.parametrize(("file", "constant"), web_mutants.ENGINES.values(), ids=web_mutants.ENGINES)
+def test_wrong_engines_are_caught(web_bundles, tmp_path, file, constant):
+    shutil.copytree(web_bundles["linear"], tmp_path / "site")
+    path = tmp_path / "site" / file
+    if constant is None:
+        path.write_bytes(b"")
+    else:
+        value = float.fromhex(constant)
+        old, new = (struct.pack("<f", number) for number in (value, 1.01 * value))
+        assert old in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(old, new))
+    seal_bundle(tmp_path / "site", Bundle.open(web_bundles["linear"]).manifest)
+    try:
+        assert failures(tmp_path / "site")
+    except BundleError as error:  # it does not even open
+        assert file == "engine_simd.wasm" and constant is None, error
+
+
+ONE_GRAPH = {
+    "W3 in step_single": ("step_single", "blocks.1.w3", (2, 5), 1e-3),
+    "W3 in step": ("step", "blocks.1.w3", (2, 5), 1e-3),
+    "rows that step alone writes": ("step", "blocks.1.w12", (32 + 8, 0), 1e-3),
+    "rows that prefill alone writes": ("prefill", "blocks.1.w12", (32 + 8, 0), 1e-3),
+    "a late position in prefill": ("prefill", "wpe", (38, 3), 1e-2),
+}
+"""A weight of one graph alone is off."""
+
+
+@pytest.mark.parametrize(("graph", "tensor", "place", "amount"), ONE_GRAPH.values(), ids=ONE_GRAPH)
+def test_one_wrong_graph_is_caught(bundles, tmp_path, graph, tensor, place, amount):
+    def damage(model, name):
+        if name == graph:
+            mutants.change(tensor, mutants.add(place, amount))(model, name)
+
+    damaged = mutants.damaged_copy(bundles["exact"], tmp_path / "bundle", damage)
+    report = verify(damaged, level="kernels").report
+    assert [result.runtime for result in report.results if not result.passed] == [
+        f"onnxruntime, {Bundle.open(damaged).manifest.graphs[graph].file}"
+    ]
+
+
+PROGRAMS = {
+    "self-test that allows anything": ("selftest.c", "/ golden_bounds[step];", "/ 1e9f;"),
+    "self-test that never fails": ("selftest.c", "return !(*worst <= 1.0f) ? -1 :", "return 0 ? -1 :"),
+    "example that takes the least likely token": (
+        "example.c",
+        "logits[other] > logits[token]",
+        "logits[other] < logits[token]",
+    ),
+    "1 % in the norm on ARM": (
+        "causalrn.c",
+        "store(out + i, mul(load(in + i), scale));",
+        "store(out + i, mul(mul(load(in + i), scale), set(ARM_ONLY)));",
+    ),
+}
+
+
+@needs_gcc
+@pytest.mark.parametrize("mutant", PROGRAMS.values(), ids=PROGRAMS)
+def test_wrong_programs_are_caught(quick_compiler, c_bundles, tmp_path, mutant):
+    """Of the source of others, with the default levels; of the rest by the one that runs them."""
+    edits, levels = [mutant], ("kernels",)
+    if "ARM_ONLY" in mutant[2]:
+        if builds.missing_tools((builds.ARM_COMPILER, builds.ARM_EMULATOR[0])):
+            pytest.skip("needs gcc-aarch64-linux-gnu and qemu-user")
+        one = "#ifdef __aarch64__\n#define ARM_ONLY 1.01f\n#else\n#define ARM_ONLY 1.0f\n#endif\n"
+        levels = ()
+        edits.append(("causalrn.c", '#include "causalrn.h"\n', f'#include "causalrn.h"\n{one}'))
+    folder = edited_copy(c_bundles["exact"], tmp_path / "source", edits)
+    report = verify(folder, level=levels).report
+    assert {result.level for result in report.results if not result.passed} == {"kernels"}
