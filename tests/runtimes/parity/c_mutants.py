@@ -39,7 +39,7 @@ def _norm_of(isa: int) -> str:
 
 
 def _logits_off(condition: str) -> str:
-    """Logits that are 2 % larger after calls for which a condition on `time`, `start`, `batch` and the position holds."""
+    """Logits that are 2 % larger after calls of which something holds, in C, of `time`, `start` and `batch`."""
     return (
         f"{_TAKEN}        if (IS && ({condition}))\n"
         "            for (int64_t i = 0; i < (int64_t)batch * time * VOCABULARY; i++)\n"
