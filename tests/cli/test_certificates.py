@@ -143,7 +143,7 @@ def test_certificate_says_file_by_file_what_was_executed(call, c_bundles, tmp_pa
     _, shown, _ = call("inspect", c_bundles["exact"], "--certificate", path)
     table = shown[shown.index("executed by") :].splitlines()
     assert any(line.split()[:2] == ["selftest.c", "executed"] for line in table)
-    assert all(len(line) <= 80 for line in table if " executed " in line or " hashed only" in line)
+    assert all(len(line) <= 80 for line in table if line.startswith(" "))
     for words in ("levels that were not checked: logits", "threads that share work", "batches of more than 65"):
         assert f"not covered: {words}" in shown
 
