@@ -21,7 +21,7 @@ from causalrn.workflows import verify_backends as verify_backends
 from causalrn.workflows.export_targets import export_c_bundle
 from causalrn.workflows.verify import verify
 from tests.builders import random_model
-from tests.c_tools import checkpoint_of, needs_gcc
+from tests.c_tools import checkpoint_of, needs, needs_gcc
 from tests.runtimes.parity import c_mutants, mutants, web_mutants
 from tests.web_tools import needs_web
 
@@ -191,26 +191,23 @@ PROGRAMS = {
         "logits[other] > logits[token]",
         "logits[other] < logits[token]",
     ),
-    "1 % in the norm on ARM": (
-        "causalrn.c",
-        "store(out + i, mul(load(in + i), scale));",
-        "store(out + i, mul(mul(load(in + i), scale), set(ARM_ONLY)));",
-    ),
 }
 
 
 @needs_gcc
 @pytest.mark.parametrize("mutant", PROGRAMS.values(), ids=PROGRAMS)
 def test_wrong_programs_are_caught(quick_compiler, c_bundles, tmp_path, mutant):
-    """Of the source of others, with the default levels; of the rest by the one that runs them."""
-    edits = [mutant]
-    levels: tuple[str, ...] = ("kernels",)
-    if "ARM_ONLY" in mutant[2]:
-        if builds.missing_tools((builds.ARM_COMPILER, builds.ARM_EMULATOR[0])):
-            pytest.skip("needs gcc-aarch64-linux-gnu and qemu-user")
-        one = "#ifdef __aarch64__\n#define ARM_ONLY 1.01f\n#else\n#define ARM_ONLY 1.0f\n#endif\n"
-        levels = ()
-        edits.append(("causalrn.c", '#include "causalrn.h"\n', f'#include "causalrn.h"\n{one}'))
-    folder = edited_copy(c_bundles["exact"], tmp_path / "source", edits)
-    report = verify(folder, level=levels).report
-    assert {result.level for result in report.results if not result.passed} == {"kernels"}
+    folder = edited_copy(c_bundles["exact"], tmp_path / "source", [mutant])
+    listed = kernel_list.list_kernels(Bundle.open(folder), SessionOptions())
+    assert [program.name for program in listed.programs if not program.run()[0]] == [mutant[0]]
+
+
+@needs_gcc
+@needs(builds.ARM_COMPILER, builds.ARM_EMULATOR[0], packages="gcc-aarch64-linux-gnu, qemu-user")
+def test_a_mistake_on_another_processor_is_caught_by_default(quick_compiler, c_bundles, tmp_path):
+    norm = "store(out + i, mul(load(in + i), scale));"
+    wrong = f"{{ {norm}\n#ifdef __aarch64__\nstore(out + i, mul(load(out + i), set(1.01f)));\n#endif\n}}"
+    folder = edited_copy(c_bundles["exact"], tmp_path / "source", [("causalrn.c", norm, wrong)])
+    failed = [result for result in verify(folder).report.results if not result.passed]
+    assert [result.runtime for result in failed] == ["native, ARM (emulated)", "native, ARM (reproducible)"]
+    assert all(result.error is not None and result.error > result.allowed for result in failed)
