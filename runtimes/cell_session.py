@@ -84,6 +84,11 @@ class CellSession(Session):
         """Element type of logits, and of what the state contract has in float32."""
         return self._buffers.dtype
 
+    @property
+    def executed_files(self) -> tuple[str, ...]:
+        """Files of the bundle that it has executed; none where it cannot tell."""
+        return ()
+
     def pad_rows(self, time: int) -> int:
         """Rows of zeros that the graph for T tokens expects behind a growing pool."""
         return self.spec.step_pad_rows if time == 1 else 0

@@ -18,6 +18,7 @@ from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
 
+WEIGHTS = "weights.bin"
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -59,6 +60,7 @@ class OnnxRuntimeSession(CellSession):
         self._shown: tuple[str, ...] = ()
         self._watched: dict[str, Array] | None = None
         self._graphs: dict[tuple[str, tuple[str, ...]], Any] = {}  # by name, and what they give beside their outputs
+        self._loaded: dict[str, None] = {}  # names of their files
         self._known_shapes: list[Any] = []  # graphs whose outputs have the shapes of the contract
         self._outputs = ["logits", *(tensor.output for tensor in self.spec.tensors)]
         self._inputs = [tensor.input for tensor in self.spec.tensors]
@@ -71,6 +73,12 @@ class OnnxRuntimeSession(CellSession):
     def open(cls, bundle: Bundle, options: SessionOptions) -> OnnxRuntimeSession:
         """As the table of targets opens it."""
         return cls(bundle, provider=options.provider, threads=options.threads)
+
+    @property
+    def executed_files(self) -> tuple[str, ...]:
+        """The graphs that were loaded, and their weights."""
+        weights = (WEIGHTS,) if WEIGHTS in self._bundle.manifest.files else ()
+        return (*self._loaded, *weights)
 
     def pad_rows(self, time: int) -> int:
         """Rows of zeros behind a growing pool, as the manifest says."""
@@ -93,6 +101,7 @@ class OnnxRuntimeSession(CellSession):
                     f"{self._bundle.path / file}: not the inputs and outputs of the manifest: export again"
                 )
             self._graphs[key] = graph
+            self._loaded[file] = None
         return self._graphs[key]
 
     def end_profile(self, name: str) -> Path:

@@ -87,6 +87,7 @@ FOREIGN_FLAGS = {
     "export/web/npm_package.py": {"--json", "--loglevel", "--prefer-offline"},  # npm's
     "export/web/wasm_builder.py": {"--target", "--stack-first", "--strip-all", "--no-entry", "--export"},  # clang's
     "runtimes/native/c_compiler.py": {"--version"},  # of any C compiler
+    "runtimes/web/kernels.py": {"--json"},  # of verify.mjs in a web bundle
 }
 """Flags of other programs, which only their callers know."""
 

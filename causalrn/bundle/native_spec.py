@@ -72,11 +72,11 @@ def padded(width: int) -> int:
 
 
 def pad_heads(values: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
-    """[..., H] -> [..., HP]: zeros behind every head."""
-    split = values.reshape(*values.shape[:-1], heads, -1)  # [..., G, D]
+    """[..., H] -> [..., HP]: zeros behind every head; there may be no rows at all."""
+    split = values.reshape(*values.shape[:-1], heads, values.shape[-1] // heads)  # [..., G, D]
     wide = np.zeros((*split.shape[:-1], padded(split.shape[-1])), values.dtype)
     wide[..., : split.shape[-1]] = split
-    return wide.reshape(*values.shape[:-1], -1)
+    return wide.reshape(*values.shape[:-1], heads * wide.shape[-1])
 
 
 def padded_hidden(heads: int, head_width: int) -> int:

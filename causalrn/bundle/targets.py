@@ -54,6 +54,9 @@ class Target:
         on_cpu: whether the machine's roofline applies to it.
         written_by: the command that writes such a bundle.
         needs: what has to work here to run it: names of what `doctor` tries.
+        kernels: "module:attribute" of what lists a bundle's kernels and programs, for the level "kernels" of `verify`:
+            called with the bundle and the options, it gives a
+            :class:`~causalrn.runtimes.kernel_list.KernelList`. None takes the session as the only kernel.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Target:
     on_cpu: bool = True
     written_by: str = "export"
     needs: tuple[str, ...] = ()
+    kernels: str | None = None
 
     def __post_init__(self) -> None:
         if self.entry not in (None, "engine", "native", "web"):
@@ -92,7 +96,15 @@ class Target:
         Raises:
             RuntimeUnavailableError: the row names a module or attribute that there is not.
         """
-        module, _, attribute = self.session.partition(":")
+        return self.load(self.session)
+
+    def load(self, place: str) -> Callable[..., Any]:
+        """What stands at "module:attribute".
+
+        Raises:
+            RuntimeUnavailableError: there is no such module or attribute.
+        """
+        module, _, attribute = place.partition(":")
         try:
             found: Any = importlib.import_module(module)
             for part in attribute.split("."):
@@ -133,6 +145,7 @@ _ROWS = (
         has_graphs=True,
         shows_streams=True,
         needs=("numpy", "safetensors", "onnxruntime, CPU"),
+        kernels="causalrn.runtimes.onnx_kernels:list_graphs",
     ),
     Target(
         "tensorrt",
@@ -156,6 +169,7 @@ _ROWS = (
         entry="native",
         shows_streams=True,
         needs=("numpy", "safetensors", "C compiler"),
+        kernels="causalrn.runtimes.native.kernels:list_native",
     ),
     Target(
         "web",
@@ -166,6 +180,7 @@ _ROWS = (
         entry="web",
         shows_streams=True,
         needs=("numpy", "safetensors", "node"),
+        kernels="causalrn.runtimes.web.kernels:list_modules",
     ),
 )
 _registered: dict[str, Target] = {}

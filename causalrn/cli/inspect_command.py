@@ -76,6 +76,7 @@ def _certificate(folder: Path, path: Path | None) -> Certificate | None:
 
 
 def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
+    from causalrn.cli.coverage_table import print_coverage
     from causalrn.cli.results_table import results_table
     from causalrn.runtimes.parity.certificate import SHOWN_VERSIONS
     from causalrn.runtimes.parity.results import LEVELS
@@ -101,6 +102,10 @@ def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
         out.print(f"not checked: {', '.join(missing)}", style="yellow")
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
+    if report.coverage is None:
+        out.print("which files were executed it does not say: verify the bundle again", style="yellow")
+    else:
+        print_coverage(report.coverage)
     out.print()
 
 

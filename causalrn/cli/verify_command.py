@@ -103,7 +103,8 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     With --checkpoint, every runtime runs the same sequences as the float64 parallel form (the oracle). Without it, the
     bundle is checked against the oracle's golden vectors that it carries. Levels: logits; state, every state tensor,
     also from reference states fed in; split, random chunks; layer, the values between blocks; drift over a long run;
-    task, accuracy before and after; determinism, what is equal bit for bit. What fails is traced to its first step,
+    task, accuracy before and after; determinism, what is equal bit for bit; kernels, every graph, instruction set and
+    engine that the bundle has, by itself, and its programs. What fails is traced to its first step,
     block and tensor, and to the side that is wrong. How much rounding is allowed is estimated from the weights:
     docs/parity.md.
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from causalrn.bundle.tolerances import BOUND_FACTOR
 from causalrn.cli.console import console
+from causalrn.cli.coverage_table import print_hashed_only
 from causalrn.cli.flags import in_flags
 from causalrn.cli.results_table import figure_text, results_table
 from causalrn.runtimes.parity.report import FAIL, NOT_EXECUTED, PASS, VerifyReport
@@ -32,6 +33,8 @@ def print_report(report: VerifyReport) -> None:
         out.print("-: measured, and nothing to compare it with: neither passed nor failed")
     for note in report.notes:
         out.print(f"note: {in_flags(note)}", soft_wrap=True)
+    if report.coverage is not None:
+        print_hashed_only(report.coverage)
     for problem in report.problems:
         out.print(f"problem: {in_flags(problem)}", style="red", soft_wrap=True)
     if report.not_executed:

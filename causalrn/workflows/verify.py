@@ -19,6 +19,7 @@ from causalrn.runtimes.parity.attribution import Comparators
 from causalrn.runtimes.parity.block_reports import BlockCondition
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
+from causalrn.runtimes.parity.kernels import KernelLevel
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import state_positions
 from causalrn.runtimes.parity.results import LEVELS
@@ -98,7 +99,8 @@ def verify(
     Args:
         bundle: folder that `export`, `quantize` or `compile` wrote.
         checkpoint: checkpoint folder that it was exported from.
-        level: which of "logits", "state", "split", "layer", "drift", "task", "determinism"; none means all.
+        level: which of "logits", "state", "split", "layer", "drift", "task", "determinism",
+            "kernels"; none means all.
         runtime: which runtimes; none means all that can run here.
         task: insist on this task of the model.
         text: file that a text model's accuracy is measured on.
@@ -194,7 +196,7 @@ def verify_with_checkpoint(
             provider=options.session.provider,
             progress=progress,
         )
-        problems = (*_other_weights(bundle, checkpoint.sha256, run), *_run(verification))
+        problems = (*_other_weights(bundle, checkpoint.sha256, run), *_run(verification, opener))
     if bundle.manifest.engine is not None and runtime_of(bundle) not in wanted:
         not_executed = "`runtime` leaves them out"
     against = f"the float64 oracle of {run}, {what}"
@@ -227,7 +229,7 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
             provider=options.session.provider,
             progress=progress,
         )
-        problems = _run(verification)
+        problems = _run(verification, opener)
     count, steps = reference.tokens.shape
     against = f"the oracle's golden vectors in the bundle, {count} sequences of {steps} tokens"
     parts = ReportParts(bundle, card_of(bundle), against, options, problems, not_executed)
@@ -248,13 +250,17 @@ def _other_weights(bundle: Bundle, sha256: str, run: Path) -> tuple[str, ...]:
     return (f"the bundle was exported from other weights than those in {run} (SHA-256 differs)",)
 
 
-def _run(verification: Verification) -> tuple[str, ...]:
+def _run(verification: Verification, opener: BackendOpener) -> tuple[str, ...]:
     """Run what can run here; what a GPU breaks off is a problem, and keeps the results so far."""
+    case, deadline = verification.case, verification.plan.deadline
+    verification.kernels = KernelLevel(runtime_of(opener.bundle), opener.kernels, case, deadline)
     try:
         if verification.runtimes:
             verification.run()
     except (GpuFailureError, NotExecutedError) as error:  # also where no further session can be opened
         return (f"broken off: {error}",)
+    finally:
+        verification.kernels.close()
     return ()
 
 

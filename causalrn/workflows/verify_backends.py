@@ -15,6 +15,7 @@ from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import NotExecutedError
 from causalrn.runtimes import Session, SessionOptions
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.kernel_list import KernelList, list_kernels
 from causalrn.runtimes.opening import open_bundle, target_of
 
 if TYPE_CHECKING:  # torch is not there on a device
@@ -57,6 +58,10 @@ class BackendOpener:
         session = self.open(runtime, threads)
         assert isinstance(session, CellSession)
         return session
+
+    def kernels(self) -> KernelList:
+        """What the bundle's results can be computed by."""
+        return list_kernels(self.bundle, self.options)
 
     def graph(self) -> CellSession | None:
         """The bundle's graphs in float64, where there are any and onnx is installed."""

@@ -18,6 +18,7 @@ from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
 from causalrn.runtimes.parity.certificate import save_certificate
+from causalrn.runtimes.parity.coverage import coverage_of
 from causalrn.runtimes.parity.report import ReferenceSize, Settings, VerifiedBundle, VerifyReport
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
@@ -140,6 +141,7 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
         problems=[*parts.problems, *_problems(verification, parts.options)],
         measured=verification.measured,
         not_executed=parts.not_executed,
+        coverage=coverage_of(parts.bundle, verification),
     )
 
 
@@ -210,7 +212,7 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
             f"there was time for {verification.answered:,} of {len(plan.examples):,} sequences of the task: see "
             "`time_budget`"
         )
-    stateless = [level for level in verification.impossible if level != "task"]
+    stateless = [level for level in verification.impossible if level not in ("task", "kernels")]
     if stateless:
         notes.append(f"nothing that was verified carries a state: {', '.join(stateless)} were not checked")
     if not any(name not in checkpoint_runtimes() for name in verification.runtimes):

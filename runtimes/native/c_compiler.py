@@ -40,8 +40,11 @@ def find_compiler() -> list[str]:
     return chosen or [found]
 
 
-def compiled_library(bundle: Bundle, native: NativeSpec) -> Path:
+def compiled_library(bundle: Bundle, native: NativeSpec, *, flags: Sequence[str] = ()) -> Path:
     """The shared library of a bundle's source, compiled unless that has been done before.
+
+    Args:
+        flags: after all others, e.g. "-DCAUSALRN_NO_VECTORS".
 
     Raises:
         RuntimeUnavailableError: there is no compiler, or it does not work.
@@ -50,12 +53,12 @@ def compiled_library(bundle: Bundle, native: NativeSpec) -> Path:
     shim = (files("causalrn.runtimes.native") / "shim.c").read_bytes()
     sources = {"shim.c": shim} | {name: bundle.file(name).read_bytes() for name in native.sources}
     try:
-        return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread"), SOURCE)
-    except _SourceError as error:
+        return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread", *flags), SOURCE)
+    except SourceError as error:
         raise BundleError(f"{bundle.path}: {error}; see docs/native.md") from None
 
 
-class _SourceError(RuntimeUnavailableError):
+class SourceError(RuntimeUnavailableError):
     """What the compiler says of a source."""
 
 
@@ -70,19 +73,36 @@ def shared_library(sources: Mapping[str, bytes], flags: Sequence[str], what: str
     Raises:
         RuntimeUnavailableError: there is no compiler, it does not work, or refuses the source.
     """
-    compiler = find_compiler()
-    command = [*compiler, *_FLAGS, next(iter(sources)), *flags, "-o"]
+    return compiled(find_compiler(), sources, (*_FLAGS, next(iter(sources)), *flags), what, ".so")
+
+
+def compiled(
+    compiler: Sequence[str], sources: Mapping[str, bytes], arguments: Sequence[str], what: str, suffix: str
+) -> Path:
+    """What a compiler makes of files, kept by the hash of all that went in.
+
+    Args:
+        compiler: its command.
+        sources: the content of files by name; they lie in the folder in which it runs.
+        arguments: of the command, without its output.
+        what: is compiled, as errors say it.
+        suffix: of what it makes: ".so", ".o", or "" for a program.
+
+    Raises:
+        RuntimeUnavailableError: it does not work; SourceError: it refuses the source.
+    """
+    command = [*compiler, *arguments, "-o"]
     parts = [*sources.values(), _identity(*compiler).encode(), " ".join(command).encode()]
     key = hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
-    library = cache_folder() / f"{key[:32]}.so"
-    if not library.is_file():
-        with tempfile.TemporaryDirectory(prefix=".compiling-", dir=library.parent) as temporary:
-            made = Path(temporary) / library.name
+    kept = cache_folder() / f"{key[:32]}{suffix}"
+    if not kept.is_file():
+        with tempfile.TemporaryDirectory(prefix=".compiling-", dir=kept.parent) as temporary:
+            made = Path(temporary) / kept.name
             for name, content in sources.items():
                 Path(temporary, name).write_bytes(content)
             _compile([*command, made.name], made, what)
-            made.replace(library)
-    return library
+            made.replace(kept)
+    return kept
 
 
 def cache_folder() -> Path:
@@ -126,4 +146,4 @@ def _compile(command: Sequence[str], made: Path, what: str) -> None:
     if result.returncode != 0 or not made.is_file():
         errors = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()[-1:]
         reason = errors[0].strip() if errors else f"exit code {result.returncode}"
-        raise _SourceError(f"{command[0]} cannot compile {what}: {reason}")
+        raise SourceError(f"{command[0]} cannot compile {what}: {reason}")

@@ -26,14 +26,17 @@ _DESCRIPTION = 8
 class NativeLibrary:
     """The functions of shim.c for one session.
 
+    Args:
+        flags: of the compiler, after all others.
+
     Raises:
         RuntimeUnavailableError: it cannot be compiled or loaded here.
         BundleError: the source or the weights do not fit the manifest.
     """
 
-    def __init__(self, bundle: Bundle, native: NativeSpec) -> None:
+    def __init__(self, bundle: Bundle, native: NativeSpec, *, flags: Sequence[str] = ()) -> None:
         self._bundle = bundle
-        self._library = _loaded(compiled_library(bundle, native))
+        self._library = _loaded(compiled_library(bundle, native, flags=flags))
         self.rows = self._checked()
         self._step = self._library.native_step
         self.embedding = padded(card_of(bundle).config.embedding)
@@ -114,6 +117,10 @@ class NativeLibrary:
         code = self._library.native_prefill(self._handle, position, past, following, tokens, time, logits, streams)
         self._raise_for(code)
 
+    def take_opened(self, call: str, *arguments: Any) -> int:
+        """Call a function of shim.c that begins with "opened_", for the session that `causalrn_open` set up itself."""
+        return int(getattr(self._library, f"opened_{call}")(self._handle, *arguments))
+
     def _raise_for(self, code: int) -> None:
         if code == _OK:
             return
@@ -144,6 +151,13 @@ def _loaded(path: Path) -> Any:
         _declare(library.native_step, ctypes.c_int, step)
         _declare(library.native_prefill, ctypes.c_int, [*step, address, number, address, address])
         _declare(library.native_message, ctypes.c_char_p, [ctypes.c_int])
+        _declare(library.opened_open, ctypes.c_int, [address, address, ctypes.c_size_t, number, number])
+        _declare(library.opened_reset, ctypes.c_int, [address])
+        _declare(library.opened_position, number, [address])
+        _declare(library.opened_choose_isa, ctypes.c_int, [address, ctypes.c_int])
+        _declare(library.opened_step, ctypes.c_int, [address, address, address])
+        _declare(library.opened_prefill, ctypes.c_int, [address, address, number, address])
+        _declare(library.opened_load, ctypes.c_int, [address, address, ctypes.c_size_t])
     except (OSError, AttributeError) as error:
         raise RuntimeUnavailableError(f"{path}: compiled code that does not load ({error}): delete it") from None
     return library

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.native_spec import THREADS
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.native.library import NativeLibrary
@@ -25,6 +26,7 @@ class NativeSession(CellSession):
         bundle: opened, its hashes checked.
         threads: for pools of more than 512 rows; results do not depend on it.
         isa: one of :data:`causalrn.runtimes.native.library.ISAS`; None takes the best that this machine has.
+        flags: of the compiler, after all others.
 
     Attributes:
         native: what the manifest says of the source.
@@ -38,12 +40,12 @@ class NativeSession(CellSession):
 
     runtime = "native"
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, isa: str | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int = 1, isa: str | None = None, flags: Sequence[str] = ()) -> None:
         manifest = bundle.manifest
         if manifest.native is None:
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not C source")
         self.native = manifest.native
-        self._library = NativeLibrary(bundle, self.native)
+        self._library = NativeLibrary(bundle, self.native, flags=flags)
         self.isa = self._library.choose_isa(isa)
         self.threads = self._library.start_threads(threads)
         self._store = NativeState(manifest.state, card_of(bundle).config)
@@ -55,6 +57,11 @@ class NativeSession(CellSession):
     def memory_bytes(self, batch: int, capacity: int) -> tuple[int, int]:
         """Bytes that C takes for state and work together, and for work alone."""
         return self._library.session_bytes(batch, capacity), self._library.work_bytes(batch, capacity)
+
+    @property
+    def executed_files(self) -> tuple[str, ...]:
+        """What is compiled and loaded, threads aside: they have nothing to do unless pools are long."""
+        return tuple(name for name in self.native.files if name not in THREADS)
 
     def pad_rows(self, time: int) -> int:
         """None: C writes new rows itself."""

@@ -23,7 +23,7 @@
 
 typedef struct {
     causalrn_weights weights;
-    causalrn_session session;
+    causalrn_session session, opened; /* the second one by causalrn_open, as programs have theirs */
     const int32_t *tokens; /* [B] and [B][V]: where steps find their tokens and leave their logits */
     float *logits;
 #if HAS_THREADS
@@ -122,3 +122,38 @@ EXPORT int native_prefill(causalrn_native *native, int32_t position, void *const
 }
 
 EXPORT const char *native_message(int code) { return causalrn_message(code); }
+
+/* ---- the interface as programs call it: a session that causalrn_open has set up ------------------------------------ */
+
+EXPORT int opened_open(causalrn_native *native, void *memory, size_t size, int32_t batch, int32_t capacity)
+{
+    return causalrn_open(&native->opened, &native->weights, memory, size, batch, capacity);
+}
+
+EXPORT int opened_reset(causalrn_native *native)
+{
+    causalrn_reset(&native->opened);
+    return CAUSALRN_OK;
+}
+
+EXPORT int32_t opened_position(causalrn_native *native) { return native->opened.position; }
+
+EXPORT int opened_choose_isa(causalrn_native *native, int isa) { return causalrn_choose_isa(&native->opened, isa); }
+
+EXPORT int opened_step(causalrn_native *native, const int32_t *tokens, float *logits)
+{
+    return causalrn_step(&native->opened, tokens, logits);
+}
+
+EXPORT int opened_prefill(causalrn_native *native, const int32_t *tokens, int32_t time, float *logits)
+{
+    return causalrn_prefill(&native->opened, tokens, time, logits);
+}
+
+/* What causalrn_load says of a file, whatever the weights in use. */
+EXPORT int opened_load(causalrn_native *native, const void *file, size_t size)
+{
+    causalrn_weights others;
+    (void)native;
+    return causalrn_load(&others, file, size);
+}

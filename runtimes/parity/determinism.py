@@ -88,7 +88,7 @@ def _resumed(session: CellSession, other: CellSession, tokens: IntArray, single:
     before, snapshot = run_in_chunks(session, tokens[:, :half], [half]), session.snapshot()
     rest = run_in_chunks(other, tokens[:, half:], [1] * (steps - half), [steps], start=snapshot)
     assert snapshot.logits is not None
-    last = _difference_of(before.logits[:, -1], snapshot.logits)
+    last = bit_difference(before.logits[:, -1], snapshot.logits)
     return max(last, _difference(Run(single.logits[:, half:], single.states), rest))
 
 
@@ -96,10 +96,11 @@ def _difference(one: Run, two: Run) -> float:
     """Largest |difference| of logits and of the states at the end; 0 only where all bits are equal."""
     pairs = [(one.logits, two.logits)]
     pairs += [(one.states[p][name], two.states[p][name]) for p in one.states for name in one.states[p]]
-    return max((_difference_of(first, second) for first, second in pairs), default=0.0)
+    return max((bit_difference(first, second) for first, second in pairs), default=0.0)
 
 
-def _difference_of(first: Array, second: Array) -> float:
+def bit_difference(first: Array, second: Array) -> float:
+    """Largest |difference|; 0 only where all bits are equal, infinite where shapes differ or NaN is among them."""
     if first.shape == second.shape and first.tobytes() == second.tobytes():
         return 0.0
     if first.shape != second.shape or not (np.isfinite(first).all() and np.isfinite(second).all()):

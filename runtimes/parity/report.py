@@ -16,6 +16,7 @@ from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import Budget
 from causalrn.runtimes.environment import package_version
 from causalrn.runtimes.parity.block_reports import BlockReport
+from causalrn.runtimes.parity.coverage import Coverage
 from causalrn.runtimes.parity.entries import NULLABLE, ReportEntry
 from causalrn.runtimes.parity.results import Attribution, Level, LevelResult
 from causalrn.runtimes.processor_family import processor_family
@@ -99,6 +100,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         not_checked: levels that were asked for and not reached, or not possible.
         notes: what a reader should know beside the results.
         problems: what is wrong beside the results; any problem fails the verification.
+        coverage: what was executed, and what it says nothing of; None in reports of earlier versions.
     """
 
     report: Literal["causalrn-verify"] = "causalrn-verify"
@@ -123,6 +125,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
     problems: tuple[str, ...]
     known_by: KnownBy | None = None
     measured: tuple[LevelResult, ...] = ()
+    coverage: Coverage | None = None
 
     def __post_init__(self) -> None:
         if self.verdict != _judge(self.results, self.problems, self.not_executed):
@@ -148,6 +151,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         problems: Sequence[str] = (),
         measured: Sequence[LevelResult] = (),
         not_executed: str = "",
+        coverage: Coverage | None = None,
     ) -> VerifyReport:
         """Judge results: the report, with the verdict that follows from them, and this machine as its environment.
 
@@ -172,6 +176,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
             notes=tuple(notes),
             problems=tuple(problems),
             measured=tuple(measured),
+            coverage=coverage,
         )
 
     @property

@@ -18,6 +18,7 @@ from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.drift import LongReference, check_drift
 from causalrn.runtimes.parity.figures import largest_set
 from causalrn.runtimes.parity.golden import Golden
+from causalrn.runtimes.parity.kernels import KernelLevel
 from causalrn.runtimes.parity.levels import (
     Case,
     check_layer,
@@ -86,6 +87,7 @@ class Verification:
         golden: where the reference came from a bundle.
         repeats_recorded: whether the runtime should repeat what another machine recorded.
         references: makes a reference for further token ids [B, T]; None where there is no checkpoint.
+        kernels: the level of that name, for the bundle itself; None where there is none.
         provider: of onnxruntime; bit equality is claimed for the CPU's.
         progress: shows how far it is.
         results: one per level and runtime, in the order of :data:`LEVELS`.
@@ -105,6 +107,7 @@ class Verification:
     golden: Golden | None = None
     repeats_recorded: bool = True
     references: Callable[[IntArray], Reference] | None = None
+    kernels: KernelLevel | None = None
     provider: str = "cpu"
     progress: Progress = no_progress
     results: list[LevelResult] = field(default_factory=list)
@@ -125,8 +128,11 @@ class Verification:
             "drift": self._drift,
             "task": self._task,
             "determinism": self._determinism,
+            "kernels": self._kernels,
         }
         wanted = [level for level in LEVELS if level in self.plan.levels]
+        if self.kernels is not None and "kernels" in wanted and self._possible("kernels"):
+            self.kernels.prepare()
         for level in wanted:
             if not self._possible(level):
                 self.impossible.append(level)
@@ -143,6 +149,8 @@ class Verification:
         """Whether anything that is verified has what a level looks at."""
         if level == "task":
             return self.plan.examples is not None
+        if level == "kernels":
+            return self.kernels is not None and self.kernels.runtime in self.cells
         return bool(self.cells) or level in ("logits", "layer")
 
     @property
@@ -292,3 +300,7 @@ class Verification:
             except StateError as error:
                 result = LevelResult("determinism", name, False, f"a state could not be restored: {error}")
             self._keep(result, is_verdict=bool(result.figures.claimed))
+
+    def _kernels(self) -> None:
+        assert self.kernels is not None
+        self.results += self.kernels.check(self.progress)

@@ -20,9 +20,9 @@ const { load } = await import(new URL("causalrn.js", folder));
 let session;
 
 const CALLS = {
-  async open() {
-    session = await load(folder);
-    return [{}];
+  async open({ simd }) {
+    session = await load(folder, { simd });
+    return [{}, new TextEncoder().encode(session.engine)];
   },
   async prefill({ rows, position }, payload) {
     if (position !== session.position) throw new Error(`at position ${session.position}, not ${position}`);

@@ -52,11 +52,14 @@ def find_node() -> str:
 class NodeProcess:
     """host.mjs over a bundle's folder; ends with this object, or with this process.
 
+    Attributes:
+        engine: what computes there, as the module calls it.
+
     Raises:
         RuntimeUnavailableError: there is no node, or it does not start.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, simd: bool = True) -> None:
         self._folder, node = folder, find_node()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         with as_file(files("causalrn.runtimes.web") / "host.mjs") as host:
@@ -71,7 +74,9 @@ class NodeProcess:
                 raise RuntimeUnavailableError(f"{node} does not start ({error}): {_REMEDY}") from None
             self._stop = weakref.finalize(self, _end, self._process, self._stderr)
             try:
-                self.call("open")  # inside: the file has to be there until it has been read
+                self.engine = self.call(
+                    "open", simd=simd
+                ).decode()  # inside: the file has to be there until it has been read
             except BaseException:
                 self._stop()
                 raise

@@ -17,6 +17,8 @@ from causalrn.runtimes.state_buffers import check_state
 from causalrn.runtimes.web.node_process import NodeProcess
 from causalrn.training.card import card_of
 
+MODULE_FILES = ("causalrn.js", "bundle_files.js", "breathing.js", "errors.js", "state_shape.js", "alphabet.js")
+"""What every engine needs of the module."""
 _WHOLE = 1 << 30
 
 
@@ -74,6 +76,10 @@ class NodeSession(CellSession):
 
     Args:
         bundle: opened, its hashes checked.
+        simd: whether its engine with SIMD is used, where there is one and Node takes it.
+
+    Attributes:
+        engine: what computes, as the module calls it.
 
     Raises:
         RuntimeUnavailableError: there is no node, or it cannot run the module.
@@ -82,18 +88,25 @@ class NodeSession(CellSession):
 
     runtime = "node"
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, simd: bool = True) -> None:
         manifest = bundle.manifest
         if manifest.web is None:
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not for the web")
         self._rows = manifest.native.rows if manifest.native is not None else _WHOLE
         self._shows_streams = manifest.shows_streams
-        self._node = NodeProcess(bundle.path)
+        self._files = tuple(name for name in MODULE_FILES if name in manifest.files)
+        self._node = NodeProcess(bundle.path, simd=simd)
+        self.engine = self._node.engine
         store = NodeState(manifest.state, self._node)
         super().__init__(
             card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=store
         )
         self.max_batch = 1
+
+    @property
+    def executed_files(self) -> tuple[str, ...]:
+        """Those of the module; which engine was chosen, the level kernels tells."""
+        return self._files
 
     def pad_rows(self, time: int) -> int:
         """None: the module keeps its pools itself."""

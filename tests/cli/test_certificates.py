@@ -9,6 +9,8 @@ import pytest
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.json_values import own_hash
 from causalrn.runtimes.processor_family import processor_family
+from causalrn.runtimes.native import builds
+from tests.c_tools import needs_c_compiler
 
 
 def test_certificate_holds_until_the_bundle_changes(call, exact_bundle, runs, tmp_path):
@@ -127,4 +129,47 @@ def test_inspect_says_what_a_certificate_does_not_cover(call, exact_bundle, runs
     assert call("verify", exact_bundle, "--checkpoint", runs["exact"], *arguments)[0] == 0
     _, out, _ = call("inspect", exact_bundle, "--certificate", tmp_path / "c.json")
     assert "judged by a budget, not by rounding: kl divergence 0.5" in out
-    assert "not checked: state, split, layer, drift, task, determinism" in out
+    assert "not checked: state, split, layer, drift, task, determinism, kernels" in out
+
+
+@needs_c_compiler
+def test_certificate_says_file_by_file_what_was_executed(call, c_bundles, tmp_path, monkeypatch):
+    monkeypatch.setattr(builds, "missing_tools", list)
+    path = tmp_path / "c.json"
+    code, out, _ = call("verify", c_bundles["exact"], "--level", "kernels", "--certificate", path)
+    assert code == 0, out
+    assert "not executed here: the kernel for ARM: needs aarch64-linux-gnu-gcc and qemu-aarch64" in out
+    coverage = json.loads(path.read_text())["report"]["coverage"]
+    uses = {file["name"]: file["use"] for file in coverage["files"]}
+    assert uses.keys() == {"manifest.json", *Bundle.open(c_bundles["exact"]).manifest.files}
+    assert {name for name, use in uses.items() if use == "executed"} == {
+        *("causalrn.c", "causalrn.h", "weights.bin", "selftest.c", "example.c", "golden.h")
+    }
+    assert uses["causalrn_threads.c"] == uses["Makefile"] == "hashed only"
+    assert {"portable", "plain C", "selftest.c"} <= set(coverage["kernels"])
+    _, shown, _ = call("inspect", c_bundles["exact"], "--certificate", path)
+    table = shown[shown.index("executed by") :].splitlines()
+    assert any(line.split()[:2] == ["selftest.c", "executed"] for line in table)
+    assert all(len(line) <= 80 for line in table if line.startswith(" "))
+    for words in ("levels that were not checked: logits", "threads that share work", "batches of more than 65"):
+        assert f"not covered: {words}" in shown
+
+
+def test_without_the_level_the_session_is_what_was_executed(call, exact_bundle, tmp_path):
+    path = tmp_path / "c.json"
+    assert call("verify", exact_bundle, "--level", "logits", "--certificate", path)[0] == 0
+    files = {file["name"]: file["use"] for file in json.loads(path.read_text())["report"]["coverage"]["files"]}
+    assert files["step.onnx"] == files["weights.bin"] == "executed"
+    assert files["prefill.onnx"] == "hashed only"
+    assert files["golden.safetensors"] == files["manifest.json"] == "read"
+
+
+def test_certificate_of_an_earlier_version_is_readable(call, exact_bundle, tmp_path):
+    path = tmp_path / "c.json"
+    assert call("verify", exact_bundle, "--level", "logits", "--certificate", path)[0] == 0
+    data = json.loads(path.read_text())
+    _resealed(lambda data: data["report"].pop("coverage"))(data)
+    path.write_text(json.dumps(data))
+    code, out, _ = call("inspect", exact_bundle, "--certificate", path)
+    assert code == 0
+    assert "which files were executed it does not say" in out

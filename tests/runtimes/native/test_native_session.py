@@ -136,3 +136,12 @@ def test_closed_session_says_so_and_can_be_closed_again(tmp_path):
 def test_bundle_of_another_kind_is_refused(exact_bundle):
     with pytest.raises(BundleError, match="a bundle for onnx, not C source"):
         NativeSession(Bundle.open(exact_bundle))
+
+
+@pytest.mark.parametrize("options", [{}, {"hidden": 30, "heads": 3}], ids=["whole", "padded heads"])
+def test_state_at_position_0_goes_and_comes(tmp_path, options):
+    with NativeSession(c_bundle(random_model(blocks=1, **options), tmp_path)) as session:
+        fresh, before = session.snapshot(), session.prefill(TOKENS[:1, :3])
+        session.restore(fresh)
+        assert session.position == 0
+        assert session.prefill(TOKENS[:1, :3]).tobytes() == before.tobytes()

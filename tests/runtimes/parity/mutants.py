@@ -38,17 +38,17 @@ def _initializer(model, name):
     return next(tensor for tensor in model.graph.initializer if tensor.name == name)
 
 
-def _change(name, change):
+def change(name, edit):
     def damage(model, graph):
         tensor = _initializer(model, name)
         array = numpy_helper.to_array(tensor).copy()
-        change(array)
+        edit(array)
         tensor.CopyFrom(numpy_helper.from_array(array, name))
 
     return damage
 
 
-def _add(place, amount):
+def add(place, amount):
     def change(array):
         array[place] += amount
 
@@ -121,20 +121,20 @@ def _through_float16(scale):
 
 _H = 32
 GRAPHS = [
-    Mutant("W2 of block 1 off by 1e-3", _change("blocks.1.w12", _add((_H + 8, 0), 1e-3)), "01.pool", "graph"),
-    Mutant("W1 of block 0 off by 1e-3", _change("blocks.0.w12", _add((4, 3), 1e-3)), "stream.01", "graph"),
-    Mutant("W3 of block 1 off by 1e-3", _change("blocks.1.w3", _add((2, 5), 1e-3)), "stream.02", "graph"),
-    Mutant("head off by 1e-3", _change("head", _add((7, 7), 1e-3)), "logits", "graph"),
-    Mutant("embedding off by 1e-3", _change("wte", _add((slice(None), 1), 1e-3)), "stream.00", "graph"),
-    Mutant("one embedding row lost", _change("wte", _zero(27)), "stream.00", "graph"),
-    Mutant("positions off by one, in the weights", _change("wpe", _roll), "stream.00", "graph"),
-    Mutant("b1 of block 0 lost", _change("blocks.0.b12", _zero(slice(0, _H))), "stream.01", "graph"),
-    Mutant("channel of block 1 pruned", _change("blocks.1.w12", _zero(_H + 9)), "01.pool", "graph"),
-    Mutant("b3 of block 0 lost", _change("blocks.0.b3", _zero(slice(None))), "stream.01", "graph"),
+    Mutant("W2 of block 1 off by 1e-3", change("blocks.1.w12", add((_H + 8, 0), 1e-3)), "01.pool", "graph"),
+    Mutant("W1 of block 0 off by 1e-3", change("blocks.0.w12", add((4, 3), 1e-3)), "stream.01", "graph"),
+    Mutant("W3 of block 1 off by 1e-3", change("blocks.1.w3", add((2, 5), 1e-3)), "stream.02", "graph"),
+    Mutant("head off by 1e-3", change("head", add((7, 7), 1e-3)), "logits", "graph"),
+    Mutant("embedding off by 1e-3", change("wte", add((slice(None), 1), 1e-3)), "stream.00", "graph"),
+    Mutant("one embedding row lost", change("wte", _zero(27)), "stream.00", "graph"),
+    Mutant("positions off by one, in the weights", change("wpe", _roll), "stream.00", "graph"),
+    Mutant("b1 of block 0 lost", change("blocks.0.b12", _zero(slice(0, _H))), "stream.01", "graph"),
+    Mutant("channel of block 1 pruned", change("blocks.1.w12", _zero(_H + 9)), "01.pool", "graph"),
+    Mutant("b3 of block 0 lost", change("blocks.0.b3", _zero(slice(None))), "stream.01", "graph"),
     Mutant("eps of block 0's norm", _in_block(0, "RMSNormalization", 0, _epsilon(1e-3)), "00.pool", "graph"),
     Mutant("eps of block 1's pair norm", _in_block(1, "RMSNormalization", -1, _epsilon(1e-3)), "stream.02", "graph"),
-    Mutant("oldest row masked", _change("reading.step_weights", _zero((0, 0))), "stream.01", "graph"),
-    Mutant("new row not counted", _change("reading.step_terms", _zero((-1, 1))), "stream.01", "graph"),
+    Mutant("oldest row masked", change("reading.step_weights", _zero((0, 0))), "stream.01", "graph"),
+    Mutant("new row not counted", change("reading.step_terms", _zero((-1, 1))), "stream.01", "graph"),
     Mutant("relu for exp in block 1", _in_block(1, "Exp", 0, _other_op("Relu")), "stream.02", "graph"),
     Mutant("half precision in block 1", _in_block(1, "Exp", 0, _through_float16(1.0)), "stream.02", "graph"),
     Mutant("float16 overflow in block 0", _in_block(0, "Exp", 0, _through_float16(1e4)), "stream.01", "graph"),
@@ -144,8 +144,8 @@ GRAPHS = [
         "stream.02",
         "graph",
     ),
-    Mutant("W2 of block 0, linear", _change("blocks.0.w12", _add((_H + 3, 3), 1e-3)), "00.sum", "graph", "linear"),
-    Mutant("W1 of block 1, plain", _change("blocks.1.w12", _add((3, 3), 1e-3)), "stream.02", "graph", "plain"),
+    Mutant("W2 of block 0, linear", change("blocks.0.w12", add((_H + 3, 3), 1e-3)), "00.sum", "graph", "linear"),
+    Mutant("W1 of block 1, plain", change("blocks.1.w12", add((3, 3), 1e-3)), "stream.02", "graph", "plain"),
 ]
 
 

@@ -1,0 +1,42 @@
+"""What a verification executed of a bundle, for 80 columns: `verify` says it in a few lines, `inspect` file by file."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from causalrn.cli.console import console
+from causalrn.runtimes.parity.coverage import Coverage
+
+_STYLES = {"executed": "green", "read": "", "hashed only": "yellow"}
+
+
+def print_coverage(coverage: Coverage) -> None:
+    """Every file with what executed it, and what is not covered."""
+    out, table = console(), Table(box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("file", overflow="fold")
+    table.add_column("use", no_wrap=True)
+    table.add_column("executed by")
+    for file in coverage.files:
+        table.add_row(file.name, Text(file.use, _STYLES[file.use]), ", ".join(file.by))
+    out.print(table)
+    print_gaps(coverage)
+
+
+def print_gaps(coverage: Coverage) -> None:
+    """What is not covered, a line each."""
+    out = console()
+    for words in coverage.not_executed:
+        out.print(f"not executed here: {words}", style="yellow", soft_wrap=True)
+    for words in coverage.not_covered:
+        out.print(f"not covered: {words}", soft_wrap=True)
+
+
+def print_hashed_only(coverage: Coverage) -> None:
+    """Which files nothing read, and what could not run here."""
+    out = console()
+    if coverage.hashed_only:
+        out.print(f"hashed only: {', '.join(coverage.hashed_only)}", soft_wrap=True)
+    for words in coverage.not_executed:
+        out.print(f"not executed here: {words}", style="yellow", soft_wrap=True)

@@ -1,0 +1,52 @@
+"""The graphs of an ONNX bundle, each as a kernel: one graph alone takes every call that it can take."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.runtimes.kernel_list import Kernel, KernelList
+from causalrn.runtimes.ort_session import WEIGHTS, OnnxRuntimeSession
+from causalrn.runtimes.session_options import SessionOptions
+
+_SINGLE, _PREFILL = "step_single", "prefill"
+
+
+class GraphSession(OnnxRuntimeSession):
+    """An ONNX bundle of which one graph alone is run: a step takes a prefill token by token, a prefill one token.
+
+    Args:
+        graph: its name in the manifest.
+        bundle, provider, threads: as for :class:`OnnxRuntimeSession`.
+    """
+
+    def __init__(self, bundle: Bundle, graph: str, *, provider: str = "cpu", threads: int = 1) -> None:
+        self._only = graph
+        super().__init__(bundle, provider=provider, threads=threads)
+        self._binds = self._binds and graph != _PREFILL
+        self.max_batch = 1 if graph == _SINGLE else None
+
+    def pad_rows(self, time: int) -> int:
+        """Rows of zeros behind a growing pool, as the manifest says of this graph."""
+        return self._bundle.manifest.graphs[self._only].pad_rows
+
+    def _graph(self, name: str) -> Any:
+        return super()._graph(self._only)
+
+    def _chunk_at(self, position: int) -> int:
+        return super()._chunk_at(position) if self._only == _PREFILL else 1
+
+
+def list_graphs(bundle: Bundle, options: SessionOptions) -> KernelList:
+    """Every graph of a bundle; on the CPU results do not depend on threads."""
+
+    def open_graph(name: str, threads: int) -> GraphSession:
+        return GraphSession(bundle, name, provider=options.provider, threads=threads)
+
+    weights = (WEIGHTS,) if WEIGHTS in bundle.manifest.files else ()
+    kernels = [
+        Kernel(graph.file, partial(open_graph, name), (graph.file, *weights), few_prefills=name != _PREFILL)
+        for name, graph in bundle.manifest.graphs.items()
+    ]
+    return KernelList(kernels, equalities=frozenset({"threads"} if options.provider == "cpu" else ()))
