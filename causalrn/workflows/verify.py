@@ -44,6 +44,7 @@ from causalrn.workflows.task_choice import chosen_task
 from causalrn.workflows.verify_backends import BackendOpener, open_backends
 from causalrn.workflows.verify_options import (
     VerifyOptions,
+    call_source,
     check_combinations,
     check_levels,
     chosen_budget,
@@ -96,7 +97,8 @@ def verify(
     Args:
         bundle: folder that `export`, `quantize` or `compile` wrote.
         checkpoint: checkpoint folder that it was exported from.
-        level: which of "logits", "state", "split", "layer", "drift", "task", "determinism"; none means all.
+        level: which of "logits", "state", "split", "layer", "calls", "drift", "task", "determinism",
+            "guards"; none means all.
         runtime: which runtimes; none means all that can run here.
         task: insist on this task of the model.
         text: file that a text model's accuracy is measured on.
@@ -161,6 +163,7 @@ def verify_with_checkpoint(
 ) -> VerifyResult:
     """Compare parallel, recurrent and exported forms with the float64 oracle of a checkpoint folder."""
     from causalrn.runtimes.parity.oracle import Oracle, OracleLongReference
+    from causalrn.runtimes.parity.oracle_table import make_table
     from causalrn.training.checkpoint import load_checkpoint
 
     deadline = time.monotonic() + options.time_budget
@@ -192,6 +195,9 @@ def verify_with_checkpoint(
             Comparators(peers, opener.graph(), oracle.states),
             references=lambda tokens: oracle.reference(tokens, state_positions(tokens.shape[1])),
             provider=options.session.provider,
+            table=lambda: make_table(oracle, reference, call_source(options), bundle.manifest.state.capacity),
+            sources={**dict.fromkeys(runtimes, str(run)), runtime_of(bundle): str(path)},
+            bundle=path,
             progress=progress,
         )
         problems = (*_other_weights(bundle, checkpoint.sha256, run), *_run(verification))
@@ -225,6 +231,9 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
             golden=golden,
             repeats_recorded=_repeats_recorded(bundle),
             provider=options.session.provider,
+            table=golden.call_table,
+            sources={runtime_of(bundle): str(path)},
+            bundle=path,
             progress=progress,
         )
         problems = _run(verification)
