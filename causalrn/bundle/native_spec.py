@@ -73,10 +73,11 @@ def padded(width: int) -> int:
 
 def pad_heads(values: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
     """[..., H] -> [..., HP]: zeros behind every head."""
-    split = values.reshape(*values.shape[:-1], heads, -1)  # [..., G, D]
-    wide = np.zeros((*split.shape[:-1], padded(split.shape[-1])), values.dtype)
-    wide[..., : split.shape[-1]] = split
-    return wide.reshape(*values.shape[:-1], -1)
+    width = values.shape[-1] // heads  # never -1: a pool without rows has no size to divide
+    split = values.reshape(*values.shape[:-1], heads, width)  # [..., G, D]
+    wide = np.zeros((*split.shape[:-1], padded(width)), values.dtype)
+    wide[..., :width] = split
+    return wide.reshape(*values.shape[:-1], heads * padded(width))
 
 
 def padded_hidden(heads: int, head_width: int) -> int:

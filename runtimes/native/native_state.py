@@ -97,4 +97,4 @@ class NativeState(StateBuffers):
         if value.shape[-1:] != (whole,) or whole == heads * width:
             return value
         split = value.reshape(*value.shape[:-1], heads, padded(width))[..., :width]  # [..., G, D]
-        return split.reshape(*value.shape[:-1], -1).copy()
+        return split.reshape(*value.shape[:-1], heads * width).copy()

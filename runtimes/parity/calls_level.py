@@ -37,7 +37,7 @@ OpenAgain = Callable[[int | None], CellSession]
 THREADS = (2, 3)
 RANDOM_WALKS = 40
 _MOST_BATCH = 65
-_SHRINKING_SECONDS = 10.0
+SHRINKING_SECONDS = 10.0
 
 
 def check_calls(
@@ -205,7 +205,7 @@ class CallsCheck:
                 found.append(again)
             return again is not None
 
-        deadline = time.monotonic() + _SHRINKING_SECONDS
+        deadline = time.monotonic() + SHRINKING_SECONDS
         calls = next((calls for calls in walks if fails(calls)), None)
         if calls is None:
             return self._figures(walks[0], problem, threads, repeats=False)

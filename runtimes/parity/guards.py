@@ -35,7 +35,7 @@ def check_guards(
         bundle: folder to make damaged copies of, in a temporary place; None makes none.
     """
     with open_again() as session:
-        rows = tokens[: min(_MOST_ROWS, session.max_batch or _MOST_ROWS)]
+        rows = tokens[: min(_MOST_ROWS, session.max_batch or _MOST_ROWS)].copy()
         figures = _session_guards(session, rows)
     figures.append(_closed_guard(session))
     if bundle is not None:
