@@ -57,7 +57,7 @@ def python_of(calls: Sequence[Call], table: CallTable, limits: Limits, opening: 
         head.append("from causalrn.errors import CausalRNError")
     head += ["", f"rows = {_array(table.tokens[list(rows), :steps])}"]
     if any(call.kind == "break off" for call in calls):
-        head += ["", "", *_BREAKING.splitlines(), ""]
+        head += ["", "", *_BREAKING.splitlines(), "", ""]
     body = [f"with {opening} as session:", "    tokens = rows[[0]]", *(f"    {line}" for line in lines)]
     return "\n".join([*head, *body, f"    # {remark}"]) + "\n"
 

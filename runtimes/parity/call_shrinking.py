@@ -23,20 +23,22 @@ def shrink(calls: Sequence[Call], limits: Limits, fails: Fails, deadline: float)
     known: dict[tuple[Call, ...], bool] = {}
 
     def still_fails(candidate: Sequence[Call]) -> bool:
+        if time.monotonic() > deadline:
+            return False
         fitted = tuple(fitting(candidate, limits))
-        if not fitted or time.monotonic() > deadline:
+        if not fitted:
             return False
         if fitted not in known:
             known[fitted] = fails(fitted)
         return known[fitted]
 
     best = fitting(calls, limits)
-    while True:
+    before: list[Call] = []
+    while best != before and time.monotonic() <= deadline:
         before = list(best)
         best = _leave_out(best, limits, still_fails)
         best = _simplify(best, limits, still_fails)
-        if best == before:
-            return best
+    return best
 
 
 def _leave_out(calls: list[Call], limits: Limits, fails: Fails) -> list[Call]:
@@ -71,13 +73,22 @@ def _simplify(calls: list[Call], limits: Limits, fails: Fails) -> list[Call]:
 def _simpler(calls: list[Call], index: int) -> Iterator[list[Call]]:
     """Walks with one call, or two neighbours, replaced by something simpler; the simplest first."""
     call, before, after = calls[index], calls[:index], calls[index + 1 :]
-    if after and _length(call) and _length(after[0]):
-        yield [*before, Call("prefill", _length(call) + _length(after[0])), *after[1:]]
-    if index + 1 < len(calls) and _length(call) > 1 and _length(after[0]):  # the same end, reached by a single step
-        total = _length(call) + _length(after[0])
-        yield [*before, Call("prefill", total - 1), Call("step"), *after[1:]]
+    run = _run_of_tokens(calls, index)
+    for count in reversed([*_below(run + 1, least=2)] if run > 1 else []):
+        total, rest = sum(_length(each) for each in calls[index : index + count]), calls[index + count :]
+        yield [*before, Call("prefill", total), *rest]
+        if total > 2:  # the same end, reached by a single step
+            yield [*before, Call("prefill", total - 1), Call("step"), *rest]
     for simpler in _smaller(call):
         yield [*before, simpler, *after]
+
+
+def _run_of_tokens(calls: list[Call], index: int) -> int:
+    """How many calls from here on do nothing but take tokens."""
+    run = 0
+    while index + run < len(calls) and _length(calls[index + run]):
+        run += 1
+    return run
 
 
 def _smaller(call: Call) -> Iterator[Call]:

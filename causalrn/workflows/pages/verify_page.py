@@ -24,11 +24,15 @@ def render_page(report: Mapping[str, Any]) -> str:
     environment.filters["heat"] = _heat
     environment.filters["setting"] = _setting
     indexed = list(enumerate(report["results"]))
+    walked = [(index, result) for index, result in indexed if "calls" in result["figures"]]
     return environment.get_template("verify_page.html.j2").render(
         report=report,
         data=embedded_json(report),
         charts=[chart for chart in (_steps_chart(indexed), _drift_chart(indexed)) if chart is not None],
         heats=[(index, result) for index, result in indexed if "heat" in result["figures"]],
+        walks=[(index, result) for index, result in walked if result["figures"]["calls"]["failing"] is not None],
+        walked=walked,
+        guarded=[(index, result) for index, result in indexed if "guards" in result["figures"]],
         accuracies=[(index, result) for index, result in indexed if "after" in result["figures"]],
     )
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from causalrn.errors import CausalRNError
-from causalrn.runtimes import session as session_module
 from causalrn.runtimes.snapshot import Snapshot
+from causalrn.runtimes.state_file import save_state
 
 
 @dataclass(frozen=True)
@@ -309,13 +309,13 @@ def _saved_in_half(session):
     def save(right, path):
         snapshot = session.snapshot()
         halves = {name: t.astype(np.float16).astype(t.dtype) for name, t in snapshot.tensors.items()}
-        session_module.save_state(path, dataclasses.replace(snapshot, tensors=halves))
+        save_state(path, dataclasses.replace(snapshot, tensors=halves))
 
     wrap(session, "save", save)
 
 
 def _loads_what_was_saved_before(session):
-    saved = []
+    saved: list[Snapshot] = []
 
     def save(right, path):
         saved.append(session.snapshot())
@@ -329,7 +329,7 @@ def _saved_without_logits(session):
     wrap(
         session,
         "save",
-        lambda right, path: session_module.save_state(path, dataclasses.replace(session.snapshot(), logits=None)),
+        lambda right, path: save_state(path, dataclasses.replace(session.snapshot(), logits=None)),
     )
 
 
@@ -337,7 +337,7 @@ def _saves_batch_reversed(session):
     def save(right, path):
         snapshot = session.snapshot()
         flipped = {name: _flipped(session, name, t) for name, t in snapshot.tensors.items()}
-        session_module.save_state(path, dataclasses.replace(snapshot, tensors=flipped))
+        save_state(path, dataclasses.replace(snapshot, tensors=flipped))
 
     wrap(session, "save", save)
 
@@ -347,7 +347,8 @@ def _snapshot_aliases(session):
         taken = right()
         rows = session.position
         live = {
-            tensor.name: array[:rows] for tensor, array in zip(session.spec.tensors, session._buffers.arrays, strict=True)
+            tensor.name: array[:rows]
+            for tensor, array in zip(session.spec.tensors, session._buffers.arrays, strict=True)
         }
         return dataclasses.replace(taken, tensors=live)
 
@@ -374,7 +375,7 @@ def _snapshot_lacks_a_row(session):
 
 
 def _snapshot_of_earlier_logits(session):
-    before = [None]
+    before: list[object] = [None]
 
     def advance(right, tokens, *, single):
         before[0] = session._logits
@@ -514,7 +515,7 @@ def _restores_before_checking(session):
 
 
 def _shared_output(session):
-    kept = {}
+    kept: dict[tuple[int, ...], np.ndarray] = {}
 
     def advance(right, tokens, *, single):
         logits = right(tokens, single=single)
@@ -589,7 +590,7 @@ def _three_times(call):
 
 
 def _three_steps_running(session):
-    seen = []
+    seen: list[list[int]] = []
 
     def advance(right, tokens, *, single):
         logits = right(tokens, single=single)
