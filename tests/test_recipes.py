@@ -66,7 +66,7 @@ def test_a_target_of_ones_own_is_verified_at_all_levels_that_it_has(
         report.save_json(tmp_path / "report.json")
         results = json.loads((tmp_path / "report.json").read_text())["results"]
         checked = {result["level"] for result in results if result["form"].startswith("toyruntime")}
-        assert checked == {"logits", "state", "split", "drift", "task", "determinism"}
+        assert checked == {"logits", "state", "split", "calls", "drift", "task", "determinism", "guards"}
 
 
 @pytest.mark.usefixtures("toy_row")

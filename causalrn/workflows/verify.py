@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,12 @@ from causalrn.runtimes.parity.block_reports import BlockCondition
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.levels import Case
-from causalrn.runtimes.parity.reference import state_positions
+from causalrn.runtimes.parity.reference import Reference, state_positions
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.snapshot import IntArray
-from causalrn.training.card import card_of
+from causalrn.training.card import ModelCard, card_of
 from causalrn.training.tasks import TASKS
 from causalrn.workflows.arguments import (
     LARGEST_SEED,
@@ -59,6 +60,7 @@ from causalrn.workflows.verify_result import ReportParts, VerifyResult, make_rep
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.runtimes.parity.oracle import Oracle
+    from causalrn.training.checkpoint import Checkpoint
 
 _NOISE_SHARE = 0.1
 
@@ -172,14 +174,12 @@ def verify_with_checkpoint(
     wanted = wanted_runtimes(options, (*runtimes, runtime_of(bundle)))
     options = possible_levels(bundle, options)
     check_levels(bundle, options, wanted)
-    card = card_of(bundle)
-    if card.config != checkpoint.card.config:
-        raise InputError(f"{path} holds another model than {run}: {card.config.describe()}")
+    card = _same_card(bundle, checkpoint, run)
     task = chosen_task(bundle, options.task, options.text)
     tokens, what = chosen_tokens(bundle, options, task)
     oracle = Oracle(checkpoint.model, checkpoint.card)
     with progress("oracle", 1):
-        reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
+        reference = _reference(oracle, tokens)
         vocabulary = oracle.reference(every_token(card.config.vocabulary), (1,))
         conditions = _conditions(oracle, tokens)
     opener = BackendOpener(bundle, options.session, checkpoint)
@@ -193,18 +193,26 @@ def verify_with_checkpoint(
             OracleLongReference(oracle, reference, long_tokens(bundle, options), _NOISE_SHARE * options.time_budget),
             opener.open_cell,
             Comparators(peers, opener.graph(), oracle.states),
-            references=lambda tokens: oracle.reference(tokens, state_positions(tokens.shape[1])),
+            references=partial(_reference, oracle),
             provider=options.session.provider,
             table=lambda: make_table(oracle, reference, call_source(options), bundle.manifest.state.capacity),
-            sources={**dict.fromkeys(runtimes, str(run)), runtime_of(bundle): str(path)},
+            sources=dict.fromkeys(runtimes, str(run)) | {runtime_of(bundle): str(path)},
             bundle=path,
             progress=progress,
         )
         problems = (*_other_weights(bundle, checkpoint.sha256, run), *_run(verification))
     if bundle.manifest.engine is not None and runtime_of(bundle) not in wanted:
         not_executed = "`runtime` leaves them out"
-    against = f"the float64 oracle of {run}, {what}"
-    parts = ReportParts(bundle, card, against, options, problems, not_executed, checkpoint.sha256, conditions)
+    parts = ReportParts(
+        bundle,
+        card,
+        f"the float64 oracle of {run}, {what}",
+        options,
+        problems,
+        not_executed,
+        checkpoint.sha256,
+        conditions,
+    )
     return VerifyResult.of(make_report(parts, verification), verification)
 
 
@@ -241,6 +249,18 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
     against = f"the oracle's golden vectors in the bundle, {count} sequences of {steps} tokens"
     parts = ReportParts(bundle, card_of(bundle), against, options, problems, not_executed)
     return VerifyResult.of(make_report(parts, verification), verification)
+
+
+def _same_card(bundle: Bundle, checkpoint: Checkpoint, run: Path) -> ModelCard:
+    """The card of a bundle, whose model has to be the checkpoint's."""
+    card = card_of(bundle)
+    if card.config != checkpoint.card.config:
+        raise InputError(f"{bundle.path} holds another model than {run}: {card.config.describe()}")
+    return card
+
+
+def _reference(oracle: Oracle, tokens: IntArray) -> Reference:
+    return oracle.reference(tokens, state_positions(tokens.shape[1]))
 
 
 def _other_weights(bundle: Bundle, sha256: str, run: Path) -> tuple[str, ...]:

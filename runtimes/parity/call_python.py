@@ -14,11 +14,10 @@ def break_off(session, tokens, parts):
     run, done = session._run, []
 
     def run_or_fail(*arguments):
-        result = run(*arguments)
-        done.append(1)
-        if len(done) > parts:
+        if len(done) == parts:
             raise InterruptedError
-        return result
+        done.append(1)
+        return run(*arguments)
 
     session._run = run_or_fail
     with contextlib.suppress(InterruptedError):

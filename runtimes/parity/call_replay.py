@@ -202,11 +202,10 @@ class Replay:
 
         def run_or_fail(tokens: IntArray, position: int, state: Sequence[Array]) -> object:
             nonlocal done
-            result = run(tokens, position, state)
-            done += 1
-            if done > call.count:
+            if done == call.count:
                 raise InterruptedError
-            return result
+            done += 1
+            return run(tokens, position, state)
 
         vars(self.session)["_run"] = run_or_fail
         try:

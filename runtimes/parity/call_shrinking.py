@@ -79,6 +79,8 @@ def _simpler(calls: list[Call], index: int) -> Iterator[list[Call]]:
         yield [*before, Call("prefill", total), *rest]
         if total > 2:  # the same end, reached by a single step
             yield [*before, Call("prefill", total - 1), Call("step"), *rest]
+    if run == 1 and len(after) > 1 and _length(after[1]):  # what stands between two that take tokens goes before both
+        yield [*before, after[0], Call("prefill", _length(call) + _length(after[1])), *after[2:]]
     for simpler in _smaller(call):
         yield [*before, simpler, *after]
 

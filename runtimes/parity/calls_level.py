@@ -250,7 +250,7 @@ class CallsCheck:
         )
 
     def _result(self, failing: WalkFigures | None) -> LevelResult:
-        summary, good = f"{self.calls:,} calls in {self.walks} walks, to position {self.furthest:,}", failing is None
+        summary, good = f"{self.calls:,} calls to position {self.furthest:,}", failing is None
         error, allowed = self._worst
         if failing is not None:
             summary = f"{'; '.join(failing.calls[-4:])}: {failing.problem}"

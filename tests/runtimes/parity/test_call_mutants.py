@@ -123,15 +123,6 @@ def test_right_sessions_pass(subjects, model, source):
     assert {1, 6, 7, 64, 65} <= set(calls.figures.calls.batches)
 
 
-@pytest.mark.slow
-def test_right_sessions_pass_on_twenty_seeds(subjects):
-    for subject in subjects.values():
-        for seed in range(20):
-            for table in (subject.table, subject.golden):
-                result = subject.check_calls(table, seed=seed)
-                assert result.passed, result.summary
-
-
 def test_failing_walk_is_python_that_runs(subjects, tmp_path, monkeypatch):
     subject = subjects["short"]
     mutant = next(mutant for mutant in MUTANTS if mutant.name == "no roll-back")
