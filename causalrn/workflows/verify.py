@@ -17,6 +17,7 @@ from causalrn.runtimes import SessionOptions
 from causalrn.runtimes.opening import runtime_of
 from causalrn.runtimes.parity.attribution import Comparators
 from causalrn.runtimes.parity.block_reports import BlockCondition
+from causalrn.runtimes.parity.call_table import CallTable
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.levels import Case
@@ -165,7 +166,6 @@ def verify_with_checkpoint(
 ) -> VerifyResult:
     """Compare parallel, recurrent and exported forms with the float64 oracle of a checkpoint folder."""
     from causalrn.runtimes.parity.oracle import Oracle, OracleLongReference
-    from causalrn.runtimes.parity.oracle_table import make_table
     from causalrn.training.checkpoint import load_checkpoint
 
     deadline = time.monotonic() + options.time_budget
@@ -195,24 +195,15 @@ def verify_with_checkpoint(
             Comparators(peers, opener.graph(), oracle.states),
             references=partial(_reference, oracle),
             provider=options.session.provider,
-            table=lambda: make_table(oracle, reference, call_source(options), bundle.manifest.state.capacity),
+            table=partial(_table, oracle, reference, bundle, options),
             sources=dict.fromkeys(runtimes, str(run)) | {runtime_of(bundle): str(path)},
-            bundle=path,
             progress=progress,
         )
         problems = (*_other_weights(bundle, checkpoint.sha256, run), *_run(verification))
     if bundle.manifest.engine is not None and runtime_of(bundle) not in wanted:
         not_executed = "`runtime` leaves them out"
-    parts = ReportParts(
-        bundle,
-        card,
-        f"the float64 oracle of {run}, {what}",
-        options,
-        problems,
-        not_executed,
-        checkpoint.sha256,
-        conditions,
-    )
+    against = f"the float64 oracle of {run}, {what}"
+    parts = ReportParts(bundle, card, against, options, problems, not_executed, checkpoint.sha256, conditions)
     return VerifyResult.of(make_report(parts, verification), verification)
 
 
@@ -241,7 +232,6 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
             provider=options.session.provider,
             table=golden.call_table,
             sources={runtime_of(bundle): str(path)},
-            bundle=path,
             progress=progress,
         )
         problems = _run(verification)
@@ -261,6 +251,12 @@ def _same_card(bundle: Bundle, checkpoint: Checkpoint, run: Path) -> ModelCard:
 
 def _reference(oracle: Oracle, tokens: IntArray) -> Reference:
     return oracle.reference(tokens, state_positions(tokens.shape[1]))
+
+
+def _table(oracle: Oracle, reference: Reference, bundle: Bundle, options: VerifyOptions) -> CallTable:
+    from causalrn.runtimes.parity.oracle_table import make_table
+
+    return make_table(oracle, reference, call_source(options), bundle.manifest.state.capacity)
 
 
 def _other_weights(bundle: Bundle, sha256: str, run: Path) -> tuple[str, ...]:

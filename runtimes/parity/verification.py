@@ -67,8 +67,7 @@ class Verification:
         references: makes a reference for further token ids [B, T]; None where there is no checkpoint.
         provider: of onnxruntime; bit equality is claimed for the CPU's.
         table: makes what calls are compared with; None takes the reference's own sequences.
-        sources: by runtime, the folder that people open it from.
-        bundle: folder whose damaged copies have to be refused; None tries none.
+        sources: by runtime, the folder that people open it from; damaged copies of bundles have to be refused.
         progress: shows how far it is.
         results: one per level and runtime, in the order of :data:`LEVELS`.
         attributions: for the first failure of each runtime, where it begins.
@@ -89,7 +88,6 @@ class Verification:
     provider: str = "cpu"
     table: Callable[[], CallTable] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
-    bundle: Path | None = None
     progress: Progress = no_progress
     results: list[LevelResult] = field(default_factory=list)
     attributions: list[Attribution] = field(default_factory=list)
@@ -282,6 +280,7 @@ class Verification:
     def _guards(self) -> None:
         tokens = self.case.reference.tokens
         for name in self.cells:
-            bundle = None if name in checkpoint_runtimes() else self.bundle
+            is_bundle = name in self.sources and name not in checkpoint_runtimes()
+            bundle = Path(self.sources[name]) if is_bundle else None
             with self.progress(f"guards, {name}", 1):
                 self.results.append(check_guards(name, tokens, partial(self.open_again, name, None), bundle))
