@@ -29,6 +29,7 @@ _SLOTS = 3
 
 def edge_walks(limits: Limits, rng: np.random.Generator) -> Iterator[list[Call]]:
     """Walks that pass every edge, what costs least for what it finds first."""
+    yield [_reset((0,)), _prefill(limits.steps), Call("state")]
     yield from _state_walks(limits, rng)
     yield from _batch_walks(limits, rng)
     yield from _chunk_walks(limits, _SHORT[:1])

@@ -11,7 +11,7 @@ from causalrn.training.tasks import Examples, Task
 CALLS_SHARE, DRIFT_SHARE, TASK_SHARE = 0.1, 0.5, 0.4
 """Of the time that is left, what the levels may take that could take any time."""
 
-TORCH_CALLS_SECONDS = 2.0
+TORCH_CALLS_SECONDS = 1.0
 """The recurrent form in PyTorch is not what ships: it makes as many calls as there is time for in this."""
 
 
