@@ -34,6 +34,17 @@ def check_guards(
         open_again: opens a session.
         bundle: folder to make damaged copies of, in a temporary place; None makes none.
     """
+    try:
+        return _check_guards(runtime, tokens, open_again, bundle)
+    except (GpuFailureError, NotExecutedError):
+        raise
+    except CausalRNError as error:  # of a call that should not have been refused
+        return LevelResult("guards", runtime, False, str(error))
+
+
+def _check_guards(
+    runtime: str, tokens: IntArray, open_again: Callable[[], CellSession], bundle: Path | None
+) -> LevelResult:
     with open_again() as session:
         rows = tokens[: min(_MOST_ROWS, session.max_batch or _MOST_ROWS)].copy()
         figures = _session_guards(session, rows)
