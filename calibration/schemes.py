@@ -175,7 +175,8 @@ def write_quantized(
     bundle = seal_bundle(folder, manifest)
     if golden and GOLDEN_NAME in source.manifest.files:
         with open_bundle(bundle) as session:
-            save_golden(folder, load_golden(source).reference, session)
+            known = load_golden(source)
+            save_golden(folder, known.reference, session, known.late)
         unchanged = {name: bundle.manifest.files[name] for name in (*models, WEIGHTS_FILE)}
         bundle = seal_bundle(folder, manifest, unchanged)
     return bundle

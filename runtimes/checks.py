@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.errors import InputError, NonFiniteError
-from causalrn.runtimes.snapshot import FloatArray, IntArray
+from causalrn.errors import InputError, NonFiniteError, StateError
+from causalrn.runtimes.snapshot import FloatArray, IntArray, Snapshot
 
 NON_FINITE = "the model gave NaN or infinity: its weights, or the values they reach, are out of range"
 
@@ -56,3 +56,29 @@ def check_finite(logits: FloatArray) -> None:
         total = np.add.reduce(logits, axis=None)
     if not math.isfinite(total) and not np.isfinite(logits).all():
         raise NonFiniteError(NON_FINITE)
+
+
+def check_snapshot(
+    snapshot: Snapshot, owner: str, *, capacity: int | None, max_batch: int | None, vocabulary: int
+) -> None:
+    """Check what every snapshot has to be for a session to go on from it; its shapes are the state contract's.
+
+    Raises:
+        StateError: it belongs to other weights, is larger than the session, or holds NaN or infinity.
+    """
+    if snapshot.owner != owner:
+        raise StateError("the state belongs to another bundle or other weights: restore it where it was taken")
+    if snapshot.position < 0 or snapshot.batch < 1:
+        raise StateError(f"the state cannot be: position {snapshot.position}, {snapshot.batch} sequences")
+    if capacity is not None and snapshot.position > capacity:
+        raise StateError(f"the state holds {snapshot.position} positions, this session has {capacity}")
+    if max_batch is not None and snapshot.batch > max_batch:
+        raise StateError(f"the state holds {snapshot.batch} sequences, this session takes {max_batch} at most")
+    logits, shape = snapshot.logits, (snapshot.batch, vocabulary)
+    if logits is not None and (
+        logits.shape != shape or logits.dtype not in (np.float32, np.float64) or not np.isfinite(logits).all()
+    ):
+        raise StateError(f"the state's logits are not finite floating-point numbers of shape {list(shape)}")
+    for name, value in snapshot.tensors.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise StateError(f"state tensor {name} holds NaN or infinity: restore another state")

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.files import as_path
-from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError, StateError
-from causalrn.runtimes.checks import as_array, check_tokens
+from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError
+from causalrn.runtimes.checks import as_array, check_snapshot, check_tokens
 from causalrn.runtimes.generation import GeneratedStep, GenerationOptions, GenerationSettings, choose_options, generate
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_file import load_state, save_state
@@ -134,7 +134,8 @@ class Session(ABC):
             StateError: it belongs to other weights or does not fit; the state is left as it was.
         """
         self._check_open()
-        self._check_snapshot(snapshot)
+        vocabulary = self.card.config.vocabulary
+        check_snapshot(snapshot, self.owner, capacity=self.capacity, max_batch=self.max_batch, vocabulary=vocabulary)
         self._load_state(snapshot)
         self._position, self._batch = snapshot.position, snapshot.batch
         self._logits = None if snapshot.logits is None else snapshot.logits.copy()
@@ -159,19 +160,6 @@ class Session(ABC):
     def _check_open(self) -> None:
         if self._is_closed:
             raise RuntimeUnavailableError(f"the session ({self.runtime}) has been closed: open it again")
-
-    def _check_snapshot(self, snapshot: Snapshot) -> None:
-        if snapshot.owner != self.owner:
-            raise StateError("the state belongs to another bundle or other weights: restore it where it was taken")
-        if self.capacity is not None and snapshot.position > self.capacity:
-            raise StateError(f"the state holds {snapshot.position} positions, this session has {self.capacity}")
-        if self.max_batch is not None and snapshot.batch > self.max_batch:
-            raise StateError(f"the state holds {snapshot.batch} sequences, this session takes {self.max_batch} at most")
-        logits, shape = snapshot.logits, (snapshot.batch, self.card.config.vocabulary)
-        if logits is not None and (
-            logits.shape != shape or logits.dtype not in (np.float32, np.float64) or not np.isfinite(logits).all()
-        ):
-            raise StateError(f"the state's logits are not finite floating-point numbers of shape {list(shape)}")
 
     def generate(
         self,

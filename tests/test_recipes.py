@@ -24,6 +24,7 @@ from causalrn.cli import COMMANDS
 from causalrn.errors import InputError
 from causalrn.model.normalization import normalize
 from causalrn.model.sequence_model import SequenceModel
+from causalrn.runtimes.parity.results import LEVELS
 from examples import room_command
 from examples.rounded_weights import round_weights
 from examples.toy_target import TOY, ToySession
@@ -66,7 +67,7 @@ def test_a_target_of_ones_own_is_verified_at_all_levels_that_it_has(
         report.save_json(tmp_path / "report.json")
         results = json.loads((tmp_path / "report.json").read_text())["results"]
         checked = {result["level"] for result in results if result["form"].startswith("toyruntime")}
-        assert checked == {"logits", "state", "split", "drift", "task", "determinism", "kernels"}
+        assert checked == {*LEVELS} - {"layer"}
 
 
 @pytest.mark.usefixtures("toy_row")

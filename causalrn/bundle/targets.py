@@ -279,6 +279,11 @@ def runtime_row(runtime: str) -> Target:
     raise InputError(f"runtime {runtime!r} is unknown: choose one of {', '.join(runtime_names())}")
 
 
+def has_threads(runtime: str) -> bool:
+    """Whether sessions of a runtime take a number of threads; False where there is no such row."""
+    return any(row.has_threads for row in all_targets() if row.runtime == runtime)
+
+
 def check_runtimes(names: tuple[str, ...]) -> None:
     """Refuse runtimes that there are not.
 

@@ -102,10 +102,11 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
 
     With --checkpoint, every runtime runs the same sequences as the float64 parallel form (the oracle). Without it, the
     bundle is checked against the oracle's golden vectors that it carries. Levels: logits; state, every state tensor,
-    also from reference states fed in; split, random chunks; layer, the values between blocks; drift over a long run;
-    task, accuracy before and after; determinism, what is equal bit for bit; kernels, every graph, instruction set and
-    engine that the bundle has, by itself, and its programs. What fails is traced to its first step,
-    block and tensor, and to the side that is wrong. How much rounding is allowed is estimated from the weights:
+    also from reference states fed in; split, random chunks; layer, the values between blocks; calls, a walk over
+    everything that a session offers; drift over a long run; task, accuracy before and after; determinism, what is equal
+    bit for bit; kernels, every graph, instruction set and engine that the bundle has, by itself, and its programs;
+    guards, what has to be refused. What fails is traced to its first step, block and tensor, and to the side that is
+    wrong; of calls, to the fewest that fail. How much rounding is allowed is estimated from the weights:
     docs/parity.md.
 
     A quantized bundle is judged by the budget of its scheme: by what its distributions and its accuracy lose. Options

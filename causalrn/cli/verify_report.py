@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from causalrn.bundle.tolerances import BOUND_FACTOR
 from causalrn.cli.console import console
@@ -11,7 +13,7 @@ from causalrn.cli.coverage_table import print_hashed_only
 from causalrn.cli.flags import in_flags
 from causalrn.cli.results_table import figure_text, results_table
 from causalrn.runtimes.parity.report import FAIL, NOT_EXECUTED, PASS, VerifyReport
-from causalrn.runtimes.parity.results import Attribution, Side
+from causalrn.runtimes.parity.results import Attribution, LevelResult, Side
 
 _STYLES = {PASS: "bold green", FAIL: "bold red", NOT_EXECUTED: "bold yellow"}
 
@@ -28,6 +30,8 @@ def print_report(report: VerifyReport) -> None:
     for attribution in report.attributions:
         out.print(_attribution(attribution))
         out.print(attribution.verdict + "\n")
+    for result in report.results:
+        _print_refusals_and_calls(result)
     out.print(_explain(report))
     if report.measured:
         out.print("-: measured, and nothing to compare it with: neither passed nor failed")
@@ -40,6 +44,24 @@ def print_report(report: VerifyReport) -> None:
     if report.not_executed:
         out.print(f"the engines were not run: {in_flags(report.not_executed)}", style="yellow", soft_wrap=True)
     out.print(report.verdict, style=_STYLES[report.verdict])
+
+
+def _print_refusals_and_calls(result: LevelResult) -> None:
+    """What was not refused, and calls that fail, as calls and as Python."""
+    out, guards, calls = console(), result.figures.guards, result.figures.calls
+    for guard in () if guards is UNSET else guards:
+        if not guard.passed:
+            out.print(f"{result.runtime} fails at guards, {guard.name}: {guard.outcome}", style="red", soft_wrap=True)
+    if calls is UNSET or calls.failing is None:
+        return
+    walk = calls.failing
+    threads = "" if walk.threads is None else f", {walk.threads} threads"
+    out.print(f"{result.runtime} fails at calls{threads} (seed {calls.seed}); these calls do it:", style="bold red")
+    out.print(Text(f"  {'; '.join(walk.calls)}"), soft_wrap=True)
+    out.print(Text(f"  {walk.problem}"), soft_wrap=True)
+    if not walk.repeats:
+        out.print("  alone, in a session that has just been opened, they do not: something before them matters")
+    out.print(Text("\n" + walk.python), soft_wrap=True)
 
 
 def _attribution(attribution: Attribution) -> Table:

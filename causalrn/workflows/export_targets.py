@@ -19,6 +19,7 @@ from causalrn.export.web.web_exporter import WebOptions, export_web
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.golden import golden_tokens, save_golden
 from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.oracle_table import late_windows
 from causalrn.runtimes.parity.reference import Reference, state_positions
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session import Session
@@ -105,7 +106,8 @@ def _export(
         reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
         unfinished = seal_bundle(folder, manifest)
         with open_bundle(unfinished) as session:
-            recorded = save_golden(folder, reference, session)
+            late = late_windows(oracle, tokens, manifest.state.capacity)
+            recorded = save_golden(folder, reference, session, late)
             if finish is not None:
                 finish(folder, reference, session, recorded)
         advance(1, "manifest")

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,12 @@ from causalrn.runtimes import SessionOptions
 from causalrn.runtimes.opening import runtime_of
 from causalrn.runtimes.parity.attribution import Comparators
 from causalrn.runtimes.parity.block_reports import BlockCondition
+from causalrn.runtimes.parity.call_table import CallTable
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.kernels import KernelLevel
 from causalrn.runtimes.parity.levels import Case
-from causalrn.runtimes.parity.reference import state_positions
+from causalrn.runtimes.parity.reference import Reference, state_positions
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
 from causalrn.runtimes.progress import Progress, no_progress
@@ -46,6 +48,7 @@ from causalrn.workflows.task_choice import chosen_task
 from causalrn.workflows.verify_backends import BackendOpener, open_backends
 from causalrn.workflows.verify_options import (
     VerifyOptions,
+    call_source,
     check_combinations,
     check_levels,
     chosen_budget,
@@ -99,8 +102,8 @@ def verify(
     Args:
         bundle: folder that `export`, `quantize` or `compile` wrote.
         checkpoint: checkpoint folder that it was exported from.
-        level: which of "logits", "state", "split", "layer", "drift", "task", "determinism",
-            "kernels"; none means all.
+        level: which of "logits", "state", "split", "layer", "calls", "drift", "task", "determinism", "kernels",
+            "guards"; none means all.
         runtime: which runtimes; none means all that can run here.
         task: insist on this task of the model.
         text: file that a text model's accuracy is measured on.
@@ -178,7 +181,7 @@ def verify_with_checkpoint(
     tokens, what = chosen_tokens(bundle, options, task)
     oracle = Oracle(checkpoint.model, checkpoint.card)
     with progress("oracle", 1):
-        reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
+        reference = _reference(oracle, tokens)
         vocabulary = oracle.reference(every_token(card.config.vocabulary), (1,))
         conditions = _conditions(oracle, tokens)
     opener = BackendOpener(bundle, options.session, checkpoint)
@@ -192,8 +195,10 @@ def verify_with_checkpoint(
             OracleLongReference(oracle, reference, long_tokens(bundle, options), _NOISE_SHARE * options.time_budget),
             opener.open_cell,
             Comparators(peers, opener.graph(), oracle.states),
-            references=lambda tokens: oracle.reference(tokens, state_positions(tokens.shape[1])),
+            references=partial(_reference, oracle),
             provider=options.session.provider,
+            table=partial(_table, oracle, reference, bundle, options),
+            sources=dict.fromkeys(runtimes, str(run)) | {runtime_of(bundle): str(path)},
             progress=progress,
         )
         problems = (*_other_weights(bundle, checkpoint.sha256, run), *_run(verification, opener))
@@ -227,6 +232,8 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
             golden=golden,
             repeats_recorded=_repeats_recorded(bundle),
             provider=options.session.provider,
+            table=golden.call_table,
+            sources={runtime_of(bundle): str(path)},
             progress=progress,
         )
         problems = _run(verification, opener)
@@ -242,6 +249,16 @@ def _common_card(bundle: Bundle, checkpoint: Checkpoint, run: Path) -> ModelCard
     if card.config != checkpoint.card.config:
         raise InputError(f"{bundle.path} holds another model than {run}: {card.config.describe()}")
     return dataclasses.replace(card, known_by=checkpoint.card.known_by or card.known_by)
+
+
+def _reference(oracle: Oracle, tokens: IntArray) -> Reference:
+    return oracle.reference(tokens, state_positions(tokens.shape[1]))
+
+
+def _table(oracle: Oracle, reference: Reference, bundle: Bundle, options: VerifyOptions) -> CallTable:
+    from causalrn.runtimes.parity.oracle_table import make_table
+
+    return make_table(oracle, reference, call_source(options), bundle.manifest.state.capacity)
 
 
 def _other_weights(bundle: Bundle, sha256: str, run: Path) -> tuple[str, ...]:

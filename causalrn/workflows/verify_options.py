@@ -15,9 +15,9 @@ from causalrn.bundle.tolerances import BUDGETS, Budget
 from causalrn.errors import InputError
 from causalrn.runtimes import SessionOptions
 from causalrn.runtimes.opening import runtime_of
+from causalrn.runtimes.parity.plan import Plan
 from causalrn.runtimes.parity.reference import sample_tokens
 from causalrn.runtimes.parity.results import LEVELS, Level
-from causalrn.runtimes.parity.verification import Plan
 from causalrn.runtimes.snapshot import IntArray
 from causalrn.training.card import card_of
 from causalrn.training.tasks import Task, random_source
@@ -194,6 +194,11 @@ def _steps(bundle: Bundle, options: VerifyOptions) -> int:
     if steps < 2:
         raise InputError(f"{bundle.path}: a capacity of {capacity} is too short to verify: export it with at least 2")
     return steps
+
+
+def call_source(options: VerifyOptions) -> np.random.Generator:
+    """Where the tokens of calls are drawn from."""
+    return random_source("verify", options.seed, 3)
 
 
 def long_tokens(bundle: Bundle, options: VerifyOptions) -> IntArray:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 from causalrn.bundle.targets import all_targets
+from causalrn.errors import NonFiniteError, StateError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.reference import Reference, Run, current_values, run_in_chunks
-from causalrn.runtimes.parity.results import LevelResult
+from causalrn.runtimes.parity.results import LevelResult, not_finite
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 
 OpenAgain = Callable[[int | None], CellSession]
@@ -24,8 +25,19 @@ def check_determinism(
 ) -> LevelResult:
     """Run each check of `causalrn.bundle.targets.EQUALITIES` on two sequences; a claim that does not hold fails.
 
-    Where nothing is claimed, what was measured is no verdict.
+    Where nothing is claimed, what was measured is no verdict. NaN, and a state that cannot be restored, fail too.
     """
+    try:
+        return _check(runtime, session, reference, open_again, provider)
+    except NonFiniteError:
+        return not_finite("determinism", runtime)
+    except StateError as error:
+        return LevelResult("determinism", runtime, False, f"a state could not be restored: {error}")
+
+
+def _check(
+    runtime: str, session: CellSession, reference: Reference, open_again: OpenAgain, provider: str
+) -> LevelResult:
     tokens = reference.tokens[: min(2, session.max_batch or 2)]
     row = next((row for row in all_targets() if row.runtime == session.runtime), None)
     claimed = row.equalities if row is not None and provider == "cpu" else ()  # other providers were not tried

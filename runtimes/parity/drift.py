@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -219,8 +218,3 @@ def _state_errors(session: CellSession, expected: Mapping[str, Array]) -> dict[s
     """By tensor, how far the state is off at the end, relative to its largest value."""
     values, names = current_values(session), [tensor.name for tensor in compared_tensors(session)]
     return {name: relative_error(values[name], expected[name]) for name in names if name in expected}
-
-
-def growing_bound(bound: float, known_steps: int, steps: int) -> float:
-    """A bound that was computed for some steps, at a later one: the error of a sum of t terms grows as sqrt(t)."""
-    return bound * max(1.0, math.sqrt(steps / known_steps))

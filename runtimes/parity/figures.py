@@ -84,6 +84,64 @@ class AccuracyFigures(ReportEntry, frozen=True):
         )
 
 
+class WalkFigures(ReportEntry, frozen=True):
+    """Calls that fail, as few of them as there can be.
+
+    Attributes:
+        problem: what the last one does wrong.
+        calls: in order.
+        python: a script that makes them.
+        threads: of the session; None for the number that was asked for.
+        repeats: whether they fail in a session that has just been opened; else something before them matters.
+        error, allowed: relative to the largest |value|; None where nothing was measured.
+        position: of the first token that is off; None where it is no token's.
+        tensor: what is off; empty where it is no tensor.
+    """
+
+    problem: str
+    calls: tuple[str, ...]
+    python: str
+    threads: int | None
+    repeats: bool
+    error: Figure
+    allowed: Figure
+    position: int | None
+    tensor: str
+
+
+class CallsFigures(ReportEntry, frozen=True):
+    """Walks of calls over everything that a session offers.
+
+    Attributes:
+        seed: of the walks.
+        walks, calls: that were made.
+        furthest: position that they reached.
+        batches: numbers of sequences.
+        failing: the first walk that failed, shrunk; None where none did.
+    """
+
+    seed: int
+    walks: int
+    calls: int
+    furthest: int
+    batches: tuple[int, ...]
+    failing: WalkFigures | None
+
+
+class GuardFigures(ReportEntry, frozen=True):
+    """One thing that has to be refused.
+
+    Attributes:
+        name: what it is, e.g. "token id beyond the vocabulary".
+        passed: whether it was refused, and the state left alone.
+        outcome: what happened, in a few words.
+    """
+
+    name: str
+    passed: bool
+    outcome: str
+
+
 class Figures(ReportEntry, frozen=True, kw_only=True):
     """Everything that a level measured; what it does not measure is left out.
 
@@ -92,7 +150,8 @@ class Figures(ReportEntry, frozen=True, kw_only=True):
         errors, allowed_errors: [T], of the logits by step, relative to the largest |logit|.
         chunks: lengths of the chunks of each split.
         heat: [N + 1][columns], error over what is allowed, by stream and stretch of steps.
-        steps, growth, curve, states, allowed_states: of a long run: how many, how the error develops, and per state
+        steps: of a long run, or of the longest row that calls read.
+        growth, curve, states, allowed_states: of a long run: how the error develops, and per state
             tensor the relative error at its end with what is allowed.
         distribution: how much the distributions over the next token agree, and scale and offset of all logits.
         judged: of a quantized form, what its budget judges, each figure with its limit.
@@ -100,6 +159,8 @@ class Figures(ReportEntry, frozen=True, kw_only=True):
         after, before: accuracy of this runtime, and of what it is compared with; None where there is nothing.
         differences: by equality, the largest |difference| of a logit or state value, 0 where all bits are equal.
         claimed: which of them are claimed for this runtime.
+        calls: walks of calls.
+        guards: what has to be refused.
     """
 
     tensors: tuple[Deviation, ...] | UnsetType = UNSET
@@ -119,6 +180,8 @@ class Figures(ReportEntry, frozen=True, kw_only=True):
     before: AccuracyFigures | UnsetType | None = UNSET
     differences: Mapping[str, Figure] | UnsetType = UNSET
     claimed: tuple[str, ...] | UnsetType = UNSET
+    calls: CallsFigures | UnsetType = UNSET
+    guards: tuple[GuardFigures, ...] | UnsetType = UNSET
 
 
 def largest_set(values: Iterable[int | UnsetType]) -> int:

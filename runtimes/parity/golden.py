@@ -15,6 +15,8 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import BundleError
 from causalrn.model.config import ModelConfig
+from causalrn.runtimes.parity.call_table import CallTable, table_of, table_of_reference
+from causalrn.runtimes.parity.late_windows import LateWindows, check_late
 from causalrn.runtimes.parity.reference import (
     Bounds,
     Reference,
@@ -40,6 +42,8 @@ class Golden:
     """Golden vectors of a bundle: a reference, and the own outputs of the runtime that wrote the bundle.
 
     Attributes:
+        late: rows of tokens as long as the capacity, with the oracle's logits at some positions; None in bundles of
+            earlier versions.
         recorded_logits: float32 [B, T, V], step by step.
         recorded_states: at one position in the middle, the runtime's own state as it stores it: what a device resumes
             from.
@@ -51,6 +55,13 @@ class Golden:
     recorded_logits: FloatArray
     recorded_states: States
     recorded_on: str | None = None
+    late: LateWindows | None = None
+
+    def call_table(self) -> CallTable:
+        """What calls are compared with: the late rows, or the reference's own where there are none."""
+        if self.late is None:
+            return table_of_reference(self.reference)
+        return table_of(self.late.tokens, self.late.positions, self.late.logits, self.reference)
 
     def recorded_snapshot(self, owner: str) -> Snapshot:
         """The recorded mid-sequence state, to resume from."""
@@ -64,7 +75,7 @@ def golden_tokens(card: ModelCard, capacity: int | None) -> IntArray:
     return sample_tokens(card, np.random.default_rng(0), _ROWS, min(capacity or _TOKENS, _TOKENS))
 
 
-def save_golden(folder: Path, reference: Reference, session: Session) -> FloatArray:
+def save_golden(folder: Path, reference: Reference, session: Session, late: LateWindows | None = None) -> FloatArray:
     """Write golden vectors into a bundle's folder; gives the logits of `session`, the bundle's own: [B, T, V]."""
     (middle,) = state_positions(reference.steps)[-2:-1] or (1,)
     logits, state = _record(session, reference.tokens, middle)
@@ -83,6 +94,8 @@ def save_golden(folder: Path, reference: Reference, session: Session) -> FloatAr
         **_named("recorded.state.", {middle: state}),
         _RECORDED_ON: np.frombuffer(processor_family().encode("ascii", "replace"), np.int8),
     }
+    if late is not None:
+        tensors |= {"late.tokens": late.tokens, "late.positions": late.positions, "late.logits": late.logits}
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     (folder / GOLDEN_NAME).write_bytes(content)
     return logits
@@ -139,7 +152,10 @@ def _read(tensors: Mapping[str, Array], spec: StateSpec) -> Golden:
     recorded_on = None if codes is None else codes.astype(np.uint8).tobytes().decode("ascii")
     if recorded_on is not None and not re.fullmatch(r"[!-~ ]{1,64}", recorded_on):
         raise ValueError("a family of processors that cannot be")
-    return Golden(reference, tensors["recorded.logits"], _states(tensors, "recorded.state."), recorded_on)
+    late = None
+    if "late.tokens" in tensors:
+        late = LateWindows(tensors["late.tokens"], tensors["late.positions"], tensors["late.logits"])
+    return Golden(reference, tensors["recorded.logits"], _states(tensors, "recorded.state."), recorded_on, late)
 
 
 def _check(golden: Golden, config: ModelConfig) -> None:
@@ -171,6 +187,8 @@ def _check(golden: Golden, config: ModelConfig) -> None:
     _expect("recurrent error", np.array(reference.recurrent_error), ())
     if reference.recurrent_error < 0 or not reference.largest_logit > 0:
         raise ValueError("logits that are all zero, or a negative error")
+    if golden.late is not None:
+        check_late(golden.late, tokens, config)
 
 
 def _expect_states(

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from causalrn.bundle.tolerances import WRONG_VALUE
-from causalrn.runtimes.parity.comparison import Deviation, compare_run, judge_agreement
+from causalrn.runtimes.parity.budgets import describe_judged, judge_agreement
+from causalrn.runtimes.parity.comparison import Deviation, compare_run
 from causalrn.runtimes.parity.determinism import bit_difference
 from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.kernel_calls import Answers, Call, DeepRun
@@ -31,8 +32,8 @@ def judge_calls(name: str, calls: Sequence[Call], case: Case, session: Session) 
     fault = "" if wrong is None else f"{wrong[0].words}: {wrong[1].tensor} off by {wrong[1].error:.0e}"
     agreement = traces.agreement()
     if not fault and case.budget is not None:
-        words, within = judge_agreement(agreement, case.budget)
-        fault = "" if within else words
+        judged = judge_agreement(agreement, case.budget)
+        fault = "" if all(figure.passed for figure in judged) else describe_judged(judged)
     deviations, figures = traces.deviations(session), Figures(distribution=agreement)
     return LevelResult.from_deviations("kernels", name, deviations, figures, summary=fault, verdict=not fault)
 

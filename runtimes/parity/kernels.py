@@ -14,7 +14,6 @@ from causalrn.bundle.tolerances import WRONG_VALUE
 from causalrn.errors import CausalRNError, NonFiniteError
 from causalrn.runtimes.kernel_list import Kernel, KernelList, Program, WholeKernel
 from causalrn.runtimes.parity.comparison import compare_run
-from causalrn.runtimes.parity.drift import growing_bound
 from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.kernel_calls import DeepRun, ask, deep_tokens, run_deep
 from causalrn.runtimes.parity.kernel_judging import (
@@ -28,7 +27,7 @@ from causalrn.runtimes.parity.kernel_judging import (
     merge_differences,
 )
 from causalrn.runtimes.parity.levels import Case
-from causalrn.runtimes.parity.reference import Run
+from causalrn.runtimes.parity.reference import Run, growing_bound
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.snapshot import FloatArray, IntArray

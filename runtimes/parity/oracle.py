@@ -16,13 +16,14 @@ from causalrn.model.folding import FoldedWeights, fold
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.model.state import derive_state
 from causalrn.runtimes.parity.comparison import relative_error
-from causalrn.runtimes.parity.drift import LongReference, growing_bound
+from causalrn.runtimes.parity.drift import LongReference
 from causalrn.runtimes.parity.reference import (
     Bounds,
     Reference,
     Run,
     States,
     compared_tensors,
+    growing_bound,
     run_in_chunks,
 )
 from causalrn.runtimes.parity.rounding_noise import RoundingNoise

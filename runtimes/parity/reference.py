@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -276,3 +277,8 @@ def compared_tensors(session: Session) -> tuple[StateTensor, ...]:
     if not isinstance(session, CellSession):
         return ()
     return tuple(tensor for tensor in session.spec.tensors if not tensor.is_remainder and not tensor.is_scale)
+
+
+def growing_bound(bound: float, known_steps: int, steps: int) -> float:
+    """A bound that was computed for some steps, at a later one: the error of a sum of t terms grows as sqrt(t)."""
+    return bound * max(1.0, math.sqrt(steps / known_steps))

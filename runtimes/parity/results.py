@@ -12,7 +12,7 @@ from causalrn.runtimes.parity.comparison import Deviation
 from causalrn.runtimes.parity.entries import Figure, ReportEntry
 from causalrn.runtimes.parity.figures import Figures
 
-Level = Literal["logits", "state", "split", "layer", "drift", "task", "determinism", "kernels"]
+Level = Literal["logits", "state", "split", "layer", "calls", "drift", "task", "determinism", "kernels", "guards"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 Cause = Literal["graph", "runtime", "graph or runtime", "state handling", "cell", "weights", "unknown"]

@@ -5,19 +5,22 @@ Needs no torch: the oracle and the runtimes that need it are handed in.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 from causalrn.bundle.targets import checkpoint_runtimes
-from causalrn.errors import NonFiniteError, StateError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.attribution import Comparators, attribute_failure
+from causalrn.runtimes.parity.call_table import CallTable, table_of_reference
+from causalrn.runtimes.parity.calls_level import check_calls
 from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.drift import LongReference, check_drift
 from causalrn.runtimes.parity.figures import largest_set
 from causalrn.runtimes.parity.golden import Golden
+from causalrn.runtimes.parity.guards import check_guards
 from causalrn.runtimes.parity.kernels import KernelLevel
 from causalrn.runtimes.parity.levels import (
     Case,
@@ -28,8 +31,9 @@ from causalrn.runtimes.parity.levels import (
     check_split,
     check_state,
 )
+from causalrn.runtimes.parity.plan import CALLS_SHARE, DRIFT_SHARE, TASK_SHARE, Plan
 from causalrn.runtimes.parity.reference import Reference
-from causalrn.runtimes.parity.results import LEVELS, Attribution, Level, LevelResult, not_finite
+from causalrn.runtimes.parity.results import LEVELS, Attribution, Level, LevelResult
 from causalrn.runtimes.parity.task_level import answer_all, judge_all, task_ways
 from causalrn.runtimes.parity.traces import (
     Traces,
@@ -43,34 +47,8 @@ from causalrn.runtimes.parity.traces import (
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import Array, IntArray
-from causalrn.training.tasks import Examples, Task
 
 _ATTRIBUTED_STEPS = 512
-_TASK_SHARE, _DRIFT_SHARE = 0.4, 0.5
-"""Of the time that is left, what the two levels may take that could take any time."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to check.
-
-    Attributes:
-        levels: which of :data:`LEVELS`.
-        fail_fast: stop after the first level at which anything fails.
-        deadline: of `time.monotonic`: task and drift take fewer samples and steps where time gets short; a level that
-            is not reached is not checked.
-        examples: for the task; None where there is none.
-        least_accuracy: smallest accuracy that passes, 0 to 1.
-        whole_drift: run all of the long sequence whatever the budget.
-    """
-
-    levels: tuple[Level, ...] = LEVELS
-    fail_fast: bool = False
-    deadline: float = math.inf
-    task: Task | None = None
-    examples: Examples | None = None
-    least_accuracy: float | None = None
-    whole_drift: bool = False
 
 
 @dataclass
@@ -89,6 +67,8 @@ class Verification:
         references: makes a reference for further token ids [B, T]; None where there is no checkpoint.
         kernels: the level of that name, for the bundle itself; None where there is none.
         provider: of onnxruntime; bit equality is claimed for the CPU's.
+        table: makes what calls are compared with; None takes the reference's own sequences.
+        sources: by runtime, the folder that people open it from; damaged copies of bundles have to be refused.
         progress: shows how far it is.
         results: one per level and runtime, in the order of :data:`LEVELS`.
         measured: what has no verdict, for there was nothing to compare it with; in the same order.
@@ -109,6 +89,8 @@ class Verification:
     references: Callable[[IntArray], Reference] | None = None
     kernels: KernelLevel | None = None
     provider: str = "cpu"
+    table: Callable[[], CallTable] | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
     progress: Progress = no_progress
     results: list[LevelResult] = field(default_factory=list)
     measured: list[LevelResult] = field(default_factory=list)
@@ -125,10 +107,12 @@ class Verification:
             "state": self._state,
             "split": self._split,
             "layer": self._layer,
+            "calls": self._calls,
             "drift": self._drift,
             "task": self._task,
             "determinism": self._determinism,
             "kernels": self._kernels,
+            "guards": self._guards,
         }
         wanted = [level for level in LEVELS if level in self.plan.levels]
         if self.kernels is not None and "kernels" in wanted and self._possible("kernels"):
@@ -241,10 +225,17 @@ class Verification:
                 traces = self._trace(name, probe=True)
             self._add(check_layer(name, traces, self._case(name), session), session, traces)
 
+    def _calls(self) -> None:
+        with self.progress("rows for calls", 1):
+            table = table_of_reference(self.case.reference) if self.table is None else self.table()
+        cases = {name: self._case(name) for name in self.cells}
+        seconds = CALLS_SHARE * self._left()
+        self.results += check_calls(self.cells, table, cases, self.open_again, self.sources, seconds, self.progress)
+
     def _drift(self) -> None:
         if not self.cells:
             return
-        seconds = None if self.plan.whole_drift else _DRIFT_SHARE * self._left()
+        seconds = None if self.plan.whole_drift else DRIFT_SHARE * self._left()
         with self.progress("drift", self.long.tokens.shape[1]) as advance:
             cases = {name: self._case(name) for name in self.cells}
             found = check_drift(self.cells, self.long, cases, seconds=seconds, on_steps=advance)
@@ -274,7 +265,7 @@ class Verification:
             return
         ways = task_ways(self.runtimes, self.comparators.peers.get("parallel"))
         with self.progress(task.name, len(examples) * len(ways)) as advance:
-            answers = answer_all(ways, task, examples, _TASK_SHARE * self._left(), advance)
+            answers = answer_all(ways, task, examples, TASK_SHARE * self._left(), advance)
         budgets = {runtime: self._case(runtime.partition(",")[0]).budget for runtime in ways}
         results = judge_all(answers, budgets, self.plan.least_accuracy)
         for result in results:
@@ -291,16 +282,19 @@ class Verification:
             def again(threads: int | None, name: str = name) -> CellSession:
                 return self.open_again(name, threads)
 
-            try:
-                with self.progress(f"determinism, {name}", 1):
-                    provider = "cpu" if name in checkpoint_runtimes() else self.provider
-                    result = check_determinism(name, session, self.case.reference, again, provider=provider)
-            except NonFiniteError:
-                result = not_finite("determinism", name)
-            except StateError as error:
-                result = LevelResult("determinism", name, False, f"a state could not be restored: {error}")
+            with self.progress(f"determinism, {name}", 1):
+                provider = "cpu" if name in checkpoint_runtimes() else self.provider
+                result = check_determinism(name, session, self.case.reference, again, provider=provider)
             self._keep(result, is_verdict=bool(result.figures.claimed))
 
     def _kernels(self) -> None:
         assert self.kernels is not None
         self.results += self.kernels.check(self.progress)
+
+    def _guards(self) -> None:
+        tokens = self.case.reference.tokens
+        for name in self.cells:
+            is_bundle = name in self.sources and name not in checkpoint_runtimes()
+            bundle = Path(self.sources[name]) if is_bundle else None
+            with self.progress(f"guards, {name}", 1):
+                self.results.append(check_guards(name, tokens, partial(self.open_again, name, None), bundle))

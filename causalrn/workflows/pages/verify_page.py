@@ -30,6 +30,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         (f"{kind}.{index}", result) for kind in ("results", "measured") for index, result in enumerate(report[kind])
     ]
     rows.sort(key=lambda row: LEVELS.index(row[1]["level"]))
+    walked = [row for row in rows if "calls" in row[1]["figures"]]
     return environment.get_template("verify_page.html.j2").render(
         report=report,
         known_by=KnownBy(**report["known_by"]).describe() if report.get("known_by") else None,
@@ -38,6 +39,9 @@ def render_page(report: Mapping[str, Any]) -> str:
         heats=[(index, result) for index, result in indexed if "heat" in result["figures"]],
         rows=rows,
         budgets=[row for row in rows if "judged" in row[1]["figures"]],
+        walks=[row for row in walked if row[1]["figures"]["calls"]["failing"] is not None],
+        walked=walked,
+        guarded=[row for row in rows if "guards" in row[1]["figures"]],
         accuracies=[row for row in rows if "after" in row[1]["figures"]],
     )
 

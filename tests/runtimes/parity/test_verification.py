@@ -11,7 +11,8 @@ from causalrn.runtimes.parity.attribution import Comparators
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.levels import Case
-from causalrn.runtimes.parity.verification import Plan, Verification
+from causalrn.runtimes.parity.plan import Plan
+from causalrn.runtimes.parity.verification import Verification
 from causalrn.training.tasks import CopyTask
 
 
