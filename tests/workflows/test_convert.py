@@ -41,7 +41,7 @@ def weights(share):
 
     def fill(folder):
         for name, config in TRAINED.items():
-            torch.save(official_keys(trained_to_copy(config, LENGTH, enough=1.0)), folder / f"{name}.pth")
+            torch.save(official_keys(trained_to_copy(config, LENGTH, enough=0.55)), folder / f"{name}.pth")
 
     folder = share("trained-weights", fill)
     paths = {name: folder / f"{name}.pth" for name in TRAINED}
