@@ -119,15 +119,12 @@ def _tied_text(chosen: RankedSetting, rivals: Sequence[RankedSetting], ranking: 
     open_options = dict.fromkeys(n for row in rivals for n in differing_options(chosen.setting, row.setting))
     more = f" (and {len(rivals) - 1} more)" if len(rivals) > 1 else ""
     margin, interval = max(rival.margin, chosen.margin), max(rival.interval, chosen.interval)
-    hardly = (
-        "; a wrong setting may be that much better for weights that were not trained to the end"
-        if rival.allowance > rival.interval
-        else ""
-    )
+    early = "; weights that were not trained to the end may do that much better with a wrong setting"
     return (
         f"{asked.source}: {setting_text(chosen.setting)} and {setting_text(rival.setting)}{more} cannot be told apart "
-        f"on {chosen.strings:,} sequences of {ranking.data}: {margin:.2g} ± {interval:.1g} nats per token{hardly}: name "
-        f"{asked.arguments(open_options)}, give a `reference`, or more `samples`"
+        f"on {chosen.strings:,} sequences of {ranking.data}: {margin:.2g} ± {interval:.1g} nats per token"
+        f"{early if rival.allowance > rival.interval else ''}: name {asked.arguments(open_options)}, give a "
+        "`reference`, or more `samples`"
     )
 
 

@@ -5,9 +5,9 @@ its interval a paired Student t interval of 4 standard deviations (99.99 %, for 
 is beaten where the margin is beyond the interval.
 
 That the right setting has the smallest loss holds for weights that were trained well with it. Weights that were hardly
-trained can be better off with a slightly wrong one, whatever the number of strings: models that were stopped early by up
-to 0.06 nats where the loss was three quarters of chance, 0.003 at a half, 0.0005 at a third (docs/converting.md). So a
-margin has to be beyond an allowance, too, which falls with the sixth power of the loss and is a multiple of those.
+trained can be better off with a slightly wrong one, whatever the number of strings: models that were stopped early by
+up to 0.06 nats where the loss was three quarters of chance, 0.003 at a half, 0.0005 at a third (docs/converting.md). So
+a margin has to be beyond an allowance, too, which falls with the sixth power of the loss and is a multiple of those.
 """
 
 from __future__ import annotations
