@@ -6,8 +6,8 @@ is beaten where the margin is beyond the interval.
 
 That the right setting has the smallest loss holds for weights that were trained well with it. Weights that were hardly
 trained can be better off with a slightly wrong one, whatever the number of strings: models that were stopped early by
-up to 0.06 nats where the loss was three quarters of chance, 0.003 at a half, 0.0005 at a third (docs/converting.md). So
-a margin has to be beyond an allowance, too, which falls with the sixth power of the loss and is a multiple of those.
+up to 0.06 nats where the loss was three quarters of chance, 0.003 at a half, and 0.5 % of the loss at a quarter
+(docs/converting.md). So a margin has to be beyond an allowance, too, which is a multiple of those.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from causalrn.workflows.setting_scores import SettingScores
 FIRST_STRINGS, LEAST_STRINGS = 8, 64
 _MORE_STRINGS = 256
 _DEVIATIONS = 4.0
-_ALLOWANCE, _POWER = 0.4, 6
+_ALLOWED_SHARE, _ALLOWED_EARLY, _POWER = 0.01, 0.4, 6
+"""Of the loss; and of chance, for a loss near it: this falls with so high a power of the loss."""
 _WIDENED, _CALLED_BACK = 6, 8
 """How many settings are varied once the first strings are through; how many that left early are tried again on as many
 strings as the winner."""
@@ -177,7 +178,8 @@ class Race:
 
     def _allowance(self, best: ModelConfig, count: int) -> float:
         chance = self._scores.chance(count)
-        return _ALLOWANCE * chance * min(1.0, self._mean(best, count) / chance) ** _POWER
+        loss = min(self._mean(best, count), chance)
+        return _ALLOWED_SHARE * loss + _ALLOWED_EARLY * chance * (loss / chance) ** _POWER
 
     def _mean(self, setting: ModelConfig, count: int) -> float:
         return float(self._scores.losses(setting, count).sum()) / self._scores.target_count(count)
