@@ -67,7 +67,7 @@ def official_keys(model: SequenceModel) -> dict[str, torch.Tensor]:
     return state
 
 
-def trained_to_copy(config: ModelConfig, length: int, *, enough: float, most: int = 400) -> SequenceModel:
+def trained_to_copy(config: ModelConfig, length: int, *, enough: float, most: int = 800) -> SequenceModel:
     """A model that copies better than chance, after a second or so: trained until its loss is small enough."""
     torch.manual_seed(0)
     model, task = SequenceModel(config), CopyTask(length)

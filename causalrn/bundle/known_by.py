@@ -70,7 +70,7 @@ def caution(known_by: KnownBy | None) -> str:
             "or convert the weights again"
         )
     if known_by.how != "assumed":
-        return ""
+        return f"the architecture is known by {known_by.how}, but {known_by.note}" if known_by.note else ""
     return (
         f"the architecture is {known_by.describe()}. That it computes what was assumed is verified, not that the "
         "weights were trained so: `convert` with recorded logits settles it"

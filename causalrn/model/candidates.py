@@ -25,7 +25,10 @@ MOST_SCREENED_HEADS = 16
 """More heads of an exact readout are tried on what is left after the first screening: see :func:`with_other_heads`."""
 
 FINE_OPTIONS: Mapping[str, tuple[float, ...]] = {"norm_eps": (0.0, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)}
-"""Options with any number of values, which change little: tried last, on the best setting of the others."""
+"""Options with any number of values, which change little: recorded logits tell them, likelihood does not.
+
+A larger eps makes logits smaller, which costs a model that is not trained to the end, whatever it was trained with.
+"""
 
 
 def allowed_settings(base: ModelConfig, named: Mapping[str, Any], told: Iterable[str] = ()) -> tuple[ModelConfig, ...]:
@@ -88,60 +91,48 @@ def with_fine_options(setting: ModelConfig) -> tuple[ModelConfig, ...]:
     """The setting with usual values of what changes little; itself among them."""
     fields = {field.name for field in dataclasses.fields(setting)}
     choices: dict[str, tuple[Any, ...]] = {n: values for n, values in FINE_OPTIONS.items() if n in fields}
-    if choices and isinstance(setting, CausalRNConfig) and setting.post_norm:  # with an eps no head scale cancels
-        choices["head_scale"] = HEAD_SCALES if setting.heads == 1 else (setting.head_scale,)
-    return tuple(dict.fromkeys(canonical(other) for other in (setting, *_combined(setting, choices))))
+    if choices and _head_scale_hardly_matters(setting):
+        choices["head_scale"] = HEAD_SCALES
+    return tuple(dict.fromkeys((setting, *_combined(setting, choices))))
 
 
 def without_fine_options(setting: ModelConfig) -> ModelConfig:
     """The setting with the default of what changes little."""
     fields: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(setting) if f.name in FINE_OPTIONS}
-    try:
-        return canonical(dataclasses.replace(setting, **fields))
-    except ConfigError:  # a head scale that only goes with an eps
-        return canonical(dataclasses.replace(setting, **{**fields, "head_scale": ""}))
-
-
-def with_usual_head_scale(setting: ModelConfig) -> ModelConfig:
-    """The setting with the head scale that follows from the rest, unless that makes a difference by itself."""
-    if isinstance(setting, CausalRNConfig) and setting.heads == 1 and setting.post_norm:
-        return dataclasses.replace(setting, head_scale="")
-    return setting
+    if _head_scale_hardly_matters(setting):
+        fields["head_scale"] = ""
+    return dataclasses.replace(setting, **fields)
 
 
 def canonical(setting: ModelConfig) -> ModelConfig:
-    """One of those that are mathematically equal: with one head and post-norm the head scale cancels."""
-    if _head_scale_cancels(setting):
-        return dataclasses.replace(setting, head_scale="max")
-    return setting
+    """One of those that are mathematically equal: with one head and post-norm the head scale cancels, up to an eps."""
+    return dataclasses.replace(setting, head_scale="") if _head_scale_hardly_matters(setting) else setting
 
 
-def _head_scale_cancels(setting: ModelConfig) -> TypeGuard[CausalRNConfig]:
+def _head_scale_hardly_matters(setting: ModelConfig) -> TypeGuard[CausalRNConfig]:
     return (
         isinstance(setting, CausalRNConfig)
-        and not any(getattr(setting, name, 0.0) for name in FINE_OPTIONS)
-        and (setting.readout, setting.activation, setting.heads, setting.post_norm) == ("exact", "exp", 1, True)
-    )  # fmt: skip
-
-
-def _has_head_scale(setting: CausalRNConfig) -> bool:
-    """Whether there is a choice of head scales that makes a difference."""
-    exact = (setting.readout, setting.activation) == ("exact", "exp") and not _head_scale_cancels(setting)
-    return exact or (setting.readout == "linear" and setting.head_scale == "max")
+        and setting.readout in ("exact", "linear")
+        and (setting.activation, setting.heads, setting.post_norm) == ("exp", 1, True)
+    )
 
 
 def as_named(setting: ModelConfig, named: Mapping[str, Any]) -> ModelConfig | None:
     """The setting, or an equal one, with what the user names; None where it contradicts the names."""
-    equal: list[ModelConfig] = [setting]
-    if _head_scale_cancels(setting):
-        equal += [dataclasses.replace(setting, head_scale="none")]
+    equal = [setting]
+    if _head_scale_hardly_matters(setting):
+        equal += _combined(setting, {"head_scale": HEAD_SCALES})
     return next((one for one in equal if all(getattr(one, name) == value for name, value in named.items())), None)
 
 
 def differing_options(one: ModelConfig, other: ModelConfig) -> tuple[str, ...]:
     """Names of the fields in which two settings differ; a head scale that follows from others is left out."""
     names = [field.name for field in dataclasses.fields(one) if getattr(one, field.name) != getattr(other, field.name)]
-    if len(names) > 1 and "head_scale" in names and (_head_scale_cancels(one) or _head_scale_cancels(other)):
+    if (
+        len(names) > 1
+        and "head_scale" in names
+        and (_head_scale_hardly_matters(one) or _head_scale_hardly_matters(other))
+    ):
         names.remove("head_scale")
     return tuple(names)
 
@@ -163,3 +154,10 @@ def setting_text(setting: ModelConfig) -> str:
             parts.append(f"head_scale {setting.head_scale}")
     parts += [f"eps {getattr(setting, name):g}" for name in FINE_OPTIONS if getattr(setting, name, 0.0)]
     return ", ".join(parts)
+
+
+def _has_head_scale(setting: CausalRNConfig) -> bool:
+    """Whether there is a choice of head scales that makes a difference."""
+    if _head_scale_hardly_matters(setting):
+        return any(getattr(setting, name, 0.0) for name in FINE_OPTIONS)
+    return (setting.readout, setting.activation) == ("exact", "exp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,6 @@ from causalrn.model.candidates import (
     as_named,
     differing_options,
     setting_text,
-    with_usual_head_scale,
-    without_fine_options,
 )
 from causalrn.model.config import ModelConfig, TransformerConfig
 from causalrn.workflows.setting_race import RankedSetting, Ranking
@@ -64,14 +63,14 @@ def choose_by_likelihood(ranking: Ranking, asked: Asked, usual: ModelConfig) -> 
         CheckpointError: what is named is clearly beaten, or the best ones cannot be told apart.
     """
     fitting = [row for row in ranking.rows if as_named(row.setting, asked.named) is not None]
-    chosen, best = _usual(fitting), ranking.best
+    chosen, best = fitting[0], ranking.best
     setting = as_named(chosen.setting, asked.named)
     assert setting is not None
     if chosen.beaten:
         if not asked.force:
             raise CheckpointError(_beaten_text(chosen, ranking, asked))
         return usual, KnownBy("assumed", note=_forced_text(usual, best, ranking))
-    rivals = [row for row in ranking.open if not _alike(row, chosen)]
+    rivals = [row for row in ranking.open if row != chosen]
     unnamed = [row for row in rivals if row in fitting]
     if unnamed and not asked.force:
         raise CheckpointError(_tied_text(chosen, unnamed, ranking, asked))
@@ -79,32 +78,19 @@ def choose_by_likelihood(ranking: Ranking, asked: Asked, usual: ModelConfig) -> 
         fits = f"{setting_text(rivals[0].setting)} predicts as well within the interval"
         note = f"{fits}, {'forced' if unnamed else 'the setting was named'}"
         return setting, KnownBy("assumed", ranking.data, chosen.strings, chosen.loss, note=note)
-    return setting, _by_likelihood(chosen, ranking)
+    return setting, _by_likelihood(chosen, ranking, asked)
 
 
-def _by_likelihood(chosen: RankedSetting, ranking: Ranking) -> KnownBy:
-    other = next((row for row in ranking.rows if row.beaten and not _alike(row, chosen)), None)
-    as_well = [row for row in ranking.open if row != chosen]
-    note = f"{setting_text(as_well[0].setting)} predicts as well" if as_well else ""
+def _by_likelihood(chosen: RankedSetting, ranking: Ranking, asked: Asked) -> KnownBy:
+    unnamed = [name for name in FINE_OPTIONS if hasattr(chosen.setting, name) and name not in asked.named]
+    fine = [f"{_ARGUMENTS.get(name, name)} {getattr(chosen.setting, name):g} was assumed" for name in unnamed]
+    note = f"{', '.join(fine)}, for likelihood does not tell it" if fine else ""
+    other = next((row for row in ranking.rows if row != chosen), None)
     if other is None:
         return KnownBy("likelihood", ranking.data, chosen.strings, chosen.loss, note=note)
-    margin, interval = (value if value < float("inf") else None for value in (other.margin, other.interval))
+    margin, interval = (value if math.isfinite(value) else None for value in (other.margin, other.interval))
     text = setting_text(other.setting)
     return KnownBy("likelihood", ranking.data, other.strings, chosen.loss, text, margin, interval, note=note)
-
-
-def _usual(fitting: Sequence[RankedSetting]) -> RankedSetting:
-    """The best one, or where it differs from the usual one only in what hardly matters and shows no gain, that."""
-    best = fitting[0].setting
-    for usual in (without_fine_options(best), with_usual_head_scale(best)):
-        for row in fitting:
-            if row.setting == usual and not row.beaten:
-                return row
-    return fitting[0]
-
-
-def _alike(one: RankedSetting, other: RankedSetting) -> bool:
-    return without_fine_options(one.setting) == without_fine_options(other.setting)
 
 
 def _beaten_text(chosen: RankedSetting, ranking: Ranking, asked: Asked) -> str:
@@ -133,10 +119,12 @@ def _tied_text(chosen: RankedSetting, rivals: Sequence[RankedSetting], ranking: 
     open_options = dict.fromkeys(n for row in rivals for n in differing_options(chosen.setting, row.setting))
     more = f" (and {len(rivals) - 1} more)" if len(rivals) > 1 else ""
     margin, interval = max(rival.margin, chosen.margin), max(rival.interval, chosen.interval)
+    early = "; weights that were not trained to the end may do that much better with a wrong setting"
     return (
         f"{asked.source}: {setting_text(chosen.setting)} and {setting_text(rival.setting)}{more} cannot be told apart "
-        f"on {chosen.strings:,} sequences of {ranking.data}: {margin:.2g} ± {interval:.1g} nats per token: name "
-        f"{asked.arguments(open_options)}, give a `reference`, or more `samples`"
+        f"on {chosen.strings:,} sequences of {ranking.data}: {margin:.2g} ± {interval:.1g} nats per token"
+        f"{early if rival.allowance > rival.interval else ''}: name {asked.arguments(open_options)}, give a "
+        "`reference`, or more `samples`"
     )
 
 
