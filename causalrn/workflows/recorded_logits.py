@@ -207,9 +207,10 @@ def choose_by_logits(
             f"{recorded.path}: {setting_text(one)} and {setting_text(other)} both give these logits: record longer "
             f"sequences, or name {asked.arguments(differing_options(one, other))}"
         )
-    setting = as_named(fitting[0], asked.named)
+    chosen = next((one for one in fitting if one == without_fine_options(one)), fitting[0])
+    setting = as_named(chosen, asked.named)
     assert setting is not None
-    error = next(other for other, one in near if one == fitting[0])
+    error = next(other for other, one in near if one == chosen)
     runner_up = next(
         ((far, one) for far, one in near if without_fine_options(one) not in kinds and math.isfinite(far)), None
     )
