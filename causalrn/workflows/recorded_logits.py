@@ -139,9 +139,9 @@ class LogitsMatch:
         More heads, and other values of what changes little, are tried for the nearest ones only.
         """
         near = self._nearest(settings, _FIRST, self._quick)
-        for widen in (with_other_heads, with_fine_options):
-            near = self._nearest([*near, *(other for one in near for other in widen(one))], _FIRST)
-        near = self._nearest(near, _MORE)
+        near = self._nearest([*near, *(other for one in near for other in with_other_heads(one))], _FIRST)
+        fine = self._nearest([other for one in near for other in with_fine_options(one)], _FIRST)
+        near = list(dict.fromkeys((*self._nearest(near, _MORE), *self._nearest(fine, _MORE))))
         errors = {one: self._error(one, len(self._recorded.tokens)) for one in near}
         return sorted(((error, one) for one, error in errors.items()), key=lambda pair: pair[0])
 
@@ -207,10 +207,13 @@ def choose_by_logits(
             f"{recorded.path}: {setting_text(one)} and {setting_text(other)} both give these logits: record longer "
             f"sequences, or name {asked.arguments(differing_options(one, other))}"
         )
-    setting = as_named(fitting[0], asked.named)
+    chosen = next((one for one in fitting if one == without_fine_options(one)), fitting[0])
+    setting = as_named(chosen, asked.named)
     assert setting is not None
-    error = next(other for other, one in near if one == fitting[0])
-    runner_up = next(((far, one) for far, one in near if one not in agreeing and math.isfinite(far)), None)
+    error = next(other for other, one in near if one == chosen)
+    runner_up = next(
+        ((far, one) for far, one in near if without_fine_options(one) not in kinds and math.isfinite(far)), None
+    )
     name, count = recorded.path.name, len(recorded.tokens)
     if runner_up is None:
         return setting, KnownBy("recorded logits", name, count, error=error)
