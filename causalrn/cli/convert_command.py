@@ -131,6 +131,8 @@ def _cells(row: RankedSetting, ranking: Ranking) -> tuple[str, ...]:
 def _describe(result: ConvertResult, output: Path) -> Iterator[str]:
     """How the architecture is known, and where it is."""
     known_by = result.known_by
-    warning = caution(known_by)
-    yield f"note: {warning}" if warning or known_by is None else f"architecture: {known_by.describe()}"
+    if known_by is not None and known_by.how != "assumed":
+        yield f"architecture: {known_by.describe()}"
+    elif warning := caution(known_by):
+        yield f"note: {warning}"
     yield f"wrote {output}"

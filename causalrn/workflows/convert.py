@@ -166,8 +166,8 @@ def convert(
     if own is not None:
         official = _as_asked(apply_settings(official, own.config), kind)
         return _save(source, folder, official, build_official(official, **settings_of(own.config, options)), own)
-    official = _as_asked(official, kind)
-    return _find_out(source, folder, official, _named(official, options, kind), search)
+    named = _named(_as_asked(official, kind), options, kind)
+    return _find_out(source, folder, official, named, search)
 
 
 @dataclass(frozen=True)

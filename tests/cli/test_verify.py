@@ -78,14 +78,15 @@ def test_failure_names_level_block_tensor_and_side(call, damaged, runs):
     assert code == 1
     assert "onnxruntime fails at logits; cause: graph" in out
     assert "step 0, block 1, stream.02" in " ".join(out.split())
-    assert "not checked, because of --fail-fast: state, split, layer, calls, drift, task, determinism, guards" in out
+    missed = "state, split, layer, calls, drift, task, determinism, kernels, guards"
+    assert f"not checked, because of --fail-fast: {missed}" in out
 
 
 def test_time_budget_names_what_was_not_reached(call, exact_bundle, runs, monkeypatch):
     monkeypatch.setattr(Verification, "_left", lambda self: 1.0 - len(self.results))
     code, out, _ = call("verify", exact_bundle, "--checkpoint", runs["exact"], "--samples", 5)
     assert code == 1  # what was asked for and not done is no pass
-    assert "not checked within 300 s: state, split, layer, calls, drift, task, determinism, guards" in out
+    assert "not checked within 300 s: state, split, layer, calls, drift, task, determinism, kernels, guards" in out
 
 
 @pytest.mark.parametrize("mode", ["checkpoint", "golden", "damaged", "budget"])
