@@ -43,7 +43,8 @@ NEEDS_TORCH = {
     ),
     *(f"causalrn.training.{name}" for name in ("checkpoint", "loop", "plan", "processes")),
     "causalrn.runtimes.torch_sessions",
-    *(f"causalrn.runtimes.parity.{name}" for name in ("conditioning", "oracle", "oracle_table", "rounding_noise")),
+    "causalrn.runtimes.parity.calls.oracle_table",
+    *(f"causalrn.runtimes.parity.{name}" for name in ("conditioning", "oracle", "rounding_noise")),
     *(
         f"causalrn.workflows.{name}"
         for name in (

@@ -17,9 +17,9 @@ from causalrn.errors import CheckpointError
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.web.web_exporter import WebOptions, export_web
 from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.parity.calls.oracle_table import late_windows
 from causalrn.runtimes.parity.golden import golden_tokens, save_golden
 from causalrn.runtimes.parity.oracle import Oracle
-from causalrn.runtimes.parity.oracle_table import late_windows
 from causalrn.runtimes.parity.reference import Reference, state_positions
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session import Session

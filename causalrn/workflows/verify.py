@@ -18,10 +18,10 @@ from causalrn.runtimes import SessionOptions
 from causalrn.runtimes.opening import runtime_of
 from causalrn.runtimes.parity.attribution import Comparators
 from causalrn.runtimes.parity.block_reports import BlockCondition
-from causalrn.runtimes.parity.call_table import CallTable
+from causalrn.runtimes.parity.calls.table import CallTable
 from causalrn.runtimes.parity.drift import RecordedLongReference
 from causalrn.runtimes.parity.golden import load_golden
-from causalrn.runtimes.parity.kernels import KernelLevel
+from causalrn.runtimes.parity.kernels.level import KernelLevel
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import Reference, state_positions
 from causalrn.runtimes.parity.results import LEVELS
@@ -256,7 +256,7 @@ def _reference(oracle: Oracle, tokens: IntArray) -> Reference:
 
 
 def _table(oracle: Oracle, reference: Reference, bundle: Bundle, options: VerifyOptions) -> CallTable:
-    from causalrn.runtimes.parity.oracle_table import make_table
+    from causalrn.runtimes.parity.calls.oracle_table import make_table
 
     return make_table(oracle, reference, call_source(options), bundle.manifest.state.capacity)
 

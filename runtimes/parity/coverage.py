@@ -10,7 +10,7 @@ from causalrn.bundle.manifest import MANIFEST_NAME
 from causalrn.runtimes.opening import target_of
 from causalrn.runtimes.parity.entries import ReportEntry
 from causalrn.runtimes.parity.golden import GOLDEN_NAME
-from causalrn.runtimes.parity.kernel_calls import BATCHES
+from causalrn.runtimes.parity.kernels.calls import BATCHES
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
 

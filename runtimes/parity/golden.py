@@ -15,7 +15,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import BundleError
 from causalrn.model.config import ModelConfig
-from causalrn.runtimes.parity.call_table import CallTable, table_of, table_of_reference
+from causalrn.runtimes.parity.calls.table import CallTable, table_of, table_of_reference
 from causalrn.runtimes.parity.late_windows import LateWindows, check_late
 from causalrn.runtimes.parity.reference import (
     Bounds,

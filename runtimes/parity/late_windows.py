@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from causalrn.model.config import ModelConfig
-from causalrn.runtimes.parity.call_table import call_steps, call_tokens, known_positions
+from causalrn.runtimes.parity.calls.table import call_steps, call_tokens, known_positions
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.training.card import ModelCard
 

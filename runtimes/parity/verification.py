@@ -14,14 +14,14 @@ from pathlib import Path
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.attribution import Comparators, attribute_failure
-from causalrn.runtimes.parity.call_table import CallTable, table_of_reference
-from causalrn.runtimes.parity.calls_level import check_calls
+from causalrn.runtimes.parity.calls.level import check_calls
+from causalrn.runtimes.parity.calls.table import CallTable, table_of_reference
 from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.drift import LongReference, check_drift
 from causalrn.runtimes.parity.figures import largest_set
 from causalrn.runtimes.parity.golden import Golden
-from causalrn.runtimes.parity.guards import check_guards
-from causalrn.runtimes.parity.kernels import KernelLevel
+from causalrn.runtimes.parity.guards.level import check_guards
+from causalrn.runtimes.parity.kernels.level import KernelLevel
 from causalrn.runtimes.parity.levels import (
     Case,
     check_layer,

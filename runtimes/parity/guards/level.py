@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from causalrn.errors import CausalRNError, GpuFailureError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.parity.damaged_bundles import damaged_bundle_guards
 from causalrn.runtimes.parity.figures import Figures, GuardFigures
+from causalrn.runtimes.parity.guards.damaged_bundles import damaged_bundle_guards
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 

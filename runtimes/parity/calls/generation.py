@@ -6,9 +6,9 @@ import numpy as np
 
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.generation import GeneratedStep
-from causalrn.runtimes.parity.call_failures import Problem, WrongCallError
-from causalrn.runtimes.parity.call_table import CallTable
-from causalrn.runtimes.parity.calls import Call, Course
+from causalrn.runtimes.parity.calls.call import Call, Course
+from causalrn.runtimes.parity.calls.failures import Problem, WrongCallError
+from causalrn.runtimes.parity.calls.table import CallTable
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 
 

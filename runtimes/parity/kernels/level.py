@@ -15,8 +15,8 @@ from causalrn.errors import CausalRNError, NonFiniteError
 from causalrn.runtimes.kernel_list import Kernel, KernelList, Program, WholeKernel
 from causalrn.runtimes.parity.comparison import compare_run
 from causalrn.runtimes.parity.figures import Figures
-from causalrn.runtimes.parity.kernel_calls import DeepRun, ask, deep_tokens, run_deep
-from causalrn.runtimes.parity.kernel_judging import (
+from causalrn.runtimes.parity.kernels.calls import DeepRun, ask, deep_tokens, run_deep
+from causalrn.runtimes.parity.kernels.judging import (
     Differences,
     between_calls,
     between_runs,

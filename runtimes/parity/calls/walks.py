@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from causalrn.runtimes.parity.call_table import call_edges
-from causalrn.runtimes.parity.calls import Call, Course, Limits, Refusal
+from causalrn.runtimes.parity.calls.call import Call, Course, Limits, Refusal
+from causalrn.runtimes.parity.calls.table import call_edges
 
 _BATCHES = (2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 _EVERY_LENGTH = 130

@@ -14,11 +14,11 @@ from causalrn.bundle.tolerances import BUDGETS
 from causalrn.calibration.schemes import Scheme, write_quantized
 from causalrn.errors import BundleError
 from causalrn.runtimes import open_session
-from causalrn.runtimes.parity.call_shrinking import shrink
-from causalrn.runtimes.parity.call_table import call_edges, known_positions
-from causalrn.runtimes.parity.call_walks import edge_walks, random_walk, thread_walks
-from causalrn.runtimes.parity.calls import Call, Course, Limits, fitting
-from causalrn.runtimes.parity.calls_level import CallsCheck
+from causalrn.runtimes.parity.calls.call import Call, Course, Limits, fitting
+from causalrn.runtimes.parity.calls.level import CallsCheck
+from causalrn.runtimes.parity.calls.shrinking import shrink
+from causalrn.runtimes.parity.calls.table import call_edges, known_positions
+from causalrn.runtimes.parity.calls.walks import edge_walks, random_walk, thread_walks
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
 
 LIMITS = Limits(steps=80, capacity=80, batch=65, table_rows=4)

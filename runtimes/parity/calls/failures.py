@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.parity.calls import Call
+from causalrn.runtimes.parity.calls.call import Call
 
 
 @dataclass(frozen=True)

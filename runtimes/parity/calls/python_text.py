@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from causalrn.runtimes.parity.call_table import CallTable
-from causalrn.runtimes.parity.calls import Call, Course, Limits, tokens_read
+from causalrn.runtimes.parity.calls.call import Call, Course, Limits, tokens_read
+from causalrn.runtimes.parity.calls.table import CallTable
 from causalrn.runtimes.snapshot import IntArray
 
 _BREAKING = '''\

@@ -11,7 +11,7 @@ from causalrn.runtimes.parity.budgets import describe_judged, judge_agreement
 from causalrn.runtimes.parity.comparison import Deviation, compare_run
 from causalrn.runtimes.parity.determinism import bit_difference
 from causalrn.runtimes.parity.figures import Figures
-from causalrn.runtimes.parity.kernel_calls import Answers, Call, DeepRun
+from causalrn.runtimes.parity.kernels.calls import Answers, Call, DeepRun
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import compared_tensors
 from causalrn.runtimes.parity.results import LevelResult

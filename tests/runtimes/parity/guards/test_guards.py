@@ -10,8 +10,8 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import StateError
 from causalrn.runtimes import open_session
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
-from causalrn.runtimes.parity.damaged_bundles import damaged_bundle_guards
-from causalrn.runtimes.parity.guards import check_guards
+from causalrn.runtimes.parity.guards.damaged_bundles import damaged_bundle_guards
+from causalrn.runtimes.parity.guards.level import check_guards
 
 
 def _files(folder):

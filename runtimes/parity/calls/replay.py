@@ -10,10 +10,10 @@ import numpy as np
 
 from causalrn.errors import CausalRNError, GpuFailureError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.parity.call_failures import Problem, WrongCallError, refused_call
-from causalrn.runtimes.parity.call_generation import check_generation
-from causalrn.runtimes.parity.call_table import CallTable
-from causalrn.runtimes.parity.calls import Call, Course, Limits
+from causalrn.runtimes.parity.calls.call import Call, Course, Limits
+from causalrn.runtimes.parity.calls.failures import Problem, WrongCallError, refused_call
+from causalrn.runtimes.parity.calls.generation import check_generation
+from causalrn.runtimes.parity.calls.table import CallTable
 from causalrn.runtimes.parity.comparison import relative_error
 from causalrn.runtimes.parity.reference import compared_tensors, current_values
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot

@@ -17,13 +17,13 @@ from causalrn.bundle.tolerances import WRONG_VALUE, Budget
 from causalrn.errors import CausalRNError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.budgets import describe_judged, judge_agreement
-from causalrn.runtimes.parity.call_failures import Problem
-from causalrn.runtimes.parity.call_python import python_of
-from causalrn.runtimes.parity.call_replay import Replay
-from causalrn.runtimes.parity.call_shrinking import shrink
-from causalrn.runtimes.parity.call_table import CallTable
-from causalrn.runtimes.parity.call_walks import edge_walks, random_walk, thread_walks
-from causalrn.runtimes.parity.calls import Call, Limits, tokens_read
+from causalrn.runtimes.parity.calls.call import Call, Limits, tokens_read
+from causalrn.runtimes.parity.calls.failures import Problem
+from causalrn.runtimes.parity.calls.python_text import python_of
+from causalrn.runtimes.parity.calls.replay import Replay
+from causalrn.runtimes.parity.calls.shrinking import shrink
+from causalrn.runtimes.parity.calls.table import CallTable
+from causalrn.runtimes.parity.calls.walks import edge_walks, random_walk, thread_walks
 from causalrn.runtimes.parity.comparison import compare_distributions
 from causalrn.runtimes.parity.figures import CallsFigures, Figures, WalkFigures
 from causalrn.runtimes.parity.levels import Case

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from causalrn.runtimes.parity.call_table import CallTable, call_edges, call_steps, call_tokens, table_of
+from causalrn.runtimes.parity.calls.table import CallTable, call_edges, call_steps, call_tokens, table_of
 from causalrn.runtimes.parity.late_windows import LateWindows, late_tokens
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.reference import Reference, States, run_in_chunks

@@ -13,13 +13,13 @@ import causalrn
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.runtimes.opening import open_bundle, target_of
-from causalrn.runtimes.parity import calls_level
-from causalrn.runtimes.parity.call_table import CallTable
-from causalrn.runtimes.parity.calls_level import CallsCheck
+from causalrn.runtimes.parity.calls import level as calls_level
+from causalrn.runtimes.parity.calls.level import CallsCheck
+from causalrn.runtimes.parity.calls.oracle_table import make_table
+from causalrn.runtimes.parity.calls.table import CallTable
 from causalrn.runtimes.parity.golden import load_golden
-from causalrn.runtimes.parity.guards import check_guards
+from causalrn.runtimes.parity.guards.level import check_guards
 from causalrn.runtimes.parity.oracle import Oracle
-from causalrn.runtimes.parity.oracle_table import make_table
 from causalrn.runtimes.parity.reference import sample_tokens, state_positions
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.training.card import ModelCard
@@ -27,7 +27,7 @@ from causalrn.training.checkpoint import load_checkpoint, save_checkpoint
 from causalrn.workflows.export_targets import export_bundle, export_c_bundle
 from tests.builders import random_model
 from tests.c_tools import HAS_C_COMPILER
-from tests.runtimes.parity.call_mutants import MUTANTS
+from tests.runtimes.parity.calls.call_mutants import MUTANTS
 
 _SIZES = {"embedding": 16, "hidden": 16, "blocks": 1}
 _MODELS = {

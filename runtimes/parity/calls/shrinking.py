@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from causalrn.runtimes.parity.calls import Call, Limits, fitting
+from causalrn.runtimes.parity.calls.call import Call, Limits, fitting
 
 Fails = Callable[[Sequence[Call]], bool]
 

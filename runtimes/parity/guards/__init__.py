@@ -1,0 +1,1 @@
+"""The level `guards`: what has to be refused, and leaves the state alone."""
