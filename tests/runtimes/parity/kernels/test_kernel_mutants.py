@@ -22,7 +22,8 @@ from causalrn.workflows.export_targets import export_c_bundle
 from causalrn.workflows.verify import verify
 from tests.builders import random_model
 from tests.c_tools import checkpoint_of, needs, needs_gcc
-from tests.runtimes.parity.kernels import c_mutants, mutants, web_mutants
+from tests.runtimes.parity import mutants
+from tests.runtimes.parity.kernels import c_mutants, web_mutants
 from tests.web_tools import needs_web
 
 _LESS_OPTIMIZATION = """#!/bin/sh
