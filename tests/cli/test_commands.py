@@ -116,9 +116,11 @@ def test_baselines_convert_by_their_keys_and_agree_with_the_official_logits(call
     assert "the architecture is assumed" in out
     assert call("export", tmp_path / "run", "-o", tmp_path / "bundle")[0] == 0
     certificate = tmp_path / "bundle" / "certificate.json"
-    code, out, _ = call("verify", tmp_path / "bundle", "--checkpoint", tmp_path / "run", "--certificate", certificate)
+    levels = [word for level in ("logits", "state", "split", "layer") for word in ("--level", level)]
+    arguments = ("--checkpoint", tmp_path / "run", "--certificate", certificate, *levels)
+    code, out, _ = call("verify", tmp_path / "bundle", *arguments)
     assert (code, out.splitlines().count("PASS")) == (0, 1)
-    for shown in (out, call("verify", tmp_path / "bundle")[1], call("inspect", tmp_path / "bundle")[1]):
+    for shown in (out, call("verify", tmp_path / "bundle", *levels)[1], call("inspect", tmp_path / "bundle")[1]):
         assert "note: the architecture is assumed" in shown
     assert json.loads(certificate.read_text())["report"]["known_by"]["how"] == "assumed"
     arguments = ("--input-ids", tmp_path / "ids.npy", "--logits", tmp_path / "out.npy", "--mode", "mixed")
