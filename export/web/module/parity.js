@@ -121,7 +121,7 @@ function fitLine(expected, output) {
     products += (expected[index] - center) * (value - ownCenter);
     squares += (expected[index] - center) ** 2;
   });
-  const scale = products / squares;
+  const scale = squares > 0 ? products / squares : 1 + 0 * products; // all expected values equal: there is no scale
   return { scale, offset: ownCenter - scale * center };
 }
 
