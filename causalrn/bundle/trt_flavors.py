@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -115,6 +118,22 @@ def load_flavor(name: str) -> TensorRT:
         least = ".".join(map(str, flavor.least_version))
         raise FlavorMissingError(f"{flavor.title} {api.__version__} is too old: {flavor.install}, {least} or newer")
     return TensorRT(flavor, api, _make_logger(api))
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """A context, or decorator, in which Python collects no garbage: for whatever makes TensorRT log.
+
+    TensorRT-RTX 1.7 holds a lock of the process while it calls a logger, and an object of its API that Python's
+    collector frees there waits for the same lock, for ever.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _remedy(name: str) -> str:

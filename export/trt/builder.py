@@ -11,7 +11,7 @@ from causalrn.bundle.engine_spec import Profile
 from causalrn.bundle.files import written_file
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.bundle.trt_flavors import HARDWARE_LEVELS, TensorRT
+from causalrn.bundle.trt_flavors import HARDWARE_LEVELS, TensorRT, uncollected
 from causalrn.errors import CompileError, DriverMissingError
 
 
@@ -86,6 +86,7 @@ class Built:
     layers: list[dict[str, Any]] = field(default_factory=list)
 
 
+@uncollected()
 def build_engine(
     tensorrt: TensorRT, path: Path, spec: StateSpec, profiles: Sequence[Profile], options: BuildOptions
 ) -> Built:

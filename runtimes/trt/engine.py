@@ -10,7 +10,7 @@ from typing import Any
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.engine_spec import EngineSpec
 from causalrn.bundle.files import written_file
-from causalrn.bundle.trt_flavors import TensorRT, load_flavor
+from causalrn.bundle.trt_flavors import TensorRT, load_flavor, uncollected
 from causalrn.errors import (
     DriverMissingError,
     EngineVersionError,
@@ -39,6 +39,7 @@ class Engines:
             engines cannot run here, each with its remedy.
     """
 
+    @uncollected()
     def __init__(self, bundle: Bundle, runtime_cache: Path | None = None) -> None:
         assert bundle.manifest.engine is not None
         self._tensorrt = load_flavor(bundle.manifest.engine.flavor)
@@ -77,6 +78,7 @@ class Engines:
             raise explain_failure(self._tensorrt, path)
         return engine
 
+    @uncollected()
     def context(self, graph: str, *, one_shape: bool) -> Any:
         """A new execution context of a graph's engine.
 

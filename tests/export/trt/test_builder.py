@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +61,20 @@ def configured(flavor, **options):
     config = Config()
     _configure(stub(flavor), config, BuildOptions(**options))
     return config
+
+
+def test_nothing_is_collected_while_tensorrt_may_log(tmp_path):
+    """An object of its API that is freed inside a logger waits for the lock under which it is called."""
+    collects = []
+
+    def fails(logger):
+        collects.append(gc.isenabled())
+        raise TypeError("factory function returned nullptr")
+
+    with pytest.raises(DriverMissingError):
+        build_engine(stub(TRT, fails, ["cuda"]), tmp_path / "x.onnx", None, [], BuildOptions())
+    assert collects == [False]
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("flavor", [RTX, TRT], ids=lambda flavor: flavor.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib.util
 from types import SimpleNamespace
 
@@ -219,6 +220,7 @@ def test_runtime_that_cannot_start_says_why(fixed_bundle, tmp_path, monkeypatch)
     tensorrt = stub(TRT, "11.1.0", ["CUDA initialization failure, see cudaError 35: insufficient driver"])
 
     def fails(logger):
+        assert not gc.isenabled(), "what is freed inside a logger waits for TensorRT's lock"
         raise TypeError("factory function returned nullptr")
 
     monkeypatch.setattr(tensorrt.api, "Runtime", fails, raising=False)
