@@ -49,9 +49,8 @@ class Asked:
         """What to do where another setting than what is named was found."""
         fields = self.contradicted(setting)
         if self.named_in:
-            return (
-                f"copy the weights to a folder without {self.named_in}, which says otherwise of {' and '.join(fields)}"
-            )
+            wrong = " and ".join(fields)
+            return f"copy the weights to a folder without {self.named_in}, which says otherwise of {wrong}"
         return f"leave out {self.arguments(fields)}"
 
     def arguments(self, fields: Iterable[str]) -> str:
