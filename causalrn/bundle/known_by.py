@@ -67,7 +67,7 @@ def caution(known_by: KnownBy | None) -> str:
     if known_by is None:
         return (
             "how the architecture is known was not recorded (an earlier version wrote this): take it as assumed, "
-            "or convert the weights again"
+            "or `convert` the RUN with recorded logits"
         )
     if known_by.how != "assumed":
         return f"the architecture is known by {known_by.how}, but {known_by.note}" if known_by.note else ""

@@ -82,11 +82,11 @@ def command(weights: Path, output: Path, **options: Any) -> None:
 
     Reads what torch.save or safetensors wrote, under any name: a state dict, with whatever prefixes wrappers gave its
     keys; a dictionary that holds one beside optimizer and epoch; a Lightning checkpoint; safetensors in shards (the
-    folder or its index); a RUN, whose settings are known. Nothing in a file is executed. Sizes come from the shapes.
-    What shapes do not tell (readout, heads, norm, eps, activation, post-norm, head scale, kind of attention) need not
-    be named: it is found with --reference, or else by ranking what is possible by its loss on a task. What is named and
-    clearly beaten is refused; so is a choice between settings that cannot be told apart. The RUN and every bundle and
-    report of it say how the architecture is known.
+    folder or its index); a RUN, whose settings are known (--reference, --text, --tokens or --task check them). Nothing
+    in a file is executed. Sizes come from the shapes. What shapes do not tell (readout, heads, norm, eps, activation,
+    post-norm, head scale, kind of attention) need not be named: it is found with --reference, or else by ranking what
+    is possible by its loss on a task. What is named and clearly beaten is refused; so is a choice between settings that
+    cannot be told apart. The RUN and every bundle and report of it say how the architecture is known.
     """
     require_extra("torch")
     from causalrn.workflows.convert import convert

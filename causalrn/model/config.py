@@ -44,8 +44,8 @@ class CausalRNConfig(ModelConfig):
         heads: G, for the exact readout only, which normalizes pairs per head. H must be a multiple of it.
         post_norm: normalize the readout's output o before W3.
         head_scale: "max" divides o, per position and head, by its largest channel (the official Relation
-            Network does); default "max" for exact with exp and post-norm, else "none". With a `norm_eps` it counts for
-            linear too, which has it then as the official Linear Relation Network does; else it cancels there.
+            Network does); "" is the default: with exp and post-norm "max" for exact, and for linear with a `norm_eps`,
+            as the official Linear Relation Network has it (without an eps it cancels there); else "none".
         bias_1: whether W1 has a bias; bias_2: W2; bias_3: W3.
     """
 

@@ -18,7 +18,7 @@ from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
-from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, CheckpointFolder, is_checkpoint
+from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, CONFIG_NAME, CheckpointFolder, is_checkpoint
 from causalrn.training.tasks import TASKS, Task
 from causalrn.workflows.arguments import (
     LARGEST_SEED,
@@ -29,7 +29,7 @@ from causalrn.workflows.arguments import (
     optional_whole,
     whole_number,
 )
-from causalrn.workflows.known_settings import apply_settings, find_card, settings_of
+from causalrn.workflows.known_settings import apply_settings, checked_card, find_card, settings_of
 from causalrn.workflows.model_options import MODELS, ModelOptions
 from causalrn.workflows.recorded_logits import read_recorded_logits
 from causalrn.workflows.setting_choice import Asked
@@ -110,7 +110,7 @@ def convert(
 
     Args:
         weights: what torch.save or safetensors wrote, whatever is around the state dict; an index of shards; a folder
-            of shards, or a checkpoint folder, whose settings are known.
+            of shards, or a checkpoint folder, whose settings are known: `reference` and data check them.
         output: folder to write.
         readout, heads, norm, activation, head_scale: what the user knows; refused where another one is clearly better.
         eps: `normalization_eps` of the official code, which every norm adds beside its root.
@@ -165,7 +165,10 @@ def convert(
     own = find_card(source, official)
     if own is not None:
         official = _as_asked(apply_settings(official, own.config), kind)
-        return _save(source, folder, official, build_official(official, **settings_of(own.config, options)), own)
+        settings = settings_of(own.config, options)
+        if search.has_evidence:
+            return _find_out(source, folder, official, settings, search, own)
+        return _save(source, folder, official, build_official(official, **settings), own)
     named = _named(_as_asked(official, kind), options, kind)
     return _find_out(source, folder, official, named, search)
 
@@ -187,11 +190,27 @@ class _Search:
     force: bool
     progress: Progress
 
+    @property
+    def has_evidence(self) -> bool:
+        """Whether the user gives something to compare settings with, though they are known."""
+        return self.reference is not None or self.data.is_named
+
 
 def _find_out(
-    source: Path, folder: Path, official: OfficialWeights, named: dict[str, Any], search: _Search
+    source: Path,
+    folder: Path,
+    official: OfficialWeights,
+    named: dict[str, Any],
+    search: _Search,
+    own: ModelCard | None = None,
 ) -> ConvertResult:
-    trial = SettingTrial.of(official, Asked(str(source), named, search.force), search.data, search.progress)
+    """Convert with what is found out.
+
+    Args:
+        own: the card beside the weights, whose settings are named.
+    """
+    asked = Asked(str(source), named, search.force, CONFIG_NAME if own is not None else "")
+    trial = SettingTrial.of(official, asked, search.data, search.progress)
     if search.reference is None:
         setting, known_by, ranking = trial.by_likelihood(search.samples)
     else:
@@ -201,6 +220,8 @@ def _find_out(
     trial.model.set_config(setting)
     alphabet = guess_alphabet(setting.vocabulary)
     card = ModelCard(setting, None if alphabet is None else Alphabet(alphabet), found, known_by)
+    if own is not None:
+        card = checked_card(own, card, search.reference is not None)
     return _save(source, folder, official, trial.model, card, ranking)
 
 

@@ -37,6 +37,17 @@ def apply_settings(official: OfficialWeights, config: ModelConfig) -> OfficialWe
     return dataclasses.replace(official, model=model, unwrapped=words)
 
 
+def checked_card(own: ModelCard, found: ModelCard, by_logits: bool) -> ModelCard:
+    """A checkpoint folder's card once its settings were compared with something; the task is kept.
+
+    Args:
+        by_logits: compared with recorded logits: likelihood is weaker, and does not replace what is known for sure.
+    """
+    sure = own.known_by is not None and own.known_by.how in ("trained here", "recorded logits")
+    known_by = own.known_by if sure and not by_logits else found.known_by
+    return dataclasses.replace(own, task=own.task or found.task, known_by=known_by)
+
+
 def settings_of(config: ModelConfig, asked: ModelOptions) -> dict[str, Any]:
     """Fields that shapes do not tell.
 

@@ -35,7 +35,7 @@ from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.parity.rounding_noise import RoundingNoise
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.runtimes.torch_sessions import forward_in_batches
-from causalrn.workflows.setting_choice import Asked
+from causalrn.workflows.setting_choice import Asked, argument_of
 
 _HOW = "record it with numpy.savez(file, tokens=..., logits=...)"
 _FIRST, _MORE = 1, 8
@@ -152,14 +152,33 @@ class LogitsMatch:
         return sorted(errors, key=errors.__getitem__)[:_KEPT]
 
     def allowed(self, setting: ModelConfig) -> float:
-        """What float32 rounding explains, of computing and of recording, relative to the largest logit."""
+        """What rounding explains, of computing in float32 and of recording, relative to the largest logit."""
+        return self._computed(setting) + self._recorded.roundoff
+
+    def alike(self, setting: ModelConfig, allowed: float) -> list[ModelConfig]:
+        """Other values of what changes little that these logits allow, too, though float32 ones would tell them.
+
+        Twice the bound apart: else float32 logits, which are off by roundings themselves, would be blamed now and then.
+        """
+        self._model.set_config(setting)
+        tokens = self._recorded.tokens[:_MORE]
+        own, told = forward_in_batches(self._model, tokens), 2 * self._computed(setting) * self._recorded.largest
+        found = []
+        for other in with_fine_options(setting):
+            self._model.set_config(other)
+            differs = float(np.abs(forward_in_batches(self._model, tokens) - own).max()) > told
+            if differs and self._error(other, len(self._recorded.tokens)) <= allowed:
+                found.append(other)
+        return found
+
+    def _computed(self, setting: ModelConfig) -> float:
         self._model.set_config(setting)
         tokens = self._recorded.tokens[:_MORE]
         clean, drawn = forward_in_batches(self._model, tokens), 0.0
         for seed in _SEEDS:
             with RoundingNoise(seed):
                 drawn = max(drawn, float(np.abs(forward_in_batches(self._model, tokens) - clean).max()))
-        return max(BOUND_FACTOR * drawn / self._recorded.largest, LEAST_BOUND) + self._recorded.roundoff
+        return max(BOUND_FACTOR * drawn / self._recorded.largest, LEAST_BOUND)
 
     def _error(self, setting: ModelConfig, count: int, model: SequenceModel | None = None) -> float:
         """In float64, or with another model that has the same weights."""
@@ -215,12 +234,21 @@ def choose_by_logits(
         ((far, one) for far, one in near if without_fine_options(one) not in kinds and math.isfinite(far)), None
     )
     name, count = recorded.path.name, len(recorded.tokens)
-    if runner_up is None:
-        return setting, KnownBy("recorded logits", name, count, error=error)
-    far, other = runner_up
-    return setting, KnownBy(
-        "recorded logits", name, count, runner_up=setting_text(other), margin=far, error=error
-    )  # fmt: skip
+    note = _open_text(chosen, match.alike(chosen, allowed))
+    far, text = (None, "") if runner_up is None else (runner_up[0], setting_text(runner_up[1]))
+    return setting, KnownBy("recorded logits", name, count, runner_up=text, margin=far, error=error, note=note)
+
+
+def _open_text(chosen: ModelConfig, alike: Sequence[ModelConfig]) -> str:
+    """What stays open, in words; empty where nothing does."""
+    words = []
+    for name in dict.fromkeys(name for other in alike for name in differing_options(chosen, other)):
+        values = sorted({getattr(one, name) for one in (chosen, *alike)})
+        if name in FINE_OPTIONS:
+            words.append(f"{argument_of(name)} {values[0]:g} to {values[-1]:g}")
+        else:
+            words.append(f"{name} {' or '.join(values)}")
+    return f"{' and '.join(words)} all give these logits: record them in float32" if words else ""
 
 
 def _contradicted(
@@ -228,8 +256,8 @@ def _contradicted(
 ) -> tuple[ModelConfig, KnownBy]:
     if not asked.force:
         raise CheckpointError(
-            f"{recorded.path}: these logits are those of {setting_text(best)}: leave out "
-            f"{asked.arguments(asked.contradicted(best))}, or use `force` to convert all the same"
+            f"{recorded.path}: these logits are those of {setting_text(best)}: {asked.remedy(best)}, or use "
+            "`force` to convert all the same"
         )
     note = f"{setting_text(usual)} was forced, although {recorded.path.name} holds the logits of {setting_text(best)}"
     return usual, KnownBy("assumed", note=note)

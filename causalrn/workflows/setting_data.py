@@ -115,6 +115,11 @@ class DataOptions:
         if self.task == TextTask.name and self.text is None:
             raise InputError("`task` text needs `text`, the file")
 
+    @property
+    def is_named(self) -> bool:
+        """Whether any of it is named but the seed."""
+        return any(value is not None for value in (self.task, self.length, self.text, self.tokens))
+
     def data_for(self, config: ModelConfig) -> SettingData | None:
         """The strings for a model of these sizes; None where there are none that it could know.
 

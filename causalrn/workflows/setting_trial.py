@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from causalrn.bundle.known_by import KnownBy
-from causalrn.model.candidates import allowed_settings
+from causalrn.model.candidates import FINE_OPTIONS, allowed_settings, without_fine_options
 from causalrn.model.config import ModelConfig
 from causalrn.model.official import OfficialWeights, build_official
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.progress import Advance, Progress
 from causalrn.training.tasks import Task
 from causalrn.workflows.recorded_logits import LogitsMatch, RecordedLogits, choose_by_logits
-from causalrn.workflows.setting_choice import Asked, assume, choose_by_likelihood, reason_of
+from causalrn.workflows.setting_choice import Asked, assume, choose_by_likelihood, reason_of, refuse_fine_options
 from causalrn.workflows.setting_data import DataOptions, SettingData
-from causalrn.workflows.setting_race import LEAST_STRINGS, Race, Ranking, predicts
+from causalrn.workflows.setting_race import LEAST_STRINGS, FineRivals, Race, Ranking, predicts
 from causalrn.workflows.setting_scores import SettingScores
 
 
@@ -51,11 +51,14 @@ class SettingTrial:
         Raises:
             CheckpointError: what is named is clearly beaten, or nothing settles what is not named.
         """
-        ranking = None if self.data is None else self._rank(self.data, most)
-        reason = reason_of(ranking)
-        if reason or ranking is None:
+        if self.data is None:
+            return self.usual, assume(self.usual, self.asked, reason_of(None)), None
+        ranking, rivals = self._rank(self.data, most)
+        if rivals is not None and rivals.beat_it:
+            return self.usual, refuse_fine_options(rivals, self.asked, self.usual), ranking
+        if reason := reason_of(ranking):
             return self.usual, assume(self.usual, self.asked, reason), ranking
-        return *choose_by_likelihood(ranking, self.asked, self.usual), ranking
+        return *choose_by_likelihood(ranking, self.asked, self.usual, rivals), ranking
 
     def by_logits(self, recorded: RecordedLogits) -> tuple[ModelConfig, KnownBy]:
         """The setting that gives recorded logits.
@@ -63,7 +66,7 @@ class SettingTrial:
         Raises:
             CheckpointError: none does, or another one than what is named.
         """
-        settings = self._settings()
+        settings = (*self._settings(), *self._usual_settings())
         with self.progress("settings", len(settings)) as advance:
             match = LogitsMatch(self.model, recorded, _once(advance, len(settings)))
             near = match.nearest(settings)
@@ -80,14 +83,31 @@ class SettingTrial:
             known = ranking.better_than_chance
         return self.data.task if known else None
 
-    def _rank(self, data: SettingData, most: int) -> Ranking:
-        settings = self._settings()
+    def _rank(self, data: SettingData, most: int) -> tuple[Ranking, FineRivals | None]:
+        """Settings with the eps that is named, or an eps of 0; and with that, too, where another one is named."""
+        settings, usual = self._settings(), self._usual_settings()
         most = min(most, data.available or most)
-        with self.progress("settings", len(settings)) as advance:
-            return Race(SettingScores(self.model, data), most, _once(advance, len(settings))).run(settings)
+        scores, count = SettingScores(self.model, data), len(settings) + len(usual)
+        with self.progress("settings", count) as advance:
+            once = _once(advance, count)
+            ranking = Race(scores, most, once).run(settings)
+            if not usual:
+                return ranking, None
+            race = Race(scores, most, once)
+            rivals = race.run(usual)
+        best, strings = rivals.best.setting, max(ranking.best.strings, rivals.best.strings)
+        rows = (ranking.best, self.asked.best_fitting(ranking))
+        return ranking, FineRivals(rivals, *(race.beside(row.setting, best, strings) for row in rows))
 
     def _settings(self) -> tuple[ModelConfig, ...]:
         return allowed_settings(self.usual, self.asked.named, self.told)
+
+    def _usual_settings(self) -> tuple[ModelConfig, ...]:
+        """With the default of what changes little, where something else is named: else a wrong name went unnoticed."""
+        usual = without_fine_options(self.usual)
+        if all(getattr(self.usual, name) == getattr(usual, name) for name in FINE_OPTIONS):
+            return ()
+        return allowed_settings(usual, self.asked.named_but_fine, self.told)
 
 
 def _once(advance: Advance, total: int) -> Any:

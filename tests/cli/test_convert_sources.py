@@ -83,6 +83,18 @@ def test_a_checkpoint_folder_converts_with_its_own_settings(call, tmp_path):
         assert f"{option[0]} contradicts config.json" in error
 
 
+def test_a_checkpoint_folder_is_checked_with_recorded_logits(call, tmp_path):
+    own = checkpoint_of(random_model(heads=2), tmp_path / "own")
+    tokens = torch.arange(8)[None]
+    np.savez(tmp_path / "r.npz", tokens=tokens.numpy(), logits=own.model(tokens).detach().numpy())
+    code, out, _ = call("convert", tmp_path / "own", "-o", tmp_path / "run", "--reference", tmp_path / "r.npz")
+    assert (code, "architecture: recorded logits" in out) == (0, True)
+    checkpoint_of(random_model(heads=4), tmp_path / "wrong")
+    code, _, error = call("convert", tmp_path / "wrong", "-o", tmp_path / "x", "--reference", tmp_path / "r.npz")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "config.json, which says otherwise of heads, or use --force" in error
+
+
 def test_own_linear_transformers_are_known_by_their_folder(call, tmp_path):
     checkpoint_of(random_model(attention="linear"), tmp_path / "own")
     assert call("convert", tmp_path / "own", "-o", tmp_path / "run", "--force", "--samples", 2)[0] == 0

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from causalrn.bundle.known_by import KnownBy, caution
+from causalrn.bundle.known_by import TRAINED_HERE, KnownBy, caution
 from causalrn.errors import CausalRNError, CheckpointError, InputError
-from causalrn.model.candidates import allowed_settings, as_named, canonical, differing_options, with_other_heads
+from causalrn.model.candidates import (
+    allowed_settings,
+    as_named,
+    canonical,
+    differing_options,
+    with_other_heads,
+    without_fine_options,
+)
 from causalrn.model.config import CausalRNConfig, TransformerConfig
 from causalrn.model.official import build_official, read_official
 from causalrn.model.sequence_model import SequenceModel
+from causalrn.runtimes.progress import no_progress
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import save_checkpoint
 from causalrn.training.checkpoint_folder import CheckpointFolder
 from causalrn.training.tasks import CopyTask
 from causalrn.workflows.convert import convert
+from causalrn.workflows.setting_choice import Asked, choose_by_likelihood
 from causalrn.workflows.setting_data import DataOptions, TaskData
-from causalrn.workflows.setting_race import Race, half_width
+from causalrn.workflows.setting_race import FineRivals, Race, half_width
 from causalrn.workflows.setting_scores import SettingScores
+from causalrn.workflows.setting_trial import SettingTrial
 from tests.builders import GOLDEN, official_keys, random_model, trained_to_copy
 
 LENGTH = 2
@@ -227,6 +242,53 @@ def test_bad_data_is_one_clear_line(tmp_path, vocabulary, options, message):
         convert(tmp_path / "w.pth", output=tmp_path / "run", readout="exact", **given)
 
 
+# --- an eps -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eps", [0.01, 0.1, 1])
+def test_wrong_eps_is_refused_and_drags_nothing_along(tmp_path, weights, eps):
+    with pytest.raises(CheckpointError, match=r"with exact.exp, heads 1, norm layer these .*: leave out `eps`, or use"):
+        convert(weights["exact"], output=tmp_path / "run", eps=eps)
+    with pytest.raises(CheckpointError, match=r"leave out `(heads` and `eps|eps` and `heads)`, or use"):
+        convert(weights["exact"], output=tmp_path / "run", eps=eps, heads=2)
+    result = convert(weights["exact"], output=tmp_path / "run", eps=eps, force=True)
+    assert (result.known_by.how, result.run.card.config.norm_eps) == ("assumed", eps)
+    assert "was forced, although exact+exp, heads 1, norm layer predicts" in caution(result.known_by)
+
+
+@pytest.mark.parametrize(("named", "eps"), [({}, 0), ({"eps": 0}, 0), ({"eps": 1e-5}, 1e-5)])
+def test_eps_that_likelihood_does_not_tell_is_noted(tmp_path, weights, named, eps):
+    result = convert(weights["exact"], output=tmp_path / "run", **named)
+    config = result.run.card.config
+    assert (config.heads, config.norm_eps, result.known_by.how) == (1, eps, "likelihood")
+    assert f"eps {eps:g} was {'named' if named else 'assumed'}: likelihood does not tell it" in caution(result.known_by)
+
+
+@pytest.mark.parametrize("eps", [0.001, 0.01])
+def test_right_eps_is_not_refused_though_less_does_better_early(tmp_path, eps):
+    config = CausalRNConfig(**SIZES, norm_eps=eps)
+    torch.save(official_keys(trained_to_copy(config, LENGTH, enough=0.55)), tmp_path / "w.pth")
+    result = convert(tmp_path / "w.pth", output=tmp_path / "run", eps=eps)
+    assert (result.run.card.config, result.known_by.how) == (config, "likelihood")
+
+
+def test_setting_that_depends_on_the_eps_has_to_be_named(tmp_path, weights):
+    """Where an eps of 0 is about as good, and tells heads otherwise, the eps would decide them."""
+    official = read_official(weights["exact"])
+    asked = Asked("weights", {"norm_eps": 0.003})
+    trial = SettingTrial.of(official, asked, DataOptions(), no_progress)
+    _, _, ranking = trial.by_likelihood(64)
+    other = next(row for row in ranking.rows if row.setting.heads == 2)
+    best = dataclasses.replace(other, setting=without_fine_options(other.setting), margin=0.0)
+    near = dataclasses.replace(ranking.best, margin=0.0)
+    rivals = FineRivals(dataclasses.replace(ranking, rows=(best,)), near, near)
+    with pytest.raises(CheckpointError, match=r"cannot be told apart .*: name `heads`"):
+        choose_by_likelihood(ranking, asked, trial.usual, rivals)
+    named = Asked("weights", {"norm_eps": 0.003, "heads": 1, "head_scale": "max"})
+    setting, known_by = choose_by_likelihood(ranking, named, trial.usual, rivals)
+    assert (setting.heads, known_by.how) == (1, "assumed")
+
+
 # --- by recorded logits ---------------------------------------------------------------------------------------------
 
 
@@ -270,6 +332,28 @@ def test_recorded_logits_refuse_what_is_named_wrongly(tmp_path):
         convert(tmp_path / "w.pth", output=tmp_path / "run", reference=reference, heads=2)
     result = convert(tmp_path / "w.pth", output=tmp_path / "run", reference=reference, heads=2, force=True)
     assert (result.known_by.how, result.run.card.config.heads) == ("assumed", 2)
+
+
+@pytest.mark.parametrize("named", [{}, {"eps": 1e-4}, {"eps": 1e-5}])
+def test_logits_in_half_precision_leave_the_eps_open_and_say_so(tmp_path, named):
+    model = random_model(3, **SIZES, norm_eps=1e-4)
+    torch.save(official_keys(model), tmp_path / "w.pth")
+    half = _record(tmp_path / "half", model, change=lambda tokens, logits: (tokens, logits.bfloat16()))
+    result = convert(tmp_path / "w.pth", output=tmp_path / "run", reference=half, **named)
+    assert (result.run.card.config.norm_eps, result.known_by.how) == (named.get("eps", 0), "recorded logits")
+    assert re.search("eps 0 to 0.001.* all give these logits: record them in float32", caution(result.known_by))
+
+
+@pytest.mark.parametrize("eps", [0, 1e-4])
+def test_logits_in_float32_tell_the_eps_whatever_is_named(tmp_path, eps):
+    model = random_model(3, **SIZES, norm_eps=eps)
+    torch.save(official_keys(model), tmp_path / "w.pth")
+    reference = _record(tmp_path / "r.npz", model)
+    for named in ({}, {"eps": eps}):
+        result = convert(tmp_path / "w.pth", output=tmp_path / f"run {named}", reference=reference, **named)
+        assert (result.run.card.config, caution(result.known_by)) == (model.config, "")
+    with pytest.raises(CheckpointError, match="leave out `eps`"):
+        convert(tmp_path / "w.pth", output=tmp_path / "run", reference=reference, eps=0.3)
 
 
 def test_logits_of_other_weights_are_refused_with_the_nearest_setting(tmp_path):
@@ -318,6 +402,51 @@ def test_bad_reference_is_one_clear_line(tmp_path, entries, message):
     with pytest.raises(CausalRNError, match=message) as caught:
         convert(tmp_path / "w.pth", output=tmp_path / "run", reference=tmp_path / "r.npz")
     assert "\n" not in str(caught.value)
+
+
+# --- a checkpoint folder --------------------------------------------------------------------------------------------
+
+
+def _folder(path, config, known_by=None, task=None, weights=None):
+    """A RUN; its weights are random, or those of a file."""
+    model = SequenceModel(config) if weights is None else build_official(read_official(weights), readout="exact")
+    if weights is None:
+        model.load_state_dict(random_model(**SIZES).state_dict())
+    model.set_config(config)
+    save_checkpoint(path, model, ModelCard(config, None, task, known_by), {})
+    return model.eval()
+
+
+@pytest.mark.parametrize("known_by", [None, KnownBy("assumed", note="why"), TRAINED_HERE])
+def test_checkpoint_folder_becomes_known_by_recorded_logits(tmp_path, known_by):
+    model = _folder(tmp_path / "own", CausalRNConfig(**SIZES, heads=4), known_by, CopyTask(1))
+    reference = _record(tmp_path / "r.npz", model)
+    plain = convert(tmp_path / "own", output=tmp_path / "plain", force=True, samples=2)
+    assert plain.known_by == known_by  # nothing to compare with
+    result = convert(tmp_path / "own", output=tmp_path / "run", reference=reference)
+    assert (result.run.card.config, result.known_by.how) == (model.config, "recorded logits")
+    assert (result.task, caution(result.known_by)) == (CopyTask(1), "")
+
+
+def test_checkpoint_folder_with_wrong_settings_is_refused_by_recorded_logits(tmp_path):
+    right = _folder(tmp_path / "right", CausalRNConfig(**SIZES, heads=4))
+    _folder(tmp_path / "own", CausalRNConfig(**SIZES, heads=2), KnownBy("recorded logits"))
+    options = {"reference": _record(tmp_path / "r.npz", right), "output": tmp_path / "run"}
+    with pytest.raises(CheckpointError, match=r"folder without config.json, which says otherwise of heads, or use"):
+        convert(tmp_path / "own", **options)
+    assert convert(tmp_path / "own", **options, force=True).known_by.how == "assumed"
+
+
+def test_checkpoint_folder_is_compared_by_likelihood_where_data_are_given(tmp_path, weights):
+    _folder(tmp_path / "own", TRAINED["exact4"], None, weights=weights["exact4"])
+    result = convert(tmp_path / "own", output=tmp_path / "run", task="copy")
+    assert (result.known_by.how, result.task) == ("likelihood", CopyTask(LENGTH))
+    _folder(tmp_path / "here", TRAINED["exact4"], TRAINED_HERE, weights=weights["exact4"])
+    assert convert(tmp_path / "here", output=tmp_path / "run2", task="copy").known_by == TRAINED_HERE
+    wrong = dataclasses.replace(TRAINED["exact4"], heads=2)
+    _folder(tmp_path / "wrong", wrong, None, weights=weights["exact4"])
+    with pytest.raises(CheckpointError, match=r"folder without config.json, which says otherwise of heads, or use"):
+        convert(tmp_path / "wrong", output=tmp_path / "run3", task="copy")
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
