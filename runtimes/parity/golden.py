@@ -58,7 +58,7 @@ class Golden:
     late: LateWindows | None = None
 
     def call_table(self) -> CallTable:
-        """What calls are compared with: late rows, or the reference's own where these know nothing below the capacity."""
+        """What calls are compared with: late rows, or the reference's where these know nothing below the capacity."""
         capacity = self.reference.spec.capacity
         if self.late is None or (capacity is not None and self.late.positions[0] >= capacity):
             return table_of_reference(self.reference)
