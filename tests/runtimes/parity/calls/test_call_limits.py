@@ -23,6 +23,7 @@ from causalrn.runtimes.parity.calls.replay import Replay
 from causalrn.runtimes.parity.calls.table import OTHER_TOKENS, CallTable, known_positions, table_of
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.late_windows import LateWindows
+from causalrn.runtimes.parity.reference import current_values
 from causalrn.workflows.export_targets import export_c_bundle
 from causalrn.workflows.verify_options import VerifyOptions, chosen_budget
 from tests.c_tools import HAS_C_COMPILER
@@ -149,7 +150,7 @@ def test_bounds_of_states_grow_with_the_position(exact_bundle, tmp_path, monkeyp
     table = table_of(tokens, np.arange(steps), reference.logits, reference)
     bound = OTHER_TOKENS * reference.bounds.states["00.pool"]
     assert table.state_bound("00.pool", 4 * steps) == pytest.approx(2 * bound)
-    position, values = min(reference.states), calls_replay.current_values
+    position, values = min(reference.states), current_values
     monkeypatch.setattr(
         calls_replay, "current_values", lambda session: {n: (1 + 1.5 * bound) * v for n, v in values(session).items()}
     )
