@@ -59,8 +59,8 @@ class Budget:
             machine: a value that rounds to another integer, for a last bit is different, moves the logits by this much.
         split: the same between steps and prefill, one sequence and several: between calls.
         typical: the same for both, for the median over positions: integers that round otherwise are few.
-        split_typical: `typical` between calls, where it is not the same: in graphs of w8a8-dynamic one scale is
-            computed for all values in a call, so that every integer depends on it; None where it is the same.
+        split_typical: `typical` between calls; the same but for graphs of w8a8-dynamic, where one scale is computed for
+            all values in a call, so that every integer depends on it.
         elsewhere: what `typical` is on a processor of another family: without AVX2, onnxruntime leaves what it
             multiplies by weights of 8 or 4 bits in float32.
     """
@@ -74,29 +74,37 @@ class Budget:
     split: float = 0.05
     typical: float = 0.002
     elsewhere: float = 0.002
-    split_typical: float | None = None
+    split_typical: float = 0.002
 
     @property
     def between_calls(self) -> Budget:
         """The same with `typical` as it is between calls."""
-        return self if self.split_typical is None else replace(self, typical=self.split_typical)
+        return replace(self, typical=self.split_typical)
 
     def of_rows(self) -> Budget:
         """For kernels that compute a scale for each row of activations: nothing depends on the rest of the call."""
-        return replace(self, split=min(self.split, Budget.split), split_typical=None)
+        return replace(self, split=min(self.split, Budget.split), split_typical=self.typical)
 
     def most_lost(self, counted: int) -> int:
         """How many of so many answers may be lost."""
         return math.floor(self.accuracy_drop * counted + 1e-6)
 
 
+_FLOAT_BUDGET = Budget(
+    0.001,
+    0.01,
+    0.005,
+    scale=0.002,
+    offset=0.002,
+    repeat=0.005,
+    split=0.005,
+    typical=1e-4,
+    elsewhere=1e-4,
+    split_typical=1e-4,
+)
 BUDGETS = {
-    "float32": Budget(
-        0.001, 0.01, 0.005, scale=0.002, offset=0.002, repeat=0.005, split=0.005, typical=1e-4, elsewhere=1e-4
-    ),
-    "fp16": Budget(
-        0.001, 0.01, 0.005, scale=0.002, offset=0.002, repeat=0.005, split=0.005, typical=1e-4, elsewhere=1e-4
-    ),
+    "float32": _FLOAT_BUDGET,
+    "fp16": _FLOAT_BUDGET,
     "w8": Budget(0.01, 0.02, 0.005, elsewhere=0.02),
     "w8a8-dynamic": Budget(0.01, 0.02, 0.005, split=0.25, split_typical=0.05),
     "w8a8": Budget(0.02, 0.05, 0.01),
