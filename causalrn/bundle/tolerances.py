@@ -11,7 +11,7 @@ weight does (1e-3 and more).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,10 @@ class Budget:
         accuracy_drop: largest loss of accuracy on the task, as a share: 0.005 is half a percentage point.
         repeat: largest |difference| of a logit, relative to the largest |logit|, between the form and itself on another
             machine: a value that rounds to another integer, for a last bit is different, moves the logits by this much.
-        split: the same between steps and prefill, one sequence and several; 1 where scales depend on the call.
+        split: the same between steps and prefill, one sequence and several: between calls.
         typical: the same for both, for the median over positions: integers that round otherwise are few.
+        split_typical: `typical` between calls; the same but for graphs of w8a8-dynamic, where one scale is computed for
+            all values in a call, so that every integer depends on it.
         elsewhere: what `typical` is on a processor of another family: without AVX2, onnxruntime leaves what it
             multiplies by weights of 8 or 4 bits in float32.
     """
@@ -72,27 +74,46 @@ class Budget:
     split: float = 0.05
     typical: float = 0.002
     elsewhere: float = 0.002
+    split_typical: float = 0.002
+
+    @property
+    def between_calls(self) -> Budget:
+        """The same with `typical` as it is between calls."""
+        return replace(self, typical=self.split_typical)
+
+    def of_rows(self) -> Budget:
+        """For kernels that compute a scale for each row of activations: nothing depends on the rest of the call."""
+        return replace(self, split=min(self.split, Budget.split), split_typical=self.typical)
 
     def most_lost(self, counted: int) -> int:
         """How many of so many answers may be lost."""
         return math.floor(self.accuracy_drop * counted + 1e-6)
 
 
+_FLOAT_BUDGET = Budget(
+    0.001,
+    0.01,
+    0.005,
+    scale=0.002,
+    offset=0.002,
+    repeat=0.005,
+    split=0.005,
+    typical=1e-4,
+    elsewhere=1e-4,
+    split_typical=1e-4,
+)
 BUDGETS = {
-    "float32": Budget(
-        0.001, 0.01, 0.005, scale=0.002, offset=0.002, repeat=0.005, split=0.005, typical=1e-4, elsewhere=1e-4
-    ),
-    "fp16": Budget(
-        0.001, 0.01, 0.005, scale=0.002, offset=0.002, repeat=0.005, split=0.005, typical=1e-4, elsewhere=1e-4
-    ),
+    "float32": _FLOAT_BUDGET,
+    "fp16": _FLOAT_BUDGET,
     "w8": Budget(0.01, 0.02, 0.005, elsewhere=0.02),
-    "w8a8-dynamic": Budget(0.01, 0.02, 0.005, split=1.0),
+    "w8a8-dynamic": Budget(0.01, 0.02, 0.005, split=0.25, split_typical=0.05),
     "w8a8": Budget(0.02, 0.05, 0.01),
     "w4": Budget(0.1, 0.1, 0.05, scale=0.2, offset=0.03, elsewhere=0.02),
 }
 """By quantization scheme what a bundle may lose; "float32" is a bundle whose pool alone is quantized.
 
-Limits of scale and offset are five times and more what trained models show (docs/quantization.md has the measurements).
+Limits of scale and offset are five times and more what trained models show, `split` of w8a8-dynamic twice the furthest
+of all calls, `split_typical` three times (docs/quantization.md has the measurements).
 """
 
 WRONG_VALUE = 0.5

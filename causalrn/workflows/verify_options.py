@@ -98,7 +98,8 @@ def chosen_budget(bundle: Bundle, options: VerifyOptions) -> Budget | None:
     """What the bundle may lose; None judges it by rounding."""
     quantization, engine = bundle.manifest.quantization, bundle.manifest.engine
     if quantization is not None:
-        return dataclasses.replace(BUDGETS[quantization.scheme], **options.limits)
+        budget = BUDGETS[quantization.scheme]
+        return dataclasses.replace(budget if bundle.manifest.graphs else budget.of_rows(), **options.limits)
     if engine is not None and engine.tf32:  # as many bits as float16 has
         return dataclasses.replace(BUDGETS["fp16"], **options.limits)
     return Budget(**options.limits) if options.limits else None

@@ -131,6 +131,13 @@ def _over_positions(tensor: StateTensor, pairs: Sequence[tuple[int, Array, Array
     return _merge(deviations)
 
 
+def same_bits(one: Array | None, two: Array | None) -> bool:
+    """Whether two arrays are equal bit for bit, shapes too; or both None."""
+    if one is None or two is None:
+        return one is two
+    return one.shape == two.shape and one.tobytes() == two.tobytes()
+
+
 def relative_error(value: Array, expected: Array) -> float:
     """Largest |difference| over the largest |expected value|; infinite where the shapes differ, NaN stays NaN."""
     return float(np.max(_row_errors(value, expected), initial=0.0))

@@ -118,6 +118,7 @@ class CallsFigures(ReportEntry, frozen=True):
         furthest: position that they reached.
         batches: numbers of sequences.
         failing: the first walk that failed, shrunk; None where none did.
+        broken_off: prefills that an error ended between two of their parts; others had fewer parts.
     """
 
     seed: int
@@ -126,6 +127,7 @@ class CallsFigures(ReportEntry, frozen=True):
     furthest: int
     batches: tuple[int, ...]
     failing: WalkFigures | None
+    broken_off: int = 0
 
 
 class GuardFigures(ReportEntry, frozen=True):

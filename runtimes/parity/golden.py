@@ -58,8 +58,9 @@ class Golden:
     late: LateWindows | None = None
 
     def call_table(self) -> CallTable:
-        """What calls are compared with: the late rows, or the reference's own where there are none."""
-        if self.late is None:
+        """What calls are compared with: late rows, or the reference's where these know nothing below the capacity."""
+        capacity = self.reference.spec.capacity
+        if self.late is None or (capacity is not None and self.late.positions[0] >= capacity):
             return table_of_reference(self.reference)
         return table_of(self.late.tokens, self.late.positions, self.late.logits, self.reference)
 

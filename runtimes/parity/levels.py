@@ -98,12 +98,12 @@ def check_split(runtime: str, traces: Traces, case: Case, session: CellSession, 
         summary=f"{len({trace.lengths for trace in traces.traces})} splits",
     )
     budget = case.budget
-    if budget is None or budget.split >= 1:
+    if budget is None:
         return result
     together, count = stepped.last_logits(), len(case.reference.tokens)
     single = [(trace.run.logits, together[row : row + 1]) for row, trace in enumerate(stepped.traces[:-1])]
     split = [(trace.run.logits, together[np.arange(len(trace.run.logits)) % count]) for trace in traces.traces]
-    itself = judge_repeats([*single, *split], case.reference.largest_logit, budget, budget.split)
+    itself = judge_repeats([*single, *split], case.reference.largest_logit, budget.between_calls, budget.split)
     before = result.figures.judged
     judged = (*(() if before is UNSET else before), *itself)
     passed = result.passed and all(figure.passed for figure in itself)

@@ -292,9 +292,9 @@ class Verification:
         self.results += self.kernels.check(self.progress)
 
     def _guards(self) -> None:
-        tokens = self.case.reference.tokens
         for name in self.cells:
             is_bundle = name in self.sources and name not in checkpoint_runtimes()
             bundle = Path(self.sources[name]) if is_bundle else None
             with self.progress(f"guards, {name}", 1):
-                self.results.append(check_guards(name, tokens, partial(self.open_again, name, None), bundle))
+                again, tokens = partial(self.open_again, name, None), self.case.reference.tokens
+                self.results.append(check_guards(name, tokens, again, bundle, self.plan.deadline))

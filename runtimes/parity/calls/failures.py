@@ -58,8 +58,3 @@ def refused_call(session: CellSession, call: Call) -> None:
             session.restore(dataclasses.replace(session.snapshot(), owner="another"))
         case "no file":
             session.load("no such file")
-
-
-def range_of(session: CellSession) -> tuple[int, ...]:
-    """Every token id."""
-    return tuple(range(session.card.config.vocabulary))

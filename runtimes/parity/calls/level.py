@@ -14,22 +14,19 @@ import numpy as np
 
 from causalrn.bundle.targets import checkpoint_runtimes, has_threads
 from causalrn.bundle.tolerances import WRONG_VALUE, Budget
-from causalrn.errors import CausalRNError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.parity.budgets import describe_judged, judge_agreement
 from causalrn.runtimes.parity.calls.call import Call, Limits, tokens_read
 from causalrn.runtimes.parity.calls.failures import Problem
+from causalrn.runtimes.parity.calls.own_table import table_of_steps
 from causalrn.runtimes.parity.calls.python_text import python_of
 from causalrn.runtimes.parity.calls.replay import Replay
 from causalrn.runtimes.parity.calls.shrinking import shrink
 from causalrn.runtimes.parity.calls.table import CallTable
 from causalrn.runtimes.parity.calls.walks import edge_walks, random_walk, thread_walks
-from causalrn.runtimes.parity.comparison import compare_distributions
 from causalrn.runtimes.parity.figures import CallsFigures, Figures, WalkFigures
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.plan import TORCH_CALLS_SECONDS
-from causalrn.runtimes.parity.reference import run_in_chunks
-from causalrn.runtimes.parity.results import LevelResult, not_finite
+from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.progress import Progress, no_progress
 
 OpenAgain = Callable[[int | None], CellSession]
@@ -103,6 +100,7 @@ class CallsCheck:
     walks: int = 0
     calls: int = 0
     furthest: int = 0
+    broken_off: int = 0
     batches: set[int] = field(default_factory=set)
     _errors: list[float] = field(default_factory=list)
     _worst: tuple[float, float] = (0.0, 1.0)
@@ -114,25 +112,18 @@ class CallsCheck:
             seconds: that it may take, without shrinking.
             on_walk: called with 1 after each walk.
         """
+        started = time.monotonic()
+        deadline = started + seconds
         self.table = self.table.cut(self.session.capacity)
         if self.budget is not None:
-            try:
-                own = run_in_chunks(self.session, self.table.tokens, [1] * self.table.steps).logits
-            except CausalRNError as error:
-                return LevelResult("calls", self.runtime, False, f"step by step: {error}")
-            if not np.isfinite(own).all():
-                return not_finite("calls", self.runtime)
-            agreement = compare_distributions(own[:, self.table.known], self.table.logits)
-            judged = judge_agreement(agreement, self.budget)
-            if not all(figure.passed for figure in judged):
-                return LevelResult("calls", self.runtime, False, f"step by step: {describe_judged(judged)}")
-            share = WRONG_VALUE if self.budget.split >= 1 else self.budget.split
-            self.table = self.table.of_own(own, share * self.table.largest)
-        deadline = time.monotonic() + seconds
+            half = started + seconds / 2
+            found = table_of_steps(self.runtime, self.session, self.table, self.budget, half)
+            if isinstance(found, LevelResult):
+                return found
+            self.table = found
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="causalrn-calls-")))
-            found = self._walk_all(folder, stack, deadline, on_walk)
-            return self._result(found)
+            return self._result(self._walk_all(folder, stack, deadline, on_walk))
 
     @property
     def limits(self) -> Limits:
@@ -182,6 +173,7 @@ class CallsCheck:
         self.walks += 1
         self.calls += len(replay.taken)
         self.furthest = max(self.furthest, replay.furthest)
+        self.broken_off += replay.broken_off
         self.batches |= {1, *(len(call.rows) for call in replay.taken if call.kind == "reset")}
         self._errors += replay.errors
         if replay.worst[0] * self._worst[1] > self._worst[0] * replay.worst[1]:
@@ -255,11 +247,14 @@ class CallsCheck:
         if failing is not None:
             summary = f"{'; '.join(failing.calls[-4:])}: {failing.problem}"
             error, allowed = failing.error, failing.allowed  # type: ignore[assignment]
-        elif self.budget is not None and self.budget.split < 1 and self._errors:
+        elif self.budget is not None and self._errors:
             typical = float(np.median(self._errors))
-            good = typical <= self.budget.typical
+            good = typical <= self.budget.between_calls.typical
             summary = summary if good else f"calls differ from steps by {typical:.0e} typically"
-        figures = CallsFigures(self.seed, self.walks, self.calls, self.furthest, tuple(sorted(self.batches)), failing)
+        batches = tuple(sorted(self.batches))
+        figures = CallsFigures(
+            self.seed, self.walks, self.calls, self.furthest, batches, failing, broken_off=self.broken_off
+        )
         return LevelResult(
             "calls",
             self.runtime,

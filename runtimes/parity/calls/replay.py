@@ -14,7 +14,7 @@ from causalrn.runtimes.parity.calls.call import Call, Course, Limits
 from causalrn.runtimes.parity.calls.failures import Problem, WrongCallError, refused_call
 from causalrn.runtimes.parity.calls.generation import check_generation
 from causalrn.runtimes.parity.calls.table import CallTable
-from causalrn.runtimes.parity.comparison import relative_error
+from causalrn.runtimes.parity.comparison import relative_error, same_bits
 from causalrn.runtimes.parity.reference import compared_tensors, current_values
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 
@@ -46,6 +46,7 @@ class Replay:
         errors: of the logits at each position, relative to the largest |logit|.
         taken: the calls that were made.
         furthest: position that they reached.
+        broken_off: prefills that an error ended; others had fewer parts.
         worst: (error, allowed) of the logits that came nearest to their bound.
     """
 
@@ -59,6 +60,7 @@ class Replay:
     worst: tuple[float, float] = (0.0, 1.0)
     taken: list[Call] = field(default_factory=list)
     furthest: int = 0
+    broken_off: int = 0
     course: Course = field(init=False)
     _last: FloatArray | None = None
     _snapshots: dict[int, _Kept] = field(default_factory=dict)
@@ -139,13 +141,13 @@ class Replay:
         logits = self.session.step(given[:, 0])[:, None] if call.kind == "step" else self.session.prefill(given)
         if given.tobytes() != tokens.tobytes():
             raise WrongCallError(Problem("the tokens that were given have changed"))
-        self._judge(logits, count)
+        self._judge(logits, count, self.course.position)
         self._last = logits[:, -1].copy()
         self._given = [*self._given[-_MOST_WATCHED:], (logits, logits.copy())]
 
-    def _judge(self, logits: FloatArray, count: int) -> None:
-        """Compare logits [B, T, V] with the table."""
-        rows, start, largest = self.course.rows, self.course.position, self.table.largest
+    def _judge(self, logits: FloatArray, count: int, start: int) -> None:
+        """Compare logits [B, T, V] of so many tokens from position `start` on with the table."""
+        rows, largest = self.course.rows, self.table.largest
         offsets, expected, allowed = self.table.look_up(rows, start, count)
         if logits.shape != (len(rows), count, expected.shape[-1]):
             raise WrongCallError(
@@ -176,7 +178,7 @@ class Replay:
             shown = f"position {session.position}, {session.batch} sequences"
             wanted = f"position {course.position}, {len(course.rows)}"
             raise WrongCallError(Problem(f"after {name} the session shows {shown}, expected {wanted}"))
-        if not _equal(session.last_logits, self._last):
+        if not same_bits(session.last_logits, self._last):
             raise WrongCallError(Problem(f"after {name} last_logits are not those of the last token"))
         for now, before in self._given:
             if now.tobytes() != before.tobytes():
@@ -184,7 +186,7 @@ class Replay:
 
     def _restore(self, kept: _Kept) -> None:
         assert kept.snapshot is not None
-        if not _same_bits(kept.snapshot.tensors, kept.copies) or not _equal(kept.snapshot.logits, kept.last):
+        if not _same_tensors(kept.snapshot.tensors, kept.copies) or not same_bits(kept.snapshot.logits, kept.last):
             raise WrongCallError(Problem("a snapshot changed after it was taken"))
         self.session.restore(kept.snapshot)
         self._last = kept.last
@@ -209,17 +211,24 @@ class Replay:
 
         vars(self.session)["_run"] = run_or_fail
         try:
-            self.session.prefill(self._tokens(call.prompt))
-            ended = False
+            whole = self.session.prefill(self._tokens(call.prompt))
         except InterruptedError:
-            ended = True
+            self.broken_off += 1
+            return
         finally:
             vars(self.session)["_run"] = run
-        if not ended:
-            self.session.reset(len(self.course.rows))
-            if self.course.position:
-                self.session.prefill(self.table.tokens[list(self.course.rows), : self.course.position])
-            self._last = self.session.last_logits
+        self._judge(whole, call.prompt, self.course.position)
+        self._go_back()
+
+    def _go_back(self) -> None:
+        """To where the course is, from a fresh state by one prefill."""
+        rows, position = list(self.course.rows), self.course.position
+        self.session.reset(len(rows))
+        self._last = None
+        if position:
+            logits = self.session.prefill(self.table.tokens[rows, :position])
+            self._judge(logits, position, 0)
+            self._last = logits[:, -1].copy()
 
     def _compare_state(self) -> None:
         rows, position = self.course.rows, self.course.position
@@ -233,7 +242,7 @@ class Replay:
             expected = current_values(other)
         values = current_values(self.session)
         for tensor in compared_tensors(self.session):
-            allowed = self.allowed_state or factor * self.table.state_bounds[tensor.name]
+            allowed = self.allowed_state or factor * self.table.state_bound(tensor.name, position)
             error = relative_error(values[tensor.name], expected[tensor.name])
             if not error <= allowed:
                 words = f"position {position}: state tensor {tensor.name} off by {error:.0e}, allowed {allowed:.0e}"
@@ -244,12 +253,5 @@ def _copied(snapshot: Snapshot) -> dict[str, Array]:
     return {name: value.copy() for name, value in snapshot.tensors.items()}
 
 
-def _same_bits(one: Mapping[str, Array], two: Mapping[str, Array]) -> bool:
-    return one.keys() == two.keys() and all(_equal(one[name], two[name]) for name in one)
-
-
-def _equal(one: Array | None, two: Array | None) -> bool:
-    """Bit for bit."""
-    if one is None or two is None:
-        return one is two
-    return one.shape == two.shape and one.tobytes() == two.tobytes()
+def _same_tensors(one: Mapping[str, Array], two: Mapping[str, Array]) -> bool:
+    return one.keys() == two.keys() and all(same_bits(one[name], two[name]) for name in one)

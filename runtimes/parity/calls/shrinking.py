@@ -100,6 +100,7 @@ def _smaller(call: Call) -> Iterator[Call]:
             if call.count == 1:
                 yield Call("step")
         case "break off":
+            yield Call("prefill", call.prompt)
             yield from (replace(call, prompt=count) for count in _below(call.prompt))
             yield from (replace(call, count=count) for count in _below(call.count + 1, least=0))
         case "generate":

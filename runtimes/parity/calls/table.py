@@ -20,6 +20,8 @@ _EDGES = (16, 32, 64, 128, 256, 512, 1024)
 _WITHOUT_CAPACITY = 640
 _MOST_STEPS = 4096
 _RUN, _RUN_EVERY = 3, 11
+_EARLY = (0, 16, 64)
+"""Always known: sessions of smaller capacities read the beginning only."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class CallTable:
         bounds: float64 [K], largest |difference| of a logit allowed.
         states: by position (tokens seen) and tensor, of the first `state_rows` rows; pools at their longest only are
             enough: earlier ones are its first rows.
-        state_bounds: by tensor, largest |difference| allowed, relative to its largest |value|.
+        state_bounds: by tensor, largest |difference| allowed in the first `drawn` steps, relative to its largest
+            |value|; :meth:`state_bound` says what it is at a position.
+        drawn: steps for which bounds were computed.
         again: makes the table of other tokens [R, S]; None where there is no oracle.
     """
 
@@ -43,6 +47,7 @@ class CallTable:
     bounds: FloatArray
     states: States
     state_bounds: Mapping[str, float]
+    drawn: int
     state_rows: int
     axes: Mapping[str, int]
     again: Callable[[IntArray], CallTable] | None = None
@@ -90,6 +95,10 @@ class CallTable:
         places = index[offsets]
         return offsets, self.logits[list(rows)][:, places], self.bounds[places]
 
+    def state_bound(self, name: str, position: int) -> float:
+        """Largest |difference| of a state tensor after so many tokens, relative to its largest |value|."""
+        return growing_bound(self.state_bounds[name], self.drawn, position)
+
     def state(self, rows: Sequence[int], position: int) -> Mapping[str, Array] | None:
         """The reference state of some rows, where it is known."""
         tensors = self.states.get(position)
@@ -114,17 +123,14 @@ def table_of(
         states: of all rows; None takes the reference's, whose tokens the first rows begin with then.
     """
     rows = len(reference.tokens) if states is None else len(tokens)
-    steps = tokens.shape[1]
     return CallTable(
         tokens,
         known,
         logits,
         late_bounds(reference.bounds, known),
         reference.states if states is None else states,
-        {
-            name: OTHER_TOKENS * growing_bound(bound, reference.steps, max(steps, reference.steps))
-            for name, bound in reference.bounds.states.items()
-        },
+        {name: OTHER_TOKENS * bound for name, bound in reference.bounds.states.items()},
+        reference.steps,
         rows,
         batch_axes(reference.spec),
         again,
@@ -178,9 +184,14 @@ def call_edges(steps: int) -> list[int]:
 
 
 def known_positions(steps: int, most: int) -> IntArray:
-    """At most so many positions to know logits of, ascending: the last ones, those at edges, then the rest."""
+    """Positions to know logits of, ascending: the last ones, three early ones, those at edges, then the rest.
+
+    Args:
+        steps: tokens of a row.
+        most: positions, unless that is fewer than the last and the early ones.
+    """
     last = list(range(steps - 1, max(-1, steps - 4), -1))
     edges = [edge + offset for edge in reversed(call_edges(steps)) for offset in (0, -1, 1)]
     spread = np.random.default_rng(0).permutation(steps).tolist()
-    order = dict.fromkeys(position for position in (*last, *edges, *spread) if 0 <= position < steps)
-    return np.array(sorted(list(order)[: max(4, most)]))
+    order = dict.fromkeys(position for position in (*last, *_EARLY, *edges, *spread) if 0 <= position < steps)
+    return np.array(sorted(list(order)[: max(len(last) + len(_EARLY), most)]))

@@ -3,27 +3,87 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.json_values import json_text, parse_json_object
 from causalrn.bundle.manifest import MANIFEST_NAME
 from causalrn.errors import CausalRNError
+from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.figures import GuardFigures
+from causalrn.runtimes.session_options import SessionOptions
 
 _MOST_COPIED_BYTES = 256 << 20
+_WEIGHTS = "weights.bin"
 _Damage = Callable[[Path, Path], None]
 """Called with a file of the bundle, and where to write the damaged one."""
 
 
-def damaged_bundle_guards(bundle: Path) -> list[GuardFigures]:
-    """Try to open damaged copies; nothing of what is undamaged is copied, and one damaged file at a time is written."""
+def damaged_bundle_guards(bundle: Path, deadline: float = math.inf) -> tuple[list[GuardFigures], int]:
+    """Try to open damaged copies; nothing of what is undamaged is copied, and one damaged file at a time is written.
+
+    Where a copy without damage is refused, refusals of the others say nothing: then this is the only guard, failed.
+
+    Args:
+        bundle: folder.
+        deadline: of `time.monotonic`: opening a bundle reads all of it.
+
+    Returns:
+        The guards, and how many were left out because there was no time.
+    """
     sizes = {name: entry.size_bytes for name, entry in Bundle.open(bundle).manifest.files.items()}
-    return [_guard(bundle, words, name, damage) for words, name, damage in _damages(sizes)]
+    damages = _damages(sizes)
+    if time.monotonic() > deadline:
+        return [], len(damages)
+    if refused := _refuses_undamaged(bundle):
+        return [GuardFigures("an undamaged copy", False, refused)], 0
+    figures: list[GuardFigures] = []
+    guards = [partial(_guard, bundle, *damage) for damage in damages]
+    if _WEIGHTS in sizes:
+        guards.append(partial(_sealed_guard, bundle))
+    for guard in guards:
+        if time.monotonic() > deadline:
+            break
+        figures.append(guard())
+    return figures, len(guards) - len(figures)
+
+
+def _sealed_guard(bundle: Path) -> GuardFigures:
+    """Half of the weights with a manifest that fits: here it is the runtime that has to refuse."""
+    with tempfile.TemporaryDirectory(prefix="causalrn-guards-") as place:
+        copy = Path(place) / "bundle"
+        _link_folder(bundle, copy, leave_out=_WEIGHTS)
+        (copy / MANIFEST_NAME).unlink()  # a link: the bundle's own stays as it is
+        with (bundle / _WEIGHTS).open("rb") as file:
+            (copy / _WEIGHTS).write_bytes(file.read(min((bundle / _WEIGHTS).stat().st_size // 2, _MOST_COPIED_BYTES)))
+        manifest = Bundle.open(bundle).manifest
+        hashed = {name: entry for name, entry in manifest.files.items() if name != _WEIGHTS}
+        sealed = seal_bundle(copy, manifest, hashed)
+
+        def run() -> None:
+            with open_bundle(sealed, SessionOptions()) as session:
+                session.prefill([[0]])
+
+        return _refusal(f"half of {_WEIGHTS}, hashes of the manifest made to fit", run)
+
+
+def _refuses_undamaged(bundle: Path) -> str:
+    """Why a copy of links without any damage cannot be opened; empty where it can."""
+    with tempfile.TemporaryDirectory(prefix="causalrn-guards-") as place:
+        copy = Path(place) / "bundle"
+        _link_folder(bundle, copy, leave_out="")
+        try:
+            Bundle.open(copy)
+        except Exception as error:  # whatever reading raises
+            return f"refused: {error}"
+    return ""
 
 
 def _damages(sizes: Mapping[str, int]) -> list[tuple[str, str, _Damage]]:
@@ -51,12 +111,16 @@ def _guard(bundle: Path, words: str, name: str, damage: _Damage) -> GuardFigures
         copy = Path(place) / "bundle"
         _link_folder(bundle, copy, leave_out=name)
         damage(bundle / name, copy / name)
-        try:
-            Bundle.open(copy)
-        except CausalRNError:
-            return GuardFigures(words, True, "refused")
-        except Exception as error:  # whatever reading raises
-            return GuardFigures(words, False, f"{type(error).__name__} instead of an error of this package")
+        return _refusal(words, lambda: Bundle.open(copy))
+
+
+def _refusal(words: str, call: Callable[[], object]) -> GuardFigures:
+    try:
+        call()
+    except CausalRNError:
+        return GuardFigures(words, True, "refused")
+    except Exception as error:  # whatever reading raises
+        return GuardFigures(words, False, f"{type(error).__name__} instead of an error of this package")
     return GuardFigures(words, False, "opened without a word")
 
 

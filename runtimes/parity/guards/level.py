@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from causalrn.errors import CausalRNError, GpuFailureError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.parity.comparison import same_bits
 from causalrn.runtimes.parity.figures import Figures, GuardFigures
 from causalrn.runtimes.parity.guards.damaged_bundles import damaged_bundle_guards
 from causalrn.runtimes.parity.results import LevelResult
@@ -24,7 +26,11 @@ _MOST_POSITION, _MOST_ROWS = 12, 2
 
 
 def check_guards(
-    runtime: str, tokens: IntArray, open_again: Callable[[], CellSession], bundle: Path | None
+    runtime: str,
+    tokens: IntArray,
+    open_again: Callable[[], CellSession],
+    bundle: Path | None,
+    deadline: float = math.inf,
 ) -> LevelResult:
     """Make every call that has to be refused, and open every bundle that has to be.
 
@@ -33,9 +39,10 @@ def check_guards(
         tokens: int64 [B, T], to have a state from.
         open_again: opens a session.
         bundle: folder to make damaged copies of, in a temporary place; None makes none.
+        deadline: of `time.monotonic`; copies that it leaves no time for are counted.
     """
     try:
-        return _check_guards(runtime, tokens, open_again, bundle)
+        return _check_guards(runtime, tokens, open_again, bundle, deadline)
     except (GpuFailureError, NotExecutedError):
         raise
     except CausalRNError as error:  # of a call that should not have been refused
@@ -43,16 +50,19 @@ def check_guards(
 
 
 def _check_guards(
-    runtime: str, tokens: IntArray, open_again: Callable[[], CellSession], bundle: Path | None
+    runtime: str, tokens: IntArray, open_again: Callable[[], CellSession], bundle: Path | None, deadline: float
 ) -> LevelResult:
     with open_again() as session:
         rows = tokens[: min(_MOST_ROWS, session.max_batch or _MOST_ROWS)].copy()
         figures = _session_guards(session, rows)
     figures.append(_closed_guard(session))
+    left = 0
     if bundle is not None:
-        figures += damaged_bundle_guards(bundle)
+        of_bundle, left = damaged_bundle_guards(bundle, deadline)
+        figures += of_bundle
     failed = [figure for figure in figures if not figure.passed]
     words = f"{len(figures)} refused" if not failed else f"{failed[0].name}: {failed[0].outcome}"
+    words += f"; no time was left for {left} damaged bundles" if left else ""
     return LevelResult("guards", runtime, not failed and bool(figures), words, figures=Figures(guards=tuple(figures)))
 
 
@@ -71,14 +81,8 @@ class _State:
 
     def equals(self, other: _State) -> bool:
         """Bit for bit."""
-        same = (self.position, self.batch) == (other.position, other.batch) and _same(self.last, other.last)
-        return same and all(_same(value, other.tensors[name]) for name, value in self.tensors.items())
-
-
-def _same(one: Array | None, two: Array | None) -> bool:
-    if one is None or two is None:
-        return one is two
-    return one.shape == two.shape and one.tobytes() == two.tobytes()
+        same = (self.position, self.batch) == (other.position, other.batch) and same_bits(self.last, other.last)
+        return same and all(same_bits(value, other.tensors[name]) for name, value in self.tensors.items())
 
 
 def _session_guards(session: CellSession, tokens: IntArray) -> list[GuardFigures]:
@@ -90,7 +94,7 @@ def _session_guards(session: CellSession, tokens: IntArray) -> list[GuardFigures
         session.prefill(tokens[:, :middle])
         start = session.snapshot()
         undisturbed.append(session.step(following))
-    repeats = _same(*undisturbed)
+    repeats = same_bits(*undisturbed)
     figures = []
     with tempfile.TemporaryDirectory(prefix="causalrn-guards-") as folder:
         for name, call in _bad_calls(session, tokens, start, Path(folder)):
@@ -125,7 +129,7 @@ def _continues(session: CellSession, following: IntArray, expected: FloatArray |
         logits = session.step(following)
     except CausalRNError as error:
         return f"refused, and then: {error}"
-    return "" if expected is None or _same(logits, expected) else "refused, and other logits come after it"
+    return "" if expected is None or same_bits(logits, expected) else "refused, and other logits come after it"
 
 
 def _bad_calls(
@@ -247,7 +251,7 @@ def _at_capacity(session: CellSession, start: Snapshot) -> list[GuardFigures]:
 
 def _same_tensors(session: CellSession, full: Snapshot) -> bool:
     now = session.snapshot()
-    return now.position == full.position and all(_same(now.tensors[name], v) for name, v in full.tensors.items())
+    return now.position == full.position and all(same_bits(now.tensors[name], v) for name, v in full.tensors.items())
 
 
 def _closed_guard(session: CellSession) -> GuardFigures:
