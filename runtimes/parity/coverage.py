@@ -78,8 +78,8 @@ def longest_run(verification: Verification) -> int:
 
 def _followed(verification: Verification) -> int:
     """The same where every position was compared: golden vectors know some late ones only, which calls read."""
-    golden, compared = verification.golden, _compared(verification)
-    some = golden is not None and golden.late is not None
+    late, compared = None if verification.golden is None else verification.golden.late, _compared(verification)
+    some = late is not None and len(late.positions) < late.tokens.shape[1]
     runs = [result.figures.steps for result in compared if not (some and result.level == "calls")]
     whole = any(result.level not in ("calls", "drift") for result in compared)
     return max(verification.case.reference.steps if whole else 0, largest_set(runs))
