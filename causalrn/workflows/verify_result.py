@@ -138,7 +138,7 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
         attributions=verification.attributions,
         blocks=blocks,
         not_checked=[level for level in LEVELS if level in late],
-        notes=[*_architecture(parts.card, parts.bundle), *_notes(parts.bundle, verification), *ill_conditioned],
+        notes=[*architecture_notes(parts.card, parts.bundle), *_notes(parts.bundle, verification), *ill_conditioned],
         problems=[*parts.problems, *_problems(verification, parts.options)],
         measured=verification.measured,
         not_executed=parts.not_executed,
@@ -146,7 +146,7 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
     )
 
 
-def _architecture(card: ModelCard, bundle: Bundle) -> list[str]:
+def architecture_notes(card: ModelCard, bundle: Bundle) -> list[str]:
     """A warning where nobody knows that the model is what was trained; of a bundle in this one, too."""
     warnings = {"": caution(card.known_by)}
     for name in bundle.manifest.folders:

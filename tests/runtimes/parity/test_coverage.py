@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +10,15 @@ import pytest
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import CERTIFICATE_NAME
+from causalrn.bundle.known_by import TRAINED_HERE, KnownBy
+from causalrn.bundle.manifest import Manifest
 from causalrn.errors import InputError
 from causalrn.runtimes.parity.coverage import coverage_of, longest_run
 from causalrn.runtimes.parity.figures import CallsFigures, Figures
 from causalrn.runtimes.parity.results import LevelResult
+from causalrn.training.card import card_of
 from causalrn.workflows.verify import verify
+from causalrn.workflows.verify_result import architecture_notes
 
 
 def uses(result):
@@ -73,10 +78,21 @@ def test_positions_are_those_of_the_levels_that_ran(exact_bundle):
         assert words not in not_covered(exact_bundle, ["logits", "calls"], late=late)
 
 
-@pytest.mark.parametrize("readout", ["exact"])
-def test_files_of_a_bundle_in_a_bundle_are_hashed_only(web_bundles, readout):
-    bundle = Bundle.open(web_bundles[readout])
-    beside = Bundle.open(web_bundles[readout] / "beside")
+def test_files_of_a_bundle_in_a_bundle_are_hashed_only(web_bundles):
+    bundle = Bundle.open(web_bundles["exact"])
+    beside = Bundle.open(web_bundles["exact"] / "beside")
     coverage = coverage_of(bundle, verification_of(["logits"]))
     assert {f"beside/{name}" for name in beside.names} <= set(coverage.hashed_only)
     assert len(coverage.files) == len(bundle.names) == 2 + len(bundle.manifest.files) + len(beside.manifest.files)
+
+
+def test_an_assumed_architecture_of_a_bundle_in_a_bundle_is_noted(web_bundles, monkeypatch):
+    bundle, notes = Bundle.open(web_bundles["exact"]), []
+    trained = dataclasses.replace(card_of(bundle), known_by=TRAINED_HERE)
+    for known_by in (KnownBy("assumed", note="it was not tried"), TRAINED_HERE):
+        manifest = dataclasses.replace(Manifest.read(bundle.path / "beside"), known_by=known_by)
+        monkeypatch.setattr(Manifest, "read", lambda path, manifest=manifest: manifest)
+        notes.append(architecture_notes(trained, bundle))
+    (assumed,), known = notes
+    assert assumed.startswith("of the bundle in beside, the architecture is assumed: it was not tried")
+    assert known == []
