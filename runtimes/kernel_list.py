@@ -6,7 +6,7 @@ A target's row of the table names the function that lists them; without one, the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.targets import EQUALITIES, Target
@@ -85,8 +85,10 @@ class KernelList:
         programs: in the order in which they are run.
         missing: what cannot run on this machine, with the reason, in words.
         equalities: keys of :data:`KERNEL_EQUALITIES` that are claimed.
-        shared_rows: rows of a state beyond which threads share work: no shorter run says anything of them.
-        close: stop what was begun for it.
+        shared_rows: rows of a state beyond which threads share work: no shorter run says anything of them; None where
+            they never do.
+        preparations: what kernels and programs would wait for, such as compilers: run beside other levels, in this
+            order; what fails there fails again where it is needed.
     """
 
     kernels: Sequence[Kernel]
@@ -94,8 +96,8 @@ class KernelList:
     programs: Sequence[Program] = ()
     missing: Sequence[str] = ()
     equalities: frozenset[str] = frozenset()
-    shared_rows: int = 0
-    close: Callable[[], None] = field(default=lambda: None)
+    shared_rows: int | None = None
+    preparations: Sequence[Callable[[], object]] = ()
 
 
 def list_kernels(bundle: Bundle, options: SessionOptions) -> KernelList:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Container, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 _LONGEST_DETAIL = 160
 
-_running: set[subprocess.Popen[bytes]] = set()
+_SHORTEST_S = 0.1
+
+_running: dict[subprocess.Popen[bytes], int] = {}
+"""By process the thread that waits for it."""
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Outcome:
     def reason(self) -> str:
         """Why it failed, in one line."""
         if self.code is None:
-            return f"no answer in {self.timeout_s:g} s"
+            return f"no answer in {self.timeout_s:.3g} s"
         if self.code < 0:
             return f"crashed: {signal.strsignal(-self.code)}"
         errors = [line for line in self.stderr.splitlines() if "error: " in line]  # a compiler's first one counts
@@ -38,7 +46,8 @@ class Outcome:
 
 
 def execute(command: Sequence[str], timeout_s: float, folder: Path | None = None) -> Outcome:
-    """Run a program to its end, or stop it and all that it started."""
+    """Run a program to its end, or stop it and all that it started: after so long, or at :func:`ending_at`."""
+    timeout_s = max(_SHORTEST_S, min(timeout_s, _deadline.get() - time.monotonic()))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C"}
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
     try:
@@ -48,7 +57,7 @@ def execute(command: Sequence[str], timeout_s: float, folder: Path | None = None
     except OSError as error:
         return Outcome(126, "", f"cannot be started: {error.strerror}", timeout_s)
     with process:
-        _running.add(process)
+        _running[process] = threading.get_ident()
         code: int | None = None
         try:
             stdout, stderr = process.communicate(timeout=timeout_s)
@@ -56,15 +65,29 @@ def execute(command: Sequence[str], timeout_s: float, folder: Path | None = None
         except subprocess.TimeoutExpired:
             _kill(process)
             stdout, stderr = process.communicate()
+        except BaseException:  # such as Ctrl-C, which reaches this process alone
+            _kill(process)
+            raise
         finally:
-            _running.discard(process)
+            _running.pop(process, None)
     return Outcome(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"), timeout_s)
 
 
-def stop_running() -> None:
-    """Stop every program that still runs."""
-    for process in tuple(_running):
-        _kill(process)
+@contextlib.contextmanager
+def ending_at(deadline: float) -> Iterator[None]:
+    """Whatever this thread executes inside is stopped at a time of `time.monotonic`."""
+    token = _deadline.set(min(deadline, _deadline.get()))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def stop_running(threads: Container[int] | None = None) -> None:
+    """Stop every program that still runs, or those that some threads wait for."""
+    for process, thread in tuple(_running.items()):
+        if threads is None or thread in threads:
+            _kill(process)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

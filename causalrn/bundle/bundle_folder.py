@@ -45,6 +45,13 @@ class Bundle:
                 )
         return cls(path, manifest, hashlib.sha256(text.encode()).hexdigest())
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all its files, the manifest first; those of a bundle in it as "FOLDER/NAME", last."""
+        inside = ((name, Manifest.read(self.path / name)) for name in self.manifest.folders)
+        nested = (f"{folder}/{name}" for folder, manifest in inside for name in (MANIFEST_NAME, *manifest.files))
+        return (MANIFEST_NAME, *self.manifest.files, *nested)
+
     def __fspath__(self) -> str:
         """Its path: the object can be given wherever a path can."""
         return os.fspath(self.path)

@@ -14,11 +14,12 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import as_path, written_file
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.known_by import caution
+from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
 from causalrn.runtimes.parity.certificate import save_certificate
-from causalrn.runtimes.parity.coverage import coverage_of
+from causalrn.runtimes.parity.coverage import coverage_of, longest_run
 from causalrn.runtimes.parity.report import ReferenceSize, Settings, VerifiedBundle, VerifyReport
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
@@ -137,7 +138,7 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
         attributions=verification.attributions,
         blocks=blocks,
         not_checked=[level for level in LEVELS if level in late],
-        notes=[*_architecture(parts.card), *_notes(parts.bundle, verification), *ill_conditioned],
+        notes=[*architecture_notes(parts.card, parts.bundle), *_notes(parts.bundle, verification), *ill_conditioned],
         problems=[*parts.problems, *_problems(verification, parts.options)],
         measured=verification.measured,
         not_executed=parts.not_executed,
@@ -145,10 +146,12 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
     )
 
 
-def _architecture(card: ModelCard) -> list[str]:
-    """A warning where nobody knows that the model is what was trained."""
-    warning = caution(card.known_by)
-    return [warning] if warning else []
+def architecture_notes(card: ModelCard, bundle: Bundle) -> list[str]:
+    """A warning where nobody knows that the model is what was trained; of a bundle in this one, too."""
+    warnings = {"": caution(card.known_by)}
+    for name in bundle.manifest.folders:
+        warnings[f"of the bundle in {name}, "] = caution(Manifest.read(bundle.path / name).known_by)
+    return [where + warning for where, warning in warnings.items() if warning]
 
 
 def _settings(options: VerifyOptions, verification: Verification) -> Settings:
@@ -217,8 +220,8 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
         notes.append(f"nothing that was verified carries a state: {', '.join(stateless)} were not checked")
     if not any(name not in checkpoint_runtimes() for name in verification.runtimes):
         notes.append("the bundle itself was not run: this says nothing about it")
-    capacity, longest = bundle.manifest.state.capacity, verification.longest_run
-    if capacity is None or longest < capacity:
+    capacity, longest = bundle.manifest.state.capacity, longest_run(verification)
+    if longest and (capacity is None or longest < capacity):
         end = "without end" if capacity is None else f"to the capacity of {capacity:,}"
         more = "see `steps` and `drift_steps`" if verification.golden is None else "a `checkpoint` reaches further"
         notes.append(f"compared over at most {longest:,} steps; the model goes on {end}: {more}")

@@ -21,7 +21,9 @@ from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.training.card import card_of
 
 SELFTEST, EXAMPLE, GOLDEN_HEADER = "selftest.c", "example.c", "golden.h"
-ARM_COMPILER, ARM_EMULATOR = "aarch64-linux-gnu-gcc", ("qemu-aarch64", "-cpu", "cortex-a53")
+ARM_COMPILER = "aarch64-linux-gnu-gcc"
+ARM_EMULATORS = ("qemu-aarch64", "qemu-aarch64-static")
+"""Names of one program: systems have the one, the other or both."""
 FIRMWARE = ("cortex_m.mk", "cortex_m.c", "cortex_m.ld")
 FIRMWARE_TOOLS = ("arm-none-eabi-gcc", "make", "qemu-system-arm")
 _TOKENS = "tokens.c"
@@ -141,6 +143,12 @@ def cannot_build(compiler: Sequence[str], emulator: Sequence[str]) -> str:
         return str(error)
     result = execute([*emulator, str(program)], _TIMEOUT_S)
     return "" if result.code == 0 else f"{emulator[0]} cannot run it: {result.reason}"
+
+
+def arm_emulator() -> tuple[str, ...]:
+    """The command that runs programs for ARM; the usual one where there is none."""
+    name = next((name for name in ARM_EMULATORS if find_tool(name)), ARM_EMULATORS[0])
+    return (name, "-cpu", "cortex-a53")
 
 
 def missing_tools(names: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.native_spec import SOURCE, NativeSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
+from causalrn.runtimes.programs import execute
 
 CACHE_VARIABLE = "CAUSALRN_CACHE"
 _FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared")
@@ -86,7 +87,7 @@ def compiled(
         sources: the content of files by name; they lie in the folder in which it runs.
         arguments: of the command, without its output.
         what: is compiled, as errors say it.
-        suffix: of what it makes: ".so", ".o", or "" for a program.
+        suffix: of what it makes: ".so", ".o", or ".run" for a program.
 
     Raises:
         RuntimeUnavailableError: it does not work; SourceError: it refuses the source.
@@ -136,14 +137,10 @@ def _identity(*compiler: str) -> str:
 
 
 def _compile(command: Sequence[str], made: Path, what: str) -> None:
-    environment = {**os.environ, "LC_ALL": "C"}
-    try:
-        result = subprocess.run(
-            command, cwd=made.parent, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise RuntimeUnavailableError(f"{command[0]} took more than {_TIMEOUT_S:.0f} s for {what}") from None
-    if result.returncode != 0 or not made.is_file():
+    result = execute(command, _TIMEOUT_S, made.parent)
+    if result.code is None:
+        raise RuntimeUnavailableError(f"{command[0]} took more than {result.timeout_s:.0f} s for {what}")
+    if result.code != 0 or not made.is_file():
         errors = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()[-1:]
-        reason = errors[0].strip() if errors else f"exit code {result.returncode}"
+        reason = errors[0].strip() if errors else f"exit code {result.code}"
         raise SourceError(f"{command[0]} cannot compile {what}: {reason}")

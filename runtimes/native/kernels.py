@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -37,26 +36,27 @@ def list_native(bundle: Bundle, options: SessionOptions) -> KernelList:
 
 @dataclass
 class _NativeKernels:
-    """What can be run of one bundle on this machine; what has to be compiled for it is compiled beside other work."""
+    """What can be run of one bundle on this machine, and what has to be compiled for it."""
 
     bundle: Bundle
     native: NativeSpec
     missing: list[str] = field(default_factory=list)
-    builders: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    preparations: list[Callable[[], object]] = field(default_factory=list)
 
     def listed(self) -> KernelList:
         vectors = list(self._vector_kernels())
         kernels = [*vectors, self._plain_kernel()]
         here = Build(self.bundle, self.native, ("-O2",))
         whole = [WholeKernel("built with -O2", here.logits, self._files, vectors[0].family), *self._arm_kernels()]
+        programs = [Program(HEADER, partial(self._check_interfaces, kernels), (HEADER,)), *self._programs(here)]
         return KernelList(
             kernels,
             whole,
-            [Program(HEADER, partial(self._check_interfaces, kernels), (HEADER,)), *self._programs(here)],
+            programs,
             tuple(self.missing),
             frozenset(KERNEL_EQUALITIES),
-            _SEGMENT if self.bundle.manifest.state.has_pool else 0,
-            lambda: self.builders.shutdown(wait=False, cancel_futures=True),
+            _SEGMENT if self.bundle.manifest.state.has_pool else None,
+            tuple(self.preparations),
         )
 
     @property
@@ -79,7 +79,7 @@ class _NativeKernels:
     def _plain_kernel(self) -> Kernel:
         """Without vectors, as compilers other than GCC and Clang see it, and small processors."""
         kernel = self._kernel(PLAIN, "portable", _PLAIN_FLAGS)
-        self.builders.submit(lambda: kernel.open(1).close())  # what fails there is said when it is opened again
+        self.preparations.append(lambda: kernel.open(1).close())
         return kernel
 
     def _open(self, isa: str, flags: tuple[str, ...], threads: int) -> NativeSession:
@@ -90,8 +90,8 @@ class _NativeKernels:
         return session
 
     def _arm_kernels(self) -> Iterator[WholeKernel]:
-        compiler, emulator = (builds.ARM_COMPILER,), builds.ARM_EMULATOR
-        lacking = builds.missing_tools((builds.ARM_COMPILER, builds.ARM_EMULATOR[0]))
+        compiler, emulator = (builds.ARM_COMPILER,), builds.arm_emulator()
+        lacking = builds.missing_tools((builds.ARM_COMPILER, emulator[0]))
         why = f"needs {' and '.join(lacking)}" if lacking else builds.cannot_build(compiler, emulator)
         if why:
             self.missing.append(f"the kernel for ARM: {why}")
@@ -102,7 +102,7 @@ class _NativeKernels:
         }
         for name, (flags, like) in ways.items():
             build = Build(self.bundle, self.native, flags, compiler, emulator)
-            self.builders.submit(build.compiled_object)
+            self.preparations.append(build.compiled_object)
             yield WholeKernel(name, build.logits, self._files, _family(like) if _is_x86() else "")
 
     def _check_interfaces(self, kernels: Sequence[Kernel]) -> tuple[bool, str]:
@@ -115,7 +115,7 @@ class _NativeKernels:
         return True, f"{len(kernels)} kernels between guards"
 
     def _programs(self, here: Build) -> Iterator[Program]:
-        self.builders.submit(here.compiled_object)
+        self.preparations.append(here.compiled_object)
         if builds.SELFTEST in self.bundle.manifest.files and builds.GOLDEN_HEADER in self.bundle.manifest.files:
             yield Program(builds.SELFTEST, here.self_test, (builds.SELFTEST, builds.GOLDEN_HEADER))
         if builds.EXAMPLE in self.bundle.manifest.files:

@@ -27,7 +27,7 @@ class Certificate(ReportEntry, frozen=True, kw_only=True):
 
     Attributes:
         issued: when, ISO 8601 in UTC.
-        files: SHA-256 of every file of the bundle, the manifest among them.
+        files: SHA-256 of every file of the bundle, its manifest and what lies in a bundle in it among them.
         report: the verification's report.
         certificate_sha256: of the certificate's own JSON text without this entry; filled in when it is written.
 
@@ -77,7 +77,7 @@ def save_certificate(path: Path, report: VerifyReport) -> None:
         raise BundleError(f"{report.bundle.path} changed while it was verified: verify it again")
     certificate = Certificate(
         issued=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        files={name: sha256_file(bundle.path / name) for name in (MANIFEST_NAME, *bundle.manifest.files)},
+        files={name: sha256_file(bundle.path / name) for name in bundle.names},
         report=report,
     )
     data = to_json(certificate)

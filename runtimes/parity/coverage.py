@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+from msgspec import UNSET
+
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.manifest import MANIFEST_NAME
 from causalrn.runtimes.opening import target_of
 from causalrn.runtimes.parity.entries import ReportEntry
+from causalrn.runtimes.parity.figures import largest_set
 from causalrn.runtimes.parity.golden import GOLDEN_NAME
-from causalrn.runtimes.parity.kernels.calls import BATCHES
-from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.parity.results import LEVELS, REFERENCE_LEVELS, LevelResult
+from causalrn.runtimes.parity.traces import BATCHES
 from causalrn.runtimes.parity.verification import Verification
 
 FileUse = Literal["executed", "read", "hashed only"]
-_SPLIT_BATCHES = 5  # of the level split
 
 
 class FileCoverage(ReportEntry, frozen=True):
@@ -24,7 +26,7 @@ class FileCoverage(ReportEntry, frozen=True):
     Attributes:
         name: of the file.
         use: executed, read (what is compared with, or says what there is), or only hashed.
-        by: what executed it: kernels and programs of the level kernels, or else the runtime.
+        by: what executed it: kernels and programs of the level kernels, or where none of them did, the runtimes.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Coverage(ReportEntry, frozen=True):
     """What a verification covers.
 
     Attributes:
-        files: all of the bundle.
+        files: all of the bundle, those of a bundle in it among them.
         kernels: kernels and programs that ran, and were right.
         not_executed: those that could not run here, with the reason, in words.
         not_covered: everything else that it says nothing of, in words.
@@ -49,7 +51,7 @@ class Coverage(ReportEntry, frozen=True):
 
     @property
     def hashed_only(self) -> tuple[str, ...]:
-        """Names of files that nothing read."""
+        """Names of files whose hash alone was compared."""
         return tuple(file.name for file in self.files if file.use == "hashed only")
 
 
@@ -63,47 +65,96 @@ def coverage_of(bundle: Bundle, verification: Verification) -> Coverage:
         FileCoverage(name, "executed", tuple(executed[name]))
         if name in executed
         else FileCoverage(name, "read" if name in read else "hashed only")
-        for name in (MANIFEST_NAME, *bundle.manifest.files)
+        for name in bundle.names
     )
     missing = () if level is None else level.missing
     return Coverage(tuple(files), ran, missing, tuple(_not_covered(bundle, verification)))
 
 
+def longest_run(verification: Verification) -> int:
+    """Steps of the longest sequence that was compared with the reference, at some positions at least; 0 for none."""
+    return max(_followed(verification), largest_set(result.figures.steps for result in verification.results))
+
+
+def _followed(verification: Verification) -> int:
+    """The same where every position was compared: golden vectors know some late ones only, which calls read."""
+    late, compared = None if verification.golden is None else verification.golden.late, _compared(verification)
+    some = late is not None and len(late.positions) < late.tokens.shape[1]
+    runs = [result.figures.steps for result in compared if not (some and result.level == "calls")]
+    whole = any(result.level not in ("calls", "drift") for result in compared)
+    return max(verification.case.reference.steps if whole else 0, largest_set(runs))
+
+
+def _compared(verification: Verification) -> list[LevelResult]:
+    return [result for result in verification.results if result.level in REFERENCE_LEVELS]
+
+
 def _executed(verification: Verification) -> Mapping[str, Sequence[str]]:
-    """By file, what executed it: other levels run what the session loads."""
+    """By file, what executed it and was right: other levels than kernels run what the session has loaded."""
     level = verification.kernels
     found = {} if level is None else {name: list(by) for name, by in level.executed.items()}
+    right = {result.subject for result in _compared(verification) if result.passed and result.level != "kernels"}
+    by_runtimes: dict[str, list[str]] = {}
     for runtime, session in verification.cells.items():
-        for name in session.executed_files:
-            found.setdefault(name, []).extend([] if found.get(name) else [runtime])
-    return found
+        for name in session.executed_files if runtime in right else ():
+            by_runtimes.setdefault(name, []).append(runtime)
+    return {**by_runtimes, **found}
 
 
 def _not_covered(bundle: Bundle, verification: Verification) -> Iterator[str]:
     reached = {result.level for result in verification.results}
     if missing := [name for name in LEVELS if name not in reached]:
         yield f"levels that were not checked: {', '.join(missing)}"
-    row, level, state = target_of(bundle), verification.kernels, bundle.manifest.state
-    checked = level is not None and bool(level.ran)
-    longest, capacity = verification.longest_run, state.capacity
-    if capacity is None or longest < capacity:
-        end = "" if capacity is None else f", to the capacity of {capacity:,}"
-        against_itself = max(longest, level.depth if level is not None else 0)
-        more = f" (to {against_itself:,} kernels were compared with each other)" if against_itself > longest else ""
-        yield f"positions beyond {longest:,}{end}, against the reference{more}"
-    if all(session.max_batch != 1 for name, session in verification.cells.items() if name == row.runtime):
-        yield f"batches of more than {max(BATCHES) if checked else _SPLIT_BATCHES} sequences"
+    row = target_of(bundle)
+    if not _compared(verification):
+        yield "what comes out: nothing was compared with the reference"
+    else:
+        yield from _positions_not_covered(verification, bundle.manifest.state.capacity)
+        yield from _batches_not_covered(verification, row.runtime)
     if "provider" in row.options:
         yield f"execution providers other than {verification.provider}"
     yield from _threads_not_covered(verification)
     yield "processors of other families, and other versions of the runtime"
 
 
+def _positions_not_covered(verification: Verification, capacity: int | None) -> Iterator[str]:
+    longest, followed, level = longest_run(verification), _followed(verification), verification.kernels
+    if followed < longest:
+        yield f"most positions from {followed:,} to {longest:,}: golden vectors know some of them only"
+    if capacity is None or longest < capacity:
+        end = "" if capacity is None else f", to the capacity of {capacity:,}"
+        against_itself = max(longest, level.depth if level is not None else 0)
+        more = f" (to {against_itself:,} kernels were compared with each other)" if against_itself > longest else ""
+        yield f"positions beyond {longest:,}{end}, against the reference{more}"
+
+
+def _batches_not_covered(verification: Verification, runtime: str) -> Iterator[str]:
+    session = verification.cells.get(runtime)
+    limit = None if session is None else session.max_batch
+    most = max((_most_sequences(result, verification) for result in _compared(verification)), default=1)
+    if limit is None or most < limit:
+        yield f"batches of more than {most:,} sequence{'' if most == 1 else 's'}"
+
+
+def _most_sequences(result: LevelResult, verification: Verification) -> int:
+    """Of the largest batch that a level compares."""
+    level, calls = verification.kernels, result.figures.calls
+    if result.level == "calls":
+        return 1 if calls is UNSET else max(calls.batches, default=1)
+    if result.level == "kernels":
+        return 1 if level is None else level.most_sequences
+    if result.level == "drift":
+        return 1
+    return max(BATCHES) if result.level == "split" else max(2, len(verification.case.reference.tokens))
+
+
 def _threads_not_covered(verification: Verification) -> Iterator[str]:
     level = verification.kernels
     if level is None or "threads" not in level.equalities:
         return
-    counts = ", ".join(str(count) for count in (1, *level.threads))
-    yield f"numbers of threads other than {counts}" if level.threads else "more than one thread"
-    if level.depth <= level.shared_rows:
+    if level.shared_rows is None:
+        yield "more than one thread: with this model they share no work"
+    elif level.threads:
+        yield f"numbers of threads other than {', '.join(str(count) for count in (1, *level.threads))}"
+    else:
         yield f"threads that share work: they do from {level.shared_rows:,} rows on, which no run here had"

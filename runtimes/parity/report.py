@@ -18,7 +18,7 @@ from causalrn.runtimes.environment import package_version
 from causalrn.runtimes.parity.block_reports import BlockReport
 from causalrn.runtimes.parity.coverage import Coverage
 from causalrn.runtimes.parity.entries import NULLABLE, ReportEntry
-from causalrn.runtimes.parity.results import Attribution, Level, LevelResult
+from causalrn.runtimes.parity.results import REFERENCE_LEVELS, Attribution, Level, LevelResult
 from causalrn.runtimes.processor_family import processor_family
 from causalrn.training.card import ModelCard
 
@@ -196,6 +196,9 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
             return "only what passes is certified"
         if all(runtime in checkpoint_runtimes() for runtime in self.settings.runtimes):
             return "the bundle itself was not run"
+        compared = (result.subject for result in self.results if result.level in REFERENCE_LEVELS)
+        if all(runtime in checkpoint_runtimes() for runtime in compared):
+            return f"what the bundle gives was not compared: check one of {', '.join(REFERENCE_LEVELS)}, too"
         return ""
 
 

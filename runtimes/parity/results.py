@@ -14,6 +14,8 @@ from causalrn.runtimes.parity.figures import Figures
 
 Level = Literal["logits", "state", "split", "layer", "calls", "drift", "task", "determinism", "kernels", "guards"]
 LEVELS: tuple[Level, ...] = get_args(Level)
+REFERENCE_LEVELS: tuple[Level, ...] = ("logits", "state", "split", "layer", "calls", "drift", "kernels")
+"""Those that compare what comes out with the reference, value by value."""
 
 Cause = Literal["graph", "runtime", "graph or runtime", "state handling", "cell", "weights", "unknown"]
 
@@ -45,6 +47,11 @@ class LevelResult(ReportEntry, frozen=True):
     block: int | None = None
     tensor: str | None = None
     figures: Figures = Figures()
+
+    @property
+    def subject(self) -> str:
+        """The runtime's name alone: "onnxruntime" of "onnxruntime, prefill"."""
+        return self.runtime.partition(",")[0]
 
     @classmethod
     def from_deviations(

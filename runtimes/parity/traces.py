@@ -24,7 +24,8 @@ from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import FloatArray
 
 _CHUNKINGS = 3
-_BATCHES = (1, 2, 3, 5)
+BATCHES = (1, 2, 3, 5)
+"""Numbers of sequences that are taken at once in chunks."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def trace_in_chunks(session: Session, reference: Reference, seed: int) -> Traces
     """
     rng, steps = np.random.default_rng([seed, reference.steps]), reference.steps
     middle = max(1, steps // 2)
-    sizes = [_of_size(reference, size) for size in _BATCHES]
+    sizes = [_of_size(reference, size) for size in BATCHES]
     chunkings = [(middle, steps - middle), *(_random_chunks(rng, steps) for _ in range(_CHUNKINGS))]
     groups = [_trace(session, [part], [(steps,)]) for part in sizes]
     groups += [_trace(session, [part], [lengths]) for part, lengths in zip(sizes, chunkings, strict=True)]

@@ -148,11 +148,6 @@ class Verification:
         return not all(result.passed for result in self.results)
 
     @property
-    def longest_run(self) -> int:
-        """Steps of the longest sequence that was compared."""
-        return max(self.case.reference.steps, largest_set(result.figures.steps for result in self.results))
-
-    @property
     def answered(self) -> int:
         """Examples of the task that were answered."""
         return largest_set(result.figures.examples for result in (*self.results, *self.measured))

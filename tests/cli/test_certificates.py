@@ -129,7 +129,7 @@ def test_inspect_says_what_a_certificate_does_not_cover(call, exact_bundle, runs
     assert call("verify", exact_bundle, "--checkpoint", runs["exact"], *arguments)[0] == 0
     _, out, _ = call("inspect", exact_bundle, "--certificate", tmp_path / "c.json")
     assert "judged by a budget, not by rounding: kl divergence 0.5" in out
-    assert "not checked: state, split, layer, drift, task, determinism, kernels" in out
+    assert "not checked: state, split, layer, calls, drift, task, determinism, kernels, guards" in out
 
 
 @needs_c_compiler

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from causalrn.bundle.tolerances import WRONG_VALUE
-from causalrn.runtimes.parity.budgets import describe_judged, judge_agreement
+from causalrn.bundle.tolerances import WRONG_VALUE, Budget
+from causalrn.runtimes.parity.budgets import JudgedFigure, describe_judged, judge_agreement
 from causalrn.runtimes.parity.comparison import Deviation, compare_run
 from causalrn.runtimes.parity.determinism import bit_difference
 from causalrn.runtimes.parity.figures import Figures
-from causalrn.runtimes.parity.kernels.calls import Answers, Call, DeepRun
+from causalrn.runtimes.parity.kernels.answers import Answer, Answers, DeepRun
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import compared_tensors
 from causalrn.runtimes.parity.results import LevelResult
@@ -23,32 +24,61 @@ Differences = dict[str, tuple[float, str]]
 """By equality the largest |difference|, 0 where all bits are equal, and in words between what."""
 
 
-def judge_calls(name: str, calls: Sequence[Call], case: Case, session: Session) -> LevelResult:
-    """By rounding, or with a budget by what the distributions lost; it names the first call that is wrong."""
+def judge_answers(name: str, answers: Answers, case: Case, session: Session) -> LevelResult:
+    """By rounding, or with a budget by what the distributions lost; it names the first answer that is wrong."""
     tensors, limit = compared_tensors(session), None if case.budget is None else WRONG_VALUE
-    found = [(call, compare_run(call.trace.run, call.trace.reference, tensors)) for call in calls]
-    wrong = next(((call, bad) for call, many in found for bad in many if _is_wrong(bad, limit)), None)
-    traces = Traces(tuple(call.trace for call in calls))
+    found = [(answer, compare_run(answer.trace.run, answer.trace.reference, tensors)) for answer in answers.all]
+    wrong = next(((answer, bad) for answer, many in found for bad in many if _is_wrong(bad, limit)), None)
+    traces = Traces(tuple(answer.trace for answer in answers.all))
     fault = "" if wrong is None else f"{wrong[0].words}: {wrong[1].tensor} off by {wrong[1].error:.0e}"
-    agreement = traces.agreement()
     if not fault and case.budget is not None:
-        judged = judge_agreement(agreement, case.budget)
-        fault = "" if all(figure.passed for figure in judged) else describe_judged(judged)
-    deviations, figures = traces.deviations(session), Figures(distribution=agreement)
+        fault = _beyond_budget(answers, case.budget, case.reference.largest_logit)
+    deviations, figures = traces.deviations(session), Figures(distribution=traces.agreement())
     return LevelResult.from_deviations("kernels", name, deviations, figures, summary=fault, verdict=not fault)
+
+
+def _beyond_budget(answers: Answers, budget: Budget, largest: float) -> str:
+    """Why a quantized form is wrong; empty where it is not. No group is diluted by the others, nor a call by its group.
+
+    Each group of calls has to keep what distributions may lose, batches together: one is short. Each answer has to be
+    the form's own for these tokens, as near as splits of calls have to be.
+    """
+    groups: dict[str, list[Answer]] = {}
+    for answer in answers.all:
+        groups.setdefault(answer.group, []).append(answer)
+        if answer.group == answer.words:
+            groups.setdefault("batches", []).append(answer)
+    for group, several in groups.items():
+        judged: tuple[JudgedFigure, ...] = ()
+        if group != several[0].words:
+            judged = judge_agreement(Traces(tuple(answer.trace for answer in several)).agreement(), budget)
+        if budget.split < 1:  # else what a call gives depends on what is in it
+            judged += _judge_repeats(answers, several, budget, largest)
+        if not all(figure.passed for figure in judged):
+            return f"{group}: {describe_judged(judged)}"
+    return ""
+
+
+def _judge_repeats(
+    answers: Answers, several: Sequence[Answer], budget: Budget, largest: float
+) -> tuple[JudgedFigure, ...]:
+    """How far a group is from the same tokens one by one: the worst token, and the median of all."""
+    pairs = [(answer.trace.run.logits, answers.alone_as(answer)) for answer in several]
+    errors = np.concatenate([np.abs(a.astype(np.float64) - b).max(-1).ravel() / largest for a, b in pairs])
+    typical = JudgedFigure.of("itself, typically", float(np.median(errors)), budget.typical)
+    return JudgedFigure.of("itself", float(errors.max()), budget.split), typical
 
 
 def _is_wrong(deviation: Deviation, limit: float | None) -> bool:
     return not deviation.passed if limit is None else not deviation.error <= limit
 
 
-def between_calls(answers: Answers) -> Differences:
+def between_answers(answers: Answers) -> Differences:
     """How far the same tokens are from themselves, taken one by one by a single sequence."""
     differences: Differences = {}
-    for call in answers.calls:
-        reference = call.trace.reference
-        expected = answers.alone[call.rows, reference.first : reference.first + reference.steps]
-        _keep(differences, call.equality, bit_difference(call.trace.run.logits, expected), call.words)
+    for answer in answers.all:
+        difference = bit_difference(answer.trace.run.logits, answers.alone_as(answer))
+        _keep(differences, answer.equality, difference, answer.words)
     return differences
 
 
@@ -62,9 +92,11 @@ def between_tails(deep: DeepRun) -> Differences:
 
 
 def between_runs(equality: str, words: str, first: Iterable[Array], second: Iterable[Array]) -> Differences:
-    """Two runs that have to be the same."""
-    pairs = list(zip(first, second, strict=False))
-    return {equality: (max((bit_difference(a, b) for a, b in pairs), default=0.0), words)}
+    """Two runs that have to be the same: infinitely far apart where one has other parts, or there are none."""
+    one, two = list(first), list(second)
+    same = bool(one) and len(one) == len(two)
+    difference = max(bit_difference(a, b) for a, b in zip(one, two, strict=True)) if same else math.inf
+    return {equality: (difference, words)}
 
 
 def _keep(differences: Differences, equality: str, difference: float, words: str) -> None:

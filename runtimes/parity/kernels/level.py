@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,30 +14,31 @@ import psutil
 from msgspec.structs import replace
 
 from causalrn.bundle.tolerances import WRONG_VALUE
-from causalrn.errors import CausalRNError, NonFiniteError
+from causalrn.errors import CausalRNError, GpuFailureError, NonFiniteError, NotExecutedError
+from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.kernel_list import Kernel, KernelList, Program, WholeKernel
 from causalrn.runtimes.parity.comparison import compare_run
 from causalrn.runtimes.parity.figures import Figures
-from causalrn.runtimes.parity.kernels.calls import DeepRun, ask, deep_tokens, run_deep
+from causalrn.runtimes.parity.kernels.answers import Answers, DeepRun, NoTimeError, ask, deep_tokens, run_deep
 from causalrn.runtimes.parity.kernels.judging import (
     Differences,
-    between_calls,
+    between_answers,
     between_runs,
     between_tails,
     broken_equality,
     far_apart,
-    judge_calls,
+    judge_answers,
     merge_differences,
 )
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import Run, growing_bound
 from causalrn.runtimes.parity.results import LevelResult
+from causalrn.runtimes.programs import ending_at, stop_running
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 
 _WHOLE_TOKENS, _AT_ONCE = 64, 17
 _APART = 2.0  # two kernels may be off on either side
-_NO_TIME = "no time was left: give more with `time_budget`"
 
 
 def thread_counts() -> tuple[int, ...]:
@@ -53,8 +57,9 @@ class KernelLevel:
         deadline: of `time.monotonic`.
         ran: names of the kernels and programs that ran, and were right.
         executed: by file of the bundle, what executed it.
-        threads: how many at a time were compared with one.
+        threads: how many at a time were compared with one, where they share work.
         depth: positions of the longest run.
+        most_sequences: of the largest batch that was compared.
     """
 
     runtime: str
@@ -65,13 +70,30 @@ class KernelLevel:
     executed: dict[str, list[str]] = field(default_factory=dict)
     threads: tuple[int, ...] = ()
     depth: int = 0
+    most_sequences: int = 1
     _listed: KernelList | None = None
+    _builder: ThreadPoolExecutor | None = None
+    _builder_threads: list[int] = field(default_factory=list)
     _default: DeepRun | None = None
     _families: dict[str, tuple[str, FloatArray, DeepRun]] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """List the kernels, some time before they are checked: what has to be compiled is compiled meanwhile."""
-        self._listed = self._listed or self.list_kernels()
+        """List the kernels, some time before they are checked: what has to be compiled is compiled meanwhile.
+
+        What cannot be listed fails where it is checked.
+        """
+        with contextlib.suppress(CausalRNError):
+            self._list()
+
+    def _list(self) -> KernelList:
+        if self._listed is None:
+            with ending_at(self.deadline):
+                self._listed = self.list_kernels()
+            note = self._builder_threads
+            self._builder = ThreadPoolExecutor(1, initializer=lambda: note.append(threading.get_ident()))
+            for preparation in self._listed.preparations:
+                self._builder.submit(preparation)
+        return self._listed
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -84,15 +106,18 @@ class KernelLevel:
         return frozenset() if self._listed is None else self._listed.equalities
 
     @property
-    def shared_rows(self) -> int:
-        """Rows from which on threads share work."""
-        return 0 if self._listed is None else self._listed.shared_rows
+    def shared_rows(self) -> int | None:
+        """Rows from which on threads share work; None where they never do."""
+        return None if self._listed is None else self._listed.shared_rows
 
     def check(self, progress: Progress = no_progress) -> list[LevelResult]:
         """Run everything."""
-        self.prepare()
-        assert self._listed is not None
-        listed, results = self._listed, []
+        try:
+            listed, results = self._list(), []
+        except (GpuFailureError, NotExecutedError):
+            raise
+        except CausalRNError as error:
+            return [LevelResult("kernels", self.runtime, False, str(error))]
         groups: tuple[tuple[Sequence[Any], Callable[[str, Any], LevelResult]], ...] = (
             (listed.kernels, self._kernel),
             (listed.whole, self._whole),
@@ -106,17 +131,19 @@ class KernelLevel:
         return results
 
     def close(self) -> None:
-        """Stop what was begun for it."""
-        if self._listed is not None:
-            self._listed.close()
+        """Stop what was begun for it, compilers among it."""
+        if self._builder is not None:
+            self._builder.shutdown(wait=False, cancel_futures=True)
+            stop_running(self._builder_threads)
 
     def _attempt(self, what: Kernel | WholeKernel | Program, check: Callable[[str, Any], LevelResult]) -> LevelResult:
         """Check one of them; what cannot be run is a failure here, for it was said that it could be."""
         title = f"{self.runtime}, {what.name}"
         if time.monotonic() > self.deadline:
-            return LevelResult("kernels", title, False, _NO_TIME)
+            return LevelResult("kernels", title, False, str(NoTimeError()))
         try:
-            result = check(title, what)
+            with ending_at(self.deadline):
+                result = check(title, what)
         except NonFiniteError:
             return LevelResult("kernels", title, False, "NaN or infinity came out")
         except CausalRNError as error:
@@ -135,12 +162,13 @@ class KernelLevel:
 
     def _kernel(self, title: str, kernel: Kernel) -> LevelResult:
         with kernel.open(1) as session:
-            answers = ask(session, self.case.reference, self.case.seed, few_prefills=kernel.few_prefills)
-            result = judge_calls(title, answers.calls, self.case, session)
+            answers = self._ask(kernel, session)
+            result = judge_answers(title, answers, self.case, session)
             tokens = deep_tokens(session.capacity, session.card.config.vocabulary, self.case.seed)
-            deep = run_deep(session, tokens)
+            deep = run_deep(session, tokens, self.deadline)
         self.depth = max(self.depth, tokens.shape[1])
-        differences = merge_differences(between_calls(answers), between_tails(deep))
+        self.most_sequences = max(self.most_sequences, *(len(answer.rows) for answer in answers.all))
+        differences = merge_differences(between_answers(answers), between_tails(deep))
         differences |= self._with_threads(kernel, tokens, deep)
         differences |= self._in_family(kernel, answers.alone, deep)
         claimed = [equality for equality in differences if equality in self.equalities]
@@ -148,20 +176,23 @@ class KernelLevel:
         if not fault:  # others are not compared with one that is wrong itself
             self._default = self._default or deep
             self._families.setdefault(kernel.family, (kernel.name, answers.alone, deep))
-        words = fault or _count(len(answers.calls), len(claimed))
+        words = fault or _count(len(answers.all), len(claimed))
         return _with_differences(result, differences, claimed, words, passed=not fault)
 
+    def _ask(self, kernel: Kernel, session: CellSession) -> Answers:
+        reference, seed = self.case.reference, self.case.seed
+        return ask(session, reference, seed, few_prefills=kernel.few_prefills, deadline=self.deadline)
+
     def _with_threads(self, kernel: Kernel, tokens: IntArray, single: DeepRun) -> Differences:
-        if "threads" not in self.equalities:
-            return {}
+        if "threads" not in self.equalities or self.shared_rows is None or tokens.shape[1] <= self.shared_rows:
+            return {}  # there is nothing that they share
         found: list[Differences] = []
         for threads in thread_counts():
             with kernel.open(threads) as session:
-                several = run_deep(session, tokens)
+                several = run_deep(session, tokens, self.deadline)
             found.append(between_runs("threads", f"one thread and {threads}", single.values, several.values))
         self.threads = thread_counts()
-        if tokens.shape[1] > self.shared_rows:
-            self._note(f"{kernel.name}, threads", kernel.thread_files)
+        self._note(f"{kernel.name}, threads", kernel.thread_files)
         return merge_differences(*found)
 
     def _in_family(self, kernel: Kernel, alone: FloatArray, deep: DeepRun) -> Differences:

@@ -9,12 +9,14 @@ import torch
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.tolerances import TOLERANCES
+from causalrn.runtimes.native.builds import ARM_COMPILER, arm_emulator
 from tests.builders import ROOT, random_model, relative_error
 from tests.c_tools import CLANG, c_bundle, compile_c, logits_of, needs, needs_clang, needs_gcc
 
 SPEAK = ROOT / "tests" / "export" / "c99" / "step_tokens.c"
 LIMIT = TOLERANCES["float32", "native"].relative
 TOKENS = np.random.default_rng(0).integers(0, 29, 40)
+ARM = arm_emulator()
 PORTABLE, AVX2, AVX512 = "0", "1", "2"
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
 MODELS = {
@@ -113,21 +115,21 @@ def test_valgrind_finds_nothing(tmp_path, name):
     assert result.returncode == 0, result.stderr.decode()[-2000:]
 
 
-@needs("aarch64-linux-gnu-gcc", "qemu-aarch64", packages="gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user")
+@needs(ARM_COMPILER, ARM[0], packages="gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user")
 @pytest.mark.parametrize("name", ["exact", "exact, gelu", "linear", "plain"])
 def test_aarch64_agrees_with_the_oracle(tmp_path, name):
     model = random_model(**MODELS[name][0])
     bundle = c_bundle(model, tmp_path)
-    program = stepper(["aarch64-linux-gnu-gcc", "-std=c99", "-O2", "-static"], bundle, tmp_path)
-    logits = logits_of(["qemu-aarch64", program], TOKENS, bundle)
+    program = stepper([ARM_COMPILER, "-std=c99", "-O2", "-static"], bundle, tmp_path)
+    logits = logits_of([*ARM, program], TOKENS, bundle)
     expected = model.oracle()(torch.from_numpy(TOKENS[None]))[0].numpy()
     assert relative_error(logits, expected) <= LIMIT
 
 
-@needs("aarch64-linux-gnu-gcc", "qemu-aarch64", "gcc", packages="gcc-aarch64-linux-gnu, qemu-user, gcc")
+@needs(ARM_COMPILER, ARM[0], "gcc", packages="gcc-aarch64-linux-gnu, qemu-user, gcc")
 def test_reproducible_build_gives_the_same_bits_on_arm(tmp_path):
     bundle, outputs = bundle_of("exact", tmp_path), []
-    for compiler, emulator in (("gcc", []), ("aarch64-linux-gnu-gcc", ["qemu-aarch64"])):
+    for compiler, emulator in (("gcc", ()), (ARM_COMPILER, ARM)):
         command = [compiler, "-std=c99", "-O2", "-static", "-DCAUSALRN_REPRODUCIBLE"]
         outputs.append(logits_of([*emulator, stepper(command, bundle, tmp_path, compiler)], TOKENS, bundle).tobytes())
     assert outputs[0] == outputs[1]

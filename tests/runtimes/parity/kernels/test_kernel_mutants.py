@@ -204,7 +204,7 @@ def test_wrong_programs_are_caught(quick_compiler, c_bundles, tmp_path, mutant):
 
 
 @needs_gcc
-@needs(builds.ARM_COMPILER, builds.ARM_EMULATOR[0], packages="gcc-aarch64-linux-gnu, qemu-user")
+@needs(builds.ARM_COMPILER, builds.arm_emulator()[0], packages="gcc-aarch64-linux-gnu, qemu-user")
 def test_a_mistake_on_another_processor_is_caught_by_default(quick_compiler, c_bundles, tmp_path):
     norm = "store(out + i, mul(load(in + i), scale));"
     wrong = f"{{ {norm}\n#ifdef __aarch64__\nstore(out + i, mul(load(out + i), set(1.01f)));\n#endif\n}}"

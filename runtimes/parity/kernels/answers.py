@@ -1,12 +1,15 @@
-"""The calls that every kernel has to answer: any prefill at any position, many batches, long states."""
+"""What every kernel has to answer: any prefill at any position, many batches, long states."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from causalrn.errors import CausalRNError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.reference import Reference, current_values, run_in_chunks
 from causalrn.runtimes.parity.traces import Trace, trace_in_chunks, trace_in_steps
@@ -22,21 +25,30 @@ _BATCH_CHUNKS = (2, 1, 3)
 _DEPTHS, _TAIL = (520, 1100), 16
 
 
+class NoTimeError(CausalRNError):
+    """The time that a verification may take ended before a kernel had answered everything."""
+
+    def __init__(self) -> None:
+        super().__init__("no time was left: give more with `time_budget`")
+
+
 @dataclass(frozen=True)
-class Call:
-    """One call, or a few, that are compared with the reference and with the same tokens one by one.
+class Answer:
+    """What one call, or a few, gave; it is compared with the reference and with the same tokens one by one.
 
     Attributes:
         words: what was called, for people.
         trace: what came out, and the reference for it.
         rows: which sequences of the reference.
         equality: the key of what is claimed: "prefill" or "batch".
+        group: those that a budget judges together: "steps", "chunks", "windows", or one batch.
     """
 
     words: str
     trace: Trace
     rows: IntArray
     equality: str
+    group: str
 
 
 @dataclass(frozen=True)
@@ -45,42 +57,76 @@ class Answers:
 
     Attributes:
         alone: logits [B, T, V] of every sequence alone, token by token.
-        calls: everything else, the steps that `alone` is made of among them.
+        all: everything, the steps that `alone` is made of among them.
     """
 
     alone: FloatArray
-    calls: Sequence[Call]
+    all: Sequence[Answer]
+
+    def alone_as(self, answer: Answer) -> FloatArray:
+        """The same tokens as an answer's, taken one by one by a single sequence: [B, T, V]."""
+        reference = answer.trace.reference
+        return self.alone[answer.rows, reference.first : reference.first + reference.steps]
 
 
-def ask(session: CellSession, reference: Reference, seed: int, *, few_prefills: bool = False) -> Answers:
-    """Run all calls that have a reference, or fewer of the prefills."""
+def ask(
+    session: CellSession,
+    reference: Reference,
+    seed: int,
+    *,
+    few_prefills: bool = False,
+    deadline: float = math.inf,
+) -> Answers:
+    """Run all calls that have a reference, or fewer of the prefills.
+
+    Args:
+        deadline: of `time.monotonic`.
+
+    Raises:
+        NoTimeError: it came before the end.
+    """
     stepped, count = trace_in_steps(session, reference).traces, len(reference.tokens)
     rows = [np.arange(row, row + 1) for row in range(count)] + [np.arange(max(2, count)) % count]
-    calls = [
-        Call(f"steps, {_sequences(len(part))}", trace, part, "batch") for trace, part in zip(stepped, rows, strict=True)
+    answers = [
+        Answer(f"steps, {_sequences(len(part))}", trace, part, "batch", "steps")
+        for trace, part in zip(stepped, rows, strict=True)
     ]
     alone = np.concatenate([trace.run.logits for trace in stepped[:-1]])
-    calls += _chunked(session, reference, seed)
-    calls += _windows(session, reference, seed, _MOST_TOKENS // (_FEWER if few_prefills else 1))
-    calls += _batches(session, reference, seed)
+    answers += in_time(_chunked(session, reference, seed), deadline)
+    most = _MOST_TOKENS // (_FEWER if few_prefills else 1)
+    answers += in_time(_windows(session, reference, seed, most), deadline)
+    answers += in_time(_batches(session, reference, seed), deadline)
     session.reset(1)
-    return Answers(alone, calls)
+    return Answers(alone, answers)
+
+
+def in_time(answers: Iterable[Answer], deadline: float) -> Iterator[Answer]:
+    """The same, until a time comes."""
+    for answer in answers:
+        yield answer
+        check_time(deadline)
+
+
+def check_time(deadline: float) -> None:
+    """Stop where a time of `time.monotonic` has come."""
+    if time.monotonic() > deadline:
+        raise NoTimeError
 
 
 def _sequences(count: int) -> str:
     return "1 sequence" if count == 1 else f"{count} sequences"
 
 
-def _chunked(session: CellSession, reference: Reference, seed: int) -> Iterator[Call]:
+def _chunked(session: CellSession, reference: Reference, seed: int) -> Iterator[Answer]:
     """Whole sequences in various splits and batches, their states compared on the way."""
     count = len(reference.tokens)
     for trace in trace_in_chunks(session, reference, seed).traces:
         size = len(trace.run.logits)
         lengths = "+".join(map(str, trace.lengths[:4])) + ("+..." if len(trace.lengths) > 4 else "")
-        yield Call(f"chunks of {lengths}, {_sequences(size)}", trace, np.arange(size) % count, "prefill")
+        yield Answer(f"chunks of {lengths}, {_sequences(size)}", trace, np.arange(size) % count, "prefill", "chunks")
 
 
-def _windows(session: CellSession, reference: Reference, seed: int, most: int) -> Iterator[Call]:
+def _windows(session: CellSession, reference: Reference, seed: int, most: int) -> Iterator[Answer]:
     """A prefill of every length at every position of one sequence, or as many as there is time for."""
     row = len(reference.tokens) - 1
     whole_pools = session.spec.capacity if session.spec.pool == "fixed" else None  # every call reads all rows
@@ -95,7 +141,7 @@ def _windows(session: CellSession, reference: Reference, seed: int, most: int) -
             run = run_in_chunks(session, window.tokens, [length], end, start=snapshot)
             what = "step" if length == 1 else f"prefill of {length}"
             trace = Trace(run, window, (length,))
-            yield Call(f"{what} at position {position}", trace, np.array([row]), "prefill")
+            yield Answer(f"{what} at position {position}", trace, np.array([row]), "prefill", "windows")
         session.restore(snapshot)
         session.step(single.tokens[:, position])
 
@@ -120,7 +166,7 @@ def window_lengths(steps: int, seed: int, most: int = _MOST_TOKENS) -> list[list
     return [sorted(lengths) for lengths in chosen]
 
 
-def _batches(session: CellSession, reference: Reference, seed: int) -> Iterator[Call]:
+def _batches(session: CellSession, reference: Reference, seed: int) -> Iterator[Answer]:
     """Batches of many sizes, different sequences at their ends: none reads the same backwards."""
     rng, count = np.random.default_rng([seed, 1]), len(reference.tokens)
     for size in (size for size in BATCHES if size <= (session.max_batch or size)):
@@ -129,7 +175,8 @@ def _batches(session: CellSession, reference: Reference, seed: int) -> Iterator[
         part = reference.rows(rows).window(0, min(sum(_BATCH_CHUNKS), reference.steps))
         lengths = _BATCH_CHUNKS if part.steps == sum(_BATCH_CHUNKS) else (1,) * part.steps
         run = run_in_chunks(session, part.tokens, lengths, [p for p in part.states if p == part.steps])
-        yield Call(f"{'+'.join(map(str, lengths))} tokens, {size} sequences", Trace(run, part, lengths), rows, "batch")
+        words = f"{'+'.join(map(str, lengths))} tokens, {size} sequences"
+        yield Answer(words, Trace(run, part, lengths), rows, "batch", words)
 
 
 @dataclass(frozen=True)
@@ -164,8 +211,12 @@ def deep_tokens(capacity: int | None, vocabulary: int, seed: int) -> IntArray:
     return np.random.default_rng([seed, 2]).integers(0, vocabulary, (2, steps))
 
 
-def run_deep(session: CellSession, tokens: IntArray) -> DeepRun:
-    """By prefills to a depth; there some steps, and after going back the same tokens at once."""
+def run_deep(session: CellSession, tokens: IntArray, deadline: float = math.inf) -> DeepRun:
+    """By prefills to a depth; there some steps, and after going back the same tokens at once.
+
+    Raises:
+        NoTimeError: the deadline, of `time.monotonic`, came before the end.
+    """
     tokens = tokens[: session.max_batch or len(tokens)]
     steps = tokens.shape[1]
     tail = min(_TAIL, max(1, steps // 2))
@@ -178,6 +229,7 @@ def run_deep(session: CellSession, tokens: IntArray) -> DeepRun:
         stepped.append(np.stack([session.step(column) for column in rest.T], axis=1))
         session.restore(snapshot)
         at_once.append(session.prefill(rest))
+        check_time(deadline)
     states = list(current_values(session).values())
     session.reset(1)
     return DeepRun(prefilled, stepped, at_once, states)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from causalrn.runtimes.parity.kernels.calls import BATCHES, window_lengths
+from causalrn.runtimes.parity.kernels.answers import BATCHES, window_lengths
 
 
 @pytest.mark.parametrize("steps", [2, 17, 40, 48])
