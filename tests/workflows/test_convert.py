@@ -278,6 +278,7 @@ def test_setting_that_depends_on_the_eps_has_to_be_named(tmp_path, weights):
     asked = Asked("weights", {"norm_eps": 0.003})
     trial = SettingTrial.of(official, asked, DataOptions(), no_progress)
     _, _, ranking = trial.by_likelihood(64)
+    assert ranking is not None
     other = next(row for row in ranking.rows if row.setting.heads == 2)
     best = dataclasses.replace(other, setting=without_fine_options(other.setting), margin=0.0)
     near = dataclasses.replace(ranking.best, margin=0.0)
