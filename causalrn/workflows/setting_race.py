@@ -134,7 +134,7 @@ def half_width(differences: npt.NDArray[np.float64]) -> float:
 
     Example:
         >>> round(half_width(np.array([1.0, 2.0] * 50)), 3)
-        0.208
+        0.21
     """
     freedom = len(differences) - 1
     if freedom < 1:
