@@ -274,6 +274,8 @@ def _load_error(bundle: Bundle, file: str, provider: str, error: Exception) -> E
     reason = _shortened(error)
     if "Protobuf parsing failed" in reason:
         return BundleError(f"{bundle.path / file}: not an ONNX graph: export the bundle again")
+    if "Deserialize tensor" in reason:  # the message names the tensor
+        return BundleError(f"{bundle.path / file}: its weights are cut short or missing: export it again ({reason})")
     if provider != "cpu":
         return RuntimeUnavailableError(f"provider {provider} cannot run {bundle.path / file}: {reason}")
     return RuntimeUnavailableError(

@@ -86,6 +86,18 @@ def test_graph_that_is_another_one_is_one_clear_line(call, bundles, tmp_path):
         assert error.count("\n") == 1
 
 
+def test_weights_that_are_cut_short_are_named(call, bundles, tmp_path):
+    """Hashes fit: whoever sealed the bundle lost the rest."""
+    folder = shutil.copytree(bundles["exact"], tmp_path / "bundle")
+    content = (folder / "weights.bin").read_bytes()
+    (folder / "weights.bin").write_bytes(content[: len(content) // 2])
+    seal_bundle(folder, Bundle.open(bundles["exact"]).manifest)
+    code, _, error = call("verify", folder)
+    assert code == 2
+    assert "its weights are cut short or missing: export it again" in error
+    assert error.count("\n") == 1
+
+
 def test_reader_that_goes_away_changes_neither_verdict_nor_files(exact_bundle, tmp_path):
     script = "import sys; sys.argv[0] = 'causalrn-export'; from causalrn.cli import main; main()"
     command = [sys.executable, "-c", script, "verify", str(exact_bundle), "--level", "logits", "--json", "r.json"]
