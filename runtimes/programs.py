@@ -45,10 +45,19 @@ class Outcome:
         return last_line(errors[0] if errors else self.stderr or self.stdout) or f"exit code {self.code}"
 
 
-def execute(command: Sequence[str], timeout_s: float, folder: Path | None = None) -> Outcome:
-    """Run a program to its end, or stop it and all that it started: after so long, or at :func:`ending_at`."""
+def execute(
+    command: Sequence[str], timeout_s: float, folder: Path | None = None, scratch: Path | None = None
+) -> Outcome:
+    """Run a program to its end, or stop it and all that it started: after so long, or at :func:`ending_at`.
+
+    Args:
+        folder: where it runs.
+        scratch: where its temporary files go, which a compiler that is stopped leaves behind.
+    """
     timeout_s = max(_SHORTEST_S, min(timeout_s, _deadline.get() - time.monotonic()))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C"}
+    if scratch is not None:
+        environment["TMPDIR"] = str(scratch)
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
     try:
         process = subprocess.Popen(

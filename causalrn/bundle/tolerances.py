@@ -134,6 +134,9 @@ BOUND_FACTOR = 5.0
 LEAST_BOUND = 8 * UNIT_ROUNDOFF
 """A form may always be off by a few roundings of the largest value, however little was drawn."""
 
+LEAST_LOGIT = 1e-20
+"""Where no logit is larger, nothing can be compared: relative errors have nothing to refer to."""
+
 LARGEST_BOUND = 0.1
 """Where rounding may move the logits by more, relative to the largest, agreement within the bound says nothing."""
 

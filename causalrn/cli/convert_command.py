@@ -11,7 +11,7 @@ import click
 from causalrn.bundle.known_by import caution
 from causalrn.cli.console import console, require_extra
 from causalrn.cli.flags import in_flags
-from causalrn.cli.options import PATH, FiniteRange, output_option, seed_option
+from causalrn.cli.options import PATH, FiniteRange, seed_option
 from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS, READOUTS
 from causalrn.runtimes.progress import show_progress
 from causalrn.training.tasks import TASKS
@@ -76,7 +76,9 @@ Examples:
 )
 @click.option("--force", is_flag=True, help="Convert with what is named even if something else is clearly better.")
 @seed_option
-@output_option
+@click.option(
+    "-o", "--output", type=PATH, required=True, help="Folder to write; an earlier RUN there is never replaced."
+)
 def command(weights: Path, output: Path, **options: Any) -> None:
     """Turn weights saved by the paper's training script, or by one of your own, into a RUN.
 

@@ -161,3 +161,16 @@ def _has_head_scale(setting: CausalRNConfig) -> bool:
     if _head_scale_hardly_matters(setting):
         return any(getattr(setting, name, 0.0) for name in FINE_OPTIONS)
     return (setting.readout, setting.activation) == ("exact", "exp")
+
+
+def describe_differences(one: ModelConfig, other: ModelConfig) -> str:
+    """What the second of two configurations says otherwise, in words.
+
+    Example:
+        >>> one = CausalRNConfig(29, 8, 8, 1, 6)
+        >>> describe_differences(one, dataclasses.replace(one, heads=2, norm="rms"))
+        'heads 1, there 2; norm layer, there rms'
+    """
+    here, there = one.entries(), other.entries()
+    names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+    return "; ".join(f"{name} {here.get(name, 'none')}, there {there.get(name, 'none')}" for name in names)

@@ -14,6 +14,7 @@ import os
 import pickle
 import re
 import stat
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ _DAMAGE = (
     AttributeError,
     AssertionError,
     MemoryError,
+    struct.error,
 )
 """What torch.load raises where bytes are not what they should be."""
 

@@ -102,7 +102,7 @@ def _measure_firmware(folder: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
         place = Path(temporary) / "firmware"
         shutil.copytree(folder, place)
-        built = execute(_MAKE, _TIMEOUT_S, place)
+        built = execute(_MAKE, _TIMEOUT_S, place, place)
         found = re.search(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+\d+\s+\w+\s+\S+$", built.stdout, re.MULTILINE)
         if built.code != 0 or found is None:
             overflowed = re.search(r"region `(\w+)' overflowed by (\d+) bytes", built.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.runtimes.torch_sessions import forward_in_batches
 from causalrn.workflows.setting_choice import Asked, argument_of
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _HOW = "record it with numpy.savez(file, tokens=..., logits=...)"
 _FIRST, _MORE = 1, 8
 """Sequences on which all settings, and the nearest ones, are compared."""
@@ -86,7 +88,7 @@ def read_recorded_logits(path: Path, config: ModelConfig) -> RecordedLogits:
     if not whole or tokens.ndim != 2 or tokens.numel() == 0:
         raise InputError(f"{path}: tokens is {_described(tokens)}, expected integers [B, T]")
     shape = (*tokens.shape, config.vocabulary)
-    if not logits.is_floating_point() or logits.shape != shape:
+    if logits.dtype not in _FLOATS or logits.shape != shape:
         raise InputError(f"{path}: logits is {_described(logits)}, expected floating-point {list(shape)}")
     if not torch.isfinite(logits).all() or not logits.any():
         raise InputError(f"{path}: logits hold NaN or infinity, or nothing but zeros: record them again")
@@ -109,7 +111,7 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     except (ValueError, TypeError, EOFError, SyntaxError, KeyError, OverflowError, OSError, NotImplementedError):
         raise InputError(f"{path}: no archive of numbers: {_HOW}") from None
-    except (tokenize.TokenError, zipfile.BadZipFile):
+    except (tokenize.TokenError, zipfile.BadZipFile, zlib.error):
         raise InputError(f"{path}: no archive of numbers: {_HOW}") from None
 
 

@@ -128,7 +128,7 @@ class FineRivals:
 
 
 def half_width(differences: npt.NDArray[np.float64]) -> float:
-    """Half width of the t interval of a mean; infinite for a single value.
+    """Half width of the t interval of a mean; infinite for a single value, and where one is not finite.
 
     The quantile is Wallace's approximation to Student's t, within 5 % from 4 values on.
 
@@ -137,7 +137,7 @@ def half_width(differences: npt.NDArray[np.float64]) -> float:
         0.21
     """
     freedom = len(differences) - 1
-    if freedom < 1:
+    if freedom < 1 or not np.isfinite(differences).all():
         return math.inf
     scaled = _DEVIATIONS * (8 * freedom + 3) / (8 * freedom + 1)
     exponent = min(scaled**2 / freedom, 500.0)
@@ -218,6 +218,8 @@ class Race:
     def _allowance(self, best: ModelConfig, count: int, share: float = _ALLOWED_SHARE) -> float:
         chance = self._scores.chance(count)
         loss = min(self._mean(best, count), chance)
+        if not chance > 0:  # the same token everywhere
+            return share * loss
         return share * loss + _ALLOWED_EARLY * chance * (loss / chance) ** _POWER
 
     def _mean(self, setting: ModelConfig, count: int) -> float:
@@ -229,6 +231,8 @@ class Race:
         losses, least = self._scores.losses(setting, count), self._scores.losses(best, count)
         if not np.isfinite(losses).all():
             return math.inf, 0.0
+        if not np.isfinite(least).all():
+            return 0.0, 0.0
         differences = (losses - least) * (count / self._scores.target_count(count))
         return float(differences.mean()), half_width(differences)
 

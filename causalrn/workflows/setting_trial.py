@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from causalrn.bundle.known_by import KnownBy
+from causalrn.errors import CheckpointError
 from causalrn.model.candidates import FINE_OPTIONS, allowed_settings, without_fine_options
 from causalrn.model.config import ModelConfig
 from causalrn.model.official import OfficialWeights, build_official
@@ -54,6 +56,10 @@ class SettingTrial:
         if self.data is None:
             return self.usual, assume(self.usual, self.asked, reason_of(None)), None
         ranking, rivals = self._rank(self.data, most)
+        if not math.isfinite(ranking.best.loss):
+            raise CheckpointError(
+                f"{self.asked.source}: no setting gives finite logits: the weights are lost or too large"
+            )
         if rivals is not None and rivals.beat_it:
             return self.usual, refuse_fine_options(rivals, self.asked, self.usual), ranking
         if reason := reason_of(ranking):

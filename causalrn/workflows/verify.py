@@ -14,6 +14,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import as_path
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import GpuFailureError, InputError, NotExecutedError
+from causalrn.model.candidates import describe_differences
 from causalrn.runtimes import SessionOptions
 from causalrn.runtimes.opening import runtime_of
 from causalrn.runtimes.parity.attribution import Comparators
@@ -247,7 +248,8 @@ def _common_card(bundle: Bundle, checkpoint: Checkpoint, run: Path) -> ModelCard
     """The bundle's card; how its architecture is known the RUN knows best, which may have been converted anew since."""
     card = card_of(bundle)
     if card.config != checkpoint.card.config:
-        raise InputError(f"{bundle.path} holds another model than {run}: {card.config.describe()}")
+        what = describe_differences(card.config, checkpoint.card.config)
+        raise InputError(f"{bundle.path} holds another model than {run} ({what}): name the RUN that it comes from")
     return dataclasses.replace(card, known_by=checkpoint.card.known_by or card.known_by)
 
 

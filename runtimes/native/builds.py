@@ -127,7 +127,7 @@ def run_firmware(bundle: Bundle) -> tuple[bool, str]:
     with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
         place = Path(temporary) / "firmware"
         shutil.copytree(bundle.path, place)
-        result = execute(["make", "-f", FIRMWARE[0], "run"], _TIMEOUT_S, place)
+        result = execute(["make", "-f", FIRMWARE[0], "run"], _TIMEOUT_S, place, place)
     lines = [line for line in result.stdout.splitlines() if ": largest error " in line]
     if result.code != 0 or not lines:
         return False, lines[-1] if lines else result.reason

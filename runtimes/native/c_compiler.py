@@ -137,7 +137,7 @@ def _identity(*compiler: str) -> str:
 
 
 def _compile(command: Sequence[str], made: Path, what: str) -> None:
-    result = execute(command, _TIMEOUT_S, made.parent)
+    result = execute(command, _TIMEOUT_S, made.parent, made.parent)
     if result.code is None:
         raise RuntimeUnavailableError(f"{command[0]} took more than {result.timeout_s:.0f} s for {what}")
     if result.code != 0 or not made.is_file():

@@ -52,7 +52,7 @@ class BlockReport(ReportEntry, frozen=True):
         if self.condition is None:
             return text
         condition, pair, spread = self.condition.pair_condition, self.condition.pair, self.condition.spread
-        if pair is not None and (condition is None or condition > 1 / spread):
+        if pair is not None and (condition is None or condition * spread > 1):
             finite = condition is not None and math.isfinite(condition)
             size = f"{condition:.0e}" if finite else "without bound"
             return f"{text} (b_{pair[1]} is near -a_{pair[0]}: pair condition {size})"

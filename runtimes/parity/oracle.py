@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import torch
 
-from causalrn.bundle.tolerances import BOUND_FACTOR, FLOAT64_SHARE, LEAST_BOUND, TOLERANCES
+from causalrn.bundle.tolerances import BOUND_FACTOR, FLOAT64_SHARE, LEAST_BOUND, LEAST_LOGIT, TOLERANCES
 from causalrn.errors import CheckpointError
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.folding import FoldedWeights, fold
@@ -66,6 +66,11 @@ class Oracle:
         stepped = self._steps(tokens, positions)
         bounds = self._bounds(tokens, positions, logits, streams, stepped.states)
         largest = float(np.abs(logits).max())
+        if not largest >= LEAST_LOGIT:
+            raise CheckpointError(
+                f"the model's logits are all zero, or nearly (at most {largest:.0e}): weights that were lost or never "
+                "trained, with which nothing can be compared; convert or train them again"
+            )
         error = float(np.abs(stepped.logits - logits).max())
         bound = max(TOLERANCES["float64", "recurrent"].logit_bound(largest), FLOAT64_SHARE * float(bounds.logits.max()))
         if not error <= bound:

@@ -1,9 +1,11 @@
 """`convert` of what scripts save around the weights, of the toolkit's own, and of models whose norms have an eps."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from causalrn.bundle.tolerances import TOLERANCES
@@ -52,6 +54,7 @@ def test_a_bundle_with_an_eps_verifies_and_is_not_taken_for_one_without_it(call,
     code, _, error = call("verify", tmp_path / "bundle", "--checkpoint", tmp_path / "0")  # the weights are the same
     assert code == 2
     assert "another model" in error
+    assert "(norm_eps 1e-05, there none)" in error
 
 
 def test_an_eps_that_is_left_out_shows(tmp_path):
@@ -124,3 +127,56 @@ def test_an_impossible_eps_is_refused(call, tmp_path, eps):
     code, _, error = call("convert", source, "-o", tmp_path / "x", "--readout", "exact", "--eps", eps)
     assert code == 2
     assert "--eps" in error
+
+
+def test_weights_that_give_nothing_are_refused_before_anything_is_written(call, tmp_path):
+    """All zero, next to zero, and beyond float32: there is nothing to compare with."""
+    state = official_state("exact")
+    arguments = ("-o", tmp_path / "run", "--readout", "exact")
+    for factor in (0.0, 1e-30):
+        torch.save({name: factor * value for name, value in state.items()}, tmp_path / "w.pth")
+        assert call("convert", tmp_path / "w.pth", *arguments)[0] == 0
+        code, _, error = call("export", tmp_path / "run", "-o", tmp_path / "bundle", "--target", "c")
+        assert (code, error.count("\n")) == (2, 1)
+        assert "logits are all zero, or nearly" in error
+        assert not (tmp_path / "bundle").exists()
+        shutil.rmtree(tmp_path / "run")
+    torch.save({name: 1e30 * value for name, value in state.items()}, tmp_path / "w.pth")
+    code, _, error = call("convert", tmp_path / "w.pth", *arguments)
+    assert (code, error.splitlines()[-1].count("no setting gives finite logits")) == (2, 1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tokens_that_are_all_the_same_settle_nothing(call, tmp_path):
+    np.save(tmp_path / "ids.npy", np.zeros((20, 6), np.int64))
+    torch.save(official_state("exact"), tmp_path / "w.pth")
+    arguments = ("--readout", "exact", "--tokens", tmp_path / "ids.npy")
+    code, out, _ = call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", *arguments)
+    assert code == 0
+    assert "the architecture is assumed" in out
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int64"])
+def test_recorded_logits_of_other_types_are_one_clear_line(call, tmp_path, dtype):
+    torch.save(official_state("exact"), tmp_path / "w.pth")
+    logits = torch.ones(1, 4, 29).to(getattr(torch, dtype))
+    reference = {"tokens": torch.zeros(1, 4, dtype=torch.int64), "logits": logits}
+    safetensors.torch.save_file(reference, tmp_path / "r.safetensors")
+    code, _, error = call(
+        "convert", tmp_path / "w.pth", "-o", tmp_path / "o", "--reference", tmp_path / "r.safetensors"
+    )
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"logits is {dtype} [1, 4, 29], expected floating-point" in error
+
+
+def test_damaged_archive_of_logits_is_one_clear_line(call, tmp_path):
+    torch.save(official_state("exact"), tmp_path / "w.pth")
+    np.savez_compressed(
+        tmp_path / "r.npz", tokens=np.zeros((4, 6), int), logits=np.random.default_rng(0).random((4, 6, 29))
+    )
+    content = bytearray((tmp_path / "r.npz").read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "r.npz").write_bytes(content)
+    code, _, error = call("convert", tmp_path / "w.pth", "-o", tmp_path / "o", "--reference", tmp_path / "r.npz")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "no archive of numbers" in error
