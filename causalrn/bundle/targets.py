@@ -56,7 +56,7 @@ class Target:
         needs: what has to work here to run it: names of what `doctor` tries.
         kernels: "module:attribute" of what lists a bundle's kernels and programs, for the level "kernels" of `verify`:
             called with the bundle and the options, it gives a
-            :class:`~causalrn.runtimes.kernel_list.KernelList`. None takes the session as the only kernel.
+            ``causalrn.runtimes.kernel_list.KernelList``. None takes the session as the only kernel.
     """
 
     name: str

@@ -62,7 +62,7 @@ class ConvertResult:
 
     @property
     def known_by(self) -> KnownBy | None:
-        """How it is known that the settings are those that the weights were trained with; None: nobody recorded it."""
+        """How it is known that the weights were trained with these settings; None where nobody recorded it."""
         return self.run.card.known_by
 
     @property

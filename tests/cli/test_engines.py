@@ -221,7 +221,7 @@ def test_form_without_a_state_is_verified_where_it_can_be(fixed_bundle, runs, ca
     code, out, _ = call("verify", fixed_bundle, *arguments)
     assert code == 0, out
     words = " ".join(out.split())
-    assert "carries a state: state, split, drift, determinism were not checked" in words
+    assert "carries a state: state, split, calls, drift, determinism, guards were not checked" in words
     assert "the bundle itself was not run" in words
 
 

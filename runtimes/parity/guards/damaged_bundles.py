@@ -15,7 +15,7 @@ from pathlib import Path
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.json_values import json_text, parse_json_object
 from causalrn.bundle.manifest import MANIFEST_NAME
-from causalrn.errors import CausalRNError
+from causalrn.errors import BundleError, CausalRNError
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.figures import GuardFigures
 from causalrn.runtimes.session_options import SessionOptions
@@ -68,8 +68,11 @@ def _sealed_guard(bundle: Path) -> GuardFigures:
         sealed = seal_bundle(copy, manifest, hashed)
 
         def run() -> None:
-            with open_bundle(sealed, SessionOptions()) as session:
-                session.prefill([[0]])
+            try:
+                with open_bundle(sealed, SessionOptions()) as session:
+                    session.prefill([[0]])
+            except Exception as error:  # whatever another package's runtime raises is a refusal, too
+                raise BundleError(str(error)) from None
 
         return _refusal(f"half of {_WEIGHTS}, hashes of the manifest made to fit", run)
 

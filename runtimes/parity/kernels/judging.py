@@ -65,7 +65,7 @@ def _judge_repeats(
     """How far a group is from the same tokens one by one: the worst token, and the median of all."""
     pairs = [(answer.trace.run.logits, answers.alone_as(answer)) for answer in several]
     errors = np.concatenate([np.abs(a.astype(np.float64) - b).max(-1).ravel() / largest for a, b in pairs])
-    typical = JudgedFigure.of("itself, typically", float(np.median(errors)), budget.typical)
+    typical = JudgedFigure.of("itself, typically", float(np.median(errors)), budget.split_typical)
     return JudgedFigure.of("itself", float(errors.max()), budget.split), typical
 
 
