@@ -46,13 +46,19 @@ def damaged_bundle_guards(bundle: Path, deadline: float = math.inf) -> tuple[lis
         return [GuardFigures("an undamaged copy", False, refused)], 0
     figures: list[GuardFigures] = []
     guards = [partial(_guard, bundle, *damage) for damage in damages]
-    if _WEIGHTS in sizes:
+    if _WEIGHTS in sizes and _reads_weights(bundle):
         guards.append(partial(_sealed_guard, bundle))
     for guard in guards:
         if time.monotonic() > deadline:
             break
         figures.append(guard())
     return figures, len(guards) - len(figures)
+
+
+def _reads_weights(bundle: Path) -> bool:
+    """Whether anything reads the file: graphs that other tools have rewritten may hold their weights themselves."""
+    graphs = [bundle / graph.file for graph in Bundle.open(bundle).manifest.graphs.values()]
+    return not graphs or any(_WEIGHTS.encode() in path.read_bytes() for path in graphs)
 
 
 def _sealed_guard(bundle: Path) -> GuardFigures:
