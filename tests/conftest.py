@@ -96,17 +96,14 @@ def traced_once(share: Share) -> Iterator[Callable[[RecurrentCell, str], ir.Mode
 
     tests/export/test_onnx_exporter.py compares what comes from here with a graph traced anew.
     """
-    folder, trace = share("traces", lambda folder: None), onnx_exporter._trace
+    trace = onnx_exporter._trace
 
     def look_up(cell: RecurrentCell, graph: str) -> ir.Model:
         buffers = dict(cell.named_buffers())
         shapes = {name: (buffer.shape, buffer.dtype) for name, buffer in buffers.items()}
         key = hashlib.sha256(repr((cell.config, cell.spec, graph, shapes)).encode()).hexdigest()
-        path = folder / f"{key}.onnx"
-        with FileLock(path.with_suffix(".lock")):
-            if not path.exists():
-                onnx.save(ir.to_proto(trace(cell, graph)), path)
-        model = ir.from_proto(onnx.load(path))
+        made = share(f"trace-{key}", lambda folder: onnx.save(ir.to_proto(trace(cell, graph)), folder / "graph.onnx"))
+        model = ir.from_proto(onnx.load(made / "graph.onnx"))
         for name, value in model.graph.initializers.items():
             if name in buffers:
                 value.const_value = ir.tensor(buffers[name].numpy(), name=name)
@@ -120,17 +117,19 @@ def traced_once(share: Share) -> Iterator[Callable[[RecurrentCell, str], ir.Mode
 @pytest.fixture(scope="session", autouse=True)
 def compiled_modules(share: Share) -> Iterator[None]:
     """The same C is compiled to WebAssembly once in a test run; what the compiler refuses is not kept."""
-    folder, build = share("modules", lambda folder: None), wasm_builder._build
+    build = wasm_builder._build
 
     def look_up(clang: str, role: str, name: str, bundle: Path, environment: dict[str, str]) -> None:
         sources = sorted([*bundle.glob("*.c"), *bundle.glob("*.h")])
         parts = [clang, role, *(f"{source.name} {sha256_file(source)}" for source in sources)]
-        path = folder / hashlib.sha256("\n".join(parts).encode()).hexdigest()
-        with FileLock(path.with_suffix(".lock")):
-            if not path.exists():
-                build(clang, role, name, bundle, environment)
-                shutil.copy(bundle / name, path)
-        shutil.copy(path, bundle / name)
+
+        def fill(folder: Path) -> None:
+            build(clang, role, name, bundle, environment)
+            shutil.copy(bundle / name, folder / name)
+
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        made = share(f"module-{key}", fill)
+        shutil.copy(made / name, bundle / name)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wasm_builder, "_build", look_up)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +171,7 @@ def _settings(options: VerifyOptions, verification: Verification) -> Settings:
 def _problems(verification: Verification, options: VerifyOptions) -> list[str]:
     """What keeps a verification from passing beside its results."""
     problems, reference = [], verification.case.reference
-    bound = float(reference.bounds.logits[-1]) / (reference.largest_logit or math.nan)
+    bound = float(reference.bounds.logits[-1]) / reference.largest_logit
     if not bound <= LARGEST_BOUND and verification.case.budget is None:
         problems.append(
             f"rounding alone may move the logits by {bound:.0e} of the largest: these weights are so ill-conditioned "

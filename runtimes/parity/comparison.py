@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,6 +136,11 @@ def same_bits(one: Array | None, two: Array | None) -> bool:
     if one is None or two is None:
         return one is two
     return one.shape == two.shape and one.tobytes() == two.tobytes()
+
+
+def same_tensors(one: Mapping[str, Array], two: Mapping[str, Array]) -> bool:
+    """Whether two states have the same tensors, bit for bit."""
+    return one.keys() == two.keys() and all(same_bits(one[name], two[name]) for name in one)
 
 
 def relative_error(value: Array, expected: Array) -> float:

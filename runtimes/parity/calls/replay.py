@@ -14,7 +14,7 @@ from causalrn.runtimes.parity.calls.call import Call, Course, Limits
 from causalrn.runtimes.parity.calls.failures import Problem, WrongCallError, refused_call
 from causalrn.runtimes.parity.calls.generation import check_generation
 from causalrn.runtimes.parity.calls.table import CallTable
-from causalrn.runtimes.parity.comparison import relative_error, same_bits
+from causalrn.runtimes.parity.comparison import relative_error, same_bits, same_tensors
 from causalrn.runtimes.parity.reference import compared_tensors, current_values
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 
@@ -186,7 +186,7 @@ class Replay:
 
     def _restore(self, kept: _Kept) -> None:
         assert kept.snapshot is not None
-        if not _same_tensors(kept.snapshot.tensors, kept.copies) or not same_bits(kept.snapshot.logits, kept.last):
+        if not same_tensors(kept.snapshot.tensors, kept.copies) or not same_bits(kept.snapshot.logits, kept.last):
             raise WrongCallError(Problem("a snapshot changed after it was taken"))
         self.session.restore(kept.snapshot)
         self._last = kept.last
@@ -251,7 +251,3 @@ class Replay:
 
 def _copied(snapshot: Snapshot) -> dict[str, Array]:
     return {name: value.copy() for name, value in snapshot.tensors.items()}
-
-
-def _same_tensors(one: Mapping[str, Array], two: Mapping[str, Array]) -> bool:
-    return one.keys() == two.keys() and all(same_bits(one[name], two[name]) for name in one)

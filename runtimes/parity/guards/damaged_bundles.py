@@ -14,7 +14,7 @@ from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.json_values import json_text, parse_json_object
-from causalrn.bundle.manifest import MANIFEST_NAME
+from causalrn.bundle.manifest import MANIFEST_NAME, Manifest
 from causalrn.errors import BundleError, CausalRNError
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.figures import GuardFigures
@@ -38,7 +38,8 @@ def damaged_bundle_guards(bundle: Path, deadline: float = math.inf) -> tuple[lis
     Returns:
         The guards, and how many were left out because there was no time.
     """
-    sizes = {name: entry.size_bytes for name, entry in Bundle.open(bundle).manifest.files.items()}
+    manifest = Bundle.open(bundle).manifest
+    sizes = {name: entry.size_bytes for name, entry in manifest.files.items()}
     damages = _damages(sizes)
     if time.monotonic() > deadline:
         return [], len(damages)
@@ -46,8 +47,8 @@ def damaged_bundle_guards(bundle: Path, deadline: float = math.inf) -> tuple[lis
         return [GuardFigures("an undamaged copy", False, refused)], 0
     figures: list[GuardFigures] = []
     guards = [partial(_guard, bundle, *damage) for damage in damages]
-    if _WEIGHTS in sizes and _reads_weights(bundle):
-        guards.append(partial(_sealed_guard, bundle))
+    if _WEIGHTS in sizes and _reads_weights(bundle, manifest):
+        guards.append(partial(_sealed_guard, bundle, manifest))
     for guard in guards:
         if time.monotonic() > deadline:
             break
@@ -55,13 +56,13 @@ def damaged_bundle_guards(bundle: Path, deadline: float = math.inf) -> tuple[lis
     return figures, len(guards) - len(figures)
 
 
-def _reads_weights(bundle: Path) -> bool:
+def _reads_weights(bundle: Path, manifest: Manifest) -> bool:
     """Whether anything reads the file: graphs that other tools have rewritten may hold their weights themselves."""
-    graphs = [bundle / graph.file for graph in Bundle.open(bundle).manifest.graphs.values()]
+    graphs = [bundle / graph.file for graph in manifest.graphs.values()]
     return not graphs or any(_WEIGHTS.encode() in path.read_bytes() for path in graphs)
 
 
-def _sealed_guard(bundle: Path) -> GuardFigures:
+def _sealed_guard(bundle: Path, manifest: Manifest) -> GuardFigures:
     """Half of the weights with a manifest that fits: here it is the runtime that has to refuse."""
     with tempfile.TemporaryDirectory(prefix="causalrn-guards-") as place:
         copy = Path(place) / "bundle"
@@ -69,7 +70,6 @@ def _sealed_guard(bundle: Path) -> GuardFigures:
         (copy / MANIFEST_NAME).unlink()  # a link: the bundle's own stays as it is
         with (bundle / _WEIGHTS).open("rb") as file:
             (copy / _WEIGHTS).write_bytes(file.read(min((bundle / _WEIGHTS).stat().st_size // 2, _MOST_COPIED_BYTES)))
-        manifest = Bundle.open(bundle).manifest
         hashed = {name: entry for name, entry in manifest.files.items() if name != _WEIGHTS}
         sealed = seal_bundle(copy, manifest, hashed)
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from causalrn.errors import CausalRNError, GpuFailureError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.parity.comparison import same_bits
+from causalrn.runtimes.parity.comparison import same_bits, same_tensors
 from causalrn.runtimes.parity.figures import Figures, GuardFigures
 from causalrn.runtimes.parity.guards.damaged_bundles import damaged_bundle_guards
 from causalrn.runtimes.parity.results import LevelResult
@@ -82,7 +82,7 @@ class _State:
     def equals(self, other: _State) -> bool:
         """Bit for bit."""
         same = (self.position, self.batch) == (other.position, other.batch) and same_bits(self.last, other.last)
-        return same and all(same_bits(value, other.tensors[name]) for name, value in self.tensors.items())
+        return same and same_tensors(self.tensors, other.tensors)
 
 
 def _session_guards(session: CellSession, tokens: IntArray) -> list[GuardFigures]:
@@ -251,7 +251,7 @@ def _at_capacity(session: CellSession, start: Snapshot) -> list[GuardFigures]:
 
 def _same_tensors(session: CellSession, full: Snapshot) -> bool:
     now = session.snapshot()
-    return now.position == full.position and all(same_bits(now.tensors[name], v) for name, v in full.tensors.items())
+    return now.position == full.position and same_tensors(now.tensors, full.tensors)
 
 
 def _closed_guard(session: CellSession) -> GuardFigures:

@@ -52,8 +52,7 @@ def _beyond_budget(answers: Answers, budget: Budget, largest: float) -> str:
         judged: tuple[JudgedFigure, ...] = ()
         if group != several[0].words:
             judged = judge_agreement(Traces(tuple(answer.trace for answer in several)).agreement(), budget)
-        if budget.split < 1:  # else what a call gives depends on what is in it
-            judged += _judge_repeats(answers, several, budget, largest)
+        judged += _judge_repeats(answers, several, budget, largest)
         if not all(figure.passed for figure in judged):
             return f"{group}: {describe_judged(judged)}"
     return ""
