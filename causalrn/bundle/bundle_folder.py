@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from causalrn.bundle.files import sha256_file
+from causalrn.bundle.folders import recover_to_read
 from causalrn.bundle.json_values import json_text
 from causalrn.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest_text, writing_verb
 from causalrn.errors import BundleError
@@ -94,7 +95,8 @@ def seal_bundle(folder: Path, manifest: Manifest, hashed: Mapping[str, FileEntry
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether the folder claims to be a bundle."""
+    """Whether the folder claims to be a bundle; what a killed process left of one is mended first."""
+    recover_to_read(path)
     return (path / MANIFEST_NAME).is_file()
 
 

@@ -1,27 +1,37 @@
-"""Files written whole or not at all, and their hashes. Needs no torch."""
+"""Files written whole or not at all, and their hashes. Needs no torch. Folders: :mod:`causalrn.bundle.folders`."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from causalrn.bundle.interrupts import holding_interrupts
+from causalrn.bundle.leftovers import partial_file
 from causalrn.errors import InputError
 
 CERTIFICATE_NAME = "certificate.json"
 """The one file of a user that may lie in a bundle's folder: `verify` writes it."""
 
-FOLDERS = "folders"
-"""Entry of a JSON file that lists folders of the same kind inside its own: names, and SHA-256 of their JSON files."""
+CERTIFICATE_HASH = "certificate_sha256"
+"""Its entry with its own hash."""
 
-_PARTIAL = ".partial"
+STANDARD_OUTPUT = Path("-")
+"""What reports are written to where a user names "-"; everything else needs a file."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OF_DESCRIPTORS = ("/dev", "/dev/fd", "/proc/self/fd")
+"""Folders whose entries stand for open files: written to, never replaced."""
+_LARGEST_JSON = 64 << 20
+_pipes: dict[Path, int] = {}
+"""Pipes that are open for a report to come: closed meanwhile, they would end for who reads them."""
 
 
 def sha256_file(path: Path) -> str:
@@ -45,166 +55,143 @@ def as_path(value: str | os.PathLike[str], field: str) -> Path:
     return Path(text)
 
 
+def json_object_or_empty(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where it holds none, or is no plain file of a size that ours have."""
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST_JSON:
+            return {}
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
 def check_output_file(path: Path) -> None:
     """Refuse a place that a user's file cannot go to; called before long work starts.
 
     Raises:
-        InputError: the folder does not exist, `path` is a folder, or a file of a bundle or RUN.
+        InputError: the folder does not exist or may not be written to, nobody reads from the pipe `path`, or it is a
+            folder, or a file of a bundle or RUN.
     """
     _check_place(path)
-    _check_outside(path)
+    check_outside(path)
+    if path.is_fifo() and path not in _pipes:
+        _pipes[path] = _open_for_writing(path)
 
 
 def _check_place(path: Path) -> None:
+    if path == STANDARD_OUTPUT:
+        raise InputError("`-` is standard output, where only a JSON report goes: name a file")
     try:
         path.resolve()
     except (OSError, RuntimeError):
         raise InputError(f"{path} is a circle of symbolic links: name a file") from None
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file")
-    if not path.absolute().parent.is_dir():
+    parent = path.resolve().parent
+    if not parent.is_dir():
         raise InputError(f"{path.parent} is no folder: create it, or name another place")
+    if not os.access(path if path.exists() and not _is_replaced(path) else parent, os.W_OK):
+        raise InputError(f"{path} may not be written to: name another place")
+
+
+def _is_replaced(path: Path) -> bool:
+    """Whether a new file takes the place of what is there, not new content."""
+    if str(path.absolute().parent) in _OF_DESCRIPTORS or (path.exists() and not path.is_file()):
+        return False
+    return not path.exists() or os.access(path.resolve().parent, os.W_OK | os.X_OK)
 
 
 @contextlib.contextmanager
 def written_file(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; rename it into place at the end, delete it if anything fails.
+    """Give a path to write to, beside `path`; it takes its place at the end, and is deleted if anything fails.
+
+    Devices, pipes, mounted files, and files in a folder that may not be written to, get the whole content at the end.
 
     Raises:
         InputError: the folder does not exist, or `path` is a folder.
+        OSError: it cannot be written; it names `path`.
     """
     _check_place(path)
-    if path.exists() and not path.is_file():  # a device or pipe is written to, not replaced
-        yield path
+    if not _is_replaced(path):
+        with _filled(path) as spool:
+            yield spool
         return
     path = path.resolve()  # through symbolic links
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
+    with named_errors(path), partial_file(path) as partial, named_errors(path, partial):
         yield partial
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        with holding_interrupts():
+            partial.chmod(open_mode(is_folder=False))
+            try:
+                partial.replace(path)
+            except OSError as error:
+                if error.errno != errno.EBUSY:  # a mounted file
+                    raise
+                _fill(path, partial)
 
 
 @contextlib.contextmanager
-def written_folder(path: Path, marker: Marker) -> Iterator[Path]:
-    """Give a folder beside `path` to fill; move it into place at the end, delete it if anything fails.
+def _filled(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write to, whose content goes into `path` at the end."""
+    with tempfile.TemporaryDirectory(prefix="causalrn-") as folder:
+        spool = Path(folder) / (path.name or "spool")
+        yield spool
+        with named_errors(path):
+            _fill(path, spool)
+
+
+def _fill(path: Path, content: Path) -> None:
+    handle = _pipes.pop(path, None)
+    if handle is None:
+        handle = _open_for_writing(path)
+    with os.fdopen(handle, "wb") as target, content.open("rb") as source:
+        shutil.copyfileobj(source, target)
+
+
+def _open_for_writing(path: Path) -> int:
+    """A descriptor of an existing file, device or pipe.
+
+    Raises:
+        InputError: a pipe that nobody reads from.
+    """
+    beginning = os.O_APPEND if str(path.absolute().parent) in _OF_DESCRIPTORS else os.O_TRUNC
+    try:
+        handle = os.open(path, os.O_WRONLY | beginning | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise InputError(f"{path}: nobody reads from this pipe: start its reader first, or name a file") from None
+    os.set_blocking(handle, True)
+    return handle
+
+
+@contextlib.contextmanager
+def named_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Let errors of the system name what the user knows.
 
     Args:
-        path: where the folder goes. An earlier one is replaced if :func:`check_replaceable` allows it.
+        path: what is written; named where the disk is full and the system names nothing.
+        partial: what it is called while it is written.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename
+        if name is None and error.errno in _NO_ROOM:
+            error.filename = str(path)
+        elif partial is not None and isinstance(name, str) and Path(name).is_relative_to(partial):
+            error.filename = str(path / Path(name).relative_to(partial))
+            if error.filename2 is not None:
+                error.filename2 = str(path)
+        raise
+
+
+def check_outside(path: Path) -> None:
+    """Refuse a place inside a bundle or checkpoint folder.
 
     Raises:
-        InputError: `path` is a file, or a folder that is not ours to replace.
+        InputError: it lies in one.
     """
-    path = path.absolute()
-    check_replaceable(path, marker)
-    missing = [parent for parent in path.parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    try:
-        yield partial
-        for entry in (partial, *partial.rglob("*")):
-            entry.chmod((0o777 if entry.is_dir() else 0o666) & ~_umask())
-        if path.exists():
-            _swap(partial, path)
-        else:
-            partial.replace(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        for parent in missing:  # what was made for a folder that did not come
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-
-
-def _swap(new: Path, path: Path) -> None:
-    """Put `new` in the place of the folder `path`, which is deleted; if that fails, `path` is what it was."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-    old = aside / path.name
-    try:
-        path.replace(old)
-        try:
-            new.replace(path)
-        except OSError:
-            old.replace(path)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Marker:
-    """What tells a folder of ours from somebody's data: a JSON file with a certain "format" entry.
-
-    Attributes:
-        names: files that such a folder holds, beside those that the JSON file lists under "files".
-        leftovers: files that a killed process may leave, and that mean nothing.
-    """
-
-    file: str
-    format: str
-    names: tuple[str, ...] = ()
-    leftovers: tuple[str, ...] = ()
-
-    def is_leftover(self, name: str) -> bool:
-        """Whether a killed process may have left this file: one of `leftovers`, or a half-written one of `names`."""
-        half_written = name.endswith(_PARTIAL) and any(name.startswith(f".{own}.") for own in (self.file, *self.names))
-        return name in self.leftovers or half_written
-
-    def remove_leftovers(self, path: Path) -> None:
-        """Delete what killed processes have left in the folder `path`."""
-        for entry in list(path.iterdir()):
-            if entry.is_file() and self.is_leftover(entry.name):
-                entry.unlink()
-
-    def foreign(self, path: Path) -> list[str]:
-        """Entries of the folder `path` that this toolkit did not write; all of them where the marker is missing."""
-        entries = sorted(entry.name for entry in path.iterdir() if not self.is_leftover(entry.name))
-        try:
-            data = json.loads((path / self.file).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return entries
-        if not isinstance(data, dict) or data.get("format") != self.format:
-            return entries
-        listed = data.get("files")
-        ours = {self.file, *self.names, *(listed if isinstance(listed, dict) else ())}
-        folders = data.get(FOLDERS)
-        for name, sha256 in folders.items() if isinstance(folders, dict) else ():
-            if self._is_listed_folder(path / name, sha256):
-                entries.remove(name)
-        return [name for name in entries if name not in ours or not (path / name).is_file()]
-
-    def _is_listed_folder(self, path: Path, sha256: str) -> bool:
-        """Whether a folder holds the very files that it was written with, and nothing of a user's."""
-        marker = path / self.file
-        if path.is_symlink() or not marker.is_file() or sha256_file(marker) != sha256:
-            return False
-        return not dataclasses.replace(self, names=()).foreign(path)
-
-
-def check_replaceable(path: Path, marker: Marker) -> None:
-    """Refuse to write over what is not ours; called before long work starts.
-
-    Raises:
-        InputError: `path` is a file, the current folder, or a folder with something else in it.
-    """
-    if path.is_symlink():
-        raise InputError(f"{path} is a symbolic link: name the folder itself")
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file, not a folder: name another output")
-    _check_outside(path)
-    if not path.is_dir():
-        return
-    if path.resolve() == Path.cwd():
-        raise InputError(f"{path} is the current folder: name another output")
-    foreign = marker.foreign(path)
-    if foreign:
-        raise InputError(f"{path} holds other files ({foreign[0]} ...): name another output, or empty it first")
-
-
-def _check_outside(path: Path) -> None:
     inside = next((parent for parent in path.resolve().parents if _is_ours(parent)), None)
     if inside is not None:
         raise InputError(f"{path} lies in the bundle or RUN {inside.name}: name a place outside")
@@ -212,17 +199,12 @@ def _check_outside(path: Path) -> None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder is a bundle or a RUN."""
-    for name in ("manifest.json", "config.json"):
-        try:
-            data = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(data, dict) and str(data.get("format", "")).startswith("causalrn-"):
-            return True
-    return False
+    data = (json_object_or_empty(folder / name) for name in ("manifest.json", "config.json"))
+    return any(str(found.get("format", "")).startswith("causalrn-") for found in data)
 
 
-def _umask() -> int:
+def open_mode(is_folder: bool) -> int:
+    """The mode that new files have, or new folders."""
     current = os.umask(0)
     os.umask(current)
-    return current
+    return (0o777 if is_folder else 0o666) & ~current

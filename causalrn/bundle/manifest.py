@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from causalrn.bundle.engine_spec import EngineSpec
-from causalrn.bundle.files import CERTIFICATE_NAME, FOLDERS, Marker
+from causalrn.bundle.files import CERTIFICATE_HASH, CERTIFICATE_NAME
+from causalrn.bundle.folders import recover_to_read
 from causalrn.bundle.json_values import from_json, own_hash, parse_json_object, to_json
 from causalrn.bundle.known_by import KnownBy
+from causalrn.bundle.leftovers import is_plain_name
 from causalrn.bundle.native_spec import WEB_PROFILE, NativeSpec
+from causalrn.bundle.ownership import FOLDERS, Marker
 from causalrn.bundle.quantization import Quantization
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.targets import CHECKPOINT, Target, all_targets
@@ -29,7 +32,7 @@ _OWN_HASH = "manifest_sha256"
 _OPTIONAL = ("known_by", "engine", "native", "web", FOLDERS)
 """Entries that are left out where they are empty."""
 _LARGEST_CHUNK = 1 << 20
-BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, names=(CERTIFICATE_NAME,))
+BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, _OWN_HASH, {CERTIFICATE_NAME: CERTIFICATE_HASH})
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,8 @@ class Manifest:
         Raises:
             ValueError: a file outside the bundle, a graph that is missing or not listed, an impossible number.
         """
-        for name in self.files:
-            if Path(name).name != name:
+        for name in (*self.files, *self.folders):
+            if not is_plain_name(name):
                 raise ValueError(f"{name!r} is no plain file name")
         self._check_entries()
         self._check_source()
@@ -264,6 +267,7 @@ def read_manifest_text(path: Path) -> str:
     Raises:
         BundleError: no folder, or no manifest in it.
     """
+    recover_to_read(path)
     if not path.is_dir():
         what = "a file, not a folder" if path.exists() else "no such folder"
         raise BundleError(f"{path}: {what}: name a bundle that `causalrn-export export` wrote")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from causalrn.bundle.files import STANDARD_OUTPUT
 from causalrn.bundle.targets import runtime_words
 from causalrn.cli.console import (
     EXIT_BAD_INPUT,
@@ -17,6 +18,7 @@ from causalrn.cli.console import (
     complain,
     console,
     require_extra,
+    write_json,
 )
 from causalrn.cli.options import PATH, FiniteRange, check_places, checked_place, given_options, json_option
 from causalrn.errors import InputError
@@ -196,8 +198,7 @@ def _predict(folders: Sequence[Path], options: dict[str, Any]) -> None:
 
     result = predict(folders, depth=options["depth"], device=options["device"], progress=show_progress)
     print_predictions(result)
-    if options["json_path"] is not None:
-        result.save_json(options["json_path"])
+    write_json(options["json_path"], result.to_json())
 
 
 def _profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
@@ -211,8 +212,7 @@ def _profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
     provider = options["provider"]
     result = profile(folders, depth=options["depth"], threads=threads, provider=provider, progress=show_progress)
     print_profiles(result)
-    if options["json_path"] is not None:
-        result.save_json(options["json_path"])
+    write_json(options["json_path"], result.to_json())
 
 
 def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
@@ -222,8 +222,8 @@ def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
 
     asked = {name: options[name] for name in _MEASURING}
     result = bench(folders, **asked, progress=show_progress)
-    saved = {options["json_path"]: result.save_json, options["csv_path"]: result.save_csv}
-    saved[options["html"]] = result.save_html
+    saved = {options["csv_path"]: result.save_csv, options["html"]: result.save_html}
+    saved[options["json_path"]] = lambda path: write_json(path, result.to_json())
     places = {path: save for path, save in saved.items() if path is not None}
     try:  # before anything is printed: whoever reads may be gone
         _save_all(places)
@@ -232,7 +232,8 @@ def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
         if result.earlier is not None:
             print_comparisons(result.earlier, result.comparisons, result.report.environment)
     for path in places:
-        console().print(f"wrote {path}", soft_wrap=True)
+        if path != STANDARD_OUTPUT:
+            console().print(f"wrote {path}", soft_wrap=True)
     return _exit_code(result)
 
 

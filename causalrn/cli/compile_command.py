@@ -8,9 +8,18 @@ from typing import Any
 import click
 
 from causalrn.bundle.engine_spec import Range
+from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.trt_flavors import FLAVORS, HARDWARE_LEVELS
 from causalrn.cli.console import require_extra, write_all_json
-from causalrn.cli.options import PATH, check_places, checked_place, json_option, output_option
+from causalrn.cli.options import (
+    PATH,
+    check_places,
+    checked_place,
+    json_option,
+    output_option,
+    overwrite_option,
+    tell_what_goes,
+)
 from causalrn.runtimes.progress import show_progress
 
 _MOST = 1 << 20
@@ -43,6 +52,7 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
 )
 @click.argument("bundle", type=PATH)
 @output_option
+@overwrite_option
 @click.option(
     "--flavor",
     type=click.Choice(tuple(FLAVORS)),
@@ -93,6 +103,7 @@ def command(bundle: Path, output: Path, flavor: str, **options: Any) -> None:
     """
     places = {name: options.pop(name) for name in ("json_path", "layer_info")}
     check_places([*places.values(), options["timing_cache"]], [], output)
+    tell_what_goes(output, BUNDLE_MARKER, options["overwrite"])
     require_extra("onnx", f"causalrn[{FLAVORS[flavor].extra}]")
     from causalrn.cli.compile_table import print_compiled
     from causalrn.workflows.compile import CompileResult, compile

@@ -27,6 +27,9 @@ _EXTRAS = dict.fromkeys(("torch", "onnx", "onnxscript", "onnx_ir"), "causalrn[ex
 """What to install where a package is missing; the last three come with causalrn, unless somebody removed them."""
 
 
+_JSON_ONLY = "causalrn.json_only"
+"""Of a click context: standard output is a JSON report's."""
+
 _NO_MEMORY = "not enough memory for this: ask for less (batch, length, samples), or use a smaller model or input"
 
 
@@ -81,7 +84,8 @@ def _describe_os_error(error: OSError) -> str:
         errno.EACCES: "permission denied: choose a place that you may write to",
         errno.EROFS: "the file system is read-only: choose another place",
     }.get(error.errno or 0, error.strerror or str(error))
-    return f"{error.filename}: {remedy}" if error.filename else remedy
+    name = error.filename if isinstance(error.filename, str | os.PathLike) else None  # not a descriptor's number
+    return f"{name}: {remedy}" if name else remedy
 
 
 def console() -> Console:
@@ -94,8 +98,15 @@ def console() -> Console:
         def on_broken_pipe(self) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
+    context = click.get_current_context(silent=True)
+    to_stderr = context is not None and context.meta.get(_JSON_ONLY, False)
     # no markup: what is printed may hold a path with brackets in it
-    return LastingConsole(highlight=False, markup=False, width=min(Console().width, 100))
+    return LastingConsole(highlight=False, markup=False, width=min(Console().width, 100), stderr=to_stderr)
+
+
+def free_standard_output() -> None:
+    """Leave standard output to a JSON report: what people read goes to standard error for the rest of the command."""
+    click.get_current_context().meta[_JSON_ONLY] = True
 
 
 def write_json(path: Path | None, data: Any) -> None:
@@ -105,12 +116,14 @@ def write_json(path: Path | None, data: Any) -> None:
 
 def write_all_json(reports: Sequence[tuple[Path | None, Any]]) -> None:
     """Write reports where files were named for them: all of them, or none if one cannot be written."""
-    from causalrn.bundle.files import written_file
+    from causalrn.bundle.files import STANDARD_OUTPUT, written_file
     from causalrn.bundle.json_values import json_text
 
     with contextlib.ExitStack() as stack:
         for path, data in reports:
-            if path is not None:
+            if path == STANDARD_OUTPUT:
+                click.echo(json_text(data), nl=False)
+            elif path is not None:
                 stack.enter_context(written_file(path)).write_text(json_text(data))
 
 

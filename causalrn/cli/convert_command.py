@@ -11,9 +11,10 @@ import click
 from causalrn.bundle.known_by import caution
 from causalrn.cli.console import console, require_extra
 from causalrn.cli.flags import in_flags
-from causalrn.cli.options import PATH, FiniteRange, seed_option
+from causalrn.cli.options import PATH, FiniteRange, seed_option, tell_what_goes
 from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS, READOUTS
 from causalrn.runtimes.progress import show_progress
+from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER
 from causalrn.training.tasks import TASKS
 from causalrn.workflows.model_options import MODELS
 
@@ -76,9 +77,8 @@ Examples:
 )
 @click.option("--force", is_flag=True, help="Convert with what is named even if something else is clearly better.")
 @seed_option
-@click.option(
-    "-o", "--output", type=PATH, required=True, help="Folder to write; an earlier RUN there is never replaced."
-)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier RUN in the output folder, and say what goes.")
+@click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
 def command(weights: Path, output: Path, **options: Any) -> None:
     """Turn weights saved by the paper's training script, or by one of your own, into a RUN.
 
@@ -93,6 +93,7 @@ def command(weights: Path, output: Path, **options: Any) -> None:
     require_extra("torch")
     from causalrn.workflows.convert import convert
 
+    tell_what_goes(output, CHECKPOINT_MARKER, options["overwrite"])
     result = convert(weights, output=output, **options, progress=show_progress)
     out = console()
     out.print(f"{result.source}: {result.run.card.config.describe()}", soft_wrap=True)

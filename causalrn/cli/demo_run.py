@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from causalrn.bundle.bundle_folder import is_bundle
+from causalrn.bundle.folders import check_renewable, check_replaceable
+from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.cli.console import console
 from causalrn.cli.generate_run import generate_text
 from causalrn.cli.verify_report import print_report
@@ -17,7 +19,7 @@ from causalrn.errors import InputError
 from causalrn.runtimes import open_session
 from causalrn.runtimes.generation import GenerationOptions
 from causalrn.runtimes.progress import show_progress
-from causalrn.training.checkpoint_folder import is_checkpoint
+from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, is_checkpoint
 from causalrn.training.tasks import random_source
 from causalrn.workflows.export import export
 from causalrn.workflows.train import train
@@ -40,6 +42,8 @@ def demonstrate(output: Path, length: int, seed: int) -> bool:
     if is_checkpoint(output) or is_bundle(output):
         raise InputError(f"{output} holds a RUN or bundle: name another folder")
     run, bundle, out = output / "run", output / "bundle", console()
+    check_renewable(run, CHECKPOINT_MARKER)
+    check_replaceable(bundle, BUNDLE_MARKER)
     out.print(f"1. train an exact CausalRN to copy strings of {length} letters", style="bold")
     trained = train(task="copy", length=length, seed=seed, output=run, overwrite=True, progress=show_progress)
     if trained is None:

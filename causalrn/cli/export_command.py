@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.native_spec import PLACEMENTS, PROFILES
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
 from causalrn.bundle.targets import EXPORT_TARGETS
 from causalrn.bundle.web_spec import ENGINE_NAMES
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra
-from causalrn.cli.options import PATH, output_option
+from causalrn.cli.options import PATH, output_option, overwrite_option, tell_what_goes
 from causalrn.errors import BudgetExceededError
 from causalrn.runtimes.progress import show_progress
 from causalrn.training.card import card_of
@@ -72,6 +73,7 @@ Exit code 1, and no bundle written, if --scheme or --pool8 loses more than is al
 )
 @click.option("--beside", type=PATH, help="In web: another web bundle, which the page shows beside this one.")
 @output_option
+@overwrite_option
 @click.pass_context
 def command(context: click.Context, /, run: Path, output: Path, target: str, **options: Any) -> None:
     """Export a RUN's recurrent cell as a bundle for a device.
@@ -85,6 +87,7 @@ def command(context: click.Context, /, run: Path, output: Path, target: str, **o
     from causalrn.cli.quantize_report import print_report
     from causalrn.workflows.export import export
 
+    tell_what_goes(output, BUNDLE_MARKER, options["overwrite"])
     try:
         result = export(run, output=output, target=target, **options, progress=show_progress)
     except BudgetExceededError as error:

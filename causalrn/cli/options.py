@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from causalrn.cli.console import free_standard_output
 from causalrn.errors import InputError
 from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS
 
 if TYPE_CHECKING:
+    from causalrn.bundle.ownership import Marker
     from causalrn.runtimes import SessionOptions
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -23,6 +25,25 @@ PATH = click.Path(path_type=Path)
 output_option: Decorator = click.option(
     "-o", "--output", type=PATH, required=True, help="Folder to write; replaces what was written there before."
 )
+overwrite_option: Decorator = click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace the output even with files that were added or changed since, and say which.",
+)
+
+
+def tell_what_goes(output: Path, marker: Marker, overwrite: bool) -> None:
+    """Say before the work, on standard error, what of a user's `--overwrite` deletes, and how a mount is written."""
+    from causalrn.bundle.folders import check_replaceable, shown
+    from causalrn.bundle.inplace import must_write_inside
+
+    check_replaceable(output, marker, overwrite)
+    if overwrite and output.is_dir() and (foreign := marker.foreign(output)):
+        click.echo(f"--overwrite deletes what else is in {output}: {shown(foreign, len(foreign))}", err=True)
+    if must_write_inside(output):
+        click.echo(
+            f"note: {output} cannot be renamed (a mount, or its parent is not yours): renewed in place", err=True
+        )
 
 
 def checked_place(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -31,6 +52,16 @@ def checked_place(context: click.Context, parameter: click.Parameter, value: Pat
         from causalrn.bundle.files import check_output_file
 
         check_output_file(value)
+    return value
+
+
+def checked_report(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """The same for a JSON report, which standard output takes, too: then what people read goes to standard error."""
+    from causalrn.bundle.files import STANDARD_OUTPUT
+
+    if value != STANDARD_OUTPUT:
+        return checked_place(context, parameter, value)
+    free_standard_output()
     return value
 
 
@@ -79,7 +110,12 @@ class FiniteRange(click.FloatRange):
 
 
 json_option: Decorator = click.option(
-    "--json", "json_path", type=PATH, callback=checked_place, help="Also write the report to this file."
+    "--json",
+    "json_path",
+    type=PATH,
+    callback=checked_report,
+    is_eager=True,
+    help="Also write the report to this file; - is standard output, and the rest goes to standard error.",
 )
 seed_option: Decorator = click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 

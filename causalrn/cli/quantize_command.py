@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.quantization import CALIBRATION_METHODS, FORMS, SCHEMES
 from causalrn.cli.console import EXIT_CHECK_FAILED, require_extra, write_json
 from causalrn.cli.options import (
@@ -17,7 +18,9 @@ from causalrn.cli.options import (
     given_options,
     json_option,
     output_option,
+    overwrite_option,
     seed_option,
+    tell_what_goes,
 )
 from causalrn.errors import BudgetExceededError, InputError
 from causalrn.runtimes.progress import show_progress
@@ -53,6 +56,7 @@ Exit code 1, and no bundle written, if the result loses more than is allowed."""
 )
 @click.argument("bundle", type=PATH)
 @output_option
+@overwrite_option
 @click.option(
     "--scheme",
     type=click.Choice(SCHEMES),
@@ -129,6 +133,7 @@ def command(context: click.Context, /, bundle: Path, output: Path, **options: An
     """
     places = {name: options.pop(name) for name in ("json_path", "plot")}
     _check_places(output, places, options)
+    tell_what_goes(output, BUNDLE_MARKER, options["overwrite"])
     given = given_options(context)
     for name in ("method", "percentile", "sequences"):  # shown with their defaults, and refused where they mean nothing
         options[name] = options[name] if name in given else None

@@ -121,12 +121,14 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     if checkpoint is not None:
         require_extra("torch")
     verified = verify(bundle, checkpoint=checkpoint, progress=show_progress, **options)
-    write_json(places["json_path"], verified.to_json())
-    if places["html"] is not None:
-        verified.save_html(places["html"])
-    if places["save_outputs"] is not None:
-        verified.save_outputs(places["save_outputs"])
-    print_report(verified.report)
+    try:  # before anything is printed: whoever reads may be gone
+        write_json(places["json_path"], verified.to_json())
+        if places["html"] is not None:
+            verified.save_html(places["html"])
+        if places["save_outputs"] is not None:
+            verified.save_outputs(places["save_outputs"])
+    finally:
+        print_report(verified.report)
     if places["certificate"] is not None:
         _certify(verified, places["certificate"])
     if not verified.passed:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from causalrn.bundle.files import written_file, written_folder
+from causalrn.bundle.folders import written_folder
 from causalrn.errors import CheckpointError
 from causalrn.model.folding import FoldedWeights, fold
 from causalrn.model.sequence_model import SequenceModel, load_weights
@@ -55,13 +55,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(model.eval(), run.card, sha256)
 
 
-def save_checkpoint(path: Path, model: SequenceModel, card: ModelCard, origin: dict[str, Any]) -> CheckpointFolder:
+def save_checkpoint(
+    path: Path, model: SequenceModel, card: ModelCard, origin: dict[str, Any], overwrite: bool = False
+) -> CheckpointFolder:
     """Write a RUN folder whole or not at all; an earlier RUN there is replaced.
 
     Args:
+        overwrite: replace one with files that were added or changed, too.
         origin: where the weights come from (training settings, or the converted file), for people and `inspect`.
     """
-    with written_folder(path, CHECKPOINT_MARKER) as folder:
+    with written_folder(path, CHECKPOINT_MARKER, overwrite) as folder:
         save_weights(folder / WEIGHTS_NAME, model)
         CheckpointFolder(folder, card, origin).write_config()
     return CheckpointFolder.open(path)
@@ -74,9 +77,8 @@ def save_weights(path: Path, model: SequenceModel) -> None:
 
 
 def write_training_state(path: Path, tensors: dict[str, torch.Tensor], plan: dict[str, Any]) -> None:
-    """Write what resuming a training needs, whole or not at all: tensors, and the plan as metadata."""
-    with written_file(path) as partial:
-        partial.write_bytes(safetensors.torch.save(tensors, metadata={"plan": json.dumps(plan)}))
+    """Write what resuming a training needs: tensors, and the plan as metadata."""
+    path.write_bytes(safetensors.torch.save(tensors, metadata={"plan": json.dumps(plan)}))
 
 
 def read_training_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.files import Marker, sha256_file, written_file
-from causalrn.bundle.json_values import json_text, parse_json_object
+from causalrn.bundle.files import sha256_file
+from causalrn.bundle.folders import recover_to_read
+from causalrn.bundle.json_values import json_text, own_hash, parse_json_object
 from causalrn.bundle.known_by import TRAINED_HERE
+from causalrn.bundle.ownership import Marker
 from causalrn.errors import CausalRNError, CheckpointError
 from causalrn.training.card import ModelCard
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 LOG_NAME = "log.jsonl"
-PARTIAL_LOG_NAME = ".log.jsonl.partial"
 STATE_NAME = "training.safetensors"
 """Weights, optimizer state and plan of a training, for resuming it."""
 
 CHECKPOINT_VERSION = 1
 _FORMAT = "causalrn-run"
-CHECKPOINT_MARKER = Marker(CONFIG_NAME, _FORMAT, (CONFIG_NAME, WEIGHTS_NAME, LOG_NAME, STATE_NAME), (PARTIAL_LOG_NAME,))
+_OWN_HASH = "config_sha256"
+CHECKPOINT_MARKER = Marker(CONFIG_NAME, _FORMAT, _OWN_HASH)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class CheckpointFolder:
         Raises:
             CheckpointError: the folder or one of its files is missing or malformed.
         """
+        recover_to_read(path)
         if not path.is_dir():
             raise CheckpointError(f"{path}: no such folder: name a RUN that train or convert wrote")
         for name in (CONFIG_NAME, WEIGHTS_NAME):
@@ -86,7 +90,7 @@ class CheckpointFolder:
             origin = origin if isinstance(origin, dict) else {}
             if card.known_by is None and "trained" in origin:  # written before cards said it
                 card = dataclasses.replace(card, known_by=TRAINED_HERE)
-            return cls(path, card, origin, data.get("weights_sha256", ""))
+            return cls(path, card, origin, _recorded_hash(data))
         except CheckpointError:
             raise
         except CausalRNError as error:
@@ -95,12 +99,22 @@ class CheckpointFolder:
             raise CheckpointError(f"{source}: not a text file") from None
 
     def write_config(self) -> None:
-        """Write `config.json` into the folder, beside the weights that are there."""
+        """Write `config.json` into a new folder, beside all the files that it will have."""
+        files = {path.name: {"sha256": sha256_file(path)} for path in sorted(self.path.iterdir())}
         data = {"format": _FORMAT, "version": CHECKPOINT_VERSION, **self.card.entries(), "origin": self.origin}
-        with written_file(self.path / CONFIG_NAME) as partial:
-            partial.write_text(json_text(data | {"weights_sha256": sha256_file(self.weights)}), encoding="utf-8")
+        data |= {"files": files}
+        text = json_text(data | {_OWN_HASH: own_hash(data, _OWN_HASH)})
+        (self.path / CONFIG_NAME).write_text(text, encoding="utf-8")
+
+
+def _recorded_hash(data: Mapping[str, Any]) -> str:
+    """Hash of the weights, where `config.json` says it now, or where it did before it named all files."""
+    files = data.get("files")
+    entry = files.get(WEIGHTS_NAME) if isinstance(files, dict) else None
+    return str(entry.get("sha256", "") if isinstance(entry, dict) else data.get("weights_sha256", ""))
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether the folder claims to be a checkpoint folder."""
+    """Whether the folder claims to be a checkpoint folder; what a killed process left of one is mended first."""
+    recover_to_read(path)
     return (path / CONFIG_NAME).is_file()

@@ -13,7 +13,8 @@ from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.engine_spec import Range
-from causalrn.bundle.files import as_path, check_replaceable, written_folder
+from causalrn.bundle.files import as_path
+from causalrn.bundle.folders import check_replaceable, written_folder
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.trt_flavors import FLAVORS, HARDWARE_LEVELS, TensorRT, load_flavor
@@ -115,6 +116,7 @@ def compile(
     workspace: int | None = None,
     timing_cache: PathLike | None = None,
     layer_details: bool = False,
+    overwrite: bool = False,
     progress: Progress = no_progress,
     on_result: OnResult = ignore_result,
 ) -> CompileResult:
@@ -137,6 +139,7 @@ def compile(
         workspace: most scratch memory, in MiB.
         timing_cache: of trt, file that keeps what was timed.
         layer_details: keep what TensorRT tells of every layer.
+        overwrite: replace a bundle whose folder holds files that were added or changed since; they are deleted.
         progress: shows progress.
         on_result: called with the result before the bundle is put in its place: where that fails, none appears.
 
@@ -164,7 +167,9 @@ def compile(
         layer_details=flag(layer_details, "layer_details"),
     )
     places = as_path(bundle, "bundle"), as_path(output, "output")
-    return _compile_to(*places, choice(flavor, "flavor", FLAVORS), sizes, options, progress, on_result)
+    return _compile_to(
+        *places, choice(flavor, "flavor", FLAVORS), sizes, options, flag(overwrite, "overwrite"), progress, on_result
+    )
 
 
 def _checked_range(value: Any) -> Range:
@@ -185,10 +190,11 @@ def _compile_to(
     flavor: str,
     sizes: Sizes,
     options: BuildOptions,
+    overwrite: bool,
     progress: Progress,
     on_result: OnResult,
 ) -> CompileResult:
-    check_replaceable(output, BUNDLE_MARKER)
+    check_replaceable(output, BUNDLE_MARKER, overwrite)
     source = Bundle.open(path)
     if output.resolve() == path.resolve():
         raise InputError(f"{path} is the bundle itself: name another output")
@@ -196,7 +202,7 @@ def _compile_to(
     started = time.monotonic()
     try:
         tensorrt = load_flavor(flavor)
-        with written_folder(output, BUNDLE_MARKER) as folder, progress("compile", len(GRAPHS)) as advance:
+        with written_folder(output, BUNDLE_MARKER, overwrite) as folder, progress("compile", len(GRAPHS)) as advance:
             built = compile_bundle(source, folder, tensorrt, sizes, options, advance)
             result = dataclasses.replace(built, seconds=time.monotonic() - started)
             on_result(result)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.alphabet import Alphabet, guess_alphabet
-from causalrn.bundle.files import as_path, check_replaceable
+from causalrn.bundle.files import as_path
+from causalrn.bundle.folders import check_replaceable
 from causalrn.bundle.known_by import KnownBy
 from causalrn.errors import InputError
 from causalrn.model.official import OfficialWeights, build_official, read_official
@@ -100,6 +101,7 @@ def convert(
     samples: int = 2000,
     force: bool = False,
     seed: int = 0,
+    overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> ConvertResult:
     """Turn weights saved by the paper's training script, or by one of your own, into a checkpoint folder.
@@ -124,6 +126,7 @@ def convert(
         samples: sequences to compare settings on at most; no more are taken than it needs.
         force: convert with what is named even if something else is clearly better, or nothing is.
         seed: of random strings.
+        overwrite: replace an earlier checkpoint in the output folder, and what else is there.
         progress: shows progress.
 
     Raises:
@@ -133,7 +136,7 @@ def convert(
     Example:
         >>> run = convert("model.pth", output="run", reference="logits.npz")  # doctest: +SKIP
     """
-    source, folder = as_path(weights, "weights"), as_path(output, "output")
+    source, place = as_path(weights, "weights"), _Place(as_path(output, "output"), flag(overwrite, "overwrite"))
     options = ModelOptions.of(
         readout=readout,
         activation=activation,
@@ -158,19 +161,49 @@ def convert(
         flag(force, "force"),
         progress,
     )
-    check_replaceable(folder, CHECKPOINT_MARKER)
-    if is_checkpoint(folder):
-        raise InputError(f"{folder} holds an earlier RUN: name another output, or delete it first")
+    place.check(source)
     official = read_official(source)
     own = find_card(source, official)
     if own is not None:
         official = _as_asked(apply_settings(official, own.config), kind)
         settings = settings_of(own.config, options)
         if search.has_evidence:
-            return _find_out(source, folder, official, settings, search, own)
-        return _save(source, folder, official, build_official(official, **settings), own)
+            return _find_out(source, place, official, settings, search, own)
+        return place.save(source, official, build_official(official, **settings), own)
     named = _named(_as_asked(official, kind), options, kind)
-    return _find_out(source, folder, official, named, search)
+    return _find_out(source, place, official, named, search)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The folder that is written, and whether a checkpoint that is there may go."""
+
+    folder: Path
+    overwrite: bool
+
+    def check(self, source: Path) -> None:
+        """Refuse it before the work.
+
+        Raises:
+            InputError: it holds something else or what is converted, or an earlier checkpoint that is to stay.
+        """
+        check_replaceable(self.folder, CHECKPOINT_MARKER, self.overwrite)
+        if is_checkpoint(self.folder) and not self.overwrite:
+            raise InputError(f"{self.folder} holds an earlier RUN: name another output, or add `overwrite`")
+        if self.folder.resolve() in (source.resolve(), *source.resolve().parents):
+            raise InputError(f"{source} lies in the output {self.folder}, which is replaced: name another output")
+
+    def save(
+        self,
+        source: Path,
+        official: OfficialWeights,
+        model: SequenceModel,
+        card: ModelCard,
+        ranking: Ranking | None = None,
+    ) -> ConvertResult:
+        """Write the checkpoint folder."""
+        run = save_checkpoint(self.folder, model, card, {"converted": _origin(official)}, self.overwrite)
+        return ConvertResult(run, source, ranking, card.task, official.unwrapped)
 
 
 @dataclass(frozen=True)
@@ -198,7 +231,7 @@ class _Search:
 
 def _find_out(
     source: Path,
-    folder: Path,
+    place: _Place,
     official: OfficialWeights,
     named: dict[str, Any],
     search: _Search,
@@ -222,19 +255,7 @@ def _find_out(
     card = ModelCard(setting, None if alphabet is None else Alphabet(alphabet), found, known_by)
     if own is not None:
         card = checked_card(own, card, search.reference is not None)
-    return _save(source, folder, official, trial.model, card, ranking)
-
-
-def _save(
-    source: Path,
-    folder: Path,
-    official: OfficialWeights,
-    model: SequenceModel,
-    card: ModelCard,
-    ranking: Ranking | None = None,
-) -> ConvertResult:
-    run = save_checkpoint(folder, model, card, {"converted": _origin(official)})
-    return ConvertResult(run, source, ranking, card.task, official.unwrapped)
+    return place.save(source, official, trial.model, card, ranking)
 
 
 def _origin(official: OfficialWeights) -> dict[str, Any]:

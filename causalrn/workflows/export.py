@@ -65,6 +65,7 @@ def export(
     profile: str | None = None,
     engine: str | None = None,
     beside: PathLike | None = None,
+    overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> ExportResult:
     """Export a checkpoint's recurrent cell as a bundle for a device, whole or not at all.
@@ -82,6 +83,7 @@ def export(
         profile: of C, "generic" or "cortex-m".
         engine: of web, "c" (as WebAssembly) or "ort-web" (onnxruntime-web, fetched with npm).
         beside: of web, another web bundle, which the page shows beside this one.
+        overwrite: replace a bundle whose folder holds files that were added or changed since; they are deleted.
         progress: shows progress.
 
     Raises:
@@ -107,13 +109,14 @@ def export(
     capacity = optional_whole(capacity, "capacity", 1)
     scheme = optional_choice(scheme, "scheme", SCHEMES)
     place, folder = as_path(run, "run"), as_path(output, "output")
+    settings: dict[str, Any] = {"overwrite": flag(overwrite, "overwrite"), "progress": progress}
     if target == "onnx":
-        return _export_onnx(place, folder, asked, capacity, scheme, progress)
+        return _export_onnx(place, folder, asked, capacity, scheme, settings)
     if target == "c":
         options: COptions | WebOptions = _c_options(asked, capacity, scheme)
-        return _export_perhaps_quantized(place, folder, options, export_c_bundle, progress)
+        return _export_perhaps_quantized(place, folder, options, export_c_bundle, settings)
     options = _web_options(asked, capacity, scheme)
-    return _export_perhaps_quantized(place, folder, options, export_web_bundle, progress)
+    return _export_perhaps_quantized(place, folder, options, export_web_bundle, settings)
 
 
 def _refuse_others(target: str, asked: dict[str, Any]) -> None:
@@ -129,15 +132,15 @@ def _refuse_others(target: str, asked: dict[str, Any]) -> None:
 
 
 def _export_onnx(
-    run: Path, output: Path, asked: dict[str, Any], capacity: int | None, scheme: str | None, progress: Progress
+    run: Path, output: Path, asked: dict[str, Any], capacity: int | None, scheme: str | None, settings: dict[str, Any]
 ) -> ExportResult:
     opset = DEFAULT_OPSET if asked["opset"] is None else asked["opset"]
-    settings: dict[str, Any] = {"pool": asked["pool"] or "growing", "capacity": capacity, "opset": opset}
+    settings = settings | {"pool": asked["pool"] or "growing", "capacity": capacity, "opset": opset}
     if scheme is None:
-        return ExportResult(export_bundle(run, output, progress=progress, **settings))
+        return ExportResult(export_bundle(run, output, **settings))
     from causalrn.workflows.export_quantized import export_quantized
 
-    quantized = export_quantized(run, output, scheme, progress=progress, **settings)
+    quantized = export_quantized(run, output, scheme, **settings)
     return ExportResult(quantized.bundle, quantized.report)
 
 
@@ -155,11 +158,11 @@ def _web_options(asked: dict[str, Any], capacity: int | None, scheme: str | None
 
 
 def _export_perhaps_quantized(
-    run: Path, output: Path, options: Any, write: Callable[..., Bundle], progress: Progress
+    run: Path, output: Path, options: Any, write: Callable[..., Bundle], settings: dict[str, Any]
 ) -> ExportResult:
     if not options.is_quantized:
-        return ExportResult(write(run, output, options, progress=progress))
+        return ExportResult(write(run, output, options, **settings))
     from causalrn.workflows.export_quantized import export_quantized_c
 
-    quantized = export_quantized_c(run, output, options, write, progress=progress)
+    quantized = export_quantized_c(run, output, options, write, **settings)
     return ExportResult(quantized.bundle, quantized.report)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import check_replaceable, written_folder
+from causalrn.bundle.folders import check_replaceable, written_folder
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.quantization import WEIGHT_ONLY
 from causalrn.calibration.report import QuantizeReport
@@ -43,6 +43,7 @@ def export_quantized(
     pool: str,
     capacity: int | None,
     opset: int,
+    overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> QuantizeResult:
     """Export a checkpoint and quantize what comes of it; only the quantized bundle stays, if it is good enough.
@@ -50,13 +51,13 @@ def export_quantized(
     Raises:
         As :func:`causalrn.workflows.export_targets.export_bundle` and :func:`quantize`.
     """
-    check_replaceable(output, BUNDLE_MARKER)
+    check_replaceable(output, BUNDLE_MARKER, overwrite)
     options = QuantizeOptions(scheme, "nbits" if scheme in WEIGHT_ONLY else None)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="causalrn-") as folder:
         bundle = Path(folder) / "bundle"
         export_bundle(run, bundle, pool=pool, capacity=capacity, opset=opset, progress=progress)
         try:
-            result = quantize_bundle(bundle, output, options, run, progress)
+            result = quantize_bundle(bundle, output, options, run, overwrite=overwrite, progress=progress)
         except CalibrationError as error:
             raise InputError(f"`scheme` {scheme} of {run}: {error} of `quantize`, after an export") from None
         except BudgetExceededError as error:
@@ -71,7 +72,13 @@ def _of_run(error: BudgetExceededError, run: Path) -> BudgetExceededError:
 
 
 def export_quantized_c(
-    run: Path, output: Path, options: _C, export: Callable[..., Bundle], progress: Progress = no_progress
+    run: Path,
+    output: Path,
+    options: _C,
+    export: Callable[..., Bundle],
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
 ) -> QuantizeResult:
     """Export a checkpoint as quantized C, source or WebAssembly, if it is good enough beside the same in float32.
 
@@ -81,9 +88,9 @@ def export_quantized_c(
     Raises:
         As `export` and :func:`quantize`.
     """
-    check_replaceable(output, BUNDLE_MARKER)
+    check_replaceable(output, BUNDLE_MARKER, overwrite)
     limits, single = QuantizeOptions(options.scheme, pool8=options.pool8), partial(export, progress=progress)
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
         quantized = single(run, Path(temporary, "quantized"), options)  # first: it may be refused
         source = single(run, Path(temporary, "float32"), dataclasses.replace(options, scheme="float32", pool8=False))
         data = choose_data(source, limits)
@@ -96,6 +103,6 @@ def export_quantized_c(
             except NonFiniteError as error:
                 raise InputError(f"{options.scheme} does not suit {run}: {error}; use another scheme") from None
         check_budget(report, output)
-        with written_folder(output, BUNDLE_MARKER) as folder:
+        with written_folder(output, BUNDLE_MARKER, overwrite) as folder:
             shutil.copytree(quantized.path, folder, dirs_exist_ok=True)
     return QuantizeResult(dataclasses.replace(quantized, path=output), report)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.bundle.files import check_replaceable, written_folder
+from causalrn.bundle.folders import check_replaceable, written_folder
 from causalrn.bundle.manifest import BUNDLE_MARKER, Manifest
 from causalrn.bundle.tolerances import BUDGETS
 from causalrn.bundle.web_spec import C_ENGINE
@@ -36,7 +36,14 @@ _Finish = Callable[[Path, Reference, Session, FloatArray], None]
 
 
 def export_bundle(
-    run: Path, output: Path, *, pool: str, capacity: int | None, opset: int, progress: Progress = no_progress
+    run: Path,
+    output: Path,
+    *,
+    pool: str,
+    capacity: int | None,
+    opset: int,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
 ) -> Bundle:
     """Export a checkpoint to an ONNX bundle, whole or not at all; an earlier bundle there is replaced.
 
@@ -48,17 +55,20 @@ def export_bundle(
     from causalrn.export.onnx_exporter import export_onnx
 
     write = partial(export_onnx, pool=pool, capacity=capacity, opset=opset)
-    return _export(run, output, "graphs", write, progress)
+    return _export(run, output, "graphs", write, overwrite, progress)
 
 
-def export_c_bundle(run: Path, output: Path, options: COptions, progress: Progress = no_progress) -> Bundle:
+def export_c_bundle(
+    run: Path, output: Path, options: COptions, *, overwrite: bool = False, progress: Progress = no_progress
+) -> Bundle:
     """Export a checkpoint as C source, whole or not at all; an earlier bundle there is replaced.
 
     Raises:
         InputError, CheckpointError, ConfigError: as :func:`export_bundle`.
         RuntimeUnavailableError: no C compiler: the golden vectors are recorded by running the source.
     """
-    return _export(run, output, "C source", partial(export_c, options=options), progress, partial(_finish_c, options))
+    write, finish = partial(export_c, options=options), partial(_finish_c, options)
+    return _export(run, output, "C source", write, overwrite, progress, finish)
 
 
 def _finish_c(options: COptions, folder: Path, reference: Reference, session: Session, recorded: FloatArray) -> None:
@@ -77,7 +87,9 @@ def _finish_c(options: COptions, folder: Path, reference: Reference, session: Se
     write_size(folder, session)
 
 
-def export_web_bundle(run: Path, output: Path, options: WebOptions, progress: Progress = no_progress) -> Bundle:
+def export_web_bundle(
+    run: Path, output: Path, options: WebOptions, *, overwrite: bool = False, progress: Progress = no_progress
+) -> Bundle:
     """Export a checkpoint for browsers, whole or not at all; an earlier bundle there is replaced.
 
     Raises:
@@ -87,17 +99,23 @@ def export_web_bundle(run: Path, output: Path, options: WebOptions, progress: Pr
     """
     find_node()  # before the work
     what = "WebAssembly" if options.engine == C_ENGINE else "graphs, onnxruntime-web"
-    return _export(run, output, what, partial(export_web, options=options), progress)
+    return _export(run, output, what, partial(export_web, options=options), overwrite, progress)
 
 
 def _export(
-    run: Path, output: Path, what: str, write: _Write, progress: Progress, finish: _Finish | None = None
+    run: Path,
+    output: Path,
+    what: str,
+    write: _Write,
+    overwrite: bool,
+    progress: Progress,
+    finish: _Finish | None = None,
 ) -> Bundle:
-    check_replaceable(output, BUNDLE_MARKER)
+    check_replaceable(output, BUNDLE_MARKER, overwrite)
     checkpoint = load_checkpoint(run)
     if output.resolve() == run.resolve():
         raise CheckpointError(f"{run} is the RUN itself: name another output")
-    with written_folder(output, BUNDLE_MARKER) as folder, progress("export", 3) as advance:
+    with written_folder(output, BUNDLE_MARKER, overwrite) as folder, progress("export", 3) as advance:
         advance(0, what)
         manifest = write(checkpoint, folder)
         advance(1, "golden vectors")

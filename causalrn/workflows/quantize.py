@@ -46,6 +46,7 @@ def quantize(
     max_kl: float | None = None,
     sensitivity: str | None = None,
     seed: int = 0,
+    overwrite: bool = False,
     progress: Progress = no_progress,
     on_report: OnReport = ignore_report,
 ) -> QuantizeResult:
@@ -71,6 +72,7 @@ def quantize(
         max_kl: KL divergence allowed, in nats; None takes the scheme's budget.
         sensitivity: "block" or "tensor": quantize one at a time, and rank them.
         seed: of sequences and samples.
+        overwrite: replace a bundle whose folder holds files that were added or changed since; they are deleted.
         progress: shows progress.
         on_report: called with the report before the bundle is put in its place: where that fails, none appears.
 
@@ -112,7 +114,15 @@ def quantize(
         scheme or "float32", limits={name: limit for name, limit in limits.items() if limit is not None}, **given
     )
     run = optional_path(checkpoint, "checkpoint")
-    return quantize_bundle(as_path(bundle, "bundle"), as_path(output, "output"), options, run, progress, on_report)
+    return quantize_bundle(
+        as_path(bundle, "bundle"),
+        as_path(output, "output"),
+        options,
+        run,
+        overwrite=flag(overwrite, "overwrite"),
+        progress=progress,
+        on_report=on_report,
+    )
 
 
 def _checked_count(value: Any) -> int | str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import check_replaceable, written_folder
+from causalrn.bundle.folders import check_replaceable, written_folder
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.calibration.evaluation import Baseline, measure_baseline, measure_quantized, time_steps
 from causalrn.calibration.report import QuantizeReport
@@ -33,6 +33,8 @@ def quantize_bundle(
     output: Path,
     options: QuantizeOptions,
     checkpoint: Path | None,
+    *,
+    overwrite: bool = False,
     progress: Progress = no_progress,
     on_report: OnReport = ignore_report,
 ) -> QuantizeResult:
@@ -41,7 +43,7 @@ def quantize_bundle(
     Raises:
         BudgetExceededError, InputError, CalibrationError: as :func:`quantize`.
     """
-    check_replaceable(output, BUNDLE_MARKER)
+    check_replaceable(output, BUNDLE_MARKER, overwrite)
     source = Bundle.open(path)
     if output.resolve() == path.resolve():
         raise InputError(f"{path} is the bundle itself: name another output")
@@ -57,7 +59,7 @@ def quantize_bundle(
             scheme = dataclasses.replace(scheme, limits=table.limits(options.method, options.percentile))
         ranked = _ranked(source, scheme, baseline, options, progress)
         context = MeasureContext(source, session, baseline, data, options, against, table, ranked, progress)
-        with written_folder(output, BUNDLE_MARKER) as folder:
+        with written_folder(output, BUNDLE_MARKER, overwrite) as folder:
             report, bundle = _write_and_measure(folder, scheme, context)
             on_report(report)
             check_budget(report, output)

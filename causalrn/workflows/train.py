@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from causalrn.bundle.files import as_path, check_replaceable
+from causalrn.bundle.files import as_path
+from causalrn.bundle.folders import check_renewable
 from causalrn.errors import InputError, TrainingError
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.checkpoint import read_training_state
@@ -181,7 +182,7 @@ def run_training(
         InputError: the output folder holds something else, or an earlier checkpoint without `overwrite`.
         TrainingInterruptedError: Ctrl-C; the last checkpoint is kept.
     """
-    check_replaceable(output, CHECKPOINT_MARKER)
+    check_renewable(output, CHECKPOINT_MARKER)
     if is_checkpoint(output) and not overwrite:
         raise InputError(f"{output} holds an earlier RUN: name another output, or add `overwrite`")
     with joined_processes(plan.settings.device) as processes:
@@ -204,8 +205,8 @@ def resume_training(
         TrainingError: the training has ended already.
     """
     folder = as_path(output, "output")
+    check_renewable(folder, CHECKPOINT_MARKER)
     tensors, data = read_training_state(folder / STATE_NAME)
-    check_replaceable(folder, CHECKPOINT_MARKER)
     plan = TrainingPlan.from_entries(data, str(folder / STATE_NAME)).on_device(device)
     with joined_processes(plan.settings.device) as processes:
         run = TrainingRun(plan, folder, processes, progress)

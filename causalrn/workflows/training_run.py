@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from causalrn.bundle.files import written_file
+from causalrn.bundle.folders import renewed_folder
+from causalrn.bundle.interrupts import holding_interrupts
 from causalrn.errors import TrainingInterruptedError
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.sequence_model import SequenceModel
@@ -24,12 +25,10 @@ from causalrn.training.checkpoint import save_weights, write_training_state
 from causalrn.training.checkpoint_folder import (
     CHECKPOINT_MARKER,
     LOG_NAME,
-    PARTIAL_LOG_NAME,
     STATE_NAME,
     WEIGHTS_NAME,
     CheckpointFolder,
 )
-from causalrn.training.interrupts import holding_interrupts
 from causalrn.training.loop import Trainer, TrainingStep
 from causalrn.training.plan import TrainingPlan
 from causalrn.training.processes import Processes
@@ -92,7 +91,7 @@ class TrainingRun:
 
     Args:
         plan: what to train and how.
-        output: folder that keeps the newest checkpoint and the log.
+        output: folder that keeps the newest checkpoint and the log up to it.
         processes: that train together; the first one evaluates, reports and writes.
         progress: shows progress.
     """
@@ -102,6 +101,7 @@ class TrainingRun:
         self.trainer = Trainer(SequenceModel(plan.card.config), plan.task, plan.settings, processes)
         self.saved_step = 0
         self.ended = False
+        self._log: list[str] = []
         self.started = time.monotonic()
 
     def run(self) -> TrainResult | None:
@@ -111,11 +111,12 @@ class TrainingRun:
                 pass
             return None
         title, total = f"train {self.plan.card.config.kind}", self.plan.settings.steps
-        with self._kept_or_removed() as log, self.progress(title, total) as advance:
+        self._start_log()
+        with self._told_what_is_kept(), self.progress(title, total) as advance:
             advance(self.trainer.steps_done)
             note = ""
             for step, evaluation in self._steps(self._evaluate):
-                self._write_line(log, step, evaluation)
+                self._note(step, evaluation)
                 if evaluation is not None:
                     with holding_interrupts():
                         self._save()
@@ -147,68 +148,48 @@ class TrainingRun:
         return evaluate(self.trainer.model, self.plan.card, _FINAL if last else _QUICK)
 
     @contextlib.contextmanager
-    def _kept_or_removed(self) -> Iterator[IO[str]]:
-        """Give the open log; in the end the folder holds the last checkpoint, or what was there before."""
-        created = [folder for folder in (self.output, *self.output.parents) if not folder.exists()]
-        self.output.mkdir(parents=True, exist_ok=True)
-        CHECKPOINT_MARKER.remove_leftovers(self.output)
+    def _told_what_is_kept(self) -> Iterator[None]:
+        """Ctrl-C says what the folder holds: the last checkpoint, or what was there before."""
+        is_new = not self.output.exists()
         try:
-            self._start_log()
-            with self._partial_log.open("a", encoding="utf-8") as log:
-                yield log
+            yield
         except KeyboardInterrupt:
             kept = f"{self.output} keeps the checkpoint of step {self.saved_step}"
             lost = "before the first evaluation: " + (
-                f"nothing was written to {self.output}" if created else f"{self.output} is as it was"
+                f"nothing was written to {self.output}" if is_new else f"{self.output} is as it was"
             )
             hint = ", go on with `resume`" if self.saved_step else ""
             raise TrainingInterruptedError(f"interrupted: {kept if self.saved_step else lost}{hint}") from None
-        finally:
-            self._partial_log.unlink(missing_ok=True)
-            for folder in created if not self.saved_step else ():
-                folder.rmdir()
-
-    @property
-    def _partial_log(self) -> Path:
-        return self.output / PARTIAL_LOG_NAME
 
     def _start_log(self) -> None:
-        """A resumed run keeps the log up to its checkpoint; an earlier RUN's log stays until there is a new one."""
-        lines: list[str] = []
+        """A resumed run keeps the log up to its checkpoint."""
         log = self.output / LOG_NAME
-        if self.saved_step and log.is_file():
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            lines = [line for line in lines if _logged_step(line) <= self.saved_step]
-        if lines:
-            self.started -= float(json.loads(lines[-1]).get("seconds", 0.0))
-        self._partial_log.write_text("".join(lines), encoding="utf-8")
+        if not self.saved_step or not log.is_file():
+            return
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        self._log = [line for line in lines if _logged_step(line) <= self.saved_step]
+        if self._log:
+            self.started -= float(json.loads(self._log[-1]).get("seconds", 0.0))
 
-    def _write_line(self, log: IO[str], step: TrainingStep, evaluation: Evaluation | None) -> None:
+    def _note(self, step: TrainingStep, evaluation: Evaluation | None) -> None:
+        """One more line for the log, which is written with the checkpoint."""
         line: dict[str, Any] = {**asdict(step), "seconds": round(time.monotonic() - self.started, 3)}
         if evaluation is not None:
             line |= {
                 "teacher_forced": evaluation.teacher_forced.entries(),
                 "free_running": evaluation.free_running.entries(),
             }
-        log.write(json.dumps(line) + "\n")
-        log.flush()
+        self._log.append(json.dumps(line) + "\n")
 
     def _save(self) -> None:
-        """Renew the checkpoint, each file whole or not at all.
-
-        What resuming needs comes last: whatever fails before it, resuming goes on from the save before, and ends with
-        the same weights.
-        """
+        """Renew the checkpoint, all its files at once."""
         trainer, plan = self.trainer, self.plan
-        if not self.saved_step:  # what an earlier RUN left must not be resumed with these weights
-            (self.output / STATE_NAME).unlink(missing_ok=True)
-        if self._partial_log.exists():
-            self._partial_log.replace(self.output / LOG_NAME)
-        with written_file(self.output / WEIGHTS_NAME) as partial:
-            save_weights(partial, trainer.model)
         trained = {**asdict(plan.settings), "processes": self.processes.size, "at_step": trainer.steps_done}
-        CheckpointFolder(self.output, plan.card, {"trained": trained, **_origin_of_text(plan.task)}).write_config()
-        write_training_state(self.output / STATE_NAME, trainer.state(), plan.entries() | {"ended": self.ended})
+        with renewed_folder(self.output, CHECKPOINT_MARKER) as folder:
+            (folder / LOG_NAME).write_text("".join(self._log), encoding="utf-8")
+            save_weights(folder / WEIGHTS_NAME, trainer.model)
+            write_training_state(folder / STATE_NAME, trainer.state(), plan.entries() | {"ended": self.ended})
+            CheckpointFolder(folder, plan.card, {"trained": trained, **_origin_of_text(plan.task)}).write_config()
         self.saved_step = trainer.steps_done
 
 

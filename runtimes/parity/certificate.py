@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import sha256_file, written_file
+from causalrn.bundle.files import CERTIFICATE_HASH, sha256_file, written_file
 from causalrn.bundle.json_values import from_json, json_text, own_hash, parse_json_object, to_json
 from causalrn.bundle.manifest import MANIFEST_NAME
 from causalrn.errors import BundleError, ConfigError, InputError
@@ -19,7 +19,6 @@ CERTIFICATE_VERSION = 1
 SHOWN_VERSIONS = ("causalrn", "onnxruntime", "machine")
 """What of the environment is shown with a certificate."""
 _FORMAT: Literal["causalrn-certificate"] = "causalrn-certificate"
-_OWN_HASH = "certificate_sha256"
 
 
 class Certificate(ReportEntry, frozen=True, kw_only=True):
@@ -82,7 +81,7 @@ def save_certificate(path: Path, report: VerifyReport) -> None:
     )
     data = to_json(certificate)
     with written_file(path) as partial:
-        partial.write_text(json_text({**data, _OWN_HASH: own_hash(data, _OWN_HASH)}), encoding="utf-8")
+        partial.write_text(json_text({**data, CERTIFICATE_HASH: own_hash(data, CERTIFICATE_HASH)}), encoding="utf-8")
 
 
 def load_certificate(path: Path) -> Certificate:
@@ -103,6 +102,6 @@ def load_certificate(path: Path) -> Certificate:
     if data.get("version") is True or data.get("version") != CERTIFICATE_VERSION:
         version = data.get("version")
         raise InputError(f"{path}: certificate version {version!r}, this toolkit reads {CERTIFICATE_VERSION}")
-    if data.get(_OWN_HASH) != own_hash(data, _OWN_HASH):
+    if data.get(CERTIFICATE_HASH) != own_hash(data, CERTIFICATE_HASH):
         raise InputError(f"{path}: changed since it was written: it certifies nothing; verify again")
     return from_json(data, Certificate, f"{path}: malformed certificate, verify again", InputError)

@@ -1,6 +1,7 @@
 """One training run: what it writes, keeps and resumes, whatever stops it."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -12,7 +13,6 @@ import time
 import pytest
 import torch
 
-from causalrn.bundle.files import written_file
 from causalrn.errors import CheckpointError, InputError, TrainingError, TrainingInterruptedError
 from causalrn.runtimes.task_accuracy import TaskAccuracy
 from causalrn.training.checkpoint import load_checkpoint
@@ -140,7 +140,7 @@ def test_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path):
         time.sleep(0.005)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    (tmp_path / "cut" / ".model.safetensors.x.partial").write_text("half")  # as it may leave
+    (tmp_path / "cut" / ".cut.abcdefgh.partial").mkdir(exist_ok=True)  # as it may leave
     resume_training(tmp_path / "cut", "cpu")
     whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut
@@ -159,32 +159,44 @@ def test_damaged_log_does_not_stop_resuming(plan, tmp_path, monkeypatch, damage)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "training.safetensors"])
-def test_last_save_that_fails_is_made_up_for_by_resuming(plan, tmp_path, monkeypatch, file):
+@pytest.mark.parametrize("write", ["save_weights", "write_training_state", "CheckpointFolder.write_config"])
+def test_save_that_fails_leaves_the_one_before(plan, tmp_path, monkeypatch, write):
     run_training(plan, tmp_path / "whole")
 
-    def full(path):
-        if path.name == file and json.loads((tmp_path / "cut" / "config.json").read_text())["origin"]:
-            raise OSError(28, "No space left on device", str(path))
-        return written_file(path)
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
         _interrupt_at(patch, 4, error=RuntimeError)
         with pytest.raises(RuntimeError):
             run_training(plan, tmp_path / "cut")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "cut").iterdir()}
     with monkeypatch.context() as patch:
-        for module in (
-            "causalrn.workflows.training_run",
-            "causalrn.training.checkpoint_folder",
-            "causalrn.training.checkpoint",
-        ):
-            patch.setattr(f"{module}.written_file", full)
-        with pytest.raises(OSError, match="No space left"):
+        patch.setattr(f"causalrn.workflows.training_run.{write}", full)
+        with pytest.raises(OSError, match="No space left") as raised:
             resume_training(tmp_path / "cut", "cpu")
+    assert raised.value.filename == str(tmp_path / "cut")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cut").iterdir()} == before
     resume_training(tmp_path / "cut", "cpu")
-    load_checkpoint(tmp_path / "cut")
     whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut
+
+
+def test_full_disk_at_the_first_save_leaves_the_earlier_run_whole(plan, tmp_path, monkeypatch):
+    run_training(plan, tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointFolder, "write_config", full)
+        with pytest.raises(OSError, match="No space left"):
+            run_training(plan, tmp_path, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    run_training(plan, tmp_path, overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 @pytest.fixture
