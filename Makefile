@@ -13,7 +13,7 @@ QUICK_TESTS := tests/test_house.py tests/test_style.py tests/model tests/bundle/
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint docs examples bench bench-more gpu-check clean
+.PHONY: help demo test check lint docs examples bench bench-more gpu-check faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -56,6 +56,9 @@ bench-more: $(VENV)/installed-dev ## graphs written by hand, C, browsers, traini
 gpu-check: $(VENV)/installed-dev ## on an NVIDIA GPU: build, run, verify and time engines; writes gpu_check.json
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python benchmarks/gpu_check.py
+
+faults: $(VENV)/installed-dev ## Ctrl-C, SIGTERM and a full disk at every write of every command, in about ten minutes
+	CAUSALRN_ALL_FAULTS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal tests/cli/test_faults.py
 
 clean: ## remove .venv, demo/ and what tools left behind
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -54,6 +54,10 @@ def show_progress(description: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
+PLAIN_AFTER_S = 2.0
+"""Work that is done sooner leaves nothing in a log."""
+
+
 class _PlainProgress:
     def __init__(self, description: str, total: int) -> None:
         self.description, self.total = description, total
@@ -62,7 +66,7 @@ class _PlainProgress:
     def advance(self, count: int = 1, note: str | None = None, /) -> None:
         self.done += count
         eighth = 8 * self.done // max(self.total, 1)
-        if eighth > self.eighth and time.monotonic() - self.started > 2:
+        if eighth > self.eighth and time.monotonic() - self.started > PLAIN_AFTER_S:
             with contextlib.suppress(OSError):  # whoever reads has gone away: the work goes on
                 print(f"{self.description} {self.done}/{self.total} {note or ''}".rstrip(), file=sys.stderr, flush=True)
         self.eighth = eighth

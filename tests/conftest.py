@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.web import wasm_builder
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.model.cell import RecurrentCell
+from causalrn.runtimes import progress
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.training.tasks import CopyTask
@@ -40,8 +42,9 @@ from tests.web_tools import HAS_WEB
 
 
 @pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Call a command: (exit code, standard output, standard error)."""
+def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Call a command: (exit code, standard output, standard error); no progress, however slow the machine is."""
+    monkeypatch.setattr(progress, "PLAIN_AFTER_S", math.inf)
 
     def _call(*arguments: object) -> tuple[int, str, str]:
         code = run_reporting_errors(lambda: group([str(a) for a in arguments], standalone_mode=False))

@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from causalrn.bundle.interrupts import holding_interrupts
+
 try:
     import fcntl
 except ImportError:  # Windows: nothing is locked there, and nothing swept
@@ -27,12 +29,16 @@ PARTIAL, ASIDE = ".partial", ".old"
 def partial_file(path: Path) -> Iterator[Path]:
     """Give a new file beside `path`, locked until the end of the block; it is deleted there if it is still there."""
     sweep(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
-    partial = Path(name)
-    try:
+    with contextlib.ExitStack() as stack:
+        with holding_interrupts():  # nothing may be made that nobody deletes
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
+            stack.callback(_delete_file, Path(name), handle)
         _lock(handle)
-        yield partial
-    finally:
+        yield Path(name)
+
+
+def _delete_file(partial: Path, handle: int) -> None:
+    with holding_interrupts():
         os.close(handle)
         partial.unlink(missing_ok=True)
 
@@ -45,11 +51,16 @@ def partial_folder(path: Path, parent: Path | None = None) -> Iterator[Path]:
         parent: where it is made; beside `path` by default.
     """
     sweep(path, parent)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=parent or path.parent))
-    try:
+    with contextlib.ExitStack() as stack:
+        with holding_interrupts():
+            partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=parent or path.parent))
+            stack.callback(_delete_folder, partial)
         with locked(partial):
             yield partial
-    finally:
+
+
+def _delete_folder(partial: Path) -> None:
+    with holding_interrupts():
         shutil.rmtree(partial, ignore_errors=True)
 
 

@@ -222,8 +222,11 @@ def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
 
     asked = {name: options[name] for name in _MEASURING}
     result = bench(folders, **asked, progress=show_progress)
-    saved = {options["csv_path"]: result.save_csv, options["html"]: result.save_html}
-    saved[options["json_path"]] = lambda path: write_json(path, result.to_json())
+    saved: dict[Path | None, Callable[[Path], object]] = {
+        options["csv_path"]: result.save_csv,
+        options["html"]: result.save_html,
+        options["json_path"]: lambda path: write_json(path, result.to_json()),
+    }
     places = {path: save for path, save in saved.items() if path is not None}
     try:  # before anything is printed: whoever reads may be gone
         _save_all(places)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -215,7 +216,7 @@ def _killed_at(monkeypatch, count):
 
         monkeypatch.setattr(Path, name, step)
     for name in ("rmtree", "copytree"):
-        monkeypatch.setattr(folders.shutil, name, _unless_killed(getattr(folders.shutil, name), left))
+        monkeypatch.setattr(shutil, name, _unless_killed(getattr(shutil, name), left))
 
 
 def _unless_killed(call, left):
