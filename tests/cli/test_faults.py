@@ -55,7 +55,7 @@ class _Watch:
             self.place = None
 
     def hear(self, event, args):
-        if self.place is None or event not in _PATHS:
+        if self.place is None or self.notice is None or event not in _PATHS:
             return
         path, descriptor = _PATHS[event](args)
         if event == "open" and not _is_for_writing(args):
