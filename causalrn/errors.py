@@ -11,6 +11,10 @@ class CausalRNError(Exception):
     exit_code = 2
 
 
+class FallbackWarning(UserWarning):
+    """Something that works in another place, or more slowly, than was asked: results are the same."""
+
+
 class ConfigError(CausalRNError):
     """A model configuration that is unknown, out of range or contradicts itself."""
 
