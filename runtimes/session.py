@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from causalrn.bundle.files import as_path
 from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError
-from causalrn.runtimes.checks import as_array, check_snapshot, check_tokens
+from causalrn.runtimes.checks import as_array, check_snapshot, check_text_tails, check_tokens
 from causalrn.runtimes.generation import GeneratedStep, GenerationOptions, GenerationSettings, choose_options, generate
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_file import load_state, save_state
@@ -31,6 +31,8 @@ class Session(ABC):
 
     Attributes:
         max_batch: most sequences; None without a bound.
+        text_tails: per row the bytes of a character that generated tokens have begun, and that going on may complete;
+            () where no row has one. A state keeps them; tokens that are given, not generated, end them.
 
     Not for several threads at once. As a context manager it closes itself.
     """
@@ -42,6 +44,7 @@ class Session(ABC):
         self.capacity = capacity
         self.owner = owner
         self.max_batch: int | None = None
+        self.text_tails: tuple[bytes, ...] = ()
         self._position = 0
         self._batch = 1
         self._logits: FloatArray | None = None
@@ -119,13 +122,13 @@ class Session(ABC):
         if self.max_batch is not None and batch > self.max_batch:
             raise InputError(f"batch is {batch}, and this session takes {self.max_batch} sequences at most: run fewer")
         self._clear(batch)
-        self._position, self._batch, self._logits = 0, batch, None
+        self._position, self._batch, self._logits, self.text_tails = 0, batch, None, ()
 
     def snapshot(self) -> Snapshot:
         """A copy of the state that later steps do not change."""
         self._check_open()
         logits = None if self._logits is None else self._logits.copy()
-        return Snapshot(self._position, self._batch, self._copy_state(), logits, self.owner)
+        return Snapshot(self._position, self._batch, self._copy_state(), logits, self.owner, self.text_tails)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot: what follows equals the uninterrupted run bit for bit.
@@ -136,8 +139,9 @@ class Session(ABC):
         self._check_open()
         vocabulary = self.card.config.vocabulary
         check_snapshot(snapshot, self.owner, capacity=self.capacity, max_batch=self.max_batch, vocabulary=vocabulary)
+        check_text_tails(snapshot, self.card.alphabet)
         self._load_state(snapshot)
-        self._position, self._batch = snapshot.position, snapshot.batch
+        self._position, self._batch, self.text_tails = snapshot.position, snapshot.batch, snapshot.text_tails
         self._logits = None if snapshot.logits is None else snapshot.logits.copy()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -267,6 +271,7 @@ class Session(ABC):
         logits = self._advance(tokens, single=single)
         self._position += tokens.shape[1]
         self._logits = logits[:, -1].copy()
+        self.text_tails = ()
         return logits
 
     @abstractmethod

@@ -1,9 +1,10 @@
 """Why an engine cannot run here, each reason an error of its own: with real engines, built without a GPU."""
 
-from __future__ import hashlib
+from __future__ import annotations
 
 import dataclasses
 import gc
+import hashlib
 import importlib.util
 from types import SimpleNamespace
 
