@@ -13,7 +13,7 @@ from causalrn.runtimes.generation import GenerationOptions, choose_tokens
 from causalrn.runtimes.state_file import load_state, save_state
 from causalrn.runtimes.torch_sessions import RecurrentSession
 from causalrn.training.card import ModelCard
-from tests.builders import reciting_model
+from tests.builders import RECITED, reciting_model
 
 NO_STOP = ()
 
@@ -112,13 +112,9 @@ def test_prompt_is_appended_bare_to_a_state(session):
     assert np.allclose(session.last_logits, appended, atol=1e-5)
 
 
-TEXT = "né€😀".encode() + b"\xc3(\xe2\x82\xff" + "a€".encode() + b"\xf0\x9f\x98"
-"""Characters of one to four bytes, two that break off inside, a byte that is none, and one that never ends."""
-
-
 @pytest.fixture
 def reciting():
-    model = reciting_model(TEXT)
+    model = reciting_model()
     return RecurrentSession(RecurrentCell.from_model(model), ModelCard(model.config, Alphabet("bytes")))
 
 
@@ -126,18 +122,18 @@ def _text(session, prompt, count):
     return "".join(step.text for step in session.generate(prompt, max_new_tokens=count))
 
 
-@pytest.mark.parametrize("first", range(1, len(TEXT) - 1))
+@pytest.mark.parametrize("first", range(1, len(RECITED) - 1))
 def test_character_that_a_call_has_begun_is_completed_by_the_next(reciting, tmp_path, first):
-    whole = TEXT[:-3].decode(errors="replace")
+    whole = RECITED[:-3].decode(errors="replace")
     text = _text(reciting, "x", first)
     reciting.save(tmp_path / "state")
     again = reciting.snapshot()
     reciting.reset()
     reciting.load(tmp_path / "state")
-    assert text + _text(reciting, None, len(TEXT) - first) == whole
-    assert reciting.text_tails == (TEXT[-3:],)
+    assert text + _text(reciting, None, len(RECITED) - first) == whole
+    assert reciting.text_tails == (RECITED[-3:],)
     reciting.restore(again)
-    assert text + _text(reciting, None, 1) + _text(reciting, None, len(TEXT) - first - 1) == whole
+    assert text + _text(reciting, None, 1) + _text(reciting, None, len(RECITED) - first - 1) == whole
 
 
 def test_rows_of_a_batch_keep_their_begun_characters(reciting):
