@@ -58,18 +58,18 @@ libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
 libc.mallinfo.restype = Info
 
-def is_mapped_anew():
-    libc.free(libc.malloc(24 << 20))  # glibc now keeps blocks of up to 24 MB in its heap, unless it was told otherwise
+def is_mapped_anew(mb):
+    libc.free(libc.malloc((mb + 2) << 20))  # glibc now keeps such blocks in its heap, unless it was told otherwise
     before = libc.mallinfo().hblks
-    block = libc.malloc(16 << 20)
+    block = libc.malloc(mb << 20)
     mapped = libc.mallinfo().hblks > before
     libc.free(block)
     return mapped
 
 Trainer(SequenceModel(CausalRNConfig(29, 8, 8, 1, 10)), CopyTask(4), TrainingSettings(1, 2, 1e-3)).step()
-after_step = is_mapped_anew()
+after_step = is_mapped_anew(16)
 return_freed_memory()
-print(after_step, is_mapped_anew())
+print(after_step, is_mapped_anew(28))  # more than the heap has left of the other one
 """
 
 
