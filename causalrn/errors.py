@@ -39,6 +39,10 @@ class StateError(CausalRNError):
     """A snapshot or state file that does not belong to this session."""
 
 
+class SharedSessionError(CausalRNError):
+    """A session that two threads called at once. The second call has done nothing."""
+
+
 class NonFiniteError(CausalRNError):
     """The model produced NaN or infinity. The session's state is left as it was."""
 
