@@ -156,6 +156,7 @@ class Session(ABC):
         """
         save_state(as_path(path, "path"), self.snapshot())
 
+    @exclusive
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a state file: what follows equals the uninterrupted run bit for bit.
 

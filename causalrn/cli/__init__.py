@@ -14,7 +14,7 @@ import click
 
 from causalrn import __version__
 from causalrn.cli.flags import use_flags_of
-from causalrn.cli.terminal import ReaderGoneError
+from causalrn.cli.terminal import ReaderGoneError, show_fallbacks_as_notes
 from causalrn.interrupts import end_process, raise_interrupts
 
 COMMANDS = {
@@ -79,7 +79,7 @@ class _LazyGroup(click.Group):
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 fine, 1 a check failed, 2 bad usage or input, 3 compiled but not executed here, "
-    "130 interrupted.",
+    "130 interrupted, 141 nobody reads standard output any more.",
 )
 @click.version_option(__version__, prog_name="causalrn-export")
 def group() -> None:
@@ -97,6 +97,7 @@ def group() -> None:
 def main() -> None:
     """Run the command that was asked for: errors become one line on standard error and an exit code."""
     raise_interrupts()
+    show_fallbacks_as_notes()
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - it has to stay open
     if sys.stderr is None:

@@ -124,8 +124,8 @@ def console() -> Console:
         def render_str(self, text: str, **settings: Any) -> Text:
             return super().render_str(visible(text), **settings)
 
-        def render(self, *arguments: Any) -> Iterable[Segment]:
-            for text, style, control in super().render(*arguments):
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            for text, style, control in super().render(renderable, options):
                 yield Segment(text if control else visible(text), style, control)
 
     # no markup: what is printed may hold a path with brackets in it

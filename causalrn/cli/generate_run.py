@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from causalrn.bundle.alphabet import REPLACEMENT, parse_token_ids
 from causalrn.bundle.files import check_output_file, written_file
+from causalrn.cli.terminal import as_shown
 from causalrn.errors import InputError
 from causalrn.runtimes.generation import GenerationOptions
 from causalrn.runtimes.progress import show_progress
@@ -37,7 +38,8 @@ def generate_text(
     count, texts = _print_tokens(session, prompts, options, sys.stdout, pause, is_end=state_out is None)
     seconds = time.perf_counter() - started
     if len(texts) > 1:
-        print("\n".join(text.rstrip(" ") if session.card.alphabet is None else text for text in texts))
+        lines = (text.rstrip(" ") if session.card.alphabet is None else text for text in texts)
+        print(as_shown("\n".join(lines), sys.stdout))
     note = f"{count} tokens, {1e3 * seconds / max(count, 1):.2f} ms per token" if not pause else f"{count} tokens"
     print(f"[{session.runtime}: {note}, position {session.position}]", file=sys.stderr)
     if state_out is not None:
@@ -65,7 +67,7 @@ def _print_tokens(
         count += 1
         texts = [text + more for text, more in zip(texts, step.texts, strict=True)]
         if batch == 1:
-            stream.write(step.text)
+            stream.write(as_shown(step.text, stream))
             stream.flush()
             time.sleep(pause)
     tails = session.text_tails or (b"",) * batch
