@@ -41,6 +41,7 @@ from causalrn.model.readouts import parallel as parallel_readout
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.progress import show_progress
 from causalrn.training.loop import Trainer, TrainingSettings
+from causalrn.training.memory import return_freed_memory
 from causalrn.training.tasks import CopyTask
 
 STEP_TARGET_MB, TIME_TARGET, MEMORY_TARGET = 1000, 0.15, 0.05
@@ -89,7 +90,8 @@ def recorded_peak_bytes() -> int:
 
 
 def step_memory() -> float:
-    """MB added by a training step of the paper's size, in this process."""
+    """MB added by a training step of the paper's size, in this process, which is set up as the command `train` does."""
+    return_freed_memory()
     one_step = TrainingSettings(steps=1, batch=32, learning_rate=5e-4)
     # what torch loads at its first step is no memory of this one
     Trainer(SequenceModel(CausalRNConfig(29, 8, 8, 1, 10)), CopyTask(4), one_step).step()

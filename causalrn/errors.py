@@ -11,6 +11,10 @@ class CausalRNError(Exception):
     exit_code = 2
 
 
+class FallbackWarning(UserWarning):
+    """Something that works in another place, or more slowly, than was asked: results are the same."""
+
+
 class ConfigError(CausalRNError):
     """A model configuration that is unknown, out of range or contradicts itself."""
 
@@ -33,6 +37,10 @@ class CapacityError(InputError):
 
 class StateError(CausalRNError):
     """A snapshot or state file that does not belong to this session."""
+
+
+class SharedSessionError(CausalRNError):
+    """A session that two threads called at once. The second call has done nothing."""
 
 
 class NonFiniteError(CausalRNError):

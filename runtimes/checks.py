@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from causalrn.bundle.alphabet import Alphabet
 from causalrn.errors import InputError, NonFiniteError, StateError
 from causalrn.runtimes.snapshot import FloatArray, IntArray, Snapshot
 
@@ -82,3 +83,20 @@ def check_snapshot(
     for name, value in snapshot.tensors.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise StateError(f"state tensor {name} holds NaN or infinity: restore another state")
+
+
+def check_text_tails(snapshot: Snapshot, alphabet: Alphabet | None) -> None:
+    """Check that what a snapshot has of begun characters can be.
+
+    Raises:
+        StateError: it is of another number of rows, or holds bytes that begin no character.
+    """
+    tails = snapshot.text_tails
+    if not tails:
+        return
+    if (
+        alphabet is None
+        or len(tails) != snapshot.batch
+        or any(alphabet.text_stream(tail).tail != tail for tail in tails)
+    ):
+        raise StateError("the state's text ends with bytes that begin no character: restore another state")

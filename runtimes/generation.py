@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from typing import Protocol, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.bundle.alphabet import Alphabet
 from causalrn.errors import InputError
+from causalrn.runtimes.generated_text import GeneratedTexts
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.training.card import ModelCard
 
@@ -22,6 +21,7 @@ class Generating(Protocol):
 
     card: ModelCard
     capacity: int | None
+    text_tails: tuple[bytes, ...]
 
     @property
     def position(self) -> int: ...
@@ -123,8 +123,9 @@ class GeneratedStep:
         tokens: int64 [B]; what a finished row holds does not count.
         active: bool [B]: rows that were still generating, this token included.
         finished: bool [B]: rows that end with this token or ended before.
-        texts: what each row's token adds to its text: markers add nothing, a byte adds its character once it is whole;
-            without an alphabet, the token id.
+        texts: what each row's token adds to its text: markers add nothing, a byte adds its character once it is whole
+            (the session keeps a begun one, and going on completes it), a row's end one replacement character where it
+            never is; without an alphabet, the token id.
     """
 
     tokens: IntArray
@@ -160,6 +161,7 @@ def generate(
     ids = _prompt_ids(session, prompts)
     limit = _limit(session, 0 if ids is None else ids.shape[1], options)
     stops = _Stops(session, options)
+    tails = session.text_tails
     if ids is None:
         logits = session.last_logits
     else:
@@ -168,14 +170,19 @@ def generate(
         logits = session.prefill(ids)[:, -1]
     if logits is None:
         raise InputError("nothing to go on from: give a prompt, or restore a state first")
-    return _generate(session, logits, limit, options, stops)
+    texts = GeneratedTexts(session.card.alphabet, session.batch, tails, goes_on=ids is None)
+    return _generate(session, logits, limit, options, stops, texts)
 
 
 def _generate(
-    session: Generating, logits: FloatArray, limit: int, options: GenerationOptions, stops: _Stops
+    session: Generating,
+    logits: FloatArray,
+    limit: int,
+    options: GenerationOptions,
+    stops: _Stops,
+    texts: GeneratedTexts,
 ) -> Iterator[GeneratedStep]:
     finished = np.zeros(session.batch, bool)
-    decoders = [_Decoder(session.card.alphabet) for _ in range(session.batch)]
     for _ in range(limit):
         tokens = choose_tokens(logits, options, session.position)
         active = ~finished
@@ -185,26 +192,11 @@ def _generate(
             logits = session.step(tokens)
         else:
             session.end()
-        texts = zip(decoders, tokens.tolist(), active, strict=True)
-        shown = tuple(decoder.text(token) if is_active else "" for decoder, token, is_active in texts)
+        shown = texts.add(tokens, active, finished if room else np.ones_like(finished))
+        session.text_tails = texts.tails
         yield GeneratedStep(tokens, active, finished.copy(), shown)
         if finished.all() or not room:
             return
-
-
-class _Decoder:
-    """Tokens of one row as text, one by one: letters, bytes as soon as they make a character, or ids."""
-
-    def __init__(self, alphabet: Alphabet | None) -> None:
-        self._alphabet = alphabet
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def text(self, token: int) -> str:
-        if self._alphabet is None:
-            return f"{token} "
-        if self._alphabet.name == "bytes":
-            return self._utf8.decode(bytes([token]))
-        return self._alphabet.decode([token])
 
 
 class _Stops:

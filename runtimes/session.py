@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -14,7 +15,8 @@ import numpy.typing as npt
 
 from causalrn.bundle.files import as_path
 from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError
-from causalrn.runtimes.checks import as_array, check_snapshot, check_tokens
+from causalrn.runtimes.checks import as_array, check_snapshot, check_text_tails, check_tokens
+from causalrn.runtimes.exclusive import exclusive
 from causalrn.runtimes.generation import GeneratedStep, GenerationOptions, GenerationSettings, choose_options, generate
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_file import load_state, save_state
@@ -31,8 +33,11 @@ class Session(ABC):
 
     Attributes:
         max_batch: most sequences; None without a bound.
+        text_tails: per row the bytes of a character that generated tokens have begun, and that going on may complete;
+            () where no row has one. A state keeps them; tokens that are given, not generated, end them.
 
-    Not for several threads at once. As a context manager it closes itself.
+    One thread at a time: a call while another thread's runs raises SharedSessionError and does nothing. Which thread
+    calls does not matter. As a context manager it closes itself.
     """
 
     runtime = ""
@@ -42,10 +47,12 @@ class Session(ABC):
         self.capacity = capacity
         self.owner = owner
         self.max_batch: int | None = None
+        self.text_tails: tuple[bytes, ...] = ()
         self._position = 0
         self._batch = 1
         self._logits: FloatArray | None = None
         self._probed: list[list[FloatArray]] | None = None
+        self._turn = threading.RLock()  # step calls nest in generate's
         self._is_closed = False
 
     @property
@@ -68,6 +75,7 @@ class Session(ABC):
         """[B, V] after the last token, a copy; None at position 0, and where the last token found no room."""
         return None if self._logits is None else self._logits.copy()
 
+    @exclusive
     def step(self, tokens: npt.ArrayLike) -> FloatArray:
         """Take one token per row.
 
@@ -82,13 +90,13 @@ class Session(ABC):
             CapacityError: the position is the capacity already.
             NonFiniteError: NaN or infinity came out.
         """
-        self._check_open()
         given = as_array(tokens)
         if given.ndim > 1:
             raise InputError(f"a step takes one token per row, not an array of shape {list(given.shape)}: use prefill")
         ids = self._checked(given.reshape(-1, 1))
         return self._advance_checked(ids, single=True)[:, 0]
 
+    @exclusive
     def prefill(self, tokens: npt.ArrayLike) -> FloatArray:
         """Take T tokens per row at once, onto whatever the state holds.
 
@@ -101,16 +109,15 @@ class Session(ABC):
         Raises:
             InputError, CapacityError, NonFiniteError: as :meth:`step`; nothing has been taken then.
         """
-        self._check_open()
         return self._advance_checked(self._checked(as_array(tokens)), single=False)
 
+    @exclusive
     def reset(self, batch: int | None = None) -> None:
         """Forget everything; `batch` changes the number of sequences.
 
         Raises:
             InputError: no number of sequences, or too many.
         """
-        self._check_open()
         batch = self._batch if batch is None else batch
         if not isinstance(batch, int) or isinstance(batch, bool):
             raise InputError(f"batch is {batch!r}: it must be a whole number")
@@ -119,25 +126,26 @@ class Session(ABC):
         if self.max_batch is not None and batch > self.max_batch:
             raise InputError(f"batch is {batch}, and this session takes {self.max_batch} sequences at most: run fewer")
         self._clear(batch)
-        self._position, self._batch, self._logits = 0, batch, None
+        self._position, self._batch, self._logits, self.text_tails = 0, batch, None, ()
 
+    @exclusive
     def snapshot(self) -> Snapshot:
         """A copy of the state that later steps do not change."""
-        self._check_open()
         logits = None if self._logits is None else self._logits.copy()
-        return Snapshot(self._position, self._batch, self._copy_state(), logits, self.owner)
+        return Snapshot(self._position, self._batch, self._copy_state(), logits, self.owner, self.text_tails)
 
+    @exclusive
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot: what follows equals the uninterrupted run bit for bit.
 
         Raises:
             StateError: it belongs to other weights or does not fit; the state is left as it was.
         """
-        self._check_open()
         vocabulary = self.card.config.vocabulary
         check_snapshot(snapshot, self.owner, capacity=self.capacity, max_batch=self.max_batch, vocabulary=vocabulary)
+        check_text_tails(snapshot, self.card.alphabet)
         self._load_state(snapshot)
-        self._position, self._batch = snapshot.position, snapshot.batch
+        self._position, self._batch, self.text_tails = snapshot.position, snapshot.batch, snapshot.text_tails
         self._logits = None if snapshot.logits is None else snapshot.logits.copy()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -148,19 +156,16 @@ class Session(ABC):
         """
         save_state(as_path(path, "path"), self.snapshot())
 
+    @exclusive
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a state file: what follows equals the uninterrupted run bit for bit.
 
         Raises:
             StateError: a file that is missing, corrupt, or of other weights; the state is left as it was.
         """
-        self._check_open()
         self.restore(load_state(as_path(path, "path")))
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise RuntimeUnavailableError(f"the session ({self.runtime}) has been closed: open it again")
-
+    @exclusive
     def generate(
         self,
         prompt: str | Sequence[str] | npt.NDArray[np.int64] | None,
@@ -182,7 +187,6 @@ class Session(ABC):
             >>> for step in session.generate("abc", max_new_tokens=8):  # doctest: +SKIP
             ...     print(step.tokens, step.text)
         """
-        self._check_open()
         return generate(self, prompt, choose_options(options, settings))
 
     @contextlib.contextmanager
@@ -192,13 +196,17 @@ class Session(ABC):
         Raises:
             RuntimeUnavailableError: this runtime, or this bundle, cannot show it.
         """
-        self._set_probing(True)
-        self._probed = []
+        self._switch_probing(True)
         try:
             yield
         finally:
-            self._probed = None
-            self._set_probing(False)
+            if not self._is_closed:
+                self._switch_probing(False)
+
+    @exclusive
+    def _switch_probing(self, on: bool) -> None:
+        self._set_probing(on)
+        self._probed = [] if on else None
 
     @property
     def streams(self) -> list[FloatArray]:
@@ -214,10 +222,14 @@ class Session(ABC):
         raise RuntimeUnavailableError(f"the runtime {self.runtime} does not show what happens between blocks")
 
     def close(self) -> None:
-        """Release what the runtime holds; later calls raise RuntimeUnavailableError. Closing twice does nothing."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._release()
+        """Release what the runtime holds, after a call of another thread that still runs.
+
+        Later calls raise RuntimeUnavailableError. Closing twice does nothing.
+        """
+        with self._turn:
+            if not self._is_closed:
+                self._is_closed = True
+                self._release()
 
     def _release(self) -> None:  # noqa: B027 - most runtimes hold nothing
         """Release what the runtime holds; called once."""
@@ -267,6 +279,7 @@ class Session(ABC):
         logits = self._advance(tokens, single=single)
         self._position += tokens.shape[1]
         self._logits = logits[:, -1].copy()
+        self.text_tails = ()
         return logits
 
     @abstractmethod

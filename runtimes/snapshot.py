@@ -24,6 +24,7 @@ class Snapshot:
         tensors: the state by name; pools hold `position` rows.
         logits: [B, V] after the last token, so that generation can go on; None at position 0.
         owner: hash of the bundle or weights that the state belongs to.
+        text_tails: per row the bytes of a character that generated tokens have begun; () where no row has one.
     """
 
     position: int
@@ -31,3 +32,4 @@ class Snapshot:
     tensors: Mapping[str, Array]
     logits: FloatArray | None
     owner: str = field(repr=False, default="")
+    text_tails: tuple[bytes, ...] = ()

@@ -15,6 +15,8 @@ from causalrn.runtimes.snapshot import Snapshot
 _FORMAT = "causalrn-state"
 _VERSION = "1"
 _LOGITS = "logits"
+_TAILS = "text_tails"
+"""Begun characters, per row in hexadecimal or "-"; left out where there is none."""
 
 
 def save_state(path: Path, snapshot: Snapshot) -> None:
@@ -29,6 +31,8 @@ def save_state(path: Path, snapshot: Snapshot) -> None:
         "position": str(snapshot.position),
         "batch": str(snapshot.batch),
     }
+    if snapshot.text_tails:
+        metadata[_TAILS] = " ".join(tail.hex() or "-" for tail in snapshot.text_tails)
     with written_file(path) as partial:
         partial.write_bytes(save(tensors, metadata=metadata))  # not save_file: a full disk has to be an OSError
 
@@ -49,10 +53,11 @@ def load_state(path: Path) -> Snapshot:
             raise StateError(f"{path}: not a state file of this version: name one that a session saved")
         position, batch = int(metadata["position"]), int(metadata["batch"])
         owner = metadata["owner"]
+        tails = tuple(b"" if row == "-" else bytes.fromhex(row) for row in metadata.get(_TAILS, "").split())
     except (SafetensorError, ValueError, KeyError) as error:
         raise StateError(f"{path}: corrupt state file ({error})") from None
     logits = tensors.pop(_LOGITS, None)
     state = {name.removeprefix("state."): tensor for name, tensor in tensors.items()}
     if position < 0 or batch < 1 or (logits is not None and len(logits) != batch):
         raise StateError(f"{path}: corrupt state file (position {position}, batch {batch})")
-    return Snapshot(position, batch, state, logits, owner)
+    return Snapshot(position, batch, state, logits, owner, tails)

@@ -115,6 +115,25 @@ def overflowing_model(**options: Any) -> SequenceModel:
     return model
 
 
+RECITED = "né€😀".encode() + b"\xc3(\xe2\x82\xff" + "a€".encode() + b"\xf0\x9f\x98"
+"""Characters of one to four bytes, two that break off inside, a byte that is none, and one that never ends."""
+
+
+def reciting_model() -> SequenceModel:
+    """A model of bytes that says RECITED, whatever it is given: at position p its p-th byte."""
+    sizes = {"vocabulary": 256, "embedding": 64, "hidden": 32, "blocks": 1, "capacity": 60}
+    model = SequenceModel(CausalRNConfig(readout="linear", **sizes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        for position, byte in enumerate(RECITED):
+            model.wpe.weight[position, position] = 1.0
+            model.head.weight[byte, position] = 1.0
+        for position in range(len(RECITED), 60):
+            model.wpe.weight[position, 63] = 1.0
+    return model.eval()
+
+
 def random_tokens(config: ModelConfig, batch: int, time: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(config.vocabulary, (batch, time), generator=torch.Generator().manual_seed(seed))
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.web.wasm_builder import CLANGS
@@ -31,8 +32,8 @@ def needs(*tools: str, packages: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}: install {packages}")
 
 
-def checkpoint_of(model: SequenceModel, folder: Path) -> Checkpoint:
-    save_checkpoint(folder, model, ModelCard(model.config), {})
+def checkpoint_of(model: SequenceModel, folder: Path, alphabet: Alphabet | None = None) -> Checkpoint:
+    save_checkpoint(folder, model, ModelCard(model.config, alphabet), {})
     return load_checkpoint(folder)
 
 

@@ -160,7 +160,7 @@ def test_wheel_has_the_entry_point(installed: Path) -> None:
     (path,) = installed.glob("*.dist-info/entry_points.txt")
     parser = ConfigParser()
     parser.read(path)
-    assert dict(parser["console_scripts"]) == {"causalrn-export": "causalrn.cli:main"}
+    assert dict(parser["console_scripts"]) == {"causalrn-export": "causalrn.__main__:main"}
 
 
 def test_sdist_builds_the_same_wheel(distributions: Distributions, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.export.web.web_exporter import WebOptions, export_web
 from causalrn.model.sequence_model import SequenceModel
@@ -25,9 +26,9 @@ needs_web = pytest.mark.skipif(not HAS_WEB, reason=f"the web target: install {',
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: install chromium")
 
 
-def web_bundle(model: SequenceModel, folder: Path, **options: Any) -> Bundle:
+def web_bundle(model: SequenceModel, folder: Path, alphabet: Alphabet | None = None, **options: Any) -> Bundle:
     """A web bundle of a model, without golden vectors: nothing has to be run for it."""
-    checkpoint = checkpoint_of(model, folder / "run")
+    checkpoint = checkpoint_of(model, folder / "run", alphabet)
     target = folder / "bundle"
     target.mkdir()
     return seal_bundle(target, export_web(checkpoint, target, WebOptions(**options)))

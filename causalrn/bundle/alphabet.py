@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ BOS, SEP, EOS = 0, 1, 2
 _FIRST_LETTER = 3
 _LETTERS = string.ascii_lowercase
 _SEPARATOR = " "
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""Stands for bytes that are no UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,44 @@ class Alphabet:
         if self.name == "bytes":
             return bytes(ids).decode(errors="replace")
         return "".join(_LETTERS[i - _FIRST_LETTER] for i in ids if i >= _FIRST_LETTER)
+
+    def text_stream(self, tail: bytes = b"") -> TextStream:
+        """Decodes token by token.
+
+        Args:
+            tail: where an earlier stream ended, see :attr:`TextStream.tail`.
+        """
+        return TextStream(self, tail)
+
+
+class TextStream:
+    """Text of tokens that come one by one: a character of several bytes comes with its last one.
+
+    Example:
+        >>> stream = Alphabet("bytes").text_stream()
+        >>> [stream.take(token) for token in "né".encode()], stream.tail
+        (['n', '', 'é'], b'')
+    """
+
+    def __init__(self, alphabet: Alphabet, tail: bytes) -> None:
+        self._alphabet = alphabet if alphabet.name != "bytes" else None
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._utf8.decode(tail)
+
+    def take(self, token: int) -> str:
+        """What a token adds to the text."""
+        if self._alphabet is not None:
+            return self._alphabet.decode([token])
+        return self._utf8.decode(bytes([token]))
+
+    @property
+    def tail(self) -> bytes:
+        """Bytes of a character that is not whole yet."""
+        return self._utf8.getstate()[0] if self._alphabet is None else b""
+
+    def end(self) -> str:
+        """What is left at the end: one replacement character where there is a tail."""
+        return self._utf8.decode(b"", final=True)
 
 
 ALPHABET_SIZES = {"letters": _FIRST_LETTER + len(_LETTERS), "bytes": 256}

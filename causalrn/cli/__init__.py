@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
-import signal
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from causalrn import __version__
 from causalrn.cli.flags import use_flags_of
+from causalrn.cli.terminal import ReaderGoneError, show_fallbacks_as_notes
+from causalrn.interrupts import end_process, raise_interrupts
 
 COMMANDS = {
     "demo": "Train, export, verify and generate in one go, in about a minute.",
@@ -29,6 +33,21 @@ COMMANDS = {
 }
 
 
+_TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+"""torch sets it itself where nobody has."""
+
+
+@contextlib.contextmanager
+def _kept_from_click() -> Iterator[None]:
+    """Keep from click what it would answer itself: an interrupt by an empty line, a closed pipe by exit code 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise click.Abort from None
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+
+
 class _LazyGroup(click.Group):
     """Knows its commands by name and imports a command's module when it is needed."""
 
@@ -43,6 +62,14 @@ class _LazyGroup(click.Group):
         use_flags_of(command)
         return command
 
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        with _kept_from_click():  # help is printed here
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _kept_from_click():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -52,7 +79,7 @@ class _LazyGroup(click.Group):
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 fine, 1 a check failed, 2 bad usage or input, 3 compiled but not executed here, "
-    "130 interrupted.",
+    "130 interrupted, 141 nobody reads standard output any more.",
 )
 @click.version_option(__version__, prog_name="causalrn-export")
 def group() -> None:
@@ -67,14 +94,10 @@ def group() -> None:
     """  # noqa: D301 - \\b has to be the control character that click looks for
 
 
-def _stop(*signal_and_frame: object) -> None:
-    """SIGTERM tidies up as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def main() -> None:
-    """Entry point: errors become one line on standard error and an exit code."""
-    signal.signal(signal.SIGTERM, _stop)
+    """Run the command that was asked for: errors become one line on standard error and an exit code."""
+    raise_interrupts()
+    show_fallbacks_as_notes()
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - it has to stay open
     if sys.stderr is None:
@@ -84,4 +107,16 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     from causalrn.cli.console import run_reporting_errors
 
-    sys.exit(run_reporting_errors(lambda: group(standalone_mode=False)))
+    caches = os.environ.get(_TORCH_CACHE)
+    try:
+        code = run_reporting_errors(lambda: group(standalone_mode=False))
+    finally:
+        if caches is None:
+            _remove_empty_cache()
+    end_process(code)
+
+
+def _remove_empty_cache() -> None:
+    """Delete the folder that torch makes for compiled code when it is imported, unless it keeps some there."""
+    with contextlib.suppress(KeyError, OSError):
+        os.rmdir(os.environ[_TORCH_CACHE])  # noqa: PTH106 - pathlib is no shorter

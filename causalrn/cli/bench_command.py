@@ -14,7 +14,6 @@ from causalrn.cli.console import (
     EXIT_BAD_INPUT,
     EXIT_CHECK_FAILED,
     EXIT_FINE,
-    EXIT_INTERRUPTED,
     complain,
     console,
     require_extra,
@@ -22,6 +21,7 @@ from causalrn.cli.console import (
 )
 from causalrn.cli.options import PATH, FiniteRange, check_places, checked_place, given_options, json_option
 from causalrn.errors import InputError
+from causalrn.interrupts import EXIT_INTERRUPTED
 from causalrn.runtimes.progress import show_progress
 from causalrn.workflows.bench_arguments import MOST_THREADS, MOST_TOKENS
 

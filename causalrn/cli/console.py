@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from causalrn.cli.flags import in_flags
+from causalrn.cli.terminal import ReaderGoneError, drop_output, visible
 from causalrn.errors import CausalRNError, RuntimeUnavailableError
+from causalrn.interrupts import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
-EXIT_FINE, EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_NOT_EXECUTED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_FINE, EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_NOT_EXECUTED = 0, 1, 2, 3
+EXIT_READER_GONE = 141
+"""As a shell shows tools that SIGPIPE ends."""
 
 _EXTRAS = dict.fromkeys(("torch", "onnx", "onnxscript", "onnx_ir"), "causalrn[export]") | {
     **dict.fromkeys(("jinja2", "matplotlib"), "causalrn[report]"),
@@ -37,11 +43,14 @@ def run_reporting_errors(action: Callable[[], Any]) -> int:
     """Run a command; turn what goes wrong into one line on standard error and an exit code."""
     try:
         result = action()
+        sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_FINE
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        print(visible(shown.getvalue()), end="", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)
@@ -52,9 +61,9 @@ def run_reporting_errors(action: Callable[[], Any]) -> int:
         if package not in _EXTRAS:
             raise
         return _fail(_missing(package))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FINE
+    except (BrokenPipeError, ReaderGoneError):
+        drop_output()
+        return EXIT_READER_GONE
     except OSError as error:
         return _fail(_describe_os_error(error))
     except MemoryError:
@@ -75,28 +84,53 @@ def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
 def complain(message: str) -> None:
     """One line on standard error, if somebody reads there."""
     with contextlib.suppress(OSError):
-        print("Error: " + " ".join(message.split()), file=sys.stderr)
+        print("Error: " + visible(" ".join(message.split())), file=sys.stderr)
 
 
 def _describe_os_error(error: OSError) -> str:
     remedy = {
         errno.ENOSPC: "the disk is full: free some space and run again",
-        errno.EACCES: "permission denied: choose a place that you may write to",
+        errno.EACCES: f"permission denied: {_permission_remedy(error.filename)}",
         errno.EROFS: "the file system is read-only: choose another place",
     }.get(error.errno or 0, error.strerror or str(error))
     name = error.filename if isinstance(error.filename, str | os.PathLike) else None  # not a descriptor's number
     return f"{name}: {remedy}" if name else remedy
 
 
+def _permission_remedy(name: Any) -> str:
+    """What to do about a file that could not be opened: whether it is there tells reading from writing."""
+    if isinstance(name, str):
+        try:
+            os.lstat(name)
+            if not os.access(name, os.R_OK):
+                return "make it readable for you, or name another one"
+        except PermissionError:
+            return "you may not enter its folder: ask for access, or name another place"
+        except OSError:  # it was to be made
+            pass
+    return "choose a place that you may write to"
+
+
 def console() -> Console:
     """The console for what people read: standard output, at most 100 columns wide."""
     from rich.console import Console
+    from rich.segment import Segment
 
     class LastingConsole(Console):
-        """Goes on when whoever reads has gone away: the verdict and the files still count."""
+        """Goes on when whoever reads has gone away: the verdict and the files still count.
+
+        Control characters are spelled out, on the way in for widths, and on the way out whatever has made them.
+        """
 
         def on_broken_pipe(self) -> None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()
+
+        def render_str(self, text: str, **settings: Any) -> Text:
+            return super().render_str(visible(text), **settings)
+
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else visible(text), style, control)
 
     context = click.get_current_context(silent=True)
     to_stderr = context is not None and context.meta.get(_JSON_ONLY, False)

@@ -10,8 +10,9 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.bundle.alphabet import parse_token_ids
+from causalrn.bundle.alphabet import REPLACEMENT, parse_token_ids
 from causalrn.bundle.files import check_output_file, written_file
+from causalrn.cli.terminal import as_shown
 from causalrn.errors import InputError
 from causalrn.runtimes.generation import GenerationOptions
 from causalrn.runtimes.progress import show_progress
@@ -34,10 +35,11 @@ def generate_text(
     if state_out is not None:
         check_output_file(state_out)
     started = time.perf_counter()
-    count, texts = _print_tokens(session, prompts, options, sys.stdout, pause)
+    count, texts = _print_tokens(session, prompts, options, sys.stdout, pause, is_end=state_out is None)
     seconds = time.perf_counter() - started
     if len(texts) > 1:
-        print("\n".join(texts))
+        lines = (text.rstrip(" ") if session.card.alphabet is None else text for text in texts)
+        print(as_shown("\n".join(lines), sys.stdout))
     note = f"{count} tokens, {1e3 * seconds / max(count, 1):.2f} ms per token" if not pause else f"{count} tokens"
     print(f"[{session.runtime}: {note}, position {session.position}]", file=sys.stderr)
     if state_out is not None:
@@ -45,24 +47,34 @@ def generate_text(
 
 
 def _print_tokens(
-    session: Session, prompts: tuple[str, ...], options: GenerationOptions, stream: TextIO, pause: float
+    session: Session,
+    prompts: tuple[str, ...],
+    options: GenerationOptions,
+    stream: TextIO,
+    pause: float,
+    *,
+    is_end: bool,
 ) -> tuple[int, list[str]]:
-    """Generate; a single row is written to the stream as it comes. Gives tokens per row and the texts of all rows."""
+    """Generate; a single row is written to the stream as it comes. Gives tokens per row and the texts of all rows.
+
+    Args:
+        is_end: nothing goes on from here: a begun character is shown as a replacement character.
+    """
     batch = max(len(prompts), session.batch)
-    ids: list[list[int]] = [[] for _ in range(batch)]
+    texts = [""] * batch
     count = 0
     for step in session.generate(_prompts(session, prompts), options):
         count += 1
-        for row in np.flatnonzero(step.active):
-            ids[row].append(int(step.tokens[row]))
+        texts = [text + more for text, more in zip(texts, step.texts, strict=True)]
         if batch == 1:
-            stream.write(step.text)
+            stream.write(as_shown(step.text, stream))
             stream.flush()
             time.sleep(pause)
+    tails = session.text_tails or (b"",) * batch
+    ends = [REPLACEMENT if tail and is_end else "" for tail in tails]
     if batch == 1:
-        stream.write("\n")
-    alphabet = session.card.alphabet
-    return count, [alphabet.decode(row) if alphabet else " ".join(map(str, row)) for row in ids]
+        stream.write(f"{ends[0]}\n")
+    return count, [text + end for text, end in zip(texts, ends, strict=True)]
 
 
 def _prompts(session: Session, prompts: tuple[str, ...]) -> list[str] | npt.NDArray[np.int64] | None:

@@ -115,8 +115,10 @@ def command(context: click.Context, /, output: Path, overwrite: bool, resume: bo
     Under torchrun the processes share every step's sequences; the weights are those of one process, up to rounding.
     """
     require_extra("torch")
+    from causalrn.training.memory import return_freed_memory
     from causalrn.workflows.train import resume_training, train
 
+    return_freed_memory()
     given = given_options(context)
     if resume:
         if overwrite or given - {"device", "output", "resume"}:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -153,7 +152,6 @@ class Trainer:
     def __init__(
         self, model: SequenceModel, task: Task, settings: TrainingSettings, processes: Processes | None = None
     ) -> None:
-        _return_freed_memory()
         self.model, self.task, self.settings = model.to(settings.device).train(), task, settings
         self.processes = processes or Processes()
         shares = self.processes.size * settings.accumulate
@@ -258,14 +256,3 @@ class Trainer:
         except (KeyError, RuntimeError) as error:
             raise TrainingError(f"the training state belongs to another model ({error})") from None
         self.steps_done = steps_done
-
-
-def _return_freed_memory() -> None:
-    """Have glibc map large tensors one by one instead of keeping them in its heap.
-
-    glibc before 2.38 does not reuse a freed aligned block for the next request of the same size: with its defaults a
-    step of B=32, T=130, H=192, 12 blocks adds 990 MB, with this 180 to 280 MB, at the same speed.
-    """
-    mmap_threshold = -3  # M_MMAP_THRESHOLD in <malloc.h>
-    with contextlib.suppress(OSError, AttributeError):  # other C libraries do not have it, and do not need it
-        ctypes.CDLL(None).mallopt(mmap_threshold, 2 << 20)

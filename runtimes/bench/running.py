@@ -17,7 +17,7 @@ from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.system import usable_processors
 from causalrn.runtimes.bench.timing import paired_ratio, turns
 from causalrn.runtimes.bench.worker import Worker
-from causalrn.runtimes.native.c_compiler import CACHE_VARIABLE, cache_folder
+from causalrn.runtimes.native.code_cache import CACHE_VARIABLE, cache_folder
 from causalrn.runtimes.progress import Advance
 
 _LEAST_REPEATS = 3

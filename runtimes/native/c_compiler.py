@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -11,7 +10,6 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -19,12 +17,20 @@ from pathlib import Path
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.native_spec import SOURCE, NativeSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
+from causalrn.runtimes.native.code_cache import (
+    CACHE_VARIABLE,
+    cache_folder,
+    find_entry,
+    keep_entry,
+    private_folder,
+    work_folder,
+)
 from causalrn.runtimes.programs import execute
 
-CACHE_VARIABLE = "CAUSALRN_CACHE"
 _FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared")
 _COMPILERS = ("cc", "gcc", "clang")
 _TIMEOUT_S = 600.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def find_compiler() -> list[str]:
@@ -95,35 +101,33 @@ def compiled(
     command = [*compiler, *arguments, "-o"]
     parts = [*sources.values(), _identity(*compiler).encode(), " ".join(command).encode()]
     key = hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
-    kept = cache_folder() / f"{key[:32]}{suffix}"
-    if not kept.is_file():
-        with tempfile.TemporaryDirectory(prefix=".compiling-", dir=kept.parent) as temporary:
-            made = Path(temporary) / kept.name
-            for name, content in sources.items():
-                Path(temporary, name).write_bytes(content)
-            _compile([*command, made.name], made, what)
-            made.replace(kept)
-    return kept
+    make = functools.partial(_made, command, sources, what, key[:32], suffix)
+    folder = cache_folder()
+    try:
+        return find_entry(folder, key[:32], suffix) or make(folder)
+    except OSError as error:  # it is full
+        private = private_folder(f"{folder}: {error.strerror or error}")
+    try:
+        return find_entry(private, key[:32], suffix) or make(private)
+    except OSError as error:
+        raise RuntimeUnavailableError(
+            f"{private}: {error.strerror or error}: free some space, or set {CACHE_VARIABLE} to a folder that has some"
+        ) from None
 
 
-def cache_folder() -> Path:
-    """Where compiled code is kept; for this process only where nothing can be written to the user's cache."""
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
-        caches = os.environ.get("XDG_CACHE_HOME")
-        default = Path(caches) if caches else Path.home() / ".cache"
-        chosen = os.environ.get(CACHE_VARIABLE)  # platformdirs would take a third of what a device may grow by
-        folder = Path(chosen) if chosen else default / "causalrn"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it is loaded: nobody else should write to it
-        if os.access(folder, os.W_OK):
-            return folder
-    return _process_folder()
+def _made(command: Sequence[str], sources: Mapping[str, bytes], what: str, key: str, suffix: str, folder: Path) -> Path:
+    """Compile in a folder, and keep what comes out there.
 
-
-@functools.cache
-def _process_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="causalrn-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    Raises:
+        OSError: there is no room.
+        RuntimeUnavailableError, SourceError: as :func:`compiled`.
+    """
+    with work_folder(folder) as work:
+        for name, content in sources.items():
+            (work / name).write_bytes(content)
+        made = work / f"made{suffix}"
+        _compile([*command, made.name], made, what)
+        return keep_entry(made, folder, key, suffix)
 
 
 @functools.cache  # verify opens a bundle half a dozen times
@@ -141,6 +145,9 @@ def _compile(command: Sequence[str], made: Path, what: str) -> None:
     if result.code is None:
         raise RuntimeUnavailableError(f"{command[0]} took more than {result.timeout_s:.0f} s for {what}")
     if result.code != 0 or not made.is_file():
+        for code in _NO_ROOM:
+            if os.strerror(code) in result.stderr:
+                raise OSError(code, os.strerror(code))
         errors = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()[-1:]
         reason = errors[0].strip() if errors else f"exit code {result.code}"
         raise SourceError(f"{command[0]} cannot compile {what}: {reason}")

@@ -15,6 +15,7 @@ from causalrn.bundle.native_spec import INTERFACE, NativeSpec, padded, padded_hi
 from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError
 from causalrn.runtimes.checks import NON_FINITE
 from causalrn.runtimes.native.c_compiler import compiled_library
+from causalrn.runtimes.native.code_cache import CACHE_VARIABLE
 from causalrn.runtimes.state_buffers import aligned_zeros
 from causalrn.training.card import card_of
 
@@ -159,7 +160,9 @@ def _loaded(path: Path) -> Any:
         _declare(library.opened_prefill, ctypes.c_int, [address, address, number, address])
         _declare(library.opened_load, ctypes.c_int, [address, address, ctypes.c_size_t])
     except (OSError, AttributeError) as error:
-        raise RuntimeUnavailableError(f"{path}: compiled code that does not load ({error}): delete it") from None
+        raise RuntimeUnavailableError(
+            f"{path}: compiled code that does not load ({error}): set {CACHE_VARIABLE} to another folder"
+        ) from None
     return library
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,9 @@ from causalrn.errors import (
 )
 
 _AGAIN = "compile the ONNX bundle again with this TensorRT"
-_CACHE_HEADER = b"causalrn runtime cache 1\n"
+_CACHE_NAME = b"causalrn runtime cache "
+_CACHE_HEADER = _CACHE_NAME + b"2\n"
+"""Then the SHA-256 of what follows it, 32 bytes: it holds code, and TensorRT does not notice everything itself."""
 _NO_GPU = "run it on a machine with an NVIDIA GPU and a current driver"
 
 
@@ -115,22 +118,24 @@ class Engines:
     def close(self) -> None:
         """Write the runtime cache, and release the engines."""
         if self._cache is not None and self._cache_file is not None:
-            content = _CACHE_HEADER + bytes(self._cache.serialize())
+            content = bytes(self._cache.serialize())
             with written_file(self._cache_file) as partial:
-                partial.write_bytes(content)
+                partial.write_bytes(_CACHE_HEADER + hashlib.sha256(content).digest() + content)
         self._engines, self._cache = {}, None
 
 
 def read_runtime_cache(path: Path) -> bytes:
-    """What an earlier session kept in a file; nothing where there is no file yet.
+    """What an earlier session kept in a file; nothing where there is no file yet, or one that is damaged or old.
 
     Raises:
         InputError: the file is something else, which would be overwritten.
     """
     content = path.read_bytes() if path.is_file() else b""
-    if content and not content.startswith(_CACHE_HEADER):
+    if content and not content.startswith(_CACHE_NAME):
         raise InputError(f"{path} is no runtime cache: name another file, for it would be overwritten")
-    return content.removeprefix(_CACHE_HEADER)
+    start = len(_CACHE_HEADER) + hashlib.sha256().digest_size
+    kept = content[start:]
+    return kept if content[:start] == _CACHE_HEADER + hashlib.sha256(kept).digest() else b""
 
 
 def check_version(bundle: Bundle, tensorrt: TensorRT) -> None:

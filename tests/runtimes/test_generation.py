@@ -1,12 +1,19 @@
 """Generation: greedy, sampled, stopped, batched, resumed."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from causalrn.errors import CapacityError, InputError
+from causalrn.bundle.alphabet import Alphabet
+from causalrn.errors import CapacityError, InputError, StateError
+from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes import open_session
 from causalrn.runtimes.generation import GenerationOptions, choose_tokens
 from causalrn.runtimes.state_file import load_state, save_state
+from causalrn.runtimes.torch_sessions import RecurrentSession
+from causalrn.training.card import ModelCard
+from tests.builders import RECITED, reciting_model
 
 NO_STOP = ()
 
@@ -103,6 +110,70 @@ def test_prompt_is_appended_bare_to_a_state(session):
     first = session.last_logits.argmax(-1)
     session.step(first)
     assert np.allclose(session.last_logits, appended, atol=1e-5)
+
+
+@pytest.fixture
+def reciting():
+    model = reciting_model()
+    return RecurrentSession(RecurrentCell.from_model(model), ModelCard(model.config, Alphabet("bytes")))
+
+
+def _text(session, prompt, count):
+    return "".join(step.text for step in session.generate(prompt, max_new_tokens=count))
+
+
+@pytest.mark.parametrize("first", range(1, len(RECITED) - 1))
+def test_character_that_a_call_has_begun_is_completed_by_the_next(reciting, tmp_path, first):
+    whole = RECITED[:-3].decode(errors="replace")
+    text = _text(reciting, "x", first)
+    reciting.save(tmp_path / "state")
+    again = reciting.snapshot()
+    reciting.reset()
+    reciting.load(tmp_path / "state")
+    assert text + _text(reciting, None, len(RECITED) - first) == whole
+    assert reciting.text_tails == (RECITED[-3:],)
+    reciting.restore(again)
+    assert text + _text(reciting, None, 1) + _text(reciting, None, len(RECITED) - first - 1) == whole
+
+
+def test_rows_of_a_batch_keep_their_begun_characters(reciting):
+    assert [step.texts for step in reciting.generate(["x", "y"], max_new_tokens=2)] == [("n", "n"), ("", "")]
+    assert reciting.text_tails == (b"\xc3", b"\xc3")
+    assert [step.texts for step in reciting.generate(None, max_new_tokens=1)] == [("é", "é")]
+    assert reciting.text_tails == ()
+
+
+def test_begun_character_that_is_not_completed_is_one_replacement_character(reciting):
+    assert _text(reciting, "x", 2) == "n"
+    assert _text(reciting, "z", 1) == "\ufffd", "what was begun before the prompt"
+    assert reciting.text_tails == (b"\xe2",)
+    reciting.reset()
+    assert _text(reciting, "x", 2) == "n"
+    reciting.step([120])
+    assert reciting.text_tails == (), "what follows is no longer what was generated"
+
+
+def test_begun_character_is_shown_where_a_row_ends(reciting):
+    steps = list(reciting.generate("x", stop_ids=(0xC3,)))
+    assert [step.text for step in steps] == ["n", "\ufffd"]
+    assert reciting.text_tails == ()
+    reciting.reset()
+    capacity = reciting.capacity
+    reciting.prefill([[0] * (capacity - 3)])
+    reciting.restore(dataclasses.replace(reciting.snapshot(), text_tails=(b"\xe2\x82",)))
+    assert "".join(step.text for step in reciting.generate(None)).count("\ufffd") == 1
+
+
+@pytest.mark.parametrize("tails", [(b"\xc3\xa9",), (b"a\xc3",), (b"\x80",), (b"\xe0\x80",), (b"\xc3", b"")], ids=str)
+def test_tail_that_begins_no_character_is_refused(reciting, tails):
+    reciting.prefill([[1, 2]])
+    with pytest.raises(StateError, match="begin no character"):
+        reciting.restore(dataclasses.replace(reciting.snapshot(), text_tails=tails))
+
+
+def test_letters_have_no_tails(session):
+    with pytest.raises(StateError, match="begin no character"):
+        session.restore(dataclasses.replace(session.snapshot(), text_tails=(b"\xc3",)))
 
 
 LOGITS = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], dtype=np.float32))

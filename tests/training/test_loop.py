@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -37,6 +40,43 @@ def test_rate_warms_up_and_decays():
     assert rates[0] == pytest.approx(1e-3)
     assert max(rates) == pytest.approx(5e-3)
     assert rates[-1] == pytest.approx(5e-4, rel=0.2)
+
+
+_MMAPPED = """
+import ctypes
+from causalrn.training.loop import Trainer, TrainingSettings
+from causalrn.training.memory import return_freed_memory
+from causalrn.training.tasks import CopyTask
+from causalrn.model.config import CausalRNConfig
+from causalrn.model.sequence_model import SequenceModel
+
+class Info(ctypes.Structure):  # struct mallinfo of <malloc.h>
+    _fields_ = [(name, ctypes.c_int) for name in "arena ordblks smblks hblks hblkhd u f o k c".split()]
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
+libc.mallinfo.restype = Info
+
+def is_mapped_anew(mb):
+    libc.free(libc.malloc((mb + 2) << 20))  # glibc now keeps such blocks in its heap, unless it was told otherwise
+    before = libc.mallinfo().hblks
+    block = libc.malloc(mb << 20)
+    mapped = libc.mallinfo().hblks > before
+    libc.free(block)
+    return mapped
+
+Trainer(SequenceModel(CausalRNConfig(29, 8, 8, 1, 10)), CopyTask(4), TrainingSettings(1, 2, 1e-3)).step()
+after_step = is_mapped_anew(16)
+return_freed_memory()
+print(after_step, is_mapped_anew(28))  # more than the heap has left of the other one
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told how to hand out memory")
+def test_trainer_leaves_the_memory_of_other_code_alone():
+    result = subprocess.run([sys.executable, "-c", _MMAPPED], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "True"]
 
 
 def test_loss_that_is_not_finite_stops_training():

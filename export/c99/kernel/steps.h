@@ -17,6 +17,7 @@ int causalrn_prefill(causalrn_session *session, const int32_t *tokens, int32_t t
 {
     const int32_t batch = session->batch, at_once = batch >= CAUSALRN_ROWS ? 1 : CAUSALRN_ROWS / batch;
     const int32_t start = session->position;
+    void *before[CAUSALRN_TENSORS];
     if (time < 1)
         return CAUSALRN_WRONG_SIZE;
     if ((HAS_POOL || CAUSALRN_POSITIONS != 0) && time > session->capacity - session->position)
@@ -24,6 +25,8 @@ int causalrn_prefill(causalrn_session *session, const int32_t *tokens, int32_t t
     for (int64_t i = 0; i < (int64_t)batch * time; i++)
         if (tokens[i] < 0 || tokens[i] >= VOCABULARY)
             return CAUSALRN_WRONG_TOKEN;
+    for (int i = 0; i < CAUSALRN_TENSORS; i++)
+        before[i] = session->past[i];
     for (int32_t taken = 0; taken < time; taken += at_once) {
         const int32_t count = time - taken < at_once ? time - taken : at_once;
         const call_t call = {session->weights, session, tokens + taken, (size_t)time,
@@ -31,6 +34,8 @@ int causalrn_prefill(causalrn_session *session, const int32_t *tokens, int32_t t
         const int code = run_rows(&call);
         if (code != CAUSALRN_OK) {
             session->position = start;
+            for (int i = 0; i < CAUSALRN_TENSORS; i++)
+                session->past[i] = before[i];
             return code;
         }
         session->position += count;

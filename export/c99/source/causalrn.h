@@ -129,7 +129,9 @@ typedef struct {
 /* A running model with its state, for `batch` sequences in lockstep. All memory is the caller's.
  *
  * past[i] and next[i] are the tensors of the state, in the manifest's order. They may be the same place: then an error
- * CAUSALRN_NOT_FINITE leaves sums (not pools) void. Pools are [capacity][batch][HP]: appending is writing a row. */
+ * CAUSALRN_NOT_FINITE leaves sums (not pools) void. Where sums have two places, a call that fails leaves past[i] and
+ * what lies there as they were; one that succeeds leaves past[i] at next[i]: give next[i] the other place again. Pools
+ * are [capacity][batch][HP]: appending is writing a row. */
 typedef struct {
     const causalrn_weights *weights;
     int32_t position, batch, capacity;

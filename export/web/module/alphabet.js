@@ -7,6 +7,7 @@ const BOS = 0,
   EOS = 2,
   FIRST_LETTER = 3;
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
+const SECOND_BYTES = { 0xe0: [0xa0, 0xbf], 0xed: [0x80, 0x9f], 0xf0: [0x90, 0xbf], 0xf4: [0x80, 0x8f] };
 
 /** "letters": BOS 0, SEP 1, EOS 2, a-z 3-28, a blank stands for SEP. "bytes": UTF-8 bytes. */
 export class Alphabet {
@@ -43,11 +44,9 @@ export class Alphabet {
     return [BOS, ...ids];
   }
 
-  /** Decodes token by token: a character of several bytes comes with its last one. */
-  decoder() {
-    if (this.name === "letters") return (id) => this.decode([id]);
-    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    return (id) => decoder.decode(Uint8Array.of(id), { stream: true });
+  /** Decodes token by token, from where an earlier stream ended. */
+  textStream(tail = []) {
+    return new TextStream(this, tail);
   }
 
   /** Text of token ids; markers are left out, bytes that are no UTF-8 are replaced. */
@@ -62,4 +61,50 @@ export class Alphabet {
       return id > 32 && id < 127 ? String.fromCharCode(id) : `0x${id.toString(16).padStart(2, "0")}`;
     return ["BOS", "SEP", "EOS"][id] ?? LETTERS[id - FIRST_LETTER];
   }
+}
+
+/** Text of tokens that come one by one: a character of several bytes comes with its last one. */
+class TextStream {
+  constructor(alphabet, tail) {
+    this.alphabet = alphabet;
+    /** Bytes of a character that is not whole yet. */
+    this.tail = [...tail];
+  }
+
+  /** What a token adds to the text. */
+  take(id) {
+    const bytes = [...this.tail, id];
+    if (this.alphabet.name === "bytes" && beginsCharacter(bytes)) {
+      this.tail = bytes;
+      return "";
+    }
+    if (this.alphabet.name !== "bytes" || !beginsCharacter([id])) {
+      this.tail = [];
+      return this.alphabet.decode(bytes);
+    }
+    const broken = this.end(); // and the next character begins
+    this.tail = [id];
+    return broken;
+  }
+
+  /** What is left at the end: one replacement character where there is a tail. */
+  end() {
+    const left = this.alphabet.decode(this.tail);
+    this.tail = [];
+    return left;
+  }
+}
+
+/** Whether bytes begin a character of UTF-8 and are not all of it: table 3-7 of the Unicode standard. */
+export function beginsCharacter(bytes) {
+  const [first, second, third] = bytes,
+    isBetween = (byte, low, high) => byte >= low && byte <= high;
+  const length = !isBetween(first, 0xc2, 0xf4) ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+  const [low, high] = SECOND_BYTES[first] ?? [0x80, 0xbf];
+  return (
+    bytes.length >= 1 &&
+    bytes.length < length &&
+    (second === undefined || isBetween(second, low, high)) &&
+    (third === undefined || isBetween(third, 0x80, 0xbf))
+  );
 }

@@ -17,10 +17,20 @@ export class Alphabet {
   prompt(text: string): number[];
   /** Text of token ids, without markers. */
   decode(ids: ArrayLike<number>): string;
-  /** A function that gives the text of token after token; a character of several bytes comes with its last one. */
-  decoder(): (id: number) => string;
+  /** Text of token after token; `tail`: where an earlier stream ended. */
+  textStream(tail?: readonly number[]): TextStream;
   /** A token for people, a marker by its name: "a", "SEP". */
   symbol(id: number): string;
+}
+
+/** Text of tokens that come one by one: a character of several bytes comes with its last one. */
+export interface TextStream {
+  /** Bytes of a character that is not whole yet. */
+  readonly tail: readonly number[];
+  /** What a token adds to the text. */
+  take(id: number): string;
+  /** What is left at the end: one replacement character where there is a tail. */
+  end(): string;
 }
 
 export interface LoadOptions {
@@ -70,6 +80,8 @@ export interface Snapshot {
   readonly logits: Float32Array | null;
   /** The bundle that it belongs to. */
   readonly owner: string;
+  /** Bytes of a character that generated tokens have begun, and that going on may complete. */
+  readonly textTail?: readonly number[];
 }
 
 export interface GenerateOptions {
@@ -93,7 +105,10 @@ export interface GenerateOptions {
 
 export interface GeneratedToken {
   readonly token: number;
-  /** Empty for markers, where there is no alphabet, and for bytes that a character goes on after. */
+  /**
+   * Empty for markers, where there is no alphabet, and for bytes that a character goes on after: the session keeps those in its
+   * `textTail`, and going on with null completes it. At a stop, or the last position, one replacement character stands for it.
+   */
   readonly text: string;
   /** Whether it is the last one. */
   readonly finished: boolean;
@@ -118,6 +133,8 @@ export class Session {
   readonly position: number;
   /** [V] after the last token, a copy; null at position 0, and where the last token found no room. */
   readonly lastLogits: Float32Array | null;
+  /** Bytes of a character that generated tokens have begun; other tokens, and `reset`, end it. */
+  readonly textTail: readonly number[];
   /** Bytes of the state at this position. */
   readonly stateBytes: number;
   /** Whether `watch` and `shares` are there. */
@@ -160,6 +177,8 @@ export class Session {
    * steps, or the last part of a prefill): N + 1 arrays [T * E]. Throws "state" where there was none.
    */
   streams(): Float32Array[];
+  /** Note how the generated text ends, for `generate` to go on from there. */
+  keepTextTail(bytes: readonly number[]): void;
   /** Note that the last chosen token found no room: nothing goes on from here. */
   end(): void;
 }

@@ -8,7 +8,7 @@
  * Types and explanations: causalrn.d.ts.
  */
 
-import { Alphabet } from "./alphabet.js";
+import { Alphabet, beginsCharacter } from "./alphabet.js";
 import { folderUrl, readListed, readManifest } from "./bundle_files.js";
 import { BREATH_MS, breathe } from "./breathing.js";
 import { CausalRNError } from "./errors.js";
@@ -48,6 +48,7 @@ export class Session {
 
   #engine;
   #logits = null;
+  #textTail = [];
   #busy = false;
 
   get position() {
@@ -56,6 +57,10 @@ export class Session {
 
   get lastLogits() {
     return this.#logits && this.#logits.slice();
+  }
+
+  get textTail() {
+    return [...this.#textTail];
   }
 
   get stateBytes() {
@@ -77,12 +82,14 @@ export class Session {
     this.#refuseWhileBusy();
     this.#engine.reset();
     this.#logits = null;
+    this.#textTail = [];
   }
 
   snapshot() {
     this.#refuseWhileBusy();
     const owner = this.manifest.manifest_sha256;
-    return { position: this.position, tensors: this.#engine.copyState(), logits: this.lastLogits, owner };
+    const { position, textTail } = this;
+    return { position, tensors: this.#engine.copyState(), logits: this.lastLogits, owner, textTail };
   }
 
   restore(snapshot) {
@@ -90,6 +97,7 @@ export class Session {
     this.#checkSnapshot(snapshot);
     this.#engine.loadState(snapshot.tensors, snapshot.position);
     this.#logits = snapshot.logits && snapshot.logits.slice();
+    this.#textTail = [...(snapshot.textTail ?? [])];
   }
 
   generate(prompt, options = {}) {
@@ -98,6 +106,10 @@ export class Session {
 
   end() {
     this.#logits = null;
+  }
+
+  keepTextTail(bytes) {
+    this.#textTail = [...bytes];
   }
 
   watch(on = true) {
@@ -145,6 +157,7 @@ export class Session {
     try {
       const logits = await run();
       this.#logits = logits.slice(logits.length - this.vocabulary);
+      this.#textTail = [];
       return logits;
     } finally {
       this.#busy = false;
@@ -175,7 +188,7 @@ export class Session {
     const fail = (why) => {
       throw new CausalRNError("state", why);
     };
-    const { owner, position, tensors, logits } = snapshot ?? {};
+    const { owner, position, tensors, logits, textTail = [] } = snapshot ?? {};
     if (owner !== this.manifest.manifest_sha256)
       fail("the state belongs to another bundle: restore it where it was taken");
     if (!Number.isInteger(position) || position < 0 || (this.capacity !== null && position > this.capacity))
@@ -188,5 +201,7 @@ export class Session {
     }
     const isRow = logits instanceof Float32Array && logits.length === this.vocabulary && logits.every(Number.isFinite);
     if (logits !== null && !isRow) fail(`the state's logits are not ${this.vocabulary} finite numbers of float32`);
+    const isTail = Array.isArray(textTail) && this.alphabet?.name === "bytes" && beginsCharacter(textTail);
+    if (!isTail && textTail?.length !== 0) fail("the state's text ends with bytes that begin no character");
   }
 }

@@ -27,9 +27,10 @@ export async function* generate(session, prompt, given) {
     ids = promptIds(session, prompt);
   const limit = mostTokens(session, ids === null ? 0 : ids.length, options.maxNewTokens);
   const reached = stopsOf(session, options),
-    alphabet = session.alphabet,
-    decode = alphabet?.decoder();
+    begun = session.textTail;
   if (options.signal?.aborted || !(await takePrompt(session, ids, options.signal))) return;
+  const texts = session.alphabet?.textStream(begun);
+  let before = ids === null ? "" : (texts?.end() ?? ""); // nothing completes what a prompt follows
   for (let count = 0; count < limit && !options.signal?.aborted; count++) {
     const logits = session.lastLogits;
     if (logits === null)
@@ -38,8 +39,12 @@ export async function* generate(session, prompt, given) {
     const room = session.capacity === null || session.position < session.capacity;
     if (room) await session.step(token);
     else session.end();
-    const finished = reached(token) || !room || count === limit - 1;
-    yield { token, text: decode ? decode(token) : "", finished };
+    const isEnd = reached(token) || !room;
+    const text = texts ? before + texts.take(token) + (isEnd ? texts.end() : "") : "";
+    before = "";
+    session.keepTextTail(texts?.tail ?? []);
+    const finished = isEnd || count === limit - 1;
+    yield { token, text, finished };
     if (finished) return;
   }
 }

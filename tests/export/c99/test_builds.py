@@ -10,10 +10,11 @@ import torch
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.runtimes.native.builds import ARM_COMPILER, arm_emulator
-from tests.builders import ROOT, random_model, relative_error
+from tests.builders import ROOT, overflowing_model, random_model, relative_error
 from tests.c_tools import CLANG, c_bundle, compile_c, logits_of, needs, needs_clang, needs_gcc
 
 SPEAK = ROOT / "tests" / "export" / "c99" / "step_tokens.c"
+FAILED = ROOT / "tests" / "export" / "c99" / "failed_prefill.c"
 LIMIT = TOLERANCES["float32", "native"].relative
 TOKENS = np.random.default_rng(0).integers(0, 29, 40)
 ARM = arm_emulator()
@@ -156,3 +157,14 @@ def test_header_is_fit_for_cpp(tmp_path):
     bundle = bundle_of("exact", tmp_path)
     (tmp_path / "x.cpp").write_text('#include "causalrn.h"\n#include "causalrn_threads.h"\nint main() { return 0; }\n')
     compile_c(["g++", "-Wall", "-Wextra", "-Werror", "-Wpedantic"], [tmp_path / "x.cpp"], bundle, tmp_path / "x")
+
+
+@needs_gcc
+@pytest.mark.parametrize("flags", [[], ["-DCAUSALRN_NO_VECTORS"]], ids=str)
+def test_prefill_that_fails_in_a_later_part_has_taken_nothing(tmp_path, flags):
+    bundle = c_bundle(overflowing_model(), tmp_path)
+    sources = [FAILED, bundle.path / "causalrn.c"]
+    program = compile_c(["gcc", "-std=c99", "-O1", *flags], sources, bundle, tmp_path / "failed")
+    for time in ("1", "16", "17", "33"):  # one part, a whole one, two and three
+        result = subprocess.run([program, bundle.path / "weights.bin", time], check=False)
+        assert result.returncode == 0, time

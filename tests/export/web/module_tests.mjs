@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 
-const { EXACT, LINEAR, UNBOUNDED, SPIKES } = process.env;
+const { EXACT, LINEAR, UNBOUNDED, SPIKES, RECITING } = process.env;
 const { Alphabet, CausalRNError, load } = await import(pathToFileURL(join(EXACT, "causalrn.js")));
 const { verify } = await import(pathToFileURL(join(EXACT, "parity.js")));
 const { WasmMemory } = await import(pathToFileURL(join(EXACT, "wasm_memory.js")));
@@ -486,9 +486,57 @@ test("a stop text is spelled by the last tokens, markers included", async () => 
 });
 
 test("characters of several bytes come whole", () => {
-  const decode = new Alphabet("bytes").decoder();
-  assert.deepEqual([0x61, 0xc3, 0xa9, 0xef, 0xbb, 0xbf].map(decode), ["a", "", "é", "", "", "\ufeff"]);
+  const stream = new Alphabet("bytes").textStream();
+  const texts = [0x61, 0xc3, 0xa9, 0xef, 0xbb, 0xbf].map((id) => stream.take(id));
+  assert.deepEqual(texts, ["a", "", "é", "", "", "\ufeff"]);
   assert.equal(new Alphabet("bytes").decode([0xef, 0xbb, 0xbf, 0x41]), "\ufeffA");
+});
+
+test("text cut anywhere into streams is decoded as text in one piece", () => {
+  const alphabet = new Alphabet("bytes"),
+    edges = [0x41, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc1, 0xc2, 0xe0, 0xe2, 0xed, 0xf0, 0xf4, 0xf5, 0xff];
+  for (let count = 0; count < 5000; count++) {
+    const bytes = Array.from({ length: 6 }, (_, place) => edges[(count * (place + 7) + (count >> place)) % edges.length]);
+    let text = "",
+      tail = [];
+    for (const byte of bytes) {
+      const stream = alphabet.textStream(tail);
+      text += stream.take(byte);
+      tail = stream.tail;
+    }
+    assert.equal(text + alphabet.textStream(tail).end(), alphabet.decode(bytes), String(bytes));
+  }
+});
+
+test("a character that a call has begun is completed by the next", async () => {
+  const session = await load(RECITING),
+    said = async (prompt, maxNewTokens, options = {}) => {
+      let all = "";
+      for await (const { text } of session.generate(prompt, { maxNewTokens, ...options })) all += text;
+      return all;
+    };
+  const whole = await said("x", 19);
+  assert.equal(whole, "né€😀\ufffd(\ufffd\ufffda€");
+  for (let first = 1; first < 19; first++) {
+    session.reset();
+    const begun = await said("x", first),
+      snapshot = structuredClone(session.snapshot());
+    session.reset();
+    assert.deepEqual(session.textTail, []);
+    session.restore(snapshot);
+    assert.equal(begun + (await said(null, 19 - first)), whole);
+  }
+  session.reset();
+  assert.equal(await said("x", 2), "n");
+  assert.deepEqual(session.textTail, [0xc3]);
+  assert.equal(await said("z", 1), "\ufffd", "what was begun before the prompt");
+  session.reset();
+  assert.equal(await said("x", 9, { stopIds: [0xc3] }), "n\ufffd");
+  const snapshot = session.snapshot();
+  for (const textTail of [[0xc3, 0xa9], [0x80], [0xe0, 0x80], "x", [0x41, 0xc3], [300]])
+    assert.throws(() => session.restore({ ...snapshot, textTail }), ofKind("state", /begin no character/));
+  session.restore({ ...snapshot, textTail: undefined });
+  assert.deepEqual(session.textTail, []);
 });
 
 test("what is asked of the picture has to be there", async () => {

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from causalrn.bundle.alphabet import Alphabet
 from causalrn.runtimes.torch_sessions import forward_with_streams
-from tests.builders import overflowing_model, random_model
+from tests.builders import overflowing_model, random_model, reciting_model
 from tests.web_tools import needs_web, web_bundle
 
 pytestmark = needs_web
@@ -32,6 +33,7 @@ def test_interface_of_the_module(web_bundles, tmp_path):
         "UNBOUNDED": random_model(positions="none", capacity=None),
         "SPIKES": overflowing_model(positions="none", capacity=None),
     }
+    folders["RECITING"] = web_bundle(reciting_model(), tmp_path / "reciting", Alphabet("bytes")).path
     folders |= {name: web_bundle(model, tmp_path / name).path for name, model in models.items()}
     result = run_node("--test", TESTS, **{name: str(folder) for name, folder in folders.items()})
     assert result.returncode == 0, result.stdout + result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import hashlib
 import importlib.util
 from types import SimpleNamespace
 
@@ -280,7 +281,18 @@ def test_runtime_cache_is_read_and_written(tmp_path):
         assert engine.read == (kept or None)
         assert engine.given is engines._cache
         engines.close()
-        assert file.read_bytes().endswith(b"\nkernels")
+        assert file.read_bytes().endswith(b"kernels")
+        assert read_runtime_cache(file) == b"kernels"
+
+
+def test_damaged_or_old_runtime_cache_is_made_again(tmp_path):
+    content = b"causalrn runtime cache 2\n" + hashlib.sha256(b"kernels").digest() + b"kernels"
+    file = tmp_path / "cache"
+    file.write_bytes(content)
+    assert read_runtime_cache(file) == b"kernels"
+    for damaged in (content[:-1], content[:40], content[:-1] + b"S", b"causalrn runtime cache 1\nkernels"):
+        file.write_bytes(damaged)
+        assert read_runtime_cache(file) == b"", damaged
 
 
 def test_file_that_is_no_runtime_cache_is_not_overwritten(tmp_path):
