@@ -39,6 +39,11 @@ class ModelCard:
                 f"alphabet {self.alphabet.name} has {self.alphabet.size} tokens, the model {self.config.vocabulary}"
             )
 
+        if self.task is not None and self.task.capacity > (self.config.capacity or self.task.capacity):
+            raise ConfigError(
+                f"{self.task.describe()} takes {self.task.capacity} positions, the model has {self.config.capacity}"
+            )
+
     def entries(self) -> dict[str, Any]:
         """The card as JSON values, under the names that manifests and checkpoint folders have."""
         return {

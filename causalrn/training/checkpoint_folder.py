@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.files import Marker, sha256_file, written_file
-from causalrn.bundle.json_values import json_text, parse_json_object
+from causalrn.bundle.json_values import json_text
 from causalrn.bundle.known_by import TRAINED_HERE
+from causalrn.bundle.reading import check_input, read_json_object
 from causalrn.errors import CausalRNError, CheckpointError
 from causalrn.training.card import ModelCard
 
@@ -22,6 +23,7 @@ STATE_NAME = "training.safetensors"
 """Weights, optimizer state and plan of a training, for resuming it."""
 
 CHECKPOINT_VERSION = 1
+_COPY = "copy the RUN again"
 _FORMAT = "causalrn-run"
 CHECKPOINT_MARKER = Marker(CONFIG_NAME, _FORMAT, (CONFIG_NAME, WEIGHTS_NAME, LOG_NAME, STATE_NAME), (PARTIAL_LOG_NAME,))
 
@@ -72,13 +74,15 @@ class CheckpointFolder:
             CheckpointError: the folder or one of its files is missing or malformed.
         """
         if not path.is_dir():
-            raise CheckpointError(f"{path}: no such folder: name a RUN that train or convert wrote")
+            what = "not a folder" if path.exists() else "no such folder"
+            raise CheckpointError(f"{path}: {what}: name a RUN that train or convert wrote")
         for name in (CONFIG_NAME, WEIGHTS_NAME):
-            if not (path / name).is_file():
+            if not (path / name).exists():
                 raise CheckpointError(f"{path}: no {name} in it: name a RUN that train or convert wrote")
+            check_input(path / name, _COPY, CheckpointError)
         source = path / CONFIG_NAME
         try:
-            data = parse_json_object(source.read_text(encoding="utf-8"), str(source))
+            data = read_json_object(source, _COPY, CheckpointError)
             if data.get("format") != _FORMAT or data.get("version") != CHECKPOINT_VERSION:
                 raise CheckpointError(f"{source}: not a {_FORMAT} configuration of version {CHECKPOINT_VERSION}")
             card = ModelCard.from_entries(data, str(source))
@@ -91,8 +95,6 @@ class CheckpointFolder:
             raise
         except CausalRNError as error:
             raise CheckpointError(str(error)) from None
-        except UnicodeDecodeError:
-            raise CheckpointError(f"{source}: not a text file") from None
 
     def write_config(self) -> None:
         """Write `config.json` into the folder, beside the weights that are there."""
@@ -103,4 +105,4 @@ class CheckpointFolder:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether the folder claims to be a checkpoint folder."""
-    return (path / CONFIG_NAME).is_file()
+    return os.path.lexists(path / CONFIG_NAME)
