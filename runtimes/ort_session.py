@@ -23,7 +23,8 @@ class OnnxRuntimeSession(CellSession):
 
     Args:
         bundle: opened, its hashes checked.
-        provider: a key of :data:`causalrn.runtimes.ort_loading.PROVIDERS`. Falling back to another one is an error, never silent.
+        provider: a key of :data:`causalrn.runtimes.ort_loading.PROVIDERS`. Falling back to another one is an error,
+            never silent.
         threads: threads inside one operator; more than one pays from pools of about 1,000 rows on.
         profile_into: folder for the times of nodes and for graphs as onnxruntime runs them: see :meth:`end_profile`.
 

@@ -83,7 +83,8 @@ class CheckpointFolder:
         source = path / CONFIG_NAME
         try:
             data = read_json_object(source, _COPY, CheckpointError)
-            if data.get("format") != _FORMAT or data.get("version") != CHECKPOINT_VERSION:
+            version = data.get("version")
+            if data.get("format") != _FORMAT or version is True or version != CHECKPOINT_VERSION:
                 raise CheckpointError(f"{source}: not a {_FORMAT} configuration of version {CHECKPOINT_VERSION}")
             card = ModelCard.from_entries(data, str(source))
             origin = data.get("origin")
