@@ -12,7 +12,7 @@ from typing import Any
 from causalrn.bundle.alphabet import Alphabet, guess_alphabet
 from causalrn.bundle.files import as_path, check_replaceable
 from causalrn.bundle.known_by import KnownBy
-from causalrn.errors import InputError
+from causalrn.errors import CheckpointError, InputError
 from causalrn.model.official import OfficialWeights, build_official, read_official
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.progress import Progress, no_progress
@@ -36,6 +36,8 @@ from causalrn.workflows.setting_choice import Asked
 from causalrn.workflows.setting_data import DataOptions
 from causalrn.workflows.setting_race import Ranking
 from causalrn.workflows.setting_trial import SettingTrial
+
+_SAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def convert(
     length: int | None = None,
     text: PathLike | None = None,
     tokens: PathLike | None = None,
-    samples: int = 2000,
+    samples: int | None = None,
     force: bool = False,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -121,7 +123,7 @@ def convert(
         length: letters per string, or bytes per piece of a text; None takes what the positions allow.
         text: the file whose bytes a text model predicts.
         tokens: .npy file of token ids [N, T] that the model predicts, for other vocabularies.
-        samples: sequences to compare settings on at most; no more are taken than it needs.
+        samples: sequences to compare settings on at most, 2,000 unless named; no more are taken than it needs.
         force: convert with what is named even if something else is clearly better, or nothing is.
         seed: of random strings.
         progress: shows progress.
@@ -145,6 +147,11 @@ def convert(
         eps=eps,
     )
     kind = optional_choice(model, "model", MODELS)
+    if reference is not None and (samples is not None or tokens is not None):
+        ignored = "samples" if samples is not None else "tokens"
+        raise InputError(
+            f"`reference` and `{ignored}` contradict each other: recorded logits settle the settings alone"
+        )
     search = _Search(
         DataOptions(
             optional_choice(task, "task", TASKS),
@@ -154,7 +161,7 @@ def convert(
             whole_number(seed, "seed", 0, LARGEST_SEED),
         ),
         optional_path(reference, "reference"),
-        whole_number(samples, "samples", 2),
+        whole_number(_SAMPLES if samples is None else samples, "samples", 2),
         flag(force, "force"),
         progress,
     )
@@ -210,7 +217,7 @@ def _find_out(
         own: the card beside the weights, whose settings are named.
     """
     asked = Asked(str(source), named, search.force, CONFIG_NAME if own is not None else "")
-    trial = SettingTrial.of(official, asked, search.data, search.progress)
+    trial = SettingTrial.of(official, asked, search.data, search.progress, tried=search.has_evidence)
     if search.reference is None:
         setting, known_by, ranking = trial.by_likelihood(search.samples)
     else:
@@ -233,6 +240,11 @@ def _save(
     card: ModelCard,
     ranking: Ranking | None = None,
 ) -> ConvertResult:
+    if card.config.capacity == 1:
+        raise CheckpointError(
+            f"{source}: one learned position: such a model has no past to read, and cannot be "
+            "exported: name weights with at least 2 rows of wpe"
+        )
     run = save_checkpoint(folder, model, card, {"converted": _origin(official)})
     return ConvertResult(run, source, ranking, card.task, official.unwrapped)
 
