@@ -147,11 +147,6 @@ def convert(
         eps=eps,
     )
     kind = optional_choice(model, "model", MODELS)
-    if reference is not None and (samples is not None or tokens is not None):
-        ignored = "samples" if samples is not None else "tokens"
-        raise InputError(
-            f"`reference` and `{ignored}` contradict each other: recorded logits settle the settings alone"
-        )
     search = _Search(
         DataOptions(
             optional_choice(task, "task", TASKS),
@@ -161,7 +156,7 @@ def convert(
             whole_number(seed, "seed", 0, LARGEST_SEED),
         ),
         optional_path(reference, "reference"),
-        whole_number(_SAMPLES if samples is None else samples, "samples", 2),
+        optional_whole(samples, "samples", 2),
         flag(force, "force"),
         progress,
     )
@@ -187,15 +182,20 @@ class _Search:
     Attributes:
         data: what settings are compared on.
         reference: recorded logits.
-        samples: sequences at most.
+        samples: sequences at most; None takes the usual number.
         force: take what is named, whatever is found.
     """
 
     data: DataOptions
     reference: Path | None
-    samples: int
+    samples: int | None
     force: bool
     progress: Progress
+
+    def __post_init__(self) -> None:
+        if self.reference is not None and (self.samples is not None or self.data.tokens is not None):
+            ignored = "samples" if self.samples is not None else "tokens"
+            raise InputError(f"`reference` and `{ignored}` contradict each other: recorded logits settle it alone")
 
     @property
     def has_evidence(self) -> bool:
@@ -219,7 +219,7 @@ def _find_out(
     asked = Asked(str(source), named, search.force, CONFIG_NAME if own is not None else "")
     trial = SettingTrial.of(official, asked, search.data, search.progress, tried=search.has_evidence)
     if search.reference is None:
-        setting, known_by, ranking = trial.by_likelihood(search.samples)
+        setting, known_by, ranking = trial.by_likelihood(_SAMPLES if search.samples is None else search.samples)
     else:
         setting, known_by = trial.by_logits(read_recorded_logits(search.reference, trial.usual))
         ranking = None

@@ -380,7 +380,7 @@ TABLE: dict[str, Any] = {
     "source": "nobody",
     "seed": 0,
     "rollouts": [{"sequences": 1, "steps": 1, "given": 1, "sampled": [0]}],
-    "activations": {"a": {"limit": 1.0, "counts": [1, 1, 1, 1], "by_position": _RANGES}},
+    "activations": {"a": {"limit": 1.0, "counts": [1] * 128, "by_position": _RANGES}},
     "states": {},
 }
 _TABLES: Mapping[str, dict[str, Any]] = {
@@ -388,9 +388,11 @@ _TABLES: Mapping[str, dict[str, Any]] = {
     "version 2": {"version": 2},
     "no rollouts": {"rollouts": []},
     "no activations": {"activations": {}},
-    "negative counts": {"activations": {"a": {"limit": 1.0, "counts": [-1, 1, 1, 1], "by_position": _RANGES}}},
-    "counts of 1e30": {"activations": {"a": {"limit": 1.0, "counts": [10**30, 1, 1, 1], "by_position": _RANGES}}},
-    "a limit of 0": {"activations": {"a": {"limit": 0.0, "counts": [1, 1, 1, 1], "by_position": _RANGES}}},
+    "negative counts": {"activations": {"a": {"limit": 1.0, "counts": [-1] * 128, "by_position": _RANGES}}},
+    "counts of 1e30": {"activations": {"a": {"limit": 1.0, "counts": [10**30] * 128, "by_position": _RANGES}}},
+    "four bins": {"activations": {"a": {"limit": 1.0, "counts": [1] * 4, "by_position": _RANGES}}},
+    "a million bins": {"activations": {"a": {"limit": 1.0, "counts": [1] * 10**6, "by_position": _RANGES}}},
+    "a limit of 0": {"activations": {"a": {"limit": 0.0, "counts": [1] * 128, "by_position": _RANGES}}},
     "ranges upside down": {"states": {"a": {"lowest": [1.0], "highest": [0.0]}}},
     "ranges of text": {"states": {"a": {"lowest": ["x"], "highest": [0.0]}}},
     "a seed of text": {"seed": "x"},
