@@ -16,6 +16,8 @@ QUICK_TESTS := tests/test_house.py tests/test_style.py tests/model tests/bundle/
 .PHONY: help demo test check fuzz lint docs examples bench bench-more gpu-check clean
 
 FUZZ_SECONDS ?= 300
+# onnxruntime reports to its maker unless this is set before it is imported; docs/security.md has the rest.
+export ORT_DISABLE_TELEMETRY ?= 1
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
