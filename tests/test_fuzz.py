@@ -271,7 +271,7 @@ def test_mutated_input_is_read_or_refused(target: Target, request: pytest.Fixtur
         except CausalRNError as error:
             refusal = str(error)
         counts["read" if refusal is None else "refused"] += 1
-        assert len((refusal or "read").splitlines()) == 1
+        assert refusal is None or refusal.strip()
 
     started = time.monotonic()
     for number in range(10**9):

@@ -88,6 +88,7 @@ FOREIGN_FLAGS = {
     "export/web/wasm_builder.py": {"--target", "--stack-first", "--strip-all", "--no-entry", "--export"},  # clang's
     "runtimes/native/c_compiler.py": {"--version"},  # of any C compiler
     "runtimes/web/kernels.py": {"--json"},  # of verify.mjs in a web bundle
+    "runtimes/web/node_process.py": {"--preserve-symlinks", "--preserve-symlinks-main"},  # node's
 }
 """Flags of other programs, which only their callers know."""
 

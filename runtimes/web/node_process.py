@@ -55,6 +55,15 @@ def find_node() -> str:
     return node
 
 
+def node_command(*words: str) -> list[str]:
+    """Node with a script and its arguments. Modules of a bundle may be links: what they import lies beside the link.
+
+    Raises:
+        RuntimeUnavailableError: it is not installed.
+    """
+    return [find_node(), "--preserve-symlinks", "--preserve-symlinks-main", *words]
+
+
 class NodeProcess:
     """host.mjs over a bundle's folder; ends with this object, or with this process.
 
@@ -66,19 +75,19 @@ class NodeProcess:
     """
 
     def __init__(self, folder: Path, *, simd: bool = True) -> None:
-        self._folder, node = folder, find_node()
+        self._folder = folder
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         with as_file(files("causalrn.runtimes.web") / "host.mjs") as host:
             try:
                 self._process = subprocess.Popen(
-                    [node, str(host.resolve()), str(folder.resolve())],
+                    node_command(str(host.resolve()), str(folder.resolve())),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._stderr,
                     bufsize=0,
                 )
             except OSError as error:
-                raise RuntimeUnavailableError(f"{node} does not start ({error}): {_REMEDY}") from None
+                raise RuntimeUnavailableError(f"node does not start ({error}): {_REMEDY}") from None
             self._stop = weakref.finalize(self, _end, self._process, self._stderr)
             try:
                 self.engine = self.call(

@@ -44,6 +44,13 @@ def test_a_bundle_of_links_runs_verifies_and_quantizes(call, bundles, tmp_path, 
     Bundle.open(tmp_path / "out")
 
 
+@pytest.mark.parametrize("target", ["c", "web"])
+def test_sources_and_modules_may_be_links(request, tmp_path, target):
+    source = request.getfixturevalue(f"{target}_bundles")["linear"]
+    with open_session(linked(source, tmp_path, "one store")) as session, open_session(source) as plain:
+        assert np.array_equal(session.prefill([[0, 3, 4, 5]]), plain.prefill([[0, 3, 4, 5]]))
+
+
 def test_a_link_to_nowhere_is_named(bundles, tmp_path):
     bundle = linked(bundles["linear"], tmp_path, "one store")
     (bundle / "weights.bin").unlink()
