@@ -13,7 +13,11 @@ QUICK_TESTS := tests/test_house.py tests/test_style.py tests/model tests/bundle/
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint docs examples bench bench-more gpu-check faults clean
+.PHONY: help demo test check fuzz lint docs examples bench bench-more gpu-check faults clean
+
+FUZZ_SECONDS ?= 300
+# onnxruntime reports to its maker unless this is set before it is imported; docs/security.md has the rest.
+export ORT_DISABLE_TELEMETRY ?= 1
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -26,6 +30,9 @@ test: lint ## all checks and tests, as CI runs them
 
 check: lint ## ruff, mypy and the quick tests, in under a minute
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(QUICK_TESTS)
+
+fuzz: $(VENV)/installed-dev ## mutate what strangers may hand over, FUZZ_SECONDS (300) per parser
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -q -s tests/test_fuzz.py
 
 lint: $(VENV)/installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .

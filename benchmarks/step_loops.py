@@ -16,7 +16,7 @@ import torch.nn.functional as functional
 
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.ort_session import session_options
+from causalrn.runtimes.ort_loading import session_options
 from causalrn.runtimes.snapshot import Snapshot
 
 

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import written_file
-from causalrn.bundle.json_values import from_json, json_text, own_hash, parse_json_object, to_json
+from causalrn.bundle.json_values import from_json, json_text, own_hash, to_json
+from causalrn.bundle.reading import read_json_object
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.calibration.observers import DEFAULT_PERCENTILE, HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import BATCH, Prompts, RolloutStep, roll_out
 from causalrn.calibration.table_entries import Activation, Ranges, Rollout
 from causalrn.calibration.watching import opened_for_watching
-from causalrn.errors import CalibrationError, ConfigError, NonFiniteError
+from causalrn.errors import CalibrationError, NonFiniteError
 from causalrn.runtimes.snapshot import Array
 
 TABLE_FORMAT = "causalrn-calibration"
@@ -119,10 +120,7 @@ class CalibrationTable:
         Raises:
             CalibrationError: the file is missing, changed, of another version, or something else.
         """
-        try:
-            data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError, ConfigError):
-            raise CalibrationError(f"{path}: no calibration table: name one that `quantize` wrote") from None
+        data = read_json_object(path, "name a calibration table that `quantize` wrote", CalibrationError)
         if data.get("format") != TABLE_FORMAT:
             raise CalibrationError(f"{path}: no calibration table: name one that `quantize` wrote")
         if data.get("version") != _VERSION:

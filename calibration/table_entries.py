@@ -9,7 +9,8 @@ import numpy as np
 
 from causalrn.calibration.observers import Histogram
 
-_LEAST_BINS, _MOST_COUNTED = 4, 2**63 - 1
+_LEAST_BINS, _MOST_BINS, _MOST_COUNTED = 128, 8192, 2**63 - 1
+"""As many bins as int8 has levels on one side are searched at least; with too many the search would never end."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Activation:
     by_position: Ranges
 
     def __post_init__(self) -> None:
-        if len(self.counts) < _LEAST_BINS or len(self.counts) % 2:
+        if not _LEAST_BINS <= len(self.counts) <= _MOST_BINS or len(self.counts) % 2:
             raise ValueError(f"a histogram of {len(self.counts)} bins")
         if min(self.counts) < 0 or not 0 < sum(self.counts) <= _MOST_COUNTED:
             raise ValueError("a histogram with negative counts, none, or more than there can be")

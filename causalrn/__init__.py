@@ -18,6 +18,7 @@ Example:
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from causalrn.errors import (
@@ -57,6 +58,10 @@ if TYPE_CHECKING:
     from causalrn.workflows.verify import verify
 
 __version__ = "0.1.0"
+
+# Before anything imports onnxruntime, and inherited by every process that is started: from 1.29 on onnxruntime reports
+# to its maker, and leaves an identifier of the device. Who has set the variable, to whatever, has chosen.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "BudgetExceededError",

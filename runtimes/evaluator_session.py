@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.graph_files import load_graph
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
@@ -55,7 +56,7 @@ class EvaluatorSession(CellSession):
 
     def _evaluator(self, name: str) -> Any:
         if name not in self._evaluators:
-            model = _in_float64(onnx.load(self._bundle.file(self._bundle.manifest.graphs[name].file)))
+            model = _in_float64(load_graph(self._bundle, self._bundle.manifest.graphs[name].file))
             self._evaluators[name] = ReferenceEvaluator(model, new_ops=[SimplifiedLayerNormalization])
         return self._evaluators[name]
 

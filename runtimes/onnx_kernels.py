@@ -7,7 +7,8 @@ from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.runtimes.kernel_list import Kernel, KernelList
-from causalrn.runtimes.ort_session import WEIGHTS, OnnxRuntimeSession
+from causalrn.runtimes.ort_loading import WEIGHTS
+from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.session_options import SessionOptions
 
 _SINGLE, _PREFILL = "step_single", "prefill"

@@ -8,27 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
+from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.onnx_bytes import with_outputs
+from causalrn.runtimes.ort_loading import WEIGHTS, load_graph, session_options, shortened
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
-
-WEIGHTS = "weights.bin"
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "nv-tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "dml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-}
 
 
 class OnnxRuntimeSession(CellSession):
@@ -36,7 +23,8 @@ class OnnxRuntimeSession(CellSession):
 
     Args:
         bundle: opened, its hashes checked.
-        provider: a key of :data:`PROVIDERS`. Falling back to another one is an error, never silent.
+        provider: a key of :data:`causalrn.runtimes.ort_loading.PROVIDERS`. Falling back to another one is an error,
+            never silent.
         threads: threads inside one operator; more than one pays from pools of about 1,000 rows on.
         profile_into: folder for the times of nodes and for graphs as onnxruntime runs them: see :meth:`end_profile`.
 
@@ -94,7 +82,7 @@ class OnnxRuntimeSession(CellSession):
                 options.enable_profiling = True
                 options.profile_file_prefix = str(self._profile_into / name)
                 options.optimized_model_filepath = str(self._profile_into / file)
-            graph = _load_graph(self._bundle, file, self.provider, options, self._shown)
+            graph = load_graph(self._bundle, file, self.provider, options, self._shown)
             inputs, outputs = ({value.name for value in values} for values in (graph.get_inputs(), graph.get_outputs()))
             if inputs != {"tokens", "position", *self._inputs} or not outputs >= set(self._outputs):
                 raise BundleError(
@@ -119,7 +107,7 @@ class OnnxRuntimeSession(CellSession):
         try:
             results = graph.run([*self._outputs, *self._shown], feed)
         except Exception as error:  # onnxruntime's own classes, by version
-            raise BundleError(f"{self._bundle.path}: a graph cannot run: {_shortened(error)}: export again") from None
+            raise BundleError(f"{self._bundle.path}: a graph cannot run: {shortened(error)}: export again") from None
         if graph not in self._known_shapes:
             self._check_shapes(results, *tokens.shape)
             self._known_shapes.append(graph)
@@ -215,70 +203,5 @@ class _BoundStep:
         try:
             self._graph.run_with_iobinding(self._bindings[side])
         except Exception as error:  # onnxruntime's own classes, by version
-            raise BundleError(f"the step graph cannot run: {_shortened(error)}: export the bundle again") from None
+            raise BundleError(f"the step graph cannot run: {shortened(error)}: export the bundle again") from None
         return self._logits.copy(), self._sides[1 - side]
-
-
-def session_options(provider: str = "cpu", threads: int = 1) -> Any:
-    """How all graphs are loaded: quiet, threads inside an operator only, and no silent fall back to the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    if provider != "cpu":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    return options
-
-
-def _load_graph(bundle: Bundle, file: str, provider: str, options: Any, streams: tuple[str, ...]) -> Any:
-    """Load a graph; `streams` are intermediate values that it should give, too."""
-    name = _provider_name(provider)
-    path = bundle.file(file)
-    source: Any = path
-    if streams:
-        source = with_outputs(path.read_bytes(), streams)
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
-    try:
-        session = onnxruntime.InferenceSession(source, options, providers=[name])
-    except Exception as error:  # onnxruntime's own classes, RuntimeError and others, by version
-        raise _load_error(bundle, file, provider, error) from None
-    if name not in session.get_providers():
-        raise RuntimeUnavailableError(
-            f"provider {provider} could not start here (onnxruntime fell back to {session.get_providers()[0]}): "
-            "check its driver and libraries, or use `provider` cpu"
-        )
-    return session
-
-
-def _provider_name(provider: str) -> str:
-    if provider not in PROVIDERS:
-        raise InputError(f"provider {provider!r} is unknown: choose one of {', '.join(PROVIDERS)}")
-    name = PROVIDERS[provider]
-    available = onnxruntime.get_available_providers()
-    if name not in available:
-        here = [key for key, value in PROVIDERS.items() if value in available]
-        raise RuntimeUnavailableError(
-            f"provider {provider} is not in this onnxruntime ({onnxruntime.__version__}): "
-            f"it has {', '.join(here)}; install the onnxruntime package for {provider}"
-        )
-    return name
-
-
-def _shortened(error: Exception) -> str:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return reason if len(reason) <= 160 else f"{reason[:60]} ... {reason[-95:]}"
-
-
-def _load_error(bundle: Bundle, file: str, provider: str, error: Exception) -> Exception:
-    """The file's hash has been checked, so what fails here is most likely the runtime, not the file."""
-    reason = _shortened(error)
-    if "Protobuf parsing failed" in reason:
-        return BundleError(f"{bundle.path / file}: not an ONNX graph: export the bundle again")
-    if "Deserialize tensor" in reason:  # the message names the tensor
-        return BundleError(f"{bundle.path / file}: its weights are cut short or missing: export it again ({reason})")
-    if provider != "cpu":
-        return RuntimeUnavailableError(f"provider {provider} cannot run {bundle.path / file}: {reason}")
-    return RuntimeUnavailableError(
-        f"onnxruntime {onnxruntime.__version__} cannot load {bundle.path / file} (opset {bundle.manifest.opset}): "
-        f"upgrade onnxruntime, or export with `opset` 21 ({reason})"
-    )

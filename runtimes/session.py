@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.files import as_path
-from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError
+from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError, StateError
 from causalrn.runtimes.checks import as_array, check_snapshot, check_text_tails, check_tokens
 from causalrn.runtimes.exclusive import exclusive
 from causalrn.runtimes.generation import GeneratedStep, GenerationOptions, GenerationSettings, choose_options, generate
@@ -163,7 +163,12 @@ class Session(ABC):
         Raises:
             StateError: a file that is missing, corrupt, or of other weights; the state is left as it was.
         """
-        self.restore(load_state(as_path(path, "path")))
+        source = as_path(path, "path")
+        snapshot = load_state(source)
+        try:
+            self.restore(snapshot)
+        except StateError as error:
+            raise StateError(f"{source}: {error}") from None
 
     @exclusive
     def generate(

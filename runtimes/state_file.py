@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from causalrn.bundle.files import written_file
+from causalrn.bundle.tensor_files import check_tensor_file
 from causalrn.errors import StateError
 from causalrn.runtimes.snapshot import Snapshot
 
@@ -17,6 +18,8 @@ _VERSION = "1"
 _LOGITS = "logits"
 _TAILS = "text_tails"
 """Begun characters, per row in hexadecimal or "-"; left out where there is none."""
+_MOST = 1 << 53
+_REMEDY = "name a state file that a session saved"
 
 
 def save_state(path: Path, snapshot: Snapshot) -> None:
@@ -43,21 +46,20 @@ def load_state(path: Path) -> Snapshot:
     Raises:
         StateError: the file is missing, corrupt, or no state file of this version.
     """
-    if not path.is_file():
-        raise StateError(f"{path}: no such file: name a state file that a session saved")
+    check_tensor_file(path, "state file", _REMEDY, StateError)
     try:
-        tensors = load_file(path)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
-            raise StateError(f"{path}: not a state file of this version: name one that a session saved")
-        position, batch = int(metadata["position"]), int(metadata["batch"])
-        owner = metadata["owner"]
-        tails = tuple(b"" if row == "-" else bytes.fromhex(row) for row in metadata.get(_TAILS, "").split())
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise StateError(f"{path}: corrupt state file ({error})") from None
+            if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
+                raise StateError(f"{path}: not a state file of this version: {_REMEDY}")
+            position, batch = int(metadata["position"]), int(metadata["batch"])
+            owner = metadata["owner"]
+            tails = tuple(b"" if row == "-" else bytes.fromhex(row) for row in metadata.get(_TAILS, "").split())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"{path}: corrupt state file ({error}): {_REMEDY}") from None
     logits = tensors.pop(_LOGITS, None)
     state = {name.removeprefix("state."): tensor for name, tensor in tensors.items()}
-    if position < 0 or batch < 1 or (logits is not None and len(logits) != batch):
+    if not 0 <= position <= _MOST or not 1 <= batch <= _MOST or (logits is not None and logits.shape[:1] != (batch,)):
         raise StateError(f"{path}: corrupt state file (position {position}, batch {batch})")
     return Snapshot(position, batch, state, logits, owner, tails)

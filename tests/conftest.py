@@ -13,6 +13,8 @@ from pathlib import Path
 # Tests run in as many processes as there are cores: with threads of their own on top, PyTorch's barriers wait for each
 # other, and training takes up to 50 times as long. Commands that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Some tests import onnxruntime before the package, which sets this.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnx
 import onnx_ir as ir

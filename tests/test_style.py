@@ -88,6 +88,7 @@ FOREIGN_FLAGS = {
     "export/web/wasm_builder.py": {"--target", "--stack-first", "--strip-all", "--no-entry", "--export"},  # clang's
     "runtimes/native/c_compiler.py": {"--version"},  # of any C compiler
     "runtimes/web/kernels.py": {"--json"},  # of verify.mjs in a web bundle
+    "runtimes/web/node_process.py": {"--preserve-symlinks", "--preserve-symlinks-main"},  # node's
 }
 """Flags of other programs, which only their callers know."""
 
@@ -106,3 +107,59 @@ def test_flags_in_strings_are_found() -> None:
     assert flags_in('raise InputError("give --steps")') == ["--steps"]
     assert flags_in('"""Of `run --state-out`."""') == ["--state-out"]
     assert flags_in('x = "a--b -- c"  # --comment') == []
+
+
+READS = re.compile(
+    r"\.read_text\(|\.read_bytes\(|np\.(?:load|fromfile)\(|load_file\(|safe_open\(|(?:onnx|ir|torch)\.load\(|"
+    r"\.open\(\"rb\"\)|os\.open\(|ZipFile\("
+)
+"""Ways to read a file that know nothing of pipes, devices and sizes."""
+
+OWN_READS = {
+    "bundle": {
+        "array_files": "an archive that reading.py has opened",
+        "files": "hashes of files that were checked, and markers of folders",
+        "graph_files": "of an opened bundle",
+        "reading": "the one place",
+    },
+    "calibration": {"activations": "its own temporary file", "schemes": "of an opened bundle"},
+    "cli": {"doctor_probes": "its own temporary file", "doctor_tools": "its own temporary file", "console": "no input"},
+    "export": {
+        "c99.amalgamation": "files of the package",
+        "c99.header": "files of the package",
+        "web.web_exporter": "files of the package",
+    },
+    "model": {"weight_files": "what reading.py has opened"},
+    "runtimes": {
+        "bench.measuring": "files of the package",
+        "bench.profiling": "its own temporary file",
+        "bench.system": "files of the system",
+        "environment": "files of the system",
+        "native.builds": "of an opened bundle, and its own temporary files",
+        "native.c_compiler": "of an opened bundle, and files of the package",
+        "native.interface_check": "of an opened bundle",
+        "native.library": "of an opened bundle",
+        "parity.golden": "after tensor_files.py",
+        "parity.guards.damaged_bundles": "its own copies of an opened bundle",
+        "parity.guards.level": "its own temporary file",
+        "processor_family": "files of the system",
+        "state_file": "after tensor_files.py",
+        "trt.engine": "of an opened bundle",
+        "web.kernels": "its own copy of an opened bundle",
+    },
+    "training": {"checkpoint": "after tensor_files.py"},
+    "workflows": {"recorded_logits": "after tensor_files.py", "training_run": "its own log"},
+}
+"""Modules that read files in another way than by causalrn/bundle/reading.py, and which files those are."""
+
+
+def test_input_files_are_read_in_one_place() -> None:
+    """A pipe would block, a device never ends, and a header of a few bytes may ask for terabytes."""
+    reading = {module_name(path) for path in room_sources() if READS.search(path.read_text(encoding="utf-8"))}
+    allowed = {f"causalrn.{room}.{name}" for room, names in OWN_READS.items() for name in names}
+    assert reading - allowed == set()
+
+
+def test_other_ways_to_read_are_found() -> None:
+    assert all(map(READS.search, ("path.read_text()", "np.load(path)", 'path.open("rb")', "onnx.load(path)")))
+    assert not any(map(READS.search, ("read_input(path)", "Bundle.open(path)", "file.read()")))

@@ -33,7 +33,7 @@ class Alphabet:
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in ALPHABET_SIZES:
+        if not isinstance(self.name, str) or self.name not in ALPHABET_SIZES:
             raise InputError(f"alphabet {self.name!r} is unknown: choose one of {', '.join(ALPHABET_SIZES)}")
 
     @property

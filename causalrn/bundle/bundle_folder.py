@@ -13,7 +13,13 @@ from causalrn.bundle.files import sha256_file
 from causalrn.bundle.folders import recover_to_read
 from causalrn.bundle.json_values import json_text
 from causalrn.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest_text, writing_verb
+from causalrn.bundle.reading import check_input, read_input
 from causalrn.errors import BundleError
+
+GIT_ATTRIBUTES = ".gitattributes"
+KEEP_LINE_ENDS = "* -text\n"
+"""What a bundle of sources has in the file of that name: else git may change line ends, and hashes fit no more."""
+_LARGEST_TEXT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -97,15 +103,28 @@ def seal_bundle(folder: Path, manifest: Manifest, hashed: Mapping[str, FileEntry
 def is_bundle(path: Path) -> bool:
     """Whether the folder claims to be a bundle; what a killed process left of one is mended first."""
     recover_to_read(path)
-    return (path / MANIFEST_NAME).is_file()
+    return os.path.lexists(path / MANIFEST_NAME)
 
 
 def _check_file(path: Path, entry: FileEntry, verb: str) -> None:
     remedy = f"copy it again, or {verb} again"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise BundleError(f"{path}: missing from the bundle: {remedy}")
-    size = path.stat().st_size
+    size = check_input(path, remedy, BundleError)
+    if (size != entry.size_bytes or sha256_file(path) != entry.sha256) and _has_other_line_ends(path, size, entry):
+        raise BundleError(
+            f"{path}: its line ends were turned into CRLF (by git's core.autocrlf, or an editor): check it out again "
+            f"with a .gitattributes beside it that says {KEEP_LINE_ENDS.strip()!r}, or {remedy}"
+        )
     if size != entry.size_bytes:
         raise BundleError(f"{path}: {size} bytes instead of {entry.size_bytes}: {remedy}")
     if sha256_file(path) != entry.sha256:
         raise BundleError(f"{path}: content differs from the manifest's SHA-256: {remedy}")
+
+
+def _has_other_line_ends(path: Path, size: int, entry: FileEntry) -> bool:
+    """Whether a text is what the manifest says, but for a carriage return before some ends of lines."""
+    if not entry.size_bytes < size <= 2 * entry.size_bytes or size > _LARGEST_TEXT_BYTES:
+        return False
+    content = read_input(path, "copy it again", BundleError).replace(b"\r\n", b"\n")
+    return len(content) == entry.size_bytes and hashlib.sha256(content).hexdigest() == entry.sha256

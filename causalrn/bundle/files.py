@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 
 from causalrn.bundle.interrupts import holding_interrupts
 from causalrn.bundle.leftovers import partial_file
+from causalrn.bundle.reading import read_json_object
 from causalrn.errors import InputError
 
 CERTIFICATE_NAME = "certificate.json"
@@ -29,7 +29,6 @@ STANDARD_OUTPUT = Path("-")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OF_DESCRIPTORS = ("/dev", "/dev/fd", "/proc/self/fd")
 """Folders whose entries stand for open files: written to, never replaced."""
-_LARGEST_JSON = 64 << 20
 _pipes: dict[Path, int] = {}
 """Pipes that are open for a report to come: closed meanwhile, they would end for who reads them."""
 
@@ -58,12 +57,9 @@ def as_path(value: str | os.PathLike[str], field: str) -> Path:
 def json_object_or_empty(path: Path) -> dict[str, Any]:
     """The JSON object in a file; an empty one where it holds none, or is no plain file of a size that ours have."""
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_JSON:
-            return {}
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json_object(path, "")
+    except InputError:
         return {}
-    return data if isinstance(data, dict) else {}
 
 
 def check_output_file(path: Path) -> None:

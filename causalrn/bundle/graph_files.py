@@ -14,6 +14,8 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.json_values import json_text, to_json
 from causalrn.bundle.manifest import MANIFEST_VERSION, Manifest
+from causalrn.bundle.reading import open_input
+from causalrn.errors import BundleError
 
 WEIGHTS_FILE = "weights.bin"
 _EXTERNAL_BYTES = 1024
@@ -23,7 +25,32 @@ _ALIGNMENT = 64
 def load_graphs(bundle: Bundle) -> dict[str, ir.Model]:
     """The graphs by the name of their file, weights in memory."""
     files = (graph.file for graph in bundle.manifest.graphs.values())
-    return {file: ir.external_data.load_to_model(ir.load(bundle.file(file))) for file in files}
+    return {file: ir.serde.deserialize_model(load_graph(bundle, file)) for file in files}
+
+
+def load_graph(bundle: Bundle, file: str) -> onnx.ModelProto:
+    """A graph with its weights in memory, by the name of its file.
+
+    Their hashes are the bundle's, wherever links lead: onnx itself refuses weights that are a link, or have two names.
+
+    Raises:
+        BundleError: weights that the bundle does not have.
+        DecodeError: of protobuf, no ONNX graph.
+    """
+    model = onnx.load(bundle.file(file), load_external_data=False)
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        offset, length = int(place.get("offset", 0)), int(place["length"])
+        with open_input(bundle.file(place["location"]), "export the bundle again", BundleError) as weights:
+            weights.seek(offset)
+            tensor.raw_data = weights.read(length)
+        if len(tensor.raw_data) != length:
+            raise BundleError(f"{bundle.path / file}: the weights of {tensor.name} are cut short: export it again")
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+    return model
 
 
 def save_graphs(models: Mapping[str, ir.Model], folder: Path, *, checked: bool) -> None:

@@ -20,6 +20,7 @@ from causalrn.bundle.leftovers import is_plain_name
 from causalrn.bundle.native_spec import WEB_PROFILE, NativeSpec
 from causalrn.bundle.ownership import FOLDERS, Marker
 from causalrn.bundle.quantization import Quantization
+from causalrn.bundle.reading import read_json_text
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.targets import CHECKPOINT, Target, all_targets
 from causalrn.bundle.web_spec import BESIDE, C_ENGINE, WebSpec
@@ -265,18 +266,16 @@ def read_manifest_text(path: Path) -> str:
     """Text of manifest.json in the folder `path`.
 
     Raises:
-        BundleError: no folder, or no manifest in it.
+        BundleError: no folder, or no manifest in it that can be read.
     """
     recover_to_read(path)
     if not path.is_dir():
         what = "a file, not a folder" if path.exists() else "no such folder"
         raise BundleError(f"{path}: {what}: name a bundle that `causalrn-export export` wrote")
-    try:
-        return (path / MANIFEST_NAME).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BundleError(f"{path}: no {MANIFEST_NAME} in it: not a bundle; `export` makes one of a RUN") from None
-    except UnicodeDecodeError:
-        raise BundleError(f"{path / MANIFEST_NAME}: not a text file: export the bundle again") from None
+    manifest = path / MANIFEST_NAME
+    if not manifest.exists() and not manifest.is_symlink():
+        raise BundleError(f"{path}: no {MANIFEST_NAME} in it: not a bundle; `export` makes one of a RUN")
+    return read_json_text(manifest, "export the bundle again", BundleError)
 
 
 def writing_verb(target: str) -> str:

@@ -71,9 +71,7 @@ Examples:
 @click.option(
     "--samples",
     type=click.IntRange(min=2),
-    default=2000,
-    show_default=True,
-    help="Sequences to compare settings on at most.",
+    help="Sequences to compare settings on at most.  [default: 2000]",
 )
 @click.option("--force", is_flag=True, help="Convert with what is named even if something else is clearly better.")
 @seed_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,11 @@ def command(context: click.Context, folder: Path, certificate: Path | None, json
 
     if certificate is not None and not is_bundle(folder):
         raise InputError(f"{folder} is no bundle: --certificate is about one")
-    if certificate is not None and json_path is not None and certificate.resolve() == json_path.resolve():
+    if (
+        certificate is not None
+        and json_path is not None
+        and os.path.realpath(certificate) == os.path.realpath(json_path)
+    ):
         raise InputError(f"{json_path} is the certificate itself: name another file for --json")
     if folder.is_file():
         data = _inspect_table(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,18 +85,18 @@ def check_places(outputs: Sequence[Path | None], inputs: Sequence[Path | None], 
     Raises:
         InputError: two outputs are the same file, or one is an input, or lies in the folder.
     """
-    read = {path.resolve() for path in inputs if path is not None}
-    written: set[Path] = set()
+    read = {os.path.realpath(path) for path in inputs if path is not None}  # a circle of links is no error here
+    written: set[str] = set()
     for path in outputs:
         if path is None:
             continue
-        if path.resolve() in read:
+        if os.path.realpath(path) in read:
             raise InputError(f"{path} is an input of this command: name another file to write")
-        if path.resolve() in written:
+        if os.path.realpath(path) in written:
             raise InputError(f"{path} is named for two outputs: name a file for each")
         if folder is not None and folder.resolve() in (path.resolve(), *path.resolve().parents):
             raise InputError(f"{path} lies in the output {folder}: name a place outside")
-        written.add(path.resolve())
+        written.add(os.path.realpath(path))
 
 
 class FiniteRange(click.FloatRange):

@@ -17,6 +17,8 @@ NORMS = ("layer", "rms")
 HEAD_SCALES = ("max", "none")
 POSITIONS = ("learned", "none")
 ATTENTIONS = ("softmax", "linear")
+_MOST_BLOCKS, _LARGEST = 10_000, 1 << 31
+"""More than any model has: what a file says of sizes is checked before anything is made of these sizes."""
 
 _CHOICES = {
     "readout": READOUTS,
@@ -77,16 +79,16 @@ class ModelConfig(ABC):
     def _check_sizes(self) -> None:
         least = {"vocabulary": 2, "embedding": 2, "hidden": 2, "blocks": 1, "heads": 1}
         for field, bound in least.items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < bound:
-                raise ConfigError(f"{field} is {value!r}: it must be a whole number, at least {bound}")
+            value, most = getattr(self, field), _MOST_BLOCKS if field == "blocks" else _LARGEST
+            if not isinstance(value, int) or isinstance(value, bool) or not bound <= value <= most:
+                raise ConfigError(f"{field} is {value!r}: it must be a whole number from {bound} to {most:,}")
         if (self.capacity is None) != (self.positions == "none"):
             raise ConfigError(
                 f"capacity {self.capacity} and positions {self.positions!r} contradict each other: "
                 "learned positions need a capacity, positions none must not have one"
             )
-        if self.capacity is not None and (type(self.capacity) is not int or self.capacity < 1):
-            raise ConfigError(f"capacity is {self.capacity}: it must be a whole number, at least 1")
+        if self.capacity is not None and (type(self.capacity) is not int or not 1 <= self.capacity <= _LARGEST):
+            raise ConfigError(f"capacity is {self.capacity}: it must be a whole number from 1 to {_LARGEST:,}")
 
     def _check_norm_eps(self) -> None:
         value = self.norm_eps

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from causalrn.errors import CheckpointError, ConfigError
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
-from causalrn.model.sequence_model import SequenceModel, load_weights
+from causalrn.model.sequence_model import SequenceModel, build_model
 from causalrn.model.weight_containers import FoundWeights, find_weights, name_weights
 from causalrn.model.weight_files import read_weight_file
 
@@ -141,6 +141,4 @@ def infer_config(official: OfficialWeights, **asked: Any) -> ModelConfig:
 
 def build_official(official: OfficialWeights, **asked: Any) -> SequenceModel:
     """A model in parallel form with these weights; arguments and errors as :func:`infer_config`."""
-    model = SequenceModel(infer_config(official, **asked))
-    load_weights(model, official.weights, official.source)
-    return model.eval()
+    return build_model(infer_config(official, **asked), official.weights, official.source).eval()

@@ -13,7 +13,7 @@ Parameters keep the names of the official code (fc_1, fc_2, ...), so that checkp
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -95,22 +95,39 @@ def _make_block(config: ModelConfig) -> nn.Module:
     return CausalRNBlock(config)
 
 
-def load_weights(model: SequenceModel, weights: dict[str, torch.Tensor], source: str) -> None:
-    """Put weights into a model, after checking names, shapes and values; `source` is named in errors.
+def check_shapes(config: ModelConfig, shapes: Mapping[str, Sequence[int]], source: str) -> None:
+    """Check that weights of these names and shapes are a model's, before memory is taken for the model.
+
+    Args:
+        source: named in errors.
 
     Raises:
-        CheckpointError: something is missing, left over, of another shape, or not finite.
+        CheckpointError: something is missing, left over, or of another shape.
     """
-    wanted = model.state_dict()
-    missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    last = f"blocks.{config.blocks - 1}."
+    if not any(name.startswith(last) for name in shapes):
+        raise CheckpointError(f"{source}: lacks {last}*: the weights belong to another configuration")
+    with torch.device("meta"):  # shapes without memory
+        wanted = {name: list(value.shape) for name, value in SequenceModel(config).state_dict().items()}
+    missing, extra = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
     if missing or extra:
         what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which the model does not have"
         raise CheckpointError(f"{source}: {what}: the weights belong to another configuration")
+    for name, shape in shapes.items():
+        if list(shape) != wanted[name]:
+            raise CheckpointError(f"{source}: {name} is {list(shape)}, the configuration needs {wanted[name]}")
+
+
+def build_model(config: ModelConfig, weights: Mapping[str, torch.Tensor], source: str) -> SequenceModel:
+    """A model with these weights, after checking names, shapes and values; `source` is named in errors.
+
+    Raises:
+        CheckpointError: as :func:`check_shapes`, or something is not finite.
+    """
+    check_shapes(config, {name: tuple(tensor.shape) for name, tensor in weights.items()}, source)
     for name, tensor in weights.items():
-        if tensor.shape != wanted[name].shape:
-            raise CheckpointError(
-                f"{source}: {name} is {list(tensor.shape)}, the configuration needs {list(wanted[name].shape)}"
-            )
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise CheckpointError(f"{source}: {name} holds values that are not finite floating-point numbers")
+    model = SequenceModel(config)
     model.load_state_dict(weights)
+    return model

@@ -26,6 +26,9 @@ _WRAPPERS = re.compile(r"(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wr
 _COUNTERS = ("n_averaged",)
 """What torch.optim.swa_utils.AveragedModel keeps beside the weights."""
 
+_TRAINING = ("steps_done", "weight.wte.weight")
+"""Keys of a training's state, as this toolkit writes it."""
+
 _DEEPEST, _MOST_VALUES, _MOST_NAMED = 16, 100_000, 3
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _SAVE = "save it with torch.save(model.state_dict(), ...)"
@@ -66,6 +69,11 @@ def find_weights(value: Any, source: str, rename: Rename) -> FoundWeights:
             f"{source}: holds several models, in {places}: save the one to convert in a file of its own"
         )
     place, state = found[0]
+    if state.keys() >= set(_TRAINING):
+        raise CheckpointError(
+            f"{source}: is what `train` resumes from, weights and optimizer together: name its RUN, or the RUN's "
+            "model.safetensors"
+        )
     inside = (f"took {place} out of it",) if place else ()
     model = name_weights(state, source, rename)
     return FoundWeights(model.weights, model.keys, inside + model.words)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import os
 import pickle
 import re
-import stat
 import struct
 import warnings
 import zipfile
@@ -27,12 +25,13 @@ import torch
 from safetensors import SafetensorError
 
 from causalrn.bundle.json_values import parse_json_object
+from causalrn.bundle.reading import LARGEST_JSON_BYTES, check_values, open_input
+from causalrn.bundle.tensor_files import read_shapes
 from causalrn.errors import CausalRNError, CheckpointError
 
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _LARGEST_BYTES = 16 << 30
-_LARGEST_INDEX_BYTES = 64 << 20
 _MOST_SHARDS = 10_000
 _HEAD_BYTES = 512
 _SAVE = "save it with torch.save(model.state_dict(), ...)"
@@ -113,33 +112,12 @@ def _file_in(folder: Path) -> Path:
 
 
 def _opened(path: Path) -> io.BufferedReader:
-    """A regular file, open for reading; a pipe or device is refused before it could block."""
-    try:
-        regular = stat.S_ISREG(path.stat().st_mode)
-        if regular:
-            file = os.fdopen(
-                os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
-            )
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file: name the weights that the training script saved") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}): check its path and permissions") from None
-    if not regular:
-        raise CheckpointError(f"{path}: a pipe, socket or device: name a file of weights")
-    status = os.fstat(file.fileno())
-    problem = ""
-    if not stat.S_ISREG(status.st_mode):
-        problem = "no regular file: name a file of weights"
-    elif status.st_size == 0:
-        problem = "is empty: copy it again"
-    elif status.st_size > _LARGEST_BYTES:
-        problem = (
-            f"has {status.st_size >> 30} GiB, more than {_LARGEST_BYTES >> 30}: {_SAVE}, without what else is in it"
-        )
-    if problem:
-        file.close()
-        raise CheckpointError(f"{path}: {problem}")
-    return file
+    """A regular file, open for reading."""
+    file = open_input(path, "name the weights that the training script saved", CheckpointError, _LARGEST_BYTES)
+    if file.peek(1):
+        return file
+    file.close()
+    raise CheckpointError(f"{path}: is empty: copy it again")
 
 
 def _read_tensors(path: Path, file: io.BufferedReader | io.BytesIO, head: bytes) -> Any:
@@ -168,24 +146,10 @@ def _read_tensors(path: Path, file: io.BufferedReader | io.BytesIO, head: bytes)
 
 def _read_safetensors(path: Path, file: io.BufferedReader | io.BytesIO) -> dict[str, torch.Tensor]:
     try:
-        _check_header(file)
+        read_shapes(file)
         return safetensors.torch.load(file.read())
     except (SafetensorError, CausalRNError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path}: corrupt safetensors file ({error}): copy it again") from None
-
-
-def _check_header(file: io.BufferedReader | io.BytesIO) -> None:
-    """Before memory is taken for a whole file: its header has to account for every byte of it."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    header_bytes = int.from_bytes(file.read(8), "little")
-    if header_bytes > min(_LARGEST_INDEX_BYTES, size - 8):
-        raise ValueError("its header is longer than the file")
-    entries = parse_json_object(file.read(header_bytes).decode(), "header")
-    ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
-    if max(ends, default=0) != size - 8 - header_bytes:
-        raise ValueError("its header and its size differ")
-    file.seek(0)
 
 
 def _check_archive(path: Path, file: io.BufferedReader | io.BytesIO) -> None:
@@ -223,10 +187,11 @@ def _read_torch(path: Path, file: io.BufferedReader | io.BytesIO) -> Any:
 
 def _read_shards(path: Path, file: io.BufferedReader | io.BytesIO) -> WeightFile:
     """The tensors that an index names, out of the files beside it, each read once."""
-    text = file.read(_LARGEST_INDEX_BYTES + 1)
+    text = file.read(LARGEST_JSON_BYTES + 1)
     try:
-        if len(text) > _LARGEST_INDEX_BYTES:
+        if len(text) > LARGEST_JSON_BYTES:
             raise ValueError("too large")
+        check_values(text)
         places = parse_json_object(text.decode(), str(path)).get("weight_map")
     except (CausalRNError, ValueError):
         raise CheckpointError(f"{path}: is text, not weights: name the file that torch.save wrote") from None

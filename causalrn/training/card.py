@@ -39,6 +39,11 @@ class ModelCard:
                 f"alphabet {self.alphabet.name} has {self.alphabet.size} tokens, the model {self.config.vocabulary}"
             )
 
+        if self.task is not None and self.task.capacity > (self.config.capacity or self.task.capacity):
+            raise ConfigError(
+                f"{self.task.describe()} takes {self.task.capacity} positions, the model has {self.config.capacity}"
+            )
+
     def entries(self) -> dict[str, Any]:
         """The card as JSON values, under the names that manifests and checkpoint folders have."""
         return {
@@ -62,12 +67,13 @@ class ModelCard:
         if "model" not in data:
             raise ConfigError(f"{source}: the entry 'model' is missing")
         alphabet, known_by = data.get("alphabet"), data.get("known_by")
-        return cls(
-            ModelConfig.from_entries(data["model"], source),
-            None if alphabet is None else Alphabet(alphabet),
-            task_from_entries(data.get("task")),
-            None if known_by is None else from_json(known_by, KnownBy, f"{source}: known_by"),
-        )
+        config = ModelConfig.from_entries(data["model"], source)
+        known = None if known_by is None else from_json(known_by, KnownBy, f"{source}: known_by")
+        try:
+            named = None if alphabet is None else Alphabet(alphabet)
+            return cls(config, named, task_from_entries(data.get("task")), known)
+        except (ConfigError, InputError) as error:
+            raise ConfigError(f"{source}: {error}") from None
 
 
 def card_of(bundle: Bundle) -> ModelCard:

@@ -14,9 +14,10 @@ import torch
 from safetensors import SafetensorError
 
 from causalrn.bundle.folders import written_folder
+from causalrn.bundle.tensor_files import check_tensor_file
 from causalrn.errors import CheckpointError
 from causalrn.model.folding import FoldedWeights, fold
-from causalrn.model.sequence_model import SequenceModel, load_weights
+from causalrn.model.sequence_model import SequenceModel, build_model, check_shapes
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, WEIGHTS_NAME, CheckpointFolder
 
@@ -42,17 +43,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: a file is missing or corrupt, weights do not fit the configuration or are not finite.
     """
     run = CheckpointFolder.open(path)
+    shapes = check_tensor_file(run.weights, "safetensors file", "copy the RUN again", CheckpointError)
+    check_shapes(run.card.config, shapes, str(run.weights))
     sha256 = run.sha256
     try:
         weights = safetensors.torch.load_file(run.weights)
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{run.weights}: corrupt safetensors file ({error})") from None
-    last = f"blocks.{run.card.config.blocks - 1}."
-    if not any(name.startswith(last) for name in weights):  # before building a model of whatever size was written
-        raise CheckpointError(f"{run.weights}: lacks {last}*: the weights belong to another configuration")
-    model = SequenceModel(run.card.config)
-    load_weights(model, weights, str(run.weights))
-    return Checkpoint(model.eval(), run.card, sha256)
+    return Checkpoint(build_model(run.card.config, weights, str(run.weights)).eval(), run.card, sha256)
 
 
 def save_checkpoint(
@@ -87,8 +85,9 @@ def read_training_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, 
     Raises:
         CheckpointError: the file is missing or corrupt.
     """
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"{path.parent}: no {path.name} in it: only an interrupted training can be resumed")
+    check_tensor_file(path, "training state", "train anew with `overwrite`", CheckpointError)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             plan = json.loads((file.metadata() or {})["plan"])

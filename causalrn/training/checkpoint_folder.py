@@ -11,9 +11,10 @@ from typing import Any
 
 from causalrn.bundle.files import sha256_file
 from causalrn.bundle.folders import recover_to_read
-from causalrn.bundle.json_values import json_text, own_hash, parse_json_object
+from causalrn.bundle.json_values import json_text, own_hash
 from causalrn.bundle.known_by import TRAINED_HERE
 from causalrn.bundle.ownership import Marker
+from causalrn.bundle.reading import check_input, read_json_object
 from causalrn.errors import CausalRNError, CheckpointError
 from causalrn.training.card import ModelCard
 
@@ -24,6 +25,7 @@ STATE_NAME = "training.safetensors"
 """Weights, optimizer state and plan of a training, for resuming it."""
 
 CHECKPOINT_VERSION = 1
+_COPY = "copy the RUN again"
 _FORMAT = "causalrn-run"
 _OWN_HASH = "config_sha256"
 CHECKPOINT_MARKER = Marker(CONFIG_NAME, _FORMAT, _OWN_HASH)
@@ -76,14 +78,17 @@ class CheckpointFolder:
         """
         recover_to_read(path)
         if not path.is_dir():
-            raise CheckpointError(f"{path}: no such folder: name a RUN that train or convert wrote")
+            what = "not a folder" if path.exists() else "no such folder"
+            raise CheckpointError(f"{path}: {what}: name a RUN that train or convert wrote")
         for name in (CONFIG_NAME, WEIGHTS_NAME):
-            if not (path / name).is_file():
+            if not (path / name).exists():
                 raise CheckpointError(f"{path}: no {name} in it: name a RUN that train or convert wrote")
+            check_input(path / name, _COPY, CheckpointError)
         source = path / CONFIG_NAME
         try:
-            data = parse_json_object(source.read_text(encoding="utf-8"), str(source))
-            if data.get("format") != _FORMAT or data.get("version") != CHECKPOINT_VERSION:
+            data = read_json_object(source, _COPY, CheckpointError)
+            version = data.get("version")
+            if data.get("format") != _FORMAT or version is True or version != CHECKPOINT_VERSION:
                 raise CheckpointError(f"{source}: not a {_FORMAT} configuration of version {CHECKPOINT_VERSION}")
             card = ModelCard.from_entries(data, str(source))
             origin = data.get("origin")
@@ -95,8 +100,6 @@ class CheckpointFolder:
             raise
         except CausalRNError as error:
             raise CheckpointError(str(error)) from None
-        except UnicodeDecodeError:
-            raise CheckpointError(f"{source}: not a text file") from None
 
     def write_config(self) -> None:
         """Write `config.json` into a new folder, beside all the files that it will have."""
@@ -117,4 +120,4 @@ def _recorded_hash(data: Mapping[str, Any]) -> str:
 def is_checkpoint(path: Path) -> bool:
     """Whether the folder claims to be a checkpoint folder; what a killed process left of one is mended first."""
     recover_to_read(path)
-    return (path / CONFIG_NAME).is_file()
+    return os.path.lexists(path / CONFIG_NAME)

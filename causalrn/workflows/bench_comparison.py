@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.json_values import parse_json_object, to_json
-from causalrn.errors import InputError
+from causalrn.bundle.json_values import to_json
+from causalrn.bundle.reading import read_json_object
 from causalrn.runtimes.bench.report_file import read_report
 from causalrn.runtimes.bench.results import Row
 
@@ -71,13 +71,8 @@ class Earlier:
 
         Raises:
             InputError: a missing file, or something else than a report of this version.
-            ConfigError: no JSON.
         """
-        try:
-            data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError):
-            raise InputError(f"{path}: no file that can be read: name a report that bench wrote as JSON") from None
-        return cls.of(data, path)
+        return cls.of(read_json_object(path, "name a report that bench wrote as JSON"), path)
 
     @classmethod
     def of(cls, data: Mapping[str, Any], path: Path) -> Earlier:

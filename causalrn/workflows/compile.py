@@ -196,7 +196,7 @@ def _compile_to(
 ) -> CompileResult:
     check_replaceable(output, BUNDLE_MARKER, overwrite)
     source = Bundle.open(path)
-    if output.resolve() == path.resolve():
+    if os.path.realpath(output) == os.path.realpath(path):
         raise InputError(f"{path} is the bundle itself: name another output")
     _check(source, sizes)
     started = time.monotonic()

@@ -13,7 +13,7 @@ from causalrn.bundle.alphabet import Alphabet, guess_alphabet
 from causalrn.bundle.files import as_path
 from causalrn.bundle.folders import check_replaceable
 from causalrn.bundle.known_by import KnownBy
-from causalrn.errors import InputError
+from causalrn.errors import CheckpointError, InputError
 from causalrn.model.official import OfficialWeights, build_official, read_official
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.progress import Progress, no_progress
@@ -37,6 +37,8 @@ from causalrn.workflows.setting_choice import Asked
 from causalrn.workflows.setting_data import DataOptions
 from causalrn.workflows.setting_race import Ranking
 from causalrn.workflows.setting_trial import SettingTrial
+
+_SAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def convert(
     length: int | None = None,
     text: PathLike | None = None,
     tokens: PathLike | None = None,
-    samples: int = 2000,
+    samples: int | None = None,
     force: bool = False,
     seed: int = 0,
     overwrite: bool = False,
@@ -123,7 +125,7 @@ def convert(
         length: letters per string, or bytes per piece of a text; None takes what the positions allow.
         text: the file whose bytes a text model predicts.
         tokens: .npy file of token ids [N, T] that the model predicts, for other vocabularies.
-        samples: sequences to compare settings on at most; no more are taken than it needs.
+        samples: sequences to compare settings on at most, 2,000 unless named; no more are taken than it needs.
         force: convert with what is named even if something else is clearly better, or nothing is.
         seed: of random strings.
         overwrite: replace an earlier checkpoint in the output folder, and what else is there.
@@ -157,7 +159,7 @@ def convert(
             whole_number(seed, "seed", 0, LARGEST_SEED),
         ),
         optional_path(reference, "reference"),
-        whole_number(samples, "samples", 2),
+        optional_whole(samples, "samples", 2),
         flag(force, "force"),
         progress,
     )
@@ -201,7 +203,16 @@ class _Place:
         card: ModelCard,
         ranking: Ranking | None = None,
     ) -> ConvertResult:
-        """Write the checkpoint folder."""
+        """Write the checkpoint folder.
+
+        Raises:
+            CheckpointError: a model with a single position.
+        """
+        if card.config.capacity == 1:
+            raise CheckpointError(
+                f"{source}: one learned position: such a model has no past to read, and cannot be "
+                "exported: name weights with at least 2 rows of wpe"
+            )
         run = save_checkpoint(self.folder, model, card, {"converted": _origin(official)}, self.overwrite)
         return ConvertResult(run, source, ranking, card.task, official.unwrapped)
 
@@ -213,15 +224,20 @@ class _Search:
     Attributes:
         data: what settings are compared on.
         reference: recorded logits.
-        samples: sequences at most.
+        samples: sequences at most; None takes the usual number.
         force: take what is named, whatever is found.
     """
 
     data: DataOptions
     reference: Path | None
-    samples: int
+    samples: int | None
     force: bool
     progress: Progress
+
+    def __post_init__(self) -> None:
+        if self.reference is not None and (self.samples is not None or self.data.tokens is not None):
+            ignored = "samples" if self.samples is not None else "tokens"
+            raise InputError(f"`reference` and `{ignored}` contradict each other: recorded logits settle it alone")
 
     @property
     def has_evidence(self) -> bool:
@@ -243,9 +259,9 @@ def _find_out(
         own: the card beside the weights, whose settings are named.
     """
     asked = Asked(str(source), named, search.force, CONFIG_NAME if own is not None else "")
-    trial = SettingTrial.of(official, asked, search.data, search.progress)
+    trial = SettingTrial.of(official, asked, search.data, search.progress, tried=search.has_evidence)
     if search.reference is None:
-        setting, known_by, ranking = trial.by_likelihood(search.samples)
+        setting, known_by, ranking = trial.by_likelihood(_SAMPLES if search.samples is None else search.samples)
     else:
         setting, known_by = trial.by_logits(read_recorded_logits(search.reference, trial.usual))
         ranking = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -113,7 +114,7 @@ def _export(
 ) -> Bundle:
     check_replaceable(output, BUNDLE_MARKER, overwrite)
     checkpoint = load_checkpoint(run)
-    if output.resolve() == run.resolve():
+    if os.path.realpath(output) == os.path.realpath(run):
         raise CheckpointError(f"{run} is the RUN itself: name another output")
     with written_folder(output, BUNDLE_MARKER, overwrite) as folder, progress("export", 3) as advance:
         advance(0, what)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.json_values import json_text, parse_json_object
+from causalrn.bundle.json_values import json_text
+from causalrn.bundle.reading import read_json_object
 from causalrn.errors import BundleError, ConfigError
 from causalrn.runtimes.bench.cost import macs_per_token
 from causalrn.runtimes.native.native_session import NativeSession
@@ -87,7 +88,7 @@ def describe_size(bundle: Bundle) -> list[str]:
     if SIZE_NAME not in bundle.manifest.files:
         return []
     path = bundle.file(SIZE_NAME)
-    data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
+    data = read_json_object(path, "export the bundle again", BundleError)
     try:
         figures = {name: data[name] for name in DeviceSize.__dataclass_fields__}
         return list(DeviceSize(**figures).lines(data["profile"]))

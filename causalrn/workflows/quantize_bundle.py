@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def quantize_bundle(
     """
     check_replaceable(output, BUNDLE_MARKER, overwrite)
     source = Bundle.open(path)
-    if output.resolve() == path.resolve():
+    if os.path.realpath(output) == os.path.realpath(path):
         raise InputError(f"{path} is the bundle itself: name another output")
     scheme = Scheme(options.scheme, options.form, options.pool8)
     check_scheme_fits(source, scheme)

@@ -6,9 +6,6 @@ A file holds `tokens`, integers [B, T], and `logits`, [B, T, V]: .npz or .safete
 from __future__ import annotations
 
 import math
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from causalrn.bundle.array_files import ARCHIVE, read_archive
 from causalrn.bundle.known_by import KnownBy
+from causalrn.bundle.reading import open_input
+from causalrn.bundle.tensor_files import read_shapes
 from causalrn.bundle.tolerances import BOUND_FACTOR, LEAST_BOUND
-from causalrn.errors import CheckpointError, InputError
+from causalrn.errors import CausalRNError, CheckpointError, InputError
 from causalrn.model.candidates import (
     FINE_OPTIONS,
     as_named,
@@ -44,7 +44,6 @@ _FIRST, _MORE = 1, 8
 """Sequences on which all settings, and the nearest ones, are compared."""
 _KEPT = 8
 _SEEDS = (1, 2)
-_ARCHIVE = b"PK"
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,8 @@ def read_recorded_logits(path: Path, config: ModelConfig) -> RecordedLogits:
     Raises:
         InputError: it is missing, holds something else, or belongs to a model of other sizes.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: {_HOW}")
-    with path.open("rb") as file:
-        is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
+    with open_input(path, _HOW) as file:
+        is_archive = file.read(len(ARCHIVE)) == ARCHIVE
     entries = _read_archive(path) if is_archive else _read_safetensors(path)
     missing = [name for name in ("tokens", "logits") if name not in entries]
     if missing:
@@ -105,20 +102,20 @@ def _described(tensor: Tensor) -> str:
 
 
 def _read_archive(path: Path) -> dict[str, Tensor]:
+    arrays = read_archive(path, ("tokens", "logits"), _HOW)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("tokens", "logits") if name in archive.files}
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-    except (ValueError, TypeError, EOFError, SyntaxError, KeyError, OverflowError, OSError, NotImplementedError):
-        raise InputError(f"{path}: no archive of numbers: {_HOW}") from None
-    except (tokenize.TokenError, zipfile.BadZipFile, zlib.error):
-        raise InputError(f"{path}: no archive of numbers: {_HOW}") from None
+    except TypeError:  # such as long double, which PyTorch does not have
+        kinds = " and ".join(f"{name} is {array.dtype}" for name, array in arrays.items())
+        raise InputError(f"{path}: {kinds}, which PyTorch does not have: {_HOW}") from None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        with open_input(path, _HOW) as file:
+            read_shapes(file)
         return safetensors.torch.load_file(path)
-    except (SafetensorError, ValueError, OSError):
+    except (SafetensorError, CausalRNError, ValueError, LookupError, TypeError, OverflowError):
         raise InputError(f"{path}: neither .npz nor .safetensors: {_HOW}") from None
 
 

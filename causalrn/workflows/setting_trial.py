@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from causalrn.bundle.known_by import KnownBy
-from causalrn.errors import CheckpointError
+from causalrn.errors import CheckpointError, ConfigError
 from causalrn.model.candidates import FINE_OPTIONS, allowed_settings, without_fine_options
 from causalrn.model.config import ModelConfig
 from causalrn.model.official import OfficialWeights, build_official
@@ -40,10 +40,22 @@ class SettingTrial:
     progress: Progress
 
     @classmethod
-    def of(cls, official: OfficialWeights, asked: Asked, data: DataOptions, progress: Progress) -> SettingTrial:
-        """Weights, read with what is named and the usual rest to begin with."""
+    def of(
+        cls, official: OfficialWeights, asked: Asked, data: DataOptions, progress: Progress, *, tried: bool = False
+    ) -> SettingTrial:
+        """Weights, read with what is named and the usual rest to begin with.
+
+        Args:
+            tried: whether other settings are: the usual ones then need not be possible, which they are not for a
+                hidden width of 2.
+        """
         default = {"readout": "exact"} if official.model == "causalrn" else {}
-        model = build_official(official, **{**default, **asked.named})
+        try:
+            model = build_official(official, **{**default, **asked.named})
+        except ConfigError:
+            if not tried or official.model != "causalrn" or "post_norm" in asked.named:
+                raise
+            model = build_official(official, **{**default, "post_norm": False, **asked.named})
         told = ("attention",) if official.model == "linear-transformer" else ()
         return cls(model, model.config, told, asked, data.data_for(model.config), progress)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tokenize
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from causalrn.bundle.array_files import read_array
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import InputError
 from causalrn.training.card import card_of
@@ -20,14 +19,9 @@ def load_token_ids(path: Path) -> npt.NDArray[np.integer]:
     Raises:
         InputError: missing, or something else.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: name a .npy file with token ids [B, T]")
-    try:
-        ids = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError, OverflowError, MemoryError, tokenize.TokenError, zipfile.BadZipFile):
-        raise InputError(f"{path}: not a .npy file of numbers: write it with numpy.save") from None
-    if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
-        what = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, np.ndarray) else "an archive"
+    ids = read_array(path, "write token ids [B, T] with numpy.save")
+    if ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
+        what = f"{ids.dtype} {list(ids.shape)}"
         raise InputError(f"{path}: holds {what}, expected integers [B, T] with at least one token")
     return ids
 

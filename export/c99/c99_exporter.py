@@ -8,6 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from causalrn.bundle.bundle_folder import GIT_ATTRIBUTES, KEEP_LINE_ENDS
 from causalrn.bundle.manifest import Manifest, stream_names
 from causalrn.bundle.native_spec import (
     HEADER,
@@ -114,6 +115,7 @@ def _write_sources(
     model = zlib.crc32(payload, zlib.crc32(macros(model=0).encode()))
     texts = {SOURCE: amalgamated_source(), HEADER: header_text(macros(model=model))}
     texts |= {name: source_text(name) for name in _FILES[native.profile]}
+    texts[GIT_ATTRIBUTES] = KEEP_LINE_ENDS
     if native.weights == "inline":
         texts[WEIGHTS_HEADER] = weights_header_text(payload)
     else:

@@ -10,6 +10,7 @@ from typing import Any
 from causalrn.bundle.engine_spec import Profile
 from causalrn.bundle.files import written_file
 from causalrn.bundle.json_values import to_json
+from causalrn.bundle.reading import read_input
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.trt_flavors import HARDWARE_LEVELS, TensorRT, uncollected
 from causalrn.errors import CompileError, DriverMissingError
@@ -198,7 +199,7 @@ def _check_shapes(tensor: Any, shapes: Sequence[tuple[int, ...]], path: Path) ->
 def _load_timing_cache(config: Any, path: Path | None) -> Any:
     if path is None:
         return None
-    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    cache = config.create_timing_cache(read_input(path, "name another file", CompileError) if path.exists() else b"")
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         raise CompileError(f"{path}: no timing cache of this TensorRT and GPU: name another file, or delete it")
     return cache

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.engine_spec import EngineSpec
+from causalrn.bundle.graph_files import load_graph
 from causalrn.bundle.interrupts import holding_interrupts
 from causalrn.bundle.manifest import Graph, Manifest
 from causalrn.bundle.trt_flavors import TensorRT
@@ -32,7 +31,7 @@ def lint_bundle(source: Bundle, compute_capabilities: tuple[str, ...] = ()) -> d
     for name in GRAPHS:
         path = source.file(source.manifest.graphs[name].file)
         try:
-            model = onnx.load(path)
+            model = load_graph(source, path.name)
         except Exception as error:  # protobuf's, onnx's and Python's own
             reason = " ".join(str(error).split())[:160]
             raise CompileError(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
-from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.bundle_folder import GIT_ATTRIBUTES, KEEP_LINE_ENDS, Bundle
 from causalrn.bundle.manifest import MANIFEST_NAME, Manifest
 from causalrn.bundle.native_spec import WEB_PROFILE
 from causalrn.bundle.quantization import C_SCHEMES
@@ -84,8 +84,8 @@ def export_web(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Man
     """
     write = _export_c if options.engine == C_ENGINE else _export_ort
     manifest = write(checkpoint, folder, options)
-    for name, text in _page_files():
-        (folder / name).write_text(text, encoding="utf-8")
+    for name, text in (*_page_files(), (GIT_ATTRIBUTES, KEEP_LINE_ENDS)):
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
     if options.beside is not None:
         (folder / BESIDE).mkdir()
         for name in (MANIFEST_NAME, *options.beside.manifest.files):

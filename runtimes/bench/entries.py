@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,7 +48,7 @@ def find_entries(
     Raises:
         InputError: a folder is named twice, or `runtimes` run none of them.
     """
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise InputError("a folder is named twice: it would compete with itself")
     entries: list[Entry] = []
     possible = {path: _runtimes_of(path) for path in paths}

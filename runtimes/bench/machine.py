@@ -15,7 +15,8 @@ from typing import Annotated
 
 import msgspec
 
-from causalrn.bundle.json_values import from_json, parse_json_object
+from causalrn.bundle.json_values import from_json
+from causalrn.bundle.reading import read_json_object
 from causalrn.errors import InputError
 from causalrn.runtimes.bench.cost import FLOAT, INTEGER, WIDENED, Call, StepCost
 
@@ -164,12 +165,8 @@ class Machine:
 
         Raises:
             InputError: a missing or malformed file, or one of another version.
-            ConfigError: no JSON.
         """
-        try:
-            data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError):
-            raise InputError(f"{path}: no file that can be read: name a device, or a file that doctor wrote") from None
+        data = read_json_object(path, "name a device, or a file that doctor wrote")
         data = data.get("machine", data)
         if not isinstance(data, dict) or (data.get("report"), data.get("version")) != (_FORMAT, MACHINE_VERSION):
             raise InputError(f"{path}: no machine of this version: measure it with doctor")

@@ -13,7 +13,7 @@ import onnxruntime
 
 from causalrn.runtimes.bench.machine import OrtRates
 from causalrn.runtimes.onnx_bytes import Node, Shape, encode_model
-from causalrn.runtimes.ort_session import session_options
+from causalrn.runtimes.ort_loading import session_options
 from causalrn.runtimes.snapshot import Array
 
 _WIDTH = 192

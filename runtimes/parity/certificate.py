@@ -9,9 +9,10 @@ from typing import Literal
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import CERTIFICATE_HASH, sha256_file, written_file
-from causalrn.bundle.json_values import from_json, json_text, own_hash, parse_json_object, to_json
+from causalrn.bundle.json_values import from_json, json_text, own_hash, to_json
 from causalrn.bundle.manifest import MANIFEST_NAME
-from causalrn.errors import BundleError, ConfigError, InputError
+from causalrn.bundle.reading import read_json_object
+from causalrn.errors import BundleError, InputError
 from causalrn.runtimes.parity.entries import ReportEntry
 from causalrn.runtimes.parity.report import Sha256, VerifyReport
 
@@ -91,12 +92,7 @@ def load_certificate(path: Path) -> Certificate:
         InputError: the file is missing, no certificate of this version, or changed since it was written.
     """
     remedy = "name one that `verify` wrote"
-    try:
-        data = parse_json_object(path.read_text(encoding="utf-8"), str(path))
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{path}: no such file: {remedy}") from None
-    except (UnicodeDecodeError, ConfigError):
-        raise InputError(f"{path}: not a certificate: {remedy}") from None
+    data = read_json_object(path, remedy)
     if data.get("certificate") != _FORMAT:
         raise InputError(f"{path}: not a certificate: {remedy}")
     if data.get("version") is True or data.get("version") != CERTIFICATE_VERSION:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.state_spec import StateSpec, StateTensor
+from causalrn.bundle.tensor_files import check_tensor_file
 from causalrn.errors import BundleError
 from causalrn.model.config import ModelConfig
 from causalrn.runtimes.parity.calls.table import CallTable, table_of, table_of_reference
@@ -124,6 +125,7 @@ def load_golden(bundle: Bundle) -> Golden:
         BundleError: the file is corrupt, of another version, or does not fit the bundle.
     """
     path = bundle.file(GOLDEN_NAME)
+    check_tensor_file(path, "file of golden vectors", "export the bundle again", BundleError)
     try:
         golden = _read(load_file(path), bundle.manifest.state)
         _check(golden, card_of(bundle).config)

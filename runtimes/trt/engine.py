@@ -11,6 +11,7 @@ from typing import Any
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.engine_spec import EngineSpec
 from causalrn.bundle.files import written_file
+from causalrn.bundle.reading import read_input
 from causalrn.bundle.trt_flavors import TensorRT, load_flavor, uncollected
 from causalrn.errors import (
     DriverMissingError,
@@ -130,7 +131,7 @@ def read_runtime_cache(path: Path) -> bytes:
     Raises:
         InputError: the file is something else, which would be overwritten.
     """
-    content = path.read_bytes() if path.is_file() else b""
+    content = read_input(path, "name another file") if path.exists() else b""
     if content and not content.startswith(_CACHE_NAME):
         raise InputError(f"{path} is no runtime cache: name another file, for it would be overwritten")
     start = len(_CACHE_HEADER) + hashlib.sha256().digest_size

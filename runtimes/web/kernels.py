@@ -20,7 +20,7 @@ from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.runtimes.kernel_list import Kernel, KernelList, Program
 from causalrn.runtimes.programs import Outcome, execute
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.runtimes.web.node_process import find_node
+from causalrn.runtimes.web.node_process import node_command
 from causalrn.runtimes.web.node_session import MODULE_FILES, NodeSession
 from causalrn.training.card import card_of
 
@@ -86,7 +86,7 @@ def _check_module(bundle: Bundle) -> tuple[bool, str]:
     """What module_check.mjs finds."""
     with as_file(files("causalrn.runtimes.web") / "module_check.mjs") as check:
         expected = json.dumps(_expected(bundle))
-        result = execute([find_node(), str(check.resolve()), str(bundle.path.resolve()), expected], _TIMEOUT_S)
+        result = execute(node_command(str(check.resolve()), str(bundle.path.resolve()), expected), _TIMEOUT_S)
     try:
         found = json.loads(result.stdout)
         checks, fault = int(found["checks"]), found["fault"]
@@ -127,7 +127,7 @@ def _check_verification(bundle: Bundle) -> tuple[bool, str]:
 
 def _verify(folder: Path) -> tuple[list[dict[str, Any]], Outcome]:
     place = folder.resolve()
-    result = execute([find_node(), str(place / "verify.mjs"), str(place), "--json"], _TIMEOUT_S)
+    result = execute(node_command(str(place / "verify.mjs"), str(place), "--json"), _TIMEOUT_S)
     try:
         rows: list[dict[str, Any]] = json.loads(result.stdout)["rows"]
     except (ValueError, KeyError, TypeError):

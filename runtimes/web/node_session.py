@@ -119,7 +119,7 @@ class NodeSession(CellSession):
     def _run(self, tokens: IntArray, position: int, state: Sequence[Any]) -> tuple[FloatArray, Sequence[Any]]:
         config, time = self.card.config, tokens.shape[1]
         rows = 0 if self._probed is None else self._rows
-        content = self._node.call("prefill", [tokens.astype(np.int32)], position=position, rows=rows)
+        content = self._node.call("prefill", [tokens.astype(np.int32)], tokens=time, position=position, rows=rows)
         logits, streams = np.split(np.frombuffer(content, np.float32), [time * config.vocabulary])
         width = (config.blocks + 1) * config.embedding
         for part in np.split(streams, range(rows * width, len(streams), rows * width)) if rows else ():

@@ -173,7 +173,7 @@ def test_interrupted_run_writes_what_it_has(call, bundles, tmp_path, monkeypatch
         (("--profile", "-t", "1,2"), "--profile takes one number of --threads"),
         (("--predict", "--device", "abacus"), "abacus: neither a file nor a device"),
         (("--predict", "--device", "apple-m1", "-d", "50"), "--depth 50 is beyond the model's 40 positions"),
-        (("--against", "nowhere.json"), "no file that can be read"),
+        (("--against", "nowhere.json"), "no such file"),
         (("--json", "nowhere/b.json"), "nowhere"),
     ],
     ids=str,

@@ -121,6 +121,45 @@ def test_a_vocabulary_that_is_not_the_letters_converts(call, tmp_path):
     assert "vocabulary 50" in out
 
 
+def test_what_a_training_resumes_from_is_not_taken_for_two_models(call, tmp_path):
+    state = {"steps_done": torch.tensor(3)}
+    for name, value in random_model().state_dict().items():
+        state |= {f"weight.{name}": value, f"adam.exp_avg.{name}": value.clone()}
+    safetensors.torch.save_file(state, tmp_path / "training.safetensors")
+    code, _, error = call("convert", tmp_path / "training.safetensors", "-o", tmp_path / "run")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "training.safetensors: is what `train` resumes from" in error
+
+
+def test_what_recorded_logits_make_needless_is_refused(call, tmp_path):
+    np.save(tmp_path / "ids.npy", np.zeros((20, 6), np.int64))
+    arguments = ("convert", GOLDEN / "official_exact_copy8.pth", "-o", tmp_path / "run", "--reference", "r.npz")
+    for option in (("--samples", 5), ("--tokens", tmp_path / "ids.npy")):
+        code, _, error = call(*arguments, *option)
+        assert (code, error.count("\n")) == (2, 1)
+        assert f"--reference and {option[0]} contradict each other" in error
+
+
+def test_a_hidden_width_of_two_is_settled_by_recorded_logits(call, tmp_path):
+    """The usual settings are impossible for it: two norms leave two signs."""
+    model = random_model(hidden=2, embedding=8, norm="rms")
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    tokens = torch.randint(0, 29, (9, 12), generator=torch.Generator().manual_seed(0))
+    np.savez(tmp_path / "r.npz", tokens=tokens.numpy(), logits=model(tokens).detach().numpy())
+    code, out, error = call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", "--reference", tmp_path / "r.npz")
+    assert (code, error) == (0, "")
+    assert "architecture: recorded logits" in out
+    assert load_checkpoint(tmp_path / "run").model.config == model.config
+
+
+def test_a_model_with_one_position_is_refused_before_it_is_written(call, tmp_path):
+    torch.save(random_model(capacity=1).state_dict(), tmp_path / "w.pth")
+    code, _, error = call("convert", tmp_path / "w.pth", "-o", tmp_path / "run", "--readout", "exact")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "w.pth: one learned position" in error
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("eps", ["nan", "-1", "2", "x"])
 def test_an_impossible_eps_is_refused(call, tmp_path, eps):
     source = GOLDEN / "official_exact_copy8.pth"
@@ -179,4 +218,4 @@ def test_damaged_archive_of_logits_is_one_clear_line(call, tmp_path):
     (tmp_path / "r.npz").write_bytes(content)
     code, _, error = call("convert", tmp_path / "w.pth", "-o", tmp_path / "o", "--reference", tmp_path / "r.npz")
     assert (code, error.count("\n")) == (2, 1)
-    assert "no archive of numbers" in error
+    assert "logits is damaged" in error or "no archive of numbers" in error

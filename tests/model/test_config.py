@@ -16,7 +16,7 @@ SIZES = {"vocabulary": 29, "embedding": 8, "hidden": 8, "blocks": 2, "capacity":
         ({"activation": "tanh"}, "activation 'tanh' is unknown"),
         ({"heads": 3}, "heads 3 does not divide hidden 8"),
         ({"heads": 8}, "width below 2"),
-        ({"embedding": 1}, "embedding is 1: it must be a whole number, at least 2"),
+        ({"embedding": 1}, "embedding is 1: it must be a whole number from 2 to 2,147,483,648"),
         ({"blocks": 0}, "blocks is 0"),
         ({"vocabulary": 2.5}, "vocabulary is 2.5"),
         ({"blocks": True}, "blocks is True"),

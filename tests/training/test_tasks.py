@@ -113,7 +113,7 @@ def test_text_without_its_file_is_named(text):
     with pytest.raises(InputError, match="no such file"):
         Corpus.open(text.with_name("missing"))
     text.write_bytes(b"")
-    with pytest.raises(InputError, match="not a plain file with bytes in it"):
+    with pytest.raises(InputError, match="is empty: name a file with text"):
         Corpus.open(text)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from causalrn.bundle.json_values import from_json
-from causalrn.errors import ConfigError, InputError
+from causalrn.errors import InputError
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.report_file import row_json
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
@@ -136,7 +136,7 @@ def test_passed_is_the_verdict():
         ({"fail_above": 2}, "`fail_above` needs `against`"),
         ({"fail_above": 0, "against": "b.json"}, "`fail_above` is 0: it must be a finite number from 0.01"),
         ({"against": 5}, "`against` is 5: it must be a path"),
-        ({"against": "nowhere.json"}, "nowhere.json: no file that can be read"),
+        ({"against": "nowhere.json"}, "nowhere.json: no such file"),
         ({"decode": 0, "prefill": 0}, "`decode` 0 and `prefill` 0 leave nothing to measure"),
     ],
     ids=str,
@@ -177,7 +177,7 @@ def test_recorded_machine_is_read():
 def test_earlier_files_that_are_none_are_named(tmp_path):
     path = tmp_path / "b.json"
     path.write_text("{")
-    with pytest.raises(ConfigError, match="not valid JSON"):
+    with pytest.raises(InputError, match="not valid JSON"):
         Earlier.load(path)
     path.write_text('{"report": "causalrn-bench", "version": 1, "rows": [{}], "environment": {}}')
     with pytest.raises(InputError, match="a malformed report"):

@@ -229,7 +229,7 @@ def test_text_that_changed_is_not_resumed(monkeypatch, tmp_path, text):
             run_training(TrainingPlan.from_options(task=TextTask(9, Corpus.open(text)), **options), tmp_path / "run")
     content = text.read_bytes()
     text.unlink()
-    with pytest.raises(InputError, match="no such file; the training began with this text: put it back"):
+    with pytest.raises(InputError, match="no such file: name a file with text; the training began with this text"):
         resume_training(tmp_path / "run", "cpu")
     text.write_bytes(b"another text " * 200)
     with pytest.raises(InputError, match="not the text that the training began with"):

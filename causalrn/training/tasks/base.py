@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.alphabet import ALPHABET_SIZES, EOS
-from causalrn.errors import ConfigError
+from causalrn.errors import ConfigError, InputError
 
 IntArray = npt.NDArray[np.int64]
 
@@ -19,6 +19,9 @@ IGNORE = -100
 """Target of positions that do not count: what stands before the answer is random and cannot be predicted."""
 
 PURPOSES = ("train", "evaluate", "verify", "convert", "demo", "calibrate", "quantize")
+
+_LONGEST, _MOST_TOKENS = 1 << 20, 1 << 24
+"""What a file may say of a string's length, and how many tokens are drawn at once: 128 MB."""
 
 LETTERS = ALPHABET_SIZES["letters"] - EOS - 1
 """How many letters there are."""
@@ -87,8 +90,8 @@ class Task(ABC):
     length: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 1:
-            raise ConfigError(f"string length is {self.length!r}: it must be a whole number, at least 1")
+        if isinstance(self.length, bool) or not isinstance(self.length, int) or not 1 <= self.length <= _LONGEST:
+            raise ConfigError(f"string length is {self.length!r}: it must be a whole number from 1 to {_LONGEST:,}")
 
     @property
     def vocabulary(self) -> int:
@@ -110,7 +113,16 @@ class Task(ABC):
         """Draw examples; with `held_out` from what training never sees."""
 
     def draw(self, purpose: str, count: int, seed: int = 0, step: int = 0) -> Examples:
-        """Examples for one purpose: the same for the same arguments, and never the training's for another purpose."""
+        """Examples for one purpose: the same for the same arguments, and never the training's for another purpose.
+
+        Raises:
+            InputError: more than fit into memory, or the examples' source is not here.
+        """
+        if count * (self.capacity + 1) > _MOST_TOKENS:
+            raise InputError(
+                f"{count:,} sequences of {self.describe()} are {count * (self.capacity + 1):,} tokens, more than "
+                f"{_MOST_TOKENS:,}: ask for fewer sequences, or use a shorter `length`"
+            )
         return self.sample(random_source(purpose, seed, step), count, held_out=purpose != "train")
 
     @classmethod

@@ -10,10 +10,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from causalrn.bundle.reading import read_input
 from causalrn.errors import InputError
 from causalrn.training.tasks.base import Examples, Task, next_tokens
 
 _HELD_OUT = 0.1
+_REMEDY = "name a file with text"
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,11 @@ class Corpus:
         """Read a file into memory.
 
         Raises:
-            InputError: no such file, or nothing in it.
+            InputError: no such file, something else, or nothing in it.
         """
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
-        if not path.is_file() or not path.stat().st_size:
-            raise InputError(f"{path}: not a plain file with bytes in it")
-        data = np.fromfile(path, np.uint8)
+        data = np.frombuffer(read_input(path, _REMEDY), np.uint8)
+        if not data.size:
+            raise InputError(f"{path}: is empty: {_REMEDY}")
         return cls(path.absolute(), hashlib.sha256(data.data).hexdigest(), data)
 
     def part(self, *, held_out: bool) -> npt.NDArray[np.uint8]:

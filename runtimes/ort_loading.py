@@ -1,0 +1,118 @@
+"""Graphs of a bundle as onnxruntime's sessions: options, providers, weights behind links, and why one cannot load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.reading import read_input
+from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
+from causalrn.runtimes.onnx_bytes import with_outputs
+
+WEIGHTS = "weights.bin"
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "nv-tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+
+
+def session_options(provider: str = "cpu", threads: int = 1) -> Any:
+    """How all graphs are loaded: quiet, threads inside an operator only, and no silent fall back to the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    if provider != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options
+
+
+def load_graph(bundle: Bundle, file: str, provider: str, options: Any, streams: tuple[str, ...]) -> Any:
+    """Load a graph; `streams` are intermediate values that it should give, too."""
+    name = _provider_name(provider)
+    path = bundle.file(file)
+    source: Any = path
+    weights = b""
+    if streams or _is_linked(bundle, path):
+        source = with_outputs(read_input(path, "export the bundle again", BundleError), streams)
+        weights = _hand_over_weights(bundle, options)
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=[name])
+    except Exception as error:  # onnxruntime's own classes, RuntimeError and others, by version
+        raise _load_error(bundle, file, provider, error) from None
+    del weights  # onnxruntime has copied them
+    if name not in session.get_providers():
+        raise RuntimeUnavailableError(
+            f"provider {provider} could not start here (onnxruntime fell back to {session.get_providers()[0]}): "
+            "check its driver and libraries, or use `provider` cpu"
+        )
+    return session
+
+
+def _is_linked(bundle: Bundle, graph: Path) -> bool:
+    """Whether links lead from the weights to another folder than from the graph, which onnxruntime refuses."""
+    return WEIGHTS in bundle.manifest.files and bundle.file(WEIGHTS).resolve().parent != graph.resolve().parent
+
+
+def _hand_over_weights(bundle: Bundle, options: Any) -> bytes:
+    """Let a graph that is given as bytes find its weights, be they a link: their hash has been checked.
+
+    Returns:
+        What has to be kept until the session is there.
+    """
+    content, linked = b"", WEIGHTS in bundle.manifest.files and bundle.file(WEIGHTS).is_symlink()
+    if linked and hasattr(options, "add_external_initializers_from_files_in_memory"):
+        content = read_input(bundle.file(WEIGHTS), "export the bundle again", BundleError)
+        options.add_external_initializers_from_files_in_memory([WEIGHTS], [content], [len(content)])
+    else:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
+    return content
+
+
+def _provider_name(provider: str) -> str:
+    if provider not in PROVIDERS:
+        raise InputError(f"provider {provider!r} is unknown: choose one of {', '.join(PROVIDERS)}")
+    name = PROVIDERS[provider]
+    available = onnxruntime.get_available_providers()
+    if name not in available:
+        here = [key for key, value in PROVIDERS.items() if value in available]
+        raise RuntimeUnavailableError(
+            f"provider {provider} is not in this onnxruntime ({onnxruntime.__version__}): "
+            f"it has {', '.join(here)}; install the onnxruntime package for {provider}"
+        )
+    return name
+
+
+def shortened(error: Exception) -> str:
+    """What onnxruntime says, in one line that is not too long."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return reason if len(reason) <= 160 else f"{reason[:60]} ... {reason[-95:]}"
+
+
+def _load_error(bundle: Bundle, file: str, provider: str, error: Exception) -> Exception:
+    """The file's hash has been checked, so what fails here is most likely the runtime, not the file."""
+    reason = shortened(error)
+    if "Protobuf parsing failed" in reason:
+        return BundleError(f"{bundle.path / file}: not an ONNX graph: export the bundle again")
+    if "Deserialize tensor" in reason:  # the message names the tensor
+        return BundleError(f"{bundle.path / file}: its weights are cut short or missing: export it again ({reason})")
+    if "External data path" in reason:
+        return BundleError(
+            f"{bundle.path / file}: onnxruntime {onnxruntime.__version__} does not follow the links that its weights "
+            "are behind: copy the bundle with its links followed (cp -rL)"
+        )
+    if provider != "cpu":
+        return RuntimeUnavailableError(f"provider {provider} cannot run {bundle.path / file}: {reason}")
+    return RuntimeUnavailableError(
+        f"onnxruntime {onnxruntime.__version__} cannot load {bundle.path / file} (opset {bundle.manifest.opset}): "
+        f"upgrade onnxruntime, or export with `opset` 21 ({reason})"
+    )
