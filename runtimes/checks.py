@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,23 @@ def check_finite(logits: FloatArray) -> None:
         total = np.add.reduce(logits, axis=None)
     if not math.isfinite(total) and not np.isfinite(logits).all():
         raise NonFiniteError(NON_FINITE)
+
+
+def check_batch(batch: Any, most: int | None) -> None:
+    """Refuse a number of sequences that a session cannot have.
+
+    Args:
+        most: that it takes; None without a bound.
+
+    Raises:
+        InputError: no whole number, or out of range.
+    """
+    if not isinstance(batch, int) or isinstance(batch, bool):
+        raise InputError(f"batch is {batch!r}: it must be a whole number")
+    if batch < 1:
+        raise InputError(f"batch is {batch}: it must be at least 1")
+    if most is not None and batch > most:
+        raise InputError(f"batch is {batch}, and this session takes {most} sequences at most: run fewer")
 
 
 def check_snapshot(

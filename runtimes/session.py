@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from causalrn.bundle.files import as_path
 from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError, StateError
-from causalrn.runtimes.checks import as_array, check_snapshot, check_text_tails, check_tokens
+from causalrn.runtimes.checks import as_array, check_batch, check_snapshot, check_text_tails, check_tokens
 from causalrn.runtimes.exclusive import exclusive
 from causalrn.runtimes.generation import GeneratedStep, GenerationOptions, GenerationSettings, choose_options, generate
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
@@ -119,12 +119,7 @@ class Session(ABC):
             InputError: no number of sequences, or too many.
         """
         batch = self._batch if batch is None else batch
-        if not isinstance(batch, int) or isinstance(batch, bool):
-            raise InputError(f"batch is {batch!r}: it must be a whole number")
-        if batch < 1:
-            raise InputError(f"batch is {batch}: it must be at least 1")
-        if self.max_batch is not None and batch > self.max_batch:
-            raise InputError(f"batch is {batch}, and this session takes {self.max_batch} sequences at most: run fewer")
+        check_batch(batch, self.max_batch)
         self._clear(batch)
         self._position, self._batch, self._logits, self.text_tails = 0, batch, None, ()
 

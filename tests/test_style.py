@@ -120,10 +120,15 @@ OWN_READS = {
         "array_files": "an archive that reading.py has opened",
         "files": "hashes of files that were checked, and markers of folders",
         "graph_files": "of an opened bundle",
+        "leftovers": "locks, and reads nothing",
         "reading": "the one place",
     },
     "calibration": {"activations": "its own temporary file", "schemes": "of an opened bundle"},
-    "cli": {"doctor_probes": "its own temporary file", "doctor_tools": "its own temporary file", "console": "no input"},
+    "cli": {
+        "doctor_probes": "its own temporary file",
+        "doctor_tools": "its own temporary file",
+        "terminal": "no input",
+    },
     "export": {
         "c99.amalgamation": "files of the package",
         "c99.header": "files of the package",

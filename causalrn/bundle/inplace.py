@@ -15,6 +15,8 @@ from pathlib import Path
 import msgspec
 
 from causalrn.bundle.leftovers import is_dead, is_plain_name
+from causalrn.bundle.reading import read_input
+from causalrn.errors import InputError
 
 COMING, GOING = ".causalrn-new", ".causalrn-old"
 """Folders inside the one that is renewed: what is to come and the journal, and what has to go."""
@@ -44,12 +46,9 @@ class Journal(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, path: Path) -> Journal | None:
         """The journal of a renewal that was begun in the folder `path`; None where there is none of this folder."""
-        file = path / COMING / _JOURNAL
-        if not file.is_file():
-            return None
         try:
-            journal = msgspec.json.decode(file.read_bytes(), type=cls)
-        except msgspec.DecodeError:
+            journal = msgspec.json.decode(read_input(path / COMING / _JOURNAL, "", most_bytes=1 << 20), type=cls)
+        except (InputError, msgspec.DecodeError):
             return None
         names = (*journal.going, *journal.coming)
         is_ours = journal.folder == _identity(path) and all(is_plain_name(name) for name in names)

@@ -43,9 +43,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: a file is missing or corrupt, weights do not fit the configuration or are not finite.
     """
     run = CheckpointFolder.open(path)
+    sha256 = run.sha256
     shapes = check_tensor_file(run.weights, "safetensors file", "copy the RUN again", CheckpointError)
     check_shapes(run.card.config, shapes, str(run.weights))
-    sha256 = run.sha256
     try:
         weights = safetensors.torch.load_file(run.weights)
     except (SafetensorError, ValueError) as error:

@@ -203,16 +203,9 @@ class _Place:
         card: ModelCard,
         ranking: Ranking | None = None,
     ) -> ConvertResult:
-        """Write the checkpoint folder.
-
-        Raises:
-            CheckpointError: a model with a single position.
-        """
+        """Write the checkpoint folder, unless its model has no past to read."""
         if card.config.capacity == 1:
-            raise CheckpointError(
-                f"{source}: one learned position: such a model has no past to read, and cannot be "
-                "exported: name weights with at least 2 rows of wpe"
-            )
+            raise CheckpointError(f"{source}: one learned position: nothing to carry: wpe needs at least 2 rows")
         run = save_checkpoint(self.folder, model, card, {"converted": _origin(official)}, self.overwrite)
         return ConvertResult(run, source, ranking, card.task, official.unwrapped)
 
