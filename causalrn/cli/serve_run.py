@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.cli.serve_connections import Connections
 from causalrn.errors import InputError
 
 LOOPBACK = "127.0.0.1"
@@ -27,6 +28,9 @@ _TYPES = {
     ".h": "text/plain; charset=utf-8",
     "": "application/octet-stream",
 }
+_MOST_CONNECTIONS = 32
+_WAIT_S = 10.0
+_ANSWER_S = 60.0
 _HEADERS = {
     "Cache-Control": "no-cache",  # a bundle that was exported again is not mixed with the one before
     "X-Content-Type-Options": "nosniff",
@@ -39,9 +43,33 @@ _HEADERS = {
 
 
 class BundleServer(ThreadingHTTPServer):
-    """Serves one folder; a context manager that closes its socket."""
+    """Serves one folder; a context manager that closes its socket.
+
+    One thread per connection, and so many connections at most: who asks for nothing, or takes no answer, is dropped.
+    """
 
     daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *arguments: Any) -> None:
+        self.connections = Connections(_MOST_CONNECTIONS, _WAIT_S, _ANSWER_S)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, if there is room."""
+        if self.connections.add(request):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self.connections.remove(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called twice a second and after every new connection."""
+        self.connections.drop_late()
 
     @property
     def url(self) -> str:
@@ -65,6 +93,18 @@ class BundleHandler(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # a page loads two dozen small files: one connection serves them,
     disable_nagle_algorithm = True  # and no answer's body waits 40 ms for the acknowledgement of its headers
     extensions_map = _TYPES
+    server: BundleServer
+
+    def handle_one_request(self) -> None:
+        """Wait for a request for a while, and answer it."""
+        self.server.connections.note(self.connection, is_answered=False)
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        """Read the head of a request."""
+        is_request = super().parse_request()
+        self.server.connections.note(self.connection, is_answered=True)
+        return is_request
 
     def send_head(self) -> Any:
         """Refuse requests that another site's name led here (DNS rebinding), and listings of folders."""

@@ -1,8 +1,10 @@
 """`causalrn-export serve`: what browsers get from it, and what it refuses."""
 
+import contextlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ import time
 
 import pytest
 
+from causalrn.cli import serve_run
 from causalrn.cli.serve_run import open_server
 from causalrn.errors import BundleError, InputError
 from tests.builders import ROOT
@@ -91,6 +94,96 @@ def test_folder_without_a_page_is_not_listed(get, web_bundles):
         assert get("/empty/")[0] == 404
     finally:
         (web_bundles["exact"] / "empty").rmdir()
+
+
+@pytest.fixture
+def crowd():
+    """Connects clients to a server, and closes them at the end."""
+    clients = []
+
+    def connect(server, count, say=b""):
+        for _ in range(count):
+            clients.append(socket.create_connection(("127.0.0.1", server.server_port), timeout=20))
+            clients[-1].sendall(say)
+        return clients[-count:]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+@contextlib.contextmanager
+def serving(folder, monkeypatch, **limits):
+    for name, value in limits.items():
+        monkeypatch.setattr(serve_run, name, value)
+    with open_server(folder, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def answer_of(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+    connection.request("GET", "/manifest.json")
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def is_dropped(client):
+    try:
+        return client.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+@needs_web
+@pytest.mark.parametrize("say", [b"", b"GET /manifest.json HTTP/1.1\r\nHost: local"], ids=["idle", "half a request"])
+def test_many_clients_that_ask_for_nothing_leave_room_for_others(web_bundles, crowd, monkeypatch, say):
+    before = threading.active_count()
+    with serving(web_bundles["exact"], monkeypatch) as server:
+        clients = crowd(server, 300, say)
+        assert answer_of(server) == 200
+        assert threading.active_count() - before <= 1 + 32
+        assert is_dropped(clients[0])
+
+
+@needs_web
+def test_clients_that_are_late_are_dropped(web_bundles, crowd, monkeypatch):
+    head = b"GET /manifest.json HTTP/1.1\r\nHost: localhost\r\n"
+    with serving(web_bundles["exact"], monkeypatch, _WAIT_S=0.5) as server:
+        idle, half, kept = (crowd(server, 1, say)[0] for say in (b"", head, head + b"\r\n"))
+        with contextlib.suppress(ConnectionError):
+            for _ in range(200):  # a byte now and then is no request either
+                half.sendall(b"X")
+                time.sleep(0.02)
+        assert is_dropped(idle)
+        assert is_dropped(half)
+        while kept.recv(1 << 16):  # its answer, and then the end
+            pass
+        assert answer_of(server) == 200
+
+
+@needs_web
+def test_client_that_takes_no_answer_is_dropped(web_bundles, crowd, monkeypatch):
+    large = web_bundles["exact"] / "large.bin"
+    large.write_bytes(bytes(32 << 20))
+    try:
+        with serving(web_bundles["exact"], monkeypatch, _ANSWER_S=0.3) as server:
+            before = threading.active_count()
+            client = crowd(server, 1, b"GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n")[0]
+            assert client.recv(10) == b"HTTP/1.1 2"
+            for _ in range(500):
+                if threading.active_count() == before:
+                    break
+                time.sleep(0.02)
+            assert threading.active_count() == before
+    finally:
+        large.unlink()
 
 
 def test_other_folders_are_refused(tmp_path, exact_bundle):

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from causalrn.bundle.alphabet import Alphabet
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.runtimes.torch_sessions import forward_with_streams
 from tests.builders import overflowing_model, random_model, reciting_model
 from tests.web_tools import needs_web, web_bundle
@@ -143,13 +144,76 @@ def test_node_script_fails_in_one_line(web_bundles, tmp_path):
     start = 8 + int.from_bytes(content[:8], "little") + header["recorded.logits"]["data_offsets"][0]
     content[start] ^= 1  # the last bit of one number
     golden.write_bytes(content)
+    seal_bundle(folder, Bundle.open(web_bundles["exact"]).manifest)
     result = run_node(folder / "verify.mjs")
     assert result.returncode == 1
     assert re.findall(r"FAILED +(\w+) +as when it was exported", result.stdout) == ["recorded"]
     assert "passed: WebAssembly SIMD" in result.stdout, "the bundle beside it is whole"
     golden.unlink()
-    for words, message in (((), "golden.safetensors cannot be read"), (("--fast",), "usage: node verify.mjs")):
+    usage = "usage: node verify.mjs"
+    wrong = (((), "golden.safetensors cannot be read"), (("--fast",), usage), (("--timeout", "soon"), usage))
+    for words, message in wrong:
         result = run_node(folder / "verify.mjs", *words)
         assert result.returncode == 2
         assert message in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def fails_in_one_line(*words):
+    result = run_node(*words)
+    assert (result.returncode, result.stdout) == (2, ""), result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("name", ["causalrn.js", "engine_simd.wasm", "weights.bin", "golden.safetensors", "page.css"])
+def test_node_script_executes_nothing_of_a_changed_bundle(web_bundles, tmp_path, name):
+    folder, beside = tmp_path / "bundle", tmp_path / "bundle" / "beside"
+    shutil.copytree(web_bundles["exact"], folder)
+    for place in (folder, beside):
+        content = (place / name).read_bytes()
+        (place / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        assert f"{name}: content differs from the manifest's SHA-256" in fails_in_one_line(folder / "verify.mjs")
+        (place / name).write_bytes(content)
+    (folder / name).write_bytes(b"")
+    if name.endswith(".js"):  # the checking folder's own modules count too
+        assert "content differs" in fails_in_one_line(folder / "verify.mjs", web_bundles["exact"])
+    assert "content differs" in fails_in_one_line(web_bundles["exact"] / "verify.mjs", folder)
+
+
+def test_node_script_names_a_manifest_that_was_changed(web_bundles, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(web_bundles["exact"], folder)
+    for path in (folder / "manifest.json", folder / "beside" / "manifest.json"):
+        text = path.read_text()
+        changed = re.sub(r'"size_bytes": (\d)', r'"size_bytes": 1\1', text, count=1)
+        for content, words in (
+            (changed, "not as it was written|another bundle"),
+            ("{", "not valid JSON|another bundle"),
+        ):
+            path.write_text(content)
+            assert re.search(words, fails_in_one_line(folder / "verify.mjs"))
+        path.write_text(text)
+    (folder / "weights.bin").unlink()
+    os.mkfifo(folder / "weights.bin")
+    assert "weights.bin cannot be read (no file)" in fails_in_one_line(folder / "verify.mjs")
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        ("for (;;);", "no answer in 2 s"),
+        ("await new Promise(() => {});", "ended without an answer"),
+        ("process.exit(0);", "ended without an answer"),
+        ("throw new Error('broken');", "broken: copy it again"),
+        ("import './nothing.js';", "nothing.js"),
+        ("export let", "copy it again"),
+    ],
+)
+def test_node_script_ends_whatever_a_module_does(web_bundles, tmp_path, added, words):
+    folder = tmp_path / "bundle"
+    shutil.copytree(web_bundles["linear"], folder)
+    module = folder / "causalrn.js"
+    module.write_text(f"{module.read_text()}\n{added}\n")
+    seal_bundle(folder, Bundle.open(web_bundles["linear"]).manifest)
+    assert words in fails_in_one_line(folder / "verify.mjs", "--timeout", 2)
