@@ -218,7 +218,7 @@ _WORDS = (
 )
 
 
-def _command_line(call: Check, folder: Path) -> Target:
+def _command_line(call: Callable[..., tuple[int, str, str]], folder: Path) -> Target:
     """Words in any order; nothing is there that could be read, so that nothing is computed."""
     places = {"OUT": str(folder / "out"), "NOWHERE": str(folder / "nowhere"), "BUNDLE": str(folder / "bundle")}
     words = [places.get(word, word) for word in shlex.split(_WORDS)]

@@ -75,18 +75,19 @@ class NodeProcess:
     """
 
     def __init__(self, folder: Path, *, simd: bool = True) -> None:
-        self._folder = folder
+        self._folder, command = folder, node_command()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         with as_file(files("causalrn.runtimes.web") / "host.mjs") as host:
             try:
                 self._process = subprocess.Popen(
-                    node_command(str(host.resolve()), str(folder.resolve())),
+                    [*command, str(host.resolve()), str(folder.resolve())],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._stderr,
                     bufsize=0,
                 )
             except OSError as error:
+                self._stderr.close()
                 raise RuntimeUnavailableError(f"node does not start ({error}): {_REMEDY}") from None
             self._stop = weakref.finalize(self, _end, self._process, self._stderr)
             try:

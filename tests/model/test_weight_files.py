@@ -178,7 +178,7 @@ REFUSED = {
     "plain pickle": (lambda p: p.write_bytes(b"\x80\x04}\x94."), "pickle that torch.save did not write"),
     "truncated": (lambda p: p.write_bytes((GOLDEN / "official_exact_copy8.pth").read_bytes()[:9000]), "truncated"),
     "damaged safetensors": (lambda p: p.write_bytes(safetensors.torch.save(STATE)[:-9]), "corrupt safetensors"),
-    "sparse safetensors": (lambda p: _sparse(p, 1 << 40), "more than 16"),
+    "sparse safetensors": (lambda p: _sparse(p, 1 << 40), "more than 17,179,869,184"),
     "oversized safetensors": (lambda p: _sparse(p, 8 << 30), "corrupt safetensors"),
     "optimizer": (lambda p: torch.save(OPTIMIZER, p), "an optimizer's state, no weights"),
     "LoRA": (

@@ -172,7 +172,7 @@ def test_interrupted_call_ends_the_session(tmp_path, monkeypatch):
     """What came next would be the answer of another call."""
     session = NodeSession(web_bundle(random_model(), tmp_path))
 
-    def interrupt(count):
+    def interrupt(count, deadline):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
