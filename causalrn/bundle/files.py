@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.interrupts import holding_interrupts
 from causalrn.bundle.leftovers import partial_file
 from causalrn.bundle.reading import read_json_object
 from causalrn.errors import InputError
+from causalrn.interrupts import holding_interrupts
 
 CERTIFICATE_NAME = "certificate.json"
 """The one file of a user that may lie in a bundle's folder: `verify` writes it."""

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from causalrn.bundle.files import check_outside, named_errors, open_mode
 from causalrn.bundle.inplace import must_write_inside, renew, settle
-from causalrn.bundle.interrupts import holding_interrupts
 from causalrn.bundle.leftovers import ASIDE, locked, partial_folder, restore, sweep
 from causalrn.bundle.ownership import Marker
 from causalrn.errors import InputError
+from causalrn.interrupts import holding_interrupts
 
 _SHOWN = 3
 """Names in a message."""

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from causalrn.bundle.interrupts import holding_interrupts
+from causalrn.interrupts import holding_interrupts
 
 try:
     import fcntl

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.folders import renewed_folder
-from causalrn.bundle.interrupts import holding_interrupts
 from causalrn.errors import TrainingInterruptedError
+from causalrn.interrupts import holding_interrupts
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.progress import Progress

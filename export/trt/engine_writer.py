@@ -10,13 +10,13 @@ from typing import Any
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.engine_spec import EngineSpec
 from causalrn.bundle.graph_files import load_graph
-from causalrn.bundle.interrupts import holding_interrupts
 from causalrn.bundle.manifest import Graph, Manifest
 from causalrn.bundle.trt_flavors import TensorRT
 from causalrn.errors import CompileError
 from causalrn.export.trt.builder import BuildOptions, build_engine
 from causalrn.export.trt.lint import Finding, lint_graph
 from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
+from causalrn.interrupts import holding_interrupts
 
 GRAPHS = ("step", "prefill")
 """What becomes an engine: a step for one sequence alone is a profile of the step's engine."""

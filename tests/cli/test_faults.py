@@ -20,6 +20,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.files import written_file
 from causalrn.bundle.folders import check_replaceable
 from causalrn.bundle.manifest import BUNDLE_MARKER
+from causalrn.bundle.trt_flavors import RTX
 from causalrn.training.checkpoint import load_checkpoint
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER
 from tests.c_tools import HAS_C_COMPILER
@@ -31,6 +32,7 @@ COMMANDS = {
     "export": "export RUN -o PLACE/out",
     "export c": "export RUN -o PLACE/out --target c",
     "quantize": "quantize BUNDLE -o PLACE/out --scheme w8 --samples 4",
+    "compile": "compile FIXED -o PLACE/out --max-batch 1",
     "convert": "convert RUN -o PLACE/out --overwrite",
     "train": TRAIN,
     "verify": "verify BUNDLE --runtime onnxruntime --level logits --json PLACE/a.json --html PLACE/b.html"
@@ -95,12 +97,14 @@ sys.addaudithook(WATCH.hear)
 
 
 @pytest.fixture
-def arguments(runs, bundles, tmp_path):
+def arguments(runs, bundles, fixed_bundle, tmp_path):
     """The command's arguments, with an earlier output of it in PLACE."""
 
     def of(name):
         if name == "export c" and not HAS_C_COMPILER:
             pytest.skip("needs a C compiler: install gcc or clang")
+        if name == "compile" and not RTX.is_installed:
+            pytest.skip(f"needs TensorRT-RTX: {RTX.install}")
         place = tmp_path / "place"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
@@ -108,9 +112,9 @@ def arguments(runs, bundles, tmp_path):
             for file in ("a.json", "b.html", "c.npz", "d.json"):
                 (place / file).write_text("old")
         else:
-            earlier = bundles["linear"] if name in ("export", "export c", "quantize") else runs["linear"]
+            earlier = bundles["linear"] if name not in ("convert", "train") else runs["linear"]
             shutil.copytree(earlier, place / "out")
-        words = {"RUN": runs["exact"], "BUNDLE": bundles["exact"]}
+        words = {"RUN": runs["exact"], "BUNDLE": bundles["exact"], "FIXED": fixed_bundle}
         parts = COMMANDS[name].split()
         return place, [words.get(part, part.replace("PLACE", str(place))) for part in parts]
 
