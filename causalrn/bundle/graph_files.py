@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -34,23 +35,37 @@ def load_graph(bundle: Bundle, file: str) -> onnx.ModelProto:
     Their hashes are the bundle's, wherever links lead: onnx itself refuses weights that are a link, or have two names.
 
     Raises:
-        BundleError: weights that the bundle does not have.
+        BundleError: weights that the bundle does not have, or not as many bytes of them.
         DecodeError: of protobuf, no ONNX graph.
     """
     model = onnx.load(bundle.file(file), load_external_data=False)
     for tensor in model.graph.initializer:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
-        place = {entry.key: entry.value for entry in tensor.external_data}
-        offset, length = int(place.get("offset", 0)), int(place["length"])
-        with open_input(bundle.file(place["location"]), "export the bundle again", BundleError) as weights:
-            weights.seek(offset)
-            tensor.raw_data = weights.read(length)
-        if len(tensor.raw_data) != length:
-            raise BundleError(f"{bundle.path / file}: the weights of {tensor.name} are cut short: export it again")
+        try:
+            tensor.raw_data = _read_weights(bundle, {entry.key: entry.value for entry in tensor.external_data})
+        except (LookupError, ValueError):
+            raise BundleError(
+                f"{bundle.path / file}: the weights of {tensor.name} are cut short or missing: export the bundle again"
+            ) from None
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
     return model
+
+
+def _read_weights(bundle: Bundle, place: Mapping[str, str]) -> bytes:
+    """The bytes of a tensor, from where its graph says that they are.
+
+    Raises:
+        BundleError: a file that the bundle does not have.
+        LookupError, ValueError: a place that is not in the file.
+    """
+    offset, length = int(place.get("offset", 0)), int(place["length"])
+    with open_input(bundle.file(place["location"]), "export the bundle again", BundleError) as weights:
+        if min(offset, length) < 0 or offset + length > weights.seek(0, io.SEEK_END):
+            raise ValueError("not in the file")
+        weights.seek(offset)
+        return weights.read(length)
 
 
 def save_graphs(models: Mapping[str, ir.Model], folder: Path, *, checked: bool) -> None:

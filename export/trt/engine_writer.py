@@ -12,7 +12,7 @@ from causalrn.bundle.engine_spec import EngineSpec
 from causalrn.bundle.graph_files import load_graph
 from causalrn.bundle.manifest import Graph, Manifest
 from causalrn.bundle.trt_flavors import TensorRT
-from causalrn.errors import CompileError
+from causalrn.errors import BundleError, CompileError
 from causalrn.export.trt.builder import BuildOptions, build_engine
 from causalrn.export.trt.lint import Finding, lint_graph
 from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
@@ -32,6 +32,8 @@ def lint_bundle(source: Bundle, compute_capabilities: tuple[str, ...] = ()) -> d
         path = source.file(source.manifest.graphs[name].file)
         try:
             model = load_graph(source, path.name)
+        except BundleError:
+            raise
         except Exception as error:  # protobuf's, onnx's and Python's own
             reason = " ".join(str(error).split())[:160]
             raise CompileError(

@@ -150,8 +150,8 @@ UNREADABLE = "not an ONNX graph that can be read"
 DAMAGES = {
     "garbage": (lambda folder: (folder / "step.onnx").write_bytes(b"garbage"), f"step.onnx: {UNREADABLE}"),
     "empty": (lambda folder: (folder / "prefill.onnx").write_bytes(b""), "not the inputs of the manifest"),
-    "cut": (lambda folder: (folder / "weights.bin").write_bytes(b"short"), f"{UNREADABLE} (External data"),
-    "gone": (lambda folder: (folder / "weights.bin").unlink(), UNREADABLE),
+    "cut": (lambda folder: (folder / "weights.bin").write_bytes(b"short"), "step.onnx: the weights of"),
+    "gone": (lambda folder: (folder / "weights.bin").unlink(), "lists no file weights.bin"),
     "prefill": (lambda folder: shutil.copy(folder / "prefill.onnx", folder / "step.onnx"), "where a step should be"),
 }
 
