@@ -23,7 +23,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 demo: $(VENV)/installed-export ## train, export, verify and generate, in about a minute; writes demo/
-	$(BIN)/causalrn-export demo -o demo
+	$(BIN)/causalrn-export demo -o demo --overwrite
 
 test: lint ## all checks and tests, as CI runs them
 	$(BIN)/python -m pytest -n 2 --dist worksteal

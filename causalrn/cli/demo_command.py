@@ -12,14 +12,16 @@ from causalrn.cli.options import PATH, seed_option
 
 @click.command(
     epilog="""\b
-Example:
-  causalrn-export demo -o demo"""
+Examples:
+  causalrn-export demo -o demo
+  causalrn-export demo -o demo --overwrite     once more"""
 )
 @click.option("-o", "--output", type=PATH, default=Path("demo"), show_default=True, help="Folder for run and bundle.")
 @click.option("--length", type=click.IntRange(min=2), default=16, show_default=True, help="Letters per string.")
 @seed_option
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run and bundle in that folder, and say what goes.")
 @click.pass_context
-def command(context: click.Context, output: Path, length: int, seed: int) -> None:
+def command(context: click.Context, output: Path, length: int, seed: int, overwrite: bool) -> None:
     """Train, export, verify and generate in one go, in about a minute.
 
     Trains a small exact CausalRN to copy strings, exports its cell to ONNX, verifies that all runtimes agree with the
@@ -29,5 +31,5 @@ def command(context: click.Context, output: Path, length: int, seed: int) -> Non
         require_extra(package)
     from causalrn.cli.demo_run import demonstrate
 
-    if not demonstrate(output, length, seed):
+    if not demonstrate(output, length, seed, overwrite):
         context.exit(EXIT_CHECK_FAILED)

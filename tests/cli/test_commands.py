@@ -327,6 +327,11 @@ def test_demo_shows_the_whole_path(call, tmp_path, monkeypatch):
     for heading in ("1. train", "2. export", "3. verify", "4. generate", "PASS", "copy "):
         assert heading in out
     assert (tmp_path / "demo" / "bundle" / "manifest.json").exists()
+    weights = (tmp_path / "demo" / "run" / "model.safetensors").read_bytes()
+    _assert_one_line(call("demo", "-o", tmp_path / "demo"), "run is there already", "--overwrite")
+    (tmp_path / "demo" / "bundle" / "thesis.tex").write_text("mine")
+    _assert_one_line(call("demo", "-o", tmp_path / "demo"), "thesis.tex", "--overwrite")
+    assert (tmp_path / "demo" / "run" / "model.safetensors").read_bytes() == weights
 
 
 def _tiny_preset():
