@@ -9,9 +9,7 @@ weights with two activations of 8 bits, 0 to 255, in 16 bits, and cut off what i
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,6 +18,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_dyna
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.calibration.graph_edits import array_of, name_of, set_array
 from causalrn.calibration.products import BIAS_SUFFIX, Product
 from causalrn.calibration.quiet import quiet_quantizer
@@ -39,8 +38,8 @@ _STATIC_OPTIONS = {
 
 def quantize_activations_dynamically(model: ir.Model, products: Sequence[Product]) -> ir.Model:
     """Every product as MatMulInteger; onnxruntime's quantizer writes it, onnxruntime alone fuses it."""
-    with quiet_quantizer(), tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "quantized.onnx"
+    with quiet_quantizer(), temporary_folder() as folder:
+        path = folder / "quantized.onnx"
         quantize_dynamic(
             ir.to_proto(model),
             path,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.calibration.evaluation import Baseline, sqnr_db
 from causalrn.calibration.products import unit_of
 from causalrn.calibration.schemes import Scheme, quantizable_parts, write_quantized
@@ -78,8 +77,8 @@ def _harm(sensitivity: Sensitivity) -> float:
 
 def _measure(source: Bundle, scheme: Scheme, unit: str, parts: tuple[str, ...], baseline: Baseline) -> Sensitivity:
     logits = np.full_like(baseline.own_logits, np.nan)
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(NonFiniteError):
-        bundle = write_quantized(source, Path(folder), scheme, golden=False)
+    with temporary_folder() as folder, contextlib.suppress(NonFiniteError):
+        bundle = write_quantized(source, folder, scheme, golden=False)
         with open_bundle(bundle) as session:
             logits = run_in_chunks(session, baseline.tokens, [1] * baseline.tokens.shape[1]).logits
     agreement = compare_distributions(logits, baseline.own_logits)

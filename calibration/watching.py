@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.graph_files import load_graphs, save_graphs
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.calibration.products import split_products
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 
@@ -18,8 +17,8 @@ def opened_for_watching(bundle: Bundle) -> Iterator[tuple[OnnxRuntimeSession, li
     """A session over a copy of the bundle whose products are split as a scheme splits them, and the names to watch."""
     graphs = load_graphs(bundle)
     products = {product.input: None for model in graphs.values() for product in split_products(model)}
-    with tempfile.TemporaryDirectory() as folder:
-        save_graphs(graphs, Path(folder), checked=False)
-        copy = seal_bundle(Path(folder), bundle.manifest)
+    with temporary_folder() as folder:
+        save_graphs(graphs, folder, checked=False)
+        copy = seal_bundle(folder, bundle.manifest)
         with OnnxRuntimeSession(copy) as session:
             yield session, list(products)

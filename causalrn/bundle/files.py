@@ -7,12 +7,11 @@ import errno
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.leftovers import partial_file
+from causalrn.bundle.leftovers import partial_file, temporary_folder
 from causalrn.bundle.reading import read_json_object
 from causalrn.errors import InputError
 from causalrn.interrupts import holding_interrupts
@@ -129,8 +128,8 @@ def written_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _filled(path: Path) -> Iterator[Path]:
     """Give a temporary file to write to, whose content goes into `path` at the end."""
-    with tempfile.TemporaryDirectory(prefix="causalrn-") as folder:
-        spool = Path(folder) / (path.name or "spool")
+    with temporary_folder() as folder:
+        spool = folder / (path.name or "spool")
         yield spool
         with named_errors(path):
             _fill(path, spool)

@@ -2,7 +2,8 @@
 
 What a command writes lies beside its place as `.NAME.xxxx.partial` until it is whole; a folder that makes room lies
 there as `.NAME.xxxx.old`. A killed process leaves them. Its lock is gone with it (flock(2), which the system releases),
-so the next command that writes to the same place can tell them from those of a process that is still at work.
+so the next command that writes to the same place can tell them from those of a process that is still at work. Temporary
+folders are kept and swept in the same way.
 """
 
 from __future__ import annotations
@@ -62,6 +63,13 @@ def partial_folder(path: Path, parent: Path | None = None) -> Iterator[Path]:
 def _delete_folder(partial: Path) -> None:
     with holding_interrupts():
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a temporary folder, deleted at the end of the block; those of processes that were killed go first."""
+    with partial_folder(Path(tempfile.gettempdir()) / "causalrn") as folder:
+        yield folder
 
 
 @contextlib.contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.cli.doctor_probe import Probe
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.export.web.wasm_builder import find_clang
@@ -126,8 +126,8 @@ def probe_wasm() -> Probe:
         compiler = find_clang()
     except RuntimeUnavailableError:
         return Probe(name, "missing", "clang not found", remedy)
-    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
-        source, target = Path(temporary, "probe.c"), Path(temporary, "probe.wasm")
+    with temporary_folder() as temporary:
+        source, target = temporary / "probe.c", temporary / "probe.wasm"
         source.write_text(_WASM_PROGRAM)
         outcome = execute([compiler, *_WASM_FLAGS, source.name, "-o", target.name], TOOL_TIMEOUT_S, source.parent)
         module = target.read_bytes() if target.is_file() else b""
@@ -150,7 +150,7 @@ def probe_chromium() -> Probe:
     browser = find_tool("chromium", "chromium-browser", "google-chrome", "chrome", "chromium-headless-shell")
     if browser is None:
         return Probe(name, "missing", "chromium not found", remedy)
-    with tempfile.TemporaryDirectory(prefix="causalrn-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder() as folder:
         # Its sandbox does not start for root and in most containers; the only page here is our own.
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder}"]
         outcome = execute([browser, *options, "--dump-dom", _PAGE], TOOL_TIMEOUT_S)
@@ -184,8 +184,8 @@ def _judge(name: str, outcome: Outcome, remedy: str) -> Probe:
 
 def _compile_and_run(name: str, compiler: Sequence[str], source: str, runner: Sequence[str], remedy: str) -> Probe:
     """Compile a program and run it, by `runner` if it is for another processor."""
-    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as temporary:
+        folder = temporary
         (folder / "probe.c").write_text(source)
         outcome = execute([*compiler, "probe.c", "-o", "probe.exe"], TOOL_TIMEOUT_S, folder)
         if outcome.code == 0:

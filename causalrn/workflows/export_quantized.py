@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.folders import check_replaceable, written_folder
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.quantization import WEIGHT_ONLY
 from causalrn.calibration.report import QuantizeReport
@@ -53,8 +53,8 @@ def export_quantized(
     """
     check_replaceable(output, BUNDLE_MARKER, overwrite)
     options = QuantizeOptions(scheme, "nbits" if scheme in WEIGHT_ONLY else None)
-    with tempfile.TemporaryDirectory(prefix="causalrn-") as folder:
-        bundle = Path(folder) / "bundle"
+    with temporary_folder() as folder:
+        bundle = folder / "bundle"
         export_bundle(run, bundle, pool=pool, capacity=capacity, opset=opset, progress=progress)
         try:
             result = quantize_bundle(bundle, output, options, run, overwrite=overwrite, progress=progress)
@@ -90,9 +90,9 @@ def export_quantized_c(
     """
     check_replaceable(output, BUNDLE_MARKER, overwrite)
     limits, single = QuantizeOptions(options.scheme, pool8=options.pool8), partial(export, progress=progress)
-    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
-        quantized = single(run, Path(temporary, "quantized"), options)  # first: it may be refused
-        source = single(run, Path(temporary, "float32"), dataclasses.replace(options, scheme="float32", pool8=False))
+    with temporary_folder() as temporary:
+        quantized = single(run, temporary / "quantized", options)  # first: it may be refused
+        source = single(run, temporary / "float32", dataclasses.replace(options, scheme="float32", pool8=False))
         data = choose_data(source, limits)
         reference, against = reference_logits(source, run, data.tokens)
         with open_bundle(source) as session:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.json_values import json_text
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.bundle.reading import read_json_object
 from causalrn.errors import BundleError, ConfigError
 from causalrn.runtimes.bench.cost import macs_per_token
@@ -100,8 +100,8 @@ def _measure_firmware(folder: Path) -> dict[str, Any]:
     """Build the self-test for a Cortex-M7 and run it emulated, as far as the tools are here."""
     if find_tool("arm-none-eabi-gcc") is None or find_tool("make") is None:
         return {}
-    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
-        place = Path(temporary) / "firmware"
+    with temporary_folder() as temporary:
+        place = temporary / "firmware"
         shutil.copytree(folder, place)
         built = execute(_MAKE, _TIMEOUT_S, place, place)
         found = re.search(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+\d+\s+\w+\s+\S+$", built.stdout, re.MULTILINE)

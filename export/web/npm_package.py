@@ -6,11 +6,11 @@ import json
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.errors import RuntimeUnavailableError
 
 _TIMEOUT_S = 600.0
@@ -28,8 +28,8 @@ def fetch_files(package: str, version: str, files: Mapping[str, str], folder: Pa
     npm = shutil.which("npm")
     if npm is None:
         raise RuntimeUnavailableError(f"{package} comes from npm, which was not found: install nodejs and npm")
-    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
-        archive = _pack(npm, f"{package}@{version}", Path(temporary))
+    with temporary_folder() as temporary:
+        archive = _pack(npm, f"{package}@{version}", temporary)
         try:
             with tarfile.open(archive) as content:
                 for name, target in files.items():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.errors import RuntimeUnavailableError
 
 CLANG_VARIABLE = "CLANG"
@@ -45,9 +45,9 @@ def build_modules(folder: Path) -> None:
         RuntimeUnavailableError: there is no clang, or none that can compile and link for wasm32.
     """
     clang = find_clang()
-    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:  # clang leaves files there when it is stopped
+    with temporary_folder() as temporary:  # clang leaves files there when it is stopped
         for role, name in MODULES.items():
-            _build(clang, role, name, folder, {**os.environ, "LC_ALL": "C", "TMPDIR": temporary})
+            _build(clang, role, name, folder, {**os.environ, "LC_ALL": "C", "TMPDIR": str(temporary)})
 
 
 def _build(clang: str, role: str, name: str, folder: Path, environment: dict[str, str]) -> None:

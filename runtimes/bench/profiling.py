@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.errors import InputError
 from causalrn.runtimes.bench.candidates import SessionCandidate
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
@@ -113,10 +113,8 @@ def profile_step(path: Path, depth: int | None, options: SessionOptions, steps: 
     with OnnxRuntimeSession(bundle, provider=options.provider, threads=options.threads) as session:
         step_us = SessionCandidate(session).decode_us(depth, 1, together, _PLAIN_S)
     with (
-        tempfile.TemporaryDirectory(prefix="causalrn-") as folder,
-        OnnxRuntimeSession(
-            bundle, provider=options.provider, threads=options.threads, profile_into=Path(folder)
-        ) as session,
+        temporary_folder() as folder,
+        OnnxRuntimeSession(bundle, provider=options.provider, threads=options.threads, profile_into=folder) as session,
     ):
         candidate = SessionCandidate(session)
         for _ in range(1 + steps // together):
@@ -125,7 +123,7 @@ def profile_step(path: Path, depth: int | None, options: SessionOptions, steps: 
                 candidate.step()
         name = bundle.manifest.graph_for(batch=1, time=1)
         events = json.loads(session.end_profile(name).read_text(encoding="utf-8"))
-        graph = onnx.load(Path(folder) / bundle.manifest.graphs[name].file, load_external_data=False).graph
+        graph = onnx.load(folder / bundle.manifest.graphs[name].file, load_external_data=False).graph
         nodes = _located(graph, bundle.manifest.streams, _times_by_name(events, steps))
     return Profile(depth, steps, step_us, tuple(nodes))
 

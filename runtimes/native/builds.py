@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.bundle.native_spec import SOURCE, NativeSpec
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.runtimes.native.c_compiler import compiled, find_compiler
@@ -112,8 +112,8 @@ class Build:
         Raises:
             RuntimeUnavailableError: it cannot be compiled, or ends with an error.
         """
-        with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
-            given, made = Path(temporary) / "tokens", Path(temporary) / "logits"
+        with temporary_folder() as temporary:
+            given, made = temporary / "tokens", temporary / "logits"
             given.write_bytes(tokens.astype(np.int32).tobytes())
             weights = str(self.bundle.path.resolve() / self.native.weights_name)
             result = self.run(self.program(_TOKENS), weights, str(given), str(made), str(at_once))
@@ -124,8 +124,8 @@ class Build:
 
 def run_firmware(bundle: Bundle) -> tuple[bool, str]:
     """Build the self-test for a Cortex-M7 with the bundle's own rules, and run it emulated."""
-    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
-        place = Path(temporary) / "firmware"
+    with temporary_folder() as temporary:
+        place = temporary / "firmware"
         shutil.copytree(bundle.path, place)
         result = execute(["make", "-f", FIRMWARE[0], "run"], _TIMEOUT_S, place, place)
     lines = [line for line in result.stdout.splitlines() if ": largest error " in line]

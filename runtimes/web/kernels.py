@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.bundle.web_spec import C_ENGINE, WebSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.runtimes.kernel_list import Kernel, KernelList, Program
@@ -112,8 +112,8 @@ def _check_verification(bundle: Bundle) -> tuple[bool, str]:
     if result.code != 0:
         wrong = next((f"{row['check']} {row['comparison']}" for row in rows if not row["passed"]), result.reason)
         return False, f"it fails: {wrong}"
-    with tempfile.TemporaryDirectory(prefix="causalrn-") as temporary:
-        copy = Path(temporary) / "bundle"
+    with temporary_folder() as temporary:
+        copy = temporary / "bundle"
         shutil.copytree(bundle.path, copy)
         _spoil_golden(copy / "golden.safetensors")
         seal_bundle(copy, bundle.manifest)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from causalrn.bundle.files import check_output_file, written_file
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.errors import InputError
 
 
@@ -90,3 +91,13 @@ def test_full_disk_names_the_file_that_the_user_knows(tmp_path):
     with pytest.raises(OSError, match="No space") as raised, written_file(tmp_path / "report"):
         raise OSError(28, "No space left on device")
     assert raised.value.filename == str(tmp_path / "report")
+
+
+def test_temporary_folders_of_killed_processes_go(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / ".causalrn.abcdefgh.partial").mkdir()
+    (tmp_path / ".causalrn.abcdefgh.partial" / "weights").write_text("left")
+    with temporary_folder() as folder, temporary_folder() as other:
+        (folder / "x").write_text("x")
+        assert sorted(tmp_path.iterdir()) == sorted([folder, other])
+    assert not list(tmp_path.iterdir())

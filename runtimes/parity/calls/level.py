@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.bundle.targets import checkpoint_runtimes, has_threads
 from causalrn.bundle.tolerances import WRONG_VALUE, Budget
 from causalrn.runtimes.cell_session import CellSession
@@ -122,7 +122,7 @@ class CallsCheck:
                 return found
             self.table = found
         with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="causalrn-calls-")))
+            folder = stack.enter_context(temporary_folder())
             return self._result(self._walk_all(folder, stack, deadline, on_walk))
 
     @property

@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.json_values import json_text, parse_json_object
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.bundle.manifest import MANIFEST_NAME, Manifest
 from causalrn.errors import BundleError, CausalRNError
 from causalrn.runtimes.opening import open_bundle
@@ -64,8 +64,8 @@ def _reads_weights(bundle: Path, manifest: Manifest) -> bool:
 
 def _sealed_guard(bundle: Path, manifest: Manifest) -> GuardFigures:
     """Half of the weights with a manifest that fits: here it is the runtime that has to refuse."""
-    with tempfile.TemporaryDirectory(prefix="causalrn-guards-") as place:
-        copy = Path(place) / "bundle"
+    with temporary_folder() as place:
+        copy = place / "bundle"
         _link_folder(bundle, copy, leave_out=_WEIGHTS)
         (copy / MANIFEST_NAME).unlink()  # a link: the bundle's own stays as it is
         with (bundle / _WEIGHTS).open("rb") as file:
@@ -85,8 +85,8 @@ def _sealed_guard(bundle: Path, manifest: Manifest) -> GuardFigures:
 
 def _refuses_undamaged(bundle: Path) -> str:
     """Why a copy of links without any damage cannot be opened; empty where it can."""
-    with tempfile.TemporaryDirectory(prefix="causalrn-guards-") as place:
-        copy = Path(place) / "bundle"
+    with temporary_folder() as place:
+        copy = place / "bundle"
         _link_folder(bundle, copy, leave_out="")
         try:
             Bundle.open(copy)
@@ -116,8 +116,8 @@ def _damages(sizes: Mapping[str, int]) -> list[tuple[str, str, _Damage]]:
 
 
 def _guard(bundle: Path, words: str, name: str, damage: _Damage) -> GuardFigures:
-    with tempfile.TemporaryDirectory(prefix="causalrn-guards-") as place:
-        copy = Path(place) / "bundle"
+    with temporary_folder() as place:
+        copy = place / "bundle"
         _link_folder(bundle, copy, leave_out=name)
         damage(bundle / name, copy / name)
         return _refusal(words, lambda: Bundle.open(copy))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from causalrn.bundle.leftovers import temporary_folder
 from causalrn.errors import CausalRNError, GpuFailureError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import same_bits, same_tensors
@@ -96,8 +96,8 @@ def _session_guards(session: CellSession, tokens: IntArray) -> list[GuardFigures
         undisturbed.append(session.step(following))
     repeats = same_bits(*undisturbed)
     figures = []
-    with tempfile.TemporaryDirectory(prefix="causalrn-guards-") as folder:
-        for name, call in _bad_calls(session, tokens, start, Path(folder)):
+    with temporary_folder() as folder:
+        for name, call in _bad_calls(session, tokens, start, folder):
             session.restore(start)
             before = _State.of(session)
             outcome = _refused(call)
