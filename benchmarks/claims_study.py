@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from reporting import write_json
 
-from causalrn.bundle.files import written_file
+from causalrn.bundle.disk.files import written_file
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.progress import show_progress

@@ -18,7 +18,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_dyna
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from causalrn.bundle.leftovers import temporary_folder
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.calibration.graph_edits import array_of, name_of, set_array
 from causalrn.calibration.products import BIAS_SUFFIX, Product
 from causalrn.calibration.quiet import quiet_quantizer

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import written_file
+from causalrn.bundle.disk.files import written_file
+from causalrn.bundle.disk.reading import read_json_object
 from causalrn.bundle.json_values import from_json, json_text, own_hash, to_json
-from causalrn.bundle.reading import read_json_object
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.calibration.observers import DEFAULT_PERCENTILE, HistogramObserver, histogram_limits
 from causalrn.calibration.rollouts import BATCH, Prompts, RolloutStep, roll_out

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.graph_files import load_graphs, save_graphs
-from causalrn.bundle.leftovers import temporary_folder
 from causalrn.calibration.products import split_products
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 

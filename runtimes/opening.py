@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle, is_bundle
-from causalrn.bundle.files import as_path
+from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.targets import Target, checkpoint_runtimes, find_target, runtime_row
 from causalrn.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.reading import read_input
+from causalrn.bundle.disk.reading import read_input
 from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
 from causalrn.runtimes.onnx_bytes import with_outputs
 

@@ -13,7 +13,7 @@ from typing import Self, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.bundle.files import as_path
+from causalrn.bundle.disk.files import as_path
 from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError, StateError
 from causalrn.runtimes.checks import as_array, check_batch, check_snapshot, check_text_tails, check_tokens
 from causalrn.runtimes.exclusive import exclusive

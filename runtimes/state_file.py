@@ -8,8 +8,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from causalrn.bundle.files import written_file
-from causalrn.bundle.tensor_files import check_tensor_file
+from causalrn.bundle.disk.files import written_file
+from causalrn.bundle.disk.tensor_files import check_tensor_file
 from causalrn.errors import StateError
 from causalrn.runtimes.snapshot import Snapshot
 

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.bundle.files import sha256_file
+from causalrn.bundle.disk.files import sha256_file
 from causalrn.cli import group
 from causalrn.cli.console import run_reporting_errors
 from causalrn.errors import RuntimeUnavailableError

@@ -21,8 +21,8 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from causalrn.bundle.array_files import ARCHIVE, read_archive, read_array
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.disk.array_files import ARCHIVE, read_archive, read_array
 from causalrn.bundle.json_values import own_hash
 from causalrn.bundle.manifest import Manifest
 from causalrn.calibration.table import CalibrationTable

@@ -117,11 +117,11 @@ READS = re.compile(
 
 OWN_READS = {
     "bundle": {
-        "array_files": "an archive that reading.py has opened",
-        "files": "hashes of files that were checked, and markers of folders",
+        "disk.array_files": "an archive that reading.py has opened",
+        "disk.files": "hashes of files that were checked, and markers of folders",
         "graph_files": "of an opened bundle",
-        "leftovers": "locks, and reads nothing",
-        "reading": "the one place",
+        "disk.leftovers": "locks, and reads nothing",
+        "disk.reading": "the one place",
     },
     "calibration": {"activations": "its own temporary file", "schemes": "of an opened bundle"},
     "cli": {
@@ -155,7 +155,7 @@ OWN_READS = {
     "training": {"checkpoint": "after tensor_files.py"},
     "workflows": {"recorded_logits": "after tensor_files.py", "training_run": "its own log"},
 }
-"""Modules that read files in another way than by causalrn/bundle/reading.py, and which files those are."""
+"""Modules that read files in another way than by causalrn/bundle/disk/reading.py, and which files those are."""
 
 
 def test_input_files_are_read_in_one_place() -> None:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from causalrn.bundle.files import sha256_file
-from causalrn.bundle.folders import recover_to_read
+from causalrn.bundle.disk.files import sha256_file
+from causalrn.bundle.disk.folders import recover_to_read
+from causalrn.bundle.disk.reading import check_input, read_input
 from causalrn.bundle.json_values import json_text
 from causalrn.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest_text, writing_verb
-from causalrn.bundle.reading import check_input, read_input
 from causalrn.errors import BundleError
 
 GIT_ATTRIBUTES = ".gitattributes"

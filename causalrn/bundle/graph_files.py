@@ -13,9 +13,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.disk.reading import open_input
 from causalrn.bundle.json_values import json_text, to_json
 from causalrn.bundle.manifest import MANIFEST_VERSION, Manifest
-from causalrn.bundle.reading import open_input
 from causalrn.errors import BundleError
 
 WEIGHTS_FILE = "weights.bin"

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from causalrn.bundle.disk.files import CERTIFICATE_HASH, CERTIFICATE_NAME
+from causalrn.bundle.disk.folders import recover_to_read
+from causalrn.bundle.disk.leftovers import is_plain_name
+from causalrn.bundle.disk.ownership import FOLDERS, Marker
+from causalrn.bundle.disk.reading import read_json_text
 from causalrn.bundle.engine_spec import EngineSpec
-from causalrn.bundle.files import CERTIFICATE_HASH, CERTIFICATE_NAME
-from causalrn.bundle.folders import recover_to_read
 from causalrn.bundle.json_values import from_json, own_hash, parse_json_object, to_json
 from causalrn.bundle.known_by import KnownBy
-from causalrn.bundle.leftovers import is_plain_name
 from causalrn.bundle.native_spec import WEB_PROFILE, NativeSpec
-from causalrn.bundle.ownership import FOLDERS, Marker
 from causalrn.bundle.quantization import Quantization
-from causalrn.bundle.reading import read_json_text
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.targets import CHECKPOINT, Target, all_targets
 from causalrn.bundle.web_spec import BESIDE, C_ENGINE, WebSpec

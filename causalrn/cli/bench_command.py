@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from causalrn.bundle.files import STANDARD_OUTPUT
+from causalrn.bundle.disk.files import STANDARD_OUTPUT
 from causalrn.bundle.targets import runtime_words
 from causalrn.cli.console import (
     EXIT_BAD_INPUT,

@@ -150,7 +150,7 @@ def write_json(path: Path | None, data: Any) -> None:
 
 def write_all_json(reports: Sequence[tuple[Path | None, Any]]) -> None:
     """Write reports where files were named for them: all of them, or none if one cannot be written."""
-    from causalrn.bundle.files import STANDARD_OUTPUT, written_file
+    from causalrn.bundle.disk.files import STANDARD_OUTPUT, written_file
     from causalrn.bundle.json_values import json_text
 
     with contextlib.ExitStack() as stack:

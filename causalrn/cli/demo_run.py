@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from causalrn.bundle.bundle_folder import is_bundle
-from causalrn.bundle.folders import check_renewable
+from causalrn.bundle.disk.folders import check_renewable
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.cli.console import console
 from causalrn.cli.generate_run import generate_text

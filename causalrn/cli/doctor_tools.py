@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from causalrn.bundle.leftovers import temporary_folder
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.cli.doctor_probe import Probe
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.export.web.wasm_builder import find_clang

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.alphabet import REPLACEMENT, parse_token_ids
-from causalrn.bundle.files import check_output_file, written_file
+from causalrn.bundle.disk.files import check_output_file, written_file
 from causalrn.cli.terminal import as_shown
 from causalrn.errors import InputError
 from causalrn.runtimes.generation import GenerationOptions

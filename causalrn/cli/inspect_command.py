@@ -71,7 +71,7 @@ def command(context: click.Context, folder: Path, certificate: Path | None, json
 
 
 def _certificate(folder: Path, path: Path | None) -> Certificate | None:
-    from causalrn.bundle.files import CERTIFICATE_NAME
+    from causalrn.bundle.disk.files import CERTIFICATE_NAME
     from causalrn.runtimes.parity.certificate import load_certificate
 
     beside = folder / CERTIFICATE_NAME

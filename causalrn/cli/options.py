@@ -16,7 +16,7 @@ from causalrn.errors import InputError
 from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS
 
 if TYPE_CHECKING:
-    from causalrn.bundle.ownership import Marker
+    from causalrn.bundle.disk.ownership import Marker
     from causalrn.runtimes import SessionOptions
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -35,8 +35,8 @@ overwrite_option: Decorator = click.option(
 
 def tell_what_goes(output: Path, marker: Marker, overwrite: bool) -> None:
     """Say before the work, on standard error, what of a user's `--overwrite` deletes, and how a mount is written."""
-    from causalrn.bundle.folders import check_replaceable, shown
-    from causalrn.bundle.inplace import must_write_inside
+    from causalrn.bundle.disk.folders import check_replaceable, shown
+    from causalrn.bundle.disk.inplace import must_write_inside
 
     check_replaceable(output, marker, overwrite)
     if overwrite and output.is_dir() and (foreign := marker.foreign(output)):
@@ -50,7 +50,7 @@ def tell_what_goes(output: Path, marker: Marker, overwrite: bool) -> None:
 def checked_place(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """Say before the work that a report cannot be written."""
     if value is not None:
-        from causalrn.bundle.files import check_output_file
+        from causalrn.bundle.disk.files import check_output_file
 
         check_output_file(value)
     return value
@@ -58,7 +58,7 @@ def checked_place(context: click.Context, parameter: click.Parameter, value: Pat
 
 def checked_report(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """The same for a JSON report, which standard output takes, too: then what people read goes to standard error."""
-    from causalrn.bundle.files import STANDARD_OUTPUT
+    from causalrn.bundle.disk.files import STANDARD_OUTPUT
 
     if value != STANDARD_OUTPUT:
         return checked_place(context, parameter, value)
@@ -69,7 +69,7 @@ def checked_report(context: click.Context, parameter: click.Parameter, value: Pa
 def checked_certificate(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """The same; but a certificate may lie beside the bundle's files, under its own name."""
     if value is not None:
-        from causalrn.bundle.files import CERTIFICATE_NAME
+        from causalrn.bundle.disk.files import CERTIFICATE_NAME
 
         if value.name == CERTIFICATE_NAME and not value.is_symlink() and not value.is_dir() and value.parent.is_dir():
             return value

@@ -24,9 +24,9 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from causalrn.bundle.disk.reading import LARGEST_JSON_BYTES, check_values, open_input
+from causalrn.bundle.disk.tensor_files import read_shapes
 from causalrn.bundle.json_values import parse_json_object
-from causalrn.bundle.reading import LARGEST_JSON_BYTES, check_values, open_input
-from causalrn.bundle.tensor_files import read_shapes
 from causalrn.errors import CausalRNError, CheckpointError
 
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from causalrn.bundle.folders import written_folder
-from causalrn.bundle.tensor_files import check_tensor_file
+from causalrn.bundle.disk.folders import written_folder
+from causalrn.bundle.disk.tensor_files import check_tensor_file
 from causalrn.errors import CheckpointError
 from causalrn.model.folding import FoldedWeights, fold
 from causalrn.model.sequence_model import SequenceModel, build_model, check_shapes

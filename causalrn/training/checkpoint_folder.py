@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.files import sha256_file
-from causalrn.bundle.folders import recover_to_read
+from causalrn.bundle.disk.files import sha256_file
+from causalrn.bundle.disk.folders import recover_to_read
+from causalrn.bundle.disk.ownership import Marker
+from causalrn.bundle.disk.reading import check_input, read_json_object
 from causalrn.bundle.json_values import json_text, own_hash
 from causalrn.bundle.known_by import TRAINED_HERE
-from causalrn.bundle.ownership import Marker
-from causalrn.bundle.reading import check_input, read_json_object
 from causalrn.errors import CausalRNError, CheckpointError
 from causalrn.training.card import ModelCard
 

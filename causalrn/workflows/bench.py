@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from causalrn.bundle.bundle_folder import is_bundle
-from causalrn.bundle.files import as_path
+from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.targets import check_runtimes
 from causalrn.errors import CausalRNError, InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from causalrn.bundle.files import as_path
+from causalrn.bundle.disk.files import as_path
 from causalrn.errors import InputError
 from causalrn.workflows.arguments import PathLike, listed, whole_number
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from causalrn.bundle.disk.reading import read_json_object
 from causalrn.bundle.json_values import to_json
-from causalrn.bundle.reading import read_json_object
 from causalrn.runtimes.bench.report_file import read_report
 from causalrn.runtimes.bench.results import Row
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.disk.files import as_path
+from causalrn.bundle.disk.folders import check_replaceable, written_folder
 from causalrn.bundle.engine_spec import Range
-from causalrn.bundle.files import as_path
-from causalrn.bundle.folders import check_replaceable, written_folder
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.trt_flavors import FLAVORS, HARDWARE_LEVELS, TensorRT, load_flavor

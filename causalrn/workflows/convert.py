@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.alphabet import Alphabet, guess_alphabet
-from causalrn.bundle.files import as_path
-from causalrn.bundle.folders import check_replaceable
+from causalrn.bundle.disk.files import as_path
+from causalrn.bundle.disk.folders import check_replaceable
 from causalrn.bundle.known_by import KnownBy
 from causalrn.errors import CheckpointError, InputError
 from causalrn.model.official import OfficialWeights, build_official, read_official

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import as_path
+from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.native_spec import PLACEMENTS, PROFILES
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS

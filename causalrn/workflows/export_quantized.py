@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.folders import check_replaceable, written_folder
-from causalrn.bundle.leftovers import temporary_folder
+from causalrn.bundle.disk.folders import check_replaceable, written_folder
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.quantization import WEIGHT_ONLY
 from causalrn.calibration.report import QuantizeReport

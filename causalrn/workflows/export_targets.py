@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.bundle.folders import check_replaceable, written_folder
+from causalrn.bundle.disk.folders import check_replaceable, written_folder
 from causalrn.bundle.manifest import BUNDLE_MARKER, Manifest
 from causalrn.bundle.tolerances import BUDGETS
 from causalrn.bundle.web_spec import C_ENGINE

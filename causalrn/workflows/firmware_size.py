@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.disk.leftovers import temporary_folder
+from causalrn.bundle.disk.reading import read_json_object
 from causalrn.bundle.json_values import json_text
-from causalrn.bundle.leftovers import temporary_folder
-from causalrn.bundle.reading import read_json_object
 from causalrn.errors import BundleError, ConfigError
 from causalrn.runtimes.bench.cost import macs_per_token
 from causalrn.runtimes.native.native_session import NativeSession

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.bundle_folder import is_bundle
-from causalrn.bundle.files import as_path
+from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.manifest import Manifest
 from causalrn.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from causalrn.bundle.files import as_path
+from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.quantization import CALIBRATION_METHODS, FORMS, SCHEMES, WEIGHT_ONLY
 from causalrn.errors import InputError
 from causalrn.runtimes.progress import Progress, no_progress

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.folders import check_replaceable, written_folder
+from causalrn.bundle.disk.folders import check_replaceable, written_folder
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.calibration.evaluation import Baseline, measure_baseline, measure_quantized, time_steps
 from causalrn.calibration.report import QuantizeReport

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import as_path
+from causalrn.bundle.disk.files import as_path
 from causalrn.calibration.report import QuantizeReport
 from causalrn.workflows.arguments import (
     PathLike,

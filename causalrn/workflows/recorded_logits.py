@@ -16,10 +16,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from causalrn.bundle.array_files import ARCHIVE, read_archive
+from causalrn.bundle.disk.array_files import ARCHIVE, read_archive
+from causalrn.bundle.disk.reading import open_input
+from causalrn.bundle.disk.tensor_files import read_shapes
 from causalrn.bundle.known_by import KnownBy
-from causalrn.bundle.reading import open_input
-from causalrn.bundle.tensor_files import read_shapes
 from causalrn.bundle.tolerances import BOUND_FACTOR, LEAST_BOUND
 from causalrn.errors import CausalRNError, CheckpointError, InputError
 from causalrn.model.candidates import (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.files import as_path, written_file
+from causalrn.bundle.disk.files import as_path, written_file
 from causalrn.bundle.json_values import json_text
 from causalrn.workflows.arguments import PathLike
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.bundle.array_files import read_array
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.disk.array_files import read_array
 from causalrn.errors import InputError
 from causalrn.training.card import card_of
 

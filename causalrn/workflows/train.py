@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from causalrn.bundle.files import as_path
-from causalrn.bundle.folders import check_renewable
+from causalrn.bundle.disk.files import as_path
+from causalrn.bundle.disk.folders import check_renewable
 from causalrn.errors import InputError, TrainingError
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.checkpoint import read_training_state

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.folders import renewed_folder
+from causalrn.bundle.disk.folders import renewed_folder
 from causalrn.errors import TrainingInterruptedError
 from causalrn.interrupts import holding_interrupts
 from causalrn.model.cell import RecurrentCell

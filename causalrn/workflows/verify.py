@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import as_path
+from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import GpuFailureError, InputError, NotExecutedError
 from causalrn.model.candidates import describe_differences

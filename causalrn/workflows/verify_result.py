@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import as_path, written_file
+from causalrn.bundle.disk.files import as_path, written_file
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.known_by import caution
 from causalrn.bundle.manifest import Manifest

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from causalrn.bundle.disk.files import written_file
+from causalrn.bundle.disk.reading import read_input
 from causalrn.bundle.engine_spec import Profile
-from causalrn.bundle.files import written_file
 from causalrn.bundle.json_values import to_json
-from causalrn.bundle.reading import read_input
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.trt_flavors import HARDWARE_LEVELS, TensorRT, uncollected
 from causalrn.errors import CompileError, DriverMissingError

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from causalrn.bundle.leftovers import temporary_folder
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.errors import RuntimeUnavailableError
 
 CLANG_VARIABLE = "CLANG"

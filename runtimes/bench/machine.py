@@ -15,8 +15,8 @@ from typing import Annotated
 
 import msgspec
 
+from causalrn.bundle.disk.reading import read_json_object
 from causalrn.bundle.json_values import from_json
-from causalrn.bundle.reading import read_json_object
 from causalrn.errors import InputError
 from causalrn.runtimes.bench.cost import FLOAT, INTEGER, WIDENED, Call, StepCost
 

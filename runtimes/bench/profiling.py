@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.leftovers import temporary_folder
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.errors import InputError
 from causalrn.runtimes.bench.candidates import SessionCandidate
 from causalrn.runtimes.ort_session import OnnxRuntimeSession

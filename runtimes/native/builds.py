@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.leftovers import temporary_folder
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.native_spec import SOURCE, NativeSpec
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.runtimes.native.c_compiler import compiled, find_compiler

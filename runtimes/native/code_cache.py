@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from causalrn.bundle.files import sha256_file
+from causalrn.bundle.disk.files import sha256_file
 from causalrn.errors import FallbackWarning, RuntimeUnavailableError
 
 CACHE_VARIABLE = "CAUSALRN_CACHE"

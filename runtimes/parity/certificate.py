@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import CERTIFICATE_HASH, sha256_file, written_file
+from causalrn.bundle.disk.files import CERTIFICATE_HASH, sha256_file, written_file
+from causalrn.bundle.disk.reading import read_json_object
 from causalrn.bundle.json_values import from_json, json_text, own_hash, to_json
 from causalrn.bundle.manifest import MANIFEST_NAME
-from causalrn.bundle.reading import read_json_object
 from causalrn.errors import BundleError, InputError
 from causalrn.runtimes.parity.entries import ReportEntry
 from causalrn.runtimes.parity.report import Sha256, VerifyReport

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.disk.tensor_files import check_tensor_file
 from causalrn.bundle.state_spec import StateSpec, StateTensor
-from causalrn.bundle.tensor_files import check_tensor_file
 from causalrn.errors import BundleError
 from causalrn.model.config import ModelConfig
 from causalrn.runtimes.parity.calls.table import CallTable, table_of, table_of_reference

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.disk.files import written_file
+from causalrn.bundle.disk.reading import read_input
 from causalrn.bundle.engine_spec import EngineSpec
-from causalrn.bundle.files import written_file
-from causalrn.bundle.reading import read_input
 from causalrn.bundle.trt_flavors import TensorRT, load_flavor, uncollected
 from causalrn.errors import (
     DriverMissingError,

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.bundle.leftovers import temporary_folder
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.web_spec import C_ENGINE, WebSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.runtimes.kernel_list import Kernel, KernelList, Program

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from causalrn.bundle import inplace
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import written_file
-from causalrn.bundle.folders import check_replaceable
+from causalrn.bundle.disk import inplace
+from causalrn.bundle.disk.files import written_file
+from causalrn.bundle.disk.folders import check_replaceable
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.trt_flavors import RTX
 from causalrn.training.checkpoint import load_checkpoint

@@ -8,7 +8,8 @@ import hashlib
 import pytest
 
 import causalrn
-from causalrn.bundle import bundle_folder, files
+from causalrn.bundle import bundle_folder
+from causalrn.bundle.disk import files
 from causalrn.model import folding
 from tests.c_tools import needs_c_compiler
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.bundle.reading import read_input
+from causalrn.bundle.disk.reading import read_input
 from causalrn.errors import InputError
 from causalrn.training.tasks.base import Examples, Task, next_tokens
 

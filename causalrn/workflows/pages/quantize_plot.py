@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causalrn.bundle.files import written_file
+from causalrn.bundle.disk.files import written_file
 from causalrn.calibration.report import QuantizeReport
 from causalrn.calibration.table import CalibrationTable
 

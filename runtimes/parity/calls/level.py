@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from causalrn.bundle.leftovers import temporary_folder
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.targets import checkpoint_runtimes, has_threads
 from causalrn.bundle.tolerances import WRONG_VALUE, Budget
 from causalrn.runtimes.cell_session import CellSession

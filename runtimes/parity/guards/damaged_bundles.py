@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.json_values import json_text, parse_json_object
-from causalrn.bundle.leftovers import temporary_folder
 from causalrn.bundle.manifest import MANIFEST_NAME, Manifest
 from causalrn.errors import BundleError, CausalRNError
 from causalrn.runtimes.opening import open_bundle

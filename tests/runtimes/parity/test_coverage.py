@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.files import CERTIFICATE_NAME
+from causalrn.bundle.disk.files import CERTIFICATE_NAME
 from causalrn.bundle.known_by import TRAINED_HERE, KnownBy
 from causalrn.bundle.manifest import Manifest
 from causalrn.errors import InputError

@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from causalrn.bundle import folders
-from causalrn.bundle.files import sha256_file
-from causalrn.bundle.folders import check_renewable, check_replaceable, recover_to_read, renewed_folder, written_folder
-from causalrn.bundle.inplace import COMING, GOING
+from causalrn.bundle.disk import folders
+from causalrn.bundle.disk.files import sha256_file
+from causalrn.bundle.disk.folders import (
+    check_renewable,
+    check_replaceable,
+    recover_to_read,
+    renewed_folder,
+    written_folder,
+)
+from causalrn.bundle.disk.inplace import COMING, GOING
+from causalrn.bundle.disk.ownership import Marker
 from causalrn.bundle.json_values import json_text, own_hash
-from causalrn.bundle.ownership import Marker
 from causalrn.errors import InputError
 
 OURS = Marker("manifest.json", "ours", "own_sha256", {"certificate.json": "certificate_sha256"})

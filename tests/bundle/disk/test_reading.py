@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from causalrn.bundle.array_files import read_archive, read_array
-from causalrn.bundle.reading import LARGEST_JSON_BYTES, open_input, read_input, read_json_object, read_json_text
+from causalrn.bundle.disk.array_files import read_archive, read_array
+from causalrn.bundle.disk.reading import LARGEST_JSON_BYTES, open_input, read_input, read_json_object, read_json_text
 from causalrn.errors import InputError
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.files import json_object_or_empty, sha256_file
+from causalrn.bundle.disk.files import json_object_or_empty, sha256_file
+from causalrn.bundle.disk.leftovers import is_leftover_of
 from causalrn.bundle.json_values import own_hash
-from causalrn.bundle.leftovers import is_leftover_of
 
 FILES, FOLDERS = "files", "folders"
 """Entries of a marker file: SHA-256 (and size) by file name, and SHA-256 of the marker file by folder name."""

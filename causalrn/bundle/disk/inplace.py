@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from causalrn.bundle.leftovers import is_dead, is_plain_name
-from causalrn.bundle.reading import read_input
+from causalrn.bundle.disk.leftovers import is_dead, is_plain_name
+from causalrn.bundle.disk.reading import read_input
 from causalrn.errors import InputError
 
 COMING, GOING = ".causalrn-new", ".causalrn-old"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from causalrn.bundle.disk.reading import LARGEST_JSON_BYTES, check_values, open_input
 from causalrn.bundle.json_values import parse_json_object
-from causalrn.bundle.reading import LARGEST_JSON_BYTES, check_values, open_input
 from causalrn.errors import CausalRNError
 
 _LENGTH_BYTES = 8

@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from causalrn.bundle.files import check_outside, named_errors, open_mode
-from causalrn.bundle.inplace import must_write_inside, renew, settle
-from causalrn.bundle.leftovers import ASIDE, locked, partial_folder, restore, sweep
-from causalrn.bundle.ownership import Marker
+from causalrn.bundle.disk.files import check_outside, named_errors, open_mode
+from causalrn.bundle.disk.inplace import must_write_inside, renew, settle
+from causalrn.bundle.disk.leftovers import ASIDE, locked, partial_folder, restore, sweep
+from causalrn.bundle.disk.ownership import Marker
 from causalrn.errors import InputError
 from causalrn.interrupts import holding_interrupts
 
@@ -25,7 +25,7 @@ _SHOWN = 3
 def written_folder(path: Path, marker: Marker, overwrite: bool = False) -> Iterator[Path]:
     """Give a new folder to fill; it takes the place of `path` at the end, and is deleted if anything fails.
 
-    A folder that cannot be renamed, as a mount point, is renewed in place: see :mod:`causalrn.bundle.inplace`.
+    A folder that cannot be renamed, as a mount point, is renewed in place: see :mod:`causalrn.bundle.disk.inplace`.
 
     Args:
         path: where the folder goes. An earlier one is replaced if :func:`check_replaceable` allows it.
@@ -107,7 +107,7 @@ def _swap(new: Path, path: Path) -> None:
     """Let two folders change places at once; the old one ends as `new`, which is deleted.
 
     Where the system cannot do that, the old one moves aside first. A process that is killed in between leaves it there,
-    and :func:`causalrn.bundle.leftovers.restore` puts it back.
+    and :func:`causalrn.bundle.disk.leftovers.restore` puts it back.
     """
     if exchange(new, path):
         return

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and their hashes. Needs no torch. Folders: :mod:`causalrn.bundle.folders`."""
+"""Files written whole or not at all, and their hashes. Needs no torch. Folders: :mod:`causalrn.bundle.disk.folders`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.leftovers import partial_file, temporary_folder
-from causalrn.bundle.reading import read_json_object
+from causalrn.bundle.disk.leftovers import partial_file, temporary_folder
+from causalrn.bundle.disk.reading import read_json_object
 from causalrn.errors import InputError
 from causalrn.interrupts import holding_interrupts
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from causalrn.bundle.reading import open_input
+from causalrn.bundle.disk.reading import open_input
 from causalrn.errors import InputError
 
 Array = npt.NDArray[Any]

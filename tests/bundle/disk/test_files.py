@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from causalrn.bundle.files import check_output_file, written_file
-from causalrn.bundle.leftovers import temporary_folder
+from causalrn.bundle.disk.files import check_output_file, written_file
+from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.errors import InputError
 
 
