@@ -154,11 +154,17 @@ def write_all_json(reports: Sequence[tuple[Path | None, Any]]) -> None:
     from causalrn.bundle.json_values import json_text
 
     with contextlib.ExitStack() as stack:
-        for path, data in reports:
+        for path, data in sorted(reports, key=_is_filled):  # contexts end in reverse: what cannot be undone fails first
             if path == STANDARD_OUTPUT:
                 click.echo(json_text(data), nl=False)
             elif path is not None:
                 stack.enter_context(written_file(path)).write_text(json_text(data))
+
+
+def _is_filled(report: tuple[Path | None, Any]) -> bool:
+    """Whether a report goes into a pipe or device, which cannot be undone as a new file can."""
+    path, _ = report
+    return path is not None and path.exists() and not path.is_file()
 
 
 def require_extra(package: str, extra: str | None = None) -> None:

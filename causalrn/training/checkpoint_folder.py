@@ -38,12 +38,14 @@ class CheckpointFolder:
     Attributes:
         origin: training settings, or the file that was converted.
         recorded_sha256: the weights' hash when `config.json` was written.
+        recorded_bytes: their size; None where an earlier version wrote it.
     """
 
     path: Path
     card: ModelCard
     origin: dict[str, Any] = field(default_factory=dict)
     recorded_sha256: str = ""
+    recorded_bytes: int | None = None
 
     def __fspath__(self) -> str:
         """Its path: the object can be given wherever a path can."""
@@ -61,8 +63,9 @@ class CheckpointFolder:
         Raises:
             CheckpointError: the weights are not those that `config.json` was written for.
         """
-        found = sha256_file(self.weights)
-        if found != self.recorded_sha256:
+        has_size = self.recorded_bytes in (None, self.weights.stat().st_size)
+        found = sha256_file(self.weights) if has_size else ""
+        if found != self.recorded_sha256 or not has_size:
             raise CheckpointError(
                 f"{self.weights}: content differs from the SHA-256 in {CONFIG_NAME}: "
                 "copy the RUN again, or resume its training"
@@ -95,7 +98,7 @@ class CheckpointFolder:
             origin = origin if isinstance(origin, dict) else {}
             if card.known_by is None and "trained" in origin:  # written before cards said it
                 card = dataclasses.replace(card, known_by=TRAINED_HERE)
-            return cls(path, card, origin, _recorded_hash(data))
+            return cls(path, card, origin, *_recorded(data))
         except CheckpointError:
             raise
         except CausalRNError as error:
@@ -103,18 +106,24 @@ class CheckpointFolder:
 
     def write_config(self) -> None:
         """Write `config.json` into a new folder, beside all the files that it will have."""
-        files = {path.name: {"sha256": sha256_file(path)} for path in sorted(self.path.iterdir())}
+        files = {
+            path.name: {"sha256": sha256_file(path), "size_bytes": path.stat().st_size}
+            for path in sorted(self.path.iterdir())
+        }
         data = {"format": _FORMAT, "version": CHECKPOINT_VERSION, **self.card.entries(), "origin": self.origin}
         data |= {"files": files}
         text = json_text(data | {_OWN_HASH: own_hash(data, _OWN_HASH)})
         (self.path / CONFIG_NAME).write_text(text, encoding="utf-8")
 
 
-def _recorded_hash(data: Mapping[str, Any]) -> str:
-    """Hash of the weights, where `config.json` says it now, or where it did before it named all files."""
+def _recorded(data: Mapping[str, Any]) -> tuple[str, int | None]:
+    """Hash and size of the weights, as `config.json` says them; before it named all files it said the hash alone."""
     files = data.get("files")
     entry = files.get(WEIGHTS_NAME) if isinstance(files, dict) else None
-    return str(entry.get("sha256", "") if isinstance(entry, dict) else data.get("weights_sha256", ""))
+    if not isinstance(entry, dict):
+        return str(data.get("weights_sha256", "")), None
+    size = entry.get("size_bytes")
+    return str(entry.get("sha256", "")), size if isinstance(size, int) else None
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -192,7 +192,8 @@ class _Place:
         check_replaceable(self.folder, CHECKPOINT_MARKER, self.overwrite)
         if is_checkpoint(self.folder) and not self.overwrite:
             raise InputError(f"{self.folder} holds an earlier RUN: name another output, or add `overwrite`")
-        if self.folder.resolve() in (source.resolve(), *source.resolve().parents):
+        real = Path(os.path.realpath(source))  # of a circle of links, too, which is refused when it is read
+        if self.folder.resolve() in (real, *real.parents):
             raise InputError(f"{source} lies in the output {self.folder}, which is replaced: name another output")
 
     def save(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from causalrn.bundle.disk.leftovers import partial_file, temporary_folder
+from causalrn.bundle.disk.leftovers import is_leftover_of, partial_file, temporary_folder
 from causalrn.bundle.disk.reading import read_json_object
 from causalrn.errors import InputError
 from causalrn.interrupts import holding_interrupts
@@ -172,7 +172,9 @@ def named_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         name = error.filename
-        if name is None and error.errno in _NO_ROOM:
+        if (name is None and error.errno in _NO_ROOM) or (
+            isinstance(name, str) and is_leftover_of(path.name, Path(name).name)
+        ):
             error.filename = str(path)
         elif partial is not None and isinstance(name, str) and Path(name).is_relative_to(partial):
             error.filename = str(path / Path(name).relative_to(partial))

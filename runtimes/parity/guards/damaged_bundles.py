@@ -146,7 +146,7 @@ def _link_folder(source: Path, target: Path, leave_out: str) -> None:
 
 
 def _link(path: Path, link: Path) -> None:
-    for make in (os.link, os.symlink):
+    for make in (os.symlink, os.link):  # onnx reads no weights that have a second name, as long as they have it
         with contextlib.suppress(OSError):
             make(path, link)
             return

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import onnx
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.graph_files import load_graph
 from causalrn.model.config import CausalRNConfig, TransformerConfig
 from causalrn.runtimes.bench.devices import DEVICES
 from causalrn.runtimes.bench.prediction import ORT_NODES_PER_BLOCK, Variant, advise, predict_all
@@ -90,7 +90,7 @@ def test_advice_names_numbers():
 @pytest.mark.parametrize("readout", ["exact", "linear"])
 def test_nodes_of_a_block_are_those_of_the_exporter(bundles, readout):
     bundle = Bundle.open(bundles[readout])
-    graph = onnx.load(bundle.path / bundle.manifest.graphs[bundle.manifest.graph_for(1, 1)].file).graph
+    graph = load_graph(bundle, bundle.manifest.graphs[bundle.manifest.graph_for(1, 1)].file).graph
     places = [i for i, node in enumerate(graph.node) if set(node.output) & set(bundle.manifest.streams)]
     assert places[2] - places[1] == ORT_NODES_PER_BLOCK
 
