@@ -111,15 +111,16 @@ def _check_file(path: Path, entry: FileEntry, verb: str) -> None:
     if not os.path.lexists(path):
         raise BundleError(f"{path}: missing from the bundle: {remedy}")
     size = check_input(path, remedy, BundleError)
-    if (size != entry.size_bytes or sha256_file(path) != entry.sha256) and _has_other_line_ends(path, size, entry):
+    if size == entry.size_bytes and sha256_file(path) == entry.sha256:
+        return
+    if _has_other_line_ends(path, size, entry):
         raise BundleError(
             f"{path}: its line ends were turned into CRLF (by git's core.autocrlf, or an editor): check it out again "
             f"with a .gitattributes beside it that says {KEEP_LINE_ENDS.strip()!r}, or {remedy}"
         )
     if size != entry.size_bytes:
         raise BundleError(f"{path}: {size} bytes instead of {entry.size_bytes}: {remedy}")
-    if sha256_file(path) != entry.sha256:
-        raise BundleError(f"{path}: content differs from the manifest's SHA-256: {remedy}")
+    raise BundleError(f"{path}: content differs from the manifest's SHA-256: {remedy}")
 
 
 def _has_other_line_ends(path: Path, size: int, entry: FileEntry) -> bool:

@@ -163,8 +163,10 @@ def write_all_json(reports: Sequence[tuple[Path | None, Any]]) -> None:
 
 def _is_filled(report: tuple[Path | None, Any]) -> bool:
     """Whether a report goes into a pipe or device, which cannot be undone as a new file can."""
+    from causalrn.bundle.disk.files import is_replaced
+
     path, _ = report
-    return path is not None and path.exists() and not path.is_file()
+    return path is not None and not is_replaced(path)
 
 
 def require_extra(package: str, extra: str | None = None) -> None:

@@ -184,8 +184,7 @@ def _judge(name: str, outcome: Outcome, remedy: str) -> Probe:
 
 def _compile_and_run(name: str, compiler: Sequence[str], source: str, runner: Sequence[str], remedy: str) -> Probe:
     """Compile a program and run it, by `runner` if it is for another processor."""
-    with temporary_folder() as temporary:
-        folder = temporary
+    with temporary_folder() as folder:
         (folder / "probe.c").write_text(source)
         outcome = execute([*compiler, "probe.c", "-o", "probe.exe"], TOOL_TIMEOUT_S, folder)
         if outcome.code == 0:

@@ -38,8 +38,7 @@ def tell_what_goes(output: Path, marker: Marker, overwrite: bool) -> None:
     from causalrn.bundle.disk.folders import check_replaceable, shown
     from causalrn.bundle.disk.inplace import must_write_inside
 
-    check_replaceable(output, marker, overwrite)
-    if overwrite and output.is_dir() and (foreign := marker.foreign(output)):
+    if foreign := check_replaceable(output, marker, overwrite):
         click.echo(f"--overwrite deletes what else is in {output}: {shown(foreign, len(foreign))}", err=True)
     if must_write_inside(output):
         click.echo(

@@ -64,13 +64,12 @@ class CheckpointFolder:
             CheckpointError: the weights are not those that `config.json` was written for.
         """
         has_size = self.recorded_bytes in (None, self.weights.stat().st_size)
-        found = sha256_file(self.weights) if has_size else ""
-        if found != self.recorded_sha256 or not has_size:
+        if not has_size or sha256_file(self.weights) != self.recorded_sha256:
             raise CheckpointError(
                 f"{self.weights}: content differs from the SHA-256 in {CONFIG_NAME}: "
                 "copy the RUN again, or resume its training"
             )
-        return found
+        return self.recorded_sha256
 
     @classmethod
     def open(cls, path: Path) -> CheckpointFolder:

@@ -86,11 +86,11 @@ def _check_place(path: Path) -> None:
     parent = path.resolve().parent
     if not parent.is_dir():
         raise InputError(f"{path.parent} is no folder: create it, or name another place")
-    if not os.access(path if path.exists() and not _is_replaced(path) else parent, os.W_OK):
+    if not os.access(path if path.exists() and not is_replaced(path) else parent, os.W_OK):
         raise InputError(f"{path} may not be written to: name another place")
 
 
-def _is_replaced(path: Path) -> bool:
+def is_replaced(path: Path) -> bool:
     """Whether a new file takes the place of what is there, not new content."""
     if str(path.absolute().parent) in _OF_DESCRIPTORS or (path.exists() and not path.is_file()):
         return False
@@ -108,12 +108,12 @@ def written_file(path: Path) -> Iterator[Path]:
         OSError: it cannot be written; it names `path`.
     """
     _check_place(path)
-    if not _is_replaced(path):
+    if not is_replaced(path):
         with _filled(path) as spool:
             yield spool
         return
     path = path.resolve()  # through symbolic links
-    with named_errors(path), partial_file(path) as partial, named_errors(path, partial):
+    with named_errors(path), partial_file(path) as partial:
         yield partial
         with holding_interrupts():
             partial.chmod(open_mode(is_folder=False))
@@ -161,26 +161,28 @@ def _open_for_writing(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def named_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
+def named_errors(path: Path) -> Iterator[None]:
     """Let errors of the system name what the user knows.
 
     Args:
-        path: what is written; named where the disk is full and the system names nothing.
-        partial: what it is called while it is written.
+        path: what is written; named in the place of its half-written form, and where a disk is full that nothing names.
     """
     try:
         yield
     except OSError as error:
         name = error.filename
-        if (name is None and error.errno in _NO_ROOM) or (
-            isinstance(name, str) and is_leftover_of(path.name, Path(name).name)
-        ):
+        if name is None and error.errno in _NO_ROOM:
             error.filename = str(path)
-        elif partial is not None and isinstance(name, str) and Path(name).is_relative_to(partial):
+        elif isinstance(name, str) and (partial := _half_written(path, Path(name))) is not None:
             error.filename = str(path / Path(name).relative_to(partial))
             if error.filename2 is not None:
                 error.filename2 = str(path)
         raise
+
+
+def _half_written(path: Path, name: Path) -> Path | None:
+    """Where `name` is or lies in the half-written form of `path`, that form."""
+    return next((place for place in (name, *name.parents) if is_leftover_of(path.name, place.name)), None)
 
 
 def check_outside(path: Path) -> None:

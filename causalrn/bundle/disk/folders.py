@@ -42,7 +42,7 @@ def written_folder(path: Path, marker: Marker, overwrite: bool = False) -> Itera
     with named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial_folder(path, path if inside else None) as partial, named_errors(path, partial):
+            with partial_folder(path, path if inside else None) as partial:
                 yield partial
                 with holding_interrupts():
                     _put_in_place(partial, path, marker, overwrite)
@@ -68,7 +68,7 @@ def renewed_folder(path: Path, marker: Marker) -> Iterator[Path]:
             yield folder
         return
     settle(path)
-    with named_errors(path), partial_folder(path, path) as partial, named_errors(path, partial):
+    with named_errors(path), partial_folder(path, path) as partial:
         yield partial
         with holding_interrupts():
             _set_modes(partial)
@@ -140,7 +140,7 @@ def exchange(first: Path, second: Path) -> bool:
     return False
 
 
-def check_replaceable(path: Path, marker: Marker, overwrite: bool = False) -> None:
+def check_replaceable(path: Path, marker: Marker, overwrite: bool = False) -> Sequence[str]:
     """Refuse to write over what is not ours; called before long work starts.
 
     What a killed process left is put back or swept away first.
@@ -148,16 +148,20 @@ def check_replaceable(path: Path, marker: Marker, overwrite: bool = False) -> No
     Args:
         overwrite: files that were added or changed may go, as long as the folder was one of ours.
 
+    Returns:
+        What was added or changed, and goes.
+
     Raises:
         InputError: `path` is a file, the current folder, cannot be written to, or a folder with something else in it.
     """
     _check_place(path, marker)
     if not path.is_dir():
-        return
+        return ()
     foreign, is_claimed = marker.foreign(path), marker.is_claimed(path)
     if foreign and not (overwrite and is_claimed):
         remedy = "or add `overwrite`, which deletes them" if is_claimed else "or empty it first"
         raise InputError(f"{path} holds other files ({shown(foreign)}): name another output, {remedy}")
+    return foreign
 
 
 def check_renewable(path: Path, marker: Marker) -> None:
