@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.json_values import to_json
-from causalrn.runtimes.processor_family import processor_family
+from causalrn.compiling.processor import processor_family
 from causalrn.workflows.verify import verify_with_golden
 from causalrn.workflows.verify_options import VerifyOptions
 

@@ -38,12 +38,12 @@ from step_latency import check_loops, describe_machine, export_session, held_sta
 from step_loops import HeldState, Loop, SessionLoop
 
 from causalrn.bundle.bundle_folder import seal_bundle
+from causalrn.compiling.c_compiler import find_compiler
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model.folding import fold
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.bench.measuring import Kernels
-from causalrn.runtimes.native.c_compiler import find_compiler
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.progress import show_progress

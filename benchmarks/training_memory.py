@@ -36,7 +36,8 @@ from rich.console import Console
 from rich.table import Table
 
 from causalrn.model.config import CausalRNConfig
-from causalrn.model.readouts import naive, pair_sum
+from causalrn.model.pair_sum import tiles
+from causalrn.model.readouts import naive
 from causalrn.model.readouts import parallel as parallel_readout
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.progress import show_progress
@@ -153,10 +154,10 @@ def time_readouts(repeats: int, advance) -> tuple[dict[str, list[float]], dict[s
 
 def time_tiles(size: dict[str, int], repeats: int, advance) -> dict[int, Spread]:
     """Seconds of `pair_sum`, forward and backward, by exponent of the tile size."""
-    run, before = make_pass("tiles", **size), pair_sum._CPU_TILE_BYTES
+    run, before = make_pass("tiles", **size), tiles._CPU_TILE_BYTES
 
     def sample(exponent: int) -> float:
-        pair_sum._CPU_TILE_BYTES = 1 << exponent
+        tiles._CPU_TILE_BYTES = 1 << exponent
         return seconds(run)
 
     try:
@@ -164,7 +165,7 @@ def time_tiles(size: dict[str, int], repeats: int, advance) -> dict[int, Spread]
         candidates = {str(exponent): (lambda exponent=exponent: sample(exponent)) for exponent in TILE_EXPONENTS}
         times = measure(candidates, repeats, advance)
     finally:
-        pair_sum._CPU_TILE_BYTES = before
+        tiles._CPU_TILE_BYTES = before
     return {int(name): Spread.of(values) for name, values in times.items()}
 
 
@@ -200,7 +201,7 @@ def run(repeats: int, skip_tiles: bool) -> dict:
             for name, verdict in verdicts.items()
         },
         "tile_time_s": {name: {str(e): asdict(s) for e, s in sweep.items()} for name, sweep in sweeps.items()},
-        "tile_bytes": pair_sum._CPU_TILE_BYTES,
+        "tile_bytes": tiles._CPU_TILE_BYTES,
     }
 
 

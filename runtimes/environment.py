@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from causalrn.runtimes.processor_family import processor_family
+from causalrn.compiling.processor import processor_family
 
 _PACKAGES = ["causalrn", "numpy", "safetensors", "onnxruntime", "onnxruntime-gpu", "click", "rich", "torch", "onnx"]
 _PACKAGES += ["onnxscript", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-bindings"]

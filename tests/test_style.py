@@ -86,7 +86,7 @@ def flags_in(source: str) -> list[str]:
 FOREIGN_FLAGS = {
     "export/web/npm_package.py": {"--json", "--loglevel", "--prefer-offline"},  # npm's
     "export/web/wasm_builder.py": {"--target", "--stack-first", "--strip-all", "--no-entry", "--export"},  # clang's
-    "runtimes/native/c_compiler.py": {"--version"},  # of any C compiler
+    "causalrn/compiling/c_compiler.py": {"--version"},  # of any C compiler
     "runtimes/web/kernels.py": {"--json"},  # of verify.mjs in a web bundle
     "runtimes/web/node_process.py": {"--preserve-symlinks", "--preserve-symlinks-main"},  # node's
 }
@@ -129,25 +129,24 @@ OWN_READS = {
         "doctor_tools": "its own temporary file",
         "terminal": "no input",
     },
+    "compiling": {"processor": "files of the system"},
     "export": {
         "c99.amalgamation": "files of the package",
         "c99.header": "files of the package",
         "web.web_exporter": "files of the package",
     },
-    "model": {"weight_files": "what reading.py has opened"},
+    "model": {"pair_sum.c_kernel": "files of the package", "weight_files": "what reading.py has opened"},
     "runtimes": {
         "bench.measuring": "files of the package",
         "bench.profiling": "its own temporary file",
         "bench.system": "files of the system",
         "environment": "files of the system",
         "native.builds": "of an opened bundle, and its own temporary files",
-        "native.c_compiler": "of an opened bundle, and files of the package",
         "native.interface_check": "of an opened bundle",
-        "native.library": "of an opened bundle",
+        "native.library": "of an opened bundle, and files of the package",
         "parity.golden": "after tensor_files.py",
         "parity.guards.damaged_bundles": "its own copies of an opened bundle",
         "parity.guards.level": "its own temporary file",
-        "processor_family": "files of the system",
         "state_file": "after tensor_files.py",
         "trt.engine": "of an opened bundle",
         "web.kernels": "its own copy of an opened bundle",

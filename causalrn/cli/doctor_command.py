@@ -19,10 +19,10 @@ from causalrn.cli import doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
 from causalrn.cli.doctor_probe import Probe
 from causalrn.cli.options import json_option
+from causalrn.compiling import programs
+from causalrn.compiling.processor import processor_family
 from causalrn.errors import InputError
-from causalrn.runtimes import programs
 from causalrn.runtimes.environment import describe_environment, processor_name
-from causalrn.runtimes.processor_family import processor_family
 from causalrn.runtimes.progress import show_progress
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from causalrn.cli.doctor_probe import Probe
-from causalrn.runtimes.programs import Outcome, execute, last_line
+from causalrn.compiling.programs import Outcome, execute, last_line
 
 PYTHON_TIMEOUT_S = 30.0
 EXPORT_EXTRA = "pip install 'causalrn[export]'"

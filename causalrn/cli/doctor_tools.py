@@ -8,9 +8,9 @@ from pathlib import Path
 
 from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.cli.doctor_probe import Probe
+from causalrn.compiling.programs import Outcome, execute, find_tool, last_line
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.export.web.wasm_builder import find_clang
-from causalrn.runtimes.programs import Outcome, execute, find_tool, last_line
 
 TOOL_TIMEOUT_S = 15.0
 

@@ -13,10 +13,10 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.disk.reading import read_json_object
 from causalrn.bundle.json_values import json_text
+from causalrn.compiling.programs import execute, find_tool, last_line
 from causalrn.errors import BundleError, ConfigError
 from causalrn.runtimes.bench.cost import macs_per_token
 from causalrn.runtimes.native.native_session import NativeSession
-from causalrn.runtimes.programs import execute, find_tool, last_line
 
 SIZE_NAME = "size.json"
 _MAKE = ["make", "-f", "cortex_m.mk"]

@@ -17,13 +17,13 @@ from causalrn.bundle.known_by import caution
 from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import LARGEST_BOUND
+from causalrn.compiling.processor import processor_family
 from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
 from causalrn.runtimes.parity.certificate import save_certificate
 from causalrn.runtimes.parity.coverage import coverage_of, longest_run
 from causalrn.runtimes.parity.report import ReferenceSize, Settings, VerifiedBundle, VerifyReport
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.parity.verification import Verification
-from causalrn.runtimes.processor_family import processor_family
 from causalrn.runtimes.snapshot import Array
 from causalrn.training.card import ModelCard
 from causalrn.workflows.arguments import PathLike

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.compiling.c_compiler import shared_library
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.system import installed_bytes
 from causalrn.runtimes.bench.timing import fastest_s
 from causalrn.runtimes.environment import processor_name
-from causalrn.runtimes.native.c_compiler import shared_library
 from causalrn.runtimes.snapshot import Array
 from causalrn.runtimes.state_buffers import aligned_zeros
 

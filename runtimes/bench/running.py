@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from causalrn.compiling.code_cache import CACHE_VARIABLE, cache_folder
 from causalrn.errors import CausalRNError
 from causalrn.runtimes.bench.candidates import Facts, MemoryUse
 from causalrn.runtimes.bench.entries import Entry
@@ -17,7 +18,6 @@ from causalrn.runtimes.bench.results import BenchReport, Row, Workload
 from causalrn.runtimes.bench.system import usable_processors
 from causalrn.runtimes.bench.timing import paired_ratio, turns
 from causalrn.runtimes.bench.worker import Worker
-from causalrn.runtimes.native.code_cache import CACHE_VARIABLE, cache_folder
 from causalrn.runtimes.progress import Advance
 
 _LEAST_REPEATS = 3

@@ -14,9 +14,9 @@ import numpy as np
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.native_spec import SOURCE, NativeSpec
+from causalrn.compiling.c_compiler import compiled, find_compiler
+from causalrn.compiling.programs import Outcome, execute, find_tool
 from causalrn.errors import RuntimeUnavailableError
-from causalrn.runtimes.native.c_compiler import compiled, find_compiler
-from causalrn.runtimes.programs import Outcome, execute, find_tool
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.training.card import card_of
 

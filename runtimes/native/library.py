@@ -5,17 +5,18 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.native_spec import INTERFACE, NativeSpec, padded, padded_hidden
+from causalrn.bundle.native_spec import INTERFACE, SOURCE, NativeSpec, padded, padded_hidden
+from causalrn.compiling.c_compiler import SourceError, shared_library
+from causalrn.compiling.code_cache import CACHE_VARIABLE
 from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError
 from causalrn.runtimes.checks import NON_FINITE
-from causalrn.runtimes.native.c_compiler import compiled_library
-from causalrn.runtimes.native.code_cache import CACHE_VARIABLE
 from causalrn.runtimes.state_buffers import aligned_zeros
 from causalrn.training.card import card_of
 
@@ -133,6 +134,24 @@ class NativeLibrary:
     def close(self) -> None:
         """Free what C holds, threads among it; the code stays loaded. What is not closed is freed with this object."""
         self._free()
+
+
+def compiled_library(bundle: Bundle, native: NativeSpec, *, flags: Sequence[str] = ()) -> Path:
+    """The shared library of a bundle's source, compiled unless that has been done before.
+
+    Args:
+        flags: after all others, e.g. "-DCAUSALRN_NO_VECTORS".
+
+    Raises:
+        RuntimeUnavailableError: there is no compiler, or it does not work.
+        BundleError: the source cannot be compiled.
+    """
+    shim = (files("causalrn.runtimes.native") / "shim.c").read_bytes()
+    sources = {"shim.c": shim} | {name: bundle.file(name).read_bytes() for name in native.sources}
+    try:
+        return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread", *flags), SOURCE)
+    except SourceError as error:
+        raise BundleError(f"{bundle.path}: {error}; see docs/native.md") from None
 
 
 def _loaded(path: Path) -> Any:

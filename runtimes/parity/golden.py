@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.tensor_files import check_tensor_file
 from causalrn.bundle.state_spec import StateSpec, StateTensor
+from causalrn.compiling.processor import processor_family
 from causalrn.errors import BundleError
 from causalrn.model.config import ModelConfig
 from causalrn.runtimes.parity.calls.table import CallTable, table_of, table_of_reference
@@ -27,7 +28,6 @@ from causalrn.runtimes.parity.reference import (
     sample_tokens,
     state_positions,
 )
-from causalrn.runtimes.processor_family import processor_family
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.training.card import ModelCard, card_of
@@ -49,7 +49,7 @@ class Golden:
         recorded_states: at one position in the middle, the runtime's own state as it stores it: what a device resumes
             from.
         recorded_on: family of processors that they were recorded on
-            (:mod:`causalrn.runtimes.processor_family`); None where an earlier version wrote them.
+            (:mod:`causalrn.compiling.processor`); None where an earlier version wrote them.
     """
 
     reference: Reference

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from causalrn.bundle.tolerances import REGRESSION_RELATIVE, WRONG_VALUE, Budget
+from causalrn.compiling.processor import processor_family
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.budgets import JudgedFigure, describe_judged, judge_agreement, judge_repeats
 from causalrn.runtimes.parity.comparison import (
@@ -24,7 +25,6 @@ from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.reference import Reference, compared_tensors, run_in_chunks
 from causalrn.runtimes.parity.results import Level, LevelResult
 from causalrn.runtimes.parity.traces import Traces
-from causalrn.runtimes.processor_family import processor_family
 from causalrn.runtimes.session import Session
 
 _HEAT_COLUMNS = 48

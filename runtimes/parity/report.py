@@ -14,12 +14,12 @@ from causalrn.bundle.json_values import json_schema
 from causalrn.bundle.known_by import KnownBy
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import Budget
+from causalrn.compiling.processor import processor_family
 from causalrn.runtimes.environment import package_version
 from causalrn.runtimes.parity.block_reports import BlockReport
 from causalrn.runtimes.parity.coverage import Coverage
 from causalrn.runtimes.parity.entries import NULLABLE, ReportEntry
 from causalrn.runtimes.parity.results import REFERENCE_LEVELS, Attribution, Level, LevelResult
-from causalrn.runtimes.processor_family import processor_family
 from causalrn.training.card import ModelCard
 
 Verdict = Literal["PASS", "FAIL", "compiled, not executed"]

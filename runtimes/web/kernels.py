@@ -16,9 +16,9 @@ from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.web_spec import C_ENGINE, WebSpec
+from causalrn.compiling.programs import Outcome, execute
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.runtimes.kernel_list import Kernel, KernelList, Program
-from causalrn.runtimes.programs import Outcome, execute
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.web.node_process import node_command
 from causalrn.runtimes.web.node_session import MODULE_FILES, NodeSession

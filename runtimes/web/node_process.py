@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from causalrn.compiling.programs import find_tool
 from causalrn.errors import (
     BundleError,
     CapacityError,
@@ -25,7 +26,6 @@ from causalrn.errors import (
     RuntimeUnavailableError,
     StateError,
 )
-from causalrn.runtimes.programs import find_tool
 from causalrn.runtimes.snapshot import Array
 
 _ERRORS = {

@@ -8,8 +8,8 @@ import pytest
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.json_values import own_hash
+from causalrn.compiling.processor import processor_family
 from causalrn.runtimes.native import builds
-from causalrn.runtimes.processor_family import processor_family
 from tests.c_tools import needs_c_compiler
 
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from causalrn.cli import doctor_command, doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.cli.doctor_command import Check, DoctorReport, all_checks, run_checks
 from causalrn.cli.doctor_probe import Probe
-from causalrn.runtimes import programs
-from causalrn.runtimes.native.c_compiler import find_compiler
+from causalrn.compiling import programs
+from causalrn.compiling.c_compiler import find_compiler
 from tests.c_tools import needs_c_compiler
 
 ESSENTIAL = ("numpy", "safetensors", "onnxruntime, CPU")

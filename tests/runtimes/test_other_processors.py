@@ -17,8 +17,8 @@ from onnxruntime import quantization
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.calibration import activations
 from causalrn.calibration.schemes import write_quantized
+from causalrn.compiling.processor import processor_family
 from causalrn.export.c99.c99_exporter import COptions
-from causalrn.runtimes.processor_family import processor_family
 from causalrn.workflows.export_targets import export_c_bundle
 from tests.builders import ROOT
 from tests.c_tools import HAS_C_COMPILER, needs

@@ -14,6 +14,7 @@ import psutil
 from msgspec.structs import replace
 
 from causalrn.bundle.tolerances import WRONG_VALUE
+from causalrn.compiling.programs import ending_at, stop_running
 from causalrn.errors import CausalRNError, GpuFailureError, NonFiniteError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.kernel_list import Kernel, KernelList, Program, WholeKernel
@@ -33,7 +34,6 @@ from causalrn.runtimes.parity.kernels.judging import (
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.reference import Run, growing_bound
 from causalrn.runtimes.parity.results import LevelResult
-from causalrn.runtimes.programs import ending_at, stop_running
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 

@@ -8,13 +8,13 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.compiling.processor import processor_family
 from causalrn.errors import BundleError
 from causalrn.runtimes import open_session
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
 from causalrn.runtimes.parity.levels import Case, check_recorded, check_resumed
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.traces import trace_resumed
-from causalrn.runtimes.processor_family import processor_family
 from causalrn.training.checkpoint import load_checkpoint
 from causalrn.workflows import verify_result
 

@@ -13,8 +13,8 @@ import pytest
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.tolerances import BUDGETS
+from causalrn.compiling import programs
 from causalrn.errors import BundleError
-from causalrn.runtimes import programs
 from causalrn.runtimes.kernel_list import KernelList, Program, list_kernels
 from causalrn.runtimes.native import builds
 from causalrn.runtimes.parity.golden import load_golden

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.compiling import c_compiler, code_cache
+from causalrn.compiling.c_compiler import find_compiler, shared_library
 from causalrn.errors import BundleError, FallbackWarning, RuntimeUnavailableError
-from causalrn.runtimes.native import c_compiler, code_cache
-from causalrn.runtimes.native.c_compiler import compiled_library, find_compiler, shared_library
+from causalrn.runtimes.native.library import compiled_library
 from causalrn.runtimes.native.native_session import NativeSession
 from tests.builders import random_model
 from tests.c_tools import c_bundle, needs_c_compiler

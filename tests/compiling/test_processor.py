@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from causalrn.runtimes import processor_family as module
+from causalrn.compiling import processor as module
+from causalrn.compiling.processor import processor_family
 from causalrn.runtimes.parity import report
-from causalrn.runtimes.processor_family import processor_family
 
 FAMILY = processor_family.__wrapped__
 NONE: dict[str, list[str]] = {}

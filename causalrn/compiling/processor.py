@@ -45,6 +45,16 @@ def processor_family() -> str:
     return _name(_ARM_FAMILIES, _flags()) if machine in _ARM else machine or "unknown"
 
 
+def vector_flags() -> tuple[str, ...]:
+    """What GCC and Clang have to be told to use this processor's widest vectors."""
+    if platform.machine().lower() not in _X86:
+        return ()
+    flags = _flags()
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
+        return ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma")
+    return ("-mavx2", "-mfma") if {"avx2", "fma"} <= flags else ()
+
+
 def _name(families: Collection[tuple[Collection[str], str]], flags: Collection[str]) -> str:
     return next(name for needed, name in families if set(needed) <= set(flags))
 

@@ -1,4 +1,4 @@
-"""Compiling a bundle's C with this machine's compiler, once: what it made is kept by the hash of all that went in."""
+"""Compiling C with this machine's compiler, once: what it made is kept by the hash of all that went in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,9 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 
-from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.native_spec import SOURCE, NativeSpec
-from causalrn.errors import BundleError, RuntimeUnavailableError
-from causalrn.runtimes.native.code_cache import (
+from causalrn.compiling.code_cache import (
     CACHE_VARIABLE,
     cache_folder,
     find_entry,
@@ -25,7 +21,8 @@ from causalrn.runtimes.native.code_cache import (
     private_folder,
     work_folder,
 )
-from causalrn.runtimes.programs import execute
+from causalrn.compiling.programs import execute
+from causalrn.errors import RuntimeUnavailableError
 
 _FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared")
 _COMPILERS = ("cc", "gcc", "clang")
@@ -43,26 +40,8 @@ def find_compiler() -> list[str]:
     found = next((name for name in chosen[:1] or _COMPILERS if shutil.which(name)), None)
     if found is None:
         what = f"CC={chosen[0]} is not there" if chosen else "no C compiler (cc, gcc or clang) was found"
-        raise RuntimeUnavailableError(f"{what}: install gcc or clang, or set CC, to run C bundles on this machine")
+        raise RuntimeUnavailableError(f"{what}: install gcc or clang, or set CC")
     return chosen or [found]
-
-
-def compiled_library(bundle: Bundle, native: NativeSpec, *, flags: Sequence[str] = ()) -> Path:
-    """The shared library of a bundle's source, compiled unless that has been done before.
-
-    Args:
-        flags: after all others, e.g. "-DCAUSALRN_NO_VECTORS".
-
-    Raises:
-        RuntimeUnavailableError: there is no compiler, or it does not work.
-        BundleError: the source cannot be compiled.
-    """
-    shim = (files("causalrn.runtimes.native") / "shim.c").read_bytes()
-    sources = {"shim.c": shim} | {name: bundle.file(name).read_bytes() for name in native.sources}
-    try:
-        return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread", *flags), SOURCE)
-    except SourceError as error:
-        raise BundleError(f"{bundle.path}: {error}; see docs/native.md") from None
 
 
 class SourceError(RuntimeUnavailableError):

@@ -1,0 +1,105 @@
+/* One query against four keys. Rows are `vectors` * LANES wide; channels beyond the width are zeros in all of them. */
+
+#define MEAN_SQUARE_FLOOR ((Real)1e-30)
+
+typedef struct {
+  const Real *key[GROUP];
+  Real *gradient[GROUP]; /* of the keys, in a backward pass */
+  Four weight;           /* 1, or 0 for a key that the query does not read */
+} Group;
+
+typedef struct {
+  int64_t vectors;
+  Real width, eps;
+} Channels;
+
+INLINE Four at_least(Four value, Real least) {
+  Four out;
+  for (int j = 0; j < GROUP; j++) out[j] = value[j] < least ? least : value[j];
+  return out;
+}
+
+INLINE Four roots(Four value) {
+  Four out;
+  for (int j = 0; j < GROUP; j++) out[j] = USE_DOUBLE ? (Real)sqrt(value[j]) : (Real)sqrtf((float)value[j]);
+  return out;
+}
+
+/* 1 / (root of the mean square + eps) of four pairs; NaN where a mean square overflows; 1 without a norm. */
+INLINE Four scale_of(const Real *query, const Group *keys, Channels channels) {
+  if (!NORMALIZED) return (Four){1, 1, 1, 1};
+  Vector squares[GROUP] = {{0}};
+  for (int64_t v = 0; v < channels.vectors; v++) {
+    Vector q = load(query + v * LANES);
+#pragma GCC unroll 4
+    for (int j = 0; j < GROUP; j++) {
+      Vector pair = q + load(keys->key[j] + v * LANES);
+      squares[j] += pair * pair;
+    }
+  }
+  Four mean = sum_lanes(squares) / channels.width;
+  return 1 / (roots(channels.eps == 0 ? at_least(mean, MEAN_SQUARE_FLOOR) : mean) + channels.eps) + 0 * mean;
+}
+
+/* What f's argument is a pair times; 0 for a key that is not read, whose f must be finite to have no weight. */
+INLINE Four argument_scale(const Group *keys, Four scale) {
+  return keys->weight * (ACTIVATION == EXP ? scale * LOG2_E : scale);
+}
+
+/* Adds what a query reads of four keys to its row of the result. */
+INLINE void read_group(const Real *query, Real *out, const Group *keys, Channels channels, int bounded) {
+  const Four scale = scale_of(query, keys, channels);
+  const Four weight = keys->weight + 0 * scale; /* where a mean square overflows the result is NaN */
+  const Four argument = argument_scale(keys, scale);
+  for (int64_t v = 0; v < channels.vectors; v++) {
+    Vector q = load(query + v * LANES), sum = load(out + v * LANES);
+#pragma GCC unroll 4
+    for (int j = 0; j < GROUP; j++) {
+      Vector pair = q + load(keys->key[j] + v * LANES);
+      sum += all(weight[j]) * value_at(pair, all(argument[j]), bounded);
+    }
+    store(out + v * LANES, sum);
+  }
+}
+
+/* mean(g n) / (rms + eps)^2 times what an eps adds, (rms + eps) / rms, of four pairs n / scale.
+
+   With n = pair * scale and g = f'(n) * gradient of the result, the gradient of a pair is
+   (g - n mean(g n) (rms + eps) / rms) * scale; 1 - eps * scale is rms / (rms + eps). */
+INLINE Four along_pair(const Vector products[GROUP], Four scale, Channels channels) {
+  Four along = sum_lanes(products) * scale * scale / channels.width;
+  return channels.eps == 0 ? along : along / at_least(1 - channels.eps * scale, MEAN_SQUARE_FLOOR);
+}
+
+/* Adds to the gradients of a query and of four keys. `slopes` [GROUP, vectors * LANES] is written before it is read. */
+INLINE void gradients_of_group(const Real *query, const Real *gradient_out, Real *gradient_query, const Group *keys,
+                               Real *slopes, Channels channels, int bounded) {
+  const int64_t vectors = channels.vectors;
+  const Four scale = scale_of(query, keys, channels), weight = keys->weight * scale;
+  const Four argument = argument_scale(keys, scale);
+  Vector products[GROUP] = {{0}};
+  for (int64_t v = 0; v < vectors; v++) {
+    Vector q = load(query + v * LANES), gradient = load(gradient_out + v * LANES);
+#pragma GCC unroll 4
+    for (int j = 0; j < GROUP; j++) {
+      Vector pair = q + load(keys->key[j] + v * LANES);
+      Vector slope = gradient * slope_at(pair, all(argument[j]), bounded);
+      if (NORMALIZED) products[j] += slope * pair;
+      store(slopes + (j * vectors + v) * LANES, slope);
+    }
+  }
+  const Four along = NORMALIZED ? along_pair(products, scale, channels) : (Four){0};
+  for (int64_t v = 0; v < vectors; v++) {
+    Vector q = load(query + v * LANES), sum = load(gradient_query + v * LANES);
+#pragma GCC unroll 4
+    for (int j = 0; j < GROUP; j++) {
+      Vector gradient = load(slopes + (j * vectors + v) * LANES);
+      if (NORMALIZED) gradient -= all(along[j]) * (q + load(keys->key[j] + v * LANES));
+      gradient *= all(weight[j]);
+      sum += gradient;
+      Real *gradient_key = keys->gradient[j] + v * LANES;
+      store(gradient_key, load(gradient_key) + gradient);
+    }
+    store(gradient_query + v * LANES, sum);
+  }
+}

@@ -1,0 +1,134 @@
+/* All queries of one sequence and head, or a segment of them: block of keys by block of keys. */
+
+#define KEY_BLOCK_BYTES 12288 /* of one array; keys and their gradients share a first-level cache of 32 KB or more */
+
+typedef struct {
+  Real *first;
+  int64_t stride;
+} Rows;
+
+/* What all tasks are over. In a forward pass `gradient_out` and `gradient_k` are NULL and `out` is the result, in a
+   backward pass it is the gradient of q. */
+typedef struct {
+  const Shape *shape;
+  const Real *q, *k, *gradient_out;
+  Real *out, *gradient_k;
+  int64_t segments; /* of the queries of one sequence and head */
+} Pass;
+
+/* What one task works with: rows as wide as whole vectors. */
+typedef struct {
+  Rows query, key, gradient_out, out, gradient_key;
+  Real *no_key, *no_gradient, *slopes;
+  int64_t first, end, past; /* queries first .. end; the first of all has so many keys before its own */
+  int backward;
+  Channels channels;
+} Work;
+
+INLINE const Real *row(Rows rows, int64_t index) { return rows.first + index * rows.stride; }
+
+INLINE Group take_keys(const Work *work, int64_t from, int64_t end) {
+  Group keys;
+  for (int j = 0; j < GROUP; j++) {
+    const int reads = from + j < end;
+    keys.key[j] = reads ? row(work->key, from + j) : work->no_key;
+    keys.gradient[j] = reads && work->backward ? (Real *)row(work->gradient_key, from + j) : work->no_gradient;
+  }
+  keys.weight = (Four){from < end, from + 1 < end, from + 2 < end, from + 3 < end};
+  return keys;
+}
+
+INLINE void pass_over(const Work *work, int backward, int bounded) {
+  const Channels channels = work->channels;
+  int64_t block = KEY_BLOCK_BYTES / (channels.vectors * LANES * (int64_t)sizeof(Real)) / GROUP * GROUP;
+  if (block < GROUP) block = GROUP;
+  for (int64_t from = 0; from < work->past + work->end; from += block) {
+    for (int64_t i = from - work->past > work->first ? from - work->past : work->first; i < work->end; i++) {
+      const int64_t index = i - work->first, visible = work->past + i + 1;
+      const int64_t end = from + block < visible ? from + block : visible;
+      Real *out = (Real *)row(work->out, index);
+      for (int64_t j = from; j < end; j += GROUP) {
+        const Group keys = take_keys(work, j, end);
+        if (backward)
+          gradients_of_group(row(work->query, index), row(work->gradient_out, index), out, &keys, work->slopes, channels,
+                             bounded);
+        else
+          read_group(row(work->query, index), out, &keys, channels, bounded);
+      }
+    }
+  }
+}
+
+/* Copies rows of `width` channels; those of the target are filled up with zeros. */
+static void copy_rows(Rows to, int64_t to_width, Rows from, int64_t width, int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    memcpy(to.first + i * to.stride, from.first + i * from.stride, (size_t)width * sizeof(Real));
+    for (int64_t c = width; c < to_width; c++) to.first[i * to.stride + c] = 0;
+  }
+}
+
+/* The first query of a segment, so that segments have about as many pairs. */
+static int64_t segment_start(const Shape *shape, int64_t segment, int64_t segments) {
+  if (segment == segments) return shape->queries;
+  const double past = (double)(shape->keys - shape->queries), queries = (double)shape->queries;
+  const double pairs = (past * queries + queries * queries / 2) * (double)segment / (double)segments;
+  return (int64_t)(sqrt(past * past + 2 * pairs) - past);
+}
+
+static Rows take_rows(Real **memory, int64_t count, int64_t width) {
+  const Rows rows = {*memory, width};
+  *memory += count * width;
+  return rows;
+}
+
+/* One sequence and head, or a segment of its queries. */
+static int run_task(const void *argument, int64_t index) {
+  const Pass *pass = argument;
+  const Shape *shape = pass->shape;
+  const int backward = pass->gradient_out != NULL;
+  const int64_t segment = index % pass->segments, batch = index / pass->segments / shape->heads;
+  const int64_t head = index / pass->segments % shape->heads, width = shape->width;
+  const int64_t vectors = (width + LANES - 1) / LANES, padded = vectors * LANES;
+  Work work = {.first = segment_start(shape, segment, pass->segments),
+               .end = segment_start(shape, segment + 1, pass->segments),
+               .past = shape->keys - shape->queries,
+               .backward = backward,
+               .channels = {vectors, (Real)width, (Real)shape->eps}};
+  const int64_t queries = work.end - work.first, keys = work.past + work.end;
+  if (queries <= 0) return OK;
+
+  const int64_t rows = 2 * queries + keys + 2 + (backward ? queries + keys + GROUP : 0);
+  void *memory;
+  if (posix_memalign(&memory, 64, (size_t)(rows * padded) * sizeof(Real)) != 0) return NO_MEMORY;
+  Real *next = memory;
+  const int64_t at_query = batch * shape->query_batch_stride + work.first * shape->query_stride + head * width;
+  const int64_t at_key = batch * shape->key_batch_stride + head * width;
+  const Rows key = {(Real *)pass->k + at_key, shape->key_stride};
+  work.out = take_rows(&next, queries, padded);
+  work.no_key = take_rows(&next, 1, padded).first;
+  work.no_gradient = take_rows(&next, 1, padded).first;
+  memset(memory, 0, (size_t)((queries + 2) * padded) * sizeof(Real));
+  work.query = take_rows(&next, queries, padded);
+  copy_rows(work.query, padded, (Rows){(Real *)pass->q + at_query, shape->query_stride}, width, queries);
+  work.key = width == padded ? key : take_rows(&next, keys, padded); /* read where they are if they can be */
+  if (width != padded) copy_rows(work.key, padded, key, width, keys);
+  if (backward) {
+    work.gradient_out = take_rows(&next, queries, padded);
+    copy_rows(work.gradient_out, padded, (Rows){(Real *)pass->gradient_out + at_query, shape->query_stride}, width,
+              queries);
+    work.gradient_key = take_rows(&next, keys, padded);
+    memset(work.gradient_key.first, 0, (size_t)(keys * padded) * sizeof(Real));
+    work.slopes = next;
+  }
+
+  const int bounded = NORMALIZED && sqrt((double)width) * LOG2_E < BIAS - 2; /* |LN0| is at most the root of the width */
+  if (backward && bounded) pass_over(&work, 1, 1);
+  else if (backward) pass_over(&work, 1, 0);
+  else if (bounded) pass_over(&work, 0, 1);
+  else pass_over(&work, 0, 0);
+
+  copy_rows((Rows){pass->out + at_query, shape->query_stride}, width, work.out, width, queries);
+  if (backward) copy_rows((Rows){pass->gradient_k + at_key, shape->key_stride}, width, work.gradient_key, width, keys);
+  free(memory);
+  return OK;
+}

@@ -1,0 +1,90 @@
+"""The sum over pairs as an operator of PyTorch: autograd, torch.compile and DistributedDataParallel see one node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from causalrn.model.normalization import centre
+from causalrn.model.pair_sum.kernels import KERNELS, choose_kernel
+from causalrn.model.pair_sum.pair_function import PairFunction
+
+
+def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None, eps: float = 0.0) -> Tensor:
+    """Sum f(q_i + k_j) over the past, with f = activation after an optional LN0 over the last axis.
+
+    Args:
+        q: [B, T, G, D], float32 or float64; on a GPU also half precision.
+        k: [B, S, G, D], S >= T. The queries are the last T of S positions: query i reads the keys up to S - T + i.
+        activation: "exp", "relu", "elu" or "gelu".
+        norm: "layer" or "rms" to normalize every pair (the exact readout), None for none.
+        eps: of that norm, beside the root.
+
+    Returns:
+        [B, T, G, D], not divided by the number of positions.
+
+    Raises:
+        RuntimeUnavailableError: the kernel that was asked for (:func:`causalrn.model.pair_sum.kernels.using_kernel`)
+            cannot be used here.
+    """
+    if norm == "layer":
+        q, k = centre(q), centre(k)  # LN0 centres a sum, so it may centre the terms: once, not once per pair
+    kernel = choose_kernel(q)
+    out: Tensor
+    if kernel == "tiles":  # in the open, for what watches single operations
+        out = _TiledSum.apply(q, k, PairFunction(activation, norm is not None, eps))  # type: ignore[no-untyped-call]
+        return out
+    out = _sum(q, k, activation, norm is not None, eps, kernel)
+    return out
+
+
+class _TiledSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
+        ctx.save_for_backward(q, k)
+        ctx.function = function
+        return KERNELS["tiles"].forward(q, k, function)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        q, k = ctx.saved_tensors
+        return (*KERNELS["tiles"].backward(q, k, grads[0], ctx.function), None)
+
+
+@torch.library.custom_op("causalrn::pair_sum", mutates_args=())
+def _sum(q: Tensor, k: Tensor, activation: str, normalized: bool, eps: float, kernel: str) -> Tensor:
+    return KERNELS[kernel].forward(q, k, PairFunction(activation, normalized, eps))
+
+
+@_sum.register_fake
+def _(q: Tensor, k: Tensor, activation: str, normalized: bool, eps: float, kernel: str) -> Tensor:
+    return torch.empty_like(q, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("causalrn::pair_sum_gradients", mutates_args=())
+def _gradients(
+    q: Tensor, k: Tensor, gradient: Tensor, activation: str, normalized: bool, eps: float, kernel: str
+) -> tuple[Tensor, Tensor]:
+    return KERNELS[kernel].backward(q, k, gradient, PairFunction(activation, normalized, eps))
+
+
+@_gradients.register_fake
+def _(
+    q: Tensor, k: Tensor, gradient: Tensor, activation: str, normalized: bool, eps: float, kernel: str
+) -> tuple[Tensor, Tensor]:
+    contiguous = torch.contiguous_format
+    return torch.empty_like(q, memory_format=contiguous), torch.empty_like(k, memory_format=contiguous)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.function = inputs[2:]
+
+
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_gradients(*ctx.saved_tensors, gradient, *ctx.function), None, None, None, None)
+
+
+_sum.register_autograd(_differentiate, setup_context=_keep)
