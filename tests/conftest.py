@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Some tests import onnxruntime before the package, which sets this.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 import onnx
 import onnx_ir as ir
 import pytest
@@ -41,6 +41,9 @@ from causalrn.workflows.export_targets import export_bundle, export_c_bundle, ex
 from tests.builders import random_model
 from tests.c_tools import HAS_C_COMPILER
 from tests.web_tools import HAS_WEB
+
+# Shells start what runs in the background with Ctrl-C switched off; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

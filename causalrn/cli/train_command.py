@@ -99,7 +99,19 @@ Examples:
     type=click.Choice(["fp32", "bf16"]),
     default="fp32",
     show_default=True,
-    help="bf16: matrix products in bfloat16, for GPUs.",
+    help="bf16: matrix products in bfloat16.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Of one operation on a CPU.  [default: the physical cores that are free]",
+)
+@click.option(
+    "--kernel",
+    type=click.Choice(["auto", "tiles", "c"]),
+    default="auto",
+    show_default=True,
+    help="What computes sums over pairs: c, with this machine's compiler; tiles, PyTorch; auto, the fastest.",
 )
 @click.option("--compile", is_flag=True, help="Run the model through torch.compile: for baselines and linear readouts.")
 @seed_option

@@ -60,9 +60,10 @@ def _name(families: Collection[tuple[Collection[str], str]], flags: Collection[s
 
 
 def _flags() -> set[str]:
-    """Instruction sets, by Linux' names: what numpy looked for and did not find is not there, whatever Linux says."""
+    """Instruction sets, by Linux' names. Linux tells of another processor where numpy misses some."""
     found, missing = _numpy_features()
-    return (_cpuinfo_flags() | found) - missing
+    listed = _cpuinfo_flags()
+    return found if listed & missing else listed | found
 
 
 def _cpuinfo_flags() -> set[str]:
@@ -87,4 +88,5 @@ def _numpy_features() -> tuple[set[str], set[str]]:
         return set(), set()
     known, absent = ({_BY_NUMPY[name] for name in names if name in _BY_NUMPY} for names in (found, missing))
     known |= {"avx512_vnni"} if _MORE_THAN_VNNI in found else set()
+    known |= {"fma"} if {"X86_V3", "FMA3"} & set(found) else set()
     return known, absent - known

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from causalrn.errors import TrainingError
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
+from causalrn.model.pair_sum.kernels import CHOICES, choose_kernel, using_kernel
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.training.processes import Processes
 from causalrn.training.tasks import IGNORE, Examples, Task
@@ -46,6 +47,8 @@ class TrainingSettings:
         device: a torch device name.
         precision: "fp32", or "bf16": matrix products in bfloat16 by autocast; norms, readouts and weights stay float32.
         compile: run the model through torch.compile.
+        threads: of one operation on a CPU; None for what PyTorch is set to.
+        kernel: what computes sums over pairs, one of :data:`causalrn.model.pair_sum.kernels.CHOICES`.
     """
 
     steps: int
@@ -58,14 +61,17 @@ class TrainingSettings:
     device: str = "cpu"
     precision: str = "fp32"
     compile: bool = False
+    threads: int | None = None
+    kernel: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("steps", "batch", "accumulate", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TrainingError(f"{name} is {value}: it must be at least 1")
         if self.accumulate > self.batch:
             raise TrainingError(f"accumulate is {self.accumulate}, but there are only {self.batch} sequences per step")
-        for name, choices in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
+        for name, choices in (("precision", PRECISIONS), ("schedule", SCHEDULES), ("kernel", CHOICES)):
             if getattr(self, name) not in choices:
                 raise TrainingError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}")
         if not 0 < self.learning_rate <= _MOST_RATE:
@@ -160,7 +166,7 @@ class Trainer:
                 f"{settings.batch} sequences per step are too few for {self.processes.size} processes "
                 f"times accumulate {settings.accumulate}: use a larger `batch`"
             )
-        if settings.compile and isinstance(model.config, CausalRNConfig) and model.config.state_kind == "pool":
+        if settings.compile and self._runs_in_tiles():
             raise TrainingError(
                 f"compile and {model.config.kind} contradict each other: its pairs run tile by tile, "
                 "which torch.compile unrolls for minutes and does not make faster; leave out `compile`"
@@ -172,6 +178,14 @@ class Trainer:
         if self.processes.size > 1:
             self._parallel = shared = DistributedDataParallel(self.model)
             self._later = shared.no_sync
+
+    def _runs_in_tiles(self) -> bool:
+        config = self.model.config
+        if not isinstance(config, CausalRNConfig) or config.state_kind != "pool":
+            return False
+        with using_kernel(self.settings.kernel):
+            weight = next(self.model.parameters())
+            return bool(choose_kernel(weight.device.type, weight.dtype) == "tiles")
 
     def step(self) -> TrainingStep:
         """Take one optimizer step.
@@ -202,7 +216,8 @@ class Trainer:
         """Gradients of a part of the sequences; returns its share of the mean loss over all `targets`."""
         device = self.settings.device
         inputs, wanted = (torch.from_numpy(tokens).to(device) for tokens in (part.inputs, part.targets))
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+        mixed = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+        with mixed, using_kernel(self.settings.kernel):
             logits = self._compiled(inputs) if self.settings.compile else self._parallel(inputs)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         total = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORE, reduction="sum")

@@ -16,6 +16,7 @@ from causalrn.training.card import ModelCard
 from causalrn.training.loop import PRESETS, TrainingSettings, choose_device
 from causalrn.training.processes import local_device
 from causalrn.training.tasks import Corpus, Task, TextTask
+from causalrn.training.threads import default_threads
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class TrainingPlan:
         defaults = {"steps": size.steps, "batch": size.batch, "learning_rate": size.learning_rate}
         given = {name: value for name, value in settings.items() if value is not None}
         chosen = TrainingSettings(**{**defaults, **given}, seed=seed, device=_device(device))
+        if chosen.threads is None and chosen.device == "cpu":
+            chosen = dataclasses.replace(chosen, threads=default_threads())
         card = ModelCard(size.model(task, kind, **(model or {})), Alphabet(task.alphabet), task, TRAINED_HERE)
         return cls(card, chosen, evaluate_every or max(25, -(-chosen.steps // 8)), until)
 

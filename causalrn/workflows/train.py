@@ -10,6 +10,7 @@ import torch
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.disk.folders import check_renewable
 from causalrn.errors import InputError, TrainingError
+from causalrn.model.pair_sum.kernels import CHOICES
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.checkpoint import read_training_state
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, STATE_NAME, is_checkpoint
@@ -64,6 +65,8 @@ def train(
     device: str = "auto",
     precision: str = "fp32",
     compile: bool = False,
+    threads: int | None = None,
+    kernel: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress = no_progress,
@@ -95,6 +98,10 @@ def train(
         device: "auto", "cpu", "cuda", ...
         precision: "fp32", or "bf16" for matrix products on GPUs.
         compile: run the model through torch.compile.
+        threads: of one operation on a CPU; by default the physical cores that are free. The weights are the same bit
+            for bit with the same seed, kernel and threads.
+        kernel: what computes sums over pairs: "c" (compiled once by this machine's compiler), "tiles" (PyTorch), or
+            "auto", the fastest that works here.
         seed: of weights and data.
         overwrite: replace an earlier checkpoint in the output folder.
         progress: shows progress.
@@ -133,6 +140,8 @@ def train(
         "schedule": choice(schedule, "schedule", SCHEDULES),
         "precision": choice(precision, "precision", PRECISIONS),
         "compile": flag(compile, "compile"),
+        "threads": optional_whole(threads, "threads", 1),
+        "kernel": choice(kernel, "kernel", CHOICES),
     }
     plan = TrainingPlan.from_options(
         task=_chosen_task(task, length, key, text),

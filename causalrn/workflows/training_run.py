@@ -7,13 +7,16 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from causalrn.bundle.disk.folders import renewed_folder
-from causalrn.errors import TrainingInterruptedError
+from causalrn.errors import FallbackWarning, TrainingInterruptedError
 from causalrn.interrupts import holding_interrupts
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.sequence_model import SequenceModel
@@ -33,6 +36,7 @@ from causalrn.training.loop import Trainer, TrainingStep
 from causalrn.training.plan import TrainingPlan
 from causalrn.training.processes import Processes
 from causalrn.training.tasks import Corpus, Task, TextTask
+from causalrn.training.threads import SlowSteps, computing_with
 
 _QUICK, _FINAL = 250, 1000
 """Sequences to evaluate on: on the way, and at the end."""
@@ -103,9 +107,14 @@ class TrainingRun:
         self.ended = False
         self._log: list[str] = []
         self.started = time.monotonic()
+        self._slow_steps = SlowSteps(plan.settings.threads or torch.get_num_threads())
 
     def run(self) -> TrainResult | None:
         """Train to the end; None in all processes but the first."""
+        with computing_with(self.plan.settings.threads):
+            return self._run()
+
+    def _run(self) -> TrainResult | None:
         if not self.processes.is_first:
             for _ in self._steps(lambda step, last: None):
                 pass
@@ -132,7 +141,10 @@ class TrainingRun:
         """Optimizer steps to the end, with an evaluation where one is due; all processes end together."""
         plan = self.plan
         while not self.ended:
-            step, evaluation = self.trainer.step(), None
+            began, step, evaluation = time.monotonic(), self.trainer.step(), None
+            hint = self._slow_steps.note(time.monotonic() - began)
+            if hint is not None and self.processes.is_first:
+                warnings.warn(hint, FallbackWarning, stacklevel=2)
             self.ended = step.step == plan.settings.steps
             if self.ended or step.step % plan.evaluate_every == 0:
                 evaluation = evaluate(step, self.ended)

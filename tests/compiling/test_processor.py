@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from causalrn.compiling import processor as module
-from causalrn.compiling.processor import processor_family
+from causalrn.compiling.processor import processor_family, vector_flags
 from causalrn.runtimes.parity import report
 
 FAMILY = processor_family.__wrapped__
@@ -46,6 +46,7 @@ def machine(monkeypatch, name, flags, extensions):
         ),
         # an emulated Haswell on a host with AVX-512, whose /proc/cpuinfo it shows
         ("x86_64", "flags : avx2 avx512f avx512_vnni", {"found": ["X86_V3"], "not found": ["X86_V4"]}, "x86-64 AVX2"),
+        ("x86_64", "flags : avx2 avx_vnni avx512f", {"found": ["X86_V3"], "not found": ["X86_V4"]}, "x86-64 AVX2"),
         ("x86_64", "flags : avx2 avx512f", {"not found": ["X86_V3", "X86_V4"]}, "x86-64 SSE"),
         ("AMD64", None, {"found": ["X86_V3", "X86_V4", "AVX512_ICL"]}, "x86-64 AVX-512 VNNI"),  # Windows
         ("AMD64", None, {"found": ["AVX2"], "not found": ["AVX512F", "AVX512_CLX"]}, "x86-64 AVX2"),  # an older numpy
@@ -59,6 +60,24 @@ def machine(monkeypatch, name, flags, extensions):
 def test_family_follows_from_instruction_sets(monkeypatch, name, flags, extensions, family):
     machine(monkeypatch, name, flags, extensions)
     assert FAMILY() == family
+
+
+@pytest.mark.parametrize(
+    ("flags", "extensions", "widest"),
+    [
+        ("flags : avx2 fma avx512f avx512bw avx512dq avx512vl", NONE, "-mavx512f"),
+        ("flags : avx2 fma avx512f", NONE, "-mavx2"),  # the first ones with AVX-512 had no more of it
+        (
+            "flags : avx2 fma avx512f avx512bw avx512dq avx512vl",
+            {"found": ["X86_V3"], "not found": ["X86_V4"]},
+            "-mavx2",
+        ),
+        ("flags : avx2", NONE, None),
+    ],
+)
+def test_vectors_are_as_wide_as_the_processor_has_them(monkeypatch, flags, extensions, widest):
+    machine(monkeypatch, "x86_64", flags, extensions)
+    assert (vector_flags() or (None,))[0] == widest
 
 
 @pytest.mark.parametrize("found", [lambda mode: None, lambda mode: {}, lambda mode: 1 / 0])

@@ -16,6 +16,7 @@ from causalrn.model.sequence_model import SequenceModel
 from causalrn.training.loop import PRESETS, Trainer, TrainingSettings, choose_device
 from causalrn.training.tasks import CopyTask
 from tests.builders import gradients_of
+from tests.c_tools import needs_c_compiler
 
 SETTINGS = TrainingSettings(steps=25, batch=15, learning_rate=5e-3, warmup=5)
 
@@ -174,20 +175,21 @@ def test_constant_schedule_stays_at_its_peak():
     assert {settings.rate_at(step) for step in range(4, 25)} == {5e-3}
 
 
-def test_compiling_pairs_is_refused():
-    task = CopyTask(3)
+def test_compiling_pairs_in_tiles_is_refused():
+    task, settings = CopyTask(3), dataclasses.replace(SETTINGS, compile=True, kernel="tiles")
     with pytest.raises(TrainingError, match=r"compile and exact\+exp contradict each other"):
-        Trainer(SequenceModel(PRESETS["tiny"].model(task)), task, dataclasses.replace(SETTINGS, compile=True))
+        Trainer(SequenceModel(PRESETS["tiny"].model(task)), task, settings)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler imports what torch has deprecated
-def test_compiled_model_has_the_samegradients_of(monkeypatch):
+@pytest.mark.parametrize("readout", ["linear", pytest.param("exact", marks=needs_c_compiler)])
+def test_compiled_model_has_the_same_gradients(monkeypatch, readout):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))  # all but the C++
     task, gradients = CopyTask(3), []
     for compiled in (False, True):
         torch.manual_seed(0)
-        model = SequenceModel(PRESETS["tiny"].model(task, readout="linear", blocks=1))
+        model = SequenceModel(PRESETS["tiny"].model(task, readout=readout, blocks=1))
         trainer = Trainer(model, task, dataclasses.replace(SETTINGS, compile=compiled))
         trainer.step()
         gradients.append(gradients_of(model))

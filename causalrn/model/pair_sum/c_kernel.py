@@ -33,10 +33,10 @@ class _Shape(ctypes.Structure):
     ]
 
 
-def why_not(q: Tensor) -> str:
+def why_not(device: str, dtype: torch.dtype) -> str:
     """Why this kernel cannot be used for such tensors here; empty where it can. Nothing is compiled to find out."""
-    if q.device.type != "cpu" or q.dtype not in DTYPES:
-        return f"it is for float32 and float64 on a CPU, not {str(q.dtype).removeprefix('torch.')} on {q.device.type}"
+    if device != "cpu" or dtype not in DTYPES:
+        return f"it is for float32 and float64 on a CPU, not {str(dtype).removeprefix('torch.')} on {device}"
     return _compiler_missing()
 
 

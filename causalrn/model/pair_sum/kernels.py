@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from causalrn.errors import FallbackWarning, RuntimeUnavailableError
@@ -48,21 +49,22 @@ def using_kernel(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
-def choose_kernel(q: Tensor) -> str:
-    """The name of the kernel for such tensors.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch.compile does not look inside
+def choose_kernel(device: str, dtype: torch.dtype) -> str:
+    """The name of the kernel for tensors on a type of device.
 
     Raises:
         RuntimeUnavailableError: the one that was asked for cannot be used here.
     """
     chosen = _chosen.get()
-    if chosen == "tiles" or (chosen == "auto" and q.device.type != "cpu"):
+    if chosen == "tiles" or (chosen == "auto" and device != "cpu"):
         return "tiles"
-    reason = c_kernel.why_not(q)
+    reason = c_kernel.why_not(device, dtype)
     if not reason:
         return "c"
     if chosen == "c":
         raise RuntimeUnavailableError(f"kernel c: {reason}")
-    if q.dtype in c_kernel.DTYPES and reason not in _noted:
+    if dtype in c_kernel.DTYPES and reason not in _noted:
         _noted.add(reason)
         warnings.warn(f"sums over pairs run in PyTorch, about seven times slower ({reason})", FallbackWarning, 2)
     return "tiles"

@@ -31,7 +31,7 @@ def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None, eps: fl
     """
     if norm == "layer":
         q, k = centre(q), centre(k)  # LN0 centres a sum, so it may centre the terms: once, not once per pair
-    kernel = choose_kernel(q)
+    kernel = choose_kernel(q.device.type, q.dtype)
     out: Tensor
     if kernel == "tiles":  # in the open, for what watches single operations
         out = _TiledSum.apply(q, k, PairFunction(activation, norm is not None, eps))  # type: ignore[no-untyped-call]

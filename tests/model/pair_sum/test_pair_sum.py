@@ -200,29 +200,27 @@ def test_operator_is_registered_as_pytorch_wants_it():
 
 @needs_c_compiler
 def test_auto_takes_c():
-    q, k = _inputs(3)
-    assert kernels.choose_kernel(q) == "c"
-    assert kernels.choose_kernel(q.half()) == "tiles", "the C kernel has no half precision"
-    assert "CausalRN" not in pair_sum(q, k, activation="exp", norm="layer").grad_fn.name()
+    assert kernels.choose_kernel("cpu", torch.float32) == kernels.choose_kernel("cpu", torch.float64) == "c"
+    assert kernels.choose_kernel("cpu", torch.float16) == kernels.choose_kernel("cuda", torch.float32) == "tiles"
+    assert "causalrn_pair_sum" in pair_sum(*_inputs(3), activation="exp", norm="layer").grad_fn.name()
 
 
 def test_without_a_compiler_tiles_are_used_and_one_note_says_so(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     monkeypatch.setattr(kernels, "_noted", set())
     c_kernel._compiler_missing.cache_clear()
-    q, _ = _inputs(3)
     with pytest.warns(FallbackWarning, match=r"in PyTorch.*no-such-compiler is not there.*install gcc or clang"):
-        assert kernels.choose_kernel(q) == "tiles"
-    assert kernels.choose_kernel(q) == "tiles", "said once"
+        assert kernels.choose_kernel("cpu", torch.float32) == "tiles"
+    assert kernels.choose_kernel("cpu", torch.float32) == "tiles", "said once"
     with using_kernel("c"), pytest.raises(RuntimeUnavailableError, match="kernel c: CC=no-such-compiler"):
-        kernels.choose_kernel(q)
+        kernels.choose_kernel("cpu", torch.float32)
     c_kernel._compiler_missing.cache_clear()
 
 
 def test_centred_terms_make_a_centred_pair():
     q, k = _inputs(5)
     for kernel in KERNELS:
-        if kernel == "c" and c_kernel.why_not(q):
+        if kernel == "c" and c_kernel.why_not("cpu", q.dtype):
             continue
         with using_kernel(kernel):
             layer = pair_sum(q, k, activation="exp", norm="layer")
