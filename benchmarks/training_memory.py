@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from causalrn.model.config import CausalRNConfig
-from causalrn.model.pair_sum import tiles
+from causalrn.model.operators import tiles
 from causalrn.model.readouts import naive
 from causalrn.model.readouts import parallel as parallel_readout
 from causalrn.model.sequence_model import SequenceModel

@@ -135,7 +135,7 @@ OWN_READS = {
         "c99.header": "files of the package",
         "web.web_exporter": "files of the package",
     },
-    "model": {"pair_sum.c_kernel": "files of the package", "weight_files": "what reading.py has opened"},
+    "model": {"operators.c_library": "files of the package", "weight_files": "what reading.py has opened"},
     "runtimes": {
         "bench.measuring": "files of the package",
         "bench.profiling": "its own temporary file",

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from causalrn.model.config import CausalRNConfig
-from causalrn.model.normalization import normalize, normalize_sums, without_autocast
+from causalrn.model.normalization import without_autocast
+from causalrn.model.operators.normalize import normalize, normalize_sums
 from causalrn.model.readouts import parallel as parallel_readout
 
 Readout = Callable[[Tensor, Tensor, CausalRNConfig], Tensor]

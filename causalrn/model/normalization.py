@@ -68,15 +68,12 @@ def gradient_through(grad: Tensor, out: Tensor, scale: Tensor, eps: Eps) -> Tens
 
 
 def normalize(x: Tensor, norm: str, eps: Eps = 0.0) -> Tensor:
-    """LN0 ("layer") or its RMS variant ("rms") over the last axis, [..., n] -> [..., n]; eps a number or [..., 1]."""
+    """LN0 ("layer") or its RMS variant ("rms") over the last axis, [..., n] -> [..., n]; eps a number or [..., 1].
+
+    Models call :func:`causalrn.model.operators.normalize.normalize`, which has faster kernels for the same.
+    """
     out: Tensor = _Normalize.apply(x, norm == "layer", eps)  # type: ignore[no-untyped-call]
     return out
-
-
-def normalize_sums(o: Tensor, norm: str, eps: float) -> Tensor:
-    """:func:`normalize` of positive values whose squares may overflow: x / c normalized with eps / c is the same."""
-    largest = o.detach().amax(-1, keepdim=True).clamp_min(MEAN_SQUARE_FLOOR)
-    return normalize(o / largest, norm, eps / largest)
 
 
 class _Normalize(torch.autograd.Function):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from causalrn.errors import CheckpointError
 from causalrn.model.causalrn_block import CausalRNBlock
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
-from causalrn.model.normalization import normalize
+from causalrn.model.operators.normalize import normalize
 from causalrn.model.transformer_block import TransformerBlock
 
 Mixer = Callable[..., Tensor]

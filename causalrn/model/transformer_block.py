@@ -19,7 +19,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from causalrn.model.config import TransformerConfig
-from causalrn.model.normalization import normalize, without_autocast
+from causalrn.model.normalization import without_autocast
+from causalrn.model.operators.normalize import normalize
 
 Attention = Callable[[Tensor, Tensor, Tensor, TransformerConfig], Tensor]
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from causalrn.errors import TrainingError
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
-from causalrn.model.pair_sum.kernels import CHOICES, choose_kernel, using_kernel
+from causalrn.model.operators.kernels import CHOICES, choose_kernel, using_kernel
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.training.processes import Processes
 from causalrn.training.tasks import IGNORE, Examples, Task
@@ -48,7 +48,7 @@ class TrainingSettings:
         precision: "fp32", or "bf16": matrix products in bfloat16 by autocast; norms, readouts and weights stay float32.
         compile: run the model through torch.compile.
         threads: of one operation on a CPU; None for what PyTorch is set to.
-        kernel: what computes sums over pairs, one of :data:`causalrn.model.pair_sum.kernels.CHOICES`.
+        kernel: what computes sums over pairs, one of :data:`causalrn.model.operators.kernels.CHOICES`.
     """
 
     steps: int

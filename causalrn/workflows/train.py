@@ -10,7 +10,7 @@ import torch
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.disk.folders import check_renewable
 from causalrn.errors import InputError, TrainingError
-from causalrn.model.pair_sum.kernels import CHOICES
+from causalrn.model.operators.kernels import CHOICES
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.checkpoint import read_training_state
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, STATE_NAME, is_checkpoint

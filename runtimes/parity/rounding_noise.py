@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
 from causalrn.bundle.tolerances import UNIT_ROUNDOFF
+from causalrn.model.operators.kernels import using_kernel
 
 _HASHES = (0x9E3779B1 - (1 << 32), 0x85EBCA6B - (1 << 32))  # odd multipliers, as signed 32-bit numbers
 _TINY = 1e-300
@@ -50,11 +51,13 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._place = 0
         self._model = model
         self._hook: RemovableHandle | None = None
+        self._kernel = using_kernel("tiles")  # in which every operation can be seen
 
     def __enter__(self) -> Self:
         """Begin to perturb."""
         if self._model is not None:
             self._hook = self._model.register_forward_pre_hook(self._restart)
+        self._kernel.__enter__()
         return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
@@ -62,6 +65,7 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._hook is not None:
             self._hook.remove()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._kernel.__exit__(*error)
 
     def _restart(self, *_: Any) -> None:
         self._place = 0

@@ -3,8 +3,17 @@
 import pytest
 import torch
 
-from causalrn.model.normalization import centre, normalize, normalize_sums
+from causalrn.model.normalization import centre
+from causalrn.model.operators.kernels import using_kernel
+from causalrn.model.operators.normalize import normalize, normalize_sums
 from causalrn.model.readouts import naive
+from tests.c_tools import needs_c_compiler
+
+
+@pytest.fixture(params=[pytest.param("c", marks=needs_c_compiler), "tiles"], autouse=True)
+def kernel(request):
+    with using_kernel(request.param):
+        yield
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])

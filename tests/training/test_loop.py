@@ -11,7 +11,7 @@ import torch
 
 from causalrn.errors import TrainingError
 from causalrn.model.config import TransformerConfig
-from causalrn.model.pair_sum.operator import pair_sum
+from causalrn.model.operators.pair_sum import pair_sum
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.training.loop import PRESETS, Trainer, TrainingSettings, choose_device
 from causalrn.training.tasks import CopyTask

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from causalrn.model.config import CausalRNConfig
-from causalrn.model.normalization import normalize
-from causalrn.model.pair_sum.operator import pair_sum
+from causalrn.model.operators.normalize import normalize
+from causalrn.model.operators.pair_sum import pair_sum
 
 
 def readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:

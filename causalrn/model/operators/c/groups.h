@@ -1,7 +1,5 @@
 /* One query against four keys. Rows are `vectors` * LANES wide; channels beyond the width are zeros in all of them. */
 
-#define MEAN_SQUARE_FLOOR ((Real)1e-30)
-
 typedef struct {
   const Real *key[GROUP];
   Real *gradient[GROUP]; /* of the keys, in a backward pass */
@@ -47,8 +45,7 @@ INLINE Four argument_scale(const Group *keys, Four scale) {
 }
 
 /* Adds what a query reads of four keys to its row of the result. */
-INLINE void read_group(const Real *query, Real *out, const Group *keys, Channels channels, int bounded) {
-  const Four scale = scale_of(query, keys, channels);
+INLINE void read_group(const Real *query, Real *out, const Group *keys, Four scale, Channels channels, int bounded) {
   const Four weight = keys->weight + 0 * scale; /* where a mean square overflows the result is NaN */
   const Four argument = argument_scale(keys, scale);
   for (int64_t v = 0; v < channels.vectors; v++) {
@@ -62,38 +59,38 @@ INLINE void read_group(const Real *query, Real *out, const Group *keys, Channels
   }
 }
 
-/* mean(g n) / (rms + eps)^2 times what an eps adds, (rms + eps) / rms, of four pairs n / scale.
+/* f'(pair * scale) * gradient of the result, [GROUP, vectors * LANES], and what of it lies along the pairs n / scale:
 
-   With n = pair * scale and g = f'(n) * gradient of the result, the gradient of a pair is
-   (g - n mean(g n) (rms + eps) / rms) * scale; 1 - eps * scale is rms / (rms + eps). */
-INLINE Four along_pair(const Vector products[GROUP], Four scale, Channels channels) {
-  Four along = sum_lanes(products) * scale * scale / channels.width;
-  return channels.eps == 0 ? along : along / at_least(1 - channels.eps * scale, MEAN_SQUARE_FLOOR);
-}
-
-/* Adds to the gradients of a query and of four keys. `slopes` [GROUP, vectors * LANES] is written before it is read. */
-INLINE void gradients_of_group(const Real *query, const Real *gradient_out, Real *gradient_query, const Group *keys,
-                               Real *slopes, Channels channels, int bounded) {
-  const int64_t vectors = channels.vectors;
-  const Four scale = scale_of(query, keys, channels), weight = keys->weight * scale;
+   with g = f'(n) * gradient of the result, the gradient of a pair is (g - n mean(g n) (rms + eps) / rms) * scale, where
+   1 - eps * scale is rms / (rms + eps). Gives mean(g n) * scale times the ratio; 0 without a norm. */
+INLINE Four slopes_of_group(const Real *query, const Real *gradient_out, Real *slopes, const Group *keys, Four scale,
+                            Channels channels, int bounded) {
   const Four argument = argument_scale(keys, scale);
   Vector products[GROUP] = {{0}};
-  for (int64_t v = 0; v < vectors; v++) {
+  for (int64_t v = 0; v < channels.vectors; v++) {
     Vector q = load(query + v * LANES), gradient = load(gradient_out + v * LANES);
 #pragma GCC unroll 4
     for (int j = 0; j < GROUP; j++) {
       Vector pair = q + load(keys->key[j] + v * LANES);
       Vector slope = gradient * slope_at(pair, all(argument[j]), bounded);
       if (NORMALIZED) products[j] += slope * pair;
-      store(slopes + (j * vectors + v) * LANES, slope);
+      store(slopes + (j * channels.vectors + v) * LANES, slope);
     }
   }
-  const Four along = NORMALIZED ? along_pair(products, scale, channels) : (Four){0};
-  for (int64_t v = 0; v < vectors; v++) {
+  if (!NORMALIZED) return (Four){0};
+  const Four along = sum_lanes(products) * scale * scale / channels.width;
+  return channels.eps == 0 ? along : along / at_least(1 - channels.eps * scale, MEAN_SQUARE_FLOOR);
+}
+
+/* Adds to the gradients of a query and of four keys. */
+INLINE void gradients_of_group(const Real *query, Real *gradient_query, const Real *slopes, const Group *keys, Four scale,
+                               Four along, Channels channels) {
+  const Four weight = keys->weight * scale;
+  for (int64_t v = 0; v < channels.vectors; v++) {
     Vector q = load(query + v * LANES), sum = load(gradient_query + v * LANES);
 #pragma GCC unroll 4
     for (int j = 0; j < GROUP; j++) {
-      Vector gradient = load(slopes + (j * vectors + v) * LANES);
+      Vector gradient = load(slopes + (j * channels.vectors + v) * LANES);
       if (NORMALIZED) gradient -= all(along[j]) * (q + load(keys->key[j] + v * LANES));
       gradient *= all(weight[j]);
       sum += gradient;

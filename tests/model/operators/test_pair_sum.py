@@ -7,10 +7,10 @@ import torch
 
 from causalrn.errors import FallbackWarning, RuntimeUnavailableError
 from causalrn.model.normalization import centre
-from causalrn.model.pair_sum import c_kernel, kernels, tiles
-from causalrn.model.pair_sum.kernels import KERNELS, using_kernel
-from causalrn.model.pair_sum.operator import pair_sum
-from causalrn.model.pair_sum.pair_function import PairFunction
+from causalrn.model.operators import c_kernels, c_library, kernels, tiles
+from causalrn.model.operators.functions import PairFunction
+from causalrn.model.operators.kernels import KERNELS, using_kernel
+from causalrn.model.operators.pair_sum import pair_sum
 from causalrn.model.readouts import naive
 from tests.c_tools import needs_c_compiler
 
@@ -112,13 +112,13 @@ def test_memory_that_c_gets_is_never_read_before_it_is_written(monkeypatch):
     """What malloc gives back holds NaN; so do the results that are to be written."""
     make = torch.empty_like
     monkeypatch.setattr(torch, "empty_like", lambda x: make(x).fill_(torch.nan))
-    for width, time in itertools.product((5, 16, 48), (1, 2, 19)):
+    for width, time, norm in itertools.product((5, 16, 48), (1, 2, 19), ("layer", "rms")):
         q, k = (x.detach() for x in _inputs(time, width=width))
-        function = PairFunction("exp", True)
+        function = PairFunction("exp", norm)
         poison = [torch.full((2 * time + 9, 64), torch.nan) for _ in range(8)]
         del poison
-        value, gradients = c_kernel.forward(q, k, function), c_kernel.backward(q, k, q, function)
-        expected, wanted = tiles.forward(q, k, function), tiles.backward(q, k, q, function)
+        value, gradients = c_kernels.sum_pairs(q, k, function), c_kernels.differentiate_pairs(q, k, q, function)
+        expected, wanted = tiles.sum_pairs(q, k, function), tiles.differentiate_pairs(q, k, q, function)
         for mine, theirs in zip((value, *gradients), (expected, *wanted), strict=True):
             assert torch.allclose(mine, theirs, rtol=1e-10, atol=1e-12)
 
@@ -180,11 +180,11 @@ def pair_sum_of(kernel, q, activation):
 @needs_c_compiler
 def test_results_do_not_depend_on_the_number_of_threads():
     q, k = (x.detach() for x in _inputs(70, heads=3, width=9, keys=81))
-    function, threads = PairFunction("exp", True), torch.get_num_threads()
+    function, threads = PairFunction("exp", "layer"), torch.get_num_threads()
     results = []
     for count in (1, 2, 5):
         torch.set_num_threads(count)
-        results.append((c_kernel.forward(q, k, function), *c_kernel.backward(q, k, q, function)))
+        results.append((c_kernels.sum_pairs(q, k, function), *c_kernels.differentiate_pairs(q, k, q, function)))
     torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(results[0], other, strict=True))
@@ -193,9 +193,9 @@ def test_results_do_not_depend_on_the_number_of_threads():
 @needs_c_compiler
 def test_operator_is_registered_as_pytorch_wants_it():
     q, k = _inputs(6)
-    torch.library.opcheck(torch.ops.causalrn.pair_sum.default, (q, k, "exp", True, 0.0, "c"))
+    torch.library.opcheck(torch.ops.causalrn.pair_sum.default, (q, k, "exp", "layer", 0.0, "c"))
     once = tuple(x.detach() for x in (q, k, q))  # second derivatives are not offered
-    torch.library.opcheck(torch.ops.causalrn.pair_sum_gradients.default, (*once, "exp", True, 0.0, "c"))
+    torch.library.opcheck(torch.ops.causalrn.pair_sum_gradients.default, (*once, "exp", "layer", 0.0, "c"))
 
 
 @needs_c_compiler
@@ -208,19 +208,19 @@ def test_auto_takes_c():
 def test_without_a_compiler_tiles_are_used_and_one_note_says_so(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     monkeypatch.setattr(kernels, "_noted", set())
-    c_kernel._compiler_missing.cache_clear()
+    c_library._missing_compiler.cache_clear()
     with pytest.warns(FallbackWarning, match=r"in PyTorch.*no-such-compiler is not there.*install gcc or clang"):
         assert kernels.choose_kernel("cpu", torch.float32) == "tiles"
     assert kernels.choose_kernel("cpu", torch.float32) == "tiles", "said once"
     with using_kernel("c"), pytest.raises(RuntimeUnavailableError, match="kernel c: CC=no-such-compiler"):
         kernels.choose_kernel("cpu", torch.float32)
-    c_kernel._compiler_missing.cache_clear()
+    c_library._missing_compiler.cache_clear()
 
 
 def test_centred_terms_make_a_centred_pair():
     q, k = _inputs(5)
     for kernel in KERNELS:
-        if kernel == "c" and c_kernel.why_not("cpu", q.dtype):
+        if kernel == "c" and c_library.why_not("cpu", q.dtype):
             continue
         with using_kernel(kernel):
             layer = pair_sum(q, k, activation="exp", norm="layer")

@@ -12,23 +12,25 @@ import torch
 from torch import Tensor
 
 from causalrn.errors import FallbackWarning, RuntimeUnavailableError
-from causalrn.model.pair_sum import c_kernel, tiles
-from causalrn.model.pair_sum.pair_function import PairFunction
+from causalrn.model.operators import c_kernels, c_library, tiles
+from causalrn.model.operators.functions import PairFunction
 
 
 class Kernel(Protocol):
     """One way of computing the sum; a module is one."""
 
-    def forward(self, q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
+    def sum_pairs(self, q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
         """Sum f(q_i + k_j) over the past: q [B, T, G, D], k [B, S, G, D], S >= T -> [B, T, G, D]."""
         ...
 
-    def backward(self, q: Tensor, k: Tensor, gradient: Tensor, function: PairFunction) -> tuple[Tensor, Tensor]:
+    def differentiate_pairs(
+        self, q: Tensor, k: Tensor, gradient: Tensor, function: PairFunction
+    ) -> tuple[Tensor, Tensor]:
         """The gradients of q and k from that of the sum, `gradient` [B, T, G, D]."""
         ...
 
 
-KERNELS: dict[str, Kernel] = {"tiles": tiles, "c": c_kernel}
+KERNELS: dict[str, Kernel] = {"tiles": tiles, "c": c_kernels}
 CHOICES = ("auto", *KERNELS)
 
 _chosen: ContextVar[str] = ContextVar("kernel", default="auto")
@@ -59,12 +61,12 @@ def choose_kernel(device: str, dtype: torch.dtype) -> str:
     chosen = _chosen.get()
     if chosen == "tiles" or (chosen == "auto" and device != "cpu"):
         return "tiles"
-    reason = c_kernel.why_not(device, dtype)
+    reason = c_library.why_not(device, dtype)
     if not reason:
         return "c"
     if chosen == "c":
         raise RuntimeUnavailableError(f"kernel c: {reason}")
-    if dtype in c_kernel.DTYPES and reason not in _noted:
+    if dtype in c_library.DTYPES and reason not in _noted:
         _noted.add(reason)
         warnings.warn(f"sums over pairs run in PyTorch, about seven times slower ({reason})", FallbackWarning, 2)
     return "tiles"

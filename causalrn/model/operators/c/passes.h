@@ -1,11 +1,7 @@
 /* All queries of one sequence and head, or a segment of them: block of keys by block of keys. */
 
-#define KEY_BLOCK_BYTES 12288 /* of one array; keys and their gradients share a first-level cache of 32 KB or more */
-
-typedef struct {
-  Real *first;
-  int64_t stride;
-} Rows;
+#define KEY_BLOCK_BYTES 12288 /* of one array: keys, their gradients and slopes share a first-level cache */
+enum { MOST_GROUPS = 16 };
 
 /* What all tasks are over. In a forward pass `gradient_out` and `gradient_k` are NULL and `out` is the result, in a
    backward pass it is the gradient of q. */
@@ -25,46 +21,74 @@ typedef struct {
   Channels channels;
 } Work;
 
-INLINE const Real *row(Rows rows, int64_t index) { return rows.first + index * rows.stride; }
+/* Groups of keys that all queries meet before the next ones come. */
+INLINE int64_t groups_at_once(int64_t vectors) {
+  const int64_t fit = KEY_BLOCK_BYTES / (GROUP * vectors * LANES * (int64_t)sizeof(Real));
+  return fit < 1 ? 1 : fit > MOST_GROUPS ? MOST_GROUPS : fit;
+}
 
 INLINE Group take_keys(const Work *work, int64_t from, int64_t end) {
   Group keys;
   for (int j = 0; j < GROUP; j++) {
     const int reads = from + j < end;
     keys.key[j] = reads ? row(work->key, from + j) : work->no_key;
-    keys.gradient[j] = reads && work->backward ? (Real *)row(work->gradient_key, from + j) : work->no_gradient;
+    keys.gradient[j] = reads && work->backward ? row(work->gradient_key, from + j) : work->no_gradient;
   }
   keys.weight = (Four){from < end, from + 1 < end, from + 2 < end, from + 3 < end};
   return keys;
 }
 
-INLINE void pass_over(const Work *work, int backward, int bounded) {
+/* One query and up to MOST_GROUPS groups of keys, step by step: within a step groups do not wait for each other. */
+INLINE void meet(const Work *work, int64_t index, int64_t from, int64_t end, int backward, int bounded) {
   const Channels channels = work->channels;
-  int64_t block = KEY_BLOCK_BYTES / (channels.vectors * LANES * (int64_t)sizeof(Real)) / GROUP * GROUP;
-  if (block < GROUP) block = GROUP;
+  const Real *query = row(work->query, index);
+  Real *out = row(work->out, index);
+  const int64_t groups = (end - from + GROUP - 1) / GROUP, slopes_of_one = GROUP * channels.vectors * LANES;
+  Four scale[MOST_GROUPS], along[MOST_GROUPS];
+  for (int64_t g = 0; g < groups; g++) {
+    const Group keys = take_keys(work, from + g * GROUP, end);
+    scale[g] = scale_of(query, &keys, channels);
+  }
+  if (!backward) {
+    for (int64_t g = 0; g < groups; g++) {
+      const Group keys = take_keys(work, from + g * GROUP, end);
+      read_group(query, out, &keys, scale[g], channels, bounded);
+    }
+    return;
+  }
+  for (int64_t g = 0; g < groups; g++) {
+    const Group keys = take_keys(work, from + g * GROUP, end);
+    along[g] = slopes_of_group(query, row(work->gradient_out, index), work->slopes + g * slopes_of_one, &keys, scale[g],
+                               channels, bounded);
+  }
+  for (int64_t g = 0; g < groups; g++) {
+    const Group keys = take_keys(work, from + g * GROUP, end);
+    gradients_of_group(query, out, work->slopes + g * slopes_of_one, &keys, scale[g], along[g], channels);
+  }
+}
+
+INLINE void pass_over(const Work *work, int backward, int bounded) {
+  const int64_t block = GROUP * groups_at_once(work->channels.vectors);
   for (int64_t from = 0; from < work->past + work->end; from += block) {
     for (int64_t i = from - work->past > work->first ? from - work->past : work->first; i < work->end; i++) {
-      const int64_t index = i - work->first, visible = work->past + i + 1;
-      const int64_t end = from + block < visible ? from + block : visible;
-      Real *out = (Real *)row(work->out, index);
-      for (int64_t j = from; j < end; j += GROUP) {
-        const Group keys = take_keys(work, j, end);
-        if (backward)
-          gradients_of_group(row(work->query, index), row(work->gradient_out, index), out, &keys, work->slopes, channels,
-                             bounded);
-        else
-          read_group(row(work->query, index), out, &keys, channels, bounded);
-      }
+      const int64_t visible = work->past + i + 1, end = from + block < visible ? from + block : visible;
+      meet(work, i - work->first, from, end, backward, bounded);
     }
   }
 }
 
-/* Copies rows of `width` channels; those of the target are filled up with zeros. */
-static void copy_rows(Rows to, int64_t to_width, Rows from, int64_t width, int64_t count) {
+/* Copies rows of `width` channels, centred if asked; those of the target are filled up with zeros. */
+static void copy_rows(Rows to, int64_t to_width, Rows from, int64_t width, int64_t count, int64_t centred) {
   for (int64_t i = 0; i < count; i++) {
-    memcpy(to.first + i * to.stride, from.first + i * from.stride, (size_t)width * sizeof(Real));
-    for (int64_t c = width; c < to_width; c++) to.first[i * to.stride + c] = 0;
+    if (centred) centre_row(row(from, i), row(to, i), width);
+    else memcpy(row(to, i), row(from, i), (size_t)width * sizeof(Real));
+    for (int64_t c = width; c < to_width; c++) row(to, i)[c] = 0;
   }
+}
+
+/* Gradients of rows that were centred before. */
+static void centre_gradients(Rows rows, int64_t width, int64_t count) {
+  for (int64_t i = 0; i < count; i++) subtract_mean(row(rows, i), width);
 }
 
 /* The first query of a segment, so that segments have about as many pairs. */
@@ -97,7 +121,7 @@ static int run_task(const void *argument, int64_t index) {
   const int64_t queries = work.end - work.first, keys = work.past + work.end;
   if (queries <= 0) return OK;
 
-  const int64_t rows = 2 * queries + keys + 2 + (backward ? queries + keys + GROUP : 0);
+  const int64_t rows = 2 * queries + keys + 2 + (backward ? queries + keys + GROUP * groups_at_once(vectors) : 0);
   void *memory;
   if (posix_memalign(&memory, 64, (size_t)(rows * padded) * sizeof(Real)) != 0) return NO_MEMORY;
   Real *next = memory;
@@ -109,13 +133,14 @@ static int run_task(const void *argument, int64_t index) {
   work.no_gradient = take_rows(&next, 1, padded).first;
   memset(memory, 0, (size_t)((queries + 2) * padded) * sizeof(Real));
   work.query = take_rows(&next, queries, padded);
-  copy_rows(work.query, padded, (Rows){(Real *)pass->q + at_query, shape->query_stride}, width, queries);
-  work.key = width == padded ? key : take_rows(&next, keys, padded); /* read where they are if they can be */
-  if (width != padded) copy_rows(work.key, padded, key, width, keys);
+  copy_rows(work.query, padded, (Rows){(Real *)pass->q + at_query, shape->query_stride}, width, queries, shape->centred);
+  const int in_place = width == padded && !shape->centred; /* keys are read where they are */
+  work.key = in_place ? key : take_rows(&next, keys, padded);
+  if (!in_place) copy_rows(work.key, padded, key, width, keys, shape->centred);
   if (backward) {
     work.gradient_out = take_rows(&next, queries, padded);
     copy_rows(work.gradient_out, padded, (Rows){(Real *)pass->gradient_out + at_query, shape->query_stride}, width,
-              queries);
+              queries, 0);
     work.gradient_key = take_rows(&next, keys, padded);
     memset(work.gradient_key.first, 0, (size_t)(keys * padded) * sizeof(Real));
     work.slopes = next;
@@ -127,8 +152,13 @@ static int run_task(const void *argument, int64_t index) {
   else if (bounded) pass_over(&work, 0, 1);
   else pass_over(&work, 0, 0);
 
-  copy_rows((Rows){pass->out + at_query, shape->query_stride}, width, work.out, width, queries);
-  if (backward) copy_rows((Rows){pass->gradient_k + at_key, shape->key_stride}, width, work.gradient_key, width, keys);
+  if (backward && shape->centred) {
+    centre_gradients(work.out, width, queries);
+    centre_gradients(work.gradient_key, width, keys);
+  }
+  copy_rows((Rows){pass->out + at_query, shape->query_stride}, width, work.out, width, queries, 0);
+  if (backward)
+    copy_rows((Rows){pass->gradient_k + at_key, shape->key_stride}, width, work.gradient_key, width, keys, 0);
   free(memory);
   return OK;
 }

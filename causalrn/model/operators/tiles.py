@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from causalrn.model.normalization import MEAN_SQUARE_FLOOR, inverse_rms
-from causalrn.model.pair_sum.pair_function import PairFunction
+from causalrn.model.normalization import MEAN_SQUARE_FLOOR, centre, inverse_rms
+from causalrn.model.operators.functions import PairFunction
 
 _CPU_TILE_BYTES = 1 << 20  # half a core's L2: within 6 % of the best of 2^18 .. 2^23, benchmarks/training_memory.py
 _GPU_TILE_BYTES = 1 << 27
@@ -60,13 +60,14 @@ class _Tile(NamedTuple):
     future: Tensor | None
 
 
-def forward(q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
-    """See :class:`causalrn.model.pair_sum.kernels.Kernel`."""
+def sum_pairs(q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
+    """See :class:`causalrn.model.operators.kernels.Kernel`."""
+    q, k = _centred(q, k, function)
     scratch, out = _Scratch(q, k, 1), torch.zeros_like(q)
     for tile in _tiles(q, k):
         (pairs,) = scratch.views(tile)
         torch.add(q[:, tile.queries, None], k[:, None, tile.keys], out=pairs)
-        if function.normalized:
+        if function.norm is not None:
             pairs.mul_(inverse_rms(pairs, function.eps))
         ACTIVATIONS[function.activation].value(pairs, pairs)
         if tile.future is not None:  # after the activation, never before it
@@ -75,20 +76,21 @@ def forward(q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
     return out
 
 
-def backward(q: Tensor, k: Tensor, gradient: Tensor, function: PairFunction) -> tuple[Tensor, Tensor]:
-    """See :class:`causalrn.model.pair_sum.kernels.Kernel`."""
+def differentiate_pairs(q: Tensor, k: Tensor, gradient: Tensor, function: PairFunction) -> tuple[Tensor, Tensor]:
+    """See :class:`causalrn.model.operators.kernels.Kernel`."""
+    q, k = _centred(q, k, function)
     scratch, grad_q, grad_k = _Scratch(q, k, 2), torch.zeros_like(q), torch.zeros_like(k)
     for tile in _tiles(q, k):
         pairs, grad = scratch.views(tile)
         torch.add(q[:, tile.queries, None], k[:, None, tile.keys], out=pairs)
-        scale = inverse_rms(pairs, function.eps) if function.normalized else None
+        scale = inverse_rms(pairs, function.eps) if function.norm is not None else None
         if scale is not None:
             pairs.mul_(scale)
         ACTIVATIONS[function.activation].value(pairs, grad)
         ACTIVATIONS[function.activation].slope(pairs, grad)
         grad.mul_(gradient[:, tile.queries, None])
         if scale is not None:
-            # d LN0: (g - n mean(g n)) / rms; the centring of g happens once, in autograd of `centre`
+            # d LN0: (g - n mean(g n)) / rms; the centring of g happens once, at the end
             along = torch.linalg.vecdot(grad, pairs)[..., None] / q.shape[-1]
             if function.eps:  # times (rms + eps) / rms, which is 1 / rms(n)
                 along /= pairs.square().mean(-1, keepdim=True).sqrt().clamp_min(MEAN_SQUARE_FLOOR)
@@ -97,7 +99,14 @@ def backward(q: Tensor, k: Tensor, gradient: Tensor, function: PairFunction) -> 
             grad.masked_fill_(tile.future, 0)
         grad_q[:, tile.queries] += grad.sum(2)
         grad_k[:, tile.keys] += grad.sum(1)
+    if function.norm == "layer":
+        grad_q, grad_k = (grad - grad.mean(-1, keepdim=True) for grad in (grad_q, grad_k))
     return grad_q, grad_k
+
+
+def _centred(q: Tensor, k: Tensor, function: PairFunction) -> tuple[Tensor, Tensor]:
+    """LN0 centres a sum, so it may centre the terms: once, not once per pair."""
+    return (centre(q), centre(k)) if function.norm == "layer" else (q, k)
 
 
 class _Scratch:

@@ -8,6 +8,7 @@
 #define LANES 4
 #endif
 #define GROUP 4 /* keys at a time */
+#define MEAN_SQUARE_FLOOR ((Real)1e-30)
 #define INLINE static inline __attribute__((always_inline))
 
 typedef Real Vector __attribute__((vector_size(LANES * sizeof(Real))));

@@ -4,32 +4,20 @@
    |q|^2 + |k|^2 + 2 q.k cancels catastrophically), then f is taken once per pair and channel. A block of keys stays in
    the first-level cache while all queries pass by; nothing of size T * T * H exists.
 
-     pair_sum.c     entry points            threads.h       tasks for several threads
+     basics.h       types                   threads.h       tasks for several threads
      vectors.h      vectors, lane sums      activations.h   f and its slope, with their own exp
-     groups.h       one query, four keys    passes.h        all queries of one sequence and head
+     rows.h         sums, means             groups.h        one query, four keys
+     passes.h       all queries of one sequence and head
 
    Compiled once per floating type and function, with GCC or Clang: -DUSE_DOUBLE=0|1 -DACTIVATION=EXP|RELU|ELU|GELU
    -DNORMALIZED=0|1, and options for the widest vectors that the processor has. */
-
-#define _POSIX_C_SOURCE 200112L
-
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define EXP 0
 #define RELU 1
 #define ELU 2
 #define GELU 3
 
-#if USE_DOUBLE
-typedef double Real;
-typedef uint64_t Bits;
-#else
-typedef float Real;
-typedef uint32_t Bits;
-#endif
+#include "basics.h"
 
 /* What a pass is over. Strides are in elements; heads lie side by side, `width` channels each. The queries are the last
    positions: query i reads the keys 0 .. keys - queries + i. */
@@ -37,15 +25,13 @@ typedef struct {
   int64_t batch, queries, keys, heads, width;
   int64_t query_batch_stride, query_stride; /* of q, the result and their gradients */
   int64_t key_batch_stride, key_stride;     /* of k and its gradient */
+  int64_t centred; /* whether the mean is taken out of q and k first */
   int64_t threads;
   double eps; /* of the norm, beside the root */
 } Shape;
 
-enum { OK, NO_MEMORY };
 enum { SEGMENTS = 16 }; /* tasks of a forward pass, at least: results do not depend on the number of threads */
 
-#include "threads.h"
-#include "vectors.h"
 #include "activations.h"
 #include "groups.h"
 #include "passes.h"

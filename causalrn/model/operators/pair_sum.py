@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalrn.model.normalization import centre
-from causalrn.model.pair_sum.kernels import KERNELS, choose_kernel
-from causalrn.model.pair_sum.pair_function import PairFunction
+from causalrn.model.operators.functions import PairFunction
+from causalrn.model.operators.kernels import KERNELS, choose_kernel
 
 
 def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None, eps: float = 0.0) -> Tensor:
@@ -26,17 +25,15 @@ def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None, eps: fl
         [B, T, G, D], not divided by the number of positions.
 
     Raises:
-        RuntimeUnavailableError: the kernel that was asked for (:func:`causalrn.model.pair_sum.kernels.using_kernel`)
+        RuntimeUnavailableError: the kernel that was asked for (:func:`causalrn.model.operators.kernels.using_kernel`)
             cannot be used here.
     """
-    if norm == "layer":
-        q, k = centre(q), centre(k)  # LN0 centres a sum, so it may centre the terms: once, not once per pair
     kernel = choose_kernel(q.device.type, q.dtype)
     out: Tensor
     if kernel == "tiles":  # in the open, for what watches single operations
-        out = _TiledSum.apply(q, k, PairFunction(activation, norm is not None, eps))  # type: ignore[no-untyped-call]
+        out = _TiledSum.apply(q, k, PairFunction(activation, norm, eps))  # type: ignore[no-untyped-call]
         return out
-    out = _sum(q, k, activation, norm is not None, eps, kernel)
+    out = _sum(q, k, activation, norm, eps, kernel)
     return out
 
 
@@ -45,34 +42,34 @@ class _TiledSum(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
         ctx.save_for_backward(q, k)
         ctx.function = function
-        return KERNELS["tiles"].forward(q, k, function)
+        return KERNELS["tiles"].sum_pairs(q, k, function)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         q, k = ctx.saved_tensors
-        return (*KERNELS["tiles"].backward(q, k, grads[0], ctx.function), None)
+        return (*KERNELS["tiles"].differentiate_pairs(q, k, grads[0], ctx.function), None)
 
 
 @torch.library.custom_op("causalrn::pair_sum", mutates_args=())
-def _sum(q: Tensor, k: Tensor, activation: str, normalized: bool, eps: float, kernel: str) -> Tensor:
-    return KERNELS[kernel].forward(q, k, PairFunction(activation, normalized, eps))
+def _sum(q: Tensor, k: Tensor, activation: str, norm: str | None, eps: float, kernel: str) -> Tensor:
+    return KERNELS[kernel].sum_pairs(q, k, PairFunction(activation, norm, eps))
 
 
 @_sum.register_fake
-def _(q: Tensor, k: Tensor, activation: str, normalized: bool, eps: float, kernel: str) -> Tensor:
+def _(q: Tensor, k: Tensor, activation: str, norm: str | None, eps: float, kernel: str) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op("causalrn::pair_sum_gradients", mutates_args=())
 def _gradients(
-    q: Tensor, k: Tensor, gradient: Tensor, activation: str, normalized: bool, eps: float, kernel: str
+    q: Tensor, k: Tensor, gradient: Tensor, activation: str, norm: str | None, eps: float, kernel: str
 ) -> tuple[Tensor, Tensor]:
-    return KERNELS[kernel].backward(q, k, gradient, PairFunction(activation, normalized, eps))
+    return KERNELS[kernel].differentiate_pairs(q, k, gradient, PairFunction(activation, norm, eps))
 
 
 @_gradients.register_fake
 def _(
-    q: Tensor, k: Tensor, gradient: Tensor, activation: str, normalized: bool, eps: float, kernel: str
+    q: Tensor, k: Tensor, gradient: Tensor, activation: str, norm: str | None, eps: float, kernel: str
 ) -> tuple[Tensor, Tensor]:
     contiguous = torch.contiguous_format
     return torch.empty_like(q, memory_format=contiguous), torch.empty_like(k, memory_format=contiguous)

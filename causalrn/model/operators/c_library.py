@@ -1,0 +1,72 @@
+"""The C in c/, compiled once for this processor, and how a tensor is handed to it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from importlib.resources import files
+
+import torch
+from torch import Tensor
+
+from causalrn.compiling.c_compiler import find_compiler, shared_library
+from causalrn.compiling.processor import vector_flags
+from causalrn.errors import RuntimeUnavailableError
+
+DTYPES = (torch.float32, torch.float64)
+_FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-lm")
+"""NaN and infinity keep their meaning; sums stay in their order."""
+
+
+def why_not(device: str, dtype: torch.dtype) -> str:
+    """Why C cannot be used for such tensors here; empty where it can. Nothing is compiled to find out."""
+    if device != "cpu" or dtype not in DTYPES:
+        return f"it is for float32 and float64 on a CPU, not {str(dtype).removeprefix('torch.')} on {device}"
+    return _missing_compiler()
+
+
+@functools.cache
+def _missing_compiler() -> str:
+    try:
+        find_compiler()
+    except RuntimeUnavailableError as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def load_library(source: str, dtype: torch.dtype, defines: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """A source of c/ as a library.
+
+    Args:
+        source: its name.
+        dtype: of the tensors that it is for, one of :data:`DTYPES`.
+        defines: options of the compiler, e.g. "-DNORMALIZED=1".
+
+    Raises:
+        RuntimeUnavailableError: it cannot be compiled or loaded here.
+    """
+    folder = files("causalrn.model.operators") / "c"
+    headers = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".h"))
+    sources = {name: (folder / name).read_bytes() for name in (source, *headers)}
+    double = f"-DUSE_DOUBLE={dtype == torch.float64:d}"
+    path = shared_library(sources, (*_FLAGS, *vector_flags(), double, *defines), source)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise RuntimeUnavailableError(f"{path}: {error}: delete it, or set CC to another compiler") from None
+
+
+def addresses(*tensors: Tensor) -> list[ctypes.c_void_p]:
+    """Where the elements of tensors lie."""
+    return [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+
+
+def check(status: int) -> None:
+    """Raise for what a function returned.
+
+    Raises:
+        MemoryError: there is none for what a task works with.
+    """
+    if status:
+        raise MemoryError("no memory for the keys of one sequence")

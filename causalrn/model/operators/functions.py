@@ -1,0 +1,26 @@
+"""What is summed over pairs, and what a norm is: functions as small values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class PairFunction(NamedTuple):
+    """f(q_i + k_j) = activation(LN0(q_i + k_j)), or without the norm.
+
+    Attributes:
+        activation: "exp", "relu", "elu" or "gelu".
+        norm: "layer", "rms" or None.
+        eps: of that norm, beside the root; 0 for none.
+    """
+
+    activation: str
+    norm: str | None
+    eps: float = 0.0
+
+
+class Norm(NamedTuple):
+    """LN0 (centred) or its RMS variant, with an eps beside the root or 0."""
+
+    centred: bool
+    eps: float = 0.0
