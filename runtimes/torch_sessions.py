@@ -25,7 +25,7 @@ from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import load_checkpoint
 
-_PREFILL_CHUNK = 32
+_PREFILL_CHUNK, _FUSED_CHUNK = 32, 256
 _PARALLEL_BYTES = 256 << 20
 _NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 
@@ -169,7 +169,8 @@ class RecurrentSession(CellSession):
         if cell.dtype not in _NUMPY_DTYPES:
             raise InputError(f"the recurrent runtime runs float32 and float64, not {cell.dtype}")
         dtype: npt.DTypeLike = _NUMPY_DTYPES[cell.dtype]
-        super().__init__(card, cell.spec, owner, prefill_chunk=_PREFILL_CHUNK, dtype=dtype)
+        chunk = _FUSED_CHUNK if cell.reads_fused else _PREFILL_CHUNK
+        super().__init__(card, cell.spec, owner, prefill_chunk=chunk, dtype=dtype)
         self._cell, self._threads = cell, threads
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
@@ -182,6 +183,9 @@ class RecurrentSession(CellSession):
                     logits, *outputs = self._cell(torch.from_numpy(tokens), torch.tensor(position), *tensors)
                 self._record_streams([stream.numpy() for stream in calls[0]])
             return logits.numpy(), [output.numpy() for output in outputs]
+
+    def _chunk_at(self, position: int) -> int:
+        return self.prefill_chunk if self._cell.reads_fused else super()._chunk_at(position)
 
     def _set_probing(self, on: bool) -> None:
         pass

@@ -35,6 +35,7 @@ NEEDS_TORCH = {
             "operators.kernels",
             "operators.normalize",
             "operators.pair_sum",
+            "operators.registering",
             "operators.tiles",
             "readouts.naive",
             "readouts.parallel",

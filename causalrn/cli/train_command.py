@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ def command(context: click.Context, /, output: Path, overwrite: bool, resume: bo
     renewed at every evaluation; Ctrl-C keeps the last one, and --resume goes on from it as if nothing had happened.
     Under torchrun the processes share every step's sequences; the weights are those of one process, up to rounding.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads of PyTorch that wait leave the core to those of C
     require_extra("torch")
     from causalrn.training.memory import return_freed_memory
     from causalrn.workflows.train import resume_training, train
@@ -133,9 +135,10 @@ def command(context: click.Context, /, output: Path, overwrite: bool, resume: bo
     return_freed_memory()
     given = given_options(context)
     if resume:
-        if overwrite or given - {"device", "output", "resume"}:
-            raise InputError("--resume goes on with the options of the start: give -o and --device only")
-        result = resume_training(output, options["device"] if "device" in given else None, progress=show_progress)
+        if overwrite or given - {"device", "output", "resume", "threads"}:
+            raise InputError("--resume goes on with the options of the start: give -o, --device and --threads only")
+        device = options["device"] if "device" in given else None
+        result = resume_training(output, device, threads=options["threads"], progress=show_progress)
     else:
         for name in ("readout", "activation"):  # shown with their defaults, and refused for another model
             options[name] = options[name] if name in given else None

@@ -43,7 +43,8 @@ class CausalRNBlock(nn.Module):
         return out
 
     def _post_norm(self, o: Tensor) -> Tensor:
+        """Exp(LN0) reaches exp(sqrt(H - 1)): the square of its sums overflows float32 for H > 1,500."""
         config = self.config
-        if config.norm_eps and config.activation == "exp" and not config.scales_heads:
-            return normalize_sums(o, config.norm, config.norm_eps)
-        return normalize(o, config.norm, config.norm_eps)
+        is_sum = config.state_kind == "pool" or config.norm_eps > 0
+        positive_sum = config.activation == "exp" and is_sum and not config.scales_heads
+        return (normalize_sums if positive_sum else normalize)(o, config.norm, config.norm_eps)

@@ -16,6 +16,7 @@ from causalrn.model.cell_parts import Norm, State, rounded
 from causalrn.model.config import CausalRNConfig
 from causalrn.model.folding import FoldedCausalRNBlock
 from causalrn.model.normalization import MEAN_SQUARE_FLOOR, Eps
+from causalrn.model.operators.pair_sum import pair_sum
 from causalrn.model.readouts import recurrent as readouts
 
 _UNBOUNDED_TOKENS = 1 << 24
@@ -48,7 +49,12 @@ class CausalRNCellBlock(nn.Module):
 
 
 class CausalRNReading(nn.Module):
-    """How all blocks of a cell read their state: the constants that they share, and what depends on a call."""
+    """How all blocks of a cell read their state: the constants that they share, and what depends on a call.
+
+    Attributes:
+        fused: growing pools are read by :func:`causalrn.model.operators.pair_sum.pair_sum`, whose kernels hold no
+            pairs: for references. What is exported, and the runtime that it is compared with, has single operations.
+    """
 
     ones_hidden: Tensor
     ones_pair: Tensor
@@ -69,11 +75,14 @@ class CausalRNReading(nn.Module):
             self.register_buffer("step_weights", torch.ones(1, self.capacity + 1, dtype=dtype))
         self.register_buffer("second_row", torch.ones(1, 1, dtype=torch.int64))
         self.overflow_guard = squares_may_overflow(config, self.capacity)
+        self.fused = False
 
     def start(self, state: State, position: Tensor, batch: int, time: int) -> _Reader:
         """The reader for one call: T tokens of B sequences at a position."""
         kind = self.config.state_kind
         if kind == "pool":
+            if self.fused and self.spec.pool == "growing":
+                return _FusedPoolReader(self, position, time)
             single_row = time == 1 and batch == 1 and self.spec.pool != "concat"
             return (_SingleRowPoolReader if single_row else _PoolReader)(self, position, time, state[0].shape[0])
         return (_LogSumReader if kind == "max+sum" else _SumReader)(self, position, time)
@@ -153,6 +162,21 @@ class _SingleRowPoolReader(_PoolReader):
             self.shared.second_row, pair
         )  # row 1 as [1, 1, H]: one Gather, not Slice and Reshape
         return readouts.read_pool_step(pair, past[0], self.terms, self.weights, ones, config, single_row=True), (new,)
+
+
+class _FusedPoolReader(_Reader):
+    def __call__(self, ab: Tensor, past: State) -> tuple[Tensor, State]:
+        config, batch = self.config, past[0].shape[1]
+        if config.readout == "linear":
+            ab = readouts.rms_norm(ab.reshape(-1, config.hidden), self.shared.ones_hidden, config.norm_eps)
+        a, new = ab.reshape(self.time, batch, 2, config.heads, config.head_width).unbind(2)  # [T, B, G, D]
+        earlier = past[0][:-1] if self.single else past[0]  # a step's pool has a slot for its row
+        rows = torch.cat([earlier.reshape(-1, *new.shape[1:]), new])  # [t + T, B, G, D]
+        norm = "rms" if config.readout == "exact" else None
+        o = pair_sum(
+            a.transpose(0, 1), rows.transpose(0, 1), activation=config.activation, norm=norm, eps=config.norm_eps
+        )
+        return o.transpose(0, 1).reshape(-1, config.hidden), (new.reshape(self.time, batch, -1),)
 
 
 class _SumReader(_Reader):

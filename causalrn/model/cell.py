@@ -71,6 +71,17 @@ class RecurrentCell(nn.Module):
         """Fold a model and build its cell; `pool` and `capacity` as in :func:`causalrn.model.state.derive_state`."""
         return cls(fold(model), derive_state(model.config, pool, capacity), dtype)
 
+    def fuse_reading(self) -> RecurrentCell:
+        """Read growing pools by the fastest kernel there is: for references, see CausalRNReading.fused."""
+        if isinstance(self.reading, CausalRNReading):
+            self.reading.fused = True
+        return self
+
+    @property
+    def reads_fused(self) -> bool:
+        """Whether it does, and so holds no pairs of a chunk and the pool."""
+        return isinstance(self.reading, CausalRNReading) and self.reading.fused
+
     @property
     def dtype(self) -> torch.dtype:
         """Element type of weights, state and logits."""

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from causalrn.errors import CheckpointError
 from causalrn.model.causalrn_block import CausalRNBlock
@@ -95,6 +97,19 @@ def _make_block(config: ModelConfig) -> nn.Module:
     return CausalRNBlock(config)
 
 
+class _Uninitialized(TorchFunctionMode):
+    """Inside, weights are not filled: on the device "meta" that takes PyTorch two seconds of imports (torch 2.13)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Let functions of torch.nn.init give back what they were to fill."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def check_shapes(config: ModelConfig, shapes: Mapping[str, Sequence[int]], source: str) -> None:
     """Check that weights of these names and shapes are a model's, before memory is taken for the model.
 
@@ -107,7 +122,7 @@ def check_shapes(config: ModelConfig, shapes: Mapping[str, Sequence[int]], sourc
     last = f"blocks.{config.blocks - 1}."
     if not any(name.startswith(last) for name in shapes):
         raise CheckpointError(f"{source}: lacks {last}*: the weights belong to another configuration")
-    with torch.device("meta"):  # shapes without memory
+    with torch.device("meta"), _Uninitialized():  # shapes without memory
         wanted = {name: list(value.shape) for name, value in SequenceModel(config).state_dict().items()}
     missing, extra = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
     if missing or extra:

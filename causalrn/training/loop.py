@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -140,6 +141,13 @@ def choose_device(name: str) -> str:
     return name
 
 
+class _Adam(torch.optim.Adam):
+    """Adam without torch.compile: what PyTorch 2.13 wraps its methods in takes two seconds of imports."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
 class Trainer:
     """Trains a model in place, one optimizer step at a time.
 
@@ -171,7 +179,7 @@ class Trainer:
                 f"compile and {model.config.kind} contradict each other: its pairs run tile by tile, "
                 "which torch.compile unrolls for minutes and does not make faster; leave out `compile`"
             )
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=_BETAS)
+        self.optimizer = _Adam(model.parameters(), lr=settings.learning_rate, betas=_BETAS, fused=True)
         self.steps_done = 0
         self._parallel: nn.Module = self.model
         self._later: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
@@ -185,7 +193,7 @@ class Trainer:
             return False
         with using_kernel(self.settings.kernel):
             weight = next(self.model.parameters())
-            return bool(choose_kernel(weight.device.type, weight.dtype) == "tiles")
+            return choose_kernel(weight.device.type, weight.dtype) == "tiles"
 
     def step(self) -> TrainingStep:
         """Take one optimizer step.
@@ -196,7 +204,7 @@ class Trainer:
         settings, step = self.settings, self.steps_done
         for group in self.optimizer.param_groups:
             group["lr"] = settings.rate_at(step)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         examples = self.task.draw("train", settings.batch, settings.seed, step)
         targets = examples.target_count
         *earlier, last = examples.split(self.processes.size)[self.processes.rank].split(settings.accumulate)
@@ -228,6 +236,8 @@ class Trainer:
     @functools.cached_property
     def _compiled(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """The model through torch.compile; what it cannot compile is one clear error."""
+        # here, for it takes two seconds to import
+        torch.compiler.assume_constant_result(choose_kernel)  # type: ignore[no-untyped-call]
         compiled = torch.compile(self._parallel)
 
         def run(inputs: torch.Tensor) -> torch.Tensor:

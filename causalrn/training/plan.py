@@ -80,6 +80,12 @@ class TrainingPlan:
         device = device or self.settings.device.partition(":")[0]
         return dataclasses.replace(self, settings=dataclasses.replace(self.settings, device=_device(device)))
 
+    def with_threads(self, threads: int | None) -> TrainingPlan:
+        """The same plan with another number of threads; None leaves it."""
+        return dataclasses.replace(
+            self, settings=dataclasses.replace(self.settings, threads=threads or self.settings.threads)
+        )
+
     def entries(self) -> dict[str, Any]:
         """The plan as JSON values, for resuming."""
         corpus = self.task.corpus if isinstance(self.task, TextTask) else None

@@ -217,7 +217,7 @@ def choose_by_logits(
     agreeing = [one for other, one in near if other <= match.allowed(one)]
     fitting = [one for one in agreeing if as_named(one, asked.named) is not None]
     if not fitting:
-        return _contradicted(best, recorded, asked, usual)
+        return _contradicted(_plainest(agreeing), recorded, asked, usual)
     kinds = {without_fine_options(one): one for one in fitting}
     if len(kinds) > 1:
         one, other = list(kinds.values())[:2]
@@ -225,7 +225,7 @@ def choose_by_logits(
             f"{recorded.path}: {setting_text(one)} and {setting_text(other)} both give these logits: record longer "
             f"sequences, or name {asked.arguments(differing_options(one, other))}"
         )
-    chosen = next((one for one in fitting if one == without_fine_options(one)), fitting[0])
+    chosen = _plainest(fitting)
     setting = as_named(chosen, asked.named)
     assert setting is not None
     error = next(other for other, one in near if one == chosen)
@@ -236,6 +236,11 @@ def choose_by_logits(
     note = _open_text(chosen, match.alike(chosen, allowed))
     far, text = (None, "") if runner_up is None else (runner_up[0], setting_text(runner_up[1]))
     return setting, KnownBy("recorded logits", name, count, runner_up=text, margin=far, error=error, note=note)
+
+
+def _plainest(settings: Sequence[ModelConfig]) -> ModelConfig:
+    """Of settings that rounding does not tell apart the one without fine options, else the first, the nearest."""
+    return next((one for one in settings if one == without_fine_options(one)), settings[0])
 
 
 def _open_text(chosen: ModelConfig, alike: Sequence[ModelConfig]) -> str:

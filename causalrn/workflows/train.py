@@ -200,13 +200,14 @@ def run_training(
 
 
 def resume_training(
-    output: PathLike, device: str | None = None, *, progress: Progress = no_progress
+    output: PathLike, device: str | None = None, *, threads: int | None = None, progress: Progress = no_progress
 ) -> TrainResult | None:
     """Go on with an interrupted training: the final weights are those of a training without interruption.
 
     Args:
         output: its checkpoint folder.
         device: another device than the one that the training began on.
+        threads: another number than it began with; the weights are then the same up to rounding.
         progress: shows progress.
 
     Raises:
@@ -217,6 +218,7 @@ def resume_training(
     check_renewable(folder, CHECKPOINT_MARKER)
     tensors, data = read_training_state(folder / STATE_NAME)
     plan = TrainingPlan.from_entries(data, str(folder / STATE_NAME)).on_device(device)
+    plan = plan.with_threads(optional_whole(threads, "threads", 1))
     with joined_processes(plan.settings.device) as processes:
         run = TrainingRun(plan, folder, processes, progress)
         run.trainer.load_state(tensors)

@@ -111,8 +111,13 @@ class TrainingRun:
 
     def run(self) -> TrainResult | None:
         """Train to the end; None in all processes but the first."""
-        with computing_with(self.plan.settings.threads):
+        with computing_with(self.plan.settings.threads, self._multiplications()):
             return self._run()
+
+    def _multiplications(self) -> int:
+        """Of one matrix product of a block."""
+        config, sequences = self.plan.card.config, self.plan.settings.batch / self.processes.size
+        return round(sequences * self.plan.task.capacity * config.embedding * config.hidden)
 
     def _run(self) -> TrainResult | None:
         if not self.processes.is_first:

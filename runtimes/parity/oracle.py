@@ -47,8 +47,8 @@ class Oracle:
         self.card = card
         self.parallel = model.oracle()
         cell = RecurrentCell(folded or fold(model), derive_state(card.config), torch.float64)
-        self.recurrent = RecurrentSession(cell, card)
         self.rounded_cell = _round_weights(copy.deepcopy(cell))
+        self.recurrent = RecurrentSession(cell.fuse_reading(), card)
         self.rounded = RecurrentSession(self.rounded_cell, card)
 
     def reference(self, tokens: IntArray, positions: Iterable[int]) -> Reference:
@@ -63,7 +63,7 @@ class Oracle:
         """
         positions = sorted(positions)
         logits, streams = forward_with_streams(self.parallel, tokens)
-        stepped = self._steps(tokens, positions)
+        stepped = self._states(tokens, positions)
         bounds = self._bounds(tokens, positions, logits, streams, stepped.states)
         largest = float(np.abs(logits).max())
         if not largest >= LEAST_LOGIT:
@@ -91,18 +91,17 @@ class Oracle:
 
     def states(self, tokens: IntArray, positions: Iterable[int]) -> States:
         """Reference states at further positions: by position and tensor name, float64."""
-        return self._steps(tokens, sorted(positions)).states
+        return self._states(tokens, sorted(positions)).states
 
-    def _steps(self, tokens: IntArray, positions: Sequence[int]) -> Run:
-        """The float64 recurrent form step by step; its pools are kept once."""
-        constant = [position for position in positions if not self.recurrent.spec.has_pool]
-        last = max(positions, default=0)
-        run = run_in_chunks(self.recurrent, tokens, [1] * tokens.shape[1], constant or [last])
-        if constant:
-            return run
+    def _states(self, tokens: IntArray, positions: Sequence[int]) -> Run:
+        """The float64 recurrent form, in one prefill where there are pools: their rows are kept once."""
+        steps = tokens.shape[1]
+        if not self.recurrent.spec.has_pool:
+            return run_in_chunks(self.recurrent, tokens, [1] * steps, positions)
+        last = max(positions, default=steps)
+        run = run_in_chunks(self.recurrent, tokens, filter(None, (last, steps - last)), [last])
         pools = run.states.get(last, {})
-        views = {position: {name: pool[:position] for name, pool in pools.items()} for position in positions}
-        return Run(run.logits, views)
+        return Run(run.logits, {at: {name: pool[:at] for name, pool in pools.items()} for at in positions})
 
     def _bounds(
         self,

@@ -53,6 +53,11 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._hook: RemovableHandle | None = None
         self._kernel = using_kernel("tiles")  # in which every operation can be seen
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch.compile, which PyTorch 2.13 would keep out of here, takes two seconds to import."""
+        return False
+
     def __enter__(self) -> Self:
         """Begin to perturb."""
         if self._model is not None:

@@ -13,13 +13,15 @@ import time
 import pytest
 import torch
 
-from causalrn.errors import CheckpointError, InputError, TrainingError, TrainingInterruptedError
+from causalrn.errors import CheckpointError, FallbackWarning, InputError, TrainingError, TrainingInterruptedError
+from causalrn.model.operators.c_library import kernel_threads
 from causalrn.runtimes.task_accuracy import TaskAccuracy
 from causalrn.training.checkpoint import load_checkpoint
 from causalrn.training.checkpoint_folder import CheckpointFolder
 from causalrn.training.loop import Trainer
 from causalrn.training.plan import TrainingPlan
 from causalrn.training.tasks import CopyTask, Corpus, TextTask
+from causalrn.training.threads import SlowSteps
 from causalrn.workflows import training_run
 from causalrn.workflows.train import resume_training, run_training
 from causalrn.workflows.training_run import Evaluation
@@ -115,6 +117,36 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(plan, tmp_pat
     assert whole == cut
     steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
+
+
+def test_training_computes_with_the_threads_and_the_kernel_of_its_plan(plan, tmp_path, monkeypatch):
+    seen, step = set(), Trainer.step
+
+    def watched(self):
+        seen.add((kernel_threads(), self.settings.kernel))
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    settings = dataclasses.replace(plan.settings, threads=3, kernel="tiles")
+    run_training(dataclasses.replace(plan, settings=settings), tmp_path / "run")
+    assert seen == {(3, "tiles")}
+    assert CheckpointFolder.open(tmp_path / "run").origin["trained"]["threads"] == 3
+
+
+def test_resumed_run_can_take_other_threads(plan, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, 4, error=RuntimeError)
+        with pytest.raises(RuntimeError):
+            run_training(plan, tmp_path)
+    resume_training(tmp_path, "cpu", threads=2)
+    assert CheckpointFolder.open(tmp_path).origin["trained"]["threads"] == 2
+
+
+def test_steps_that_become_slow_are_told(plan, tmp_path, monkeypatch):
+    hints = iter([None, None, "steps take 9 times as long", None])
+    monkeypatch.setattr(SlowSteps, "note", lambda self, seconds: next(hints))
+    with pytest.warns(FallbackWarning, match="steps take 9 times as long"):
+        run_training(plan, tmp_path)
 
 
 def test_what_cannot_be_resumed_is_one_clear_error(plan, tmp_path):

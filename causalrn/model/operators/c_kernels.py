@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalrn.model.operators.c_library import addresses, check, load_library
+from causalrn.model.operators.c_library import addresses, check, kernel_threads, load_library
 from causalrn.model.operators.functions import Norm, PairFunction
 
 
@@ -27,7 +27,7 @@ class _NormShape(ctypes.Structure):
     """`NormShape` of normalize.c."""
 
     _fields_ = [  # as ctypes wants it
-        *((name, ctypes.c_int64) for name in ("rows", "width", "centred", "threads")),
+        *((name, ctypes.c_int64) for name in ("rows", "width", "centred", "rescaled", "threads")),
         ("eps", ctypes.c_double),
     ]
 
@@ -85,9 +85,10 @@ def _pair_library(function: PairFunction, dtype: torch.dtype) -> ctypes.CDLL:
 def _pair_shape(q: Tensor, k: Tensor, function: PairFunction) -> Any:
     batch, queries, heads, width = q.shape
     sizes = (batch, queries, k.shape[1], heads, width, *q.stride()[:2], *k.stride()[:2])
-    return ctypes.byref(_PairShape(*sizes, function.norm == "layer", torch.get_num_threads(), function.eps))
+    return ctypes.byref(_PairShape(*sizes, function.norm == "layer", kernel_threads(), function.eps))
 
 
 def _norm_shape(x: Tensor, norm: Norm) -> Any:
     width = x.shape[-1]
-    return ctypes.byref(_NormShape(x.numel() // width, width, norm.centred, torch.get_num_threads(), norm.eps))
+    sizes = (x.numel() // width, width, norm.centred, norm.rescaled)
+    return ctypes.byref(_NormShape(*sizes, kernel_threads(), norm.eps))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+from collections.abc import Iterator
+from contextvars import ContextVar
 from importlib.resources import files
 
 import torch
@@ -16,6 +19,7 @@ from causalrn.errors import RuntimeUnavailableError
 DTYPES = (torch.float32, torch.float64)
 _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-lm")
 """NaN and infinity keep their meaning; sums stay in their order."""
+_threads: ContextVar[int] = ContextVar("threads", default=0)
 
 
 def why_not(device: str, dtype: torch.dtype) -> str:
@@ -55,6 +59,21 @@ def load_library(source: str, dtype: torch.dtype, defines: tuple[str, ...] = ())
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise RuntimeUnavailableError(f"{path}: {error}: delete it, or set CC to another compiler") from None
+
+
+@contextlib.contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Inside, in this thread, C takes so many threads, whatever the operations of PyTorch take."""
+    token = _threads.set(count)
+    try:
+        yield
+    finally:
+        _threads.reset(token)
+
+
+def kernel_threads() -> int:
+    """Threads of one call; as many as an operation of PyTorch takes, unless :func:`using_threads` says otherwise."""
+    return _threads.get() or torch.get_num_threads()
 
 
 def addresses(*tensors: Tensor) -> list[ctypes.c_void_p]:

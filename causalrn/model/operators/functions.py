@@ -20,7 +20,14 @@ class PairFunction(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """LN0 (centred) or its RMS variant, with an eps beside the root or 0."""
+    """LN0 or its RMS variant.
+
+    Attributes:
+        centred: LN0.
+        eps: beside the root, or 0.
+        rescaled: values are positive, and may be so large that their squares overflow.
+    """
 
     centred: bool
     eps: float = 0.0
+    rescaled: bool = False

@@ -51,7 +51,6 @@ def using_kernel(name: str) -> Iterator[None]:
         _chosen.reset(token)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch.compile does not look inside
 def choose_kernel(device: str, dtype: torch.dtype) -> str:
     """The name of the kernel for tensors on a type of device.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from causalrn.model.operators.functions import PairFunction
 from causalrn.model.operators.kernels import KERNELS, choose_kernel
+from causalrn.model.operators.registering import define_operator
 
 
 def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None, eps: float = 0.0) -> Tensor:
@@ -50,29 +51,22 @@ class _TiledSum(torch.autograd.Function):
         return (*KERNELS["tiles"].differentiate_pairs(q, k, grads[0], ctx.function), None)
 
 
-@torch.library.custom_op("causalrn::pair_sum", mutates_args=())
-def _sum(q: Tensor, k: Tensor, activation: str, norm: str | None, eps: float, kernel: str) -> Tensor:
+def _run(q: Tensor, k: Tensor, activation: str, norm: str | None, eps: float, kernel: str) -> Tensor:
     return KERNELS[kernel].sum_pairs(q, k, PairFunction(activation, norm, eps))
 
 
-@_sum.register_fake
-def _(q: Tensor, k: Tensor, activation: str, norm: str | None, eps: float, kernel: str) -> Tensor:
+def _like_result(q: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(q, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("causalrn::pair_sum_gradients", mutates_args=())
-def _gradients(
+def _run_gradients(
     q: Tensor, k: Tensor, gradient: Tensor, activation: str, norm: str | None, eps: float, kernel: str
 ) -> tuple[Tensor, Tensor]:
     return KERNELS[kernel].differentiate_pairs(q, k, gradient, PairFunction(activation, norm, eps))
 
 
-@_gradients.register_fake
-def _(
-    q: Tensor, k: Tensor, gradient: Tensor, activation: str, norm: str | None, eps: float, kernel: str
-) -> tuple[Tensor, Tensor]:
-    contiguous = torch.contiguous_format
-    return torch.empty_like(q, memory_format=contiguous), torch.empty_like(k, memory_format=contiguous)
+def _like_gradients(q: Tensor, k: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return _like_result(q), _like_result(k)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -84,4 +78,12 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return (*_gradients(*ctx.saved_tensors, gradient, *ctx.function), None, None, None, None)
 
 
-_sum.register_autograd(_differentiate, setup_context=_keep)
+_OPTIONS = "str activation, str? norm, float eps, str kernel"
+_sum = define_operator(
+    f"pair_sum(Tensor q, Tensor k, {_OPTIONS}) -> Tensor", _run, _like_result, (_keep, _differentiate)
+)
+_gradients = define_operator(
+    f"pair_sum_gradients(Tensor q, Tensor k, Tensor gradient, {_OPTIONS}) -> (Tensor, Tensor)",
+    _run_gradients,
+    _like_gradients,
+)

@@ -13,8 +13,7 @@ from causalrn.model.operators.pair_sum import pair_sum
 def readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     """o_i = mean over j <= i of f(a_i, b_j). Arguments and result: :func:`causalrn.model.readouts.naive.readout`.
 
-    With post-norm and without an eps, o may come out scaled by a positive number per position (the norm cancels it),
-    chosen so that the squares inside the norm cannot overflow.
+    With post-norm and without an eps, o may come out scaled by a positive number per position (the norm cancels it).
     """
     if config.state_kind == "pool":
         return _pool_readout(a, b, config)
@@ -36,13 +35,11 @@ def _pool_readout(a: Tensor, b: Tensor, config: CausalRNConfig) -> Tensor:
     o = pair_sum(
         a.reshape(heads), b.reshape(heads), activation=config.activation, norm=norm, eps=config.norm_eps
     )  # [B, T, G, D]
-    o = o / _counts(a)[..., None]
     if config.scales_heads:
         o = o / o.amax(-1, keepdim=True)
-        o = o / _counts(a)[..., None] if config.counts_positions else o  # the mean is taken after the scale
-    o = o.flatten(-2)
-    # exp(LN0) reaches exp(sqrt(H - 1)): its square overflows float32 for H > 1,900
-    return _rescaled(o) if config.post_norm and config.activation == "exp" and not config.norm_eps else o
+    if config.counts_positions:
+        o = o / _counts(a)[..., None]
+    return o.flatten(-2)
 
 
 def _rescaled(o: Tensor) -> Tensor:

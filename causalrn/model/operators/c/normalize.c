@@ -5,7 +5,7 @@
 enum { ROWS_OF_A_TASK = 256 };
 
 typedef struct {
-  int64_t rows, width, centred, threads;
+  int64_t rows, width, centred, rescaled, threads;
   double eps; /* beside the root */
 } NormShape;
 
@@ -15,15 +15,32 @@ typedef struct {
   Real *out, *scale;        /* of a backward pass: the gradient of x, and what was the scale */
 } NormPass;
 
+/* Of positive channels. One that is NaN makes the whole row NaN, whatever this gives. */
+static Real largest_of(const Real *x, int64_t width) {
+  Vector most = all(MEAN_SQUARE_FLOOR);
+  int64_t c = 0;
+  for (; c + LANES <= width; c += LANES) most = WHERE(load(x + c) > most, load(x + c), most);
+  Real largest = MEAN_SQUARE_FLOOR;
+  for (int lane = 0; lane < LANES; lane++) largest = most[lane] > largest ? most[lane] : largest;
+  for (; c < width; c++) largest = x[c] > largest ? x[c] : largest;
+  return largest;
+}
+
 static void normalize_row(const NormShape *shape, const Real *x, Real *out, Real *scale) {
   const int64_t width = shape->width;
-  const Real eps = (Real)shape->eps;
+  /* x / c normalized with eps / c is the same, and its squares do not overflow */
+  const Real largest = shape->rescaled ? largest_of(x, width) : 1, eps = (Real)shape->eps / largest;
+  if (shape->rescaled) {
+    for (int64_t c = 0; c < width; c++) out[c] = x[c] / largest;
+    x = out;
+  }
   if (shape->centred) centre_row(x, out, width);
-  else memcpy(out, x, (size_t)width * sizeof(Real));
+  else if (x != out) memcpy(out, x, (size_t)width * sizeof(Real));
   const Real mean = dot_rows(out, out, width) / (Real)width;
   const Real least = eps == 0 && mean < MEAN_SQUARE_FLOOR ? MEAN_SQUARE_FLOOR : mean;
-  *scale = 1 / ((USE_DOUBLE ? (Real)sqrt(least) : (Real)sqrtf((float)least)) + eps) + 0 * mean;
-  for (int64_t c = 0; c < width; c++) out[c] *= *scale;
+  const Real factor = 1 / ((USE_DOUBLE ? (Real)sqrt(least) : (Real)sqrtf((float)least)) + eps) + 0 * mean;
+  for (int64_t c = 0; c < width; c++) out[c] *= factor;
+  *scale = factor / largest;
 }
 
 /* (g - n mean(g n) (rms + eps) / rms) * scale for n = x * scale, where 1 - eps * scale is rms / (rms + eps). */

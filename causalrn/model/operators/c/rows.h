@@ -38,7 +38,7 @@ INLINE void subtract_mean(Real *x, int64_t width) {
 }
 
 /* x - mean; exactly zero where all channels are equal. Two channels become (d, -d): LN0 of them is a sign, and x - mean
-   would round the two differently. */
+   would round the two differently. `out` may be x. */
 INLINE void centre_row(const Real *x, Real *out, int64_t width) {
   if (width == 2) {
     const Real half = x[0] / 2 - x[1] / 2;
