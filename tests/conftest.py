@@ -28,7 +28,7 @@ from causalrn.bundle.disk.files import sha256_file
 from causalrn.cli import group
 from causalrn.cli.console import run_reporting_errors
 from causalrn.errors import RuntimeUnavailableError
-from causalrn.export import onnx_exporter
+from causalrn.export import graph_tracing, onnx_exporter
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.web import wasm_builder
 from causalrn.export.web.web_exporter import WebOptions
@@ -104,7 +104,7 @@ def traced_once(share: Share) -> Iterator[Callable[[RecurrentCell, str], ir.Mode
 
     tests/export/test_onnx_exporter.py compares what comes from here with a graph traced anew.
     """
-    trace = onnx_exporter._trace
+    trace = graph_tracing.trace_cell
 
     def look_up(cell: RecurrentCell, graph: str) -> ir.Model:
         buffers = dict(cell.named_buffers())
@@ -118,8 +118,8 @@ def traced_once(share: Share) -> Iterator[Callable[[RecurrentCell, str], ir.Mode
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_exporter, "_trace", look_up)
-        yield trace
+        patch.setattr(onnx_exporter, "trace_cell", look_up)
+        yield look_up
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ from causalrn.bundle.graph_files import WEIGHTS_FILE
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.errors import ConfigError
-from causalrn.export import onnx_exporter
+from causalrn.export.graph_tracing import trace_cell
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
@@ -37,8 +37,8 @@ def test_weights_change_nothing_but_initializers(traced_once, readout):
     """What tests build on: see `traced_once` in tests/conftest.py."""
     for graph in ("step", "prefill"):
         cells = [RecurrentCell.from_model(random_model(seed, readout=readout)) for seed in (0, 1)]
-        onnx_exporter._trace(cells[0], graph)
-        models = [trace(cells[1], graph) for trace in (traced_once, onnx_exporter._trace)]
+        traced_once(cells[0], graph)
+        models = [trace(cells[1], graph) for trace in (trace_cell, traced_once)]
         anew, looked_up = (ir.to_proto(model).SerializeToString(deterministic=True) for model in models)
         assert anew == looked_up
 
