@@ -58,6 +58,7 @@ bench-more: $(VENV)/installed-dev ## graphs written by hand, C, browsers, traini
 	$(BIN)/python benchmarks/native_latency.py
 	$(BIN)/python benchmarks/web_latency.py
 	$(BIN)/python benchmarks/training_memory.py
+	$(BIN)/python benchmarks/pair_sum.py
 	$(BIN)/python benchmarks/error_bound.py
 
 gpu-check: $(VENV)/installed-dev ## on an NVIDIA GPU: build, run, verify and time engines; writes gpu_check.json
