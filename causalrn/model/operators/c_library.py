@@ -23,16 +23,18 @@ _threads: ContextVar[int] = ContextVar("threads", default=0)
 
 
 def why_not(device: str, dtype: torch.dtype) -> str:
-    """Why C cannot be used for such tensors here; empty where it can. Nothing is compiled to find out."""
+    """Why C cannot be used for such tensors here; empty where it can, which is tried once."""
     if device != "cpu" or dtype not in DTYPES:
         return f"it is for float32 and float64 on a CPU, not {str(dtype).removeprefix('torch.')} on {device}"
-    return _missing_compiler()
+    return _why_unavailable()
 
 
 @functools.cache
-def _missing_compiler() -> str:
+def _why_unavailable() -> str:
+    """Empty where a compiler is found that makes a library of the smallest source, and it can be loaded."""
     try:
         find_compiler()
+        load_library("normalize.c", torch.float32)
     except RuntimeUnavailableError as error:
         return str(error)
     return ""

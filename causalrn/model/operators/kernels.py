@@ -67,5 +67,5 @@ def choose_kernel(device: str, dtype: torch.dtype) -> str:
         raise RuntimeUnavailableError(f"kernel c: {reason}")
     if dtype in c_library.DTYPES and reason not in _noted:
         _noted.add(reason)
-        warnings.warn(f"sums over pairs run in PyTorch, about seven times slower ({reason})", FallbackWarning, 2)
+        warnings.warn(f"sums over pairs and norms run in PyTorch, several times slower ({reason})", FallbackWarning, 2)
     return "tiles"

@@ -179,7 +179,7 @@ def pair_sum_of(kernel, q, activation):
 
 @needs_c_compiler
 def test_results_do_not_depend_on_the_number_of_threads():
-    q, k = (x.detach() for x in _inputs(70, heads=3, width=9, keys=81))
+    q, k = (x.detach() for x in _inputs(120, heads=3, width=9, keys=131))  # enough for threads to be started
     function, threads = PairFunction("exp", "layer"), torch.get_num_threads()
     results = []
     for count in (1, 2, 5):
@@ -205,16 +205,37 @@ def test_auto_takes_c():
     assert "causalrn_pair_sum" in pair_sum(*_inputs(3), activation="exp", norm="layer").grad_fn.name()
 
 
-def test_without_a_compiler_tiles_are_used_and_one_note_says_so(monkeypatch):
-    monkeypatch.setenv("CC", "no-such-compiler")
+@pytest.fixture
+def anew(monkeypatch):
+    """Nothing is known yet of this machine's compiler, nor has anything been said."""
     monkeypatch.setattr(kernels, "_noted", set())
-    c_library._missing_compiler.cache_clear()
+    monkeypatch.setattr(c_library, "load_library", c_library.load_library.__wrapped__)
+    c_library._why_unavailable.cache_clear()
+    yield
+    c_library._why_unavailable.cache_clear()
+
+
+def test_without_a_compiler_tiles_are_used_and_one_note_says_so(anew, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.warns(FallbackWarning, match=r"in PyTorch.*no-such-compiler is not there.*install gcc or clang"):
         assert kernels.choose_kernel("cpu", torch.float32) == "tiles"
     assert kernels.choose_kernel("cpu", torch.float32) == "tiles", "said once"
     with using_kernel("c"), pytest.raises(RuntimeUnavailableError, match="kernel c: CC=no-such-compiler"):
         kernels.choose_kernel("cpu", torch.float32)
-    c_library._missing_compiler.cache_clear()
+
+
+def test_compiler_that_does_not_work_is_none(anew, monkeypatch, tmp_path):
+    """One that knows no vectors, say."""
+    compiler = tmp_path / "cc"
+    compiler.write_text(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exit\necho 'x.c:1: error: unknown attribute' >&2\nexit 1\n"
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.warns(
+        FallbackWarning, match=r"in PyTorch.*cannot compile normalize.c: x.c:1: error: unknown attribute"
+    ):
+        assert kernels.choose_kernel("cpu", torch.float64) == "tiles"
 
 
 def test_centred_terms_make_a_centred_pair():

@@ -71,7 +71,7 @@ static int run_norm_task(const void *argument, int64_t index) {
 
 static int run_norm(const NormPass *pass) {
   const int64_t tasks = (pass->shape->rows + ROWS_OF_A_TASK - 1) / ROWS_OF_A_TASK;
-  return run_tasks(run_norm_task, pass, tasks, pass->shape->threads);
+  return run_tasks(run_norm_task, pass, tasks, pass->shape->rows * pass->shape->width, pass->shape->threads);
 }
 
 /* x [rows, width] -> out [rows, width] = x * scale, scale [rows]. */

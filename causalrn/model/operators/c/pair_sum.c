@@ -36,12 +36,16 @@ enum { SEGMENTS = 16 }; /* tasks of a forward pass, at least: results do not dep
 #include "groups.h"
 #include "passes.h"
 
+static int64_t channels_of_pairs(const Shape *shape) {
+  return shape->batch * shape->heads * shape->width * shape->queries * (shape->keys - shape->queries / 2);
+}
+
 /* q [batch, queries, heads, width], k [batch, keys, heads, width] -> out like q. */
 int causalrn_pair_sum(const Shape *shape, const Real *q, const Real *k, Real *out) {
   const int64_t rows = shape->batch * shape->heads;
   const int64_t segments = rows >= SEGMENTS ? 1 : (SEGMENTS + rows - 1) / rows;
   const Pass pass = {.shape = shape, .q = q, .k = k, .out = out, .segments = segments};
-  return run_tasks(run_task, &pass, rows * segments, shape->threads);
+  return run_tasks(run_task, &pass, rows * segments, channels_of_pairs(shape), shape->threads);
 }
 
 /* The gradients of q and k from that of the result; all of them are written. */
@@ -49,5 +53,5 @@ int causalrn_pair_sum_gradients(const Shape *shape, const Real *q, const Real *k
                                 Real *gradient_q, Real *gradient_k) {
   const Pass pass = {.shape = shape, .q = q, .k = k, .gradient_out = gradient_out, .out = gradient_q,
                      .gradient_k = gradient_k, .segments = 1};
-  return run_tasks(run_task, &pass, shape->batch * shape->heads, shape->threads);
+  return run_tasks(run_task, &pass, shape->batch * shape->heads, channels_of_pairs(shape), shape->threads);
 }
