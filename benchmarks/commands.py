@@ -2,10 +2,10 @@
 
     python benchmarks/commands.py [--against PYTHON] [--repeats N] [--sizes tiny,small,paper] [--json FILE]
 
-PYTHON is the interpreter of an environment with another version installed, e.g. ../before/.venv/bin/python: the two
-take turns, and the ratio is paired within each turn. Exact models, untrained but for `train`: tiny is E = H = 64,
-4 blocks, capacity 34; small 128, 6, 130; paper 192, 12, 4,096. `train` takes 400 steps of tiny, 20 of small and 3 of paper
-(batch 32). It needs `pip install 'causalrn[export]'` and a C compiler; minutes for tiny, an hour for all.
+PYTHON is the interpreter of an environment with another version installed, e.g. ../before/.venv/bin/python: the
+two take turns, and the ratio is paired within each turn. Exact models, untrained but for `train`: tiny is E = H = 64,
+4 blocks, capacity 34; small 128, 6, 130; paper 192, 12, 4,096. `train` takes 400 steps of tiny, 20 of small and 3 of
+paper (batch 32). It needs `pip install 'causalrn[export]'` and a C compiler; minutes for tiny, an hour for all.
 """
 
 from __future__ import annotations
