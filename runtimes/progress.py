@@ -54,6 +54,8 @@ def show_progress(description: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
+_SPEED_OVER_S = 10.0
+"""The remaining time follows what the last seconds were like."""
 PLAIN_AFTER_S = 2.0
 """Work that is done sooner leaves nothing in a log."""
 
@@ -62,14 +64,25 @@ class _PlainProgress:
     def __init__(self, description: str, total: int) -> None:
         self.description, self.total = description, total
         self.done, self.eighth, self.started = 0, 0, time.monotonic()
+        self._told, self._told_at = 0, self.started
 
     def advance(self, count: int = 1, note: str | None = None, /) -> None:
         self.done += count
         eighth = 8 * self.done // max(self.total, 1)
         if eighth > self.eighth and time.monotonic() - self.started > PLAIN_AFTER_S:
+            words = ", ".join(filter(None, (f"{self.description} {self.done}/{self.total}", self._left(), note)))
             with contextlib.suppress(OSError):  # whoever reads has gone away: the work goes on
-                print(f"{self.description} {self.done}/{self.total} {note or ''}".rstrip(), file=sys.stderr, flush=True)
+                print(words, file=sys.stderr, flush=True)
         self.eighth = eighth
+
+    def _left(self) -> str:
+        """How long the rest takes if it goes on as since the last line."""
+        now, left = time.monotonic(), self.total - self.done
+        seconds = left * (now - self._told_at) / max(self.done - self._told, 1)
+        self._told, self._told_at = self.done, now
+        if not left:
+            return ""
+        return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
 
 
 def _progress_bar() -> RichProgress:
@@ -86,4 +99,5 @@ def _progress_bar() -> RichProgress:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         transient=True,
+        speed_estimate_period=_SPEED_OVER_S,
     )
