@@ -37,16 +37,24 @@ def sum_pairs(q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
 
     Raises:
         RuntimeUnavailableError: the compiler does not work.
+        ValueError: shapes, dtypes or devices that do not fit.
     """
+    _check_pair(q, k)
     q, k = q.contiguous(), _rows(k)
     out = torch.empty_like(q)
+    if not q.numel():
+        return out
     check(_pair_library(function, q.dtype).causalrn_pair_sum(_pair_shape(q, k, function), *addresses(q, k, out)))
     return out
 
 
 def differentiate_pairs(q: Tensor, k: Tensor, gradient: Tensor, function: PairFunction) -> tuple[Tensor, Tensor]:
     """See :class:`causalrn.model.operators.kernels.Kernel`."""
+    _check_pair(q, k)
+    _check_pair(q, gradient)
     q, k, gradient = q.contiguous(), k.contiguous(), gradient.contiguous()
+    if not q.numel():
+        return torch.zeros_like(q), torch.zeros_like(k)
     gradient_q, gradient_k = torch.empty_like(q), torch.empty_like(k)
     arguments = addresses(q, k, gradient, gradient_q, gradient_k)
     library = _pair_library(function, q.dtype)
@@ -70,6 +78,20 @@ def differentiate_norm(out: Tensor, scale: Tensor, gradient: Tensor, norm: Norm)
     arguments = addresses(out, scale, gradient, gradient_x)
     check(load_library("normalize.c", out.dtype).causalrn_normalize_gradient(_norm_shape(out, norm), *arguments))
     return gradient_x
+
+
+def _check_pair(q: Tensor, k: Tensor) -> None:
+    """C reads where it is told to.
+
+    Raises:
+        ValueError: tensors that do not belong together.
+    """
+    fits = (
+        q.ndim == k.ndim == 4 and (q.shape[0], *q.shape[2:]) == (k.shape[0], *k.shape[2:]) and k.shape[1] >= q.shape[1]
+    )
+    if not fits or q.dtype != k.dtype or q.device != k.device:
+        shapes = " and ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in (q, k))
+        raise ValueError(f"{shapes}: expected [B, T, G, D] and [B, S, G, D] of one dtype and device, S >= T")
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -191,6 +191,35 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 @needs_c_compiler
+@pytest.mark.parametrize(
+    "k",
+    [
+        torch.zeros(2, 3, 2, 5),  # fewer keys than queries
+        torch.zeros(1, 4, 2, 5),
+        torch.zeros(2, 4, 1, 5),
+        torch.zeros(2, 4, 2, 6),
+        torch.zeros(4, 2, 5),
+        torch.zeros(2, 4, 2, 5, dtype=torch.float64),
+    ],
+    ids=lambda k: f"{list(k.shape)} {k.dtype}",
+)
+def test_tensors_that_do_not_belong_together_are_refused(k):
+    q = torch.zeros(2, 4, 2, 5)
+    with using_kernel("c"), pytest.raises(ValueError, match=r"expected \[B, T, G, D\] and \[B, S, G, D\]"):
+        pair_sum(q, k, activation="exp", norm="rms")
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+@pytest.mark.parametrize(("batch", "time"), [(0, 3), (2, 0)])
+def test_nothing_sums_to_nothing(batch, time, kernel):
+    q, k = (torch.zeros(batch, steps, 2, 5, requires_grad=True) for steps in (time, 3))
+    with using_kernel(kernel):
+        out = pair_sum(q, k, activation="exp", norm="rms")
+    assert out.shape == q.shape
+    assert all(not gradient.any() for gradient in torch.autograd.grad(out.sum(), (q, k)))
+
+
+@needs_c_compiler
 def test_operator_is_registered_as_pytorch_wants_it():
     q, k = _inputs(6)
     torch.library.opcheck(torch.ops.causalrn.pair_sum.default, (q, k, "exp", "layer", 0.0, "c"))
