@@ -12,13 +12,13 @@ typedef struct {
 } Channels;
 
 INLINE Four at_least(Four value, Real least) {
-  Four out;
+  Four out = {0};
   for (int j = 0; j < GROUP; j++) out[j] = value[j] < least ? least : value[j];
   return out;
 }
 
 INLINE Four roots(Four value) {
-  Four out;
+  Four out = {0};
   for (int j = 0; j < GROUP; j++) out[j] = USE_DOUBLE ? (Real)sqrt(value[j]) : (Real)sqrtf((float)value[j]);
   return out;
 }
