@@ -39,7 +39,8 @@ int main(void) {
     const int64_t rows = size[3] * size[4], queries = size[0] * size[1] * rows, keys = size[0] * size[2] * rows;
     const Shape shape = {.batch = size[0], .queries = size[1], .keys = size[2], .heads = size[3], .width = size[4],
                          .query_batch_stride = size[1] * rows, .query_stride = rows,
-                         .key_batch_stride = size[2] * rows, .key_stride = rows, .centred = size[5], .threads = size[6]};
+                         .key_batch_stride = size[2] * rows, .key_stride = rows, .centred = size[5],
+                         .threads = size[6]};
     Real *q = numbers(queries, 1), *k = numbers(keys, 1), *gradient = numbers(queries, 1);
     Real *out = numbers(queries, 0), *gradient_q = numbers(queries, 0), *gradient_k = numbers(keys, 0);
     if (causalrn_pair_sum(&shape, q, k, out)) return 3;
