@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.graph_files import WEIGHTS_FILE
+from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.json_values import to_json
 from causalrn.runtimes.parity.comparison import Agreement, compare_distributions
 from causalrn.runtimes.parity.reference import run_in_chunks

@@ -12,7 +12,8 @@ from typing import Any
 import onnx_ir as ir
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.bundle.graph_files import WEIGHTS_FILE, describe_graph, load_graphs, save_graphs, strip_leftovers
+from causalrn.bundle.disk.files import WEIGHTS_FILE
+from causalrn.bundle.graph_files import describe_graph, load_graphs, save_graphs, strip_leftovers
 from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.quantization import FORMS, SCHEMES, WEIGHT_ONLY, Quantization
 from causalrn.bundle.state_spec import StateSpec

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.runtimes.kernel_list import Kernel, KernelList
-from causalrn.runtimes.ort_loading import WEIGHTS
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.session_options import SessionOptions
 
@@ -45,7 +45,7 @@ def list_graphs(bundle: Bundle, options: SessionOptions) -> KernelList:
     def open_graph(name: str, threads: int) -> GraphSession:
         return GraphSession(bundle, name, provider=options.provider, threads=threads)
 
-    weights = (WEIGHTS,) if WEIGHTS in bundle.manifest.files else ()
+    weights = (WEIGHTS_FILE,) if WEIGHTS_FILE in bundle.manifest.files else ()
     kernels = [
         Kernel(graph.file, partial(open_graph, name), (graph.file, *weights), few_prefills=name != _PREFILL)
         for name, graph in bundle.manifest.graphs.items()

@@ -8,11 +8,11 @@ from typing import Any
 import onnxruntime
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.disk.reading import read_input
 from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
 from causalrn.runtimes.onnx_bytes import with_outputs
 
-WEIGHTS = "weights.bin"
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -60,7 +60,9 @@ def load_graph(bundle: Bundle, file: str, provider: str, options: Any, streams: 
 
 def _is_linked(bundle: Bundle, graph: Path) -> bool:
     """Whether links lead from the weights to another folder than from the graph, which onnxruntime refuses."""
-    return WEIGHTS in bundle.manifest.files and bundle.file(WEIGHTS).resolve().parent != graph.resolve().parent
+    return (
+        WEIGHTS_FILE in bundle.manifest.files and bundle.file(WEIGHTS_FILE).resolve().parent != graph.resolve().parent
+    )
 
 
 def _hand_over_weights(bundle: Bundle, options: Any) -> bytes:
@@ -69,10 +71,10 @@ def _hand_over_weights(bundle: Bundle, options: Any) -> bytes:
     Returns:
         What has to be kept until the session is there.
     """
-    content, linked = b"", WEIGHTS in bundle.manifest.files and bundle.file(WEIGHTS).is_symlink()
+    content, linked = b"", WEIGHTS_FILE in bundle.manifest.files and bundle.file(WEIGHTS_FILE).is_symlink()
     if linked and hasattr(options, "add_external_initializers_from_files_in_memory"):
-        content = read_input(bundle.file(WEIGHTS), "export the bundle again", BundleError)
-        options.add_external_initializers_from_files_in_memory([WEIGHTS], [content], [len(content)])
+        content = read_input(bundle.file(WEIGHTS_FILE), "export the bundle again", BundleError)
+        options.add_external_initializers_from_files_in_memory([WEIGHTS_FILE], [content], [len(content)])
     else:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
     return content

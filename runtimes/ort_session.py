@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.ort_loading import WEIGHTS, load_graph, session_options, shortened
+from causalrn.runtimes.ort_loading import load_graph, session_options, shortened
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
@@ -65,7 +66,7 @@ class OnnxRuntimeSession(CellSession):
     @property
     def executed_files(self) -> tuple[str, ...]:
         """The graphs that were loaded, and their weights."""
-        weights = (WEIGHTS,) if WEIGHTS in self._bundle.manifest.files else ()
+        weights = (WEIGHTS_FILE,) if WEIGHTS_FILE in self._bundle.manifest.files else ()
         return (*self._loaded, *weights)
 
     def pad_rows(self, time: int) -> int:

@@ -13,12 +13,12 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.disk.reading import open_input
 from causalrn.bundle.json_values import json_text, to_json
 from causalrn.bundle.manifest import MANIFEST_VERSION, Manifest
 from causalrn.errors import BundleError
 
-WEIGHTS_FILE = "weights.bin"
 _EXTERNAL_BYTES = 1024
 _ALIGNMENT = 64
 

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from causalrn.bundle.disk.files import WEIGHTS_FILE
+
 LANES = 16
 """Widths are padded with zeros to multiples of this, so that sums run over so many partial sums everywhere."""
 INTERFACE = 1
 """CAUSALRN_VERSION of causalrn.h and of weights files: a runtime calls only the one that it knows."""
-SOURCE, HEADER, WEIGHTS_FILE, WEIGHTS_HEADER = "causalrn.c", "causalrn.h", "weights.bin", "causalrn_weights.h"
+SOURCE, HEADER, WEIGHTS_HEADER = "causalrn.c", "causalrn.h", "causalrn_weights.h"
 THREADS = ("causalrn_threads.c", "causalrn_threads.h")
 PLACEMENTS = {"file": WEIGHTS_FILE, "inline": WEIGHTS_HEADER}
 """Where weights stand: in a file that is loaded, or as constant arrays that are compiled in."""

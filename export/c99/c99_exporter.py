@@ -9,13 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import GIT_ATTRIBUTES, KEEP_LINE_ENDS
+from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.manifest import Manifest, stream_names
 from causalrn.bundle.native_spec import (
     HEADER,
     SOURCE,
     THREADS,
     WEB_PROFILE,
-    WEIGHTS_FILE,
     WEIGHTS_HEADER,
     NativeSpec,
 )

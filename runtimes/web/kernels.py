@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.web_spec import C_ENGINE, WebSpec
 from causalrn.compiling.programs import Outcome, execute
@@ -24,7 +25,6 @@ from causalrn.runtimes.web.node_process import node_command
 from causalrn.runtimes.web.node_session import MODULE_FILES, NodeSession
 from causalrn.training.card import card_of
 
-WEIGHTS = "weights.bin"
 _GENERATION = ("generation.js", "sampling.js")
 _CHECK = ("verify.mjs", "parity.js", "golden.js", "safetensors.js")
 _ENGINES = {"simd": "with SIMD", "plain": "without SIMD"}
@@ -48,7 +48,7 @@ def list_modules(bundle: Bundle, options: SessionOptions) -> KernelList:
         roles = ["simd", "plain"] if session.engine == _ENGINE_NAME else ["plain"]
     if "simd" not in roles:
         missing.append("the engine with SIMD: this Node does not take it")
-    shared = _present(bundle, (*MODULE_FILES, "wasm_engine.js", "wasm_memory.js", WEIGHTS))
+    shared = _present(bundle, (*MODULE_FILES, "wasm_engine.js", "wasm_memory.js", WEIGHTS_FILE))
     kernels = [
         Kernel(
             _ENGINES[role],
@@ -78,7 +78,7 @@ def _open(bundle: Bundle, simd: bool, threads: int) -> NodeSession:
 def _ort_kernel(bundle: Bundle, web: WebSpec) -> Kernel:
     graphs = bundle.manifest.graphs
     used = {graphs["prefill"].file, graphs.get("step_single", graphs["step"]).file}
-    shared = _present(bundle, (*MODULE_FILES, "ort_engine.js", WEIGHTS))
+    shared = _present(bundle, (*MODULE_FILES, "ort_engine.js", WEIGHTS_FILE))
     return Kernel("onnxruntime-web", partial(_open, bundle, True), (*sorted(used), *web.modules.values(), *shared))
 
 

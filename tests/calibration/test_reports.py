@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.bundle.graph_files import WEIGHTS_FILE, load_graphs, save_graphs
+from causalrn.bundle.disk.files import WEIGHTS_FILE
+from causalrn.bundle.graph_files import load_graphs, save_graphs
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.quantization import round_to_int8
 from causalrn.bundle.tolerances import Budget

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
-from causalrn.bundle.graph_files import WEIGHTS_FILE
+from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.errors import ConfigError

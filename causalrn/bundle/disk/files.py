@@ -16,6 +16,8 @@ from causalrn.bundle.disk.reading import read_json_object
 from causalrn.errors import InputError
 from causalrn.interrupts import holding_interrupts
 
+WEIGHTS_FILE = "weights.bin"
+"""Of all graphs of a bundle, or of its C."""
 CERTIFICATE_NAME = "certificate.json"
 """The one file of a user that may lie in a bundle's folder: `verify` writes it."""
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.json_values import json_text, parse_json_object
 from causalrn.bundle.manifest import MANIFEST_NAME, Manifest
@@ -21,7 +22,6 @@ from causalrn.runtimes.parity.figures import GuardFigures
 from causalrn.runtimes.session_options import SessionOptions
 
 _MOST_COPIED_BYTES = 256 << 20
-_WEIGHTS = "weights.bin"
 _Damage = Callable[[Path, Path], None]
 """Called with a file of the bundle, and where to write the damaged one."""
 
@@ -47,7 +47,7 @@ def damaged_bundle_guards(bundle: Path, deadline: float = math.inf) -> tuple[lis
         return [GuardFigures("an undamaged copy", False, refused)], 0
     figures: list[GuardFigures] = []
     guards = [partial(_guard, bundle, *damage) for damage in damages]
-    if _WEIGHTS in sizes and _reads_weights(bundle, manifest):
+    if WEIGHTS_FILE in sizes and _reads_weights(bundle, manifest):
         guards.append(partial(_sealed_guard, bundle, manifest))
     for guard in guards:
         if time.monotonic() > deadline:
@@ -59,18 +59,20 @@ def damaged_bundle_guards(bundle: Path, deadline: float = math.inf) -> tuple[lis
 def _reads_weights(bundle: Path, manifest: Manifest) -> bool:
     """Whether anything reads the file: graphs that other tools have rewritten may hold their weights themselves."""
     graphs = [bundle / graph.file for graph in manifest.graphs.values()]
-    return not graphs or any(_WEIGHTS.encode() in path.read_bytes() for path in graphs)
+    return not graphs or any(WEIGHTS_FILE.encode() in path.read_bytes() for path in graphs)
 
 
 def _sealed_guard(bundle: Path, manifest: Manifest) -> GuardFigures:
     """Half of the weights with a manifest that fits: here it is the runtime that has to refuse."""
     with temporary_folder() as place:
         copy = place / "bundle"
-        _link_folder(bundle, copy, leave_out=_WEIGHTS)
+        _link_folder(bundle, copy, leave_out=WEIGHTS_FILE)
         (copy / MANIFEST_NAME).unlink()  # a link: the bundle's own stays as it is
-        with (bundle / _WEIGHTS).open("rb") as file:
-            (copy / _WEIGHTS).write_bytes(file.read(min((bundle / _WEIGHTS).stat().st_size // 2, _MOST_COPIED_BYTES)))
-        hashed = {name: entry for name, entry in manifest.files.items() if name != _WEIGHTS}
+        with (bundle / WEIGHTS_FILE).open("rb") as file:
+            (copy / WEIGHTS_FILE).write_bytes(
+                file.read(min((bundle / WEIGHTS_FILE).stat().st_size // 2, _MOST_COPIED_BYTES))
+            )
+        hashed = {name: entry for name, entry in manifest.files.items() if name != WEIGHTS_FILE}
         sealed = seal_bundle(copy, manifest, hashed)
 
         def run() -> None:
@@ -80,7 +82,7 @@ def _sealed_guard(bundle: Path, manifest: Manifest) -> GuardFigures:
             except Exception as error:  # whatever another package's runtime raises is a refusal, too
                 raise BundleError(str(error)) from None
 
-        return _refusal(f"half of {_WEIGHTS}, hashes of the manifest made to fit", run)
+        return _refusal(f"half of {WEIGHTS_FILE}, hashes of the manifest made to fit", run)
 
 
 def _refuses_undamaged(bundle: Path) -> str:
