@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 from importlib.resources import files
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor
 
 from causalrn.compiling.c_compiler import find_compiler, shared_library
+from causalrn.compiling.code_cache import CACHE_VARIABLE
 from causalrn.compiling.processor import vector_flags
 from causalrn.errors import RuntimeUnavailableError
 
 DTYPES = (torch.float32, torch.float64)
 _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-lm")
 """NaN and infinity keep their meaning; sums stay in their order."""
+_DECIDING = ("CC", "PATH", CACHE_VARIABLE, "XDG_CACHE_HOME", "HOME")
 _threads: ContextVar[int] = ContextVar("threads", default=0)
 
 
@@ -26,12 +29,16 @@ def why_not(device: str, dtype: torch.dtype) -> str:
     """Why C cannot be used for such tensors here; empty where it can, which is tried once."""
     if device != "cpu" or dtype not in DTYPES:
         return f"it is for float32 and float64 on a CPU, not {str(dtype).removeprefix('torch.')} on {device}"
-    return _why_unavailable()
+    return _why_unavailable(*map(os.environ.get, _DECIDING))
 
 
 @functools.cache
-def _why_unavailable() -> str:
-    """Empty where a compiler is found that makes a library of the smallest source, and it can be loaded."""
+def _why_unavailable(*deciding: str | None) -> str:
+    """Empty where a compiler is found that makes a library of the smallest source, and it can be loaded.
+
+    Args:
+        deciding: values of :data:`_DECIDING`, with which the answer may change.
+    """
     try:
         find_compiler()
         load_library("normalize.c", torch.float32)

@@ -12,7 +12,7 @@ from causalrn.model.operators.functions import PairFunction
 from causalrn.model.operators.kernels import KERNELS, using_kernel
 from causalrn.model.operators.pair_sum import pair_sum
 from causalrn.model.readouts import naive
-from tests.c_tools import needs_c_compiler
+from tests.c_tools import HAS_C_COMPILER, needs_c_compiler
 
 EVERY_KERNEL = [pytest.param("c", marks=needs_c_compiler), "tiles"]
 NORMS = [("layer", 0.0), ("rms", 0.0), (None, 0.0), ("layer", 0.3), ("rms", 1e-3)]
@@ -236,12 +236,9 @@ def test_auto_takes_c():
 
 @pytest.fixture
 def anew(monkeypatch):
-    """Nothing is known yet of this machine's compiler, nor has anything been said."""
+    """Nothing has been compiled, nor said."""
     monkeypatch.setattr(kernels, "_noted", set())
     monkeypatch.setattr(c_library, "load_library", c_library.load_library.__wrapped__)
-    c_library._why_unavailable.cache_clear()
-    yield
-    c_library._why_unavailable.cache_clear()
 
 
 def test_without_a_compiler_tiles_are_used_and_one_note_says_so(anew, monkeypatch):
@@ -251,6 +248,8 @@ def test_without_a_compiler_tiles_are_used_and_one_note_says_so(anew, monkeypatc
     assert kernels.choose_kernel("cpu", torch.float32) == "tiles", "said once"
     with using_kernel("c"), pytest.raises(RuntimeUnavailableError, match="kernel c: CC=no-such-compiler"):
         kernels.choose_kernel("cpu", torch.float32)
+    monkeypatch.delenv("CC")
+    assert kernels.choose_kernel("cpu", torch.float32) == ("c" if HAS_C_COMPILER else "tiles")
 
 
 def test_compiler_that_does_not_work_is_none(anew, monkeypatch, tmp_path):
