@@ -1,6 +1,6 @@
 """What commands take, at three sizes, here and in another checkout. Run it:
 
-    python benchmarks/commands.py [--against PYTHON] [--repeats N] [--sizes tiny,small,paper] [--json FILE]
+    python benchmarks/commands.py [--against PYTHON] [--repeats N] [--sizes tiny,small,paper] [--only COMMANDS]
 
 PYTHON is the interpreter of an environment with another version installed, e.g. ../before/.venv/bin/python: the
 two take turns, and the ratio is paired within each turn. Exact models, untrained but for `train`: tiny is E = H = 64,
@@ -65,10 +65,13 @@ def commands(size: str, place: Path) -> dict[str, list[str]]:
     }
 
 
-def timed(python: str, arguments: list[str]) -> Callable[[], float]:
+def timed(python: str, arguments: list[str], place: Path) -> Callable[[], float]:
+    """Run in a folder without sources: `-m` looks there first."""
+    command = [python, "-m", "causalrn", *arguments]
+
     def run() -> float:
         start = time.perf_counter()
-        done = subprocess.run([python, "-m", "causalrn", *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1):
             raise SystemExit(f"{' '.join(arguments)}: {done.stderr.strip().splitlines()[-1]}")
         return time.perf_counter() - start
@@ -76,13 +79,15 @@ def timed(python: str, arguments: list[str]) -> Callable[[], float]:
     return run
 
 
-def measure_size(size: str, pythons: dict[str, str], repeats: int, advance) -> dict[str, dict]:
+def measure_size(size: str, pythons: dict[str, str], repeats: int, only: list[str] | None, advance) -> dict[str, dict]:
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_model(place / "run", size)
         for name, arguments in commands(size, place).items():
-            runs = {which: timed(python, arguments) for which, python in pythons.items()}
+            if only is not None and name not in only:
+                continue
+            runs = {which: timed(python, arguments, place) for which, python in pythons.items()}
             runs["here"]()  # compiles what is kept, and leaves what the next command needs
             times = measure(runs, repeats, advance)
             row = {"seconds": {which: asdict(Spread.of(values)) for which, values in times.items()}}
@@ -107,15 +112,19 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7, help="how often they take turns (default 7)")
     parser.add_argument("--sizes", default="tiny", help="comma-separated (default tiny)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there as well")
+    parser.add_argument("--only", metavar="COMMANDS", help="comma-separated, e.g. train,export")
     options = parser.parse_args()
+    only = options.only.split(",") if options.only else None
     sizes = options.sizes.split(",")
     if unknown := set(sizes) - set(SIZES):
         parser.error(f"--sizes: {', '.join(sorted(unknown))} is unknown: choose of {', '.join(SIZES)}")
     pythons = {"here": sys.executable} | ({"before": options.against} if options.against else {})
     rows: dict[str, dict] = {}
-    with show_progress("commands", len(pythons) * options.repeats * 4 * len(sizes)) as advance:
+    with show_progress(
+        "commands", len(pythons) * options.repeats * (4 if only is None else len(only)) * len(sizes)
+    ) as advance:
         for size in sizes:
-            rows |= measure_size(size, pythons, options.repeats, advance)
+            rows |= measure_size(size, pythons, options.repeats, only, advance)
     print_report(rows)
     write_json(options.json, {"benchmark": "commands", "environment": describe_environment(), "rows": rows})
     return 0
