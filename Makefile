@@ -7,7 +7,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 REQUIREMENTS := pyproject.toml constraints.txt
 
 # Tests that export, compile and train nothing.
-QUICK_TESTS := tests/test_house.py tests/test_style.py tests/model tests/bundle/disk tests/bundle/test_state_spec.py \
+QUICK_TESTS := tests/test_house.py tests/test_style.py tests/model --ignore=tests/model/operators \
+  --ignore=tests/model/test_fused_reading.py tests/bundle/disk tests/bundle/test_state_spec.py \
   tests/training/test_tasks.py tests/runtimes/test_generation.py tests/runtimes/test_state_values.py \
   tests/runtimes/bench/test_growth.py tests/runtimes/bench/test_timing.py tests/runtimes/bench/test_machine.py
 
