@@ -24,6 +24,7 @@ from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import load_checkpoint
+from causalrn.training.threads import torch_threads
 
 _PREFILL_CHUNK, _FUSED_CHUNK = 32, 256
 _PARALLEL_BYTES = 256 << 20
@@ -63,7 +64,7 @@ class ParallelSession(Session):
     def _advance(self, tokens: IntArray, *, single: bool) -> FloatArray:
         history = np.concatenate([self._history, tokens], axis=1)
         new = slice(-tokens.shape[1], None)
-        with _torch_threads(self._threads):
+        with torch_threads(self._threads):
             if self._probed is None:
                 logits = forward_in_batches(self._model, history)[:, new]
             else:
@@ -143,19 +144,6 @@ def watched_streams(blocks: nn.ModuleList) -> Iterator[list[list[torch.Tensor]]]
             hook.remove()
 
 
-@contextlib.contextmanager
-def _torch_threads(threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if threads is None or threads == before:
-        yield
-        return
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class RecurrentSession(CellSession):
     """The recurrent cell in PyTorch on the CPU, in the cell's dtype.
 
@@ -174,7 +162,7 @@ class RecurrentSession(CellSession):
         self._cell, self._threads = cell, threads
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
-        with torch.inference_mode(), _torch_threads(self._threads):
+        with torch.inference_mode(), torch_threads(self._threads):
             tensors = [torch.from_numpy(array) for array in state]
             if self._probed is None:
                 logits, *outputs = self._cell(torch.from_numpy(tokens), torch.tensor(position), *tensors)

@@ -18,6 +18,7 @@ from causalrn.cli.options import (
 )
 from causalrn.errors import InputError
 from causalrn.model.config import POSITIONS, READOUTS
+from causalrn.model.operators.functions import KERNEL_CHOICES
 from causalrn.runtimes.progress import show_progress
 from causalrn.training.tasks import TASKS
 from causalrn.workflows.model_options import MODELS
@@ -109,12 +110,12 @@ Examples:
 )
 @click.option(
     "--kernel",
-    type=click.Choice(["auto", "tiles", "c"]),
+    type=click.Choice(KERNEL_CHOICES),
     default="auto",
     show_default=True,
     help="What computes sums over pairs: c, with this machine's compiler; tiles, PyTorch; auto, the fastest.",
 )
-@click.option("--compile", is_flag=True, help="Run the model through torch.compile: for baselines and linear readouts.")
+@click.option("--compile", is_flag=True, help="Run the model through torch.compile; sums over pairs need kernel c.")
 @seed_option
 @click.option("--overwrite", is_flag=True, help="Replace an earlier RUN in the output folder.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted training in the output folder.")

@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from causalrn.errors import TrainingError
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
-from causalrn.model.operators.kernels import CHOICES, choose_kernel, using_kernel
+from causalrn.model.operators.functions import KERNEL_CHOICES
+from causalrn.model.operators.kernels import choose_kernel, using_kernel
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.training.processes import Processes
 from causalrn.training.tasks import IGNORE, Examples, Task
@@ -49,7 +50,7 @@ class TrainingSettings:
         precision: "fp32", or "bf16": matrix products in bfloat16 by autocast; norms, readouts and weights stay float32.
         compile: run the model through torch.compile.
         threads: of one operation on a CPU; None for what PyTorch is set to.
-        kernel: what computes sums over pairs, one of :data:`causalrn.model.operators.kernels.CHOICES`.
+        kernel: what computes sums over pairs, one of :data:`causalrn.model.operators.functions.KERNEL_CHOICES`.
     """
 
     steps: int
@@ -72,7 +73,7 @@ class TrainingSettings:
                 raise TrainingError(f"{name} is {value}: it must be at least 1")
         if self.accumulate > self.batch:
             raise TrainingError(f"accumulate is {self.accumulate}, but there are only {self.batch} sequences per step")
-        for name, choices in (("precision", PRECISIONS), ("schedule", SCHEDULES), ("kernel", CHOICES)):
+        for name, choices in (("precision", PRECISIONS), ("schedule", SCHEDULES), ("kernel", KERNEL_CHOICES)):
             if getattr(self, name) not in choices:
                 raise TrainingError(f"{name} {getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}")
         if not 0 < self.learning_rate <= _MOST_RATE:

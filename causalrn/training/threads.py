@@ -39,6 +39,20 @@ def default_threads() -> int:
 
 
 @contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Inside, one operation of PyTorch takes so many threads; None leaves its setting alone."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def computing_with(threads: int | None, multiplications: int) -> Iterator[None]:
     """Inside, sums over pairs and norms take so many threads, and so do matrix products where they are worth it.
 
@@ -50,14 +64,9 @@ def computing_with(threads: int | None, multiplications: int) -> Iterator[None]:
         threads: None leaves both at what PyTorch is set to.
         multiplications: of one matrix product.
     """
-    before = torch.get_num_threads()
-    count = threads or before
-    torch.set_num_threads(count if multiplications >= _WORTH_THREADS else 1)
-    try:
-        with using_threads(count):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    count = threads or torch.get_num_threads()
+    with torch_threads(count if multiplications >= _WORTH_THREADS else 1), using_threads(count):
+        yield
 
 
 class SlowSteps:

@@ -10,7 +10,7 @@ import torch
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.disk.folders import check_renewable
 from causalrn.errors import InputError, TrainingError
-from causalrn.model.operators.kernels import CHOICES
+from causalrn.model.operators.functions import KERNEL_CHOICES
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.checkpoint import read_training_state
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, STATE_NAME, is_checkpoint
@@ -141,7 +141,7 @@ def train(
         "precision": choice(precision, "precision", PRECISIONS),
         "compile": flag(compile, "compile"),
         "threads": optional_whole(threads, "threads", 1),
-        "kernel": choice(kernel, "kernel", CHOICES),
+        "kernel": choice(kernel, "kernel", KERNEL_CHOICES),
     }
     plan = TrainingPlan.from_options(
         task=_chosen_task(task, length, key, text),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+KERNEL_CHOICES = ("auto", "tiles", "c")
+"""What may be asked for: a kernel, or the fastest that works here."""
+
 
 class PairFunction(NamedTuple):
     """f(q_i + k_j) = activation(LN0(q_i + k_j)), or without the norm.

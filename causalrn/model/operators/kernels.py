@@ -31,7 +31,6 @@ class Kernel(Protocol):
 
 
 KERNELS: dict[str, Kernel] = {"tiles": tiles, "c": c_kernels}
-CHOICES = ("auto", *KERNELS)
 
 _chosen: ContextVar[str] = ContextVar("kernel", default="auto")
 _noted: set[str] = set()
@@ -42,7 +41,8 @@ def using_kernel(name: str) -> Iterator[None]:
     """Inside, sums over pairs are computed by this kernel.
 
     Args:
-        name: one of :data:`CHOICES`; "auto" takes the fastest that works here.
+        name: one of :data:`causalrn.model.operators.functions.KERNEL_CHOICES`; "auto" takes the fastest
+            that works here.
     """
     token = _chosen.set(name)
     try:

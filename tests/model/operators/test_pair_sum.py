@@ -8,7 +8,7 @@ import torch
 from causalrn.errors import FallbackWarning, RuntimeUnavailableError
 from causalrn.model.normalization import centre
 from causalrn.model.operators import c_kernels, c_library, kernels, tiles
-from causalrn.model.operators.functions import PairFunction
+from causalrn.model.operators.functions import KERNEL_CHOICES, PairFunction
 from causalrn.model.operators.kernels import KERNELS, using_kernel
 from causalrn.model.operators.pair_sum import pair_sum
 from causalrn.model.readouts import naive
@@ -274,3 +274,7 @@ def test_centred_terms_make_a_centred_pair():
         with using_kernel(kernel):
             layer = pair_sum(q, k, activation="exp", norm="layer")
             assert torch.allclose(layer, pair_sum(centre(q), centre(k), activation="exp", norm="rms"), rtol=1e-12)
+
+
+def test_every_kernel_can_be_asked_for():
+    assert {"auto", *KERNELS} == set(KERNEL_CHOICES)
