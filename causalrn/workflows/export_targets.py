@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.disk.folders import check_replaceable, written_folder
 from causalrn.bundle.manifest import BUNDLE_MARKER, Manifest
 from causalrn.bundle.tolerances import BUDGETS
 from causalrn.bundle.web_spec import C_ENGINE
+from causalrn.compiling.c_compiler import find_compiler
 from causalrn.errors import CheckpointError
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.web.web_exporter import WebOptions, export_web
@@ -27,9 +27,6 @@ from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import FloatArray
 from causalrn.runtimes.web.node_process import find_node
 from causalrn.training.checkpoint import Checkpoint, load_checkpoint
-
-if TYPE_CHECKING:  # calibration/ needs onnx, and exports to C do not
-    pass
 
 _Write = Callable[[Checkpoint, Path], Manifest]
 _Finish = Callable[[Path, Reference, Session, FloatArray], None]
@@ -68,6 +65,7 @@ def export_c_bundle(
         InputError, CheckpointError, ConfigError: as :func:`export_bundle`.
         RuntimeUnavailableError: no C compiler: the golden vectors are recorded by running the source.
     """
+    find_compiler()  # before the work
     write, finish = partial(export_c, options=options), partial(_finish_c, options)
     return _export(run, output, "C source", write, overwrite, progress, finish)
 

@@ -47,9 +47,8 @@ def _why_unavailable(*deciding: str | None) -> str:
     return ""
 
 
-@functools.cache
 def load_library(source: str, dtype: torch.dtype, defines: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """A source of c/ as a library.
+    """A source of c/ as a library, loaded once: another compiler makes another one, which may round otherwise.
 
     Args:
         source: its name.
@@ -59,6 +58,12 @@ def load_library(source: str, dtype: torch.dtype, defines: tuple[str, ...] = ())
     Raises:
         RuntimeUnavailableError: it cannot be compiled or loaded here.
     """
+    return _loaded(source, dtype, defines, os.environ.get("CC"), os.environ.get("PATH"))
+
+
+@functools.cache
+def _loaded(source: str, dtype: torch.dtype, defines: tuple[str, ...], *compiler: str | None) -> ctypes.CDLL:
+    """See :func:`load_library`; `compiler` is what it is found by."""
     folder = files("causalrn.model.operators") / "c"
     headers = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".h"))
     sources = {name: (folder / name).read_bytes() for name in (source, *headers)}

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from causalrn.compiling.c_compiler import find_compiler
 from causalrn.errors import FallbackWarning, RuntimeUnavailableError
 from causalrn.model.normalization import centre
 from causalrn.model.operators import c_kernels, c_library, kernels, tiles
@@ -238,7 +239,7 @@ def test_auto_takes_c():
 def anew(monkeypatch):
     """Nothing has been compiled, nor said."""
     monkeypatch.setattr(kernels, "_noted", set())
-    monkeypatch.setattr(c_library, "load_library", c_library.load_library.__wrapped__)
+    monkeypatch.setattr(c_library, "_loaded", c_library._loaded.__wrapped__)
 
 
 def test_without_a_compiler_tiles_are_used_and_one_note_says_so(anew, monkeypatch):
@@ -250,6 +251,17 @@ def test_without_a_compiler_tiles_are_used_and_one_note_says_so(anew, monkeypatc
         kernels.choose_kernel("cpu", torch.float32)
     monkeypatch.delenv("CC")
     assert kernels.choose_kernel("cpu", torch.float32) == ("c" if HAS_C_COMPILER else "tiles")
+
+
+@needs_c_compiler
+def test_another_compiler_makes_another_library(monkeypatch):
+    """What it compiles may round otherwise: the weights of a run depend on it."""
+    before = c_library.load_library("normalize.c", torch.float32)
+    with monkeypatch.context() as patch:
+        patch.setenv("CC", f"{find_compiler()[0]} -O1")
+        other = c_library.load_library("normalize.c", torch.float32)
+    assert other is not before
+    assert c_library.load_library("normalize.c", torch.float32) is before
 
 
 def test_compiler_that_does_not_work_is_none(anew, monkeypatch, tmp_path):
