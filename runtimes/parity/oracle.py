@@ -47,7 +47,7 @@ class Oracle:
         self.card = card
         self.parallel = model.oracle()
         cell = RecurrentCell(folded or fold(model), derive_state(card.config), torch.float64)
-        self.rounded_cell = _round_weights(copy.deepcopy(cell))
+        self.rounded_cell = _round_weights(copy.deepcopy(cell)).fuse_reading()
         self.recurrent = RecurrentSession(cell.fuse_reading(), card)
         self.rounded = RecurrentSession(self.rounded_cell, card)
 
@@ -63,7 +63,7 @@ class Oracle:
         """
         positions = sorted(positions)
         logits, streams = forward_with_streams(self.parallel, tokens)
-        stepped = self._states(tokens, positions)
+        stepped = self._run(self.recurrent, tokens, positions)
         bounds = self._bounds(tokens, positions, logits, streams, stepped.states)
         largest = float(np.abs(logits).max())
         if not largest >= LEAST_LOGIT:
@@ -91,17 +91,30 @@ class Oracle:
 
     def states(self, tokens: IntArray, positions: Iterable[int]) -> States:
         """Reference states at further positions: by position and tensor name, float64."""
-        return self._states(tokens, sorted(positions)).states
+        return self._run(self.recurrent, tokens, sorted(positions)).states
 
-    def _states(self, tokens: IntArray, positions: Sequence[int]) -> Run:
-        """The float64 recurrent form, in one prefill where there are pools: their rows are kept once."""
+    def run_rounded(self, chunk: IntArray) -> FloatArray:
+        """The recurrent form with rounded weights, further along tokens [B, T]: logits [B, T, V].
+
+        In steps where sums are carried: rounding repeats itself at every step, and so do errors that are drawn. With
+        pools a prefill makes the same errors.
+        """
+        if self.rounded.spec.has_pool:
+            return self.rounded.prefill(chunk)
+        return np.stack([self.rounded.step(token) for token in chunk.T], axis=1)
+
+    def _run(
+        self, session: RecurrentSession, tokens: IntArray, positions: Sequence[int], *, probe: bool = False
+    ) -> Run:
+        """A recurrent form, in one prefill where there are pools: their rows are kept once, and rows do not mix."""
         steps = tokens.shape[1]
-        if not self.recurrent.spec.has_pool:
-            return run_in_chunks(self.recurrent, tokens, [1] * steps, positions)
+        if not session.spec.has_pool:
+            return run_in_chunks(session, tokens, [1] * steps, positions, probe=probe)
         last = max(positions, default=steps)
-        run = run_in_chunks(self.recurrent, tokens, filter(None, (last, steps - last)), [last])
+        run = run_in_chunks(session, tokens, filter(None, (last, steps - last)), [last], probe=probe)
         pools = run.states.get(last, {})
-        return Run(run.logits, {at: {name: pool[:at] for name, pool in pools.items()} for at in positions})
+        states = {at: {name: pool[:at] for name, pool in pools.items()} for at in positions}
+        return Run(run.logits, states, run.streams)
 
     def _bounds(
         self,
@@ -115,7 +128,7 @@ class Oracle:
         runs = []
         for seed in _NOISE_SEEDS:
             with RoundingNoise(seed, self.rounded_cell):
-                runs.append(run_in_chunks(self.rounded, tokens, [1] * tokens.shape[1], positions, probe=True))
+                runs.append(self._run(self.rounded, tokens, positions, probe=True))
         names = [tensor.name for tensor in compared_tensors(self.recurrent)]
         drawn = {
             name: np.max([relative_error(run.states[p][name], states[p][name]) for run in runs for p in positions])
@@ -168,7 +181,7 @@ class OracleLongReference(LongReference):
         if self._noise_left > 0:
             began = time.monotonic()
             with RoundingNoise(0, self._oracle.rounded_cell):
-                drawn = np.stack([self._oracle.rounded.step(token) for token in chunk.T], axis=1)
+                drawn = self._oracle.run_rounded(chunk)
             self._worst = max(self._worst, float(np.abs(drawn - expected).max()))
             self._noise_end, self._drawn = end, max(self._drawn, end)
             self._noise_left -= time.monotonic() - began

@@ -15,6 +15,7 @@ values (repeated tokens, equal rows) get equal errors at every step, which then 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -25,7 +26,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
 from causalrn.bundle.tolerances import UNIT_ROUNDOFF
+from causalrn.model.normalization import centre
+from causalrn.model.operators import c_library
+from causalrn.model.operators.c_kernels import sum_pairs_noisily
+from causalrn.model.operators.functions import PairFunction
 from causalrn.model.operators.kernels import using_kernel
+from causalrn.model.operators.pair_sum import replacing_pair_sum
 
 _HASHES = (0x9E3779B1 - (1 << 32), 0x85EBCA6B - (1 << 32))  # odd multipliers, as signed 32-bit numbers
 _TINY = 1e-300
@@ -51,7 +57,7 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._place = 0
         self._model = model
         self._hook: RemovableHandle | None = None
-        self._kernel = using_kernel("tiles")  # in which every operation can be seen
+        self._contexts = contextlib.ExitStack()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -62,7 +68,10 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Begin to perturb."""
         if self._model is not None:
             self._hook = self._model.register_forward_pre_hook(self._restart)
-        self._kernel.__enter__()
+        in_c = not c_library.why_not("cpu", torch.float64)
+        self._contexts.enter_context(using_kernel("tiles"))  # in which every operation can be seen
+        if in_c:
+            self._contexts.enter_context(replacing_pair_sum(self._sum_pairs))
         return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
@@ -70,7 +79,7 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._hook is not None:
             self._hook.remove()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self._kernel.__exit__(*error)
+        self._contexts.close()
 
     def _restart(self, *_: Any) -> None:
         self._place = 0
@@ -88,13 +97,22 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         in_place = name.endswith("_") or "out" in (kwargs or {})
         return out.add_(noise) if in_place else out + noise
 
-    def _noise(self, key: Tensor, magnitude: Tensor) -> Tensor:
-        """Errors of up to `magnitude` unit roundoffs, uniform, drawn from a key and the operation's place."""
+    def _sum_pairs(self, q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
+        """The sum over pairs as one operation, in which each pair makes errors of its own."""
+        if function.norm == "layer":
+            q, k = centre(q), centre(k)
+        return sum_pairs_noisily(q, k, function, [self._salt() + (1 << 31) for _ in range(3)])
+
+    def _salt(self) -> int:
+        """What tells the errors of one place in the model from those of others."""
         if self._place == len(self._salts):
             self._salts.append(int(torch.randint(-(1 << 31), 1 << 31, (1,), generator=self._generator)))
-        salt = self._salts[self._place]
         self._place += 1
-        mixed = (key ^ salt) * _HASHES[0]
+        return self._salts[self._place - 1]
+
+    def _noise(self, key: Tensor, magnitude: Tensor) -> Tensor:
+        """Errors of up to `magnitude` unit roundoffs, uniform, drawn from a key and the operation's place."""
+        mixed = (key ^ self._salt()) * _HASHES[0]
         mixed = (mixed ^ (mixed >> 15)) * _HASHES[1]  # int32 products wrap around
         noise = mixed.to(torch.float64).mul_(UNIT_ROUNDOFF * 2.0**-31)
         return noise.mul_(magnitude).nan_to_num_(0.0, 0.0, 0.0)  # a masked score is infinite, and not rounded

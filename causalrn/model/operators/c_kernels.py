@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,6 +46,23 @@ def sum_pairs(q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
     if not q.numel():
         return out
     check(_pair_library(function, q.dtype).causalrn_pair_sum(_pair_shape(q, k, function), *addresses(q, k, out)))
+    return out
+
+
+def sum_pairs_noisily(q: Tensor, k: Tensor, function: PairFunction, salts: Sequence[int]) -> Tensor:
+    """:func:`sum_pairs` in float64, with errors as if every operation were rounded to float32.
+
+    Args:
+        q, k: float64; with a norm that centres, centred already.
+        salts: three numbers of 32 bits: others give other errors.
+    """
+    _check_pair(q, k)
+    q, k = q.contiguous(), _rows(k)
+    out = torch.empty_like(q)
+    if q.numel():
+        library = load_library("noisy_pair_sum.c", q.dtype, _defines(function))
+        shape = _pair_shape(q, k, function._replace(norm=function.norm and "rms"))
+        check(library.causalrn_noisy_pair_sum(shape, (ctypes.c_uint64 * 3)(*salts), *addresses(q, k, out)))
     return out
 
 
@@ -100,8 +118,11 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _pair_library(function: PairFunction, dtype: torch.dtype) -> ctypes.CDLL:
-    defines = f"-DACTIVATION={function.activation.upper()}", f"-DNORMALIZED={function.norm is not None:d}"
-    return load_library("pair_sum.c", dtype, defines)
+    return load_library("pair_sum.c", dtype, _defines(function))
+
+
+def _defines(function: PairFunction) -> tuple[str, ...]:
+    return f"-DACTIVATION={function.activation.upper()}", f"-DNORMALIZED={function.norm is not None:d}"
 
 
 def _pair_shape(q: Tensor, k: Tensor, function: PairFunction) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,6 +13,20 @@ from torch import Tensor
 from causalrn.model.operators.functions import PairFunction
 from causalrn.model.operators.kernels import KERNELS, choose_kernel
 from causalrn.model.operators.registering import define_operator
+
+Replacement = Callable[[Tensor, Tensor, PairFunction], Tensor]
+"""(q, k, function) -> the sum, as :func:`pair_sum` has them."""
+_replacement: ContextVar[Replacement | None] = ContextVar("replacement", default=None)
+
+
+@contextlib.contextmanager
+def replacing_pair_sum(replacement: Replacement) -> Iterator[None]:
+    """Inside, sums over pairs are what another function makes of them, without gradients."""
+    token = _replacement.set(replacement)
+    try:
+        yield
+    finally:
+        _replacement.reset(token)
 
 
 def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None, eps: float = 0.0) -> Tensor:
@@ -29,8 +46,11 @@ def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None, eps: fl
         RuntimeUnavailableError: the kernel that was asked for (:func:`causalrn.model.operators.kernels.using_kernel`)
             cannot be used here.
     """
-    kernel = choose_kernel(q.device.type, q.dtype)
     out: Tensor
+    replacement = _replacement.get()
+    if replacement is not None:
+        return replacement(q, k, PairFunction(activation, norm, eps))
+    kernel = choose_kernel(q.device.type, q.dtype)
     if kernel == "tiles":  # in the open, for what watches single operations
         out = _TiledSum.apply(q, k, PairFunction(activation, norm, eps))  # type: ignore[no-untyped-call]
         return out

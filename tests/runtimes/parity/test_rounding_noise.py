@@ -1,10 +1,22 @@
 """Rounding as noise: bounded, keyed by the value, and as large as what float32 does."""
 
+import functools
+
+import numpy as np
 import pytest
 import torch
 
+from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.tolerances import UNIT_ROUNDOFF
+from causalrn.model.operators import c_library
+from causalrn.model.operators.pair_sum import pair_sum
+from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.reference import run_in_chunks
 from causalrn.runtimes.parity.rounding_noise import RoundingNoise
+from causalrn.training.card import ModelCard
+from causalrn.training.tasks import CopyTask
+from tests.builders import random_model
+from tests.c_tools import needs_c_compiler
 
 UNIT = UNIT_ROUNDOFF
 
@@ -123,3 +135,72 @@ def test_running_sums_of_equal_terms_drift_and_others_do_not():
     one = _random(1, 200).abs() + 1
     many = _random(400, 200).abs() + 1
     assert errors(one.repeat(400, 1)) > 4 * errors(many)
+
+
+EVERY_FUNCTION = [
+    (activation, norm) for activation in ("exp", "relu", "elu", "gelu") for norm in ("layer", "rms", None)
+]
+
+
+def _pair_sum(activation, norm, q, k):
+    return pair_sum(q, k, activation=activation, norm=norm)
+
+
+def _errors_of_sums(function, q, k, seeds):
+    """Root mean square errors of sums over pairs, in C and where every operation of the tiles is perturbed."""
+    exact = function(q, k)
+    in_c = torch.stack([_noisy(function, q, k, seed=seed) for seed in seeds]) - exact
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(c_library, "why_not", lambda *_: "not here")
+        in_tiles = torch.stack([_noisy(function, q, k, seed=seed) for seed in seeds]) - exact
+    assert not (in_c == in_tiles).all()
+    return in_c.square().mean().sqrt(), in_tiles.square().mean().sqrt()
+
+
+@needs_c_compiler
+@pytest.mark.parametrize(("activation", "norm"), EVERY_FUNCTION)
+def test_errors_of_pairs_in_c_are_as_large_as_those_of_single_operations(activation, norm):
+    q, k = _random(2, 5, 2, 21), _random(2, 40, 2, 21, seed=1)
+    in_c, in_tiles = _errors_of_sums(functools.partial(_pair_sum, activation, norm), q, k, range(20))
+    assert 0.6 * in_tiles < in_c < 2.5 * in_tiles
+
+
+@needs_c_compiler
+def test_equal_pairs_in_c_get_equal_errors_and_seeds_differ():
+    """Which then add up, instead of cancelling: so they do in a prompt of one repeated token."""
+    function = functools.partial(_pair_sum, "exp", "rms")
+    q, key = _random(1, 1, 1, 24), _random(1, 1, 1, 24, seed=1)
+    once = [_noisy(function, q, key, seed=seed) / function(q, key) - 1 for seed in (1, 2)]
+    keys = key.expand(1, 8, 1, 24)
+    often = _noisy(function, q, keys, seed=1) / function(q, keys) - 1
+    assert (often - once[0]).abs().max() < 3 * UNIT, "what adding up 8 equal terms and one loses"
+    assert (once[0] - once[1]).abs().median() > 2 * UNIT
+    rows = _noisy(function, q.expand(3, 1, 1, 24), key.expand(3, 1, 1, 24), seed=1)
+    assert (rows == rows[:1]).all()
+
+
+@needs_c_compiler
+def test_padding_of_rows_makes_no_errors():
+    """Channels are filled up to whole vectors inside."""
+    function = functools.partial(_pair_sum, "gelu", "rms")
+    for width in (1, 3, 16, 17):
+        q, k = _random(1, 2, 1, width), _random(1, 3, 1, width, seed=1)
+        assert (_noisy(function, q, k) - function(q, k)).abs().max() < 40 * UNIT * 3
+
+
+@needs_c_compiler
+def test_a_prefill_makes_the_errors_of_steps():
+    model = random_model(blocks=2)
+    card = ModelCard(model.config, Alphabet("letters"), CopyTask(15))
+    oracle = Oracle(model, card)
+    tokens = np.random.default_rng(0).integers(0, 29, (2, 30))
+    with torch.inference_mode():
+        exact = run_in_chunks(oracle.rounded, tokens, [30]).logits
+        outputs = []
+        for chunks in ([1] * 30, [30], [7, 1, 22]):
+            with RoundingNoise(3, oracle.rounded_cell):
+                outputs.append(run_in_chunks(oracle.rounded, tokens, chunks).logits)
+    steps, *prefills = outputs
+    for prefill in prefills:
+        # sums of products in float64 end with another last bit, by which a few values get another error
+        assert np.median(np.abs(prefill - steps)) < 0.02 * np.median(np.abs(steps - exact))

@@ -77,32 +77,9 @@ INLINE void pass_over(const Work *work, int backward, int bounded) {
   }
 }
 
-/* Copies rows of `width` channels, centred if asked; those of the target are filled up with zeros. */
-static void copy_rows(Rows to, int64_t to_width, Rows from, int64_t width, int64_t count, int64_t centred) {
-  for (int64_t i = 0; i < count; i++) {
-    if (centred) centre_row(row(from, i), row(to, i), width);
-    else memcpy(row(to, i), row(from, i), (size_t)width * sizeof(Real));
-    for (int64_t c = width; c < to_width; c++) row(to, i)[c] = 0;
-  }
-}
-
 /* Gradients of rows that were centred before. */
 static void centre_gradients(Rows rows, int64_t width, int64_t count) {
   for (int64_t i = 0; i < count; i++) subtract_mean(row(rows, i), width);
-}
-
-/* The first query of a segment, so that segments have about as many pairs. */
-static int64_t segment_start(const Shape *shape, int64_t segment, int64_t segments) {
-  if (segment == segments) return shape->queries;
-  const double past = (double)(shape->keys - shape->queries), queries = (double)shape->queries;
-  const double pairs = (past * queries + queries * queries / 2) * (double)segment / (double)segments;
-  return (int64_t)(sqrt(past * past + 2 * pairs) - past);
-}
-
-static Rows take_rows(Real **memory, int64_t count, int64_t width) {
-  const Rows rows = {*memory, width};
-  *memory += count * width;
-  return rows;
 }
 
 /* One sequence and head, or a segment of its queries. */
