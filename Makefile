@@ -14,7 +14,7 @@ QUICK_TESTS := tests/test_house.py tests/test_style.py tests/model --ignore=test
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check fuzz lint docs examples bench bench-more gpu-check faults clean
+.PHONY: help demo test test-all check fuzz lint docs examples bench bench-more gpu-check faults clean
 
 FUZZ_SECONDS ?= 300
 # onnxruntime reports to its maker unless this is set before it is imported; docs/security.md has the rest.
@@ -26,8 +26,11 @@ help: ## list the targets
 demo: $(VENV)/installed-export ## train, export, verify and generate, in about a minute; writes demo/
 	$(BIN)/causalrn-export demo -o demo --overwrite
 
-test: lint ## all checks and tests, as CI runs them
+test: lint ## all checks and tests, as CI runs them; of tests with many cases some of them
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: lint ## the same with every case, in about half an hour: before a release, and after changes to what they check
+	$(BIN)/python -m pytest -n 2 --dist worksteal --every-case
 
 check: lint ## ruff, mypy and the quick tests, in under a minute
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(QUICK_TESTS)

@@ -40,6 +40,7 @@ from causalrn.training.tasks import CopyTask
 from causalrn.workflows.export_targets import export_bundle, export_c_bundle, export_web_bundle
 from tests.builders import random_model
 from tests.c_tools import HAS_C_COMPILER
+from tests.case_sampling import pytest_addoption, pytest_collection_modifyitems  # noqa: F401  # hooks
 from tests.web_tools import HAS_WEB
 
 # Shells start what runs in the background with Ctrl-C switched off; tests send it.

@@ -105,6 +105,7 @@ def test_earlier_opsets_can_be_quantized(tmp_path):
         assert {model.opset_imports[""] for model in graphs} == {21}
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "options",
     [

@@ -47,6 +47,7 @@ def test_bundle_verifies_runs_and_says_what_it_takes(call, runs, tmp_path):
     assert "of state" in out
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "options", [("--scheme", "w8"), ("--scheme", "w8a8-dynamic", "--pool8"), ("--pool8",)], ids=" ".join
 )
@@ -112,6 +113,7 @@ def test_self_test_notices_a_wrong_weight(c_bundles, tmp_path):
     assert result.stdout.startswith("failed: 24 tokens")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
 def test_verify_catches_wrong_source(call, runs, c_bundles, tmp_path, mutant):
     """Source that compiles and runs, and is wrong; all hashes mended."""
@@ -127,6 +129,7 @@ def test_verify_catches_wrong_source(call, runs, c_bundles, tmp_path, mutant):
     assert "native fails at" in out
 
 
+@pytest.mark.cases(1)
 @needs("arm-none-eabi-gcc", "qemu-system-arm", "make", packages="gcc-arm-none-eabi, qemu-system-arm, make")
 @pytest.mark.parametrize("options", [(), ("--scheme", "w8a8-dynamic")], ids=["float32", "w8a8-dynamic"])
 def test_firmware_passes_its_self_test_and_is_measured(call, runs, tmp_path, options):

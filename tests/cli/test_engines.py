@@ -42,6 +42,7 @@ def engine(sources, tmp_path, monkeypatch):
     return _engine
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", SIZES)
 def test_engines_are_verified_from_their_golden_vectors(kind, engine, call, tmp_path):
     code, out, err = call("verify", engine(kind), "--samples", 60, "--json", tmp_path / "r.json")
@@ -61,6 +62,7 @@ def test_engines_are_verified_against_the_oracle(engine, runs, call):
     assert "recurrent" in out
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", ["fixed", "linear"])
 def test_engines_for_one_sequence_are_verified_one_by_one(kind, engine, call):
     code, out, err = call("verify", engine(kind, max_batch=1), "--samples", 5)

@@ -39,6 +39,7 @@ def test_before_and_after_are_printed_and_written(quantize, exact_bundle, tmp_pa
     assert hashes(exact_bundle) == before
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "options",
     [

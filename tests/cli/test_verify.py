@@ -44,6 +44,7 @@ def test_verify_fails_with_exit_1_on_other_weights(call, bundles, runs, tmp_path
     assert out.rstrip().endswith("FAIL")
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("damage", ["Neg", "Log"])  # other numbers, or none at all
 @pytest.mark.parametrize("graph", ["step", "step_single", "prefill"])
 @pytest.mark.parametrize("against", ["checkpoint", "golden"])
@@ -255,6 +256,7 @@ def test_page_survives_a_bundle_that_gives_nothing(call, exact_bundle, tmp_path)
     assert "FAIL</span>" in (tmp_path / "r.html").read_text()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", ["head", "blocks.1.w12", "blocks.0.w3"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_no_numbers_are_a_failure_that_names_them(call, exact_bundle, runs, tmp_path, name, value):

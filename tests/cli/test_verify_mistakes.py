@@ -155,6 +155,7 @@ def test_outputs_of_another_shape_are_one_clear_line(call, bundles, tmp_path, re
     assert error.count("\n") == 1
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("pool", ["fixed", "concat"])
 def test_bundles_of_every_pool_check_themselves(call, runs, tmp_path, pool):
     assert call("export", runs["exact"], "-o", tmp_path / "bundle", "--pool", pool)[0] == 0

@@ -68,6 +68,7 @@ FAMILY = [
 ]
 
 
+@pytest.mark.cases(10)
 @pytest.mark.parametrize("options", FAMILY, ids=str)
 @pytest.mark.parametrize("repeat", [False, True])
 def test_bound_holds_for_random_weights(options, repeat):
@@ -78,6 +79,7 @@ def test_bound_holds_for_random_weights(options, repeat):
         assert [deviation for deviation in found if not deviation.passed] == []
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
 @pytest.mark.parametrize("factor", [30, 1000])
 def test_bound_holds_for_extreme_weights(readout, factor):
@@ -89,6 +91,7 @@ def test_bound_holds_for_extreme_weights(readout, factor):
         assert [deviation for deviation in found if not deviation.passed] == []
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("noise", [1e-1, 1e-3, 1e-5])
 @pytest.mark.parametrize("repeat", [False, True])
 def test_bound_holds_where_pairs_cancel(noise, repeat):
@@ -118,6 +121,7 @@ def test_ill_conditioned_block_is_named_with_its_cause():
     assert "b_3 is near -a_7: pair condition 2e+04" in second.describe()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
 def test_bound_is_close_at_the_papers_size(readout):

@@ -27,12 +27,14 @@ def _assert_named(report, mutant):
         assert mutant.cause in (None, attribution.cause)
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("mutant", GRAPHS, ids=lambda mutant: mutant.name)
 def test_damaged_graph_is_caught_and_named(bundles, runs, tmp_path, mutant):
     damaged = damaged_copy(bundles[mutant.readout], tmp_path / "bundle", mutant.damage)
     _assert_named(_verify(damaged, runs[mutant.readout], mutant.levels), mutant)
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("mutant", SESSIONS, ids=lambda mutant: mutant.name)
 def test_damaged_runtime_is_caught_and_named(bundles, runs, monkeypatch, mutant):
     opened = verify_backends.BackendOpener.open
@@ -47,6 +49,7 @@ def test_damaged_runtime_is_caught_and_named(bundles, runs, monkeypatch, mutant)
     _assert_named(_verify(bundles[mutant.readout], runs[mutant.readout], mutant.levels), mutant)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("mutant", GRAPHS[::3], ids=lambda mutant: mutant.name)
 def test_damaged_graph_is_caught_and_named_on_a_device(bundles, tmp_path, mutant):
     damaged = damaged_copy(bundles[mutant.readout], tmp_path / "bundle", mutant.damage)

@@ -99,6 +99,7 @@ def _found(mutant, subject, table):
     return "" if result.passed else result.figures.calls.failing.calls[-1]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("source", "least"), [("table", 0.95), ("golden", 0.90)])
 def test_wrong_sessions_are_caught_and_the_call_is_named(subjects, source, least, monkeypatch):
     if source == "golden":  # the same walks: counting is enough

@@ -109,6 +109,7 @@ def test_c_without_a_mistake_passes(c_mutants_of, quick_compiler, library_alone)
         assert not failures(bundle)
 
 
+@pytest.mark.cases(8)
 @needs_gcc
 @pytest.mark.parametrize("mutant", c_mutants.MUTANTS, ids=lambda mutant: mutant.name)
 def test_mistakes_in_c_are_caught(c_mutants_of, quick_compiler, library_alone, mutant):
@@ -171,6 +172,7 @@ ONE_GRAPH = {
 """A weight of one graph alone is off."""
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("graph", "tensor", "place", "amount"), ONE_GRAPH.values(), ids=ONE_GRAPH)
 def test_one_wrong_graph_is_caught(bundles, tmp_path, graph, tensor, place, amount):
     def damage(model, name):
