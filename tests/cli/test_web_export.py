@@ -87,6 +87,7 @@ def test_bundle_beside_has_none_itself(call, runs, web_bundles, tmp_path):
     assert "has a second bundle itself: name one without --beside" in err
 
 
+@pytest.mark.cases(1)
 @needs_web
 @pytest.mark.parametrize("options", [("--scheme", "w8"), ("--scheme", "w8a8-dynamic", "--pool8")], ids=" ".join)
 def test_quantized_bundle_is_measured_and_verifies(call, runs, tmp_path, options):
@@ -111,6 +112,7 @@ def test_quantized_bundle_that_loses_too_much_is_not_kept(call, runs, tmp_path, 
     assert not (tmp_path / "site").exists()
 
 
+@pytest.mark.cases(1)
 @needs_web
 @pytest.mark.parametrize(("name", "right", "wrong"), MUTANTS.values(), ids=MUTANTS)
 def test_faults_in_the_engine_are_caught(call, web_bundles, tmp_path, name, right, wrong):

@@ -39,18 +39,21 @@ def stepper(command, bundle, folder, name="stepper"):
     return compile_c([*command], [SPEAK, bundle.path / "causalrn.c"], bundle, folder / name)
 
 
+@pytest.mark.cases(2)
 @needs_gcc
 @pytest.mark.parametrize("name", MODELS)
 def test_gcc_has_nothing_to_warn_of(tmp_path, name):
     stepper(["gcc", *STRICT, "-O2"], bundle_of(name, tmp_path), tmp_path)
 
 
+@pytest.mark.cases(2)
 @needs_clang
 @pytest.mark.parametrize("name", MODELS)
 def test_clang_has_nothing_to_warn_of(tmp_path, name):
     stepper([CLANG, *STRICT, "-O1"], bundle_of(name, tmp_path), tmp_path)
 
 
+@pytest.mark.cases(2)
 @needs_gcc
 @pytest.mark.parametrize("name", ["exact", "exact, gelu", "linear", "plain"])
 def test_optimization_and_vector_widths_change_no_bit(tmp_path, name):
@@ -65,6 +68,7 @@ def test_optimization_and_vector_widths_change_no_bit(tmp_path, name):
     assert len(set(outputs)) == 1
 
 
+@pytest.mark.cases(1)
 @needs_gcc
 @pytest.mark.parametrize("name", ["exact", "exact, elu", "exact, pool8", "linear"])
 def test_reproducible_build_gives_the_same_bits_with_any_compiler(tmp_path, name):
