@@ -61,6 +61,7 @@ class Budget:
         typical: the same for both, for the median over positions: integers that round otherwise are few.
         split_typical: `typical` between calls; the same but for graphs of w8a8-dynamic, where one scale is computed for
             all values in a call, so that every integer depends on it.
+        split_changes: `argmax_changes` of prefills and batches, likewise, where it is more.
         elsewhere: what `typical` is on a processor of another family: without AVX2, onnxruntime leaves what it
             multiplies by weights of 8 or 4 bits in float32.
     """
@@ -75,15 +76,17 @@ class Budget:
     typical: float = 0.002
     elsewhere: float = 0.002
     split_typical: float = 0.002
+    split_changes: float = 0.0
 
     @property
     def between_calls(self) -> Budget:
-        """The same with `typical` as it is between calls."""
-        return replace(self, typical=self.split_typical)
+        """The same with `typical` and `argmax_changes` as they are between calls."""
+        changes = max(self.argmax_changes, self.split_changes)
+        return replace(self, typical=self.split_typical, argmax_changes=changes)
 
     def of_rows(self) -> Budget:
         """For kernels that compute a scale for each row of activations: nothing depends on the rest of the call."""
-        return replace(self, split=min(self.split, Budget.split), split_typical=self.typical)
+        return replace(self, split=min(self.split, Budget.split), split_typical=self.typical, split_changes=0.0)
 
     def most_lost(self, counted: int) -> int:
         """How many of so many answers may be lost."""
@@ -106,14 +109,14 @@ BUDGETS = {
     "float32": _FLOAT_BUDGET,
     "fp16": _FLOAT_BUDGET,
     "w8": Budget(0.01, 0.02, 0.005, elsewhere=0.02),
-    "w8a8-dynamic": Budget(0.01, 0.02, 0.005, split=0.25, split_typical=0.05),
+    "w8a8-dynamic": Budget(0.01, 0.05, 0.005, split=0.25, split_typical=0.05, split_changes=0.15),
     "w8a8": Budget(0.02, 0.05, 0.01),
     "w4": Budget(0.1, 0.1, 0.05, scale=0.2, offset=0.03, elsewhere=0.02),
 }
 """By quantization scheme what a bundle may lose; "float32" is a bundle whose pool alone is quantized.
 
 Limits of scale and offset are five times and more what trained models show, `split` of w8a8-dynamic twice the furthest
-of all calls, `split_typical` three times (docs/quantization.md has the measurements).
+of all calls, `split_typical` three times, `split_changes` one and a half times (docs/quantization.md has the measurements).
 """
 
 WRONG_VALUE = 0.5

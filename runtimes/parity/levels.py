@@ -88,22 +88,22 @@ def check_split(runtime: str, traces: Traces, case: Case, session: CellSession, 
     Args:
         stepped: the same sequences step by step: a quantized form has to agree with itself, too.
     """
+    budget = None if case.budget is None else case.budget.between_calls
     result = _judged(
         "split",
         runtime,
         traces.deviations(session),
-        case,
+        dataclasses.replace(case, budget=budget),
         traces.agreement(),
         Figures(chunks=tuple(trace.lengths for trace in traces.traces)),
         summary=f"{len({trace.lengths for trace in traces.traces})} splits",
     )
-    budget = case.budget
     if budget is None:
         return result
     together, count = stepped.last_logits(), len(case.reference.tokens)
     single = [(trace.run.logits, together[row : row + 1]) for row, trace in enumerate(stepped.traces[:-1])]
     split = [(trace.run.logits, together[np.arange(len(trace.run.logits)) % count]) for trace in traces.traces]
-    itself = judge_repeats([*single, *split], case.reference.largest_logit, budget.between_calls, budget.split)
+    itself = judge_repeats([*single, *split], case.reference.largest_logit, budget, budget.split)
     before = result.figures.judged
     judged = (*(() if before is UNSET else before), *itself)
     passed = result.passed and all(figure.passed for figure in itself)

@@ -41,7 +41,7 @@ def table_of_steps(
     if not np.isfinite(own).all():
         return not_finite("calls", runtime)
     table = table.cut(own.shape[1])
-    judged = judge_agreement(compare_distributions(own[:, table.known], table.logits), budget)
+    judged = judge_agreement(compare_distributions(own[:, table.known], table.logits), budget.between_calls)
     if not all(figure.passed for figure in judged):
         return LevelResult("calls", runtime, False, f"step by step: {describe_judged(judged)}")
     return table.of_own(own, budget.split * table.largest)

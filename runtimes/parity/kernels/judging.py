@@ -51,7 +51,9 @@ def _beyond_budget(answers: Answers, budget: Budget, largest: float) -> str:
     for group, several in groups.items():
         judged: tuple[JudgedFigure, ...] = ()
         if group != several[0].words:
-            judged = judge_agreement(Traces(tuple(answer.trace for answer in several)).agreement(), budget)
+            judged = judge_agreement(
+                Traces(tuple(answer.trace for answer in several)).agreement(), budget.between_calls
+            )
         judged += _judge_repeats(answers, several, budget, largest)
         if not all(figure.passed for figure in judged):
             return f"{group}: {describe_judged(judged)}"

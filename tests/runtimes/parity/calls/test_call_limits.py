@@ -101,6 +101,8 @@ def test_only_graphs_have_scales_that_depend_on_the_call():
     dynamic, rows = BUDGETS["w8a8-dynamic"], BUDGETS["w8a8-dynamic"].of_rows()
     assert dynamic.split < 0.4
     assert (rows.split, rows.between_calls.typical) == (BUDGETS["w8"].split, BUDGETS["w8"].typical)
+    assert dynamic.between_calls.argmax_changes > dynamic.argmax_changes == rows.between_calls.argmax_changes
+    assert dataclasses.replace(dynamic, argmax_changes=0.5).between_calls.argmax_changes == 0.5, "what a user allows"
     others = [budget for scheme, budget in BUDGETS.items() if scheme != "w8a8-dynamic"]
     assert all(budget.of_rows() == budget == budget.between_calls for budget in others)
 
