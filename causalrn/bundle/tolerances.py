@@ -116,7 +116,8 @@ BUDGETS = {
 """By quantization scheme what a bundle may lose; "float32" is a bundle whose pool alone is quantized.
 
 Limits of scale and offset are five times and more what trained models show, `split` of w8a8-dynamic twice the furthest
-of all calls, `split_typical` three times, `split_changes` one and a half times (docs/quantization.md has the measurements).
+of all calls, `split_typical` three times, `split_changes` one and a half times (docs/quantization.md has the
+measurements).
 """
 
 WRONG_VALUE = 0.5
