@@ -198,6 +198,7 @@ def test_golden_models_agree_with_official_code_in_onnxruntime(tmp_path, name):
         assert np.abs(np.concatenate(parts, 1) - expected.numpy()).max() <= bound
 
 
+@pytest.mark.cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("readout", "blocks"), [("exact", 12), ("linear", 12), ("plain", 4)])
 def test_papers_size_over_256_tokens(tmp_path, readout, blocks):

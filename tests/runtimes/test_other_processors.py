@@ -72,6 +72,7 @@ def found(request, folder):
     return request.param, {row["bundle"]: row for row in map(json.loads, result.stdout.splitlines())}
 
 
+@pytest.mark.cases(1)
 def test_every_scheme_repeats_what_was_recorded_here(found):
     processor, rows = found
     assert {"float32", "w8", "w4", "w8a8-dynamic", "w8a8"} < set(rows)
@@ -82,6 +83,7 @@ def test_every_scheme_repeats_what_was_recorded_here(found):
     assert rows["float32"]["recorded_difference"] < 1e-6
 
 
+@pytest.mark.cases(1)
 def test_c_bundles_give_the_same_bits_with_avx2(found):
     processor, rows = found
     differences = {name: row["recorded_difference"] for name, row in rows.items() if name.startswith("C ")}
@@ -91,6 +93,7 @@ def test_c_bundles_give_the_same_bits_with_avx2(found):
     assert differences["C float32"] < 1e-6
 
 
+@pytest.mark.cases(1)
 def test_the_check_names_both_families(found):
     processor, rows = found
     notes = [note for note in rows["w8a8"]["notes"] if "another family" in note]

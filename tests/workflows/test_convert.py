@@ -245,6 +245,7 @@ def test_bad_data_is_one_clear_line(tmp_path, vocabulary, options, message):
 # --- an eps -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("eps", [0.01, 0.1, 1])
 def test_wrong_eps_is_refused_and_drags_nothing_along(tmp_path, weights, eps):
     with pytest.raises(CheckpointError, match=r"with exact.exp, heads 1, norm layer these .*: leave out `eps`, or use"):

@@ -58,6 +58,7 @@ def paper_bundles(tmp_path_factory):
     return get
 
 
+@pytest.mark.cases(1)
 @pytest.mark.slow
 @pytest.mark.xdist_group("paper")
 @pytest.mark.parametrize("kind", KINDS)

@@ -62,12 +62,14 @@ SAMPLED: tuple[Level, ...] = ("logits", "split", "drift", "task")
 """Levels at which much depends on the seed."""
 
 
+TWENTY = [("exact", seed) for seed in range(20)] + [(name, seed) for name in ("linear", "plain") for seed in range(5)]
+
+
 @pytest.mark.slow
-def test_good_bundle_passes_on_twenty_seeds(bundles, runs):
-    for readout, bundle in bundles.items():
-        for seed in range(20 if readout == "exact" else 5):
-            levels = LEVELS if seed == 0 else SAMPLED
-            options = VerifyOptions(seed=seed, samples=20, level=levels)
-            report = verify_with_checkpoint(bundle, runs[readout], options).report
-            assert report.passed, [result for result in report.results if not result.passed]
-            assert not report.attributions
+@pytest.mark.cases(3)
+@pytest.mark.parametrize(("readout", "seed"), TWENTY)
+def test_good_bundle_passes_on_twenty_seeds(bundles, runs, readout, seed):
+    options = VerifyOptions(seed=seed, samples=20, level=LEVELS if seed == 0 else SAMPLED)
+    report = verify_with_checkpoint(bundles[readout], runs[readout], options).report
+    assert report.passed, [result for result in report.results if not result.passed]
+    assert not report.attributions
