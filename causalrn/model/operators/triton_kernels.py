@@ -57,9 +57,9 @@ class Blocks(NamedTuple):
         """
         channels = 16 if width <= 128 else max(64, _power_of_two(-(-width // 4)))
         parts, warps = -(-width // channels), _power_of_two(-(-width // 1024))
-        per_lane = max(1, parts * channels // (32 * warps))  # of one pair
-        pairs = (32 if backward else 48) // per_lane
-        return cls(channels, parts, min(16, 1 << pairs.bit_length() - 1), warps)
+        values = 32 * warps * (32 if backward else 48)  # that registers have room for, beside those of the rows
+        pairs = min(16, max(1, values // (parts * channels)))
+        return cls(channels, parts, 1 << pairs.bit_length() - 1, warps)
 
     def sides(self, owned: int) -> tuple[int, int]:
         """Rows that a program owns, of so many that there are, and rows that it meets at once."""
@@ -181,7 +181,7 @@ def _walk_over_keys(q: Tensor, k: Tensor, gradient: Tensor | None, out: Tensor, 
             BACKWARD=gradient is not None,
             QUERIES=queries,
             KEYS=at_once,
-            **_constants(function, blocks),
+            **compile_constants(function, blocks),
         )
 
 
@@ -197,12 +197,12 @@ def _walk_over_queries(q: Tensor, k: Tensor, gradient: Tensor, out: Tensor, func
             *(*q.stride()[:3], *k.stride()[:3], *gradient.stride()[:3], *out.stride()[:3]),
             QUERIES=at_once,
             KEYS=keys,
-            **_constants(function, blocks),
+            **compile_constants(function, blocks),
         )
 
 
-def _constants(function: PairFunction, blocks: Blocks) -> dict[str, Any]:
-    """What programs are compiled for; fused multiply-add is said, for what Triton takes without changes in 3.10."""
+def compile_constants(function: PairFunction, blocks: Blocks) -> dict[str, Any]:
+    """What programs are compiled for. Fused multiply-add is asked for: what Triton does by itself changes in 3.10."""
     return {
         "ACTIVATION": function.activation,
         "NORM": 0 if function.norm is None else 2 if function.eps else 1,
