@@ -106,11 +106,15 @@ def _pairs(query, key, PARTS: tl.constexpr):
 
 @triton.jit
 def _mean_product(one, other, share, PARTS: tl.constexpr):
-    """The mean over channels of one * other, [Q, K, 1]."""
+    """The mean over channels of one * other, [Q, K].
+
+    Not [Q, K, 1]: computing with such numbers, Triton (3.7, 3.9) may lay out whole tiles as it lays out these, with a
+    row per lane, and move every tile through shared memory and back: 255 registers instead of 96.
+    """
     products = one[0] * other[0]
     for part in tl.static_range(1, PARTS):
         products += one[part] * other[part]
-    return tl.sum(products, 2, keep_dims=True) * share
+    return tl.sum(products, 2) * share
 
 
 @triton.jit
@@ -128,7 +132,7 @@ def _values(query, key, share, eps, ACTIVATION: tl.constexpr, NORM: tl.constexpr
         scale = _inverse_rms(_mean_product(pairs, pairs, share, PARTS), eps, NORM)
     values = ()
     for part in tl.static_range(PARTS):
-        x = pairs[part] * scale if NORM else pairs[part]
+        x = pairs[part] * scale[:, :, None] if NORM else pairs[part]
         values = values + (_activate(x, ACTIVATION),)
     return values
 
@@ -142,16 +146,16 @@ def _gradients(query, key, gradient, share, eps, ACTIVATION: tl.constexpr, NORM:
         scale = _inverse_rms(mean_square, eps, NORM)
     outputs, slopes = (), ()
     for part in tl.static_range(PARTS):
-        x = pairs[part] * scale if NORM else pairs[part]
+        x = pairs[part] * scale[:, :, None] if NORM else pairs[part]
         outputs = outputs + (x,)
         slopes = slopes + (_slope(x, ACTIVATION) * gradient[part][:, None, :],)
     if NORM:
         along = _mean_product(slopes, outputs, share, PARTS)
         if NORM == 2:
-            along = along / tl.maximum(tl.sqrt(mean_square) * scale, _FLOOR)  # (rms + eps) / rms
+            along = along * (1 + eps * tl.rsqrt(tl.maximum(mean_square, _FLOOR)))  # (rms + eps) / rms
     gradients = ()
     for part in tl.static_range(PARTS):
-        x = (slopes[part] - outputs[part] * along) * scale if NORM else slopes[part]
+        x = (slopes[part] - outputs[part] * along[:, :, None]) * scale[:, :, None] if NORM else slopes[part]
         gradients = gradients + (x,)
     return gradients
 
