@@ -11,6 +11,7 @@ from causalrn.model.operators import kernels, triton_kernels
 from causalrn.model.operators.functions import KERNEL_CHOICES
 from causalrn.model.operators.kernels import KERNELS, choose_kernel, using_kernel
 from causalrn.model.operators.triton_kernels import Blocks
+from tests.builders import ROOT
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ from causalrn.model.operators.kernels import choose_kernel
 choose_kernel("cpu", torch.float32)
 sys.exit("triton" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
