@@ -65,8 +65,9 @@ bench-more: $(VENV)/installed-dev ## graphs written by hand, C, browsers, traini
 	$(BIN)/python benchmarks/pair_sum.py
 	$(BIN)/python benchmarks/error_bound.py
 
-gpu-check: $(VENV)/installed-dev ## on an NVIDIA GPU: build, run, verify and time engines; writes gpu_check.json
+gpu-check: $(VENV)/installed-dev ## on an NVIDIA GPU: sums over pairs, engines; writes gpu_check.json and triton_pair_sum.json
 	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/triton_pair_sum.py --json triton_pair_sum.json
 	$(BIN)/python benchmarks/gpu_check.py
 
 faults: $(VENV)/installed-dev ## Ctrl-C, SIGTERM and a full disk at every write of every command, in about ten minutes

@@ -113,9 +113,10 @@ Examples:
     type=click.Choice(KERNEL_CHOICES),
     default="auto",
     show_default=True,
-    help="What computes sums over pairs: c, with this machine's compiler; tiles, PyTorch; auto, the fastest.",
+    help="What computes sums over pairs: c, with this machine's compiler; triton, on NVIDIA GPUs; tiles, PyTorch; "
+    "auto, the fastest.",
 )
-@click.option("--compile", is_flag=True, help="Run the model through torch.compile; sums over pairs need kernel c.")
+@click.option("--compile", is_flag=True, help="Run it through torch.compile; sums over pairs need kernel c or triton.")
 @seed_option
 @click.option("--overwrite", is_flag=True, help="Replace an earlier RUN in the output folder.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted training in the output folder.")

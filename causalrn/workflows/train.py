@@ -100,8 +100,8 @@ def train(
         compile: run the model through torch.compile.
         threads: of one operation on a CPU; by default the physical cores that are free. The weights are the same bit
             for bit with the same seed, kernel and threads.
-        kernel: what computes sums over pairs: "c" (compiled once by this machine's compiler), "tiles" (PyTorch), or
-            "auto", the fastest that works here.
+        kernel: what computes sums over pairs: "c" (compiled once by this machine's compiler), "triton" (on NVIDIA
+            GPUs), "tiles" (PyTorch), or "auto", the fastest that works here.
         seed: of weights and data.
         overwrite: replace an earlier checkpoint in the output folder.
         progress: shows progress.

@@ -242,6 +242,7 @@ def test_batch_prints_a_line_per_prompt(call, exact_bundle):
         (["train", "-o", "OUT", "--task", "text", "--text", "NOFILE"], ["no such file"]),
         (["train", "-o", "OUT", "--task", "text", "--text", "TEXT"], ["too few for length 128", "--length"]),
         (["train", "-o", "OUT", "--task", "lookup", "--length", "3", "--key", "3"], ["key 3", "length 3"]),
+        (["train", "-o", "OUT", "--kernel", "triton"], ["kernel triton", "on a GPU (device cuda)", "on cpu"]),
         (["train", "-o", "OUT", "--compile", "--kernel", "tiles"], ["compile", "exact+exp", "--compile"]),
         (["verify", "BUNDLE", "--task", "lookup"], ["--task lookup", "its task is copy"]),
         (["verify", "BUNDLE", "--text", "TEXT"], ["--text", "not trained on a text"]),

@@ -9,8 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from causalrn.model.operators.c_library import DTYPES as DTYPES
 from causalrn.model.operators.c_library import addresses, check, kernel_threads, load_library
+from causalrn.model.operators.c_library import why_not as why_not
 from causalrn.model.operators.functions import Norm, PairFunction
+from causalrn.model.operators.pair_shapes import check_pair
+
+DEVICE = "cpu"
+WITHOUT_IT = "sums over pairs and norms run in PyTorch, several times slower"
 
 
 class _PairShape(ctypes.Structure):
@@ -40,7 +46,7 @@ def sum_pairs(q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
         RuntimeUnavailableError: the compiler does not work.
         ValueError: shapes, dtypes or devices that do not fit.
     """
-    _check_pair(q, k)
+    check_pair(q, k)
     q, k = q.contiguous(), _rows(k)
     out = torch.empty_like(q)
     if not q.numel():
@@ -68,8 +74,8 @@ def sum_pairs_noisily(q: Tensor, k: Tensor, function: PairFunction, salts: Seque
 
 def differentiate_pairs(q: Tensor, k: Tensor, gradient: Tensor, function: PairFunction) -> tuple[Tensor, Tensor]:
     """See :class:`causalrn.model.operators.kernels.Kernel`."""
-    _check_pair(q, k)
-    _check_pair(q, gradient)
+    check_pair(q, k)
+    check_pair(q, gradient)
     q, k, gradient = q.contiguous(), k.contiguous(), gradient.contiguous()
     if not q.numel():
         return torch.zeros_like(q), torch.zeros_like(k)
@@ -96,20 +102,6 @@ def differentiate_norm(out: Tensor, scale: Tensor, gradient: Tensor, norm: Norm)
     arguments = addresses(out, scale, gradient, gradient_x)
     check(load_library("normalize.c", out.dtype).causalrn_normalize_gradient(_norm_shape(out, norm), *arguments))
     return gradient_x
-
-
-def _check_pair(q: Tensor, k: Tensor) -> None:
-    """C reads where it is told to.
-
-    Raises:
-        ValueError: tensors that do not belong together.
-    """
-    fits = (
-        q.ndim == k.ndim == 4 and (q.shape[0], *q.shape[2:]) == (k.shape[0], *k.shape[2:]) and k.shape[1] >= q.shape[1]
-    )
-    if not fits or q.dtype != k.dtype or q.device != k.device:
-        shapes = " and ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in (q, k))
-        raise ValueError(f"{shapes}: expected [B, T, G, D] and [B, S, G, D] of one dtype and device, S >= T")
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from causalrn.compiling.code_cache import CACHE_VARIABLE
 from causalrn.compiling.processor import vector_flags
 from causalrn.errors import RuntimeUnavailableError
 
-DTYPES = (torch.float32, torch.float64)
+DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
 _FLAGS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-lm")
 """NaN and infinity keep their meaning; sums stay in their order."""
 _DECIDING = ("CC", "PATH", CACHE_VARIABLE, "XDG_CACHE_HOME", "HOME")

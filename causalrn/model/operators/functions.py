@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-KERNEL_CHOICES = ("auto", "tiles", "c")
+KERNEL_CHOICES = ("auto", "tiles", "c", "triton")
 """What may be asked for: a kernel, or the fastest that works here."""
 
 

@@ -12,12 +12,26 @@ import torch
 from torch import Tensor
 
 from causalrn.errors import FallbackWarning, RuntimeUnavailableError
-from causalrn.model.operators import c_kernels, c_library, tiles
+from causalrn.model.operators import c_kernels, tiles, triton_kernels
 from causalrn.model.operators.functions import PairFunction
 
 
 class Kernel(Protocol):
-    """One way of computing the sum; a module is one."""
+    """One way of computing the sum; a module is one.
+
+    Attributes:
+        DEVICE: the type of device that it is made for.
+        DTYPES: those that it takes there.
+        WITHOUT_IT: what its users notice where it cannot be used.
+    """
+
+    DEVICE: str
+    DTYPES: tuple[torch.dtype, ...]
+    WITHOUT_IT: str
+
+    def why_not(self, device: str, dtype: torch.dtype) -> str:
+        """Why it cannot be used for such tensors here; empty where it can. Called once per operation: it is quick."""
+        ...
 
     def sum_pairs(self, q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
         """Sum f(q_i + k_j) over the past: q [B, T, G, D], k [B, S, G, D], S >= T -> [B, T, G, D]."""
@@ -30,7 +44,8 @@ class Kernel(Protocol):
         ...
 
 
-KERNELS: dict[str, Kernel] = {"tiles": tiles, "c": c_kernels}
+KERNELS: dict[str, Kernel] = {"triton": triton_kernels, "c": c_kernels, "tiles": tiles}
+"""Every kernel; the first that is made for the device and works is the fastest. The last one always works."""
 
 _chosen: ContextVar[str] = ContextVar("kernel", default="auto")
 _noted: set[str] = set()
@@ -58,14 +73,22 @@ def choose_kernel(device: str, dtype: torch.dtype) -> str:
         RuntimeUnavailableError: the one that was asked for cannot be used here.
     """
     chosen = _chosen.get()
-    if chosen == "tiles" or (chosen == "auto" and device != "cpu"):
-        return "tiles"
-    reason = c_library.why_not(device, dtype)
-    if not reason:
-        return "c"
-    if chosen == "c":
-        raise RuntimeUnavailableError(f"kernel c: {reason}")
-    if dtype in c_library.DTYPES and reason not in _noted:
-        _noted.add(reason)
-        warnings.warn(f"sums over pairs and norms run in PyTorch, several times slower ({reason})", FallbackWarning, 2)
+    if chosen == "auto":
+        return _fastest_kernel(device, dtype)
+    reason = KERNELS[chosen].why_not(device, dtype)
+    if reason:
+        raise RuntimeUnavailableError(f"kernel {chosen}: {reason}")
+    return chosen
+
+
+def _fastest_kernel(device: str, dtype: torch.dtype) -> str:
+    for name, kernel in KERNELS.items():
+        if device != kernel.DEVICE or dtype not in kernel.DTYPES:
+            continue
+        reason = kernel.why_not(device, dtype)
+        if not reason:
+            return name
+        if reason not in _noted:
+            _noted.add(reason)
+            warnings.warn(f"{kernel.WITHOUT_IT} ({reason})", FallbackWarning, 3)
     return "tiles"

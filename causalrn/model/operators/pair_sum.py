@@ -33,7 +33,7 @@ def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None, eps: fl
     """Sum f(q_i + k_j) over the past, with f = activation after an optional LN0 over the last axis.
 
     Args:
-        q: [B, T, G, D], float32 or float64; on a GPU also half precision.
+        q: [B, T, G, D], float32 or float64; on a GPU also half precision, summed in float32 by Triton.
         k: [B, S, G, D], S >= T. The queries are the last T of S positions: query i reads the keys up to S - T + i.
         activation: "exp", "relu", "elu" or "gelu".
         norm: "layer" or "rms" to normalize every pair (the exact readout), None for none.

@@ -19,6 +19,8 @@ from torch import Tensor
 from causalrn.model.normalization import MEAN_SQUARE_FLOOR, centre, inverse_rms
 from causalrn.model.operators.functions import PairFunction
 
+DEVICE, WITHOUT_IT = "", ""  # no device's first choice
+DTYPES: tuple[torch.dtype, ...] = ()
 _CPU_TILE_BYTES = 1 << 20  # half a core's L2: within 6 % of the best of 2^18 .. 2^23, benchmarks/training_memory.py
 _GPU_TILE_BYTES = 1 << 27
 _INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
@@ -58,6 +60,11 @@ class _Tile(NamedTuple):
     queries: slice
     keys: slice
     future: Tensor | None
+
+
+def why_not(device: str, dtype: torch.dtype) -> str:
+    """PyTorch has what tiles need for every device and dtype."""
+    return ""
 
 
 def sum_pairs(q: Tensor, k: Tensor, function: PairFunction) -> Tensor:

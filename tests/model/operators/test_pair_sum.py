@@ -9,7 +9,7 @@ from causalrn.compiling.c_compiler import find_compiler
 from causalrn.errors import FallbackWarning, RuntimeUnavailableError
 from causalrn.model.normalization import centre
 from causalrn.model.operators import c_kernels, c_library, kernels, tiles
-from causalrn.model.operators.functions import KERNEL_CHOICES, PairFunction
+from causalrn.model.operators.functions import PairFunction
 from causalrn.model.operators.kernels import KERNELS, using_kernel
 from causalrn.model.operators.pair_sum import pair_sum
 from causalrn.model.readouts import naive
@@ -231,7 +231,7 @@ def test_operator_is_registered_as_pytorch_wants_it():
 @needs_c_compiler
 def test_auto_takes_c():
     assert kernels.choose_kernel("cpu", torch.float32) == kernels.choose_kernel("cpu", torch.float64) == "c"
-    assert kernels.choose_kernel("cpu", torch.float16) == kernels.choose_kernel("cuda", torch.float32) == "tiles"
+    assert kernels.choose_kernel("cpu", torch.float16) == "tiles"
     assert "causalrn_pair_sum" in pair_sum(*_inputs(3), activation="exp", norm="layer").grad_fn.name()
 
 
@@ -281,12 +281,8 @@ def test_compiler_that_does_not_work_is_none(anew, monkeypatch, tmp_path):
 def test_centred_terms_make_a_centred_pair():
     q, k = _inputs(5)
     for kernel in KERNELS:
-        if kernel == "c" and c_library.why_not("cpu", q.dtype):
+        if KERNELS[kernel].why_not("cpu", q.dtype):
             continue
         with using_kernel(kernel):
             layer = pair_sum(q, k, activation="exp", norm="layer")
             assert torch.allclose(layer, pair_sum(centre(q), centre(k), activation="exp", norm="rms"), rtol=1e-12)
-
-
-def test_every_kernel_can_be_asked_for():
-    assert {"auto", *KERNELS} == set(KERNEL_CHOICES)
