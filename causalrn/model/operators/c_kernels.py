@@ -15,7 +15,7 @@ from causalrn.model.operators.c_library import why_not as why_not
 from causalrn.model.operators.functions import Norm, PairFunction
 from causalrn.model.operators.pair_shapes import check_pair
 
-DEVICE = "cpu"
+DEVICE, AUTOMATIC = "cpu", True
 WITHOUT_IT = "sums over pairs and norms run in PyTorch, several times slower"
 
 
@@ -62,7 +62,7 @@ def sum_pairs_noisily(q: Tensor, k: Tensor, function: PairFunction, salts: Seque
         q, k: float64; with a norm that centres, centred already.
         salts: three numbers of 32 bits: others give other errors.
     """
-    _check_pair(q, k)
+    check_pair(q, k)
     q, k = q.contiguous(), _rows(k)
     out = torch.empty_like(q)
     if q.numel():

@@ -21,11 +21,13 @@ class Kernel(Protocol):
 
     Attributes:
         DEVICE: the type of device that it is made for.
+        AUTOMATIC: whether "auto" takes it there.
         DTYPES: those that it takes there.
         WITHOUT_IT: what its users notice where it cannot be used.
     """
 
     DEVICE: str
+    AUTOMATIC: bool
     DTYPES: tuple[torch.dtype, ...]
     WITHOUT_IT: str
 
@@ -45,7 +47,7 @@ class Kernel(Protocol):
 
 
 KERNELS: dict[str, Kernel] = {"triton": triton_kernels, "c": c_kernels, "tiles": tiles}
-"""Every kernel; the first that is made for the device and works is the fastest. The last one always works."""
+"""Every kernel; "auto" takes the first of its device that is automatic and works. The last one always works."""
 
 _chosen: ContextVar[str] = ContextVar("kernel", default="auto")
 _noted: set[str] = set()
@@ -83,7 +85,7 @@ def choose_kernel(device: str, dtype: torch.dtype) -> str:
 
 def _fastest_kernel(device: str, dtype: torch.dtype) -> str:
     for name, kernel in KERNELS.items():
-        if device != kernel.DEVICE or dtype not in kernel.DTYPES:
+        if not kernel.AUTOMATIC or device != kernel.DEVICE or dtype not in kernel.DTYPES:
             continue
         reason = kernel.why_not(device, dtype)
         if not reason:

@@ -20,6 +20,7 @@ from causalrn.model.normalization import MEAN_SQUARE_FLOOR, centre, inverse_rms
 from causalrn.model.operators.functions import PairFunction
 
 DEVICE, WITHOUT_IT = "", ""  # no device's first choice
+AUTOMATIC = True
 DTYPES: tuple[torch.dtype, ...] = ()
 _CPU_TILE_BYTES = 1 << 20  # half a core's L2: within 6 % of the best of 2^18 .. 2^23, benchmarks/training_memory.py
 _GPU_TILE_BYTES = 1 << 27

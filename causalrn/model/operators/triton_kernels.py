@@ -21,6 +21,8 @@ from causalrn.model.operators.functions import PairFunction
 from causalrn.model.operators.pair_shapes import check_pair
 
 DEVICE = "cuda"
+AUTOMATIC = False
+"""It has never run on a GPU: who wants it asks for it, and `make gpu-check` tells whether it is right and how fast."""
 DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16, torch.float16)
 """What may be read; sums are float32, and rounded once."""
 

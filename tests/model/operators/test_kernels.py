@@ -37,7 +37,15 @@ def test_last_kernel_always_works():
     assert KERNELS["tiles"].why_not("meta", torch.float16) == ""
 
 
+def test_auto_leaves_what_has_not_run_on_a_gpu(anew, monkeypatch):
+    monkeypatch.setattr(triton_kernels, "why_not", lambda device, dtype: "")
+    assert choose_kernel("cuda", torch.float32) == "tiles"
+    with using_kernel("triton"):
+        assert choose_kernel("cuda", torch.float32) == "triton"
+
+
 def test_auto_takes_triton_on_a_gpu_for_what_it_can_read(anew, monkeypatch):
+    monkeypatch.setattr(triton_kernels, "AUTOMATIC", True)
     monkeypatch.setattr(triton_kernels, "why_not", lambda device, dtype: "")
     assert [choose_kernel("cuda", dtype) for dtype in triton_kernels.DTYPES] == ["triton"] * 3
     assert choose_kernel("cuda", torch.float64) == "tiles", "without a note"
@@ -53,6 +61,7 @@ def test_auto_takes_triton_on_a_gpu_for_what_it_can_read(anew, monkeypatch):
 )
 def test_without_triton_tiles_are_used_and_one_note_says_so(anew, monkeypatch, capability, packages, reason):
     _pretend_gpu(monkeypatch, capability)
+    monkeypatch.setattr(triton_kernels, "AUTOMATIC", True)
     for name, module in packages.items():
         monkeypatch.setitem(sys.modules, name, module)  # None: it cannot be imported
     with pytest.warns(FallbackWarning, match=rf"PyTorch's tiles \({reason}\)"):
