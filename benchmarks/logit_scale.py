@@ -19,6 +19,7 @@ import numpy as np
 from reporting import write_json
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.quantization import pool_name
 from causalrn.calibration.rollouts import Prompts
 from causalrn.calibration.schemes import Scheme, write_quantized
 from causalrn.calibration.table import calibrate
@@ -34,7 +35,7 @@ from causalrn.workflows.export_targets import export_bundle, export_c_bundle
 
 SEEDS, SEQUENCES = 5, 4
 SCHEMES = (Scheme("fp16"), Scheme("w8", "nbits"), Scheme("w8", "qdq"), Scheme("w8a8-dynamic"), Scheme("w8a8"))
-SCHEMES += (Scheme("w4", "nbits"), Scheme("float32", pool8=True), Scheme("w8", "nbits", pool8=True))
+SCHEMES += (Scheme("w4", "nbits"), Scheme("float32", pool="int8"), Scheme("w8", "nbits", pool="int8"))
 C_SCHEMES = ("w8", "w8a8-dynamic")
 
 
@@ -45,10 +46,12 @@ def quantized_bundles(run: Path, folder: Path, *, golden: bool = False) -> Itera
     assert task is not None
     limits = calibrate(source, Prompts.of_task(task, 64, 0, source.manifest.state.capacity)).limits("minmax")
     for scheme in SCHEMES:
-        if scheme.pool8 and not source.manifest.state.has_pool:
+        if scheme.pool != "float32" and not source.manifest.state.has_pool:
             continue
         chosen = dataclasses.replace(scheme, limits=limits) if scheme.name == "w8a8" else scheme
-        words = " ".join(filter(None, (scheme.name, scheme.form, "pool8" if scheme.pool8 else "")))
+        words = " ".join(
+            filter(None, (scheme.name, scheme.form, "" if scheme.pool == "float32" else pool_name(scheme.pool)))
+        )
         (target := folder / words).mkdir()
         yield words, write_quantized(source, target, chosen, golden=golden)
     for name in C_SCHEMES:

@@ -174,7 +174,7 @@ class Benchmark:
     def _steps(self, readout: str, model: SequenceModel, base: OnnxRuntimeSession, tokens: np.ndarray, rival: Any):
         formats: dict[str, dict[str, Any]] = {readout: {}, f"{readout} w8": {"scheme": "w8"}}
         formats[f"{readout} w8a8-dynamic"] = {"scheme": "w8a8-dynamic"}
-        formats |= {"exact pool8": {"pool8": True}} if readout == "exact" else {}
+        formats |= {"exact pool8": {"pool_dtype": "int8"}} if readout == "exact" else {}
         expected = model.oracle()(torch.from_numpy(tokens[:, :200]))[0].numpy()
         for what, options in formats.items():
             sessions = {isa: native_session(model, self.folder / f"{what}-{isa}", isa, **options) for isa in ISAS}

@@ -91,8 +91,9 @@ SCHEMES = {
     "w8a8-dynamic": Scheme("w8a8-dynamic"),
     "w8a8": Scheme("w8a8"),
     "fp16": Scheme("fp16"),
-    "pool8": Scheme("float32", pool8=True),
-    "w8 (nbits), pool8": Scheme("w8", "nbits", pool8=True),
+    "pool16": Scheme("float32", pool="float16"),
+    "pool8": Scheme("float32", pool="int8"),
+    "w8 (nbits), pool8": Scheme("w8", "nbits", pool="int8"),
 }
 STRINGS, COMPARED = 2000, 16
 CLAIM_STRINGS, CALIBRATION_SEQUENCES = 5000, 64
@@ -275,7 +276,7 @@ def compare_long_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
         with open_bundle(source) as session:
             expected = session_logits(session, tokens)
         for title, scheme in SCHEMES.items():
-            if scheme.pool8 and not source.manifest.state.has_pool:
+            if scheme.pool != "float32" and not source.manifest.state.has_pool:
                 continue
             limits = {}
             if scheme.name == "w8a8":
@@ -320,7 +321,7 @@ def compare_speed(folder: Path) -> Iterator[dict[str, Any]]:
             windows = np.random.default_rng(0).integers(0, 29, (16, 32))
             limits = calibrate(source, Prompts.of_tokens(windows, 256, "random")).limits("minmax")
             for title, scheme in SCHEMES.items():
-                if scheme.pool8:
+                if scheme.pool != "float32":
                     continue
                 (root / title).mkdir()
                 scheme = dataclasses.replace(scheme, limits=limits if scheme.name == "w8a8" else {})

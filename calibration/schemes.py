@@ -15,7 +15,7 @@ from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.graph_files import describe_graph, load_graphs, save_graphs, strip_leftovers
 from causalrn.bundle.manifest import Manifest
-from causalrn.bundle.quantization import FORMS, SCHEMES, WEIGHT_ONLY, Quantization
+from causalrn.bundle.quantization import FORMS, NARROW_POOLS, SCHEMES, WEIGHT_ONLY, Quantization, pool_name
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.calibration.activations import quantize_activations_dynamically, quantize_activations_statically
 from causalrn.calibration.block_weights import quantize_to_int4, quantize_to_nbits
@@ -42,9 +42,10 @@ class Scheme:
     """What to quantize, and how.
 
     Attributes:
-        name: one of :data:`causalrn.bundle.quantization.SCHEMES`; "float32" leaves the weights alone (with `pool8`).
+        name: one of :data:`causalrn.bundle.quantization.SCHEMES`; "float32" leaves the weights alone (with `pool`).
         form: of w8 and w4: "nbits" (onnxruntime's MatMulNBits) or "qdq" (DequantizeLinear, portable).
-        pool8: int8 rows with a scale per row in pools.
+        pool: element type of pool rows that is asked for, one of :data:`causalrn.bundle.quantization.NARROW_POOLS`;
+            "float32" leaves them as the scheme has them.
         keep: names of parts that stay float32, of those that :func:`quantizable_parts` lists.
         limits: of w8a8: by the name of what is multiplied, the largest |value| that int8 has to hold.
 
@@ -54,7 +55,7 @@ class Scheme:
 
     name: str
     form: str | None = None
-    pool8: bool = False
+    pool: str = "float32"
     keep: frozenset[str] = frozenset()
     limits: Mapping[str, float] = field(default_factory=dict)
 
@@ -65,15 +66,24 @@ class Scheme:
             raise InputError(f"form is for {' and '.join(WEIGHT_ONLY)}: leave it out, {self.name} has one only")
         if self.name in WEIGHT_ONLY and self.form not in FORMS:
             raise InputError(f"form {self.form!r} is unknown: choose one of {', '.join(FORMS)}")
-        if self.name == "float32" and not self.pool8:
-            raise InputError("nothing to quantize: choose a scheme, or pool8")
+        if self.pool not in ("float32", *NARROW_POOLS.values()):
+            raise InputError(f"pool rows of {self.pool!r} are unknown: choose {' or '.join(NARROW_POOLS.values())}")
+        if self.name == "float32" and self.pool == "float32":
+            raise InputError(f"nothing to quantize: choose a scheme, {' or '.join(NARROW_POOLS)}")
+        if self.name == "fp16" and self.pool == "float16":
+            raise InputError("fp16 has float16 pools by itself: leave pool16 out")
 
     @property
     def pool_dtype(self) -> str:
         """Element type of pools: fp16 keeps them in float16, for its products give no more than that."""
         if POOLS in self.keep:
             return "float32"
-        return "int8" if self.pool8 else "float16" if self.name == "fp16" else "float32"
+        return "float16" if self.name == "fp16" and self.pool == "float32" else self.pool
+
+    @property
+    def label(self) -> str:
+        """What it is called in errors: the scheme, or what pools alone are."""
+        return pool_name(self.pool) if self.name == "float32" else self.name
 
     @property
     def portable(self) -> bool:
@@ -141,8 +151,8 @@ def check_scheme_fits(bundle: Bundle, scheme: Scheme) -> None:
     if bundle.manifest.quantization is not None:
         how = bundle.manifest.quantization.describe()
         raise InputError(f"{bundle.path} is quantized already ({how}): quantize the float32 bundle")
-    if scheme.pool8 and not bundle.manifest.state.has_pool:
-        raise InputError(f"{bundle.path}: its state has constant size and no pool: leave pool8 out")
+    if scheme.pool != "float32" and not bundle.manifest.state.has_pool:
+        raise InputError(f"{bundle.path}: its state has constant size and no pool: leave {pool_name(scheme.pool)} out")
     parts = quantizable_parts(bundle, scheme)
     if scheme.keep and not set(parts) - scheme.keep:
         raise InputError(f"all {len(parts)} parts of {bundle.path} would stay float32: keep fewer")
@@ -188,10 +198,10 @@ def _quantized_manifest(source: Bundle, scheme: Scheme, calibration: Mapping[str
     before = source.manifest
     pool = before.state.pool if before.state.has_pool else "growing"
     spec = derive_state(card_of(source).config, pool, before.state.capacity, scheme.pool_dtype)
-    kept, pool8 = tuple(sorted(scheme.keep)), spec.has_pool and scheme.pool_dtype == "int8"
+    kept, asked = tuple(sorted(scheme.keep)), "float32" if POOLS in scheme.keep else scheme.pool
     return dataclasses.replace(
         before,
         state=spec,
-        quantization=Quantization(scheme.name, scheme.form, pool8, kept, source.sha256, calibration),
+        quantization=Quantization.of(scheme.name, scheme.form, asked, kept, source.sha256, calibration),
         created_with={**before.created_with, "onnxruntime": version("onnxruntime")},
     )

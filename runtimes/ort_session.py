@@ -13,6 +13,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.checks import check_finite, hides_rows
 from causalrn.runtimes.ort_loading import load_graph, session_options, shortened
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
@@ -54,6 +55,7 @@ class OnnxRuntimeSession(CellSession):
         self._outputs = ["logits", *(tensor.output for tensor in self.spec.tensors)]
         self._inputs = [tensor.input for tensor in self.spec.tensors]
         self._position_input = np.zeros((), np.int64)
+        self._hides_rows = hides_rows(self.card.config, self.spec)
         self._binds = provider == "cpu" and not self.spec.has_pool
         self._bound: _BoundStep | None = None
         self._graph(manifest.graph_for(batch=1, time=1))  # what cannot load fails here
@@ -116,7 +118,10 @@ class OnnxRuntimeSession(CellSession):
             self._watched.update(zip([*self._outputs, *self._shown], results, strict=True))
         elif self._shown:
             self._record_streams(results[len(self._outputs) :])
-        return results[0], results[1 : len(self._outputs)]
+        rows = results[1 : len(self._outputs)]
+        if self._hides_rows:
+            check_finite(np.concatenate([value[-tokens.shape[1] :] for value in rows]))
+        return results[0], rows
 
     def _check_shapes(self, results: Sequence[Array], batch: int, time: int) -> None:
         """Refuse what is not shaped as the contract says, before it reaches the state."""

@@ -115,6 +115,16 @@ def overflowing_model(**options: Any) -> SequenceModel:
     return model
 
 
+def model_beyond_float16(**options: Any) -> SequenceModel:
+    """Token 28 gives rows of -110,000; no other one is above 10,000."""
+    model = random_model(**options)
+    with torch.no_grad():
+        model.wte.weight[:, 3] = model.wpe.weight[:, 3] = 0.0
+        model.wte.weight[28, 3] = 100.0  # nearly all of LN0's sqrt(E) in one channel
+        model.blocks[0].fc_2.weight[0, 3] = -2e4
+    return model
+
+
 RECITED = "né€😀".encode() + b"\xc3(\xe2\x82\xff" + "a€".encode() + b"\xf0\x9f\x98"
 """Characters of one to four bytes, two that break off inside, a byte that is none, and one that never ends."""
 

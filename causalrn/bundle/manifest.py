@@ -125,8 +125,9 @@ class Manifest:
             self._check_graphs()
         if self.web is not None:
             self._check_web(self.web)
-        if (self.state.pool_dtype == "int8") != (self.quantization is not None and self.quantization.pool8):
-            raise ValueError(f"quantization contradicts pools of {self.state.pool_dtype}")
+        dtype = self.state.pool_dtype
+        if not (dtype == "float32" if self.quantization is None else self.quantization.fits_pools(dtype)):
+            raise ValueError(f"quantization contradicts pools of {dtype}")
         if self.folders and self.web is None:
             raise ValueError(f"folders in a bundle for {self.target!r}")
         if not 1 <= self.prefill_chunk <= _LARGEST_CHUNK:

@@ -32,7 +32,7 @@ Examples:
   causalrn-export export run -o firmware --target c --scheme w8a8-dynamic --profile cortex-m
   causalrn-export export run -o site --target web          a page and an ES module: then `serve site`
   causalrn-export export run -o site --target web --beside other-site
-Exit code 1, and no bundle written, if --scheme or --pool8 loses more than is allowed."""
+Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more than is allowed."""
 )
 @click.argument("run", type=PATH)
 @click.option(
@@ -55,6 +55,9 @@ Exit code 1, and no bundle written, if --scheme or --pool8 loses more than is al
 )
 @click.option(
     "--pool8", is_flag=True, help="In C and web: pool rows as int8 with a scale per row. For ONNX see `quantize`."
+)
+@click.option(
+    "--pool16", is_flag=True, help="In C and web: pool rows as float16, faster where pools are long. Not with --pool8."
 )
 @click.option(
     "--weights",

@@ -61,7 +61,7 @@ Exit code 1, and no bundle written, if the result loses more than is allowed."""
     "--scheme",
     type=click.Choice(SCHEMES),
     help="w8, w4: weights of 8 or 4 bits; w8a8-dynamic: int8 products, scales computed at every step; w8a8: int8 "
-    "products, scales from calibration; fp16: float16 products and pools.  [default: none, with --pool8]",
+    "products, scales from calibration; fp16: float16 products and pools.  [default: none, with --pool8 or --pool16]",
 )
 @click.option(
     "--form",
@@ -70,6 +70,7 @@ Exit code 1, and no bundle written, if the result loses more than is allowed."""
     "[default: nbits]",
 )
 @click.option("--pool8", is_flag=True, help="Pool rows in int8 with a scale per row: a quarter of the memory.")
+@click.option("--pool16", is_flag=True, help="Pool rows in float16: half the memory, and hardly any error.")
 @click.option(
     "--method",
     type=click.Choice(CALIBRATION_METHODS),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.disk.files import as_path
+from causalrn.bundle.quantization import NARROW_POOLS
 from causalrn.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -110,3 +111,15 @@ def listed(value: Any, field: str) -> tuple[Any, ...]:
     if not isinstance(value, Iterable):
         raise InputError(f"`{field}` is {value!r}: give one value or a list of them")
     return tuple(value)
+
+
+def narrow_pool(pool8: Any, pool16: Any) -> str:
+    """Element type of pool rows that two flags ask for; "float32" for none.
+
+    Raises:
+        InputError: both of them.
+    """
+    given = {"pool8": flag(pool8, "pool8"), "pool16": flag(pool16, "pool16")}
+    if all(given.values()):
+        raise InputError("`pool8` and `pool16` contradict each other: leave one out")
+    return next((NARROW_POOLS[name] for name, asked in given.items() if asked), "float32")

@@ -19,7 +19,15 @@ from causalrn.errors import InputError
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.runtimes.progress import Progress, no_progress
-from causalrn.workflows.arguments import PathLike, choice, flag, optional_choice, optional_path, optional_whole
+from causalrn.workflows.arguments import (
+    PathLike,
+    choice,
+    flag,
+    narrow_pool,
+    optional_choice,
+    optional_path,
+    optional_whole,
+)
 from causalrn.workflows.export_targets import export_bundle, export_c_bundle, export_web_bundle
 
 if TYPE_CHECKING:  # calibration/ needs onnx, and exports to C do not
@@ -28,8 +36,8 @@ if TYPE_CHECKING:  # calibration/ needs onnx, and exports to C do not
 DEFAULT_OPSET = 23
 _OWNED = {
     "onnx": ("pool", "opset"),
-    "c": ("pool8", "weights", "profile"),
-    "web": ("pool8", "engine", "beside"),
+    "c": ("pool8", "pool16", "weights", "profile"),
+    "web": ("pool8", "pool16", "engine", "beside"),
 }
 """Arguments that not every target has."""
 
@@ -61,6 +69,7 @@ def export(
     opset: int | None = None,
     scheme: str | None = None,
     pool8: bool = False,
+    pool16: bool = False,
     weights: str | None = None,
     profile: str | None = None,
     engine: str | None = None,
@@ -79,6 +88,7 @@ def export(
         opset: of onnx, 23, 22 or 21; 23 by default.
         scheme: quantize it, too: see :func:`causalrn.quantize`. C and web have "w8" and "w8a8-dynamic".
         pool8: of C and web, pool rows as int8 with a scale per row.
+        pool16: of C and web, pool rows as float16; not with `pool8`.
         weights: of C, "file" or "inline"; file by default, inline for cortex-m.
         profile: of C, "generic" or "cortex-m".
         engine: of web, "c" (as WebAssembly) or "ort-web" (onnxruntime-web, fetched with npm).
@@ -100,6 +110,7 @@ def export(
         "pool": optional_choice(pool, "pool", POOL_KINDS),
         "opset": optional_whole(opset, "opset", 1, 1000),
         "pool8": flag(pool8, "pool8"),
+        "pool16": flag(pool16, "pool16"),
         "weights": optional_choice(weights, "weights", PLACEMENTS),
         "profile": optional_choice(profile, "profile", PROFILES),
         "engine": optional_choice(engine, "engine", ENGINE_NAMES),
@@ -149,12 +160,14 @@ def _c_options(asked: dict[str, Any], capacity: int | None, scheme: str | None) 
         raise InputError("`weights` file and `profile` cortex-m contradict each other: firmware has no files")
     inline = asked["weights"] == "inline" or asked["profile"] == "cortex-m"
     placement = "inline" if inline else "file"
-    return COptions(capacity, scheme or "float32", asked["pool8"], placement, asked["profile"] or "generic")
+    dtype = narrow_pool(asked["pool8"], asked["pool16"])
+    return COptions(capacity, scheme or "float32", dtype, placement, asked["profile"] or "generic")
 
 
 def _web_options(asked: dict[str, Any], capacity: int | None, scheme: str | None) -> WebOptions:
     other = None if asked["beside"] is None else Bundle.open(asked["beside"])
-    return WebOptions(ENGINE_NAMES[asked["engine"] or "c"], capacity, scheme or "float32", asked["pool8"], other)
+    dtype = narrow_pool(asked["pool8"], asked["pool16"])
+    return WebOptions(ENGINE_NAMES[asked["engine"] or "c"], capacity, scheme or "float32", dtype, other)
 
 
 def _export_perhaps_quantized(

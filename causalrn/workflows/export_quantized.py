@@ -89,10 +89,13 @@ def export_quantized_c(
         As `export` and :func:`quantize`.
     """
     check_replaceable(output, BUNDLE_MARKER, overwrite)
-    limits, single = QuantizeOptions(options.scheme, pool8=options.pool8), partial(export, progress=progress)
+    limits, single = QuantizeOptions(options.scheme, pool_dtype=options.pool_dtype), partial(export, progress=progress)
     with temporary_folder() as temporary:
         quantized = single(run, temporary / "quantized", options)  # first: it may be refused
-        source = single(run, temporary / "float32", dataclasses.replace(options, scheme="float32", pool8=False))
+        assert quantized.manifest.quantization is not None
+        source = single(
+            run, temporary / "float32", dataclasses.replace(options, scheme="float32", pool_dtype="float32")
+        )
         data = choose_data(source, limits)
         reference, against = reference_logits(source, run, data.tokens)
         with open_bundle(source) as session:
@@ -101,7 +104,9 @@ def export_quantized_c(
             try:
                 report = dataclasses.replace(measure_result(quantized, context), source=str(run))
             except NonFiniteError as error:
-                raise InputError(f"{options.scheme} does not suit {run}: {error}; use another scheme") from None
+                raise InputError(
+                    f"{quantized.manifest.quantization.describe()} does not suit {run}: {error}; use another scheme"
+                ) from None
         check_budget(report, output)
         with written_folder(output, BUNDLE_MARKER, overwrite) as folder:
             shutil.copytree(quantized.path, folder, dirs_exist_ok=True)

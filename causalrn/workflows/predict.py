@@ -140,9 +140,10 @@ def _model_of(folder: Path) -> tuple[ModelConfig, Held]:
         return config, Held(Variant.of(config))
     manifest = Manifest.read(folder)
     quantization, config = manifest.quantization, read_card(manifest, str(folder)).config
-    scheme, pool8 = ("float32", False) if quantization is None else (quantization.scheme, quantization.pool8)
+    scheme = "float32" if quantization is None else quantization.scheme
+    pool_dtype = "float32" if quantization is None else quantization.pool_dtype or "float32"
     where = {"c": "C", "onnx": "onnxruntime"}.get(manifest.target, manifest.target)
-    return config, Held(Variant.of(config, scheme, pool8), where)
+    return config, Held(Variant.of(config, scheme, pool_dtype), where)
 
 
 def _model_json(model: ModelPrediction) -> dict[str, Any]:

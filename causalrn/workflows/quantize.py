@@ -13,6 +13,7 @@ from causalrn.workflows.arguments import (
     LARGEST_SEED,
     PathLike,
     flag,
+    narrow_pool,
     optional_choice,
     optional_number,
     optional_path,
@@ -32,6 +33,7 @@ def quantize(
     scheme: str | None = None,
     form: str | None = None,
     pool8: bool = False,
+    pool16: bool = False,
     method: str | None = None,
     percentile: float | None = None,
     keep_blocks_fp32: int | str = 0,
@@ -59,6 +61,7 @@ def quantize(
             alone.
         form: of w8 and w4, "nbits" (MatMulNBits) or "qdq" (DequantizeLinear); nbits by default.
         pool8: pool rows in int8 with a scale per row.
+        pool16: pool rows in float16; not with `pool8`.
         method: of w8a8, "minmax", "percentile" or "entropy"; minmax by default.
         percentile: of the method percentile, percent of values that are not clipped; 99.99 by default.
         keep_blocks_fp32: how many of the most sensitive blocks stay float32, or "auto": as few as it takes to pass.
@@ -95,7 +98,7 @@ def quantize(
         "sequences": optional_whole(sequences, "sequences", 1),
         "load_inputs": optional_path(load_inputs, "load_inputs"),
         "text": optional_path(text, "text"),
-        "pool8": flag(pool8, "pool8"),
+        "pool_dtype": narrow_pool(pool8, pool16),
         "keep_blocks_fp32": _checked_count(keep_blocks_fp32),
         "samples": optional_whole(samples, "samples", 1),
         "sensitivity": optional_choice(sensitivity, "sensitivity", ("block", "tensor")),
@@ -136,8 +139,8 @@ def check_combinations(scheme: str | None, asked: Mapping[str, Any]) -> None:
         InputError: two that contradict each other.
     """
     given = {name for name, value in asked.items() if value is not None}
-    if scheme is None and not asked["pool8"]:
-        raise InputError("nothing to quantize: name a `scheme`, or `pool8`")
+    if scheme is None and asked["pool_dtype"] == "float32":
+        raise InputError("nothing to quantize: name a `scheme`, `pool8` or `pool16`")
     if "form" in given and scheme not in WEIGHT_ONLY:
         raise InputError(f"`form` is for the schemes {' and '.join(WEIGHT_ONLY)}")
     if asked["keep_blocks_fp32"] and scheme is None:

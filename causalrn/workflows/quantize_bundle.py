@@ -48,7 +48,7 @@ def quantize_bundle(
     source = Bundle.open(path)
     if os.path.realpath(output) == os.path.realpath(path):
         raise InputError(f"{path} is the bundle itself: name another output")
-    scheme = Scheme(options.scheme, options.form, options.pool8)
+    scheme = Scheme(options.scheme, options.form, options.pool_dtype)
     check_scheme_fits(source, scheme)
     _check_kept_blocks(source, scheme, options)
     data = choose_data(source, options)
@@ -131,7 +131,7 @@ def _write_and_measure(folder: Path, scheme: Scheme, context: MeasureContext) ->
         try:
             report, bundle = _attempt(folder, dataclasses.replace(scheme, keep=kept), context)
         except NonFiniteError as error:
-            problem = f"{scheme.name} does not suit {context.source.path}: {error}; use another scheme"
+            problem = f"{scheme.label} does not suit {context.source.path}: {error}; use another scheme"
             continue
         if report.passed or count + 1 == len(blocks) or keep != AUTOMATIC:
             return report, bundle

@@ -33,8 +33,9 @@ class QuantizeOptions:
     """What to quantize, how, and what may be lost.
 
     Attributes:
-        scheme: one of :data:`causalrn.bundle.quantization.SCHEMES`, or "float32" for `pool8` alone.
+        scheme: one of :data:`causalrn.bundle.quantization.SCHEMES`, or "float32" for pools alone.
         form: of w8 and w4; None for others.
+        pool_dtype: element type of pool rows that is asked for; "float32" leaves them as the scheme has them.
         method, percentile: how limits follow from calibration.
         keep_blocks_fp32: how many of the most sensitive blocks stay float32, or :data:`AUTOMATIC`: as few as the
             budget needs.
@@ -49,7 +50,7 @@ class QuantizeOptions:
 
     scheme: str
     form: str | None = None
-    pool8: bool = False
+    pool_dtype: str = "float32"
     method: str = "minmax"
     percentile: float = DEFAULT_PERCENTILE
     keep_blocks_fp32: int | str = 0

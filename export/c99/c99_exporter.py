@@ -19,7 +19,7 @@ from causalrn.bundle.native_spec import (
     WEIGHTS_HEADER,
     NativeSpec,
 )
-from causalrn.bundle.quantization import C_SCHEMES, PACKED, WEIGHT_ONLY, Quantization
+from causalrn.bundle.quantization import C_SCHEMES, PACKED, WEIGHT_ONLY, Quantization, pool_name
 from causalrn.errors import ConfigError
 from causalrn.export.c99.amalgamation import amalgamated_source
 from causalrn.export.c99.header import header_text, model_macros, source_text, weights_header_text
@@ -44,21 +44,21 @@ class COptions:
     Attributes:
         capacity: most positions; None takes the model's.
         scheme: "float32" or one of :data:`causalrn.bundle.quantization.C_SCHEMES`.
-        pool8: whether pools hold int8 rows.
+        pool_dtype: element type of pool rows: "float32", or one of :data:`causalrn.bundle.quantization.NARROW_POOLS`.
         weights: "file", or "inline" for constant arrays.
         profile: one of :data:`causalrn.bundle.native_spec.PROFILES`, or its `WEB_PROFILE`.
     """
 
     capacity: int | None = None
     scheme: str = "float32"
-    pool8: bool = False
+    pool_dtype: str = "float32"
     weights: str = "file"
     profile: str = "generic"
 
     @property
     def is_quantized(self) -> bool:
         """Whether anything is not float32."""
-        return self.scheme != "float32" or self.pool8
+        return self.scheme != "float32" or self.pool_dtype != "float32"
 
 
 def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifest:
@@ -75,9 +75,10 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
         raise ConfigError("C source is written for a CausalRN only, and this is a Transformer: use `target` onnx")
     if options.scheme not in ("float32", *C_SCHEMES):
         raise ConfigError(f"C source has no scheme {options.scheme}: choose {' or '.join(C_SCHEMES)}")
-    if options.pool8 and config.state_kind != "pool":
-        raise ConfigError("`pool8`: this model has no pool, its state is of constant size: leave it out")
-    spec = derive_state(config, "growing", options.capacity, "int8" if options.pool8 else "float32")
+    if options.pool_dtype != "float32" and config.state_kind != "pool":
+        name = pool_name(options.pool_dtype)
+        raise ConfigError(f"`{name}`: this model has no pool, its state is of constant size: leave it out")
+    spec = derive_state(config, "growing", options.capacity, options.pool_dtype)
     spec.check_useful()
     folded, capacity = checkpoint.folded, spec.capacity
     payload = pack_payload(folded, capacity, options.scheme)
@@ -102,7 +103,7 @@ def _quantization(options: COptions, checkpoint: Checkpoint) -> Quantization:
     tables = ("wte", "wpe") if checkpoint.card.config.positions == "learned" else ("wte",)
     kept = () if options.scheme == "float32" else tables
     form = PACKED if options.scheme in WEIGHT_ONLY else None
-    return Quantization(options.scheme, form, options.pool8, kept, checkpoint.sha256)
+    return Quantization.of(options.scheme, form, options.pool_dtype, kept, checkpoint.sha256)
 
 
 def _write_sources(
@@ -110,7 +111,7 @@ def _write_sources(
 ) -> None:
     """causalrn.c and .h, the weights, and the files of the profile."""
     macros = partial(
-        model_macros, config, capacity, native, options.scheme, options.pool8, file_bytes=len(payload) + ALIGNMENT
+        model_macros, config, capacity, native, options.scheme, options.pool_dtype, file_bytes=len(payload) + ALIGNMENT
     )
     model = zlib.crc32(payload, zlib.crc32(macros(model=0).encode()))
     texts = {SOURCE: amalgamated_source(), HEADER: header_text(macros(model=model))}

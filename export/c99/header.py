@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.native_spec import HEADER, NativeSpec
+from causalrn.bundle.state_spec import ITEM_BYTES
 from causalrn.model.causalrn_cell import squares_may_overflow
 from causalrn.model.config import CausalRNConfig
 
@@ -32,7 +33,7 @@ def model_macros(
     capacity: int | None,
     native: NativeSpec,
     scheme: str,
-    pool8: bool,
+    pool_dtype: str,
     *,
     model: int,
     file_bytes: int,
@@ -42,6 +43,7 @@ def model_macros(
     Args:
         capacity: most positions; None without a bound.
         scheme: a key of :data:`SCHEME_MACROS`.
+        pool_dtype: element type of pool rows.
         model: number that ties the header to its weights.
         file_bytes: size of the weights file.
     """
@@ -65,7 +67,7 @@ def model_macros(
             "squares could overflow: divided by the largest first",
         ),
         ("WEIGHTS", SCHEME_MACROS[scheme], ""),
-        ("POOL8", int(pool8), "rows of the pool as int8"),
+        ("POOL_BITS", 8 * ITEM_BYTES[pool_dtype], "of a value in the pool; 16: float16, 8: int8 and a scale per row"),
         ("MODEL", f"0x{model:08x}u", "the weights say the same"),
         ("WEIGHTS_INLINE", int(inline), "in causalrn_weights.h, not in weights.bin"),
         ("FILE_BYTES", file_bytes, "size of weights.bin"),

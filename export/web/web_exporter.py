@@ -38,7 +38,7 @@ class WebOptions:
     Attributes:
         engine: one of :data:`causalrn.bundle.web_spec.ENGINES`.
         capacity: most positions; None takes the model's.
-        scheme, pool8: of the C engine, as in :class:`causalrn.export.c99.c99_exporter.COptions`.
+        scheme, pool_dtype: of the C engine, as in :class:`causalrn.export.c99.c99_exporter.COptions`.
         beside: another web bundle, which the page shows beside this one.
 
     Raises:
@@ -48,12 +48,14 @@ class WebOptions:
     engine: str = C_ENGINE
     capacity: int | None = None
     scheme: str = "float32"
-    pool8: bool = False
+    pool_dtype: str = "float32"
     beside: Bundle | None = None
 
     def __post_init__(self) -> None:
         if self.engine == ORT_ENGINE and self.is_quantized:
-            raise ConfigError("`scheme` and `pool8` are the C engine's: leave them out, or leave out `engine` ort-web")
+            raise ConfigError(
+                "`scheme`, `pool8` and `pool16` are the C engine's: leave them out, or leave out `engine` ort-web"
+            )
         if self.scheme not in ("float32", *C_SCHEMES):
             raise ConfigError(f"WebAssembly has no scheme {self.scheme}: choose {' or '.join(C_SCHEMES)}")
         if self.beside is not None and self.beside.manifest.web is None:
@@ -69,7 +71,7 @@ class WebOptions:
     @property
     def c_options(self) -> COptions:
         """How the C in it is written."""
-        return COptions(self.capacity, self.scheme, self.pool8, profile=WEB_PROFILE)
+        return COptions(self.capacity, self.scheme, self.pool_dtype, profile=WEB_PROFILE)
 
 
 def export_web(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Manifest:

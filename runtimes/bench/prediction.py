@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from causalrn.bundle.quantization import NARROW_POOLS, pool_name
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import ConfigError
 from causalrn.model.config import CausalRNConfig, ModelConfig
@@ -17,6 +18,8 @@ ORT_NODES_PER_BLOCK = 12
 """Of the exporter's step graphs for one sequence, exact or linear, onnxruntime's own fusions aside."""
 _WORTH = 0.15
 """Share of a step that is worth a quantization."""
+_UNPACKING = ("avx2", "avx512")
+"""Instruction sets with which narrow pools cost what is read of them (docs/quantization.md)."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +29,23 @@ class Variant:
     Attributes:
         readout: of the model: "exact", "linear", ...
         scheme: of its weights.
-        pool8: whether its pool holds int8 rows.
+        pool_dtype: element type of its pool's rows; "float32" where it has none, or as its scheme has them.
     """
 
     readout: str
     scheme: str = "float32"
-    pool8: bool = False
+    pool_dtype: str = "float32"
 
     @classmethod
-    def of(cls, config: ModelConfig, scheme: str = "float32", pool8: bool = False) -> Variant:
+    def of(cls, config: ModelConfig, scheme: str = "float32", pool_dtype: str = "float32") -> Variant:
         """Of a model; what is no CausalRN has its kind for a readout."""
-        return cls(getattr(config, "readout", config.kind), scheme, pool8)
+        return cls(getattr(config, "readout", config.kind), scheme, pool_dtype)
 
     @property
     def name(self) -> str:
         """In words, e.g. "exact, w8, pool8"."""
-        words = [self.readout, *([self.scheme] if self.scheme != "float32" else []), *(["pool8"] if self.pool8 else [])]
-        return ", ".join(words)
+        narrow = [] if self.pool_dtype == "float32" else [pool_name(self.pool_dtype)]
+        return ", ".join([self.readout, *([self.scheme] if self.scheme != "float32" else []), *narrow])
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,13 @@ def variants_of(config: ModelConfig) -> list[ModelConfig]:
 
 
 def predict_all(config: ModelConfig, machine: Machine, depths: Sequence[int]) -> list[Prediction]:
-    """All variants of a model: readouts, weights of 32 or 8 bits, pools of 32 or 8 bits."""
+    """All variants of a model: readouts, weights of 32 or 8 bits, pools of 32, 16 or 8 bits."""
     found = []
     for kind in variants_of(config):
         for scheme in ("float32", "w8"):
-            for pool8 in (False, True):
-                spec = derive_state(kind, pool_dtype="int8" if pool8 else "float32")
-                if not pool8 or spec.has_pool:
+            for dtype in ("float32", *reversed(NARROW_POOLS.values())):
+                spec = derive_state(kind, pool_dtype=dtype)
+                if dtype == spec.pool_dtype:
                     found.append(predict(kind, spec, scheme, machine, depths))
     return found
 
@@ -94,17 +97,17 @@ def predict_all(config: ModelConfig, machine: Machine, depths: Sequence[int]) ->
 def predict(config: ModelConfig, spec: StateSpec, scheme: str, machine: Machine, depths: Sequence[int]) -> Prediction:
     """One variant: a step at each depth, and what fits.
 
-    An int8 pool is taken to be no faster than one of float32: unpacking takes what reading less of it saves.
+    A narrow pool is taken to be no faster than one of float32, for unpacking takes what reading less of it saves, but
+    where vector instructions unpack it.
     """
     cost = StepCost.of(config, spec, scheme)
-    pool8 = any(tensor.dtype == "int8" for tensor in spec.tensors)
     tables = 4 * (config.vocabulary + (config.capacity or 0)) * config.embedding  # they stay float32
     weights = cost.weight_bytes + tables
     fits, longest = _room(spec, weights, machine)
-    rates = machine.onnxruntime if scheme == "float32" and not pool8 and _is_usual(config) else None
-    timed = cost if not pool8 else StepCost.of(config, derive_state(config), scheme)
+    rates = machine.onnxruntime if scheme == spec.pool_dtype == "float32" and _is_usual(config) else None
+    timed = cost if machine.isa in _UNPACKING else StepCost.of(config, derive_state(config), scheme)
     return Prediction(
-        variant=Variant.of(config, scheme, pool8),
+        variant=Variant.of(config, scheme, spec.pool_dtype),
         weights_bytes=weights,
         bytes_per_token=spec.bytes_per_token,
         native_us={depth: machine.parts_s(timed, Call(1, depth)).expected * 1e6 for depth in depths},
@@ -187,14 +190,19 @@ def _advise_weights(own: Prediction, by_name: dict[str, Prediction]) -> Iterator
 
 def _advise_pool(own: Prediction, by_name: dict[str, Prediction], capacity: int | None) -> Iterator[str]:
     wide = own if own.fits else by_name.get(Variant(own.variant.readout, "w8").name, own)
-    small = by_name.get(Variant(wide.variant.readout, wide.variant.scheme, True).name)
-    if small is None or wide.longest is None or small.longest is None or not small.fits:
+    half, small = (
+        by_name.get(dataclasses.replace(wide.variant, pool_dtype=dtype).name) for dtype in ("float16", "int8")
+    )
+    if half is None or small is None or not small.fits:
+        return
+    if wide.longest is None or half.longest is None or small.longest is None:
         return
     if capacity is not None and wide.longest >= capacity:
-        yield f"pool: float32; all {capacity:,} positions of the model fit, and pool8 saves memory, no time"
+        yield f"pool: float32; all {capacity:,} positions of the model fit; pool16 takes half of it"
         return
-    fits = f"{small.longest:,} tokens fit instead of {wide.longest:,}"
+    fits = f"{half.longest:,} tokens fit with pool16, {small.longest:,} with pool8, instead of {wide.longest:,}"
     if capacity is None:
-        yield f"pool: float32, unless there are more tokens than fit: with pool8 {fits}"
+        yield f"pool: float32, unless there are more tokens than fit: {fits}"
     else:
-        yield f"pool: pool8; {fits}, of {capacity:,} positions"
+        best = "pool16" if half.longest >= capacity else "pool8"
+        yield f"pool: {best}; {fits}, of {capacity:,} positions"

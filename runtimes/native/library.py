@@ -13,6 +13,7 @@ import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.native_spec import INTERFACE, SOURCE, NativeSpec, padded, padded_hidden
+from causalrn.bundle.state_spec import ITEM_BYTES
 from causalrn.compiling.c_compiler import SourceError, shared_library
 from causalrn.compiling.code_cache import CACHE_VARIABLE
 from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError
@@ -56,15 +57,15 @@ class NativeLibrary:
         sizes = (ctypes.c_int32 * _DESCRIPTION)()
         self._library.native_describe(sizes)
         config, state = card_of(self._bundle).config, self._bundle.manifest.state
-        interface, tensors, hidden, embedding, rows, vocabulary, blocks, pool8 = sizes
+        interface, tensors, hidden, embedding, rows, vocabulary, blocks, pool_bits = sizes
         widths = (
             padded_hidden(config.heads, config.head_width),
             padded(config.embedding),
             config.vocabulary,
             config.blocks,
         )
-        expected = (INTERFACE, len(state.tensors), *widths, int(state.tensors[0].dtype == "int8"))
-        if (interface, tensors, hidden, embedding, vocabulary, blocks, pool8) != expected:
+        expected = (INTERFACE, len(state.tensors), *widths, 8 * ITEM_BYTES[state.pool_dtype])
+        if (interface, tensors, hidden, embedding, vocabulary, blocks, pool_bits) != expected:
             raise BundleError(f"{self._bundle.path}: its C source is of another model than its manifest: export again")
         return int(rows)
 

@@ -11,6 +11,10 @@
 
 #include <stdlib.h>
 
+#ifndef CAUSALRN_POOL_BITS /* source that was written before there were pools of float16 */
+#define CAUSALRN_POOL_BITS (CAUSALRN_POOL8 ? 8 : 32)
+#endif
+
 #if CAUSALRN_WEIGHTS_INLINE
 #include "causalrn_weights.h"
 #endif
@@ -41,7 +45,7 @@ EXPORT void native_describe(int32_t *sizes)
     sizes[4] = CAUSALRN_ROWS;
     sizes[5] = VOCABULARY;
     sizes[6] = BLOCKS;
-    sizes[7] = CAUSALRN_POOL8;
+    sizes[7] = CAUSALRN_POOL_BITS;
 }
 
 EXPORT causalrn_native *native_create(void) { return calloc(1, sizeof(causalrn_native)); }

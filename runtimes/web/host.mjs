@@ -10,6 +10,7 @@ import { readSync, writeSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const MAGIC = 0x4e524301;
+const ARRAYS = { int8: Int8Array, float16: Uint16Array }; // as the module has them; others are float32
 
 // Standard output is the pipe: what a bundle's code prints goes elsewhere.
 console.log = console.info = console.debug = console.error;
@@ -46,7 +47,7 @@ const CALLS = {
     let place = 0;
     session.manifest.state.tensors.forEach(({ name, dtype }, index) => {
       const bytes = payload.slice(place, (place += sizes[index]));
-      tensors[name] = new (dtype === "int8" ? Int8Array : Float32Array)(bytes.buffer);
+      tensors[name] = new (ARRAYS[dtype] ?? Float32Array)(bytes.buffer);
     });
     session.restore({ owner: session.manifest.manifest_sha256, position, tensors, logits: null });
     return [{}];

@@ -63,7 +63,7 @@ def test_sizes_are_those_of_the_files(source, baseline, tmp_path):
     graphs = sum(path.stat().st_size for path in source.path.glob("*.onnx"))
     assert baseline.measured.bundle_bytes == baseline.measured.weights_bytes + graphs
     assert baseline.measured.state_bytes_per_token == 2 * 32 * 4
-    bundle = write_quantized(source, tmp_path, Scheme("float32", pool8=True))
+    bundle = write_quantized(source, tmp_path, Scheme("float32", pool="int8"))
     assert measured(bundle, baseline).state_bytes_per_token == 2 * (32 + 4)
 
 
@@ -135,16 +135,16 @@ def test_time_is_measured_in_turns(source):
 
 
 def test_units_are_blocks_or_weights(source):
-    blocks = units_of(source, Scheme("w8", "nbits", pool8=True), "block")
+    blocks = units_of(source, Scheme("w8", "nbits", pool="int8"), "block")
     assert list(blocks) == ["blocks.0", "blocks.1", "head", POOLS]
     assert blocks["blocks.1"] == ("blocks.1.w12", "blocks.1.w3")
     assert list(units_of(source, Scheme("fp16"), "block")) == ["wte", "wpe", *blocks]
     tensors = units_of(source, Scheme("w4", "nbits", keep=frozenset({"head"})), "tensor")
     assert list(tensors) == ["blocks.0.w12", "blocks.0.w3", "blocks.1.w12", "blocks.1.w3"]
-    assert list(units_of(source, Scheme("float32", pool8=True), "tensor")) == [POOLS]
+    assert list(units_of(source, Scheme("float32", pool="int8"), "tensor")) == [POOLS]
 
 
-@pytest.mark.parametrize("scheme", [Scheme("w8", "nbits", pool8=True), Scheme("fp16"), Scheme("fp16", pool8=True)])
+@pytest.mark.parametrize("scheme", [Scheme("w8", "nbits", pool="int8"), Scheme("fp16"), Scheme("fp16", pool="int8")])
 def test_pools_and_tables_are_ranked_beside_weights(scheme, source, baseline):
     ranked = rank_sensitivity(source, scheme, baseline, "tensor")
     tables = {"wte", "wpe"} if scheme.name == "fp16" else set()

@@ -25,7 +25,7 @@ from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.reference import run_in_chunks
 from causalrn.runtimes.state_file import load_state, save_state
 from causalrn.training.checkpoint import Checkpoint
-from tests.builders import random_model
+from tests.builders import model_beyond_float16, random_model
 
 SCHEMES = {
     "w8": Scheme("w8", "nbits"),
@@ -35,13 +35,14 @@ SCHEMES = {
     "w8a8-dynamic": Scheme("w8a8-dynamic"),
     "w8a8": Scheme("w8a8"),
     "fp16": Scheme("fp16"),
-    "pool8": Scheme("float32", pool8=True),
-    "w8-pool8": Scheme("w8", "nbits", pool8=True),
-    "w8-qdq-pool8": Scheme("w8", "qdq", pool8=True),
+    "pool8": Scheme("float32", pool="int8"),
+    "pool16": Scheme("float32", pool="float16"),
+    "w8-pool8": Scheme("w8", "nbits", pool="int8"),
+    "w8-qdq-pool8": Scheme("w8", "qdq", pool="int8"),
 }
 LEAST_SQNR_DB = {"w8": 24, "w4": 3, "w8a8-dynamic": 22, "w8a8": 18, "fp16": 50, "float32": 40}
 """Of the logits of two blocks with random weights of unit gain: 8 bits are about 50 dB per product, 4 bits 25."""
-SPLITS = {"pool8": 1e-5, "fp16": 1e-4}
+SPLITS = {"pool8": 1e-5, "pool16": 1e-5, "fp16": 1e-4}
 """Largest difference between steps and prefill, relative to the largest |logit|, where no activation is rounded."""
 TOKENS = np.random.default_rng(0).integers(0, 29, (3, 24))
 
@@ -66,7 +67,7 @@ def logits_of(bundle: Bundle, chunks: list[int], tokens=TOKENS) -> np.ndarray:
 def test_quantized_bundle_gives_nearly_the_same(name, readout, bundles, tmp_path):
     source = Bundle.open(bundles[readout])
     scheme = scheme_for(source, name)
-    if scheme.pool8 and readout != "exact":
+    if scheme.pool != "float32" and readout != "exact":
         with pytest.raises(InputError, match="no pool"):
             write_quantized(source, tmp_path, scheme)
         return
@@ -83,14 +84,14 @@ def test_quantized_bundle_gives_nearly_the_same(name, readout, bundles, tmp_path
 @pytest.mark.parametrize("pool", ["fixed", "concat"])
 def test_narrow_pools_of_all_kinds_hold_the_same_rows(pool, exact_bundle, tmp_path):
     growing, other = Bundle.open(exact_bundle), exported(tmp_path, random_model(0), pool=pool)
-    for name in ("pool8", "w8-qdq-pool8", "fp16"):
+    for name in ("pool8", "pool16", "w8-qdq-pool8", "fp16"):
         rows = []
         for kind, source in (("growing", growing), (pool, other)):
             bundle = write_quantized(source, folder(tmp_path, f"{name}-{kind}"), SCHEMES[name])
             assert sqnr_db(logits_of(source, [1] * 24), logits_of(bundle, [1] * 24)) > 24
             with open_bundle(bundle) as session:
                 run = run_in_chunks(session, TOKENS, [1] * 24, [12])
-                assert session.snapshot().tensors["00.pool"].dtype == ("float16" if name == "fp16" else "int8")
+                assert session.snapshot().tensors["00.pool"].dtype == SCHEMES[name].pool_dtype
                 rows.append(run.states[12]["00.pool"])
         assert np.abs(rows[0] - rows[1]).max() < 0.02 * np.abs(rows[0]).max()
 
@@ -129,14 +130,14 @@ def test_family_can_be_quantized(options, tmp_path):
         "w8a8",
         "fp16",
         "w8-qdq",
-        *(["pool8"] if bundle.manifest.state.has_pool else []),
+        *(["pool8", "pool16"] if bundle.manifest.state.has_pool else []),
     ):
         scheme = scheme_for(bundle, name)
         quantized = write_quantized(bundle, folder(tmp_path, name), scheme)
         assert sqnr_db(logits_of(bundle, [24]), logits_of(quantized, [1] * 24)) > LEAST_SQNR_DB[scheme.name] - 6
 
 
-@pytest.mark.parametrize("name", ["w8", "w8-pool8", "fp16", "w8a8-dynamic"])
+@pytest.mark.parametrize("name", ["w8", "w8-pool8", "pool16", "fp16", "w8a8-dynamic"])
 def test_restored_state_continues_bit_for_bit(name, bundles, tmp_path):
     bundle = write_quantized(Bundle.open(bundles["exact"]), folder(tmp_path, "b"), SCHEMES[name])
     with open_bundle(bundle) as session, open_bundle(bundle) as other:
@@ -165,7 +166,7 @@ def test_same_bytes_twice(exact_bundle, tmp_path):
         assert one.sha256 == two.sha256
 
 
-@pytest.mark.parametrize("name", ["w8-qdq", "w4-qdq", "w8a8", "fp16", "w8-qdq-pool8"])
+@pytest.mark.parametrize("name", ["w8-qdq", "w4-qdq", "w8a8", "fp16", "pool16", "w8-qdq-pool8"])
 def test_portable_forms_hold_what_tensorrt_accepts(name, exact_bundle, tmp_path):
     source = Bundle.open(exact_bundle)
     bundle = write_quantized(source, tmp_path, scheme_for(source, name))
@@ -212,6 +213,33 @@ def test_schemes_without_meaning_are_refused(arguments):
         Scheme(*arguments)
     with pytest.raises(ValueError, match="unknown"):
         Quantization(arguments[0], arguments[1] if len(arguments) > 1 else None, False, (), "")
+
+
+def test_pools_have_one_type():
+    with pytest.raises(InputError, match="leave pool16 out"):
+        Scheme("fp16", pool="float16")
+    with pytest.raises(InputError, match="pool rows of 'int4' are unknown"):
+        Scheme("float32", pool="int4")
+    for flags in ({"pool8": True}, {"pool8": False, "scheme": "fp16"}):
+        with pytest.raises(ValueError, match="unknown"):
+            Quantization(
+                **{"scheme": "float32", "form": None, "kept": (), "source_sha256": "", "pool16": True, **flags}
+            )
+
+
+@pytest.mark.parametrize("options", [{}, {"activation": "relu", "readout": "plain"}], ids=["exp", "relu forgets it"])
+def test_rows_beyond_float16_are_an_error_and_not_taken(options, tmp_path):
+    bundle = write_quantized(
+        exported(tmp_path, model_beyond_float16(**options)), folder(tmp_path, "quantized"), SCHEMES["pool16"]
+    )
+    with open_bundle(bundle) as session:
+        session.prefill(np.array([[3, 4]]))
+        with pytest.raises(NonFiniteError):
+            session.step(np.array([28]))
+        with pytest.raises(NonFiniteError):
+            session.prefill(np.array([[5, 28, 6]]))
+        assert session.position == 2
+        assert np.isfinite(session.step(np.array([5]))).all()
 
 
 def test_float16_refuses_weights_beyond_its_range(tmp_path):

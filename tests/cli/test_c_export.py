@@ -49,7 +49,7 @@ def test_bundle_verifies_runs_and_says_what_it_takes(call, runs, tmp_path):
 
 @pytest.mark.cases(1)
 @pytest.mark.parametrize(
-    "options", [("--scheme", "w8"), ("--scheme", "w8a8-dynamic", "--pool8"), ("--pool8",)], ids=" ".join
+    "options", [("--scheme", "w8"), ("--scheme", "w8a8-dynamic", "--pool8"), ("--pool16",)], ids=" ".join
 )
 def test_quantized_source_is_measured_and_verifies(call, runs, tmp_path, options):
     code, out, err = call("export", runs["exact"], "-o", tmp_path / "source", "--target", "c", *options)
@@ -186,16 +186,25 @@ def test_options_that_contradict_are_one_clear_line(call, runs, tmp_path, option
 
 
 def test_options_of_c_are_refused_for_onnx(call, runs, tmp_path):
-    for options in (["--pool8"], ["--weights", "inline"], ["--profile", "cortex-m"]):
+    for options in (["--pool8"], ["--pool16"], ["--weights", "inline"], ["--profile", "cortex-m"]):
         code, _, err = call("export", runs["exact"], "-o", tmp_path / "out", *options)
         assert code == 2
         assert "leave it out" in err
 
 
-def test_pool8_without_a_pool_is_refused(call, runs, tmp_path):
-    code, _, err = call("export", runs["linear"], "-o", tmp_path / "out", "--target", "c", "--pool8")
+@pytest.mark.parametrize(
+    ("readout", "options", "words"),
+    [
+        ("linear", ["--pool8"], "--pool8: this model has no pool"),
+        ("linear", ["--pool16"], "--pool16: this model has no pool"),
+        ("exact", ["--pool8", "--pool16"], "--pool8 and --pool16 contradict each other: leave one out"),
+    ],
+)
+def test_narrow_pools_that_cannot_be_are_refused(call, runs, tmp_path, readout, options, words):
+    code, _, err = call("export", runs[readout], "-o", tmp_path / "out", "--target", "c", *options)
     assert code == 2
-    assert "has no pool" in err
+    assert err.count("\n") == 1
+    assert words in err
 
 
 def test_transformer_is_refused(call, tmp_path):

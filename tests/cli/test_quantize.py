@@ -49,6 +49,7 @@ def test_before_and_after_are_printed_and_written(quantize, exact_bundle, tmp_pa
         ("--scheme", "w8a8", "--method", "percentile"),
         ("--scheme", "fp16"),
         ("--pool8",),
+        ("--scheme", "w8", "--pool16"),
     ],
     ids=" ".join,
 )
@@ -188,7 +189,7 @@ def test_checkpoint_makes_the_oracle_the_judge(quantize, runs, tmp_path):
 
 
 def test_state_files_belong_to_their_bundle(quantize, call, exact_bundle, tmp_path):
-    quantize("--pool8", *LOOSE)
+    quantize("--pool16", *LOOSE)
     state = tmp_path / "state"
     code, _, _ = call("run", tmp_path / "out", "--prompt", "abc", "--max-new-tokens", 3, "--state-out", state)
     assert code == 0

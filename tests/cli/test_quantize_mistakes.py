@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.quantization import NARROW_POOLS
 from causalrn.errors import BundleError
 from tests.cli.test_quantize import LOOSE, hashes
 
@@ -30,7 +31,9 @@ def test_interrupted_quantize_leaves_everything_as_it_was(quantize, exact_bundle
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "name a --scheme, or --pool8"),
+        ((), "name a --scheme, --pool8 or --pool16"),
+        (("--pool8", "--pool16"), "--pool8 and --pool16 contradict each other: leave one out"),
+        (("--scheme", "fp16", "--pool16"), "fp16 has float16 pools by itself: leave pool16 out"),
         (("--scheme", "w8a8", "--form", "qdq"), "--form"),
         (("--scheme", "w8", "--method", "entropy"), "--method"),
         (("--scheme", "w8a8", "--percentile", 99), "--percentile"),
@@ -115,12 +118,14 @@ def test_no_bundle_appears_where_a_report_cannot_be_written(option, quantize, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_manifest_does_not_contradict_its_pools(quantize, tmp_path):
-    quantize("--scheme", "w8", "--pool8", *LOOSE)
+@pytest.mark.parametrize(("name", "dtype"), NARROW_POOLS.items())
+def test_manifest_does_not_contradict_its_pools(quantize, tmp_path, name, dtype):
+    quantize("--scheme", "w8", f"--{name}", *LOOSE)
     bundle = Bundle.open(tmp_path / "out")
     assert bundle.manifest.quantization is not None
-    lie = dataclasses.replace(bundle.manifest.quantization, pool8=False)
-    with pytest.raises(BundleError, match="contradicts pools of int8"):
+    assert bundle.manifest.quantization.describe() == f"w8 (nbits), {name}"
+    lie = dataclasses.replace(bundle.manifest.quantization, **{name: False})
+    with pytest.raises(BundleError, match=f"contradicts pools of {dtype}"):
         seal_bundle(tmp_path / "out", dataclasses.replace(bundle.manifest, quantization=lie))
 
 
@@ -130,6 +135,6 @@ def test_runs_tables_and_quantized_bundles_are_not_quantized(call, quantize, run
         code, _, err = call("quantize", source, "-o", tmp_path / "again", "--scheme", "w8")
         assert code == 2
         assert words in err
-    code, _, err = call("quantize", bundles["linear"], "-o", tmp_path / "again", "--pool8")
+    code, _, err = call("quantize", bundles["linear"], "-o", tmp_path / "again", "--pool16")
     assert code == 2
-    assert "leave pool8 out" in err
+    assert "leave pool16 out" in err

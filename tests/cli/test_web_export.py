@@ -89,7 +89,9 @@ def test_bundle_beside_has_none_itself(call, runs, web_bundles, tmp_path):
 
 @pytest.mark.cases(1)
 @needs_web
-@pytest.mark.parametrize("options", [("--scheme", "w8"), ("--scheme", "w8a8-dynamic", "--pool8")], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [("--scheme", "w8", "--pool16"), ("--scheme", "w8a8-dynamic", "--pool8")], ids=" ".join
+)
 def test_quantized_bundle_is_measured_and_verifies(call, runs, tmp_path, options):
     code, out, err = call("export", runs["exact"], "-o", tmp_path / "site", "--target", "web", *options)
     assert code == 0, out + err

@@ -88,6 +88,7 @@ def test_package_is_callable_whoever_imported_it_first(runs, tmp_path):
         ({"capacity": 0}, "`capacity` is 0: it must be a whole number"),
         ({"capacity": "9"}, "`capacity` is '9': it must be a whole number"),
         ({"pool8": 1}, "`pool8` is 1: it must be True or False"),
+        ({"pool16": True}, "`pool16` belongs to `target` c or web, and this is onnx"),
         ({"target": "web", "beside": 3}, "`beside` is 3: it must be a path"),
         ({"output": None}, "`output` is None: it must be a path"),
     ],

@@ -27,7 +27,7 @@ def test_models_are_predicted_and_nothing_is_printed(runs, bundles, tmp_path, ca
     data = json.loads(path.read_text())
     assert data == json.loads(json_text(found.to_json()))
     entry = data["models"][0]["predictions"][0]
-    assert (entry["readout"], entry["scheme"], entry["pool8"]) == ("exact", "float32", False)
+    assert (entry["readout"], entry["scheme"], entry["pool_dtype"]) == ("exact", "float32", "float32")
     assert data["machine"] == to_json(DEVICE)
     assert capfd.readouterr() == ("", "")
 

@@ -63,7 +63,7 @@ static int run_block(const call_t *call, const work_t *work, int block)
         float *ab = work->ab + row * 2 * HP;
         if (CAUSALRN_READOUT == CAUSALRN_LINEAR)
             finite &= normalize(ab, ab, HP, HIDDEN) & normalize(ab + HP, ab + HP, HP, HIDDEN);
-        append_row(s, block, (size_t)s->position * batch + row, ab + HP);
+        finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);
     }
     read_pool(call, work, block);
 #else

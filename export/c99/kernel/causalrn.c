@@ -16,6 +16,7 @@
 
 #include "compiler.h"
 #include "sizes.h"
+#include "halves.h"
 #include "weights.h"
 #include "messages.h"
 #include "work.h"

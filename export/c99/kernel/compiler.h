@@ -12,6 +12,9 @@
 #else
 #include <math.h>
 #endif
+#if defined(__GNUC__) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(_M_FP_FAST)
@@ -38,7 +41,7 @@
 #define CAUSALRN_FETCH(address) __builtin_prefetch(address, 0, 2)
 #define CAUSALRN_FETCH_ONCE(address) __builtin_prefetch((const void *)((uintptr_t)(address) + 4096u), 0, 0)
 #else
-#define CAUSALRN_FETCH(address) ((void)0)
+#define CAUSALRN_FETCH(address) ((void)(address))
 #define CAUSALRN_FETCH_ONCE(address) ((void)(address))
 #endif
 #if defined(__GNUC__) && !defined(__clang__)

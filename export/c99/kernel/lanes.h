@@ -23,6 +23,8 @@
 #define largest NAME(largest)
 #define scale_by_power NAME(scale_by_power)
 #define load_int8 NAME(load_int8)
+#define load_half NAME(load_half)
+#define store_half NAME(store_half)
 #define no_counts NAME(no_counts)
 #define dot4 NAME(dot4)
 #define counted NAME(counted)

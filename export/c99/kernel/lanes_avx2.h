@@ -1,6 +1,6 @@
 /* 16 lanes as two vectors of AVX2, products and sums fused.
  *
- * Needs lanes.h, and <immintrin.h> with avx2 and fma. */
+ * Needs lanes.h, and <immintrin.h> with avx2, fma and f16c. */
 
 typedef struct {
     __m256 low, high;
@@ -89,6 +89,18 @@ CAUSALRN_INLINE lanes load_int8(const int8_t *p)
     r.low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
     r.high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)));
     return r;
+}
+CAUSALRN_INLINE lanes load_half(const uint16_t *p)
+{
+    lanes r;
+    r.low = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+    r.high = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)));
+    return r;
+}
+CAUSALRN_INLINE void store_half(uint16_t *p, lanes x)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(x.low, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((__m128i *)(void *)(p + 8), _mm256_cvtps_ph(x.high, _MM_FROUND_TO_NEAREST_INT));
 }
 CAUSALRN_INLINE counts no_counts(void)
 {

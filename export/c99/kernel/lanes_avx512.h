@@ -47,6 +47,14 @@ CAUSALRN_INLINE lanes load_int8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
+CAUSALRN_INLINE lanes load_half(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+CAUSALRN_INLINE void store_half(uint16_t *p, lanes x)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
 CAUSALRN_INLINE counts no_counts(void) { return _mm512_setzero_si512(); }
 CAUSALRN_INLINE counts dot4(const int8_t *w, int32_t in, counts c)
 {

@@ -1,6 +1,6 @@
 /* 16 lanes in plain C: the definition of what the others compute.
  *
- * Needs lanes.h. lanes_portable.h has the rest. */
+ * Needs lanes.h and halves.h. lanes_portable.h has the rest. */
 
 typedef struct {
     float v[LANES];
@@ -44,6 +44,7 @@ CAUSALRN_INLINE lanes root(lanes x) { EACH(sqrtf(x.v[i])); }
 CAUSALRN_INLINE lanes madd(lanes x, lanes y, lanes z) { EACH(NAME(madd1)(x.v[i], y.v[i], z.v[i])); }
 CAUSALRN_INLINE lanes scale_by_power(lanes x, lanes n) { EACH(NAME(power1)(x.v[i], n.v[i])); }
 CAUSALRN_INLINE lanes load_int8(const int8_t *p) { EACH((float)p[i]); }
+CAUSALRN_INLINE lanes load_half(const uint16_t *p) { EACH(from_half(p[i])); }
 #undef EACH
 CAUSALRN_INLINE float sum(lanes x)
 {

@@ -1,11 +1,20 @@
-/* What plain C and vectors of 4 have in common: sums of four rows, and int8 products where lanes_wasm.h has none.
+/* What plain C and vectors of 4 have in common: sums of four rows, rounding to float16, and int8 products where
+ * lanes_wasm.h has none.
  *
- * Needs lanes_plain.h or lanes_vectors.h. */
+ * Needs halves.h, and lanes_plain.h or lanes_vectors.h. */
 
 CAUSALRN_INLINE void sum4(const lanes *x, float *out)
 {
     for (int i = 0; i < 4; i++)
         out[i] = sum(x[i]);
+}
+
+CAUSALRN_INLINE void store_half(uint16_t *p, lanes x)
+{
+    float values[LANES];
+    store(values, x);
+    for (int i = 0; i < LANES; i++)
+        p[i] = to_half(values[i]);
 }
 
 #if !(CAUSALRN_ISA == 4 && defined(__wasm_simd128__))

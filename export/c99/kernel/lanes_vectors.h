@@ -102,3 +102,27 @@ CAUSALRN_INLINE lanes load_int8(const int8_t *p)
     return load(values);
 }
 #endif
+
+/* 16 halves: what is one times 2^112 too small as the bits of a float is exact as a float. */
+CAUSALRN_INLINE four NAME(from_halves)(bits halves)
+{
+    const four magnitude = (four)((halves & 0x7fffu) << 13) * 0x1p112f;
+    return (four)((bits)magnitude | (halves & 0x8000u) << 16);
+}
+#ifndef __wasm_simd128__
+CAUSALRN_INLINE four NAME(half4)(const uint16_t *p)
+{
+#ifdef __aarch64__
+    return (four)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+#else
+    const bits halves = {p[0], p[1], p[2], p[3]};
+    return NAME(from_halves)(halves);
+#endif
+}
+CAUSALRN_INLINE lanes load_half(const uint16_t *p)
+{
+    lanes r;
+    r.a = NAME(half4)(p), r.b = NAME(half4)(p + 4), r.c = NAME(half4)(p + 8), r.d = NAME(half4)(p + 12);
+    return r;
+}
+#endif

@@ -1,4 +1,4 @@
-/* int8 in WebAssembly with SIMD: loaded as lanes, and multiplied.
+/* int8 and float16 in WebAssembly with SIMD: loaded as lanes; int8 products.
  *
  * Needs lanes_vectors.h and <wasm_simd128.h>. */
 
@@ -13,6 +13,14 @@ CAUSALRN_INLINE lanes load_int8(const int8_t *p)
     r.b = NAME(lowest_bits)(wasm_i16x8_shuffle(low, exponent, 4, 12, 5, 13, 6, 14, 7, 15));
     r.c = NAME(lowest_bits)(wasm_i16x8_shuffle(high, exponent, 0, 8, 1, 9, 2, 10, 3, 11));
     r.d = NAME(lowest_bits)(wasm_i16x8_shuffle(high, exponent, 4, 12, 5, 13, 6, 14, 7, 15));
+    return r;
+}
+CAUSALRN_INLINE lanes load_half(const uint16_t *p)
+{
+    const v128_t low = wasm_v128_load(p), high = wasm_v128_load(p + 8);
+    lanes r;
+    r.a = NAME(from_halves)((bits)wasm_u32x4_extend_low_u16x8(low)), r.b = NAME(from_halves)((bits)wasm_u32x4_extend_high_u16x8(low));
+    r.c = NAME(from_halves)((bits)wasm_u32x4_extend_low_u16x8(high)), r.d = NAME(from_halves)((bits)wasm_u32x4_extend_high_u16x8(high));
     return r;
 }
 

@@ -3,54 +3,46 @@
  * Needs pairs.h, rows.h and work.h. */
 
 #define append_row NAME(append_row)
-#define tile_rows NAME(tile_rows)
+#define stored_rows NAME(stored_rows)
 #define part_t NAME(part_t)
 #define to_fetch NAME(to_fetch)
+#define read_tile NAME(read_tile)
 #define read_segment NAME(read_segment)
 #define add_rows NAME(add_rows)
 #define read_part NAME(read_part)
 #define read_pool NAME(read_pool)
 
-/* Write one row b into the pool of a block. */
-CAUSALRN_INLINE void append_row(const causalrn_session *s, int block, size_t place, const float *b)
+/* Write one row b into the pool of a block. 0 where it does not fit. */
+CAUSALRN_INLINE int append_row(const causalrn_session *s, int block, size_t place, const float *b)
 {
-#if CAUSALRN_POOL8
+#if CAUSALRN_POOL_BITS == 8
     float *scales = s->next[block * PER_BLOCK + 1];
     scales[place] = quantize(b, (int8_t *)s->next[block * PER_BLOCK] + place * HP, HP);
+    return 1;
+#elif CAUSALRN_POOL_BITS == 16
+    return narrow(b, (uint16_t *)s->next[block] + place * HP, HP);
 #else
     float *row = (float *)s->next[block] + place * HP;
     for (int i = 0; i < HP; i += LANES)
         store(row + i, load(b + i));
+    return 1;
 #endif
 }
 
-/* Rows first .. first + count - 1 of sequence b as float32, and their stride. */
-CAUSALRN_INLINE const float *tile_rows(const causalrn_session *s, float *tile, int block, size_t first, int count, size_t b,
-                                       size_t *stride)
+/* Rows of sequence b from `first` on. */
+CAUSALRN_INLINE stored_t stored_rows(const causalrn_session *s, int block, size_t first, size_t b)
 {
-    const size_t batch = (size_t)s->batch;
-#if CAUSALRN_POOL8
-    const int8_t *pool = s->next[block * PER_BLOCK];
-    const float *scales = s->next[block * PER_BLOCK + 1];
-    for (int k = 0; k < count; k++) {
-        const size_t place = (first + (size_t)k) * batch + b;
-        for (int i = 0; i < HP; i += LANES)
-            store(tile + k * HP + i, mul(load_int8(pool + place * HP + i), set(scales[place])));
-    }
-    *stride = HP;
-    return tile;
-#else
-    (void)tile, (void)count;
-    *stride = batch * HP;
-    return (const float *)s->next[block] + (first * batch + b) * HP;
-#endif
+    const size_t place = first * (size_t)s->batch + b;
+    stored_t rows = {(const causalrn_pooled *)s->next[block * PER_BLOCK] + place * HP, NULL, (size_t)s->batch};
+    if (CAUSALRN_POOL_BITS == 8)
+        rows.scales = (const float *)s->next[block * PER_BLOCK + 1] + place;
+    return rows;
 }
 
 /* Some of the work of a call on one block's pool. */
 typedef struct {
     const call_t *call;
     const work_t *work;
-    size_t b;
     int32_t block, parts;
 } part_t;
 
@@ -65,32 +57,48 @@ CAUSALRN_INLINE const char *to_fetch(const part_t *p, size_t tile)
     return (tile + 1) * bytes <= (size_t)(end - from) ? from + tile * bytes : NULL;
 }
 
-/* What queries q0 .. q1 - 1 of sequence b read of rows begin .. begin + SEGMENT - 1, into sums[query][HP]. */
-CAUSALRN_INLINE void read_segment(const part_t *p, float *tile, size_t begin, size_t q0, size_t q1, float *sums)
+/* What queries q0 .. q1 - 1 of sequence b read of a tile of `there` rows, into sums[query][sequence][HP]. */
+CAUSALRN_INLINE void read_tile(const part_t *p, float *tile, size_t first, int there, size_t b, size_t q0, size_t q1,
+                               int has_next, float *sums)
 {
     const causalrn_session *s = p->call->session;
-    const work_t *work = p->work;
     const size_t batch = (size_t)s->batch, position = (size_t)s->position;
-    const size_t end = begin + SEGMENT < position + q1 ? begin + SEGMENT : position + q1;
     const int alone = q1 - q0 == 1;
-    for (size_t q = q0; q < q1; q++)
-        for (int i = 0; i < HP; i += LANES)
-            store(sums + (q - q0) * HP + i, set(0.0f));
+    const int joins = CAUSALRN_POOL_BITS < 32 && CAUSALRN_ISA >= 8 && CAUSALRN_READOUT == CAUSALRN_EXACT && alone;
+    reading_t r = {.rows = stored_rows(s, p->block, first, b), .tile = tile};
+    if (alone && has_next) /* with several queries, rows are there already for all but the first */
+        r.ahead = (const char *)(r.rows.values + AHEAD * TILE * batch * HP);
+    if (alone && b == 0)
+        r.after = to_fetch(p, first / TILE);
+    if (CAUSALRN_POOL_BITS < 32 && !joins)
+        for (int k = 0; k < there; k++)
+            for (int i = 0; i < HP; i += LANES)
+                store(tile + k * HP + i, load_stored(&r.rows, k, i));
+    for (size_t q = first > position + q0 ? first - position : q0; q < q1; q++) {
+        const size_t seen = position + q + 1 - first; /* a query reads itself and what came before it */
+        r.a = p->work->ab + (q * batch + b) * 2 * HP;
+        r.o = sums + ((q - q0) * batch + b) * HP;
+        r.count = seen < (size_t)there ? (int)seen : there;
+        if (CAUSALRN_POOL_BITS == 32)
+            read_pairs(&r, STORED);
+        else if (joins) /* widened, added and squared in one go */
+            read_pairs(&r, SUMMED);
+        else
+            read_pairs(&r, WIDENED);
+    }
+}
+
+/* The same of rows begin .. begin + SEGMENT - 1, for all sequences: their rows lie side by side. */
+CAUSALRN_INLINE void read_segment(const part_t *p, float *tile, size_t begin, size_t q0, size_t q1, float *sums)
+{
+    const size_t batch = (size_t)p->call->session->batch, after = (size_t)p->call->session->position + q1;
+    const size_t end = begin + SEGMENT < after ? begin + SEGMENT : after;
+    for (size_t i = 0; i < (q1 - q0) * batch * HP; i += LANES)
+        store(sums + i, set(0.0f));
     for (size_t first = begin; first < end; first += TILE) {
-        const int there = end - first < TILE ? (int)(end - first) : TILE;
-        size_t stride;
-        const float *rows = tile_rows(s, tile, p->block, first, there, p->b, &stride);
-        for (size_t q = first > position + q0 ? first - position : q0; q < q1; q++) {
-            const size_t seen = position + q + 1 - first; /* a query reads itself and what came before it */
-            reading_t r = {work->ab + (q * batch + p->b) * 2 * HP, rows, stride, 0, sums + (q - q0) * HP, 0, NULL, {0}};
-            r.count = seen < (size_t)there ? (int)seen : there;
-            if (alone) { /* with several queries, rows are there already for all but the first */
-                r.ahead = !CAUSALRN_POOL8 && first + (AHEAD + 1) * TILE <= end ? AHEAD * TILE * stride : 0u;
-                r.fetch = to_fetch(p, first / TILE);
-            }
-            scale_pairs(&r);
-            add_pairs(&r);
-        }
+        const int there = end - first < TILE ? (int)(end - first) : TILE, has_next = first + (AHEAD + 1) * TILE <= end;
+        for (size_t b = 0; b < batch; b++)
+            read_tile(p, tile, first, there, b, q0, q1, has_next, sums);
     }
 }
 
@@ -107,18 +115,18 @@ static void read_part(void *argument, int32_t part)
     const size_t batch = (size_t)p->call->session->batch, time = (size_t)p->call->time;
     const size_t number = (size_t)part, parts = (size_t)p->parts;
     const size_t end = (size_t)p->call->session->position + time;
-    float *const tile = p->work->tiles + (CAUSALRN_POOL8 ? number * TILE * HP : 0u);
+    float *const tile = p->work->tiles + (CAUSALRN_POOL_BITS < 32 ? number * TILE * HP : 0u);
     if (time == 1) {
         for (size_t segment = number; segment * SEGMENT < end; segment += parts)
-            read_segment(p, tile, segment * SEGMENT, 0, 1, p->work->sums + segment * HP);
+            read_segment(p, tile, segment * SEGMENT, 0, 1, p->work->sums + segment * batch * HP);
         return;
     }
     const size_t q0 = time * number / parts, q1 = time * (number + 1) / parts;
     for (size_t begin = 0; begin < end - time + q1; begin += SEGMENT) {
-        read_segment(p, tile, begin, q0, q1, p->work->sums + q0 * HP);
-        for (size_t q = q0; q < q1; q++)
-            if (begin <= end - time + q)
-                add_rows(p->work->o + (q * batch + p->b) * HP, p->work->sums + q * HP, begin == 0);
+        read_segment(p, tile, begin, q0, q1, p->work->sums + q0 * batch * HP);
+        for (size_t row = q0 * batch; row < q1 * batch; row++)
+            if (begin <= end - time + row / batch)
+                add_rows(p->work->o + row * HP, p->work->sums + row * HP, begin == 0);
     }
 }
 
@@ -129,14 +137,13 @@ static void read_pool(const call_t *call, const work_t *work, int block)
     const size_t end = (size_t)s->position + (size_t)call->time;
     const int32_t most = call->time > 1 ? call->time : (int32_t)((end + SEGMENT - 1) / SEGMENT);
     const int32_t threads = s->parallel != NULL && end > SEGMENT ? s->threads : 1, parts = most < threads ? most : threads;
-    part_t part = {call, work, 0, block, parts};
-    for (; part.b < (size_t)s->batch; part.b++) {
-        if (parts > 1)
-            s->parallel(s->pool, parts, read_part, &part);
-        else
-            read_part(&part, 0);
-        if (call->time == 1)
+    part_t part = {call, work, block, parts};
+    if (parts > 1)
+        s->parallel(s->pool, parts, read_part, &part);
+    else
+        read_part(&part, 0);
+    if (call->time == 1)
+        for (size_t b = 0, batch = (size_t)s->batch; b < batch; b++)
             for (size_t segment = 0; segment * SEGMENT < end; segment++)
-                add_rows(work->o + part.b * HP, work->sums + segment * HP, segment == 0);
-    }
+                add_rows(work->o + b * HP, work->sums + (segment * batch + b) * HP, segment == 0);
 }

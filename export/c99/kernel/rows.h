@@ -7,6 +7,7 @@
 #define zero_padding NAME(zero_padding)
 #define largest_of NAME(largest_of)
 #define quantize NAME(quantize)
+#define narrow NAME(narrow)
 
 /* out = in / (rms(in) + eps), over `width` values of which only the padding is zero. 0 where the mean square overflows. */
 CAUSALRN_INLINE int normalize_with(const float *in, float *out, int padded, int width, float eps)
@@ -62,4 +63,15 @@ CAUSALRN_INLINE float quantize(const float *in, int8_t *out, int padded)
             out[i + k] = (int8_t)(int32_t)rounded[k];
     }
     return scale;
+}
+
+/* Round a row to float16, halves to even. 0 where a value is beyond its range, or no number. */
+CAUSALRN_INLINE int narrow(const float *in, uint16_t *out, int padded)
+{
+    int finite = 1;
+    for (int i = 0; i < padded; i += LANES)
+        store_half(out + i, load(in + i));
+    for (int i = 0; i < padded; i++)
+        finite &= (out[i] & 0x7c00u) != 0x7c00u;
+    return finite;
 }

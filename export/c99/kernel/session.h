@@ -5,9 +5,9 @@
 static size_t tensor_size(int index, int32_t batch, int32_t capacity)
 {
     const size_t rows = CAUSALRN_STATE_ROWS(batch, capacity);
-    if (!CAUSALRN_POOL8)
-        return CAUSALRN_BYTES(rows * HP, sizeof(float));
-    return index % PER_BLOCK == 0 ? CAUSALRN_BYTES(rows * HP, 1u) : CAUSALRN_BYTES(rows, sizeof(float));
+    if (CAUSALRN_POOL_BITS == 8 && index % PER_BLOCK == 1)
+        return CAUSALRN_BYTES(rows, sizeof(float));
+    return CAUSALRN_BYTES(rows * HP, CAUSALRN_POOL_BITS / 8u);
 }
 
 static int sizes_are_possible(int32_t batch, int32_t capacity)

@@ -19,6 +19,7 @@ enum {
     TILE = 16,                                               /* rows of the pool that are read together */
     SEGMENT = 512,                                           /* rows that are summed before they join the others */
     AHEAD = 2,                                               /* tiles that are fetched before they are needed */
+    STORED = 0, WIDENED, SUMMED,                             /* what pairs are made of: pairs.h */
     LINES = 8,                                               /* of weights, fetched with 16 exps of all rows of a tile */
     PER_BLOCK = CAUSALRN_TENSORS / BLOCKS,
     HAS_POOL = CAUSALRN_HAS_POOL
@@ -40,6 +41,13 @@ enum {
 typedef float causalrn_weight;
 #else
 typedef int8_t causalrn_weight;
+#endif
+#if CAUSALRN_POOL_BITS == 8
+typedef int8_t causalrn_pooled;
+#elif CAUSALRN_POOL_BITS == 16
+typedef uint16_t causalrn_pooled;
+#else
+typedef float causalrn_pooled;
 #endif
 #define FLOATS(count) CAUSALRN_BYTES(count, sizeof(float))
 #define MATRIX(in, out)                                                                                   \

@@ -15,8 +15,8 @@ typedef struct {
 /* Places in a session's working memory, for `rows` rows. */
 typedef struct {
     float *x, *normalized, *ab, *o, *logits;
-    float *tiles;      /* [CAUSALRN_THREADS][TILE][HP]: int8 pool rows, widened */
-    float *sums;       /* [rows or segments][HP]: what one segment adds up to */
+    float *tiles;      /* [CAUSALRN_THREADS][TILE][HP]: pool rows that are not float32, widened */
+    float *sums;       /* [rows, or segments * batch][HP]: what one segment adds up to */
     int8_t *quantized; /* [rows][WIDEST] */
     float *scales;     /* [rows] */
 } work_t;
@@ -36,7 +36,7 @@ static void lay_out_work(work_t *work, void *memory, int32_t batch, int32_t capa
     PLACE(ab, float, rows * 2 * HP);
     PLACE(o, float, rows * HP);
     PLACE(logits, float, rows * VP);
-    PLACE(tiles, float, CAUSALRN_POOL8 ? CAUSALRN_THREADS * TILE * HP : 0);
+    PLACE(tiles, float, CAUSALRN_POOL_BITS < 32 ? CAUSALRN_THREADS * TILE * HP : 0);
     PLACE(sums, float, CAUSALRN_SUMS(batch, capacity) * HP);
     PLACE(quantized, int8_t, CAUSALRN_WEIGHTS == CAUSALRN_INT8_DYNAMIC ? rows * WIDEST : 0u);
     PLACE(scales, float, CAUSALRN_WEIGHTS == CAUSALRN_INT8_DYNAMIC ? rows : 0u);

@@ -39,7 +39,7 @@ extern "C" {
 #define CAUSALRN_HEAD_SCALE 1 /* the largest channel of every head becomes 1 */
 #define CAUSALRN_GUARDED 0 /* squares could overflow: divided by the largest first */
 #define CAUSALRN_WEIGHTS CAUSALRN_FLOAT32
-#define CAUSALRN_POOL8 0 /* rows of the pool as int8 */
+#define CAUSALRN_POOL_BITS 32 /* of a value in the pool; 16: float16, 8: int8 and a scale per row */
 #define CAUSALRN_MODEL 0x00000000u /* the weights say the same */
 #define CAUSALRN_WEIGHTS_INLINE 0 /* in causalrn_weights.h, not in weights.bin */
 #define CAUSALRN_FILE_BYTES 38464 /* size of weights.bin */
@@ -51,7 +51,7 @@ extern "C" {
 #define CAUSALRN_HAS_POOL (CAUSALRN_READOUT == CAUSALRN_EXACT || CAUSALRN_ACTIVATION != CAUSALRN_EXP)
 #define CAUSALRN_COMPENSATED (!CAUSALRN_HAS_POOL && CAUSALRN_READOUT == CAUSALRN_LINEAR && CAUSALRN_POSITIONS == 0)
 #define CAUSALRN_TENSORS                                                                                          \
-    (CAUSALRN_BLOCKS * (1 + (CAUSALRN_POOL8 || CAUSALRN_COMPENSATED ||                                             \
+    (CAUSALRN_BLOCKS * (1 + (CAUSALRN_POOL_BITS == 8 || CAUSALRN_COMPENSATED ||                                    \
                              (!CAUSALRN_HAS_POOL && CAUSALRN_READOUT == CAUSALRN_PLAIN))))
 
 #define CAUSALRN_VERSION 1
@@ -73,19 +73,21 @@ extern "C" {
 #define CAUSALRN_BYTES(count, item) CAUSALRN_UP((size_t)(count) * (item), 64u)
 #define CAUSALRN_STATE_ROWS(batch, capacity) ((size_t)(batch) * (CAUSALRN_HAS_POOL ? (size_t)(capacity) : 1u))
 #define CAUSALRN_STATE_BYTES(batch, capacity)                                                                     \
-    (CAUSALRN_POOL8 ? CAUSALRN_BLOCKS * (CAUSALRN_BYTES(CAUSALRN_STATE_ROWS(batch, capacity) * CAUSALRN_HP, 1u) +  \
-                                         CAUSALRN_BYTES(CAUSALRN_STATE_ROWS(batch, capacity), 4u))                 \
-                    : CAUSALRN_TENSORS * CAUSALRN_BYTES(CAUSALRN_STATE_ROWS(batch, capacity) * CAUSALRN_HP, 4u))
+    (CAUSALRN_BLOCKS * (CAUSALRN_POOL_BITS == 8 ? CAUSALRN_BYTES(CAUSALRN_STATE_ROWS(batch, capacity), 4u) : 0u) +  \
+     (CAUSALRN_POOL_BITS == 8 ? CAUSALRN_BLOCKS : CAUSALRN_TENSORS) *                                              \
+         CAUSALRN_BYTES(CAUSALRN_STATE_ROWS(batch, capacity) * CAUSALRN_HP, CAUSALRN_POOL_BITS / 8u))
 #define CAUSALRN_MOST(a, b) ((a) > (b) ? (a) : (b))
 #define CAUSALRN_ROWS_OF(batch) CAUSALRN_MOST((size_t)(batch), (size_t)CAUSALRN_ROWS)
 #define CAUSALRN_SUMS(batch, capacity)                                                                            \
-    (CAUSALRN_HAS_POOL ? CAUSALRN_MOST(CAUSALRN_ROWS_OF(batch), CAUSALRN_UP((size_t)(capacity), 512u) / 512u) : 0u)
+    (CAUSALRN_HAS_POOL                                                                                            \
+         ? CAUSALRN_MOST(CAUSALRN_ROWS_OF(batch), (size_t)(batch) * (CAUSALRN_UP((size_t)(capacity), 512u) / 512u)) \
+         : 0u)
 #define CAUSALRN_WORK_BYTES(batch, capacity)                                                                      \
     (2u * CAUSALRN_BYTES(CAUSALRN_ROWS_OF(batch) * CAUSALRN_EP, 4u) +                                              \
      CAUSALRN_BYTES(CAUSALRN_ROWS_OF(batch) * 2u * CAUSALRN_HP, 4u) +                                              \
      CAUSALRN_BYTES(CAUSALRN_ROWS_OF(batch) * CAUSALRN_HP, 4u) +                                                   \
      CAUSALRN_BYTES(CAUSALRN_ROWS_OF(batch) * CAUSALRN_VP, 4u) +                                                   \
-     (CAUSALRN_POOL8 ? CAUSALRN_BYTES(CAUSALRN_THREADS * 16u * CAUSALRN_HP, 4u) : 0u) +                            \
+     (CAUSALRN_POOL_BITS < 32 ? CAUSALRN_BYTES(CAUSALRN_THREADS * 16u * CAUSALRN_HP, 4u) : 0u) +                   \
      CAUSALRN_BYTES(CAUSALRN_SUMS(batch, capacity) * CAUSALRN_HP, 4u) +                                            \
      (CAUSALRN_WEIGHTS == CAUSALRN_INT8_DYNAMIC                                                                    \
           ? CAUSALRN_BYTES(CAUSALRN_ROWS_OF(batch) * CAUSALRN_MOST(CAUSALRN_EP, CAUSALRN_HP), 1u) +                \

@@ -1,6 +1,7 @@
 /** Reading a bundle's files: from the server that a page came from, or in Node from disk. */
 
 import { CausalRNError } from "./errors.js";
+import { DTYPES } from "./state_shape.js";
 
 const FORMAT = "causalrn-bundle",
   VERSION = 1;
@@ -49,7 +50,7 @@ function checkManifest({ model, state, files, web, alphabet, manifest_sha256: ow
   const isName = (value) => typeof value === "string";
   const sizes = [model?.vocabulary, model?.embedding, model?.hidden, model?.blocks, model?.heads];
   const isTensor = (tensor) =>
-    isName(tensor?.name) && Array.isArray(tensor.shape) && ["float32", "int8"].includes(tensor.dtype);
+    isName(tensor?.name) && Array.isArray(tensor.shape) && DTYPES.includes(tensor.dtype);
   const roles = { c: ["simd", "plain"], "onnxruntime-web": ["loader", "glue", "binary"] }[web.engine];
   const tensors = state?.tensors,
     capacity = tensors?.[0]?.capacity;

@@ -58,7 +58,7 @@ export interface Manifest {
   readonly state: {
     readonly tensors: readonly {
       readonly name: string;
-      readonly dtype: "float32" | "int8";
+      readonly dtype: "float32" | "float16" | "int8";
       /** "token": one row per position. */
       readonly growth: "token" | "constant";
       readonly [entry: string]: unknown;
@@ -74,8 +74,8 @@ export interface Manifest {
 /** A session's state at one moment; it can be cloned, posted to a worker and stored in IndexedDB. */
 export interface Snapshot {
   readonly position: number;
-  /** By name: pools [position, H], sums [H], scales [position]. */
-  readonly tensors: Readonly<Record<string, Float32Array | Int8Array>>;
+  /** By name: pools [position, H], sums [H], scales [position]; float16 as its bits. */
+  readonly tensors: Readonly<Record<string, Float32Array | Uint16Array | Int8Array>>;
   /** [V] after the last token; null at position 0. */
   readonly logits: Float32Array | null;
   /** The bundle that it belongs to. */

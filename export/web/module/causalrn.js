@@ -13,7 +13,7 @@ import { folderUrl, readListed, readManifest } from "./bundle_files.js";
 import { BREATH_MS, breathe } from "./breathing.js";
 import { CausalRNError } from "./errors.js";
 import { generate } from "./generation.js";
-import { countElements } from "./state_shape.js";
+import { arrayOf, countElements } from "./state_shape.js";
 import { WasmEngine } from "./wasm_engine.js";
 
 export { Alphabet, CausalRNError };
@@ -196,7 +196,7 @@ export class Session {
     for (const tensor of this.manifest.state.tensors) {
       const value = tensors?.[tensor.name],
         count = countElements(tensor, position);
-      if (!(value instanceof (tensor.dtype === "int8" ? Int8Array : Float32Array)) || value.length !== count)
+      if (!(value instanceof arrayOf(tensor)) || value.length !== count)
         fail(`state tensor ${tensor.name} is not ${count} numbers of ${tensor.dtype}`);
     }
     const isRow = logits instanceof Float32Array && logits.length === this.vocabulary && logits.every(Number.isFinite);

@@ -2,7 +2,7 @@
 
 import { CausalRNError } from "./errors.js";
 
-const KINDS = { F64: Float64Array, F32: Float32Array, I64: BigInt64Array, I8: Int8Array };
+const KINDS = { F64: Float64Array, F32: Float32Array, F16: Uint16Array, I64: BigInt64Array, I8: Int8Array };
 
 /** Tensors by name, {shape, data}; the data are copies, aligned for their type. */
 export function readSafetensors(bytes) {

@@ -1,7 +1,7 @@
 /** The cell as WebAssembly, built from causalrn.c; the state as the manifest's contract has it. */
 
 import { CausalRNError, NON_FINITE } from "./errors.js";
-import { countBytes, countElements } from "./state_shape.js";
+import { arrayOf, countBytes, countElements } from "./state_shape.js";
 import { WasmMemory } from "./wasm_memory.js";
 
 const OK = 0,
@@ -179,7 +179,7 @@ export class WasmEngine {
         `an engine of version ${version}, this module calls ${INTERFACE}: export again`,
       );
     const { hidden, heads, vocabulary, blocks, embedding } = model;
-    const sizes = [state.tensors.length, hidden, heads, vocabulary, blocks, embedding, Number(first.dtype === "int8")];
+    const sizes = [state.tensors.length, hidden, heads, vocabulary, blocks, embedding, 8 * arrayOf(first).BYTES_PER_ELEMENT];
     if (sizes.some((value, index) => value !== described[index]))
       throw new CausalRNError("bundle", "the engine is of another model than the manifest: export again");
     Object.assign(this, { hidden, heads, vocabulary, blocks, embedding });
@@ -229,7 +229,7 @@ export class WasmEngine {
 
   #tensor(index, rows) {
     const tensor = this.tensors[index],
-      Kind = tensor.dtype === "int8" ? Int8Array : Float32Array;
+      Kind = arrayOf(tensor);
     const count = tensor.role === "scale" ? rows : rows * this.#paddedHidden;
     return this.#memory.view(Kind, this.native.state_tensor(index), count);
   }

@@ -40,7 +40,7 @@ enum { STATE_SETS = HAS_POOL ? 1 : 2 };
 EXPORT(describe) int32_t describe(int32_t entry)
 {
     const int32_t entries[] = {CAUSALRN_VERSION, CAUSALRN_TENSORS, HIDDEN, HEADS, VOCABULARY,   BLOCKS,
-                               EMBEDDING,        CAUSALRN_POOL8,   HP,     EP,    CAUSALRN_ROWS};
+                               EMBEDDING,        CAUSALRN_POOL_BITS, HP,   EP,    CAUSALRN_ROWS};
     return entries[entry];
 }
 
@@ -146,15 +146,14 @@ static void watch_rows(int32_t time)
 }
 
 /* f(a, b) [HP]; without a pool times exp(-most), which cancels. */
-static void pair(const float *a, const float *b, float most, float *f)
+static void pair(const float *a, float *b, float most, float *f)
 {
     for (int i = 0; i < HP; i++)
         f[i] = 0.0f;
 #if CAUSALRN_HAS_POOL
-    reading_t_portable reading = {a, b, 0, 1, f, 0, NULL, {0}};
+    reading_t_portable reading = {.a = a, .tile = b, .count = 1, .o = f};
     (void)most;
-    scale_pairs_portable(&reading);
-    add_pairs_portable(&reading);
+    read_pairs_portable(&reading, WIDENED);
 #else
     for (int i = 0; i < HP; i += LANES) {
         const lanes_portable sum = add_portable(load_portable(a + i), load_portable(b + i));

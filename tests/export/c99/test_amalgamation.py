@@ -17,7 +17,7 @@ PIECES = sorted(KERNEL.glob("*.h"))
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 40
 MODELS = {
     "exact": ({}, {}),
-    "exact, w8a8-dynamic, pool8": ({"heads": 2, "hidden": 44}, {"scheme": "w8a8-dynamic", "pool8": True}),
+    "exact, w8a8-dynamic, pool8": ({"heads": 2, "hidden": 44}, {"scheme": "w8a8-dynamic", "pool_dtype": "int8"}),
     "exact, gelu, w8": ({"activation": "gelu"}, {"scheme": "w8"}),
     "linear": ({"readout": "linear", "positions": "none", "capacity": None}, {}),
     "plain": ({"readout": "plain"}, {}),

@@ -22,7 +22,8 @@ PORTABLE, AVX2, AVX512 = "0", "1", "2"
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
 MODELS = {
     "exact": ({"heads": 2, "hidden": 44}, {}),
-    "exact, pool8": ({}, {"pool8": True, "scheme": "w8a8-dynamic"}),
+    "exact, pool8": ({}, {"pool_dtype": "int8", "scheme": "w8a8-dynamic"}),
+    "exact, pool16": ({"heads": 2, "hidden": 44}, {"pool_dtype": "float16"}),
     "exact, gelu": ({"activation": "gelu"}, {"scheme": "w8"}),
     "exact, elu": ({"activation": "elu", "post_norm": False}, {}),
     "linear": ({"readout": "linear", "positions": "none", "capacity": None}, {}),
@@ -55,7 +56,7 @@ def test_clang_has_nothing_to_warn_of(tmp_path, name):
 
 @pytest.mark.cases(2)
 @needs_gcc
-@pytest.mark.parametrize("name", ["exact", "exact, gelu", "linear", "plain"])
+@pytest.mark.parametrize("name", ["exact", "exact, pool16", "exact, gelu", "linear", "plain"])
 def test_optimization_and_vector_widths_change_no_bit(tmp_path, name):
     bundle, outputs = bundle_of(name, tmp_path), []
     for level in ("-O2", "-O3"):
@@ -70,7 +71,7 @@ def test_optimization_and_vector_widths_change_no_bit(tmp_path, name):
 
 @pytest.mark.cases(1)
 @needs_gcc
-@pytest.mark.parametrize("name", ["exact", "exact, elu", "exact, pool8", "linear"])
+@pytest.mark.parametrize("name", ["exact", "exact, elu", "exact, pool8", "exact, pool16", "linear"])
 def test_reproducible_build_gives_the_same_bits_with_any_compiler(tmp_path, name):
     bundle = bundle_of(name, tmp_path)
     builds = [["gcc", "-O3"], ["gcc", "-O0"], ["gcc", "-O2", "-DCAUSALRN_NO_VECTORS"]]
@@ -94,7 +95,7 @@ def test_flags_that_change_the_arithmetic_are_refused(tmp_path, flags, words):
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", ["exact", "exact, pool8", "linear"])
+@pytest.mark.parametrize("name", ["exact", "exact, pool8", "exact, pool16", "linear"])
 def test_sanitizers_find_nothing(tmp_path, name):
     bundle = bundle_of(name, tmp_path)
     command = ["gcc", "-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -132,8 +133,9 @@ def test_aarch64_agrees_with_the_oracle(tmp_path, name):
 
 
 @needs(ARM_COMPILER, ARM[0], "gcc", packages="gcc-aarch64-linux-gnu, qemu-user, gcc")
-def test_reproducible_build_gives_the_same_bits_on_arm(tmp_path):
-    bundle, outputs = bundle_of("exact", tmp_path), []
+@pytest.mark.parametrize("name", ["exact", "exact, pool16"])
+def test_reproducible_build_gives_the_same_bits_on_arm(tmp_path, name):
+    bundle, outputs = bundle_of(name, tmp_path), []
     for compiler, emulator in (("gcc", ()), (ARM_COMPILER, ARM)):
         command = [compiler, "-std=c99", "-O2", "-static", "-DCAUSALRN_REPRODUCIBLE"]
         outputs.append(logits_of([*emulator, stepper(command, bundle, tmp_path, compiler)], TOKENS, bundle).tobytes())

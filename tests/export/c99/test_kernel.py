@@ -97,7 +97,13 @@ def test_kernel_gives_the_authors_numbers(tmp_path, name):
 
 @pytest.mark.parametrize(
     "options",
-    [{"scheme": "w8"}, {"scheme": "w8a8-dynamic"}, {"pool8": True}, {"scheme": "w8a8-dynamic", "pool8": True}],
+    [
+        {"scheme": "w8"},
+        {"scheme": "w8a8-dynamic"},
+        {"pool_dtype": "int8"},
+        {"pool_dtype": "float16"},
+        {"scheme": "w8a8-dynamic", "pool_dtype": "int8"},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("heads", [1, 2])
@@ -130,10 +136,11 @@ def test_spikes_overflow_nothing(tmp_path):
             assert relative_error(stepped(session, tokens), expected) <= LIMIT
 
 
-def test_threads_change_no_bit_of_long_pools(tmp_path):
+@pytest.mark.parametrize("dtype", ["int8", "float16"])
+def test_threads_change_no_bit_of_long_pools(tmp_path, dtype):
     model = random_model(capacity=1300, blocks=1)
     tokens = np.random.default_rng(1).integers(0, 29, (2, 1300))
-    bundle = c_bundle(model, tmp_path, pool8=True)
+    bundle = c_bundle(model, tmp_path, pool_dtype=dtype)
     spoken = []
     for threads in (1, 3):
         with NativeSession(bundle, threads=threads) as session:

@@ -24,7 +24,7 @@ VARIANTS = {
     "exact": ({}, {}),
     "exact, 4 heads, rms": ({"heads": 4, "norm": "rms"}, {}),
     "exact, gelu": ({"activation": "gelu"}, {}),
-    "exact, w8a8-dynamic, pool8": ({}, {"scheme": "w8a8-dynamic", "pool8": True}),
+    "exact, w8a8-dynamic, pool8": ({}, {"scheme": "w8a8-dynamic", "pool_dtype": "int8"}),
     "linear": ({"readout": "linear"}, {}),
     "tiny, 2 heads": ({"embedding": 40, "hidden": 56, "heads": 2, "blocks": 2}, {}),
 }

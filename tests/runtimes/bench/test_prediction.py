@@ -22,8 +22,10 @@ def by_name(config=CONFIG, machine=MACHINE):
 def test_all_variants_of_both_readouts():
     assert list(by_name()) == [
         "exact",
+        "exact, pool16",
         "exact, pool8",
         "exact, w8",
+        "exact, w8, pool16",
         "exact, w8, pool8",
         "linear",
         "linear, w8",
@@ -31,8 +33,10 @@ def test_all_variants_of_both_readouts():
     assert next(iter(by_name(dataclasses.replace(CONFIG, readout="linear", head_scale="")))) == "linear"
     assert list(by_name(dataclasses.replace(CONFIG, activation="relu", head_scale=""))) == [
         "exact",
+        "exact, pool16",
         "exact, pool8",
         "exact, w8",
+        "exact, w8, pool16",
         "exact, w8, pool8",
     ]
     assert "transformer" in by_name(TransformerConfig(29, 192, 768, 3, 4224, heads=6))
@@ -49,6 +53,11 @@ def test_exact_grows_linear_does_not_and_w8_is_never_slower():
     assert found["exact"].onnxruntime_us[4096] > found["exact"].onnxruntime_us[16]
     assert found["exact, w8"].onnxruntime_us is None
     assert found["exact, pool8"].native_us == found["exact"].native_us, "unpacking takes what reading less saves"
+    half, plain = (
+        by_name(machine=dataclasses.replace(MACHINE, isa=isa))["exact, pool16"] for isa in ("avx2", "portable")
+    )
+    assert half.bytes_per_token == found["exact"].bytes_per_token / 2
+    assert half.native_us[4096] < found["exact"].native_us[4096] == plain.native_us[4096]
     assert by_name(dataclasses.replace(CONFIG, heads=2))["exact"].onnxruntime_us is None, "not what was measured for"
     assert by_name(machine=dataclasses.replace(MACHINE, onnxruntime=None))["exact"].onnxruntime_us is None
 
@@ -77,6 +86,8 @@ def test_advice_names_numbers():
     assert "all 4,224 positions of the model fit" in advice
     tight = dataclasses.replace(MACHINE, memory_bytes=10_000_000)
     assert "pool: pool8" in "\n".join(advise(predict_all(CONFIG, tight, DEPTHS), tight, 4224))
+    roomy = dataclasses.replace(MACHINE, memory_bytes=30_000_000)
+    assert "pool: pool16" in "\n".join(advise(predict_all(CONFIG, roomy, DEPTHS), roomy, 4224))
     narrow = dataclasses.replace(MACHINE, memory_bytes=5_000_000)
     assert "weights: w8, for float32 does not fit" in list(advise(predict_all(CONFIG, narrow, DEPTHS), narrow, 4224))
     endless = dataclasses.replace(CONFIG, capacity=None, positions="none")
@@ -96,5 +107,5 @@ def test_nodes_of_a_block_are_those_of_the_exporter(bundles, readout):
 
 
 def test_names_of_variants():
-    assert Variant("exact", "w8", True).name == "exact, w8, pool8"
+    assert Variant("exact", "w8", "int8").name == "exact, w8, pool8"
     assert Variant("linear").name == "linear"

@@ -71,7 +71,7 @@ def test_webassembly_is_the_model(tmp_path, options):
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere C fuses products and sums, WebAssembly never")
 @pytest.mark.parametrize(
     "options",
-    [{}, {"scheme": "w8"}, {"scheme": "w8a8-dynamic"}, {"scheme": "w8a8-dynamic", "pool8": True}],
+    [{}, {"scheme": "w8"}, {"pool_dtype": "float16"}, {"scheme": "w8a8-dynamic", "pool_dtype": "int8"}],
     ids=str,
 )
 @pytest.mark.parametrize("heads", [1, 2])

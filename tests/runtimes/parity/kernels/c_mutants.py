@@ -13,7 +13,7 @@ from pathlib import Path
 
 VARIABLE = "causalrn_mutant"
 _NORM = "store(out + i, mul(load(in + i), scale));"
-_SEGMENT = "read_segment(p, tile, segment * SEGMENT, 0, 1, p->work->sums + segment * HP);"
+_SEGMENT = "read_segment(p, tile, segment * SEGMENT, 0, 1, p->work->sums + segment * batch * HP);"
 _TAKEN = "        session->position += count;\n"
 
 
@@ -101,15 +101,15 @@ MUTANTS = (
     ),
     CMutant(
         "last row of a prefill not stored",
-        "        append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
+        "        finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
         "        if (!(IS && call->time > 1 && row == rows - 1))\n"
-        "            append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
+        "            finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
     ),
     CMutant(
         "a row forgotten in the third tile",
-        "            r.count = seen < (size_t)there ? (int)seen : there;\n",
-        "            r.count = seen < (size_t)there ? (int)seen : there;\n"
-        "            r.count -= IS && first == 32 && r.count > 1;\n",
+        "        r.count = seen < (size_t)there ? (int)seen : there;\n",
+        "        r.count = seen < (size_t)there ? (int)seen : there;\n"
+        "        r.count -= IS && first == 32 && r.count > 1;\n",
     ),
     CMutant("prefill of 17", _TAKEN, _logits_off("time == 17")),
     CMutant("prefill of 3 at position 23", _TAKEN, _logits_off("time == 3 && start == 23")),
@@ -148,23 +148,23 @@ MUTANTS = (
     ),
     CMutant(
         "off by one beyond row 64",
-        "            r.count = seen < (size_t)there ? (int)seen : there;\n",
-        "            r.count = seen < (size_t)there ? (int)seen : there;\n"
-        "            r.count -= IS && first == 64 && r.count > 1;\n",
+        "        r.count = seen < (size_t)there ? (int)seen : there;\n",
+        "        r.count = seen < (size_t)there ? (int)seen : there;\n"
+        "        r.count -= IS && first == 64 && r.count > 1;\n",
         "long",
         on_device=False,
     ),
     CMutant(
         "off by one beyond row 64 in AVX2",
-        "            r.count = seen < (size_t)there ? (int)seen : there;\n",
-        "            r.count = seen < (size_t)there ? (int)seen : there;\n"
-        "            r.count -= IS && CAUSALRN_ISA == 8 && first == 64 && r.count > 1;\n",
+        "        r.count = seen < (size_t)there ? (int)seen : there;\n",
+        "        r.count = seen < (size_t)there ? (int)seen : there;\n"
+        "        r.count -= IS && CAUSALRN_ISA == 8 && first == 64 && r.count > 1;\n",
         "long",
     ),
     CMutant(
         "segment lost beyond 512 rows",
-        "add_rows(work->o + part.b * HP, work->sums + segment * HP, segment == 0);",
-        "add_rows(work->o + part.b * HP, work->sums + (IS && segment > 0 ? 0 : segment) * HP, segment == 0);",
+        "work->sums + (segment * batch + b) * HP, segment == 0);",
+        "work->sums + ((IS && segment > 0 ? 0 : segment) * batch + b) * HP, segment == 0);",
         "long",
     ),
     CMutant(
