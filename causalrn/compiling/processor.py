@@ -1,6 +1,6 @@
-"""Which family of processors this is: those whose instruction sets round, and saturate, in the same way.
+"""Which family of processors this is: those whose instruction sets round, and saturate, in the same way; how many.
 
-Needs the standard library alone; numpy, where it is there, knows the processor when /proc/cpuinfo does not, or tells of
+Needs psutil alone; numpy, where it is there, knows the processor when /proc/cpuinfo does not, or tells of
 another one (an emulator's host).
 """
 
@@ -12,6 +12,8 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 _X86, _ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
 _X86_FAMILIES = (
@@ -53,6 +55,12 @@ def vector_flags() -> tuple[str, ...]:
     if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
         return ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma")
     return ("-mavx2", "-mfma") if {"avx2", "fma"} <= flags else ()
+
+
+def usable_processors() -> int:
+    """Logical processors that this process may run on, which may be fewer than the machine has."""
+    process = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
 
 
 def _name(families: Collection[tuple[Collection[str], str]], flags: Collection[str]) -> str:

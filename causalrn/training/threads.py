@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import psutil
 import torch
 
+from causalrn.compiling.processor import usable_processors
 from causalrn.model.operators.c_library import using_threads
 
 _LOOK_S = 0.2
@@ -25,12 +26,10 @@ def free_cores() -> int:
     Threads of PyTorch wait for each other at every operation: two of them on two cores where others compute, too, take
     up to 50 times as long as one.
     """
-    process = psutil.Process()
-    allowed = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
     logical = psutil.cpu_count() or 1
     physical = psutil.cpu_count(logical=False) or logical
     busy = psutil.cpu_percent(_LOOK_S) / 100 * physical
-    return max(1, round(min(physical, allowed * physical / logical) - busy))
+    return max(1, round(min(physical, usable_processors() * physical / logical) - busy))
 
 
 def default_threads() -> int:

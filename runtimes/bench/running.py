@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from causalrn.compiling.code_cache import CACHE_VARIABLE, cache_folder
+from causalrn.compiling.processor import usable_processors
 from causalrn.errors import CausalRNError
 from causalrn.runtimes.bench.candidates import Facts, MemoryUse
 from causalrn.runtimes.bench.entries import Entry
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.measuring import LARGEST_READ, Kernels
 from causalrn.runtimes.bench.results import BenchReport, Row, Workload
-from causalrn.runtimes.bench.system import usable_processors
 from causalrn.runtimes.bench.timing import paired_ratio, turns
 from causalrn.runtimes.bench.worker import Worker
 from causalrn.runtimes.progress import Advance

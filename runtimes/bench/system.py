@@ -44,12 +44,6 @@ def installed_bytes() -> int:
     return psutil.virtual_memory().total
 
 
-def usable_processors() -> int:
-    """Logical processors that this process may run on, which may be fewer than the machine has."""
-    process = psutil.Process()
-    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
-
-
 def _processes() -> Iterator[psutil.Process]:
     """This process and those that it started."""
     own = psutil.Process()

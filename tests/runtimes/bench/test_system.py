@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 
+from causalrn.compiling.processor import usable_processors
 from causalrn.model.config import CausalRNConfig
 from causalrn.model.state import derive_state
 from causalrn.runtimes.bench import system
@@ -15,7 +16,6 @@ from causalrn.runtimes.bench.system import (
     installed_bytes,
     peak_bytes,
     resident_bytes,
-    usable_processors,
 )
 from causalrn.runtimes.state_buffers import StateBuffers, aligned_zeros
 
