@@ -231,7 +231,7 @@ def test_prediction_is_printed_and_written(call, runs, tmp_path):
     data = json.loads((tmp_path / "p.json").read_text())
     assert data["machine"]["name"] == "raspberry-pi-5"
     (model,) = data["models"]
-    assert [entry["scheme"] for entry in model["predictions"]][:3] == ["float32", "float32", "w8"]
+    assert [entry["scheme"] for entry in model["predictions"]][:4] == 3 * ["float32"] + ["w8"]
     assert set(model["predictions"][0]["native_us"]) == {"8", "32"}
 
 

@@ -74,6 +74,7 @@ def test_main_job_from_training_to_generation(call, tmp_path):
     assert (code, out) == (0, "xyz\n")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("name", "readout"), [("exact", "exact"), ("linear", "linear")])
 def test_official_checkpoints_convert_export_and_agree_with_their_logits(call, tmp_path, name, readout):
     golden = np.load(GOLDEN / f"official_{name}_copy8.npz")

@@ -90,6 +90,7 @@ def test_time_budget_names_what_was_not_reached(call, exact_bundle, runs, monkey
     assert "not checked within 300 s: state, split, layer, calls, drift, task, determinism, kernels, guards" in out
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("mode", ["checkpoint", "golden", "damaged", "budget"])
 def test_json_follows_its_schema(call, exact_bundle, damaged, runs, tmp_path, mode):
     place = tmp_path / "r.json"
@@ -143,6 +144,7 @@ def _look_up(report, place):
     return report
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("mode", ["checkpoint", "golden", "damaged"])
 def test_page_has_the_figures_of_the_json_and_loads_nothing(call, exact_bundle, damaged, runs, tmp_path, mode):
     bundle = damaged if mode == "damaged" else exact_bundle

@@ -49,6 +49,7 @@ def _run(model, spec, graph):
     return names, session.run(None, {one.name: feeds[one.name] for one in session.get_inputs()})
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(("options", "pool", "graph"), FAMILY)
 def test_repeated_blocks_compute_what_traced_ones_do(options, pool, graph):
     cell = _cell(options, pool, blocks=3)

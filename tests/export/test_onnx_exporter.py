@@ -32,6 +32,7 @@ def _export(folder, options, **export_options):
     return model, seal_bundle(folder, manifest)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
 def test_weights_change_nothing_but_initializers(traced_once, readout):
     """What tests build on: see `traced_once` in tests/conftest.py."""
@@ -139,6 +140,7 @@ def test_other_opsets_are_refused(runs, tmp_path, opset):
         export_onnx(load_checkpoint(runs["exact"]), tmp_path, opset=opset)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     "options",
     [
@@ -185,6 +187,7 @@ def test_smallest_capacity_exports_and_agrees(tmp_path, options):
 EPS_IN_ONNX = ("eps_exact_heads2", "eps_linear", "eps_ablation_no", "eps_transformer")
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("name", [*GOLDEN_CASES, *EPS_IN_ONNX])
 def test_golden_models_agree_with_official_code_in_onnxruntime(tmp_path, name):
     model, tokens, expected = golden_case(name)
@@ -217,6 +220,7 @@ def test_papers_size_over_256_tokens(tmp_path, readout, blocks):
         assert relative_error(np.concatenate(parts, 1), expected) <= TOLERANCES["float32", "onnxruntime"].relative
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
 @pytest.mark.parametrize("hidden", [768, 3072])
 def test_spikes_and_constant_embeddings_stay_finite_and_right(tmp_path, readout, hidden):

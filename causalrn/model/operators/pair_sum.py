@@ -21,7 +21,7 @@ _replacement: ContextVar[Replacement | None] = ContextVar("replacement", default
 
 @contextlib.contextmanager
 def replacing_pair_sum(replacement: Replacement) -> Iterator[None]:
-    """Inside, sums over pairs are what another function makes of them, without gradients."""
+    """Inside, sums over pairs that tiles would compute are what another function makes of them, without gradients."""
     token = _replacement.set(replacement)
     try:
         yield
@@ -46,12 +46,12 @@ def pair_sum(q: Tensor, k: Tensor, *, activation: str, norm: str | None, eps: fl
         RuntimeUnavailableError: the kernel that was asked for (:func:`causalrn.model.operators.kernels.using_kernel`)
             cannot be used here.
     """
-    out: Tensor
-    replacement = _replacement.get()
-    if replacement is not None:
-        return replacement(q, k, PairFunction(activation, norm, eps))
     kernel = choose_kernel(q.device.type, q.dtype)
+    out: Tensor
     if kernel == "tiles":  # in the open, for what watches single operations
+        replacement = _replacement.get()  # here alone: torch.compile does not get as far
+        if replacement is not None:
+            return replacement(q, k, PairFunction(activation, norm, eps))
         out = _TiledSum.apply(q, k, PairFunction(activation, norm, eps))  # type: ignore[no-untyped-call]
         return out
     out = _sum(q, k, activation, norm, eps, kernel)

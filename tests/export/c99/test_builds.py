@@ -94,6 +94,7 @@ def test_flags_that_change_the_arithmetic_are_refused(tmp_path, flags, words):
     assert words in result.stderr
 
 
+@pytest.mark.cases(2)
 @needs_gcc
 @pytest.mark.parametrize("name", ["exact", "exact, pool8", "exact, pool16", "linear"])
 def test_sanitizers_find_nothing(tmp_path, name):

@@ -69,6 +69,7 @@ def test_header_names_an_eps_only_where_there_is_one(tmp_path):
         assert line in header
 
 
+@pytest.mark.cases(7)
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_kernel_is_the_model(tmp_path, options):
     model, tokens = random_model(**options), tokens_of(2)
@@ -88,6 +89,7 @@ def test_kernel_is_the_model(tmp_path, options):
         assert relative_error(stepped(portable, tokens), expected) <= LIMIT
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", ["exact", "exact_heads2", "exact_rms", "exact_wide_hidden", "linear", *EPS_IN_C])
 def test_kernel_gives_the_authors_numbers(tmp_path, name):
     model, tokens, expected = golden_case(name)
@@ -95,6 +97,7 @@ def test_kernel_gives_the_authors_numbers(tmp_path, name):
         assert relative_error(stepped(session, tokens.numpy()), expected) <= LIMIT
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     "options",
     [

@@ -88,6 +88,7 @@ FORMS = ("w8-qdq", "w4-qdq", "w8a8", "fp16")
 CASES = [*((form, kind) for form in FORMS for kind in ("fixed", "linear", "plain")), ("w8-qdq-pool8", "fixed")]
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(("form", "kind"), CASES)
 def test_every_portable_form_builds(form, kind, bundles, fixed_bundle, tensorrt, tmp_path):
     source = Bundle.open(fixed_bundle if kind == "fixed" else bundles[kind])

@@ -64,6 +64,7 @@ def drop_bias(model):
     set_array(bias, 0 * array_of(bias))
 
 
+@pytest.mark.cases(10)
 @pytest.mark.parametrize("name", ["w8", "w4", "w8a8", "fp16", "pool8", "pool16"])
 @pytest.mark.parametrize(
     ("graphs", "damage", "level"),

@@ -53,6 +53,7 @@ def prefilled(session, tokens=TOKENS, *cuts):
     return np.concatenate([session.prefill(part) for part in np.split(tokens, cuts, axis=1)], axis=1)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_webassembly_is_the_model(tmp_path, options):
     model = random_model(**options)
@@ -67,6 +68,7 @@ def test_webassembly_is_the_model(tmp_path, options):
         assert all(np.array_equal(value, snapshot.tensors[name]) for name, value in session.snapshot().tensors.items())
 
 
+@pytest.mark.cases(3)
 @pytest.mark.skipif(not HAS_C_COMPILER, reason="needs a C compiler: install gcc or clang")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere C fuses products and sums, WebAssembly never")
 @pytest.mark.parametrize(
@@ -258,6 +260,7 @@ def test_other_bundles_and_options_are_refused(tmp_path, exact_bundle):
         open_session(bundle.path, "native")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "options",
     [{"readout": "linear"}, {"positions": "none", "capacity": None}, {"readout": "plain", "post_norm": False}],

@@ -135,6 +135,7 @@ def first_wrong(bundle):
     return failures(bundle)
 
 
+@pytest.mark.cases(10)
 @needs_web
 @pytest.mark.parametrize("mutant", web_mutants.MODULE.values(), ids=web_mutants.MODULE)
 def test_mistakes_in_the_module_are_caught(web_bundles, tmp_path, mutant):

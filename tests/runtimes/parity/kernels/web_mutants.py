@@ -47,7 +47,7 @@ MODULE = {
     "negative tokens taken": ("causalrn.js", "token < 0 || token >= this.vocabulary", "token >= this.vocabulary"),
     "foreign states taken": ("causalrn.js", "owner !== this.manifest.manifest_sha256", "false"),
     "calls at a time not refused": ("causalrn.js", "if (this.#busy) throw", "if (false) throw"),
-    "state bytes without heads": ("state_shape.js", 'tensor.dtype === "int8" ? 1 : 4', "1"),
+    "state bytes without heads": ("state_shape.js", " * arrayOf(tensor).BYTES_PER_ELEMENT", ""),
     "greedy takes the least likely": ("sampling.js", "value > logits[most]", "value < logits[most]"),
     "top-k ignored": ("sampling.js", "if (topK > 0)", "if (false)"),
     "top-p ignored": ("sampling.js", "mass < topP * whole", "true"),
