@@ -29,7 +29,7 @@ demo: $(VENV)/installed-export ## train, export, verify and generate, in about a
 test: lint ## all checks and tests, as CI runs them; of tests with many cases some of them
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-all: lint ## the same with every case, in about half an hour: before a release, and after changes to what they check
+test-all: lint ## the same with every case, in most of an hour: before a release, and after changes to what they check
 	$(BIN)/python -m pytest -n 2 --dist worksteal --every-case
 
 check: lint ## ruff, mypy and the quick tests, in under a minute

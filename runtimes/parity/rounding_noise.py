@@ -68,9 +68,8 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Begin to perturb."""
         if self._model is not None:
             self._hook = self._model.register_forward_pre_hook(self._restart)
-        in_c = not c_library.why_not("cpu", torch.float64)
         self._contexts.enter_context(using_kernel("tiles"))  # in which every operation can be seen
-        if in_c:
+        if not c_library.why_not("cpu", torch.float64):
             self._contexts.enter_context(replacing_pair_sum(self._sum_pairs))
         return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 

@@ -7,6 +7,11 @@
      EXPM1   (2^f - 1) / f, |f| <= 1/2                                     1e-8, 2e-19
      TAIL    P(X > u) exp(u^2 / 2) (u + 4) of a normal X, by (u - 4) / (u + 4)    2e-8, 8e-18 */
 
+#define EXP 0
+#define RELU 1
+#define ELU 2
+#define GELU 3
+
 #define LOG2_E ((Real)1.4426950408889634074)
 #define INVERSE_ROOT_2_PI ((Real)0.39894228040143267794)
 #define COUNT(array) ((int)(sizeof(array) / sizeof(array[0])))
@@ -87,7 +92,10 @@ INLINE void normal_tail(Vector x, Vector *density, Vector *tail) {
   *tail = *density * POLYNOMIAL(1 - 8 * far, TAIL) * far;
 }
 
-/* `bounded`: no exponent of an exp overflows. */
+/* Whether no exponent of an exp overflows: |LN0| is at most the root of the width. */
+INLINE int is_bounded(int64_t width) { return NORMALIZED && sqrt((double)width) * LOG2_E < BIAS - 2; }
+
+/* `bounded`: as is_bounded says. */
 INLINE Vector value_at(Vector pair, Vector scale, int bounded) {
   Vector x = pair * scale;
   if (ACTIVATION == EXP) return bounded ? exp2_bounded(pair, scale) : exp2_any(x);

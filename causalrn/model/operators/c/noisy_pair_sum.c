@@ -7,11 +7,6 @@
 
    Compiled once per function with -DUSE_DOUBLE=1; ACTIVATION and NORMALIZED as in pair_sum.c. */
 
-#define EXP 0
-#define RELU 1
-#define ELU 2
-#define GELU 3
-
 #include "basics.h"
 #include "shape.h"
 #include "activations.h"
@@ -121,7 +116,7 @@ static int noisy_task(const void *argument, int64_t index) {
   const Rows keys = take_rows(&next, past + end, padded), work = take_rows(&next, 3, padded);
   const int64_t at_key = batch * shape->key_batch_stride + head * width;
   copy_rows(keys, padded, (Rows){(Real *)pass->k + at_key, shape->key_stride}, width, past + end, 0);
-  const int bounded = NORMALIZED && sqrt((double)width) * LOG2_E < BIAS - 2;
+  const int bounded = is_bounded(width);
   for (int64_t i = first; i < end; i++) {
     const int64_t at = batch * shape->query_batch_stride + i * shape->query_stride + head * width;
     copy_rows(work, padded, (Rows){(Real *)pass->q + at, 0}, width, 1, 0);

@@ -12,11 +12,6 @@
    Compiled once per floating type and function, with GCC or Clang: -DUSE_DOUBLE=0|1 -DACTIVATION=EXP|RELU|ELU|GELU
    -DNORMALIZED=0|1, and options for the widest vectors that the processor has. */
 
-#define EXP 0
-#define RELU 1
-#define ELU 2
-#define GELU 3
-
 #include "basics.h"
 #include "shape.h"
 #include "activations.h"

@@ -123,7 +123,7 @@ static int run_task(const void *argument, int64_t index) {
     work.slopes = next;
   }
 
-  const int bounded = NORMALIZED && sqrt((double)width) * LOG2_E < BIAS - 2; /* |LN0| is at most the root of the width */
+  const int bounded = is_bounded(width);
   if (backward && bounded) pass_over(&work, 1, 1);
   else if (backward) pass_over(&work, 1, 0);
   else if (bounded) pass_over(&work, 0, 1);
