@@ -197,7 +197,7 @@ def _quantized_manifest(source: Bundle, scheme: Scheme, calibration: Mapping[str
     """The manifest of the quantized bundle, its files not hashed yet."""
     before = source.manifest
     pool = before.state.pool if before.state.has_pool else "growing"
-    spec = derive_state(card_of(source).config, pool, before.state.capacity, scheme.pool_dtype)
+    spec = derive_state(card_of(source).block_config, pool, before.state.capacity, scheme.pool_dtype)
     kept, asked = tuple(sorted(scheme.keep)), "float32" if POOLS in scheme.keep else scheme.pool
     return dataclasses.replace(
         before,

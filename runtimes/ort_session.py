@@ -131,7 +131,7 @@ class OnnxRuntimeSession(CellSession):
             shape = tensor.sized(batch=batch)
             expected.append((tensor.dtype, (time, *shape[1:]) if tensor.update == "append" else shape))
         if self._probed is not None:
-            expected += [("float32", (time * batch, self.card.config.embedding))] * len(self._shown)
+            expected += [("float32", (time * batch, self.card.config.stream_width))] * len(self._shown)
         for index, (value, (dtype, shape)) in enumerate(zip(results, expected, strict=False)):
             grown = self.spec.pool == "concat" and 0 < index <= len(self._inputs)  # rows of a pool that came back whole
             if value.dtype != dtype or value.shape[int(grown) :] != shape[int(grown) :]:

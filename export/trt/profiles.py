@@ -62,7 +62,7 @@ def compiled_state(bundle: Bundle, sizes: Sizes) -> StateSpec:
     state, first = manifest.state, manifest.state.tensors[0]
     if not sizes.growing:
         return state
-    return derive_state(card_of(bundle).config, state.pool, sizes.growing[-1][2], first.dtype)
+    return derive_state(card_of(bundle).block_config, state.pool, sizes.growing[-1][2], first.dtype)
 
 
 def _row_ranges(bundle: Bundle, sizes: Sizes) -> tuple[list[Range], list[Range]]:

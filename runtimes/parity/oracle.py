@@ -46,7 +46,7 @@ class Oracle:
     def __init__(self, model: SequenceModel, card: ModelCard, folded: FoldedWeights | None = None) -> None:
         self.card = card
         self.parallel = model.oracle()
-        cell = RecurrentCell(folded or fold(model), derive_state(card.config), torch.float64)
+        cell = RecurrentCell(folded or fold(model), derive_state(card.block_config), torch.float64)
         self.rounded_cell = _round_weights(copy.deepcopy(cell)).fuse_reading()
         self.recurrent = RecurrentSession(cell.fuse_reading(), card)
         self.rounded = RecurrentSession(self.rounded_cell, card)
