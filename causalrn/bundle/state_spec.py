@@ -173,6 +173,11 @@ class StateSpec:
         return any(tensor.is_pool for tensor in self.tensors)
 
     @property
+    def keeps_rows(self) -> bool:
+        """Whether an earlier state is the first rows of a later one, in all of its tensors."""
+        return all(tensor.is_pool and tensor.role != STATE for tensor in self.tensors)
+
+    @property
     def step_pad_rows(self) -> int:
         """Rows of zeros that a step graph expects behind the pool, for the new row (see docs/state-contract.md)."""
         return 1 if self.pool == "growing" else 0
