@@ -44,7 +44,7 @@ class StateTensor:
         capacity: most rows it can hold; None without a bound.
         dtype: numpy name of the element type.
         initial: value of every element in a fresh state.
-        batch_axis: which axis of `shape` is the batch.
+        batch_axis: which axis of `shape` is the batch; -1 where there is none: all rows share the tensor.
         growth_axis: which axis of `shape` grows; 0 in pools, which are time-major.
         input: name of the graph input; "past." and the name.
         output: name of the graph output; "row." and the name for append, "present." and the name for replace.

@@ -22,7 +22,7 @@ from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
 from causalrn.runtimes.parity.certificate import save_certificate
 from causalrn.runtimes.parity.coverage import coverage_of, longest_run
 from causalrn.runtimes.parity.report import ReferenceSize, Settings, VerifiedBundle, VerifyReport
-from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.parity.results import ALL_LEVELS
 from causalrn.runtimes.parity.verification import Verification
 from causalrn.runtimes.snapshot import Array
 from causalrn.training.card import ModelCard
@@ -137,7 +137,7 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
         results=verification.results,
         attributions=verification.attributions,
         blocks=blocks,
-        not_checked=[level for level in LEVELS if level in late],
+        not_checked=[level for level in ALL_LEVELS if level in late],
         notes=[*architecture_notes(parts.card, parts.bundle), *_notes(parts.bundle, verification), *ill_conditioned],
         problems=[*parts.problems, *_problems(verification, parts.options)],
         measured=verification.measured,

@@ -140,7 +140,9 @@ class Oracle(ABC):
                 runs.append(self._run(self.rounded, tokens, positions, probe=True))
         names = [tensor.name for tensor in compared_tensors(self.recurrent)]
         drawn = {
-            name: np.max([relative_error(run.states[p][name], states[p][name]) for run in runs for p in positions])
+            name: np.max(
+                [relative_error(run.states[p][name], states[p][name]) for run in runs for p in positions], initial=0.0
+            )
             for name in names
         }
         return Bounds(

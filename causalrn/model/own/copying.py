@@ -53,9 +53,10 @@ def copied(forms: RecurrentForms, dtype: torch.dtype | None = None) -> Recurrent
         words = " ".join(str(error).split())
         raise InputError(f"the model cannot be copied ({words}): give modules that copy.deepcopy can copy") from error
     result = dataclasses.replace(forms, **made, blocks=blocks, name=forms.title)
-    if dtype is not None:
-        _convert(modules_of(result), memo, dtype)
-    return result
+    if dtype is None:
+        return result
+    _convert(modules_of(result), memo, dtype)
+    return dataclasses.replace(result, default_dtype=dtype)
 
 
 def _convert(modules: list[nn.Module], memo: dict[int, Any], dtype: torch.dtype) -> None:

@@ -31,6 +31,7 @@ class RecurrentForms:
         blocks: the modules that the model consists of, in order, each reading a value [B, T, E] and giving one: their
             outputs tell where two forms part. None looks at all modules that both forms call.
         name: for people; "" takes the class of the module behind `parallel`.
+        default_dtype: of the tensors that the functions make without naming one; None leaves PyTorch's.
 
     Raises:
         InputError: something that cannot be called, a `vocabulary` below 2, or no module behind `parallel`.
@@ -51,6 +52,7 @@ class RecurrentForms:
     capacity: int | None = None
     blocks: Sequence[nn.Module] | None = None
     name: str = ""
+    default_dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         for field in ("parallel", "step", "initial_state", "prefill"):
@@ -88,13 +90,13 @@ class RecurrentForms:
         Raises:
             InputError: `initial_state` raised something.
         """
-        return _called("initial_state", self.initial_state, batch)
+        return self._call("initial_state", batch)
 
     def step_once(self, tokens: Tensor, state: Any, position: Tensor | None) -> tuple[Tensor, Any]:
         """One token per row, int64 [B]: logits [B, V] and the next state; a position of None is left out."""
         given = {"position": position} if self.takes_position and position is not None else {}
         shape = (len(tokens), self.vocabulary)
-        return _checked("step", _called("step", self.step, tokens, state, **given), shape)
+        return _checked("step", self._call("step", tokens, state, **given), shape)
 
     def prefill_once(
         self, tokens: Tensor, state: Any, position: Tensor | None, mask: Tensor | None = None
@@ -106,14 +108,30 @@ class RecurrentForms:
             given["position"] = position
         if mask is not None:
             given[mask_name(self.prefill) or MASKS[0]] = mask
-        found = _called("prefill", self.prefill, tokens, state, **given)
+        found = self._call("prefill", tokens, state, **given)
         return _checked("prefill", found, (*tokens.shape, self.vocabulary))
 
     def whole(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """The parallel form: int64 [B, T] -> logits [B, T, V]."""
         given = {} if mask is None else {mask_name(self.parallel) or MASKS[0]: mask}
-        logits = _called("parallel", self.parallel, tokens, **given)
+        logits = self._call("parallel", tokens, **given)
         return _checked_logits("parallel", logits, (*tokens.shape, self.vocabulary))
+
+    def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        """Call what somebody handed over; what it raises is told with its name."""
+        before = torch.get_default_dtype()
+        try:
+            if self.default_dtype is not None:
+                torch.set_default_dtype(self.default_dtype)
+            return getattr(self, name)(*arguments, **named)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a model raises
+            words = " ".join(str(error).split()) or "no message"
+            raise InputError(f"`{name}` raised {type(error).__name__}: {words}") from error
+        finally:
+            if self.default_dtype is not None:
+                torch.set_default_dtype(before)
 
 
 def forms_from(given: Any, arguments: Mapping[str, Any]) -> RecurrentForms:
@@ -127,7 +145,7 @@ def forms_from(given: Any, arguments: Mapping[str, Any]) -> RecurrentForms:
     Raises:
         InputError: something is missing, or unknown.
     """
-    names = [field.name for field in fields(RecurrentForms)]
+    names = [field.name for field in fields(RecurrentForms) if field.name != "default_dtype"]
     found: dict[str, Any] = {}
     if isinstance(given, Mapping):
         unknown = sorted(set(map(str, given)) - set(names))
@@ -178,17 +196,6 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _called(name: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Call what somebody handed over; what it raises is told with its name."""
-    try:
-        return function(*arguments, **named)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a model raises
-        words = " ".join(str(error).split()) or "no message"
-        raise InputError(f"`{name}` raised {type(error).__name__}: {words}") from error
 
 
 def _checked(name: str, found: Any, shape: tuple[int, ...]) -> tuple[Tensor, Any]:

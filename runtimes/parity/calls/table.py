@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from causalrn.model.config import Configuration
-from causalrn.runtimes.parity.reference import Bounds, Reference, States, batch_axes, growing_bound, sample_tokens
+from causalrn.runtimes.parity.reference import (
+    Bounds,
+    Reference,
+    States,
+    batch_axes,
+    growing_bound,
+    rows_of,
+    sample_tokens,
+)
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import ModelCard
 
@@ -104,7 +112,7 @@ class CallTable:
         tensors = self.states.get(position)
         if tensors is None or max(rows) >= self.state_rows:
             return None
-        return {name: np.take(value, list(rows), axis=self.axes[name]) for name, value in tensors.items()}
+        return {name: rows_of(value, self.axes[name], list(rows)) for name, value in tensors.items()}
 
 
 def table_of(
