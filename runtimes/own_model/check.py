@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import torch
 
+from causalrn.bundle.alphabet import Alphabet
 from causalrn.model.config import OwnModelConfig
 from causalrn.model.own.copying import modules_of
 from causalrn.model.own.forms import RecurrentForms, mask_name
@@ -68,25 +69,25 @@ class OwnModel:
     sha256: str
 
     @classmethod
-    def of(cls, forms: RecurrentForms) -> OwnModel:
-        """Look at a model.
+    def of(cls, forms: RecurrentForms, alphabet: Alphabet | None = None) -> OwnModel:
+        """Look at a model; an alphabet says what its token ids mean.
 
         Raises:
             InputError: no module behind the functions, or no state that can be carried.
         """
         pristine = untouched(forms)
         probe = probe_state(forms)
-        return cls(forms, pristine, probe, card_of_forms(forms), weights_hash(forms))
+        return cls(forms, pristine, probe, card_of_forms(forms, alphabet), weights_hash(forms))
 
     def cell(self) -> StepCell:
         """What steps."""
         return StepCell(self.forms, self.probe.tree, self.probe.spec, keeps_given=bool(self.probe.in_place))
 
 
-def card_of_forms(forms: RecurrentForms) -> ModelCard:
+def card_of_forms(forms: RecurrentForms, alphabet: Alphabet | None = None) -> ModelCard:
     """What is known of a model."""
     parameters = sum(weight.numel() for module in modules_of(forms) for weight in module.parameters())
-    return ModelCard(OwnModelConfig(forms.vocabulary, forms.capacity, forms.title, parameters))
+    return ModelCard(OwnModelConfig(forms.vocabulary, forms.capacity, forms.title, parameters), alphabet)
 
 
 def weights_hash(forms: RecurrentForms) -> str:
@@ -229,8 +230,8 @@ class OwnCheck:
             verification.results.insert(self._place_of_logits(), agreement.result())
             verification.attributions.insert(0, agreement.attribution())
             self.notes.append(
-                "the forms differ in float64: all other levels compare the step with itself in float64: they say whether "
-                "it is consistent, not whether it is the model that the parallel form is"
+                "the forms differ in float64: all other levels compare the step with itself in float64, and say "
+                "whether it is consistent, not whether it is the model that the parallel form is"
             )
         for name in self.model.probe.idle:
             self.notes.append(f"{name} is a whole number that no step has changed: should it count?")
