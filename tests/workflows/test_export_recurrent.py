@@ -55,6 +55,27 @@ class GrowingModel(nn.Module):
         return {"keys": empty, "values": empty.clone()}
 
 
+class TimeMajorModel(GrowingModel):
+    """The same with time-major caches, whose rows a graph can give alone, and a sum beside them."""
+
+    def prefill(self, tokens: Tensor, state: Any, position: Tensor) -> tuple[Tensor, Any]:
+        moved = {name: state[name].permute(1, 2, 0, 3) for name in ("keys", "values")}
+        time = tokens.shape[1]
+        x = self.embedding(tokens) + self.positions(position + torch.arange(time))
+        q, k, v = (part.reshape(-1, time, 2, E // 2).transpose(1, 2) for part in self.products(x).chunk(3, -1))
+        new = {name: value.permute(2, 0, 1, 3) for name, value in (("keys", k), ("values", v))}  # [T, B, 2, E / 2]
+        after = {name: torch.cat([state[name], rows], 0) for name, rows in new.items()}
+        k, v = torch.cat([moved["keys"], k], 2), torch.cat([moved["values"], v], 2)
+        mask = torch.ones(time, k.shape[2], dtype=torch.bool).tril(k.shape[2] - time)
+        read = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        sums = state["sum"][:, None] + x.cumsum(1)
+        return self.head(x + read + torch.tanh(sums)), {**after, "sum": sums[:, -1]}
+
+    def initial_state(self, batch: int) -> Any:
+        empty = self.head.weight.new_zeros(0, batch, 2, E // 2)
+        return {"keys": empty, "values": empty.clone(), "sum": self.head.weight.new_zeros(batch, E)}
+
+
 class StartingModel(nn.Module):
     """A state that does not begin with zeros, and one tensor of it counts."""
 
@@ -88,6 +109,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "gated delta rule": gated_delta_rule.make,
     "lstm": lstm.make,
     "growing": lambda: made(GrowingModel),
+    "time-major": lambda: made(TimeMajorModel),
     "starting": lambda: made(StartingModel),
 }
 
@@ -151,7 +173,7 @@ def test_device_check_finds_another_weight(bundles: Callable[[str], Path], tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["growing", "starting"])
+@pytest.mark.parametrize("name", ["growing", "time-major", "starting"])
 def test_state_files_and_snapshots_go_on_bit_for_bit(name: str, bundles: Callable[[str], Path], tmp_path: Path) -> None:
     with causalrn.open_session(bundles(name)) as session, causalrn.open_session(bundles(name)) as other:
         session.reset(3)
@@ -209,6 +231,22 @@ def test_device_needs_neither_torch_nor_onnx(bundles: Callable[[str], Path]) -> 
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.stdout, result.returncode) == ("PASS\n", 0), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "pool", "updates"),
+    [
+        ("growing", "concat", ["replace", "replace"]),
+        ("time-major", "growing", ["append", "replace", "append"]),
+        ("starting", "none", ["replace", "replace"]),
+    ],
+)
+def test_caches_whose_rows_can_be_told_apart_become_pools(
+    name: str, pool: str, updates: list[str], bundles: Callable[[str], Path]
+) -> None:
+    state = Bundle.open(bundles(name)).manifest.state
+    assert state.pool == pool
+    assert sorted(tensor.update for tensor in state.tensors) == sorted(updates)
 
 
 def test_weights_have_the_models_own_names(bundles: Callable[[str], Path]) -> None:
