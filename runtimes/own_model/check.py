@@ -160,7 +160,6 @@ class OwnCheck:
             table=lambda: self._table(oracle, reference),
             opening="open_model(make())",
             further=self._further(recurrent, case),
-            shows_streams=bool(model.forms.blocks),
             progress=self.progress,
         )
         with contextlib.closing(recurrent):
