@@ -11,18 +11,20 @@ The model's own code runs, with a new cache object per call that is filled from 
 from __future__ import annotations
 
 import inspect
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from causalrn.adapters.cache_layouts import DynamicCacheLayout, State
+from causalrn.adapters.kept_float64 import KeptFloat64
 from causalrn.adapters.own_layouts import OWN_LAYOUTS
 from causalrn.errors import ConfigError, InputError, RuntimeUnavailableError
 from causalrn.model.recurrent_forms import RecurrentForms
 
 
-def recurrent(model: Any, *, padding: bool = False) -> RecurrentForms:
+def recurrent(model: Any, *, padding: bool = False, keep_float64: bool = True) -> RecurrentForms:
     """The forms of a causal language model of transformers.
 
     The functions are methods of one `torch.nn.Module` that holds the model: copies of it, in another dtype or on another
@@ -32,13 +34,15 @@ def recurrent(model: Any, *, padding: bool = False) -> RecurrentForms:
         model: what `AutoModelForCausalLM` makes, in eval mode. It is not copied.
         padding: prefill takes an `attention_mask` of batches padded on the left, and the state remembers how many
             tokens of a row were padding (`padding`, int64 [B]). Positions then count from a row's first token.
+        keep_float64: copies in float64 compute all of themselves in float64, which the models themselves do not
+            (`KeptFloat64`). Nothing changes in other dtypes.
 
     Raises:
         RuntimeUnavailableError: transformers is not installed.
         ConfigError: a model of another kind, or one whose cache is more than tensors.
     """
     _import_transformers()
-    forms = TransformersForms(model, padding=padding)
+    forms = TransformersForms(model, padding=padding, keep_float64=keep_float64)
     return RecurrentForms(
         parallel=forms.parallel if forms.masks_padding else forms.parallel_unmasked,
         step=forms.step,
@@ -54,13 +58,14 @@ def recurrent(model: Any, *, padding: bool = False) -> RecurrentForms:
 class TransformersForms(nn.Module):
     """A model with the functions of its forms; `forward` is the step."""
 
-    def __init__(self, model: Any, *, padding: bool) -> None:
+    def __init__(self, model: Any, *, padding: bool, keep_float64: bool) -> None:
         super().__init__()
         takes = _check_model(model)
         self.model = model
         self.takes_positions = "position_ids" in takes
         self.masks_padding = "attention_mask" in takes
         self.keeps_padding = padding
+        self.keep_float64 = keep_float64
         if padding and not self.masks_padding:
             raise ConfigError(f"{model.config.model_type} takes no `attention_mask`: leave `padding` out")
         self.layout = OWN_LAYOUTS.get(model.config.model_type, DynamicCacheLayout)(model.config)
@@ -81,8 +86,8 @@ class TransformersForms(nn.Module):
             positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
         if self.takes_positions:
             inputs["position_ids"] = positions
-        self._choose_experts()
-        return _checked(self.layout.run_parallel(self.model, inputs), tokens)
+        with self._arithmetic():
+            return _checked(self.layout.run_parallel(self.model, inputs), tokens)
 
     def parallel_unmasked(self, tokens: Tensor) -> Tensor:
         """`parallel` of models that take no mask."""
@@ -95,8 +100,7 @@ class TransformersForms(nn.Module):
         if kind not in self._after_one_token:
             tokens = torch.zeros((1, 1), dtype=torch.int64, device=weight.device)
             inputs = {"input_ids": tokens} | ({"position_ids": tokens} if self.takes_positions else {})
-            self._choose_experts()
-            with torch.no_grad():
+            with torch.no_grad(), self._arithmetic():
                 self._after_one_token[kind] = self.layout.run(self.model, None, inputs, None)[1]
         state = self.layout.clear(self._after_one_token[kind], batch)
         if self.keeps_padding:
@@ -148,16 +152,19 @@ class TransformersForms(nn.Module):
         if self.takes_positions:
             positions = (columns + position).expand(tokens.shape)
             inputs["position_ids"] = positions if padding is None else (positions - padding[:, None]).clamp(min=0)
-        self._choose_experts()
         seen = rows if padding is not None and are_all else None
-        logits, after = self.layout.run(self.model, state, inputs, seen)
+        with self._arithmetic():
+            logits, after = self.layout.run(self.model, state, inputs, seen)
         return _checked(logits, tokens), after if padding is None else after | {"padding": padding}
 
-    def _choose_experts(self) -> None:
-        """In float64 the grouped product of experts does not exist (transformers' default): products in a batch do."""
-        if next(self.model.parameters()).dtype == torch.float64:
-            if self.model.get_experts_implementation()[""] == "grouped_mm":
-                self.model.set_experts_implementation("batched_mm")
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        """In float64: all of it, and products of experts in batches, since grouped ones, the default, do not exist."""
+        if next(self.model.parameters()).dtype != torch.float64:
+            return nullcontext()
+        if self.model.get_experts_implementation()[""] == "grouped_mm":
+            self.model.set_experts_implementation("batched_mm")
+        tracing = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+        return KeptFloat64() if self.keep_float64 and not tracing else nullcontext()
 
 
 def find_blocks(model: Any) -> list[Any] | None:

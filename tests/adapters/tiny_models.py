@@ -132,6 +132,16 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_next": ("Qwen3NextConfig", _SIZES | _DELTA | _EXPERTS | _LINEAR_THEN_FULL | {"head_dim": 8}),
     "qwen3_5_text": ("Qwen3_5TextConfig", _SIZES | _DELTA | _LINEAR_THEN_FULL | {"head_dim": 8}),
     "qwen3_5_moe_text": ("Qwen3_5MoeTextConfig", _SIZES | _DELTA | _EXPERTS | _LINEAR_THEN_FULL | {"head_dim": 8}),
+    "qwen4_exp_text": (
+        "Qwen4ExpTextConfig",
+        {name: value for name, value in _SIZES.items() if name != "intermediate_size"}
+        | _DELTA
+        | _EXPERTS
+        | {"layer_types": ["linear_attention", "indexed_attention"], "head_dim": 8, "hc_count": 2, "hc_lowrank": 8}
+        | {"shared_expert_intermediate_size": 24, "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8}
+        | {"indexer_budget": 4, "indexer_compress_ratio": 2, "ple_layer_ids": [1], "ple_embed_dim": 16}
+        | {"ngram_vocab_size_base": 50, "heads_per_ngram": 2, "split_ngram_parts": 1},
+    ),
     "recurrent_gemma": (
         "RecurrentGemmaConfig",
         {name: _SIZES[name] for name in ("vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads")}
