@@ -43,18 +43,18 @@ class DynamicCacheLayout:
         logits: Tensor = model(**inputs, use_cache=False).logits
         return logits
 
-    def rows_kept(self, state: State) -> tuple[int | None, bool]:
-        """Rows of the keys in a state, and whether these are all tokens so far. None: no layer has keys.
+    def rows_kept(self, state: State) -> tuple[int | None, int | None]:
+        """Rows of the keys in a state, and the window that they are cut to. (None, None): no layer has keys.
 
-        A layer that keeps all tokens is asked first; then one with a window, which has all of them until it is full.
+        A layer that keeps all tokens is asked first (rows, None).
         """
         rows, window = None, None
         for layer, tensors in zip(self.new_cache().layers, state["layers"], strict=True):
             if "keys" in tensors:
                 rows, window = tensors["keys"].shape[2], getattr(layer, "sliding_window", None)
                 if window is None:
-                    return rows, True
-        return rows, window is not None and rows is not None and rows < window - 1
+                    break
+        return rows, window
 
     def clear(self, state: State, batch: int) -> State:
         """The state of a batch before the first token, from that after one token of one row."""
@@ -76,4 +76,3 @@ def clear_tensor(name: str, tensor: Tensor, batch: int, token_before: int | None
     elif not tensor.is_floating_point() and token_before is not None:
         return torch.full(shape, token_before, dtype=tensor.dtype, device=tensor.device)
     return torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
-

@@ -1,7 +1,7 @@
-"""Float64 that stays float64: a reference of models that compute parts of themselves in float32, whatever they are given.
+"""Float64 that stays float64: a reference of models that compute parts of themselves in float32 at least.
 
-Norms, softmaxes and recurrences of most models in transformers begin with `x.to(torch.float32)`. This guards float16 and
-bfloat16; of a float64 copy it leaves float32's accuracy, about 1e-7 to 1e-5 of the largest logit.
+Norms, softmaxes and recurrences of most models in transformers begin with `x.to(torch.float32)`. This guards float16
+and bfloat16; of a float64 copy it leaves float32's accuracy, about 1e-7 to 1e-5 of the largest logit.
 """
 
 from __future__ import annotations

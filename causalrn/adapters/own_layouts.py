@@ -1,6 +1,7 @@
-"""Models of transformers with a cache of their own: MiniMax, xLSTM, RWKV, and RecurrentGemma, which has it in its modules.
+"""Models of transformers with a cache of their own: MiniMax, xLSTM, RWKV, and RecurrentGemma, whose modules keep it.
 
-Source: `modeling_minimax.py`, `modeling_xlstm.py`, `modeling_rwkv.py` and `modeling_recurrent_gemma.py` of transformers 5.24.
+Source: `modeling_minimax.py`, `modeling_xlstm.py`, `modeling_rwkv.py`, `modeling_recurrent_gemma.py` of transformers
+5.24.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class XLSTMLayout(DynamicCacheLayout):
         after = output.cache.rnn_state
         return output.logits, {"layers": [dict(zip(self.names, after[index], strict=True)) for index in sorted(after)]}
 
-    def rows_kept(self, state: State) -> tuple[int | None, bool]:
-        return None, False
+    def rows_kept(self, state: State) -> tuple[int | None, int | None]:
+        return None, None
 
     def clear(self, state: State, batch: int) -> State:
         return _zeros(state, batch)

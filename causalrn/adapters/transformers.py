@@ -27,8 +27,8 @@ from causalrn.model.recurrent_forms import RecurrentForms
 def recurrent(model: Any, *, padding: bool = False, keep_float64: bool = True) -> RecurrentForms:
     """The forms of a causal language model of transformers.
 
-    The functions are methods of one `torch.nn.Module` that holds the model: copies of it, in another dtype or on another
-    device, work like the original. Gradients are recorded as usual: call them under `torch.no_grad()`.
+    The functions are methods of one `torch.nn.Module` that holds the model: copies of it, in another dtype or on
+    another device, work like the original. Gradients are recorded as usual: call them under `torch.no_grad()`.
 
     Args:
         model: what `AutoModelForCausalLM` makes, in eval mode. It is not copied.
@@ -137,9 +137,9 @@ class TransformersForms(nn.Module):
     def _continue(
         self, tokens: Tensor, state: State, position: Tensor | None, attention_mask: Tensor | None
     ) -> tuple[Tensor, State]:
-        rows, are_all = self.layout.rows_kept(state)
+        rows, window = self.layout.rows_kept(state)
         if position is None and (self.takes_positions or self.keeps_padding):
-            if not are_all:
+            if rows is None or (window is not None and rows >= window - 1):
                 raise InputError("`position` is missing: this model's state does not say how many tokens came before")
             position = torch.tensor(rows, device=tokens.device)
         inputs: dict[str, Any] = {"input_ids": tokens}
@@ -152,7 +152,7 @@ class TransformersForms(nn.Module):
         if self.takes_positions:
             positions = (columns + position).expand(tokens.shape)
             inputs["position_ids"] = positions if padding is None else (positions - padding[:, None]).clamp(min=0)
-        seen = rows if padding is not None and are_all else None
+        seen = rows if padding is not None and window is None else None
         with self._arithmetic():
             logits, after = self.layout.run(self.model, state, inputs, seen)
         return _checked(logits, tokens), after if padding is None else after | {"padding": padding}

@@ -1,4 +1,4 @@
-"""The forms of a recurrent model as plain functions: what verification and exporters take of models of other libraries."""
+"""The forms of a recurrent model as plain functions: what is verified and exported of models of other libraries."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 class RecurrentForms:
     """A model's parallel form, and the functions of its recurrent form. B batch, T time, V vocabulary.
 
-    State is any nested dict, list or tuple of tensors whose axis 0 is the batch. Functions never change the tensors that
-    they are given.
+    State is any nested dict, list or tuple of tensors whose axis 0 is the batch. Functions never change the tensors
+    that they are given.
 
     Attributes:
         parallel: int64 [B, T] -> logits [B, T, V]; where `masks_padding`, also with `attention_mask` int64 [B, T].

@@ -119,7 +119,12 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "minimax": (
         "MiniMaxConfig",
         _SIZES
-        | {"layer_types": ["linear_attention", "full_attention"], "num_local_experts": 4, "block_size": 8, "head_dim": 8},
+        | {
+            "layer_types": ["linear_attention", "full_attention"],
+            "num_local_experts": 4,
+            "block_size": 8,
+            "head_dim": 8,
+        },
     ),
     "nemotron_h": (
         "NemotronHConfig",
