@@ -45,10 +45,13 @@ BATCH, ONNX_STEPS = 2, 12
 
 
 def cell(check: Callable[[], Any]) -> Any:
-    """What a check gives, or the first line of its error."""
+    """What a check gives, or the first line of its error's cause."""
     try:
         return check()
-    except Exception as error:  # whatever a library raises is a result here
+    except Exception as raised:  # whatever a library raises is a result here
+        error: BaseException = raised
+        while error.__cause__ is not None:
+            error = error.__cause__
         return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:160]}"
 
 

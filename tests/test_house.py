@@ -15,7 +15,18 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom to the top: a room imports from itself and from what is named before it. `causalrn` itself (errors,
 # the public names) lies below all of them: it imports rooms by name, when a user asks for something.
-ROOMS = ("bundle", "compiling", "model", "adapters", "training", "runtimes", "calibration", "export", "workflows", "cli")
+ROOMS = (
+    "bundle",
+    "compiling",
+    "model",
+    "adapters",
+    "training",
+    "runtimes",
+    "calibration",
+    "export",
+    "workflows",
+    "cli",
+)
 LINKED_ROOMS = ("runtimes", "calibration", "export")
 """Those that lie at the top of the repository, and below causalrn/ as links."""
 

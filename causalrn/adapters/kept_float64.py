@@ -17,7 +17,7 @@ NARROW = frozenset({torch.float16, torch.bfloat16, torch.float32})
 """What nothing is rounded to."""
 
 
-class KeptFloat64(TorchDispatchMode):
+class KeptFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's __init_subclass__ has no types
     """Operations inside that ask for a narrower dtype give float64; tensors that are narrower take part as float64."""
 
     def __torch_dispatch__(

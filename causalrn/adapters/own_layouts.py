@@ -24,14 +24,14 @@ class MiniMaxLayout(DynamicCacheLayout):
         from transformers import DynamicLayer
         from transformers.models.minimax.modeling_minimax import MiniMaxCache
 
-        cache = MiniMaxCache()  # type: ignore[no-untyped-call]
+        cache = MiniMaxCache()
         cache.layers = [DynamicLayer() for _ in range(self.config.num_hidden_layers)]
         return cache
 
     def run(self, model: Any, state: State | None, inputs: dict[str, Any], seen: int | None) -> tuple[Tensor, State]:
         from transformers.models.minimax.modeling_minimax import MiniMaxCache
 
-        cache = MiniMaxCache() if state is None else self.new_cache()  # type: ignore[no-untyped-call]
+        cache = MiniMaxCache() if state is None else self.new_cache()
         for layer, tensors in zip(cache.layers, [] if state is None else state["layers"], strict=True):
             fill_layer(layer, tensors, seen)
             cache.linear_cache.append(tensors.get("recurrent", []))
@@ -46,7 +46,7 @@ class MiniMaxLayout(DynamicCacheLayout):
 class XLSTMLayout(DynamicCacheLayout):
     """Matrix memory [B, G, K, V], normalizer [B, G, K] and running maximum [B, G, 1] of every layer."""
 
-    names = ("memory", "normalizer", "maximum")
+    names: tuple[str, ...] = ("memory", "normalizer", "maximum")
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -57,7 +57,7 @@ class XLSTMLayout(DynamicCacheLayout):
         cache = None
         if state is not None:
             first = state["layers"][0]["memory"]
-            cache = xLSTMCache(self.config, first.shape[0], dtype=first.dtype, device=first.device)  # type: ignore
+            cache = xLSTMCache(self.config, first.shape[0], dtype=first.dtype, device=first.device)
             cache.rnn_state = {
                 index: tuple(tensors[name].clone() for name in self.names)  # the model writes into them
                 for index, tensors in enumerate(state["layers"])

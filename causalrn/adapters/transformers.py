@@ -149,7 +149,7 @@ class TransformersForms(nn.Module):
             padding = _add_padding(state["padding"], position, attention_mask)
             kept = torch.arange((rows or 0) + tokens.shape[1], device=tokens.device) + (position - (rows or 0))
             inputs["attention_mask"] = (kept[None] >= padding[:, None]).to(torch.int64)  # [B, rows + T]
-        if self.takes_positions:
+        if self.takes_positions and position is not None:
             positions = (columns + position).expand(tokens.shape)
             inputs["position_ids"] = positions if padding is None else (positions - padding[:, None]).clamp(min=0)
         seen = rows if padding is not None and window is None else None
@@ -164,7 +164,9 @@ class TransformersForms(nn.Module):
         if self.model.get_experts_implementation()[""] == "grouped_mm":
             self.model.set_experts_implementation("batched_mm")
         tracing = torch.compiler.is_compiling() or torch.compiler.is_exporting()
-        return KeptFloat64() if self.keep_float64 and not tracing else nullcontext()
+        if tracing or not self.keep_float64:
+            return nullcontext()
+        return KeptFloat64()  # type: ignore[no-untyped-call]  # PyTorch's base class has no types
 
 
 def find_blocks(model: Any) -> list[Any] | None:

@@ -69,7 +69,8 @@ def compare_padded(forms: RecurrentForms, tokens: Tensor, *, steps: bool) -> flo
 
 def find_first_difference(forms: RecurrentForms, tokens: Tensor, sizes: Sequence[int]) -> str:
     """Where logits, and where the state, begin to differ from one prefill of the same tokens; "" where they do not."""
-    found, start = [], 0
+    found: list[str] = []
+    start = 0
     expected = forms.parallel(tokens)
     for logits, state in run_chunks(forms, tokens, sizes):
         apart = (logits - expected[:, start : start + logits.shape[1]]).abs().amax(dim=(0, 2)) / expected.abs().max()
