@@ -104,10 +104,7 @@ def export_step(architecture: str, folder: Path) -> float:
     """The largest difference of an exported step in onnxruntime, over steps from a fresh state; batch 3, then 1."""
     import onnxruntime
 
-    model = build_model(architecture)
-    if model.get_experts_implementation()[""] == "grouped_mm":
-        model.set_experts_implementation("batched_mm")  # grouped products have no ONNX operator
-    forms = recurrent(model)
+    forms = recurrent(build_model(architecture))
     *_, (_, traced) = run_chunks(forms, tokens_of()[:, :3], [1, 1, 1])
     leaves, spec = tree_flatten(traced)
     free = torch.export.Dim.DYNAMIC

@@ -11,7 +11,8 @@ The model's own code runs, with a new cache object per call that is filled from 
 from __future__ import annotations
 
 import inspect
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -157,16 +158,27 @@ class TransformersForms(nn.Module):
             logits, after = self.layout.run(self.model, state, inputs, seen)
         return _checked(logits, tokens), after if padding is None else after | {"padding": padding}
 
-    def _arithmetic(self) -> AbstractContextManager[Any]:
-        """In float64: all of it, and products of experts in batches, since grouped ones, the default, do not exist."""
-        if next(self.model.parameters()).dtype != torch.float64:
-            return nullcontext()
-        if self.model.get_experts_implementation()[""] == "grouped_mm":
-            self.model.set_experts_implementation("batched_mm")
-        tracing = torch.compiler.is_compiling() or torch.compiler.is_exporting()
-        if tracing or not self.keep_float64:
-            return nullcontext()
-        return KeptFloat64()  # type: ignore[no-untyped-call]  # PyTorch's base class has no types
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """In float64: all of it. There, and in traces, products of experts in batches: grouped ones have no float64.
+
+        Nor have grouped ones an ONNX operator. What the model is set to is put back.
+        """
+        wide = next(self.model.parameters()).dtype == torch.float64
+        traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+        experts = self.model.get_experts_implementation()
+        batched = {name: "batched_mm" if kind == "grouped_mm" else kind for name, kind in experts.items()}
+        if (wide or traced) and batched != experts:
+            self.model.set_experts_implementation(batched)
+        try:
+            if wide and self.keep_float64 and not traced:
+                with KeptFloat64():  # type: ignore[no-untyped-call]  # PyTorch's base class has no types
+                    yield
+            else:
+                yield
+        finally:
+            if self.model.get_experts_implementation() != experts:
+                self.model.set_experts_implementation(experts)
 
 
 def find_blocks(model: Any) -> list[Any] | None:

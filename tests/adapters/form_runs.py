@@ -26,8 +26,9 @@ def sample_tokens(vocabulary: int, batch: int) -> Tensor:
 
 
 def difference(output: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest |expected|; NaN where there is one."""
-    return float((output.double() - expected.double()).abs().max() / expected.double().abs().max())
+    """The largest difference, relative to the largest |expected| unless all is zero; NaN where there is one."""
+    largest = float(expected.double().abs().max())
+    return float((output.double() - expected.double()).abs().max()) / (largest or 1.0)
 
 
 def run_chunks(forms: RecurrentForms, tokens: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Any]]:

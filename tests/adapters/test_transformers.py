@@ -49,8 +49,8 @@ KNOWN = {
     },
     ("recurrent_gemma", "chunked_prefill"): f"logits at position {HALF}, recurrent of layer 0 after {LENGTH} tokens",
     ("minimax", "chunked_prefill"): f"logits at position {HALF}",
-    ("nemotron_h", "step"): "recurrent of layer 3 after 2 tokens",
-    ("nemotron_h", "prefill_then_steps"): "recurrent of layer 3 after 16 tokens",
+    ("nemotron_h", "step"): "logits at position 1, recurrent of layer 3 after 2 tokens",
+    ("nemotron_h", "prefill_then_steps"): "logits at position 16, recurrent of layer 3 after 17 tokens",
     ("zamba2", "step"): "logits at position 0, recurrent of layer 1 after 2 tokens",
     ("zamba2", "prefill_then_steps"): "logits at position 13, recurrent of layer 1 after 14 tokens",
 }
@@ -170,8 +170,7 @@ def test_position_is_needed_once_a_window_slides():
 def test_step_can_be_traced(architecture):
     """With free batch and rows: what a graph is made of."""
     model = build_model(architecture)
-    if model.get_experts_implementation()[""] == "grouped_mm":
-        model.set_experts_implementation("batched_mm")
+    experts = model.get_experts_implementation()
     forms, tokens = recurrent(model), sample_tokens(VOCABULARY, 3)
     *_, (_, state) = run_chunks(forms, tokens[:2, :3], [3])
     free = torch.export.Dim.DYNAMIC
@@ -182,6 +181,7 @@ def test_step_can_be_traced(architecture):
     shapes = {"tokens": {0: free}, "state": {"layers": axes}, "position": None}
     module = module_of(forms)
     program = torch.export.export(module, (tokens[:2, 3], state, torch.tensor(3)), dynamic_shapes=shapes).module()
+    assert model.get_experts_implementation() == experts
     *_, (_, state) = run_chunks(forms, tokens[:, :3], [3])
     for position in range(3, 12):
         logits, after = program(tokens[:, position], state, torch.tensor(position))

@@ -199,4 +199,9 @@ def build_model(architecture: str, seed: int = 0) -> Any:
         warnings.simplefilter("ignore")  # of configurations that were not made for this size
         torch.manual_seed(seed)
         configuration = getattr(transformers, name)(**options)
-        return transformers.AutoModelForCausalLM.from_config(configuration).eval()
+        model = transformers.AutoModelForCausalLM.from_config(configuration).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if bool((parameter == parameter.flatten()[0]).all()):  # zeros and ones hide what they are multiplied by
+                    parameter += 0.2 * torch.randn_like(parameter)
+        return model
