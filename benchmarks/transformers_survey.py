@@ -65,7 +65,8 @@ class Notes:
         return f"error {self.texts.index(text) + 1}"
 
     def lines(self) -> list[str]:
-        return [f"{number}. `{text}`" for number, text in enumerate(self.texts, 1)]
+        texts = (text.replace("`", "'") for text in self.texts)
+        return [f"{number}. `{text}`" for number, text in enumerate(texts, 1)]
 
 
 def value_text(value: Any, notes: Notes) -> str:

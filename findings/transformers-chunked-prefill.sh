@@ -9,13 +9,13 @@
 # Hits: prefill in chunks, a second message of a chat on a kept cache, a saved prompt cache, speculative decoding.
 # Instead: one prefill from the first token, then single tokens; and compare a split prompt with a whole one.
 # Seen (largest difference of a logit after 12 + 12 tokens, relative to the largest |logit|):
-#   mamba           one at a time 1e-07   12 + 12 tokens 4e-02
-#   falcon_mamba    one at a time 1e-07   12 + 12 tokens 3e-02
-#   jamba           one at a time 1e-07   12 + 12 tokens 2e-01
-#   zamba           one at a time 1e-07   12 + 12 tokens 9e-02
-#   recurrent_gemma one at a time 1e-07   12 + 12 tokens 5e-02
-#   minimax         one at a time 1e-07   12 + 12 tokens 5e-01
-#   mamba2          one at a time 1e-07   12 + 12 tokens 1e-07
+#   mamba           one at a time 2e-07   12 + 12 tokens 3e-02
+#   falcon_mamba    one at a time 2e-07   12 + 12 tokens 8e-02
+#   jamba           one at a time 1e-06   12 + 12 tokens 7e-01
+#   zamba           one at a time 3e-06   12 + 12 tokens 7e-02
+#   recurrent_gemma one at a time 5e-07   12 + 12 tokens 7e-02
+#   minimax         one at a time 6e-07   12 + 12 tokens 1e+00
+#   mamba2          one at a time 6e-07   12 + 12 tokens 2e-07
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

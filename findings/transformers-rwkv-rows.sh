@@ -3,13 +3,13 @@
 # One would guess: RwkvForCausalLM continues several rows from its state as it continues one; [2, 1] tokens give [2, 1, V].
 # What happens: with one token the stored values [B, E] meet hidden values [B, 1, E], and every row is combined with every
 #   row's past: the logits are [2, 2, V], in which row i, column j is row i's token after row j's past, and later states mix.
-#   One row is right. generate() of two rows returns other tokens than generate() of each alone, without a word.
+#   One row is right. generate() takes the last column, every row with the last row's past, without a word.
 # Hits: batched generation with RWKV.
 # Instead: one row at a time, or two tokens at a time at least: those are computed by another line.
 # Seen:
 #   one row:  logits [1, 1, 29], difference 2e-07
-#   two rows: logits [2, 2, 29], difference of the first column 8e-01
-#   generate: rows alone and together are the same: False
+#   two rows: logits [2, 2, 29], difference of the first column 6e-02
+#   generate: second token of the first row, alone and beside another: difference 3e-01
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -44,22 +44,25 @@ def last_step(rows):
     return list(logits.shape), float((logits[:, 0] - whole).abs().max() / whole.abs().max())
 
 
-def generate(rows):
-    return model.generate(input_ids=rows, max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=None)
+def second_logits(rows):
+    """Of the second token that generate() makes, for the first row: [V]."""
+    result = model.generate(
+        input_ids=rows, max_new_tokens=2, do_sample=False, pad_token_id=0, eos_token_id=None, output_logits=True,
+        return_dict_in_generate=True,
+    )
+    return result.logits[1][0]
 
 
 print("transformers", transformers.__version__, "torch", torch.__version__)
 one, two = last_step(tokens[:1]), last_step(tokens)
 print(f"one row:  logits {one[0]}, difference {one[1]:.0e}")
 print(f"two rows: logits {two[0]}, difference of the first column {two[1]:.0e}")
-try:
-    alone = torch.cat([generate(tokens[:1]), generate(tokens[1:])])
-    print("generate: rows alone and together are the same:", torch.equal(alone, generate(tokens)))
-except Exception as error:
-    print("generate:", type(error).__name__, str(error)[:150])
+alone, together = second_logits(tokens[:1]), second_logits(tokens)
+generated = float((alone - together).abs().max() / alone.abs().max())
+print(f"generate: second token of the first row, alone and beside another: difference {generated:.0e}")
 if one[0] != [1, 1, 29] or one[1] > 1e-4:
     sys.exit("changed: one row is no longer right")
-if two[0] != [2, 2, 29] or two[1] < 1e-3:
+if two[0] != [2, 2, 29] or two[1] < 1e-3 or generated < 1e-3:
     sys.exit("changed: two rows are no longer mixed")
 PY
 venv/bin/python rows.py 2> errors.log || { tail -n 5 errors.log >&2; exit 1; }
