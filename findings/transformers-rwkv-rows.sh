@@ -2,8 +2,8 @@
 # Package: transformers 5.24.0 with torch 2.13.0.
 # One would guess: RwkvForCausalLM continues several rows from its state as it continues one; [2, 1] tokens give [2, 1, V].
 # What happens: with one token the stored values [B, E] meet hidden values [B, 1, E], and every row is combined with every
-#   row's past: the logits are [2, 2, V], in which row i, column j is row i's token after row j's past, and later states mix.
-#   One row is right. generate() takes the last column, every row with the last row's past, without a word.
+#   row's past, as if these were B tokens one after the other: the logits are [2, 2, V], and the states that come of it
+#   are mixed, too. One row is right. generate() takes the last column, without a word.
 # Hits: batched generation with RWKV.
 # Instead: one row at a time, or two tokens at a time at least: those are computed by another line.
 # Seen:
