@@ -26,7 +26,7 @@ from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import CausalRNConfig, ModelConfig, TransformerConfig
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.parity.comparison import step_errors
-from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.oracle import CheckpointOracle
 from causalrn.runtimes.parity.reference import run_in_chunks
 from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
@@ -95,7 +95,7 @@ def cases() -> Iterator[tuple[str, list[ModelConfig], Change, bool]]:
 def measure(model: SequenceModel, tokens: np.ndarray) -> list[dict]:
     """Per form the error, and the bound over it."""
     card, steps = ModelCard(model.config), tokens.shape[1]
-    reference = Oracle(model, card).reference(tokens, (1, steps - 1))
+    reference = CheckpointOracle(model, card).reference(tokens, (1, steps - 1))
     cell, parallel = RecurrentSession(RecurrentCell.from_model(model), card), ParallelSession(model, card)
     rows = []
     folded, unfolded = reference.bounds.logits, reference.of_parallel().bounds.logits

@@ -43,7 +43,9 @@ from causalrn.errors import (
 if TYPE_CHECKING:
     from causalrn.bundle.bundle_folder import Bundle
     from causalrn.bundle.targets import Target, register_target
+    from causalrn.model.own.forms import RecurrentForms
     from causalrn.runtimes.opening import open_session
+    from causalrn.runtimes.own_model.opening import open_model
     from causalrn.runtimes.session import Session
     from causalrn.runtimes.snapshot import Snapshot
     from causalrn.training.checkpoint_folder import CheckpointFolder
@@ -51,11 +53,13 @@ if TYPE_CHECKING:
     from causalrn.workflows.compile import compile
     from causalrn.workflows.convert import convert
     from causalrn.workflows.export import export
+    from causalrn.workflows.export_recurrent import export_recurrent
     from causalrn.workflows.predict import predict
     from causalrn.workflows.profile import profile
     from causalrn.workflows.quantize import quantize
     from causalrn.workflows.train import resume_training, train
     from causalrn.workflows.verify import verify
+    from causalrn.workflows.verify_recurrent import verify_recurrent
 
 __version__ = "0.1.0"
 
@@ -78,6 +82,7 @@ __all__ = [
     "InputError",
     "NonFiniteError",
     "NotExecutedError",
+    "RecurrentForms",
     "RuntimeUnavailableError",
     "Session",
     "SharedSessionError",
@@ -90,6 +95,8 @@ __all__ = [
     "compile",
     "convert",
     "export",
+    "export_recurrent",
+    "open_model",
     "open_session",
     "predict",
     "profile",
@@ -98,17 +105,21 @@ __all__ = [
     "resume_training",
     "train",
     "verify",
+    "verify_recurrent",
 ]
 
 _LAZY = {
     "Bundle": "causalrn.bundle.bundle_folder",
     "CheckpointFolder": "causalrn.training.checkpoint_folder",
+    "RecurrentForms": "causalrn.model.own.forms",
     "Session": "causalrn.runtimes.session",
     "Snapshot": "causalrn.runtimes.session",
     "Target": "causalrn.bundle.targets",
     "bench": "causalrn.workflows.bench",
     "compile": "causalrn.workflows.compile",
     "convert": "causalrn.workflows.convert",
+    "export_recurrent": "causalrn.workflows.export_recurrent",
+    "open_model": "causalrn.runtimes.own_model.opening",
     "open_session": "causalrn.runtimes.opening",
     "predict": "causalrn.workflows.predict",
     "profile": "causalrn.workflows.profile",
@@ -117,6 +128,7 @@ _LAZY = {
     "resume_training": "causalrn.workflows.train",
     "train": "causalrn.workflows.train",
     "verify": "causalrn.workflows.verify",
+    "verify_recurrent": "causalrn.workflows.verify_recurrent",
 }
 """Where public names are defined; `export` is the package `causalrn.export`, which can be called."""
 

@@ -54,7 +54,7 @@ def export_onnx(
     """
     if opset not in OPSETS:
         raise ConfigError(f"opset {opset} is not supported: choose one of {', '.join(map(str, OPSETS))}")
-    spec = derive_state(checkpoint.card.config, pool, capacity)
+    spec = derive_state(checkpoint.card.block_config, pool, capacity)
     spec.check_useful()
     manifest = _manifest(checkpoint, spec, opset)
     cell = RecurrentCell(checkpoint.folded, spec)
@@ -70,7 +70,7 @@ def export_onnx(
 
 
 def _manifest(checkpoint: Checkpoint, spec: StateSpec, opset: int) -> Manifest:
-    config = checkpoint.card.config
+    config = checkpoint.card.block_config
     return Manifest(
         **checkpoint.card.fields(),
         state=spec,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import InputError, NonFiniteError, StateError
-from causalrn.model.config import CausalRNConfig, ModelConfig
+from causalrn.model.config import CausalRNConfig, Configuration
 from causalrn.runtimes.snapshot import FloatArray, IntArray, Snapshot
 
 NON_FINITE = "the model gave NaN or infinity: its weights, or the values they reach, are out of range"
@@ -62,7 +62,7 @@ def check_finite(logits: FloatArray) -> None:
         raise NonFiniteError(NON_FINITE)
 
 
-def hides_rows(config: ModelConfig, spec: StateSpec) -> bool:
+def hides_rows(config: Configuration, spec: StateSpec) -> bool:
     """Whether logits can be finite although a pool row holds an infinity, which float16 has from 65,520 on.
 
     relu(-inf) and a softmax's weight of -inf are 0; but LN0 of a row with an infinity holds NaN, and so does its exp.

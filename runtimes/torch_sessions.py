@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,29 +47,37 @@ def open_recurrent(path: Path, options: SessionOptions) -> RecurrentSession:
     return RecurrentSession(cell, checkpoint.card, checkpoint.sha256, threads=threads)
 
 
-class ParallelSession(Session):
-    """The parallel form as a session: its state is the history of tokens, every call computes it anew.
+class HistorySession(Session):
+    """A parallel form as a session: its state is the history of tokens, every call computes it anew.
 
     Args:
-        model: on any device, float32; or its float64 :meth:`SequenceModel.oracle`.
+        card, capacity, owner: as for :class:`Session`.
         threads: inside one operator, during this session's calls only; None leaves PyTorch's setting alone.
     """
 
     runtime = "parallel"
 
-    def __init__(self, model: SequenceModel, card: ModelCard, owner: str = "", *, threads: int | None = None) -> None:
+    def __init__(self, card: ModelCard, owner: str, threads: int | None) -> None:
         super().__init__(card, card.config.capacity, owner)
-        self._model, self._threads = model.eval(), threads
+        self._threads = threads
         self._history = np.zeros((1, 0), np.int64)
+
+    @abstractmethod
+    def _forward(self, tokens: IntArray) -> FloatArray:
+        """Logits [B, T, V] of whole sequences [B, T]."""
+
+    @abstractmethod
+    def _forward_with_streams(self, tokens: IntArray) -> tuple[FloatArray, list[FloatArray]]:
+        """The same, and what each block reads, and last the head, [B, T, E] each."""
 
     def _advance(self, tokens: IntArray, *, single: bool) -> FloatArray:
         history = np.concatenate([self._history, tokens], axis=1)
         new = slice(-tokens.shape[1], None)
         with torch_threads(self._threads):
             if self._probed is None:
-                logits = forward_in_batches(self._model, history)[:, new]
+                logits = self._forward(history)[:, new]
             else:
-                whole, streams = forward_with_streams(self._model, history)
+                whole, streams = self._forward_with_streams(history)
                 logits = whole[:, new]
                 self._probed.append([stream[:, new] for stream in streams])
         check_finite(logits)
@@ -89,6 +98,24 @@ class ParallelSession(Session):
         if history is None or history.shape != (snapshot.batch, snapshot.position) or history.dtype != np.int64:
             raise StateError("the state is not a history of tokens: it was taken in another runtime")
         self._history = history.astype(np.int64)
+
+
+class ParallelSession(HistorySession):
+    """The parallel form of a CausalRN or one of its baselines.
+
+    Args:
+        model: on any device, float32; or its float64 :meth:`SequenceModel.oracle`.
+    """
+
+    def __init__(self, model: SequenceModel, card: ModelCard, owner: str = "", *, threads: int | None = None) -> None:
+        super().__init__(card, owner, threads)
+        self._model = model.eval()
+
+    def _forward(self, tokens: IntArray) -> FloatArray:
+        return forward_in_batches(self._model, tokens)
+
+    def _forward_with_streams(self, tokens: IntArray) -> tuple[FloatArray, list[FloatArray]]:
+        return forward_with_streams(self._model, tokens)
 
 
 def forward_in_batches(model: SequenceModel, tokens: IntArray) -> FloatArray:
@@ -115,7 +142,7 @@ def forward_with_streams(model: SequenceModel, tokens: IntArray) -> tuple[FloatA
         Logits [B, T, V], and N + 1 arrays [B, T, E]; centred over E where the norm is a layer norm, as in
         :attr:`Session.streams`.
     """
-    with watched_streams(model.blocks) as parts:
+    with watched_streams(list(model.blocks)) as parts:
         logits = forward_in_batches(model, tokens)
     centred = model.config.norm == "layer"
     streams = [torch.cat([centre(x) if centred else x for x in rows]) for rows in zip(*parts, strict=True)]
@@ -123,19 +150,19 @@ def forward_with_streams(model: SequenceModel, tokens: IntArray) -> tuple[FloatA
 
 
 @contextlib.contextmanager
-def watched_streams(blocks: nn.ModuleList) -> Iterator[list[list[torch.Tensor]]]:
+def watched_streams(blocks: Sequence[nn.Module]) -> Iterator[list[list[torch.Tensor]]]:
     """Record what goes into each block and out of the last one: a list of N + 1 tensors per call of the model."""
     calls: list[list[torch.Tensor]] = []
 
-    def before(block: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def before(block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         if block is blocks[0]:
             calls.append([])
-        calls[-1].append(inputs[0])
+        calls[-1].append(next(value for value in (*inputs, *named.values()) if isinstance(value, torch.Tensor)))
 
     def after_last(_: nn.Module, __: Any, output: Any) -> None:
         calls[-1].append(output[0] if isinstance(output, tuple) else output)
 
-    hooks = [block.register_forward_pre_hook(before) for block in blocks]
+    hooks = [block.register_forward_pre_hook(before, with_kwargs=True) for block in blocks]
     hooks.append(blocks[-1].register_forward_hook(after_last))
     try:
         yield calls
@@ -167,7 +194,7 @@ class RecurrentSession(CellSession):
             if self._probed is None:
                 logits, *outputs = self._cell(torch.from_numpy(tokens), torch.tensor(position), *tensors)
             else:
-                with watched_streams(self._cell.blocks) as calls:
+                with watched_streams(list(self._cell.blocks)) as calls:
                     logits, *outputs = self._cell(torch.from_numpy(tokens), torch.tensor(position), *tensors)
                 self._record_streams([stream.numpy() for stream in calls[0]])
             return logits.numpy(), [output.numpy() for output in outputs]

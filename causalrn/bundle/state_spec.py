@@ -9,12 +9,17 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from causalrn.errors import ConfigError
 
 POOL_KINDS = ("growing", "fixed", "concat")
 ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
-"""Element types that a state may have, and the bytes of one element."""
+"""Element types that a CausalRN's state may have, and the bytes of one element."""
+
+_OTHER_BYTES = {"float64": 8, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "uint8": 1, "bool": 1}
+STATE = "state"
+"""Role of the tensors of a model that brings its own state: their names are its own, too."""
 
 _LEAST_CAPACITY = 2
 _PREFIXES = {"append": "row.", "replace": "present."}
@@ -28,9 +33,10 @@ class StateTensor:
     """One tensor of the state.
 
     Attributes:
-        name: zero-padded block number and role, e.g. "00.pool"; sorted names are block order.
+        name: zero-padded block number and role, e.g. "00.pool"; sorted names are block order. With the role "state" the
+            model's own name stands after the number: "00.conv".
         role: "pool" (one row per token), "scale" (one number per row of an int8 pool: row times scale is the value),
-            "sum", "max", or "carry" (what rounding took from the sum, Kahan 1965).
+            "sum", "max", "carry" (what rounding took from the sum, Kahan 1965), or "state" (a model's own).
         shape: sizes; "t" is the number of tokens seen, "B" the batch.
         update: "append" (the graph gives new rows, the runtime writes them) or "replace" (it gives the
             complete next state).
@@ -38,7 +44,8 @@ class StateTensor:
         capacity: most rows it can hold; None without a bound.
         dtype: numpy name of the element type.
         initial: value of every element in a fresh state.
-        batch_axis: which axis of `shape` is the batch.
+        batch_axis: which axis of `shape` is the batch; -1 where there is none: all rows share the tensor.
+        growth_axis: which axis of `shape` grows; 0 in pools, which are time-major.
         input: name of the graph input; "past." and the name.
         output: name of the graph output; "row." and the name for append, "present." and the name for replace.
 
@@ -60,15 +67,18 @@ class StateTensor:
     dtype: str = "float32"
     initial: float = 0.0
     batch_axis: int = 0
+    growth_axis: int = 0
     input: str = ""
     output: str = ""
 
     def __post_init__(self) -> None:
-        if self.update not in _PREFIXES or self.growth not in ("token", "constant") or self.dtype not in ITEM_BYTES:
+        known = self.dtype in ITEM_BYTES or (self.role == STATE and self.dtype in _OTHER_BYTES)
+        if self.update not in _PREFIXES or self.growth not in ("token", "constant") or not known:
             raise ValueError(
                 f"state tensor {self.name!r}: {self.update!r}, {self.growth!r} or {self.dtype!r} is unknown"
             )
-        if not re.fullmatch(rf"\d{{2,}}\.{re.escape(self.role)}", self.name):
+        own = r"[A-Za-z0-9_.]+" if self.role == STATE else re.escape(self.role)
+        if not re.fullmatch(rf"\d{{2,}}\.{own}", self.name):
             raise ValueError(f"state tensor {self.name!r} is not called by block and role {self.role!r}")
         names = {"input": f"past.{self.name}", "output": _PREFIXES[self.update] + self.name}
         for field, name in names.items():
@@ -99,16 +109,26 @@ class StateTensor:
     @property
     def scale_name(self) -> str | None:
         """Name of the tensor that scales this one's rows; None where rows are values themselves."""
-        return self.name.removesuffix(self.role) + "scale" if self.dtype == "int8" else None
+        return self.name.removesuffix(self.role) + "scale" if self.dtype == "int8" and self.role != STATE else None
 
     @property
     def open_shape(self) -> tuple[Dim, ...]:
         """The shape that graphs for batches take: a fixed pool may be handed in with fewer rows than its capacity."""
-        return ("t", *self.shape[1:]) if self.is_pool else self.shape
+        return self._with_rows(self.shape, "t")
 
     def given(self, *, batch: int, rows: int) -> tuple[int, ...]:
         """:attr:`open_shape` in numbers: what a graph is handed."""
-        return (rows, *self.sized(batch=batch)[1:]) if self.is_pool else self.sized(batch=batch)
+        return self._with_rows(self.sized(batch=batch), rows)
+
+    def _with_rows(self, shape: tuple[Any, ...], rows: Dim) -> tuple[Any, ...]:
+        """A shape with so many rows, where it has any."""
+        axis = self.growth_axis
+        return (*shape[:axis], rows, *shape[axis + 1 :]) if self.is_pool else shape
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one element."""
+        return (ITEM_BYTES | _OTHER_BYTES)[self.dtype]
 
     def sized(self, *, batch: int, rows: int = 0) -> tuple[int, ...]:
         """The shape in numbers, for so many sequences and, where it grows, so many rows."""
@@ -134,8 +154,8 @@ class StateSpec:
 
     @property
     def pool_dtype(self) -> str:
-        """Element type of the pools' rows; "float32" where there are none."""
-        return self.tensors[0].dtype
+        """Element type of the pools' rows; "float32" where there are none, and where users bring the state."""
+        return "float32" if self.is_own else self.tensors[0].dtype
 
     def check_useful(self) -> None:
         """Refuse to export what could take a single token.
@@ -153,6 +173,16 @@ class StateSpec:
         return any(tensor.is_pool for tensor in self.tensors)
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is the state of a model that a user has brought."""
+        return self.tensors[0].role == STATE
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether an earlier state is the first rows of a later one, in all of its tensors."""
+        return not self.is_own and all(tensor.is_pool for tensor in self.tensors)
+
+    @property
     def step_pad_rows(self) -> int:
         """Rows of zeros that a step graph expects behind the pool, for the new row (see docs/state-contract.md)."""
         return 1 if self.pool == "growing" else 0
@@ -161,10 +191,8 @@ class StateSpec:
     def bytes_per_token(self) -> int:
         """Bytes that every token of one sequence adds, or takes up in a fixed pool; 0 where the size is constant."""
         rows = [tensor for tensor in self.tensors if tensor.is_pool]
-        return sum(ITEM_BYTES[tensor.dtype] * math.prod(tensor.sized(batch=1)[1:]) for tensor in rows)
+        return sum(tensor.item_bytes * math.prod(tensor.given(batch=1, rows=1)) for tensor in rows)
 
     def size_bytes(self, tokens: int, batch: int = 1) -> int:
         """Bytes that the state holds after `tokens` positions: N * t * H * 4 for an exact readout's pool of float32."""
-        return sum(
-            ITEM_BYTES[tensor.dtype] * math.prod(tensor.sized(batch=batch, rows=tokens)) for tensor in self.tensors
-        )
+        return sum(tensor.item_bytes * math.prod(tensor.sized(batch=batch, rows=tokens)) for tensor in self.tensors)

@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "Export a RUN's recurrent cell as a bundle for a device.",
     "inspect": "Show what a RUN or a bundle holds.",
     "verify": "Test that a bundle gives the outputs of the trained model.",
+    "verify-model": "Test that a recurrent model of yours steps as its parallel form computes.",
     "quantize": "Make a bundle smaller and faster, if it stays good enough.",
     "compile": "Compile a bundle to TensorRT engines for an NVIDIA GPU.",
     "run": "Generate text, or compute logits for token ids.",
@@ -57,7 +58,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"causalrn.cli.{name}_command")
+        module = importlib.import_module(f"causalrn.cli.{name.replace('-', '_')}_command")
         command: click.Command = module.command
         use_flags_of(command)
         return command

@@ -115,7 +115,7 @@ def _table(ranking: Ranking, result: ConvertResult) -> Table:
     table.add_column("setting", overflow="fold")
     for name in ("loss", "behind the best", "sequences"):
         table.add_column(name, justify="right", no_wrap=True)
-    chosen = canonical(result.run.card.config)
+    chosen = canonical(result.run.card.block_config)
     for index, row in enumerate(ranking.rows):
         if index < _SHOWN or row.setting == chosen:
             table.add_row(*_cells(row, ranking))

@@ -216,7 +216,7 @@ def _inspect_run(folder: Path) -> dict[str, Any]:
     }
     for how, entries in run.origin.items():
         about[how] = ", ".join(f"{key} {value}" for key, value in entries.items())
-    return {"about": about, "model": _model(run.card), "state": _state(derive_state(run.card.config))}
+    return {"about": about, "model": _model(run.card), "state": _state(derive_state(run.card.block_config))}
 
 
 def _model(card: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from causalrn.runtimes.parity.results import LEVELS, LevelResult
+from causalrn.runtimes.parity.results import ALL_LEVELS, LevelResult
 
 
 def results_table(results: Iterable[LevelResult], measured: Iterable[LevelResult] = ()) -> Table:
@@ -22,7 +22,7 @@ def results_table(results: Iterable[LevelResult], measured: Iterable[LevelResult
     table.add_column("", no_wrap=True)
     level: str = ""
     rows = [*((result, True) for result in results), *((result, False) for result in measured)]
-    for result, is_verdict in sorted(rows, key=lambda row: LEVELS.index(row[0].level)):
+    for result, is_verdict in sorted(rows, key=lambda row: ALL_LEVELS.index(row[0].level)):
         shown = "" if result.level == level else result.level
         level = result.level
         figures = (figure_text(result.error), figure_text(result.allowed))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from msgspec import UNSET
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.tolerances import BOUND_FACTOR
 from causalrn.cli.console import console
 from causalrn.cli.coverage_table import print_hashed_only
@@ -21,14 +24,21 @@ _STYLES = {PASS: "bold green", FAIL: "bold red", NOT_EXECUTED: "bold yellow"}
 def print_report(report: VerifyReport) -> None:
     """Print the table, what failed and why, and the verdict."""
     out = console()
-    out.print(f"{report.bundle.path}: {report.card.config.describe()}", soft_wrap=True)
+    if report.state is None:
+        out.print(f"{report.bundle.path}: {report.card.config.describe()}", soft_wrap=True)
+    else:
+        out.print(report.card.config.describe(), soft_wrap=True)
+        out.print(state_table(report.state))
     if report.known_by is not None:
         out.print(f"architecture: {report.known_by.describe()}", soft_wrap=True)
     if report.results or report.measured:
         out.print(f"compared with {report.against}", soft_wrap=True)
         out.print(results_table(report.results, report.measured))
     for attribution in report.attributions:
-        out.print(_attribution(attribution))
+        if attribution.sides:
+            out.print(_attribution(attribution))
+        else:
+            out.print(_title(attribution), style="bold red", soft_wrap=True)
         out.print(attribution.verdict + "\n")
     for result in report.results:
         _print_refusals_and_calls(result)
@@ -46,9 +56,24 @@ def print_report(report: VerifyReport) -> None:
     out.print(report.verdict, style=_STYLES[report.verdict])
 
 
+def state_table(state: StateSpec) -> Table:
+    """What a model carries from token to token."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, title="state", title_justify="left")
+    for name, justify in (("tensor", "left"), ("shape", "left"), ("dtype", "left"), ("bytes", "right")):
+        table.add_column(name, justify=justify, no_wrap=name != "shape")  # type: ignore[arg-type]
+    for tensor in state.tensors:
+        size = tensor.item_bytes * math.prod(tensor.given(batch=1, rows=1))
+        per = " per token" if tensor.is_pool else ""
+        table.add_row(tensor.name, ", ".join(map(str, tensor.shape)), tensor.dtype, f"{size:,}{per}")
+    return table
+
+
 def _print_refusals_and_calls(result: LevelResult) -> None:
     """What was not refused, and calls that fail, as calls and as Python."""
     out, guards, calls = console(), result.figures.guards, result.figures.calls
+    for check in () if result.figures.checks is UNSET else result.figures.checks:
+        if not check.passed:
+            out.print(f"{result.runtime} fails at {result.level}: {check.outcome}", style="red", soft_wrap=True)
     for guard in () if guards is UNSET else guards:
         if not guard.passed:
             out.print(f"{result.runtime} fails at guards, {guard.name}: {guard.outcome}", style="red", soft_wrap=True)
@@ -64,10 +89,14 @@ def _print_refusals_and_calls(result: LevelResult) -> None:
     out.print(Text("\n" + walk.python), soft_wrap=True)
 
 
+def _title(attribution: Attribution) -> str:
+    return f"{attribution.runtime} fails at {attribution.level}; cause: {attribution.cause}"
+
+
 def _attribution(attribution: Attribution) -> Table:
     """What each way of computing the step gave at which a failure begins."""
     table = Table(
-        title=f"{attribution.runtime} fails at {attribution.level}; cause: {attribution.cause}",
+        title=_title(attribution),
         title_style="bold red",
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -94,6 +123,12 @@ def _side(side: Side) -> tuple[str, str, str, str, str]:
 def _explain(report: VerifyReport) -> str:
     if not report.results:
         return ""
+    if report.state is not None:
+        return (
+            "error: relative to the largest |value| (logits: "
+            f"{report.reference.largest_logit:.3g}); allowed: {BOUND_FACTOR:g} x what float32 rounding does to this "
+            "model's operations on these tokens (docs/parity.md)."
+        )
     budget = report.settings.budget
     if budget is not None:
         return (

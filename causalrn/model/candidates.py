@@ -17,6 +17,7 @@ from causalrn.model.config import (
     NORMS,
     READOUTS,
     CausalRNConfig,
+    Configuration,
     ModelConfig,
     TransformerConfig,
 )
@@ -163,7 +164,7 @@ def _has_head_scale(setting: CausalRNConfig) -> bool:
     return (setting.readout, setting.activation) == ("exact", "exp")
 
 
-def describe_differences(one: ModelConfig, other: ModelConfig) -> str:
+def describe_differences(one: Configuration, other: Configuration) -> str:
     """What the second of two configurations says otherwise, in words.
 
     Example:

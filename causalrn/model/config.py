@@ -1,4 +1,4 @@
-"""The model configuration: which model this is, a CausalRN or one of its baselines. Needs no torch.
+"""The model configuration: which model this is, a CausalRN, one of its baselines, or a user's own. Needs no torch.
 
 Letters used all over the toolkit: B batch, T time, V vocabulary, E embedding width, H hidden width,
 N blocks, G heads, D head width, C capacity (maximum positions).
@@ -14,10 +14,13 @@ from causalrn.model.config_base import (
     ACTIVATIONS,
     ATTENTIONS,
     HEAD_SCALES,
+    LARGEST,
     NORMS,
     POSITIONS,
     READOUTS,
+    Configuration,
     ModelConfig,
+    check_size,
 )
 
 __all__ = [
@@ -28,7 +31,9 @@ __all__ = [
     "POSITIONS",
     "READOUTS",
     "CausalRNConfig",
+    "Configuration",
     "ModelConfig",
+    "OwnModelConfig",
     "TransformerConfig",
 ]
 
@@ -196,3 +201,51 @@ class TransformerConfig(ModelConfig):
     def kind(self) -> str:
         """Which of the two."""
         return "transformer" if self.attention == "softmax" else "linear transformer"
+
+
+@dataclass(frozen=True)
+class OwnModelConfig(Configuration):
+    """A recurrent model that users bring: all that is known of it beside its state and its graphs.
+
+    Attributes:
+        name: of the model, for people: its class.
+        parameters: how many numbers it has learned.
+    """
+
+    architecture: ClassVar[str] = "own"
+
+    vocabulary: int
+    capacity: int | None = None
+    name: str = "model"
+    parameters: int = 0
+
+    def __post_init__(self) -> None:
+        check_size("vocabulary", self.vocabulary, 2, LARGEST)
+        if self.capacity is not None:
+            check_size("capacity", self.capacity, 1, LARGEST)
+        check_size("parameters", self.parameters, 0, 1 << 62)
+
+    @property
+    def pair_width(self) -> int:
+        """Not known."""
+        return 0
+
+    @property
+    def streams(self) -> int:
+        """None are shown."""
+        return 0
+
+    @property
+    def stream_width(self) -> int:
+        """There is none."""
+        return 0
+
+    @property
+    def hidden_values(self) -> int:
+        """As many as a model of a few hundred channels has with so many parameters."""
+        return max(64, self.parameters // 256)
+
+    def describe(self) -> str:
+        """Name and sizes, e.g. 'GatedLinearAttention, 12,345 parameters, vocabulary 29, unbounded'."""
+        capacity = "unbounded" if self.capacity is None else f"capacity {self.capacity}"
+        return f"{self.name}, {self.parameters:,} parameters, vocabulary {self.vocabulary}, {capacity}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ NORMS = ("layer", "rms")
 HEAD_SCALES = ("max", "none")
 POSITIONS = ("learned", "none")
 ATTENTIONS = ("softmax", "linear")
-_MOST_BLOCKS, _LARGEST = 10_000, 1 << 31
+_MOST_BLOCKS, LARGEST = 10_000, 1 << 31
 """More than any model has: what a file says of sizes is checked before anything is made of these sizes."""
 
 _CHOICES = {
@@ -30,9 +30,93 @@ _CHOICES = {
 }
 
 
+class Configuration(ABC):
+    """What is known of any model that a bundle may hold: a :class:`ModelConfig`, or a model that users bring.
+
+    Attributes:
+        architecture: how files name the kind.
+        vocabulary: V, number of token ids.
+        capacity: C, most positions; None without a bound.
+    """
+
+    architecture: ClassVar[str] = ""
+
+    vocabulary: int
+    capacity: int | None
+
+    @property
+    @abstractmethod
+    def pair_width(self) -> int:
+        """Numbers that a prefill holds for every pair of a new position and a row of the pool; 0 where not known."""
+
+    @property
+    @abstractmethod
+    def streams(self) -> int:
+        """How many values of the residual stream sessions may show: N + 1; 0 where there is none to be shown."""
+
+    @property
+    @abstractmethod
+    def stream_width(self) -> int:
+        """E, width of these values; 0 where there is none to be shown."""
+
+    @property
+    @abstractmethod
+    def hidden_values(self) -> int:
+        """Values of hidden layers that a token takes, or about so many: what verifying long rows costs."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for people."""
+
+    def entries(self) -> dict[str, Any]:
+        """The configuration as JSON values, complete."""
+        return {"architecture": self.architecture, **to_json(self)}
+
+    @staticmethod
+    def from_entries(data: Any, source: str = "the configuration") -> Configuration:
+        """Read :meth:`entries` back; `source` is named in errors.
+
+        Raises:
+            ConfigError: a field is missing, unknown or has a wrong value.
+        """
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{source}: the model configuration is not a JSON object")
+        values = dict(data)
+        architecture = values.pop("architecture", "causalrn")
+        kind = {kind.architecture: kind for kind in _kinds(Configuration)}.get(str(architecture))
+        if kind is None:
+            raise ConfigError(f"{source}: architecture {architecture!r} is unknown (written by another version?)")
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(kind)})
+        if unknown:
+            raise ConfigError(f"{source}: unknown {', '.join(unknown)} in the model configuration (another version?)")
+        try:
+            config: Configuration = from_json(values, kind, "model configuration")
+            return config
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+
+
+def _kinds(base: type[Any]) -> Iterator[type[Any]]:
+    """The configurations that files may hold: those with a name."""
+    for kind in base.__subclasses__():
+        if kind.architecture:
+            yield kind
+        yield from _kinds(kind)
+
+
+def check_size(field: str, value: Any, least: int, most: int) -> None:
+    """Refuse what is no whole number from `least` to `most`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ConfigError(f"{field} is {value!r}: it must be a whole number from {least} to {most:,}")
+
+
 @dataclass(frozen=True)
-class ModelConfig(ABC):
-    """What all models share: the frame around their blocks. The kinds are in config.py.
+class ModelConfig(Configuration):
+    """What CausalRNs and their baselines share: the frame around their blocks. The kinds are in config.py.
 
     Attributes:
         vocabulary: V, number of token ids.
@@ -50,8 +134,6 @@ class ModelConfig(ABC):
     Raises:
         ConfigError: a value is unknown, out of range, or contradicts another one.
     """
-
-    architecture: ClassVar[str] = ""
 
     vocabulary: int
     embedding: int
@@ -79,16 +161,14 @@ class ModelConfig(ABC):
     def _check_sizes(self) -> None:
         least = {"vocabulary": 2, "embedding": 2, "hidden": 2, "blocks": 1, "heads": 1}
         for field, bound in least.items():
-            value, most = getattr(self, field), _MOST_BLOCKS if field == "blocks" else _LARGEST
-            if not isinstance(value, int) or isinstance(value, bool) or not bound <= value <= most:
-                raise ConfigError(f"{field} is {value!r}: it must be a whole number from {bound} to {most:,}")
+            check_size(field, getattr(self, field), bound, _MOST_BLOCKS if field == "blocks" else LARGEST)
         if (self.capacity is None) != (self.positions == "none"):
             raise ConfigError(
                 f"capacity {self.capacity} and positions {self.positions!r} contradict each other: "
                 "learned positions need a capacity, positions none must not have one"
             )
-        if self.capacity is not None and (type(self.capacity) is not int or not 1 <= self.capacity <= _LARGEST):
-            raise ConfigError(f"capacity is {self.capacity}: it must be a whole number from 1 to {_LARGEST:,}")
+        if self.capacity is not None and (type(self.capacity) is not int or not 1 <= self.capacity <= LARGEST):
+            raise ConfigError(f"capacity is {self.capacity}: it must be a whole number from 1 to {LARGEST:,}")
 
     def _check_norm_eps(self) -> None:
         value = self.norm_eps
@@ -125,38 +205,26 @@ class ModelConfig(ABC):
         return True
 
     @property
-    @abstractmethod
-    def pair_width(self) -> int:
-        """Numbers that a prefill holds for every pair of a new position and a row of the pool."""
+    def streams(self) -> int:
+        """N + 1: what each block reads, and what the head reads."""
+        return self.blocks + 1
+
+    @property
+    def stream_width(self) -> int:
+        """E."""
+        return self.embedding
+
+    @property
+    def hidden_values(self) -> int:
+        """N H."""
+        return self.blocks * self.hidden
 
     def entries(self) -> dict[str, Any]:
         """The configuration as JSON values, complete; but an eps of 0 is not written, as before there was one."""
-        entries = {"architecture": self.architecture, **to_json(self)}
+        entries = super().entries()
         if not self.norm_eps:
             del entries["norm_eps"]
         return entries
-
-    @staticmethod
-    def from_entries(data: Any, source: str = "the configuration") -> ModelConfig:
-        """Read :meth:`entries` back; `source` is named in errors.
-
-        Raises:
-            ConfigError: a field is missing, unknown or has a wrong value.
-        """
-        if not isinstance(data, Mapping):
-            raise ConfigError(f"{source}: the model configuration is not a JSON object")
-        values = dict(data)
-        architecture = values.pop("architecture", "causalrn")
-        kind = {kind.architecture: kind for kind in ModelConfig.__subclasses__()}.get(str(architecture))
-        if kind is None:
-            raise ConfigError(f"{source}: architecture {architecture!r} is unknown (written by another version?)")
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(kind)})
-        if unknown:
-            raise ConfigError(f"{source}: unknown {', '.join(unknown)} in the model configuration (another version?)")
-        try:
-            return from_json(values, kind, "model configuration")
-        except ConfigError as error:
-            raise ConfigError(f"{source}: {error}") from None
 
     @property
     @abstractmethod

@@ -12,8 +12,9 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.json_values import from_json, to_json
 from causalrn.bundle.known_by import KnownBy
 from causalrn.bundle.manifest import MANIFEST_NAME, Manifest
+from causalrn.bundle.state_spec import STATE, StateSpec
 from causalrn.errors import BundleError, ConfigError, InputError
-from causalrn.model.config import ModelConfig
+from causalrn.model.config import Configuration, ModelConfig
 from causalrn.model.state import derive_state
 from causalrn.training.tasks import Task, task_from_entries
 
@@ -28,7 +29,7 @@ class ModelCard:
         known_by: how it is known that the configuration is right; None where that was not recorded.
     """
 
-    config: ModelConfig
+    config: Configuration
     alphabet: Alphabet | None = None
     task: Task | None = None
     known_by: KnownBy | None = None
@@ -43,6 +44,17 @@ class ModelCard:
             raise ConfigError(
                 f"{self.task.describe()} takes {self.task.capacity} positions, the model has {self.config.capacity}"
             )
+
+    @property
+    def block_config(self) -> ModelConfig:
+        """The configuration of a CausalRN or one of its baselines, for what knows their blocks.
+
+        Raises:
+            ConfigError: a model that somebody has brought.
+        """
+        if not isinstance(self.config, ModelConfig):
+            raise ConfigError(f"{self.config.describe()}: only a CausalRN or one of its baselines will do here")
+        return self.config
 
     def entries(self) -> dict[str, Any]:
         """The card as JSON values, under the names that manifests and checkpoint folders have."""
@@ -67,7 +79,7 @@ class ModelCard:
         if "model" not in data:
             raise ConfigError(f"{source}: the entry 'model' is missing")
         alphabet, known_by = data.get("alphabet"), data.get("known_by")
-        config = ModelConfig.from_entries(data["model"], source)
+        config = Configuration.from_entries(data["model"], source)
         known = None if known_by is None else from_json(known_by, KnownBy, f"{source}: known_by")
         try:
             named = None if alphabet is None else Alphabet(alphabet)
@@ -96,17 +108,24 @@ def read_card(manifest: Manifest, source: str) -> ModelCard:
             {"model": manifest.model, "alphabet": manifest.alphabet, "task": manifest.task}, source
         )
         card = dataclasses.replace(card, known_by=manifest.known_by)
-        pool = manifest.state.pool if manifest.state.has_pool else "growing"
-        state = derive_state(card.config, pool, manifest.state.capacity, manifest.state.pool_dtype)
+        belongs = _belongs(manifest.state, card.config)
     except (ConfigError, InputError) as error:
         text = str(error)
         raise BundleError(text if text.startswith(source) else f"{source}: {text}") from None
-    if manifest.state != state:
+    if not belongs:
         raise BundleError(f"{source}: malformed manifest (the state does not belong to the model): export it again")
     shows_none = not manifest.shows_streams and not manifest.streams
-    if not shows_none and len(set(manifest.streams)) != card.config.blocks + 1:
-        streams = len(set(manifest.streams))
+    streams = len(set(manifest.streams))
+    if not shows_none and streams != card.config.streams:
         raise BundleError(
-            f"{source}: malformed manifest ({streams} streams for {card.config.blocks} blocks): export it again"
+            f"{source}: malformed manifest ({streams} streams, the model has {card.config.streams}): export it again"
         )
     return card
+
+
+def _belongs(state: StateSpec, config: Configuration) -> bool:
+    """Whether a state is the model's; only the manifest knows that of a model that somebody has brought."""
+    if not isinstance(config, ModelConfig):
+        return state.capacity == config.capacity and all(tensor.role == STATE for tensor in state.tensors)
+    pool = state.pool if state.has_pool else "growing"
+    return state == derive_state(config, pool, state.capacity, state.pool_dtype)

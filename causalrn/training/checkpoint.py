@@ -45,12 +45,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     run = CheckpointFolder.open(path)
     sha256 = run.sha256
     shapes = check_tensor_file(run.weights, "safetensors file", "copy the RUN again", CheckpointError)
-    check_shapes(run.card.config, shapes, str(run.weights))
+    check_shapes(run.card.block_config, shapes, str(run.weights))
     try:
         weights = safetensors.torch.load_file(run.weights)
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{run.weights}: corrupt safetensors file ({error})") from None
-    return Checkpoint(build_model(run.card.config, weights, str(run.weights)).eval(), run.card, sha256)
+    return Checkpoint(build_model(run.card.block_config, weights, str(run.weights)).eval(), run.card, sha256)
 
 
 def save_checkpoint(

@@ -167,8 +167,8 @@ def convert(
     official = read_official(source)
     own = find_card(source, official)
     if own is not None:
-        official = _as_asked(apply_settings(official, own.config), kind)
-        settings = settings_of(own.config, options)
+        official = _as_asked(apply_settings(official, own.block_config), kind)
+        settings = settings_of(own.block_config, options)
         if search.has_evidence:
             return _find_out(source, place, official, settings, search, own)
         return place.save(source, official, build_official(official, **settings), own)

@@ -20,7 +20,7 @@ from causalrn.export.web.web_exporter import WebOptions, export_web
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.calls.oracle_table import late_windows
 from causalrn.runtimes.parity.golden import golden_tokens, save_golden
-from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.oracle import CheckpointOracle
 from causalrn.runtimes.parity.reference import Reference, state_positions
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session import Session
@@ -119,7 +119,7 @@ def _export(
         manifest = write(checkpoint, folder)
         advance(1, "golden vectors")
         tokens = golden_tokens(checkpoint.card, manifest.state.capacity)
-        oracle = Oracle(checkpoint.model, checkpoint.card, checkpoint.folded)
+        oracle = CheckpointOracle(checkpoint.model, checkpoint.card, checkpoint.folded)
         reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
         unfinished = seal_bundle(folder, manifest)
         with open_bundle(unfinished) as session:

@@ -65,7 +65,7 @@ def write_size(folder: Path, session: NativeSession) -> None:
     Raises:
         ConfigError: firmware of it does not link: the model is too large for the memory of cortex_m.ld.
     """
-    spec, config, profile = session.spec, session.card.config, session.native.profile
+    spec, config, profile = session.spec, session.card.block_config, session.native.profile
     whole, work = session.memory_bytes(1, session.capacity or 1)
     size = DeviceSize(
         weights_bytes=session.native.weights_bytes,

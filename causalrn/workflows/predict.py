@@ -136,10 +136,10 @@ def _machine(device: PathLike | Machine | None, progress: Progress) -> Machine:
 def _model_of(folder: Path) -> tuple[ModelConfig, Held]:
     """A model's configuration, and what the folder holds of it."""
     if not is_bundle(folder):
-        config = CheckpointFolder.open(folder).card.config
+        config = CheckpointFolder.open(folder).card.block_config
         return config, Held(Variant.of(config))
     manifest = Manifest.read(folder)
-    quantization, config = manifest.quantization, read_card(manifest, str(folder)).config
+    quantization, config = manifest.quantization, read_card(manifest, str(folder)).block_config
     scheme = "float32" if quantization is None else quantization.scheme
     pool_dtype = "float32" if quantization is None else quantization.pool_dtype or "float32"
     where = {"c": "C", "onnx": "onnxruntime"}.get(manifest.target, manifest.target)

@@ -102,7 +102,7 @@ class TrainingRun:
 
     def __init__(self, plan: TrainingPlan, output: Path, processes: Processes, progress: Progress) -> None:
         self.plan, self.output, self.processes, self.progress = plan, output, processes, progress
-        self.trainer = Trainer(SequenceModel(plan.card.config), plan.task, plan.settings, processes)
+        self.trainer = Trainer(SequenceModel(plan.card.block_config), plan.task, plan.settings, processes)
         self.saved_step = 0
         self.ended = False
         self._log: list[str] = []
@@ -116,7 +116,7 @@ class TrainingRun:
 
     def _multiplications(self) -> int:
         """Of one matrix product of a block."""
-        config, sequences = self.plan.card.config, self.plan.settings.batch / self.processes.size
+        config, sequences = self.plan.card.block_config, self.plan.settings.batch / self.processes.size
         return round(sequences * self.plan.task.capacity * config.embedding * config.hidden)
 
     def _run(self) -> TrainResult | None:
@@ -124,7 +124,7 @@ class TrainingRun:
             for _ in self._steps(lambda step, last: None):
                 pass
             return None
-        title, total = f"train {self.plan.card.config.kind}", self.plan.settings.steps
+        title, total = f"train {self.plan.card.block_config.kind}", self.plan.settings.steps
         self._start_log()
         with self._told_what_is_kept(), self.progress(title, total) as advance:
             advance(self.trainer.steps_done)
@@ -231,7 +231,7 @@ def evaluate(model: SequenceModel, card: ModelCard, count: int) -> Evaluation:
     model.train()
     if not card.task.feeds_back:
         return Evaluation(forced, forced)
-    copy = SequenceModel(card.config)
+    copy = SequenceModel(card.block_config)
     copy.load_state_dict(model.state_dict())
     session = RecurrentSession(RecurrentCell.from_model(copy), card)
     return Evaluation(forced, free_running_accuracy(session, card.task, examples))

@@ -63,7 +63,7 @@ from causalrn.workflows.verify_options import (
 from causalrn.workflows.verify_result import ReportParts, VerifyResult, make_report
 
 if TYPE_CHECKING:  # torch is not there on a device
-    from causalrn.runtimes.parity.oracle import Oracle
+    from causalrn.runtimes.parity.oracle import CheckpointOracle, Oracle
     from causalrn.training.checkpoint import Checkpoint
 
 _NOISE_SHARE = 0.1
@@ -168,7 +168,7 @@ def verify_with_checkpoint(
     path: Path, run: Path, options: VerifyOptions, progress: Progress = no_progress
 ) -> VerifyResult:
     """Compare parallel, recurrent and exported forms with the float64 oracle of a checkpoint folder."""
-    from causalrn.runtimes.parity.oracle import Oracle, OracleLongReference
+    from causalrn.runtimes.parity.oracle import CheckpointOracle, OracleLongReference
     from causalrn.training.checkpoint import load_checkpoint
 
     deadline = time.monotonic() + options.time_budget
@@ -180,7 +180,7 @@ def verify_with_checkpoint(
     card = _common_card(bundle, checkpoint, run)
     task = chosen_task(bundle, options.task, options.text)
     tokens, what = chosen_tokens(bundle, options, task)
-    oracle = Oracle(checkpoint.model, checkpoint.card)
+    oracle = CheckpointOracle(checkpoint.model, checkpoint.card)
     with progress("oracle", 1):
         reference = _reference(oracle, tokens)
         vocabulary = oracle.reference(every_token(card.config.vocabulary), (1,))
@@ -289,7 +289,7 @@ def _repeats_recorded(bundle: Bundle) -> bool:
     return engine is None or (bundle.manifest.quantization is None and not engine.tf32)
 
 
-def _conditions(oracle: Oracle, tokens: IntArray) -> list[BlockCondition]:
+def _conditions(oracle: CheckpointOracle, tokens: IntArray) -> list[BlockCondition]:
     import torch
 
     from causalrn.runtimes.parity.conditioning import condition_blocks

@@ -70,7 +70,7 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
     Raises:
         ConfigError: a model, capacity or format that C source does not have.
     """
-    config = checkpoint.card.config
+    config = checkpoint.card.block_config
     if not isinstance(config, CausalRNConfig):
         raise ConfigError("C source is written for a CausalRN only, and this is a Transformer: use `target` onnx")
     if options.scheme not in ("float32", *C_SCHEMES):
@@ -100,7 +100,7 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
 
 
 def _quantization(options: COptions, checkpoint: Checkpoint) -> Quantization:
-    tables = ("wte", "wpe") if checkpoint.card.config.positions == "learned" else ("wte",)
+    tables = ("wte", "wpe") if checkpoint.card.block_config.positions == "learned" else ("wte",)
     kept = () if options.scheme == "float32" else tables
     form = PACKED if options.scheme in WEIGHT_ONLY else None
     return Quantization.of(options.scheme, form, options.pool_dtype, kept, checkpoint.sha256)

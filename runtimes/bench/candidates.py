@@ -15,6 +15,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.quantization import Quantization
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.targets import CHECKPOINT, Target, register_target
+from causalrn.model.config import ModelConfig
 from causalrn.model.state import derive_state
 from causalrn.runtimes.bench.cost import StepCost
 from causalrn.runtimes.bench.system import forget_peak, peak_bytes, resident_bytes
@@ -135,10 +136,12 @@ class SessionCandidate(Candidate):
         self.session = session
         self._first: dict[int, Snapshot] = {}
         config = session.card.config
-        spec = session.spec if isinstance(session, CellSession) else None
+        state = session.spec if isinstance(session, CellSession) else None
         how = () if quantization is None else (quantization.scheme, quantization.form)
-        cost = StepCost.of(config, spec or derive_state(config), *how) if on_cpu else None
-        self.facts = Facts(config.describe(), cost, spec, session.capacity, session.max_batch, load_ms)
+        cost = None
+        if on_cpu and isinstance(config, ModelConfig):  # of others nobody knows what a step takes
+            cost = StepCost.of(config, state or derive_state(config), *how)
+        self.facts = Facts(config.describe(), cost, state, session.capacity, session.max_batch, load_ms)
 
     def hold(self, depth: int, batch: int) -> None:
         """A fresh state, or one whose rows are all the same."""
@@ -158,10 +161,9 @@ class SessionCandidate(Candidate):
         spec = self.facts.state
         if spec is None:  # the parallel form remembers the tokens themselves
             return {name: np.broadcast_to(value[:, :1], (batch, depth)) for name, value in tensors.items()}
-        grows = {tensor.name for tensor in spec.tensors if tensor.growth == "token"}
+        axes = {tensor.name: tensor.growth_axis for tensor in spec.tensors if tensor.is_pool}
         return {
-            name: np.broadcast_to(value[:1], (depth, *value.shape[1:])) if name in grows else value
-            for name, value in tensors.items()
+            name: _with_rows(value, axes[name], depth) if name in axes else value for name, value in tensors.items()
         }
 
     def step(self) -> None:
@@ -175,6 +177,13 @@ class SessionCandidate(Candidate):
     def state_bytes(self) -> int:
         """Of what a snapshot holds."""
         return sum(tensor.nbytes for tensor in self.session.snapshot().tensors.values())
+
+
+def _with_rows(value: Array, axis: int, rows: int) -> Array:
+    """The first row as often as asked for, a view."""
+    shape = list(value.shape)
+    shape[axis] = rows
+    return np.broadcast_to(np.take(value, [0], axis=axis), shape)
 
 
 def open_candidate(path: Path, row: Target | None, options: SessionOptions) -> SessionCandidate:

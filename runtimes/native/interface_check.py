@@ -41,7 +41,7 @@ class InterfaceCheck:
 
     def __init__(self, bundle: Bundle, native: NativeSpec, isa: str, flags: Sequence[str] = ()) -> None:
         self._bundle, self._native, self._isa, self._flags = bundle, native, isa, flags
-        self._config, self._spec = card_of(bundle).config, bundle.manifest.state
+        self._config, self._spec = card_of(bundle).block_config, bundle.manifest.state
         self._capacity = min(self._spec.capacity or _POSITIONS, _POSITIONS)
 
     def judge(self) -> tuple[bool, str]:

@@ -42,7 +42,7 @@ class NativeLibrary:
         self._library = _loaded(compiled_library(bundle, native, flags=flags))
         self.rows = self._checked()
         self._step = self._library.native_step
-        self.embedding = padded(card_of(bundle).config.embedding)
+        self.embedding = padded(card_of(bundle).block_config.embedding)
         self._handle = self._library.native_create()
         if not self._handle:
             raise MemoryError
@@ -56,7 +56,7 @@ class NativeLibrary:
         """Compare what was compiled with the manifest; gives the rows that are computed together."""
         sizes = (ctypes.c_int32 * _DESCRIPTION)()
         self._library.native_describe(sizes)
-        config, state = card_of(self._bundle).config, self._bundle.manifest.state
+        config, state = card_of(self._bundle).block_config, self._bundle.manifest.state
         interface, tensors, hidden, embedding, rows, vocabulary, blocks, pool_bits = sizes
         widths = (
             padded_hidden(config.heads, config.head_width),

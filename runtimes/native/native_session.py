@@ -48,7 +48,7 @@ class NativeSession(CellSession):
         self._library = NativeLibrary(bundle, self.native, flags=flags)
         self.isa = self._library.choose_isa(isa)
         self.threads = self._library.start_threads(threads)
-        self._store = NativeState(manifest.state, card_of(bundle).config)
+        self._store = NativeState(manifest.state, card_of(bundle).block_config)
         self._placed: tuple[int, int] | None = None
         super().__init__(
             card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=self._store
@@ -88,7 +88,7 @@ class NativeSession(CellSession):
     def _run(self, tokens: IntArray, position: int, state: Sequence[Any]) -> tuple[FloatArray, Sequence[Array]]:
         past, target = self._store.arrays, self._store.target(reused=False)
         self._place(past)
-        (batch, time), config = tokens.shape, self.card.config
+        (batch, time), config = tokens.shape, self.card.block_config
         ids, logits = tokens.astype(np.int32), np.empty((batch, time, config.vocabulary), np.float32)
         width = self._library.embedding
         streams = None if self._probed is None else np.empty((config.blocks + 1, batch * time, width), np.float32)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from msgspec.structs import replace as replaced
 
+from causalrn.bundle.state_spec import STATE
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import Deviation, compare_run
@@ -216,6 +217,8 @@ def _explains(parallel: Side, own: Side) -> bool:
 def _hint(first: Deviation, part: Reference) -> str:
     """What computes a tensor, for someone who has to mend it."""
     kind = part.places[first.tensor].kind
+    if any(tensor.role == STATE for tensor in part.spec.tensors):
+        return f"block {first.block}" if kind == "stream" else first.tensor
     if kind == "logits":
         return "the head's weights or norm"
     if first.block is None:

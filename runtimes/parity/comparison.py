@@ -153,9 +153,8 @@ def _row_errors(value: Array, expected: Array) -> FloatArray:
     if value.shape != expected.shape:
         return np.array([np.inf])
     largest = float(np.abs(expected).max(initial=0.0)) or 1.0
-    errors: FloatArray = (
-        np.abs(value.astype(np.float64) - expected).reshape(len(expected), -1).max(1, initial=0.0) / largest
-    )
+    differences = np.atleast_1d(np.abs(value.astype(np.float64) - expected))
+    errors: FloatArray = differences.reshape(len(differences), -1).max(1, initial=0.0) / largest
     return errors
 
 

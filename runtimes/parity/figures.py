@@ -144,6 +144,20 @@ class GuardFigures(ReportEntry, frozen=True):
     outcome: str
 
 
+class CheckFigures(ReportEntry, frozen=True):
+    """One of several things that a level looks at.
+
+    Attributes:
+        name: what it is, e.g. "two sequences in turn".
+        passed: whether it is as it has to be.
+        outcome: what was found, in a few words.
+    """
+
+    name: str
+    passed: bool
+    outcome: str
+
+
 class Figures(ReportEntry, frozen=True, kw_only=True):
     """Everything that a level measured; what it does not measure is left out.
 
@@ -163,6 +177,7 @@ class Figures(ReportEntry, frozen=True, kw_only=True):
         claimed: which of them are claimed for this runtime.
         calls: walks of calls.
         guards: what has to be refused.
+        checks: the things that a level looks at one by one.
     """
 
     tensors: tuple[Deviation, ...] | UnsetType = UNSET
@@ -184,6 +199,7 @@ class Figures(ReportEntry, frozen=True, kw_only=True):
     claimed: tuple[str, ...] | UnsetType = UNSET
     calls: CallsFigures | UnsetType = UNSET
     guards: tuple[GuardFigures, ...] | UnsetType = UNSET
+    checks: tuple[CheckFigures, ...] | UnsetType = UNSET
 
 
 def largest_set(values: Iterable[int | UnsetType]) -> int:

@@ -16,7 +16,7 @@ from causalrn.bundle.disk.tensor_files import check_tensor_file
 from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.compiling.processor import processor_family
 from causalrn.errors import BundleError
-from causalrn.model.config import ModelConfig
+from causalrn.model.config import Configuration
 from causalrn.runtimes.parity.calls.table import CallTable, table_of, table_of_reference
 from causalrn.runtimes.parity.late_windows import LateWindows, check_late
 from causalrn.runtimes.parity.reference import (
@@ -85,7 +85,7 @@ def save_golden(folder: Path, reference: Reference, session: Session, late: Late
     tensors: dict[str, Array] = {
         "tokens": reference.tokens,
         "oracle.logits": reference.logits,
-        "oracle.streams": np.stack(reference.streams).astype(np.float32),
+        "oracle.streams": _stacked(reference.streams, reference.logits).astype(np.float32),
         "oracle.positions": np.array(sorted(reference.states)),
         "oracle.recurrent_error": np.array([reference.recurrent_error]),
         "bound.logits": bounds.logits,
@@ -101,6 +101,11 @@ def save_golden(folder: Path, reference: Reference, session: Session, late: Late
     content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     (folder / GOLDEN_NAME).write_bytes(content)
     return logits
+
+
+def _stacked(streams: Sequence[FloatArray], logits: FloatArray) -> FloatArray:
+    """[N + 1, B, T, E]; N + 1 and E are 0 where a model shows none."""
+    return np.stack(streams) if streams else np.zeros((0, *logits.shape[:2], 0))
 
 
 def _record(session: Session, tokens: IntArray, middle: int) -> tuple[FloatArray, Mapping[str, Array]]:
@@ -161,7 +166,7 @@ def _read(tensors: Mapping[str, Array], spec: StateSpec) -> Golden:
     return Golden(reference, tensors["recorded.logits"], _states(tensors, "recorded.state."), recorded_on, late)
 
 
-def _check(golden: Golden, config: ModelConfig) -> None:
+def _check(golden: Golden, config: Configuration) -> None:
     """Check that everything is there, has the shape that the bundle gives it, and is a finite number.
 
     Raises:
@@ -179,9 +184,10 @@ def _check(golden: Golden, config: ModelConfig) -> None:
         raise ValueError("positions outside the sequences")
     _expect("logits", reference.logits, (batch, steps, config.vocabulary))
     _expect("recorded logits", golden.recorded_logits, (batch, steps, config.vocabulary))
-    _expect("streams", np.stack(reference.streams), (config.blocks + 1, batch, steps, config.embedding))
+    streams = _stacked(reference.streams, reference.logits)
+    _expect("streams", streams, (config.streams, batch, steps, config.stream_width))
     _expect("bounds of logits", reference.bounds.logits, (steps,), positive=True)
-    _expect("bounds of streams", reference.bounds.streams, (config.blocks + 1, steps), positive=True)
+    _expect("bounds of streams", reference.bounds.streams, (config.streams, steps), positive=True)
     _expect_states("recorded ", golden.recorded_states, spec.tensors, batch, stored=True)
     kept = [tensor for tensor in spec.tensors if not tensor.is_scale]
     _expect_states("", reference.states, kept, batch)
@@ -200,10 +206,9 @@ def _expect_states(
     """Check that there are these tensors at every position and no others, with `stored` in the dtype that they name."""
     for position, values in states.items():
         for tensor in tensors:
-            shape = tensor.sized(batch=batch, rows=position)
-            rows = position if tensor.is_pool else shape[0]  # a fixed pool is kept without its empty rows
+            shape = tensor.given(batch=batch, rows=position)  # a fixed pool is kept without its empty rows
             dtype = tensor.dtype if stored else None
-            _expect(f"{prefix}{tensor.name}", values[tensor.name], (rows, *shape[1:]), dtype=dtype)
+            _expect(f"{prefix}{tensor.name}", values[tensor.name], shape, dtype=dtype)
         if len(values) > len(tensors):
             raise ValueError(f"{prefix}states that the bundle does not have")
 
@@ -223,7 +228,7 @@ def _expect(
 
 
 def _pools(spec: StateSpec) -> set[str]:
-    return {tensor.name for tensor in spec.tensors if tensor.is_pool}
+    return {tensor.name for tensor in spec.tensors if tensor.is_pool and not spec.is_own}
 
 
 def _without_prefixes(states: States, spec: StateSpec) -> States:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from causalrn.model.config import ModelConfig
+from causalrn.model.config import Configuration
 from causalrn.runtimes.parity.calls.table import call_steps, call_tokens, known_positions
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.training.card import ModelCard
@@ -39,7 +39,7 @@ def late_tokens(card: ModelCard, begin: IntArray, capacity: int | None, *, has_p
     return tokens, known_positions(steps, _LATE_VALUES // (len(tokens) * card.config.vocabulary))
 
 
-def check_late(late: LateWindows, begin: IntArray, config: ModelConfig) -> None:
+def check_late(late: LateWindows, begin: IntArray, config: Configuration) -> None:
     """Check late windows, which may reach beyond the bundle's capacity: they are cut to it.
 
     Raises:

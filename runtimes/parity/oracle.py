@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from causalrn.bundle.tolerances import BOUND_FACTOR, FLOAT64_SHARE, LEAST_BOUND, LEAST_LOGIT, TOLERANCES
 from causalrn.errors import CheckpointError
@@ -15,6 +17,7 @@ from causalrn.model.cell import RecurrentCell
 from causalrn.model.folding import FoldedWeights, fold
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.model.state import derive_state
+from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.comparison import relative_error
 from causalrn.runtimes.parity.drift import LongReference
 from causalrn.runtimes.parity.reference import (
@@ -28,28 +31,33 @@ from causalrn.runtimes.parity.reference import (
 )
 from causalrn.runtimes.parity.rounding_noise import RoundingNoise
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
-from causalrn.runtimes.torch_sessions import RecurrentSession, forward_with_streams
+from causalrn.runtimes.torch_sessions import RecurrentSession, forward_in_batches, forward_with_streams
 from causalrn.training.card import ModelCard
 
 _NOISE_SEEDS = (1, 2)
 
 
-class Oracle:
-    """A trained model in float64: the parallel form for logits and streams, the recurrent form for states.
+class Oracle(ABC):
+    """A model in float64: the parallel form for logits and streams, the recurrent form for states.
 
     Args:
-        model: as trained, float32.
-        card: its card.
-        folded: its folded weights, where they are known already.
+        card: of the model.
+        recurrent: the recurrent form in float64.
+        rounded: the same with weights rounded to float32, for errors to be drawn in.
+        rounded_cell: the module that it calls at every step.
     """
 
-    def __init__(self, model: SequenceModel, card: ModelCard, folded: FoldedWeights | None = None) -> None:
+    def __init__(self, card: ModelCard, recurrent: CellSession, rounded: CellSession, rounded_cell: nn.Module) -> None:
         self.card = card
-        self.parallel = model.oracle()
-        cell = RecurrentCell(folded or fold(model), derive_state(card.config), torch.float64)
-        self.rounded_cell = _round_weights(copy.deepcopy(cell)).fuse_reading()
-        self.recurrent = RecurrentSession(cell.fuse_reading(), card)
-        self.rounded = RecurrentSession(self.rounded_cell, card)
+        self.recurrent, self.rounded, self.rounded_cell = recurrent, rounded, rounded_cell
+
+    @abstractmethod
+    def forward(self, tokens: IntArray) -> FloatArray:
+        """The parallel form in float64: int64 [B, T] -> [B, T, V]."""
+
+    @abstractmethod
+    def forward_with_streams(self, tokens: IntArray) -> tuple[FloatArray, list[FloatArray]]:
+        """The same, and what each block reads, and last the head: [B, T, E] each."""
 
     def reference(self, tokens: IntArray, positions: Iterable[int]) -> Reference:
         """Reference values and bounds for token sequences.
@@ -62,7 +70,7 @@ class Oracle:
             CheckpointError: the float64 recurrent form does not reproduce the oracle: its states are no reference.
         """
         positions = sorted(positions)
-        logits, streams = forward_with_streams(self.parallel, tokens)
+        logits, streams = self.forward_with_streams(tokens)
         stepped = self._run(self.recurrent, tokens, positions)
         bounds = self._bounds(tokens, positions, logits, streams, stepped.states)
         largest = float(np.abs(logits).max())
@@ -72,12 +80,7 @@ class Oracle:
                 "trained, with which nothing can be compared; convert or train them again"
             )
         error = float(np.abs(stepped.logits - logits).max())
-        bound = max(TOLERANCES["float64", "recurrent"].logit_bound(largest), FLOAT64_SHARE * float(bounds.logits.max()))
-        if not error <= bound:
-            raise CheckpointError(
-                f"the float64 recurrent form is {error:.1e} from the oracle (allowed {bound:.1e}): these weights are "
-                "so ill-conditioned that no recurrent state can be vouched for"
-            )
+        self._check_recurrent(error, recurrent_bound(largest, bounds))
         return Reference(
             tokens,
             logits,
@@ -89,6 +92,14 @@ class Oracle:
             self._parallel_bounds(tokens, logits, streams),
         )
 
+    def _check_recurrent(self, error: float, bound: float) -> None:
+        """Refuse a reference whose states belong to other logits."""
+        if not error <= bound:
+            raise CheckpointError(
+                f"the float64 recurrent form is {error:.1e} from the oracle (allowed {bound:.1e}): these weights are "
+                "so ill-conditioned that no recurrent state can be vouched for"
+            )
+
     def states(self, tokens: IntArray, positions: Iterable[int]) -> States:
         """Reference states at further positions: by position and tensor name, float64."""
         return self._run(self.recurrent, tokens, sorted(positions)).states
@@ -99,16 +110,14 @@ class Oracle:
         In steps where sums are carried: rounding repeats itself at every step, and so do errors that are drawn. With
         pools a prefill makes the same errors.
         """
-        if self.rounded.spec.has_pool:
+        if self.rounded.spec.keeps_rows:
             return self.rounded.prefill(chunk)
         return np.stack([self.rounded.step(token) for token in chunk.T], axis=1)
 
-    def _run(
-        self, session: RecurrentSession, tokens: IntArray, positions: Sequence[int], *, probe: bool = False
-    ) -> Run:
+    def _run(self, session: CellSession, tokens: IntArray, positions: Sequence[int], *, probe: bool = False) -> Run:
         """A recurrent form, in one prefill where there are pools: their rows are kept once, and rows do not mix."""
         steps = tokens.shape[1]
-        if not session.spec.has_pool:
+        if not session.spec.keeps_rows:
             return run_in_chunks(session, tokens, [1] * steps, positions, probe=probe)
         last = max(positions, default=steps)
         run = run_in_chunks(session, tokens, filter(None, (last, steps - last)), [last], probe=probe)
@@ -131,12 +140,14 @@ class Oracle:
                 runs.append(self._run(self.rounded, tokens, positions, probe=True))
         names = [tensor.name for tensor in compared_tensors(self.recurrent)]
         drawn = {
-            name: np.max([relative_error(run.states[p][name], states[p][name]) for run in runs for p in positions])
+            name: np.max(
+                [relative_error(run.states[p][name], states[p][name]) for run in runs for p in positions], initial=0.0
+            )
             for name in names
         }
         return Bounds(
             _envelope([run.logits for run in runs], logits),
-            np.stack([_envelope([run.streams[k] for run in runs], stream) for k, stream in enumerate(streams)]),
+            _envelopes([run.streams for run in runs], streams, tokens.shape[1]),
             {name: float(np.maximum(BOUND_FACTOR * error, LEAST_BOUND)) for name, error in drawn.items()},
         )
 
@@ -145,12 +156,36 @@ class Oracle:
         draws = []
         for seed in _NOISE_SEEDS:
             with RoundingNoise(seed):
-                draws.append(forward_with_streams(self.parallel, tokens))
+                draws.append(self.forward_with_streams(tokens))
         return Bounds(
             _envelope([drawn for drawn, _ in draws], logits),
-            np.stack([_envelope([shown[k] for _, shown in draws], stream) for k, stream in enumerate(streams)]),
+            _envelopes([shown for _, shown in draws], streams, tokens.shape[1]),
             {},
         )
+
+
+class CheckpointOracle(Oracle):
+    """The oracle of a trained CausalRN, or of one of its baselines.
+
+    Args:
+        model: as trained, float32.
+        card: its card.
+        folded: its folded weights, where they are known already.
+    """
+
+    def __init__(self, model: SequenceModel, card: ModelCard, folded: FoldedWeights | None = None) -> None:
+        self.parallel = model.oracle()
+        cell = RecurrentCell(folded or fold(model), derive_state(card.block_config), torch.float64)
+        rounded = _round_weights(copy.deepcopy(cell)).fuse_reading()
+        super().__init__(card, RecurrentSession(cell.fuse_reading(), card), RecurrentSession(rounded, card), rounded)
+
+    def forward(self, tokens: IntArray) -> FloatArray:
+        """See :meth:`Oracle.forward`."""
+        return forward_in_batches(self.parallel, tokens)
+
+    def forward_with_streams(self, tokens: IntArray) -> tuple[FloatArray, list[FloatArray]]:
+        """See :meth:`Oracle.forward_with_streams`."""
+        return forward_with_streams(self.parallel, tokens)
 
 
 class OracleLongReference(LongReference):
@@ -208,6 +243,17 @@ def _round_weights(cell: RecurrentCell) -> RecurrentCell:
         if buffer.dtype == torch.float64:
             buffer.copy_(buffer.float())
     return cell
+
+
+def recurrent_bound(largest: float, bounds: Bounds) -> float:
+    """How far two forms in float64 may be from each other; `largest` is the largest |logit|."""
+    return max(TOLERANCES["float64", "recurrent"].logit_bound(largest), FLOAT64_SHARE * float(bounds.logits.max()))
+
+
+def _envelopes(draws: Sequence[Sequence[FloatArray]], expected: Sequence[FloatArray], steps: int) -> FloatArray:
+    """[N + 1, T]: of each stream; [0, T] where there is none."""
+    streams = [_envelope([draw[k] for draw in draws], stream) for k, stream in enumerate(expected)]
+    return np.stack(streams) if streams else np.zeros((0, steps))
 
 
 def _envelope(draws: Sequence[FloatArray], expected: FloatArray) -> FloatArray:

@@ -28,6 +28,8 @@ class Place:
 def tensor_places(blocks: int, spec: StateSpec) -> Mapping[str, Place]:
     """By name, in the order of computation: the stream into a block, the block's state, the stream out of it, logits.
 
+    With -1 blocks there is no stream: the state as its contract has it, and logits.
+
     Example:
         >>> from causalrn.bundle.state_spec import StateTensor
         >>> spec = StateSpec("none", (StateTensor("00.sum", "sum", ("B", 8), "replace", "constant", None),))
@@ -38,7 +40,8 @@ def tensor_places(blocks: int, spec: StateSpec) -> Mapping[str, Place]:
     for reader, stream in enumerate(stream_names(blocks)):
         places[stream] = Place("stream", reader - 1 if reader else None)
         places |= {tensor.name: Place("state", reader) for tensor in spec.tensors if tensor.block == reader}
-    return places | {LOGITS: Place("logits", None)}
+    unseen = {tensor.name: Place("state", tensor.block) for tensor in spec.tensors if tensor.name not in places}
+    return places | unseen | {LOGITS: Place("logits", None)}
 
 
 def describe_place(tensor: str, block: int | None) -> str:

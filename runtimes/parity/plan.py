@@ -27,6 +27,7 @@ class Plan:
         examples: for the task; None where there is none.
         least_accuracy: smallest accuracy that passes, 0 to 1.
         whole_drift: run all of the long sequence whatever the budget.
+        torch_seconds: for the calls of forms in PyTorch.
     """
 
     levels: tuple[Level, ...] = LEVELS
@@ -36,3 +37,4 @@ class Plan:
     examples: Examples | None = None
     least_accuracy: float | None = None
     whole_drift: bool = False
+    torch_seconds: float = TORCH_CALLS_SECONDS

@@ -88,7 +88,7 @@ class Reference:
             logits=self.logits[part],
             streams=[stream[part] for stream in self.streams],
             states={
-                position: {name: _rows_of(value, axes[name], part) for name, value in tensors.items()}
+                position: {name: rows_of(value, axes[name], part) for name, value in tensors.items()}
                 for position, tensors in self.states.items()
             },
         )
@@ -116,12 +116,13 @@ class Reference:
 
 
 def batch_axes(spec: StateSpec) -> dict[str, int]:
-    """By state tensor, which axis is the batch: 1 for pools [t, B, ...], 0 for the others."""
+    """By state tensor, which axis is the batch: 1 for pools [t, B, ...], 0 for sums, -1 where rows share it."""
     return {tensor.name: tensor.batch_axis for tensor in spec.tensors}
 
 
-def _rows_of(value: Array, axis: int, part: slice | IntArray) -> Array:
-    return value[(slice(None),) * axis + (part,)]
+def rows_of(value: Array, axis: int, part: slice | IntArray | list[int]) -> Array:
+    """Some rows of a state tensor, by its axis of the batch; all of it where that is negative: it has none."""
+    return value if axis < 0 else value[(slice(None),) * axis + (part,)]
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _part_of(session: Session, snapshot: Snapshot | None, part: slice) -> Snapsh
     if snapshot is None:
         return None
     axes = batch_axes_of(session)
-    tensors = {name: _rows_of(value, axes[name], part) for name, value in snapshot.tensors.items()}
+    tensors = {name: rows_of(value, axes[name], part) for name, value in snapshot.tensors.items()}
     logits = None if snapshot.logits is None else snapshot.logits[part]
     batch = len(range(snapshot.batch)[part])
     return Snapshot(snapshot.position, batch, tensors, logits, snapshot.owner)

@@ -12,6 +12,7 @@ import psutil
 
 from causalrn.bundle.json_values import json_schema
 from causalrn.bundle.known_by import KnownBy
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import Budget
 from causalrn.compiling.processor import processor_family
@@ -32,7 +33,7 @@ Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class VerifiedBundle(ReportEntry, frozen=True):
-    """What was verified: the bundle's folder, and the SHA-256 of its manifest."""
+    """What was verified: a bundle's folder and the SHA-256 of its manifest, or a model's name and its weights'."""
 
     path: str
     sha256: Sha256
@@ -100,7 +101,8 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         not_checked: levels that were asked for and not reached, or not possible.
         notes: what a reader should know beside the results.
         problems: what is wrong beside the results; any problem fails the verification.
-        coverage: what was executed, and what it says nothing of; None in reports of earlier versions.
+        coverage: what was executed, and what it says nothing of; None in reports of earlier versions, and of models.
+        state: the state contract of a model that somebody has brought; None for bundles, whose manifest has it.
     """
 
     report: Literal["causalrn-verify"] = "causalrn-verify"
@@ -126,6 +128,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
     known_by: KnownBy | None = None
     measured: tuple[LevelResult, ...] = ()
     coverage: Coverage | None = None
+    state: StateSpec | None = None
 
     def __post_init__(self) -> None:
         if self.verdict != _judge(self.results, self.problems, self.not_executed):
@@ -152,6 +155,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         measured: Sequence[LevelResult] = (),
         not_executed: str = "",
         coverage: Coverage | None = None,
+        state: StateSpec | None = None,
     ) -> VerifyReport:
         """Judge results: the report, with the verdict that follows from them, and this machine as its environment.
 
@@ -177,6 +181,7 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
             problems=tuple(problems),
             measured=tuple(measured),
             coverage=coverage,
+            state=state,
         )
 
     @property
@@ -194,6 +199,8 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         """Why nothing can be certified; empty where it can."""
         if not self.passed:
             return "only what passes is certified"
+        if self.state is not None:
+            return "a model is no bundle"
         if all(runtime in checkpoint_runtimes() for runtime in self.settings.runtimes):
             return "the bundle itself was not run"
         compared = (result.subject for result in self.results if result.level in REFERENCE_LEVELS)

@@ -12,12 +12,50 @@ from causalrn.runtimes.parity.comparison import Deviation
 from causalrn.runtimes.parity.entries import Figure, ReportEntry
 from causalrn.runtimes.parity.figures import Figures
 
-Level = Literal["logits", "state", "split", "layer", "calls", "drift", "task", "determinism", "kernels", "guards"]
-LEVELS: tuple[Level, ...] = get_args(Level)
+Level = Literal[
+    "contract",
+    "logits",
+    "state",
+    "split",
+    "layer",
+    "rows",
+    "isolation",
+    "reorder",
+    "padding",
+    "positions",
+    "reload",
+    "calls",
+    "drift",
+    "task",
+    "determinism",
+    "kernels",
+    "guards",
+]
+ALL_LEVELS: tuple[Level, ...] = get_args(Level)
+"""In the order in which they are checked and shown."""
+_OF_FUNCTIONS = ("contract", "rows", "isolation", "reorder", "padding", "positions", "reload")
+_OF_BUNDLES = ("task", "kernels", "guards")
+LEVELS: tuple[Level, ...] = tuple(level for level in ALL_LEVELS if level not in _OF_FUNCTIONS)
+"""Those of bundles."""
+MODEL_LEVELS: tuple[Level, ...] = tuple(level for level in ALL_LEVELS if level not in _OF_BUNDLES)
+"""Those of models that users bring."""
 REFERENCE_LEVELS: tuple[Level, ...] = ("logits", "state", "split", "layer", "calls", "drift", "kernels")
 """Those that compare what comes out with the reference, value by value."""
 
-Cause = Literal["graph", "runtime", "graph or runtime", "state handling", "cell", "weights", "unknown"]
+Cause = Literal[
+    "graph",
+    "runtime",
+    "graph or runtime",
+    "state handling",
+    "cell",
+    "weights",
+    "step",
+    "prefill",
+    "parallel form",
+    "state",
+    "randomness",
+    "unknown",
+]
 
 
 class LevelResult(ReportEntry, frozen=True):
@@ -27,7 +65,7 @@ class LevelResult(ReportEntry, frozen=True):
     from 0.
 
     Attributes:
-        level: one of :data:`LEVELS`.
+        level: one of :data:`ALL_LEVELS`.
         runtime: what ran and how, e.g. "onnxruntime" or "onnxruntime, prefill"; the entry `form` in JSON.
         passed: whether everything is within tolerance.
         summary: the outcome in a few words.

@@ -16,8 +16,7 @@ values (repeated tokens, equal rows) get equal errors at every step, which then 
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -32,11 +31,10 @@ from causalrn.model.operators.c_kernels import sum_pairs_noisily
 from causalrn.model.operators.functions import PairFunction
 from causalrn.model.operators.kernels import using_kernel
 from causalrn.model.operators.pair_sum import replacing_pair_sum
+from causalrn.runtimes.parity.rounding_errors import MOVES, error_of
 
 _HASHES = (0x9E3779B1 - (1 << 32), 0x85EBCA6B - (1 << 32))  # odd multipliers, as signed 32-bit numbers
-_TINY = 1e-300
 _EXPONENT = 0x7F800000
-_EQUAL_TERMS, _LANES = 0.99, 16
 
 
 class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -87,14 +85,25 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run an operation, and perturb what comes out if it rounds."""
-        out = function(*args, **(kwargs or {}))
-        name = function.overloadpacket.__name__
-        magnitude = _MAGNITUDES.get(name.rstrip("_"))
-        if magnitude is None or not isinstance(out, Tensor) or out.dtype != torch.float64:
+        name, kwargs = function.overloadpacket.__name__, kwargs or {}
+        magnitude = error_of(function)
+        if magnitude is None and function._can_decompose() and name not in MOVES:
+            return self._in_parts(function, args, kwargs)
+        out = function(*args, **kwargs)
+        if magnitude is None or not isinstance(out, Tensor) or out.dtype not in (torch.float32, torch.float64):
             return out
-        noise = self._noise(_key(name, out, args), magnitude(out, *args))
-        in_place = name.endswith("_") or "out" in (kwargs or {})
+        named = {option: value for option, value in kwargs.items() if option != "out"}
+        noise = self._noise(_key(name, out, args), magnitude(out, *args, **named).double()).to(out.dtype)
+        in_place = name.endswith("_") or "out" in kwargs
         return out.add_(noise) if in_place else out + noise
+
+    def _in_parts(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """An operation that consists of others, of which each is perturbed."""
+        super().__enter__()  # type: ignore[no-untyped-call]
+        try:
+            return function.decompose(*args, **kwargs)
+        finally:
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _sum_pairs(self, q: Tensor, k: Tensor, function: PairFunction) -> Tensor:
         """The sum over pairs as one operation, in which each pair makes errors of its own."""
@@ -131,112 +140,3 @@ def _key(name: str, out: Tensor, args: Sequence[Any]) -> Tensor:
     if smaller.shape != out.shape:
         return bits
     return smaller.view(torch.int32) ^ (bits & _EXPONENT)
-
-
-def _relative(ulps: float) -> Callable[..., Tensor]:
-    """Errors relative to the result."""
-
-    def magnitude(out: Tensor, *_: Any) -> Tensor:
-        return ulps * out.abs()
-
-    return magnitude
-
-
-def _sum_error(terms: Tensor | int, squares: Tensor, total: Tensor) -> Tensor:
-    """Root mean square error of adding up `terms` numbers one after the other, in unit roundoffs.
-
-    Each partial sum S_k is rounded: the variance is sum_k S_k^2. Terms of random sign with mean square m make
-    S_k^2 = k m on average, positive terms S_k = k total / n: n / 2 sum a^2 and n / 3 total^2; what lies between lies
-    below the sum of both. Terms that are all equal make errors of one sign: half of n times the total, in the lanes
-    that every implementation has.
-    """
-    scattered = (terms * (squares / 2 + total.square() / 3)).sqrt()
-    equal = total.square() > _EQUAL_TERMS * terms * squares
-    return torch.where(equal, torch.maximum(scattered, terms / (2 * _LANES) * total.abs()), scattered)
-
-
-def _product(out: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    return _sum_error(left.shape[-1], left.square() @ right.square(), out)
-
-
-def _linear(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    added = 0.0 if bias is None else bias.abs()
-    return _product(out, x, weight.t()) + added
-
-
-def _addmm(out: Tensor, added: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    return _product(out, left, right) + added.abs()
-
-
-def _sum(out: Tensor, x: Tensor, axes: Sequence[int], keepdim: bool = False) -> Tensor:
-    return _sum_error(math.prod(x.shape[axis] for axis in axes), x.square().sum(list(axes), keepdim), out)
-
-
-def _mean(out: Tensor, x: Tensor, axes: Sequence[int], keepdim: bool = False) -> Tensor:
-    terms = math.prod(x.shape[axis] for axis in axes)
-    return _sum(out * terms, x, axes, keepdim) / terms
-
-
-def _cumsum(out: Tensor, x: Tensor, axis: int) -> Tensor:
-    return _sum_error(_counts(x, axis), x.square().cumsum(axis), out)
-
-
-def _counts(x: Tensor, axis: int) -> Tensor:
-    """1, 2, ... along an axis."""
-    return torch.arange(1, x.shape[axis] + 1, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1 - axis % x.ndim))
-
-
-def _log_cumsum_exp(out: Tensor, x: Tensor, axis: int) -> Tensor:
-    """A relative error of the sum is an absolute one of its logarithm."""
-    return out.abs() + 2 + (_counts(x, axis) / 3).sqrt()
-
-
-def _vector_norm(out: Tensor, x: Tensor, *_: Any) -> Tensor:
-    """Half the relative error of a sum of equal squares, and the root's own."""
-    return out * (1 + math.sqrt(x.shape[-1] / 3) / 2)
-
-
-def _causal_attention(out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
-    """All of softmax attention in one operation: errors of the scores are relative errors of the weights."""
-    width = math.sqrt(q.shape[-1])
-    scores = q @ k.mT
-    future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-    errors = (_product(scores, q, k.mT) + scores.abs()).masked_fill(future, 0.0).amax(-1, keepdim=True) / width
-    weights = torch.softmax((scores / width).masked_fill(future, -torch.inf), -1)
-    return (weights @ v.abs()) * (4 + math.sqrt(q.shape[-2] / 3) + 2 * errors)
-
-
-def _layer_norm(out: Tensor, x: Tensor, *_: Any) -> Tensor:
-    """The mean that is subtracted is rounded, too: its error is enlarged as x is, by 1 / sigma."""
-    mean, deviation = x.mean(-1, keepdim=True), x.std(-1, correction=0, keepdim=True)
-    return 3 * out.abs() + mean.abs() / deviation.clamp_min(_TINY)
-
-
-def _softmax(out: Tensor, *_: Any) -> Tensor:
-    """exp(s - max): the difference is rounded relative to its own size."""
-    return out * (3 + out.clamp_min(_TINY).log().abs())
-
-
-def _near_zero(out: Tensor, x: Tensor, *_: Any) -> Tensor:
-    """Gelu and elu below zero: x (1 + erf) and exp(x) - 1 cancel."""
-    return 2 * out.abs() + torch.where(x < 0, x.abs().clamp_max(1), 0.0)
-
-
-_MAGNITUDES: dict[str, Callable[..., Tensor]] = {
-    **dict.fromkeys(("add", "sub", "mul", "div", "square"), _relative(1)),
-    **dict.fromkeys(("exp", "log", "sqrt", "rsqrt"), _relative(2)),
-    "rms_norm": _relative(3),
-    "layer_norm": _layer_norm,
-    "softmax": _softmax,
-    **dict.fromkeys(("gelu", "elu"), _near_zero),
-    "matmul": _product,
-    "linear": _linear,
-    "addmm": _addmm,
-    "sum": _sum,
-    "mean": _mean,
-    "cumsum": _cumsum,
-    "logcumsumexp": _log_cumsum_exp,
-    "linalg_vector_norm": _vector_norm,
-    "scaled_dot_product_attention": _causal_attention,
-}
-"""By operation, the largest error of one result in unit roundoffs. Operations that are not here do not round."""

@@ -6,7 +6,7 @@ Needs no torch: the oracle and the runtimes that need it are handed in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from causalrn.runtimes.parity.levels import (
 )
 from causalrn.runtimes.parity.plan import CALLS_SHARE, DRIFT_SHARE, TASK_SHARE, Plan
 from causalrn.runtimes.parity.reference import Reference
-from causalrn.runtimes.parity.results import LEVELS, Attribution, Level, LevelResult
+from causalrn.runtimes.parity.results import ALL_LEVELS, LEVELS, Attribution, Level, LevelResult
 from causalrn.runtimes.parity.task_level import answer_all, judge_all, task_ways
 from causalrn.runtimes.parity.traces import (
     Traces,
@@ -68,9 +68,12 @@ class Verification:
         kernels: the level of that name, for the bundle itself; None where there is none.
         provider: of onnxruntime; bit equality is claimed for the CPU's.
         table: makes what calls are compared with; None takes the reference's own sequences.
+        opening: how people open a session, in Python; "" opens the folders in `sources`.
+        further: further levels, and what checks them.
+        shows_streams: whether there are values between blocks to be looked at.
         sources: by runtime, the folder that people open it from; damaged copies of bundles have to be refused.
         progress: shows how far it is.
-        results: one per level and runtime, in the order of :data:`LEVELS`.
+        results: one per level and runtime, in the order of :data:`ALL_LEVELS`.
         measured: what has no verdict, for there was nothing to compare it with; in the same order.
         attributions: for the first failure of each runtime, where it begins.
         not_checked: levels that were not reached in time, or not after a failure.
@@ -90,6 +93,9 @@ class Verification:
     kernels: KernelLevel | None = None
     provider: str = "cpu"
     table: Callable[[], CallTable] | None = None
+    opening: str = ""
+    further: Mapping[Level, Callable[[], Sequence[LevelResult]]] = field(default_factory=dict)
+    shows_streams: bool = True
     sources: Mapping[str, str] = field(default_factory=dict)
     progress: Progress = no_progress
     results: list[LevelResult] = field(default_factory=list)
@@ -102,7 +108,7 @@ class Verification:
 
     def run(self) -> None:
         """Check level by level; what was found is in `results`, `attributions`, `not_checked` and `impossible`."""
-        checks: dict[Level, Callable[[], None]] = {
+        checks: dict[Level, Callable[[], object]] = {
             "logits": self._logits,
             "state": self._state,
             "split": self._split,
@@ -113,8 +119,9 @@ class Verification:
             "determinism": self._determinism,
             "kernels": self._kernels,
             "guards": self._guards,
+            **{level: partial(self._further, level) for level in self.further},
         }
-        wanted = [level for level in LEVELS if level in self.plan.levels]
+        wanted = [level for level in ALL_LEVELS if level in self.plan.levels]
         if self.kernels is not None and "kernels" in wanted and self._possible("kernels"):
             self.kernels.prepare()
         for level in wanted:
@@ -131,11 +138,20 @@ class Verification:
 
     def _possible(self, level: Level) -> bool:
         """Whether anything that is verified has what a level looks at."""
+        if level in self.further or level not in LEVELS:
+            return level in self.further
+        if level == "layer":
+            return self.shows_streams
         if level == "task":
             return self.plan.examples is not None
         if level == "kernels":
             return self.kernels is not None and self.kernels.runtime in self.cells
-        return bool(self.cells) or level in ("logits", "layer")
+        return bool(self.cells) or level == "logits"
+
+    def _further(self, level: Level) -> None:
+        """A level that somebody has added."""
+        with self.progress(level, 1):
+            self.results += self.further[level]()
 
     @property
     def cells(self) -> dict[str, CellSession]:
@@ -224,8 +240,18 @@ class Verification:
         with self.progress("rows for calls", 1):
             table = table_of_reference(self.case.reference) if self.table is None else self.table()
         cases = {name: self._case(name) for name in self.cells}
-        seconds = CALLS_SHARE * self._left()
-        self.results += check_calls(self.cells, table, cases, self.open_again, self.sources, seconds, self.progress)
+        plan, seconds = self.plan, CALLS_SHARE * self._left()
+        self.results += check_calls(
+            self.cells,
+            table,
+            cases,
+            self.open_again,
+            self.sources,
+            seconds,
+            plan.torch_seconds,
+            self.opening,
+            self.progress,
+        )
 
     def _drift(self) -> None:
         if not self.cells:

@@ -117,7 +117,7 @@ class NodeSession(CellSession):
         return _WHOLE
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Any]) -> tuple[FloatArray, Sequence[Any]]:
-        config, time = self.card.config, tokens.shape[1]
+        config, time = self.card.block_config, tokens.shape[1]
         rows = 0 if self._probed is None else self._rows
         content = self._node.call("prefill", [tokens.astype(np.int32)], tokens=time, position=position, rows=rows)
         logits, streams = np.split(np.frombuffer(content, np.float32), [time * config.vocabulary])

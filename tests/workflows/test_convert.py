@@ -151,14 +151,14 @@ def test_right_names_are_accepted(tmp_path, weights):
 
 def test_head_scale_that_cancels_is_as_named(tmp_path, weights):
     result = convert(weights["rms"], output=tmp_path / "run", head_scale="none")
-    config = result.run.card.config
+    config = result.run.card.block_config
     assert isinstance(config, CausalRNConfig)
     assert (config.head_scale, result.known_by.how) == ("none", "likelihood")
 
 
 def test_force_converts_with_what_is_named_and_says_so(tmp_path, weights):
     result = convert(weights["exact4"], output=tmp_path / "run", heads=2, force=True)
-    assert result.run.card.config.heads == 2
+    assert result.run.card.block_config.heads == 2
     assert result.known_by.how == "assumed"
     assert "exact+exp, heads 4" in caution(result.known_by)
 
@@ -253,14 +253,14 @@ def test_wrong_eps_is_refused_and_drags_nothing_along(tmp_path, weights, eps):
     with pytest.raises(CheckpointError, match=r"leave out `(heads` and `eps|eps` and `heads)`, or use"):
         convert(weights["exact"], output=tmp_path / "run", eps=eps, heads=2)
     result = convert(weights["exact"], output=tmp_path / "run", eps=eps, force=True)
-    assert (result.known_by.how, result.run.card.config.norm_eps) == ("assumed", eps)
+    assert (result.known_by.how, result.run.card.block_config.norm_eps) == ("assumed", eps)
     assert "was forced, although exact+exp, heads 1, norm layer predicts" in caution(result.known_by)
 
 
 @pytest.mark.parametrize(("named", "eps"), [({}, 0), ({"eps": 0}, 0), ({"eps": 1e-5}, 1e-5)])
 def test_eps_that_likelihood_does_not_tell_is_noted(tmp_path, weights, named, eps):
     result = convert(weights["exact"], output=tmp_path / "run", **named)
-    config = result.run.card.config
+    config = result.run.card.block_config
     assert (config.heads, config.norm_eps, result.known_by.how) == (1, eps, "likelihood")
     assert f"eps {eps:g} was {'named' if named else 'assumed'}: likelihood does not tell it" in caution(result.known_by)
 
@@ -333,7 +333,7 @@ def test_recorded_logits_refuse_what_is_named_wrongly(tmp_path):
     with pytest.raises(CheckpointError, match=r"are those of exact.exp, heads 4, .*: leave out `heads`"):
         convert(tmp_path / "w.pth", output=tmp_path / "run", reference=reference, heads=2)
     result = convert(tmp_path / "w.pth", output=tmp_path / "run", reference=reference, heads=2, force=True)
-    assert (result.known_by.how, result.run.card.config.heads) == ("assumed", 2)
+    assert (result.known_by.how, result.run.card.block_config.heads) == ("assumed", 2)
 
 
 @pytest.mark.parametrize("named", [{}, {"eps": 1e-4}, {"eps": 1e-5}])
@@ -342,7 +342,7 @@ def test_logits_in_half_precision_leave_the_eps_open_and_say_so(tmp_path, named)
     torch.save(official_keys(model), tmp_path / "w.pth")
     half = _record(tmp_path / "half", model, change=lambda tokens, logits: (tokens, logits.bfloat16()))
     result = convert(tmp_path / "w.pth", output=tmp_path / "run", reference=half, **named)
-    assert (result.run.card.config.norm_eps, result.known_by.how) == (named.get("eps", 0), "recorded logits")
+    assert (result.run.card.block_config.norm_eps, result.known_by.how) == (named.get("eps", 0), "recorded logits")
     assert re.search("eps 0 to 0.001.* all give these logits: record them in float32", caution(result.known_by))
 
 

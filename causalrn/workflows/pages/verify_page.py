@@ -11,7 +11,7 @@ from typing import Any
 
 from causalrn.bundle.known_by import KnownBy
 from causalrn.bundle.targets import runtime_names
-from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.parity.results import ALL_LEVELS
 from causalrn.workflows.pages.page import embedded_json, page_environment
 from causalrn.workflows.pages.svg_chart import COLOURS, Chart, Curve, draw_chart
 
@@ -29,7 +29,7 @@ def render_page(report: Mapping[str, Any]) -> str:
     rows = [
         (f"{kind}.{index}", result) for kind in ("results", "measured") for index, result in enumerate(report[kind])
     ]
-    rows.sort(key=lambda row: LEVELS.index(row[1]["level"]))
+    rows.sort(key=lambda row: ALL_LEVELS.index(row[1]["level"]))
     walked = [row for row in rows if "calls" in row[1]["figures"]]
     return environment.get_template("verify_page.html.j2").render(
         report=report,

@@ -25,7 +25,6 @@ from causalrn.runtimes.parity.calls.table import CallTable
 from causalrn.runtimes.parity.calls.walks import edge_walks, random_walk, thread_walks
 from causalrn.runtimes.parity.figures import CallsFigures, Figures, WalkFigures
 from causalrn.runtimes.parity.levels import Case
-from causalrn.runtimes.parity.plan import TORCH_CALLS_SECONDS
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.progress import Progress, no_progress
 
@@ -45,6 +44,8 @@ def check_calls(
     open_again: Callable[[str, int | None], CellSession],
     sources: Mapping[str, str],
     seconds: float,
+    torch_seconds: float,
+    opening: str = "",
     progress: Progress = no_progress,
 ) -> list[LevelResult]:
     """Walk through the calls of all sessions.
@@ -52,7 +53,8 @@ def check_calls(
     Args:
         sessions, cases, sources: by runtime; the last are the folders that people open them from.
         open_again: opens another session of a runtime, with so many threads.
-        seconds: for all of them; PyTorch's are not what ships and get little of it.
+        opening: how people open a session, in Python; "" opens the folder that is named in `sources`.
+        seconds: for all of them, of which each of PyTorch's takes at most `torch_seconds`.
     """
     started, results = time.monotonic(), []
     for done, (name, session) in enumerate(sessions.items()):
@@ -65,11 +67,11 @@ def check_calls(
             cases[name].seed,
             cases[name].budget,
             has_threads=has_threads(name) and not torch,
-            opening=f'open_session("{sources.get(name, "bundle")}", "{name}")',
+            opening=opening or f'open_session("{sources.get(name, "bundle")}", "{name}")',
         )
         share = left / (len(sessions) - done)
         with progress(f"calls, {name}", 1):
-            results.append(check.run(min(share, TORCH_CALLS_SECONDS) if torch else share))
+            results.append(check.run(min(share, torch_seconds) if torch else share))
         session.reset(1)
     return results
 

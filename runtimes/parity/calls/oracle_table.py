@@ -9,7 +9,6 @@ from causalrn.runtimes.parity.late_windows import LateWindows, late_tokens
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.reference import Reference, States, run_in_chunks
 from causalrn.runtimes.snapshot import IntArray
-from causalrn.runtimes.torch_sessions import forward_in_batches
 
 _MOST_WORK = 2_000_000_000
 """Values of hidden layers that the oracle reads for a table: five to ten seconds."""
@@ -31,7 +30,7 @@ def make_table(oracle: Oracle, reference: Reference, rng: np.random.Generator, c
 
 def oracle_table(oracle: Oracle, reference: Reference, tokens: IntArray) -> CallTable:
     """The table of given tokens, int64 [R, S]."""
-    logits = forward_in_batches(oracle.parallel, tokens)
+    logits = oracle.forward(tokens)
     return table_of(
         tokens,
         np.arange(tokens.shape[1]),
@@ -45,17 +44,17 @@ def oracle_table(oracle: Oracle, reference: Reference, tokens: IntArray) -> Call
 def late_windows(oracle: Oracle, begin: IntArray, capacity: int | None) -> LateWindows:
     """Late windows for golden vectors; their rows begin with the tokens `begin`, int64 [B, T]."""
     tokens, positions = late_tokens(oracle.card, begin, capacity, has_pool=oracle.recurrent.spec.has_pool)
-    logits = forward_in_batches(oracle.parallel, tokens)[:, positions]
+    logits = oracle.forward(tokens)[:, positions]
     return LateWindows(tokens, positions, logits.astype(np.float32))
 
 
 def _states(oracle: Oracle, tokens: IntArray) -> States:
     """The float64 recurrent form's: of pools at every position, of constant sizes at edges."""
     steps = tokens.shape[1]
-    ends = [steps] if oracle.recurrent.spec.has_pool else call_edges(steps)
+    ends = [steps] if oracle.recurrent.spec.keeps_rows else call_edges(steps)
     states = run_in_chunks(oracle.recurrent, tokens, np.diff([0, *ends]).tolist(), ends).states
     oracle.recurrent.reset(1)
-    if not oracle.recurrent.spec.has_pool:
+    if not oracle.recurrent.spec.keeps_rows:
         return states
     return {
         position: {name: pool[:position] for name, pool in states[steps].items()} for position in range(1, steps + 1)

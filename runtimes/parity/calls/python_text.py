@@ -47,7 +47,7 @@ def python_of(calls: Sequence[Call], table: CallTable, limits: Limits, opening: 
     for call in calls:
         lines += _lines(call, course, rows)
         course.take(call)
-    head = ["import numpy as np", "", "from causalrn import open_session"]
+    head = ["import numpy as np", "", f"from causalrn import {opening.partition('(')[0]}"]
     if any(call.kind in ("refuse", "break off") for call in calls):
         head.insert(0, "import contextlib")
     if any(call.what == "foreign state" and call.kind == "refuse" for call in calls):

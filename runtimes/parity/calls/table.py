@@ -7,8 +7,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from causalrn.model.config import ModelConfig
-from causalrn.runtimes.parity.reference import Bounds, Reference, States, batch_axes, growing_bound, sample_tokens
+from causalrn.model.config import Configuration
+from causalrn.runtimes.parity.reference import (
+    Bounds,
+    Reference,
+    States,
+    batch_axes,
+    growing_bound,
+    rows_of,
+    sample_tokens,
+)
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import ModelCard
 
@@ -104,7 +112,7 @@ class CallTable:
         tensors = self.states.get(position)
         if tensors is None or max(rows) >= self.state_rows:
             return None
-        return {name: np.take(value, list(rows), axis=self.axes[name]) for name, value in tensors.items()}
+        return {name: rows_of(value, self.axes[name], list(rows)) for name, value in tensors.items()}
 
 
 def table_of(
@@ -170,9 +178,9 @@ def call_tokens(card: ModelCard, rng: np.random.Generator, steps: int, begin: In
     return tokens
 
 
-def call_steps(config: ModelConfig, capacity: int | None, *, has_pool: bool, most_work: int) -> int:
+def call_steps(config: Configuration, capacity: int | None, *, has_pool: bool, most_work: int) -> int:
     """How long rows can be: the capacity, or as far as reading so many values of hidden layers takes the oracle."""
-    width = CALL_ROWS * config.blocks * config.hidden
+    width = CALL_ROWS * config.hidden_values
     longest = int((2 * most_work / width) ** 0.5) if has_pool else most_work // (16 * width)
     return max(2, min(capacity or _WITHOUT_CAPACITY, longest, _MOST_STEPS))
 

@@ -7,7 +7,7 @@ import torch
 from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
 from causalrn.runtimes.parity.comparison import compare_run
-from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.oracle import CheckpointOracle
 from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, state_positions
 from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 from causalrn.training.card import ModelCard
@@ -17,7 +17,7 @@ from tests.builders import random_model, random_tokens
 def _deviations(model, tokens):
     """Every tensor of every float32 runtime here, by steps and by prefill."""
     card, steps = ModelCard(model.config), tokens.shape[1]
-    reference = Oracle(model, card).reference(tokens, state_positions(steps))
+    reference = CheckpointOracle(model, card).reference(tokens, state_positions(steps))
     cell, parallel = RecurrentSession(RecurrentCell.from_model(model), card), ParallelSession(model, card)
     found = []
     for session, lengths in ((cell, [1] * steps), (cell, [steps]), (parallel, [steps])):

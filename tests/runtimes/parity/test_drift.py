@@ -7,7 +7,7 @@ from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes.parity.drift import RecordedLongReference, check_drift
 from causalrn.runtimes.parity.growth import Growth, fit_growth
 from causalrn.runtimes.parity.levels import Case
-from causalrn.runtimes.parity.oracle import Oracle, OracleLongReference
+from causalrn.runtimes.parity.oracle import CheckpointOracle, OracleLongReference
 from causalrn.runtimes.parity.reference import sample_tokens, state_positions
 from causalrn.runtimes.torch_sessions import RecurrentSession
 from causalrn.training.card import ModelCard
@@ -45,7 +45,7 @@ def _checked(steps, damage=None, seconds=None, **options):
     model = random_model(**options)
     card = ModelCard(model.config)
     rng = np.random.default_rng(0)
-    oracle = Oracle(model, card)
+    oracle = CheckpointOracle(model, card)
     reference = oracle.reference(sample_tokens(card, rng, 2, 40), state_positions(40))
     session = RecurrentSession(RecurrentCell.from_model(model), card)
     if damage is not None:
@@ -130,7 +130,9 @@ def test_time_limit_stops_the_run_after_a_stretch():
 def test_device_uses_the_golden_sequence():
     model = random_model()
     card = ModelCard(model.config)
-    reference = Oracle(model, card).reference(sample_tokens(card, np.random.default_rng(0), 2, 30), (1, 15, 29))
+    reference = CheckpointOracle(model, card).reference(
+        sample_tokens(card, np.random.default_rng(0), 2, 30), (1, 15, 29)
+    )
     session = RecurrentSession(RecurrentCell.from_model(model), card)
     (result,) = check_drift(
         {"recurrent": session}, RecordedLongReference(reference), {"recurrent": Case(reference)}, seconds=None

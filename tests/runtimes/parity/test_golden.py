@@ -13,7 +13,7 @@ from causalrn.errors import BundleError
 from causalrn.runtimes import open_session
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
 from causalrn.runtimes.parity.levels import Case, check_recorded, check_resumed
-from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.oracle import CheckpointOracle
 from causalrn.runtimes.parity.traces import trace_resumed
 from causalrn.training.checkpoint import load_checkpoint
 from causalrn.workflows import verify_result
@@ -27,7 +27,7 @@ def test_golden_vectors_are_the_oracles(runs, bundles, readout):
     checkpoint = load_checkpoint(runs[readout])
     logits = checkpoint.model.oracle()(torch.from_numpy(golden.tokens)).numpy()
     assert np.allclose(logits, golden.logits, rtol=1e-12)
-    made = Oracle(checkpoint.model, checkpoint.card).reference(golden.tokens, golden.states)
+    made = CheckpointOracle(checkpoint.model, checkpoint.card).reference(golden.tokens, golden.states)
     assert made.states.keys() == golden.states.keys()
     for position, tensors in made.states.items():
         for name, value in tensors.items():

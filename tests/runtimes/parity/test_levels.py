@@ -20,7 +20,7 @@ from causalrn.runtimes.parity.levels import (
     check_split,
     check_state,
 )
-from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.oracle import CheckpointOracle
 from causalrn.runtimes.parity.reference import compared_tensors, run_in_chunks, sample_tokens, state_positions
 from causalrn.runtimes.parity.task_level import judge_task
 from causalrn.runtimes.parity.traces import (
@@ -42,7 +42,7 @@ def case(request):
     model = random_model(readout=request.param)
     card = ModelCard(model.config)
     tokens = sample_tokens(card, np.random.default_rng(0), 3, 20)
-    return model, card, Case(Oracle(model, card).reference(tokens, state_positions(20)))
+    return model, card, Case(CheckpointOracle(model, card).reference(tokens, state_positions(20)))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_reference_vouches_for_its_states(case):
 
 def test_references_whose_recurrent_form_disagrees_are_refused(case, monkeypatch):
     model, card, checked = case
-    oracle, forward = Oracle(model, card), RecurrentCell.forward
+    oracle, forward = CheckpointOracle(model, card), RecurrentCell.forward
 
     def biased(self, *arguments):
         logits, *state = forward(self, *arguments)
@@ -179,7 +179,7 @@ def test_determinism_claims_stand_in_the_docs():
 def test_every_claimed_equality_holds_in_onnxruntime(bundles, runs, readout):
     checkpoint = load_checkpoint(runs[readout])
     tokens = sample_tokens(checkpoint.card, np.random.default_rng(1), 2, 40)
-    reference = Oracle(checkpoint.model, checkpoint.card).reference(tokens, (1, 20))
+    reference = CheckpointOracle(checkpoint.model, checkpoint.card).reference(tokens, (1, 20))
     bundle = Bundle.open(bundles[readout])
 
     def again(threads):

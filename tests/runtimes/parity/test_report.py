@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from causalrn.bundle.json_values import from_json, to_json
 from causalrn.errors import ConfigError
 from causalrn.runtimes.parity.report import VerifyReport, report_schema
-from causalrn.runtimes.parity.results import LEVELS
+from causalrn.runtimes.parity.results import ALL_LEVELS
 from causalrn.workflows.verify import verify_with_checkpoint, verify_with_golden
 from causalrn.workflows.verify_options import VerifyOptions
 from tests.schema_files import check_schema_file
@@ -26,7 +26,7 @@ def test_published_schema_is_what_the_types_give():
 
 def test_schema_knows_every_level_and_requires_what_is_always_written():
     definitions = SCHEMA["$defs"]
-    assert set(definitions["LevelResult"]["properties"]["level"]["enum"]) == set(LEVELS)
+    assert set(definitions["LevelResult"]["properties"]["level"]["enum"]) == set(ALL_LEVELS)
     for name in ("VerifyReport", "LevelResult", "Settings", "Side", "Deviation", "BlockReport"):
         assert definitions[name]["required"] == list(definitions[name]["properties"])
         assert definitions[name]["additionalProperties"] is False

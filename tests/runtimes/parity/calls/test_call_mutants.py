@@ -19,7 +19,7 @@ from causalrn.runtimes.parity.calls.oracle_table import make_table
 from causalrn.runtimes.parity.calls.table import CallTable
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.guards.level import check_guards
-from causalrn.runtimes.parity.oracle import Oracle
+from causalrn.runtimes.parity.oracle import CheckpointOracle
 from causalrn.runtimes.parity.reference import sample_tokens, state_positions
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.training.card import ModelCard
@@ -64,7 +64,7 @@ class Subject:
 
 def _subject(run, bundle):
     checkpoint, opened = load_checkpoint(run), Bundle.open(bundle)
-    oracle = Oracle(checkpoint.model, checkpoint.card)
+    oracle = CheckpointOracle(checkpoint.model, checkpoint.card)
     rng, capacity = np.random.default_rng(3), checkpoint.card.config.capacity
     steps = min(capacity or 80, 80)
     reference = oracle.reference(sample_tokens(checkpoint.card, rng, 2, steps), state_positions(steps))

@@ -1,0 +1,241 @@
+"""What state a model carries, found by running it: with two batch sizes, over a few steps, and with other tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from causalrn.bundle.state_spec import STATE, Dim, StateSpec, StateTensor
+from causalrn.errors import InputError
+from causalrn.model.own.copying import modules_of
+from causalrn.model.own.forms import RecurrentForms
+from causalrn.model.own.state_tree import StateTree, clone
+
+FaultKind = Literal["in place", "on the module", "dtype", "shape", "batch"]
+_BATCHES, _STEPS = (2, 3), 5
+_NO_BATCH = -1
+
+
+@dataclass(frozen=True)
+class StateFault:
+    """What a state must not do.
+
+    Attributes:
+        kind: "in place" (step changes what it is given), "on the module" (step keeps something outside the state),
+            "dtype", "shape" (they change otherwise than by a row per token), or "batch" (no axis, or several).
+        tensor: of the state, or the attribute of the module.
+        words: for people.
+    """
+
+    kind: FaultKind
+    tensor: str
+    words: str
+
+
+@dataclass(frozen=True)
+class StateProbe:
+    """What was found.
+
+    Attributes:
+        tree: how the state is built.
+        spec: the state contract.
+        first_rows: by tensor that grows, how many rows a fresh state has.
+        faults: what is wrong with it.
+        idle: integer tensors that never changed, e.g. a counter that nobody advances.
+    """
+
+    tree: StateTree
+    spec: StateSpec
+    first_rows: Mapping[str, int]
+    faults: tuple[StateFault, ...]
+    idle: tuple[str, ...]
+
+    @property
+    def in_place(self) -> frozenset[str]:
+        """Tensors that step changes in place."""
+        return frozenset(fault.tensor for fault in self.faults if fault.kind == "in place")
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """The tensors of a state after 0, 1, ... steps, and what a step did beside."""
+
+    states: list[list[Tensor]]
+    in_place: frozenset[int]
+    on_module: frozenset[str]
+
+
+def probe_state(forms: RecurrentForms) -> StateProbe:
+    """Run a model for a few steps and find out which state it carries.
+
+    Raises:
+        InputError: a function raises something, or gives what cannot be a state.
+    """
+    with torch.no_grad():
+        tree = StateTree.of(forms.initial(_BATCHES[0]))
+        small, large = (_watch(forms, tree, batch, seed=0) for batch in _BATCHES)
+        other = _watch(forms, tree, _BATCHES[0], seed=1)
+    made = [_Tensor(name, place, small, large, other) for place, name in enumerate(tree.names)]
+    on_module = sorted(small.on_module | large.on_module)
+    faults = [fault for tensor in made for fault in tensor.faults()]
+    faults += [
+        StateFault("on the module", name, f"step changes {name} on the module: a state outside the state")
+        for name in on_module
+    ]
+    spec = StateSpec(
+        "concat" if any(tensor.axis is not None for tensor in made) else "none",
+        tuple(tensor.contract(forms.capacity) for tensor in made),
+    )
+    first_rows = {tensor.name: tensor.shapes[0][tensor.axis] for tensor in made if tensor.axis is not None}
+    return StateProbe(tree, spec, first_rows, tuple(faults), tuple(each.name for each in made if each.is_idle))
+
+
+def _watch(forms: RecurrentForms, tree: StateTree, batch: int, *, seed: int) -> _Watched:
+    tokens = torch.randint(forms.vocabulary, (batch, _STEPS), generator=torch.Generator().manual_seed(seed))
+    given = tree.flatten(forms.initial(batch), "initial_state")
+    states, in_place, on_module = [clone(given)], set(), set()
+    steps = min(_STEPS, forms.capacity or _STEPS)
+    for position in range(steps):
+        before, held = clone(given), _held_by(forms)
+        _, state = forms.step_once(tokens[:, position], tree.unflatten(given), torch.tensor(position))
+        in_place |= {place for place, (old, now) in enumerate(zip(before, given, strict=True)) if not _same(old, now)}
+        on_module |= {name for name, value in _held_by(forms).items() if held.get(name) != value}
+        given = clone(tree.flatten(state))
+        states.append(given)
+    return _Watched(states, frozenset(in_place), frozenset(on_module))
+
+
+class _Tensor:
+    """One tensor of the state over all runs."""
+
+    def __init__(self, name: str, place: int, small: _Watched, large: _Watched, other: _Watched) -> None:
+        self.name = name
+        self._values = [state[place] for state in small.states]
+        self._in_place = place in small.in_place | large.in_place
+        self._other_shapes = [tuple(state[place].shape) for state in other.states]
+        self.shapes = [tuple(value.shape) for value in self._values]
+        large_shape = tuple(large.states[-1][place].shape)
+        self._batch_axes = [
+            axis
+            for axis, (two, three) in enumerate(zip(self.shapes[-1], large_shape, strict=False))
+            if (two, three) == _BATCHES
+        ]
+        self.axis = self._growth_axis()
+        dtype = self._values[-1].dtype
+        self._dtype = str(dtype).removeprefix("torch.")
+
+    @property
+    def is_idle(self) -> bool:
+        """A number that counts nothing."""
+        first = self._values[0]
+        whole = not first.is_floating_point() and first.dtype != torch.bool and first.numel() > 0
+        return whole and all(_same(first, value) for value in self._values)
+
+    def _growth_axis(self) -> int | None:
+        """Where the tensor gains a row with every token."""
+        first = self.shapes[0]
+        for axis in range(len(first)):
+            wanted = [(*first[:axis], first[axis] + step, *first[axis + 1 :]) for step in range(len(self.shapes))]
+            if self.shapes == wanted:
+                return axis
+        return None
+
+    def faults(self) -> Iterator[StateFault]:
+        """What is wrong with it."""
+        dtypes = {value.dtype for value in self._values}
+        if len(dtypes) > 1:
+            names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            yield StateFault("dtype", self.name, f"{self.name} changes its dtype: {names}")
+        if self._in_place:
+            yield StateFault("in place", self.name, f"step changes {self.name} of the state that it is given, in place")
+        if self.axis is None and len(set(self.shapes)) > 1:
+            shapes = ", ".join(str(list(shape)) for shape in dict.fromkeys(self.shapes))
+            yield StateFault("shape", self.name, f"{self.name} changes its shape, and not by a row per token: {shapes}")
+        elif self._other_shapes != self.shapes:
+            yield StateFault("shape", self.name, f"the shape of {self.name} depends on the tokens")
+        if len(self._batch_axes) > 1:
+            yield StateFault("batch", self.name, f"{self.name} has several axes that are as long as the batch")
+        elif not self._batch_axes and self._values[-1].numel() > 1:
+            shape = list(self.shapes[-1])
+            yield StateFault("batch", self.name, f"{self.name} {shape} has no axis for the batch: rows share it")
+
+    def contract(self, capacity: int | None) -> StateTensor:
+        """Its entry of the state contract."""
+        shape: list[Dim] = list(self.shapes[-1])
+        if self._batch_axes:
+            shape[self._batch_axes[0]] = "B"
+        if self.axis is not None:
+            shape[self.axis] = "t"
+        return StateTensor(
+            self.name,
+            STATE,
+            tuple(shape),
+            "replace",
+            "constant" if self.axis is None else "token",
+            capacity,
+            self._dtype,
+            batch_axis=self._batch_axes[0] if self._batch_axes else _NO_BATCH,
+            growth_axis=self.axis or 0,
+        )
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    """Bit for bit, NaN included."""
+    return one.shape == two.shape and one.dtype == two.dtype and torch.equal(_bits(one), _bits(two))
+
+
+def _bits(value: Tensor) -> Tensor:
+    return value.contiguous().flatten().view(torch.uint8) if value.numel() else value
+
+
+def _held_by(forms: RecurrentForms) -> dict[str, str]:
+    """What the modules hold beside their parameters, as digests by name."""
+    found: dict[str, str] = {}
+    for module in modules_of(forms):
+        for path, part in module.named_modules():
+            own = {name: value for name, value in vars(part).items() if not _is_internal(name)}
+            own |= dict(part.named_buffers(recurse=False))
+            for name, value in own.items():
+                found[f"{path}.{name}" if path else name] = _digest(value, 3)
+    return found
+
+
+def _is_internal(name: str) -> bool:
+    return name in vars(nn.Module()) or name == "training"
+
+
+def _digest(value: Any, depth: int) -> str:
+    """What a value is, so that a change shows."""
+    if isinstance(value, Tensor):
+        content = value.detach().cpu()
+        content = content.float() if content.dtype == torch.bfloat16 else content
+        return f"{value.dtype}{list(value.shape)}{hashlib.sha256(content.numpy().tobytes()).hexdigest()}"
+    if isinstance(value, nn.Module) or value is None or callable(value):
+        return "-"
+    if isinstance(value, int | float | str | bytes | torch.dtype | torch.device):
+        return repr(value)
+    if depth and isinstance(value, Mapping):
+        return str({str(key): _digest(entry, depth - 1) for key, entry in value.items()})
+    if depth and isinstance(value, Sequence):
+        return str([_digest(entry, depth - 1) for entry in value])
+    if depth and hasattr(value, "__dict__"):
+        return _digest(vars(value), depth - 1)
+    return type(value).__name__
+
+
+def check_usable(probe: StateProbe) -> None:
+    """Refuse to export a state that cannot go in and out of a graph.
+
+    Raises:
+        InputError: it changes its shape, dtype or place in ways that no graph can follow.
+    """
+    if probe.faults:
+        raise InputError(f"{probe.faults[0].words}: such a state cannot be exported")
+    for name, rows in probe.first_rows.items():
+        if rows:
+            raise InputError(f"{name} begins with {rows} rows: a state that grows must begin with none to be exported")

@@ -1,0 +1,107 @@
+"""A state that is any pytree of tensors: names for its tensors, and the way between the tree and the list of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from causalrn.errors import InputError
+
+
+@dataclass(frozen=True)
+class StateTree:
+    """How a state is built.
+
+    Attributes:
+        names: of its tensors, in the tree's order: a block number and a path, "01.conv".
+        structure: of the tree.
+        constants: by place in the tree, what is no tensor: numbers and None that never change.
+    """
+
+    names: tuple[str, ...]
+    structure: pytree.TreeSpec
+    constants: dict[int, Any]
+
+    @classmethod
+    def of(cls, state: Any) -> StateTree:
+        """The structure of a state.
+
+        Raises:
+            InputError: it holds objects that are neither tensors nor containers of them, or no tensor at all.
+        """
+        leaves, structure = pytree.tree_flatten_with_path(state)
+        for path, leaf in leaves:
+            if not isinstance(leaf, Tensor | int | float | str | None):
+                where = pytree.keystr(path) or "itself"
+                raise InputError(
+                    f"the state holds a {type(leaf).__name__} ({where}), which is no tensor: make the state of dicts, "
+                    "lists and tuples of tensors"
+                )
+        tensors = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
+        if not tensors:
+            raise InputError("the state holds no tensor: `initial_state` must give what `step` carries on")
+        constants = {place: leaf for place, (_, leaf) in enumerate(leaves) if not isinstance(leaf, Tensor)}
+        return cls(_names([path for path, _ in tensors]), structure, constants)
+
+    def flatten(self, state: Any, source: str = "step") -> list[Tensor]:
+        """The tensors of a state, in order.
+
+        Raises:
+            InputError: the state is built otherwise, or a number in it has changed.
+        """
+        leaves, structure = pytree.tree_flatten(state)
+        if structure != self.structure:
+            raise InputError(
+                f"`{source}` gave a state that is built otherwise than `initial_state`'s: {len(leaves)} entries, "
+                f"{len(self.names) + len(self.constants)} before"
+            )
+        tensors = []
+        for place, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor):
+                tensors.append(leaf)
+            elif place not in self.constants or leaf != self.constants[place]:
+                raise InputError(
+                    f"`{source}` changed {self.constants.get(place)!r} in the state to {leaf!r}, which is no tensor: "
+                    "make it one, so that it can be carried"
+                )
+        if len(tensors) != len(self.names):
+            raise InputError(f"`{source}` gave {len(tensors)} tensors in its state, {len(self.names)} before")
+        return tensors
+
+    def unflatten(self, tensors: Sequence[Tensor]) -> Any:
+        """The state of these tensors."""
+        given = iter(tensors)
+        total = len(self.names) + len(self.constants)
+        leaves = [self.constants[place] if place in self.constants else next(given) for place in range(total)]
+        return pytree.tree_unflatten(leaves, self.structure)
+
+
+def _names(paths: Sequence[Any]) -> tuple[str, ...]:
+    """A name for each path, different from the others: the first number in it is the block's."""
+    names: list[str] = []
+    digits = max(2, len(str(len(paths))))
+    for path in paths:
+        parts = [re.sub(r"\W+", "_", str(_key(entry))) for entry in path]
+        block = next((part for part in parts if part.isdigit()), None)
+        if block is not None:
+            parts.remove(block)
+        rest = ".".join(part for part in parts if part not in ("layers", "blocks")) or "state"
+        name = f"{int(block or 0):0{digits}d}.{rest}"
+        names.append(name if name not in names else f"{name}_{len(names)}")
+    return tuple(names)
+
+
+def _key(entry: Any) -> Any:
+    """What an entry of a path is called: index, key or attribute."""
+    return next((getattr(entry, field) for field in ("idx", "key", "name") if hasattr(entry, field)), entry)
+
+
+def clone(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies that nothing else changes."""
+    return [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in tensors]

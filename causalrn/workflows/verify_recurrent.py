@@ -1,0 +1,204 @@
+"""Verification of a recurrent model that users bring: its parallel form against its step, in every way it is used."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from causalrn.bundle.disk.files import as_path
+from causalrn.errors import InputError
+from causalrn.runtimes.parity.report import ReferenceSize, Settings, VerifiedBundle, VerifyReport
+from causalrn.runtimes.parity.results import ALL_LEVELS, MODEL_LEVELS, Level
+from causalrn.runtimes.progress import Progress, no_progress
+from causalrn.workflows.arguments import LARGEST_SEED, choice, finite_number, listed, whole_number
+from causalrn.workflows.verify_result import VerifyResult
+
+if TYPE_CHECKING:  # torch is not there on a device
+    from torch import nn
+
+    from causalrn.model.own.forms import RecurrentForms
+    from causalrn.runtimes.own_model.check import OwnCheck
+
+_LARGEST_BATCH, _MOST_STEPS = 1024, 1 << 16
+
+
+def verify_recurrent(
+    model: Any = None,
+    *,
+    parallel: Callable[..., Any] | None = None,
+    step: Callable[..., Any] | None = None,
+    initial_state: Callable[[int], Any] | None = None,
+    prefill: Callable[..., Any] | None = None,
+    vocabulary: int | None = None,
+    steps: int = 128,
+    batch: int = 2,
+    seed: int = 0,
+    levels: str | Sequence[str] | None = None,
+    blocks: Sequence[nn.Module | str] | None = None,
+    capacity: int | None = None,
+    drift_steps: int = 512,
+    time_budget: float = 120.0,
+    progress: Progress = no_progress,
+) -> VerifyResult:
+    """Test whether a model that steps through tokens computes what its parallel form does, and keeps its state clean.
+
+    The modules behind the functions are copied to float64 for the reference; the functions themselves run as they are.
+    How much rounding is allowed is estimated from the model's own operations (docs/parity.md). What the state holds is
+    found out by running the model: which tensors grow, along which axis, where the batch is.
+
+    Args:
+        model: forms (:class:`causalrn.RecurrentForms`), a mapping of them, or a module that is its own parallel form
+            and has `step`, `initial_state` and `vocabulary`; the arguments below go first.
+        parallel: int64 [B, T] -> logits [B, T, V].
+        step: (tokens int64 [B], state[, position]) -> (logits [B, V], state); a state is any pytree of tensors.
+        initial_state: B -> the state before the first token.
+        prefill: (tokens int64 [B, T], state[, position][, attention_mask]) -> (logits [B, T, V], state), onto any
+            state.
+        vocabulary: V.
+        steps: T, tokens per sequence.
+        batch: sequences; levels that mix rows take at least three.
+        seed: of tokens and calls.
+        levels: which of "contract", "logits", "state", "split", "layer", "rows", "isolation", "reorder", "padding",
+            "positions", "reload", "calls", "drift", "determinism"; None means all that the model has anything for.
+        blocks: modules, or their paths, that read the values [B, T, E] between blocks; None takes the module's
+            `blocks`, and compares all modules that both forms call.
+        capacity: most positions; None without a bound.
+        drift_steps: tokens of the long run, at most.
+        time_budget: in seconds; levels that are not reached are named.
+        progress: shows progress; see :mod:`causalrn.runtimes.progress`.
+
+    Returns:
+        The result, whether it passed or not.
+
+    Raises:
+        InputError: functions that are missing, raise something, or give what cannot be a state.
+
+    Example:
+        >>> report = verify_recurrent(model, vocabulary=29)  # doctest: +SKIP
+        >>> report.passed  # doctest: +SKIP
+        True
+    """
+    from causalrn.model.own.forms import forms_from
+    from causalrn.runtimes.own_model.check import OwnCheck, OwnModel, at_least
+
+    given = {"parallel": parallel, "step": step, "initial_state": initial_state, "prefill": prefill}
+    named = [choice(name, "levels", ALL_LEVELS) for name in listed(levels, "levels")]
+    steps, batch = whole_number(steps, "steps", 2, _MOST_STEPS), whole_number(batch, "batch", 1, _LARGEST_BATCH)
+    seed, drift_steps = whole_number(seed, "seed", 0, LARGEST_SEED), whole_number(drift_steps, "drift_steps", 2)
+    seconds = finite_number(time_budget, "time_budget", 1)
+    forms = _with_blocks(forms_from(model, given | {"vocabulary": vocabulary, "capacity": capacity}), blocks)
+    if forms.capacity is not None:
+        steps = min(steps, forms.capacity)
+    tokens = np.random.default_rng(seed).integers(0, forms.vocabulary, (batch, steps), dtype=np.int64)
+    wanted = tuple(level for level in MODEL_LEVELS if level in (named or MODEL_LEVELS))
+    if not wanted:
+        raise InputError(f"`levels` {named[0]!r} is of bundles: a model has {', '.join(MODEL_LEVELS)}")
+    check = OwnCheck(
+        OwnModel.of(forms), at_least(tokens, forms.vocabulary, seed), wanted, seed, seconds, drift_steps, progress
+    )
+    check.run()
+    return VerifyResult.of(_report(check, wanted), check.verification)
+
+
+def verify_model_file(place: str, **options: Any) -> VerifyResult:
+    """Verify what a function in a file makes, "path/to/file.py:factory"; see :func:`verify_recurrent`.
+
+    Raises:
+        InputError: no such file or function, or it raises something.
+    """
+    path, _, name = place.rpartition(":")
+    if not path or not name:
+        raise InputError(f"{place!r} names no function in a file: write it as path/to/file.py:factory")
+    return verify_recurrent(_made(as_path(path, "model"), name), **options)
+
+
+def _made(path: Path, name: str) -> Any:
+    """What a factory gives; the file may import what lies beside it, and from where the command runs."""
+    if not path.is_file():
+        raise InputError(f"{path} is no file: name a Python file that makes the model")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is no Python file: name one that ends in .py")
+    module, before = importlib.util.module_from_spec(spec), list(sys.path)
+    sys.path[:0] = [str(path.resolve().parent), str(Path.cwd())]
+    try:
+        spec.loader.exec_module(module)
+        factory = getattr(module, name, None)
+        if not callable(factory):
+            raise InputError(f"{path} has no function {name!r}: name one that makes the model")
+        return factory()
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever that file raises
+        raise InputError(f"{path}:{name} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
+    finally:
+        sys.path[:] = before
+
+
+def _with_blocks(forms: RecurrentForms, blocks: Sequence[nn.Module | str] | None) -> RecurrentForms:
+    """The forms with blocks that may be named by their paths."""
+    import dataclasses
+
+    from causalrn.model.own.copying import modules_of
+
+    if blocks is None:
+        return forms
+    paths = {path: part for module in modules_of(forms) for path, part in module.named_modules()}
+    found = []
+    for block in listed(blocks, "blocks"):
+        if isinstance(block, str) and block not in paths:
+            raise InputError(f"`blocks` names {block!r}, and the model has no such module")
+        found.append(paths[block] if isinstance(block, str) else block)
+    return dataclasses.replace(forms, blocks=found or None)
+
+
+def _report(check: OwnCheck, wanted: Sequence[Level]) -> VerifyReport:
+    """The report, in which the model stands where a bundle does."""
+    verification, model = check.verification, check.model
+    reference, late = verification.case.reference, {*verification.not_checked}
+    problems = list(check.problems)
+    if late:
+        problems.append(f"not checked in time: {', '.join(sorted(late))}; give more with `time_budget`")
+    missing = [level for level in wanted if level not in {result.level for result in verification.results} | late]
+    form = "parallel form" if check.agreement.agrees else "recurrent form"
+    return VerifyReport.of(
+        VerifiedBundle(model.forms.title, model.sha256),
+        model.card,
+        checkpoint_sha256=None,
+        against=f"its {form} in float64, {len(reference.tokens)} sequences of {reference.steps} tokens",
+        reference=ReferenceSize(
+            len(reference.tokens), reference.steps, reference.largest_logit, float(check.agreement.error or 0.0)
+        ),
+        settings=Settings(
+            levels=tuple(wanted),
+            runtimes=tuple(verification.runtimes),
+            seed=check.seed,
+            provider="cpu",
+            threads=1,
+            gpu=None,
+            time_budget_s=check.seconds,
+            budget=None,
+        ),
+        results=verification.results,
+        attributions=verification.attributions,
+        blocks=(),
+        not_checked=[level for level in ALL_LEVELS if level in late],
+        notes=[*check.notes, *_not_there(missing)],
+        problems=problems,
+        measured=verification.measured,
+        state=model.probe.spec,
+    )
+
+
+def _not_there(missing: Sequence[Level]) -> list[str]:
+    why = {
+        "layer": "no `blocks` are known",
+        "padding": "nothing takes an attention_mask",
+        "positions": "step takes no position that may be left out",
+    }
+    return [f"{level} was not checked: {why[level]}" for level in missing if level in why]

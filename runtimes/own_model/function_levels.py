@@ -1,0 +1,159 @@
+"""Levels that need a model's functions themselves: the state contract, padding, positions left out, reloading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from causalrn.model.own.copying import copied, modules_of
+from causalrn.model.own.forms import RecurrentForms, mask_name
+from causalrn.model.own.state_probe import StateProbe
+from causalrn.runtimes.own_model.sessions import StepSession, forward, numbers, state_bytes
+from causalrn.runtimes.parity.figures import CheckFigures, Figures
+from causalrn.runtimes.parity.levels import Case
+from causalrn.runtimes.parity.results import Level, LevelResult
+from causalrn.runtimes.snapshot import FloatArray, IntArray
+
+_MOST_STEPS = 32
+
+
+def check_contract(probe: StateProbe, session: StepSession, narrow: Sequence[tuple[str, str]]) -> LevelResult:
+    """Whether the state can be told: a row per token or none, one dtype, an axis for the batch.
+
+    Args:
+        session: that has run: it has noted shapes that were not as the contract says.
+        narrow: tensors that a float64 model carries in fewer bits than it computes in, with their dtype.
+    """
+    named = {fault.tensor: fault.words for fault in reversed(probe.faults) if fault.kind in ("dtype", "shape", "batch")}
+    for name, words in session.store.irregular.items():
+        named.setdefault(name, f"{name} has the shape {words}")
+    for name, dtype in narrow:
+        named.setdefault(name, f"{name} is carried in {dtype}, whatever the model computes in")
+    checks = [
+        CheckFigures(t.name, t.name not in named, named.get(t.name, "as it should be")) for t in probe.spec.tensors
+    ]
+    wrong = [check for check in checks if not check.passed]
+    return LevelResult(
+        "contract",
+        session.runtime,
+        not wrong,
+        wrong[0].outcome if wrong else describe_state(probe),
+        tensor=wrong[0].name if wrong else None,
+        figures=Figures(checks=tuple(checks)),
+    )
+
+
+def describe_state(probe: StateProbe) -> str:
+    """A state in a few words: "4 tensors of constant size, 8,192 bytes"."""
+    spec = probe.spec
+    count = f"{len(spec.tensors)} tensor{'s' if len(spec.tensors) > 1 else ''}"
+    growing = sum(tensor.is_pool for tensor in spec.tensors)
+    constant = f"{state_bytes(spec, 0):,} bytes"
+    if not growing:
+        return f"{count} of constant size, {constant}"
+    return f"{count}, {growing} of which grow by {spec.bytes_per_token:,} bytes per token"
+
+
+def check_padding(forms: RecurrentForms, case: Case) -> list[LevelResult]:
+    """Rows with padding on their left, and a mask that says so, against the rows alone."""
+    results = []
+    if mask_name(forms.parallel):
+        results.append(_padded("parallel", forms, case))
+    if forms.prefill is not None and mask_name(forms.prefill):
+        results.append(_padded("prefill", forms, case))
+    return results
+
+
+def _padded(form: str, forms: RecurrentForms, case: Case) -> LevelResult:
+    reference = case.reference
+    steps, count = min(reference.steps, _MOST_STEPS), len(reference.tokens)
+    pads = [1 + 2 * row for row in range(count)]
+    width = steps + max(pads)
+    tokens, mask = np.zeros((count, width), np.int64), np.zeros((count, width), np.int64)
+    for row in range(count):
+        tokens[row, width - steps :] = reference.tokens[row, :steps]
+        mask[row, width - steps :] = 1
+        tokens[row, : width - steps] = reference.tokens[row, -1]
+    given = torch.from_numpy(tokens), torch.from_numpy(mask)
+    with torch.inference_mode():
+        if form == "parallel":
+            padded = numbers(forms.whole(*given))
+        else:
+            start, position = forms.initial(count), torch.tensor(0)
+            padded = numbers(forms.prefill_once(given[0], start, position, given[1])[0])
+    errors = np.abs(padded[:, width - steps :] - reference.logits[:, :steps]).max((0, 2))
+    name = "parallel" if form == "parallel" else "recurrent, prefill"
+    return _by_steps("padding", name, errors, case, f"{count} rows with padding on their left")
+
+
+def check_positions(forms: RecurrentForms, case: Case) -> list[LevelResult]:
+    """Steps that are told their position, and steps that find it out."""
+    if not forms.may_omit_position:
+        return []
+    tokens = case.reference.tokens[:, :_MOST_STEPS]
+    errors = np.abs(_stepped(forms, tokens, tell=True) - _stepped(forms, tokens, tell=False)).max((0, 2))
+    return [_by_steps("positions", "recurrent", errors, case, "position given, and left out")]
+
+
+def _stepped(forms: RecurrentForms, tokens: IntArray, *, tell: bool) -> FloatArray:
+    rows: list[Tensor] = []
+    with torch.inference_mode():
+        state = forms.initial(len(tokens))
+        for step in range(tokens.shape[1]):
+            position = torch.tensor(step) if tell else None
+            logits, state = forms.step_once(torch.from_numpy(tokens[:, step].copy()), state, position)
+            rows.append(logits)
+    return numbers(torch.stack(rows, dim=1))
+
+
+def check_reload(forms: RecurrentForms, pristine: RecurrentForms, case: Case) -> list[LevelResult]:
+    """What the modules have saved after they ran, loaded into modules that never have.
+
+    Args:
+        forms: that have run.
+        pristine: copies from before.
+    """
+    fresh = copied(pristine)
+    tokens = case.reference.tokens[:, :_MOST_STEPS]
+    for used, other in zip(modules_of(forms), modules_of(fresh), strict=True):
+        try:
+            other.load_state_dict(used.state_dict())
+        except RuntimeError as error:
+            words = " ".join(str(error).split()).partition(": ")[2]
+            return [LevelResult("reload", "parallel", False, f"what was saved cannot be loaded: {words}")]
+    runs: dict[str, Callable[[RecurrentForms], FloatArray]] = {
+        "parallel": lambda each: forward(each, tokens),
+        "recurrent": lambda each: _stepped(each, tokens, tell=True),
+    }
+    return [
+        _by_steps("reload", name, np.abs(run(forms) - run(fresh)).max((0, 2)), case, "saved after a run, and loaded")
+        for name, run in runs.items()
+    ]
+
+
+def _by_steps(level: Level, runtime: str, errors: FloatArray, case: Case, words: str) -> LevelResult:
+    """Judge differences of logits, [T], by the bounds of both runs."""
+    reference = case.reference
+    allowed = 2 * reference.bounds.logits[: len(errors)]
+    bad = np.flatnonzero(~(errors <= allowed))
+    worst = int(np.argmax(np.nan_to_num(errors, nan=np.inf) / allowed))
+    first = None if not len(bad) else int(bad[0])
+    return LevelResult(
+        level,
+        runtime,
+        first is None,
+        words if first is None else f"step {first} on: {words}",
+        float(errors[worst]) / reference.largest_logit,
+        float(allowed[worst]) / reference.largest_logit,
+        first,
+        tensor=None if first is None else "logits",
+    )
+
+
+def untouched(forms: RecurrentForms) -> RecurrentForms:
+    """Copies of the functions as they are before anything has run, for :func:`check_reload`."""
+    return replace(copied(forms), default_dtype=forms.default_dtype)

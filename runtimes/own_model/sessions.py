@@ -1,0 +1,223 @@
+"""The functions of a user's model as sessions: `recurrent` steps, `parallel` computes everything anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from causalrn.bundle.state_spec import StateSpec, StateTensor
+from causalrn.errors import InputError, StateError
+from causalrn.model.own.forms import RecurrentForms
+from causalrn.model.own.state_tree import clone
+from causalrn.model.own.step_cell import StepCell
+from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
+from causalrn.runtimes.torch_sessions import HistorySession, watched_streams
+from causalrn.training.card import ModelCard
+
+
+class TreeStore:
+    """The tensors of a state as PyTorch has them.
+
+    Args:
+        cell: whose state it is.
+
+    Attributes:
+        irregular: by tensor that once had another shape than the contract says, what was seen, in words.
+    """
+
+    def __init__(self, cell: StepCell) -> None:
+        self._cell = cell
+        self.tensors: list[Tensor] = []
+        self.irregular: dict[str, str] = {}
+        self.clear(1)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of logits: float64 for a reference."""
+        return np.dtype(np.float64 if self._cell.dtype == torch.float64 else np.float32)
+
+    def clear(self, batch: int) -> None:
+        """A fresh state."""
+        with torch.inference_mode():
+            self.tensors = self._cell.fresh(batch)
+        self._batch = batch
+
+    def reserve(self, rows: int) -> None:
+        """Nothing: the model makes its own room."""
+
+    def views(self, position: int, pad_rows: int) -> list[Tensor]:
+        """The tensors themselves."""
+        return self.tensors
+
+    def update(self, position: int, outputs: Sequence[Tensor]) -> None:
+        """Take over the next state."""
+        self.tensors = list(outputs)
+
+    def note_shapes(self, position: int) -> None:
+        """Remember where a tensor first has another shape than its contract says."""
+        for entry, tensor in zip(self._cell.spec.tensors, self.tensors, strict=True):
+            wanted = entry.given(batch=self._batch, rows=position)
+            if entry.name not in self.irregular and not _fits(entry, tuple(tensor.shape), wanted):
+                words = f"{list(tensor.shape)} after {position} tokens, not {list(wanted)}"
+                self.irregular[entry.name] = words
+
+    def mark(self) -> list[Tensor]:
+        """See :meth:`~causalrn.runtimes.state_buffers.StateBuffers.mark`."""
+        return list(self.tensors)
+
+    def truncate(self, position: int, mark: Sequence[Tensor]) -> None:
+        """Go back to a mark."""
+        self.tensors = list(mark)
+
+    def copies(self, position: int) -> dict[str, Array]:
+        """Copies by name; bfloat16 as float32."""
+        names = (entry.name for entry in self._cell.spec.tensors)
+        return {name: to_array(tensor) for name, tensor in zip(names, self.tensors, strict=True)}
+
+    def load(self, tensors: Mapping[str, Array], position: int, batch: int) -> None:
+        """Replace everything by a snapshot's tensors.
+
+        Raises:
+            StateError: a tensor is missing or left over, or has another number of axes.
+        """
+        if tensors.keys() != {entry.name for entry in self._cell.spec.tensors}:
+            raise StateError(f"the state holds {sorted(tensors)[:3]}..., this model's tensors have other names")
+        loaded = []
+        for entry, old in zip(self._cell.spec.tensors, self.tensors, strict=True):
+            value = tensors[entry.name]
+            wanted = entry.given(batch=batch, rows=position)
+            if value.shape != wanted and entry.name not in self.irregular:
+                raise StateError(f"state tensor {entry.name} is {list(value.shape)}, expected {list(wanted)}")
+            loaded.append(torch.from_numpy(np.array(value)).to(old.dtype))
+        self.tensors, self._batch = loaded, batch
+
+
+def _fits(entry: StateTensor, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a shape is the contract's; where a tensor grows, it may have begun with some rows."""
+    if not entry.is_pool or len(shape) != len(wanted):
+        return shape == wanted
+    axis = entry.growth_axis
+    return shape[:axis] == wanted[:axis] and shape[axis + 1 :] == wanted[axis + 1 :] and shape[axis] >= wanted[axis]
+
+
+def to_array(tensor: Tensor) -> Array:
+    """A copy as numpy has it; bfloat16 as float32."""
+    value = tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()
+    array: Array = value.numpy(force=True).copy()
+    return array
+
+
+class StepSession(CellSession):
+    """The step of a user's model, and its prefill where it has one.
+
+    Args:
+        cell: what runs; several sessions may share it.
+        card: of the model.
+    """
+
+    runtime = "recurrent"
+
+    def __init__(self, cell: StepCell, card: ModelCard, owner: str = "") -> None:
+        self.store = TreeStore(cell)
+        super().__init__(card, cell.spec, owner, prefill_chunk=1 << 20, store=self.store)
+        self.cell = cell
+
+    def _run(self, tokens: IntArray, position: int, state: Sequence[Tensor]) -> tuple[FloatArray, Sequence[Tensor]]:
+        given = torch.from_numpy(tokens), torch.tensor(position)
+        with torch.inference_mode():
+            if self._probed is None:
+                logits, *outputs = self.cell(*given, *state)
+            else:
+                with watched_streams(self._blocks()) as calls:
+                    logits, *outputs = self.cell(*given, *state)
+                self._probed.append(joined_streams(calls, len(tokens)))
+            outputs = [output.detach() for output in outputs]
+        self._note(position + tokens.shape[1], outputs)
+        return numbers(logits), outputs
+
+    def _note(self, position: int, outputs: Sequence[Tensor]) -> None:
+        before = self.store.tensors
+        self.store.tensors = list(outputs)
+        self.store.note_shapes(position)
+        self.store.tensors = before
+
+    def _blocks(self) -> list[nn.Module]:
+        blocks = self.cell.forms.blocks
+        assert blocks, "asked for blocks of a model that names none"
+        return list(blocks)
+
+    def _set_probing(self, on: bool) -> None:
+        if not self.cell.forms.blocks:
+            super()._set_probing(on)
+
+    def _chunk_at(self, position: int) -> int:
+        return self.prefill_chunk
+
+    def _clear(self, batch: int) -> None:
+        super()._clear(batch)
+
+
+def joined_streams(calls: Sequence[Sequence[Tensor]], batch: int) -> list[FloatArray]:
+    """What blocks read in the calls of one prefill, N + 1 arrays [B, T, E]; a step may leave out the axis of time."""
+    joined = []
+    for parts in zip(*calls, strict=True):
+        rows = [part[:, None] if part.ndim == 2 else part for part in parts]
+        if any(row.ndim != 3 or len(row) != batch for row in rows):
+            shape = list(rows[0].shape)
+            raise InputError(
+                f"`blocks` read {shape}: name modules that read [B, T, E], and [B, E] or [B, 1, E] in step"
+            )
+        joined.append(numbers(torch.cat(rows, dim=1)))
+    return joined
+
+
+def numbers(logits: Tensor) -> FloatArray:
+    """Logits as numpy has them: float64 stays, all else is float32."""
+    wide = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
+    array: FloatArray = wide.numpy(force=True)
+    return array
+
+
+class WholeSession(HistorySession):
+    """The parallel form of a user's model."""
+
+    def __init__(self, forms: RecurrentForms, card: ModelCard, owner: str = "") -> None:
+        super().__init__(card, owner, None)
+        self._forms = forms
+
+    def _forward(self, tokens: IntArray) -> FloatArray:
+        return forward(self._forms, tokens)
+
+    def _forward_with_streams(self, tokens: IntArray) -> tuple[FloatArray, list[FloatArray]]:
+        return forward_with_streams(self._forms, tokens)
+
+
+def forward(forms: RecurrentForms, tokens: IntArray) -> FloatArray:
+    """The parallel form: [B, T] -> [B, T, V]."""
+    with torch.inference_mode():
+        return numbers(forms.whole(torch.from_numpy(tokens)))
+
+
+def forward_with_streams(forms: RecurrentForms, tokens: IntArray) -> tuple[FloatArray, list[FloatArray]]:
+    """The same, and what each block reads, and last the head; nothing where no blocks are named."""
+    if not forms.blocks:
+        return forward(forms, tokens), []
+    with watched_streams(list(forms.blocks)) as calls:
+        logits = forward(forms, tokens)
+    return logits, joined_streams(calls, len(tokens))
+
+
+def state_bytes(spec: StateSpec, tokens: int) -> int:
+    """Bytes of one sequence's state after so many tokens."""
+    return sum(entry.item_bytes * math.prod(entry.given(batch=1, rows=tokens)) for entry in spec.tensors)
+
+
+def copies_of(store: TreeStore) -> list[Tensor]:
+    """The tensors of a state that later steps do not change."""
+    return clone(store.tensors)
