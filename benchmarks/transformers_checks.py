@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from causalrn.adapters.cache_layers import GROWING_AXES
 from causalrn.adapters.kept_float64 import NARROW
 from causalrn.adapters.transformers import recurrent
-from causalrn.model.recurrent_forms import RecurrentForms
+from causalrn.model.own.forms import RecurrentForms
 from tests.adapters.form_runs import (
     SPLITS,
     compare_chunks,
@@ -132,7 +132,7 @@ def _run_graph(session: Any, forms: RecurrentForms, batch: int) -> float:
         feeds = {"tokens": tokens.numpy(), "position": np.array(position)}
         feeds |= {f"past.{index}": array for index, array in enumerate(arrays)}
         logits, *arrays = session.run(None, {name: array for name, array in feeds.items() if name in names})
-        expected, state = forms.step(tokens, state, torch.tensor(position))
+        expected, state = forms.step_once(tokens, state, torch.tensor(position))
         worst = max(worst, difference(torch.from_numpy(logits), expected))
     return worst
 

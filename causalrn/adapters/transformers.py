@@ -11,7 +11,7 @@ The model's own code runs, with a new cache object per call that is filled from 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from causalrn.adapters.cache_layouts import DynamicCacheLayout, State
 from causalrn.adapters.kept_float64 import KeptFloat64
 from causalrn.adapters.own_layouts import OWN_LAYOUTS
 from causalrn.errors import ConfigError, InputError, RuntimeUnavailableError
-from causalrn.model.recurrent_forms import RecurrentForms
+from causalrn.model.own.forms import RecurrentForms
 
 
 def recurrent(model: Any, *, padding: bool = False, keep_float64: bool = True) -> RecurrentForms:
@@ -44,15 +44,17 @@ def recurrent(model: Any, *, padding: bool = False, keep_float64: bool = True) -
     """
     _import_transformers()
     forms = TransformersForms(model, padding=padding, keep_float64=keep_float64)
+    config = model.config.get_text_config(decoder=True)
+    step, prefill = forms.chosen_functions()
     return RecurrentForms(
         parallel=forms.parallel if forms.masks_padding else forms.parallel_unmasked,
-        step=forms.step,
+        step=step,
         initial_state=forms.initial_state,
-        prefill=forms.prefill_padded if padding else forms.prefill,
-        vocabulary=model.config.get_text_config(decoder=True).vocab_size,
+        prefill=prefill,
+        vocabulary=config.vocab_size,
+        capacity=getattr(config, "max_position_embeddings", None),
         blocks=find_blocks(model),
-        masks_padding=forms.masks_padding,
-        keeps_padding=padding,
+        name=model.config.model_type,
     )
 
 
@@ -108,18 +110,45 @@ class TransformersForms(nn.Module):
             state["padding"] = torch.zeros(batch, dtype=torch.int64, device=weight.device)
         return state
 
-    def step(self, tokens: Tensor, state: State, position: Tensor | None = None) -> tuple[Tensor, State]:
-        """Tokens int64 [B] -> logits [B, V] and a new state. `position`: int64 scalar, the number of tokens before.
+    def chosen_functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The step and the prefill with the arguments that this model needs."""
+        rows, window = self.layout.rows_kept(self.initial_state(1))
+        if rows is not None and window is None:  # the state says how many tokens came before
+            return self.step, self.prefill_padded if self.keeps_padding else self.prefill
+        if self.takes_positions or self.keeps_padding:
+            return self.step_at, self.prefill_padded_at if self.keeps_padding else self.prefill_at
+        return self.step_anywhere, self.prefill_anywhere
 
-        Raises:
-            InputError: no position, and the state does not say it.
-        """
+    def step(self, tokens: Tensor, state: State, position: Tensor | None = None) -> tuple[Tensor, State]:
+        """Tokens int64 [B] -> logits [B, V] and a new state. `position`: int64 scalar, the number of tokens before."""
         logits, after = self._continue(tokens[:, None], state, position, None)
         return logits[:, 0], after
+
+    def step_at(self, tokens: Tensor, state: State, position: Tensor) -> tuple[Tensor, State]:
+        """`step` of models whose state does not say the position: windows, and recurrent layers with positions."""
+        return self.step(tokens, state, position)
+
+    def step_anywhere(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """`step` of models without positions."""
+        return self.step(tokens, state)
 
     def prefill(self, tokens: Tensor, state: State, position: Tensor | None = None) -> tuple[Tensor, State]:
         """Tokens int64 [B, T] onto a state -> logits [B, T, V] and a new state; otherwise as `step`."""
         return self._continue(tokens, state, position, None)
+
+    def prefill_at(self, tokens: Tensor, state: State, position: Tensor) -> tuple[Tensor, State]:
+        """`prefill`, as `step_at`."""
+        return self._continue(tokens, state, position, None)
+
+    def prefill_anywhere(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """`prefill`, as `step_anywhere`."""
+        return self._continue(tokens, state, None, None)
+
+    def prefill_padded_at(
+        self, tokens: Tensor, state: State, position: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """`prefill_padded`, as `step_at`."""
+        return self.prefill_padded(tokens, state, position, attention_mask)
 
     def prefill_padded(
         self, tokens: Tensor, state: State, position: Tensor | None = None, attention_mask: Tensor | None = None
@@ -140,7 +169,7 @@ class TransformersForms(nn.Module):
     ) -> tuple[Tensor, State]:
         rows, window = self.layout.rows_kept(state)
         if position is None and (self.takes_positions or self.keeps_padding):
-            if rows is None or (window is not None and rows >= window - 1):
+            if rows is None or window is not None:
                 raise InputError("`position` is missing: this model's state does not say how many tokens came before")
             position = torch.tensor(rows, device=tokens.device)
         inputs: dict[str, Any] = {"input_ids": tokens}

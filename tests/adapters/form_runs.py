@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalrn.model.recurrent_forms import RecurrentForms
+from causalrn.model.own.forms import RecurrentForms
 
 LENGTH, HALF, PADDED = 24, 12, 5
 SPLITS = {
@@ -37,11 +37,10 @@ def run_chunks(forms: RecurrentForms, tokens: Tensor, sizes: Sequence[int]) -> I
     for size in sizes:
         chunk, position = tokens[:, start : start + size], torch.tensor(start)
         if size == 1:
-            logits, state = forms.step(chunk[:, 0], state, position)
+            logits, state = forms.step_once(chunk[:, 0], state, position)
             logits = logits[:, None]
         else:
-            assert forms.prefill is not None
-            logits, state = forms.prefill(chunk, state, position)
+            logits, state = forms.prefill_once(chunk, state, position)
         start += size
         yield logits, state
 
@@ -59,11 +58,11 @@ def compare_padded(forms: RecurrentForms, tokens: Tensor, *, steps: bool) -> flo
     expected = forms.parallel(tokens[-1:, PADDED:])
     if not steps:
         return difference(forms.parallel(tokens, mask)[-1:, PADDED:], expected)
-    assert forms.prefill is not None
-    logits, state = forms.prefill(tokens[:, :HALF], forms.initial_state(len(tokens)), torch.tensor(0), mask[:, :HALF])
+    state = forms.initial_state(len(tokens))
+    logits, state = forms.prefill_once(tokens[:, :HALF], state, torch.tensor(0), mask[:, :HALF])
     outputs = [logits]
     for position in range(HALF, LENGTH):
-        logits, state = forms.step(tokens[:, position], state, torch.tensor(position))
+        logits, state = forms.step_once(tokens[:, position], state, torch.tensor(position))
         outputs.append(logits[:, None])
     return difference(torch.cat(outputs, dim=1)[-1:, PADDED:], expected)
 

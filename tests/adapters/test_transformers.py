@@ -7,7 +7,9 @@ wrong there: docs/recurrent-models.md says why.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ pytest.importorskip("transformers", reason="transformers is not installed: pip i
 from causalrn.adapters.cache_layers import GROWING_AXES
 from causalrn.adapters.kept_float64 import KeptFloat64
 from causalrn.adapters.transformers import recurrent
-from causalrn.model.recurrent_forms import RecurrentForms
+from causalrn.model.own.forms import RecurrentForms
 from tests.adapters.form_runs import (
     HALF,
     LENGTH,
@@ -112,9 +114,8 @@ def test_state_is_a_function_of_what_is_given(architecture):
     forms, tokens = float64_forms(architecture), tokens_of(architecture)
     *_, (_, state) = run_chunks(forms, tokens[:, :3], [1, 1, 1])
     before = tree_map(torch.clone, state)
-    calls = [forms.step(tokens[:, 3], state, torch.tensor(3)) for _ in range(2)]
-    assert forms.prefill is not None
-    calls += [forms.prefill(tokens[:, 3:6], state, torch.tensor(3)) for _ in range(2)]
+    calls = [forms.step_once(tokens[:, 3], state, torch.tensor(3)) for _ in range(2)]
+    calls += [forms.prefill_once(tokens[:, 3:6], state, torch.tensor(3)) for _ in range(2)]
     assert all(map(torch.equal, tree_leaves(state), tree_leaves(before)))
     given = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves(state) if tensor.numel()}
     for first, second in (calls[:2], calls[2:]):
@@ -145,25 +146,25 @@ def test_rwkv_mixes_rows():
     """One token of two rows gives logits [2, 2, V] in transformers: refused, not cut."""
     forms = float64_forms("rwkv")
     with pytest.raises(ConfigError, match=r"makes logits \[2, 2, 29\] of tokens \[2, 1\]"):
-        forms.step(torch.tensor([1, 2]), forms.initial_state(2), torch.tensor(0))
+        forms.step(torch.tensor([1, 2]), forms.initial_state(2))
 
 
-@pytest.mark.parametrize("architecture", ["llama", "mamba", "jamba", "rwkv", "xlstm", "minimax"])
-def test_position_may_be_left_out(architecture):
-    """Where a cache keeps all rows, or a model takes no positions."""
+@pytest.mark.parametrize("architecture", ["llama", "jamba", "minimax", "gemma3_text"])
+def test_position_may_be_left_out_where_all_rows_are_kept(architecture):
     forms, tokens = float64_forms(architecture), tokens_of(architecture)
-    *_, (_, state) = run_chunks(forms, tokens[:, :5], [1] * 5)
-    with_position, _ = forms.step(tokens[:, 5], state, torch.tensor(5))
-    assert torch.equal(forms.step(tokens[:, 5], state)[0], with_position)
+    *_, (_, state) = run_chunks(forms, tokens[:, :9], [1] * 9)
+    given, _ = forms.step(tokens[:, 9], state, torch.tensor(9))
+    assert forms.may_omit_position
+    assert torch.equal(forms.step(tokens[:, 9], state)[0], given)
 
 
-def test_position_is_needed_once_a_window_slides():
-    forms, tokens = float64_forms("mistral"), tokens_of("mistral")
-    *_, (_, state) = run_chunks(forms, tokens[:, :5], [5])
-    assert torch.equal(forms.step(tokens[:, 5], state)[0], forms.step(tokens[:, 5], state, torch.tensor(5))[0])
-    *_, (_, state) = run_chunks(forms, tokens[:, :8], [8])
-    with pytest.raises(InputError, match="`position` is missing"):
-        forms.step(tokens[:, 8], state)
+@pytest.mark.parametrize(("architecture", "takes"), [("mistral", True), ("recurrent_gemma", True), ("mamba", False)])
+def test_position_is_asked_for_where_it_is_needed(architecture, takes):
+    forms = float64_forms(architecture)
+    assert forms.takes_position is takes
+    assert not forms.may_omit_position
+    with pytest.raises(InputError, match="`position` is missing") if takes else nullcontext():
+        module_of(forms).step(torch.tensor([3]), forms.initial_state(1))
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "jamba"])
@@ -239,7 +240,7 @@ def test_changed_state_is_found(name):
             layer[name] = layer[name] + 1e-3
         return logits, after
 
-    faulty = RecurrentForms(forms.parallel, faulty_step, forms.initial_state, forms.prefill, forms.vocabulary)
+    faulty = dataclasses.replace(forms, step=faulty_step)
     assert compare_chunks(faulty, tokens, SPLITS["step"]) > VISIBLE
     assert f"{name} of layer {int(name in ('keys', 'values'))}" in find_first_difference(faulty, tokens, SPLITS["step"])
 
