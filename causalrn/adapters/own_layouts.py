@@ -18,7 +18,11 @@ from causalrn.adapters.cache_layouts import DynamicCacheLayout, State
 
 
 class MiniMaxLayout(DynamicCacheLayout):
-    """Attention layers as elsewhere; lightning attention keeps the sum of key-value products, [B, G, D, D]."""
+    """Attention layers as elsewhere; lightning attention keeps the sum of key-value products, [B, G, D, D].
+
+    Its prefill reads decay factors from buffers that were made in float32, its step computes them: in float64 the
+    buffers are made anew for a call.
+    """
 
     def new_cache(self) -> Any:
         from transformers import DynamicLayer
@@ -35,12 +39,17 @@ class MiniMaxLayout(DynamicCacheLayout):
         for layer, tensors in zip(cache.layers, [] if state is None else state["layers"], strict=True):
             fill_layer(layer, tensors, seen)
             cache.linear_cache.append(tensors.get("recurrent", []))
-        logits = model(**inputs, cache=cache, use_cache=True).logits
+        with _decays_in_float64(model):
+            logits = model(**inputs, cache=cache, use_cache=True).logits
         layers = []
         for index in range(len(cache)):
             products = cache.linear_cache[index] if index < len(cache.linear_cache) else []
             layers.append({"recurrent": products} if isinstance(products, Tensor) else read_layer(cache.layers[index]))
         return logits, {"layers": layers}
+
+    def run_parallel(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        with _decays_in_float64(model):
+            return super().run_parallel(model, inputs)
 
 
 class XLSTMLayout(DynamicCacheLayout):
@@ -138,6 +147,23 @@ def _zeros(state: State, batch: int) -> State:
 def _recurrent_blocks(model: Any) -> dict[int, Any]:
     blocks = {index: layer.temporal_block for index, layer in enumerate(model.model.layers)}
     return {index: block for index, block in blocks.items() if hasattr(block, "rg_lru")}
+
+
+@contextmanager
+def _decays_in_float64(model: Any) -> Iterator[None]:
+    names = ("query_decay", "key_decay", "diagonal_decay")
+    layers = [module for module in model.modules() if hasattr(module, "decay_factors")]
+    before = [[getattr(layer, name) for name in names] for layer in layers]
+    try:
+        for layer in layers:
+            if layer.slope_rate.dtype == torch.float64:
+                for name, factors in zip(names, layer.decay_factors(layer.slope_rate), strict=True):
+                    setattr(layer, name, factors)
+        yield
+    finally:
+        for layer, buffers in zip(layers, before, strict=True):
+            for name, factors in zip(names, buffers, strict=True):
+                setattr(layer, name, factors)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ SPLITS = {
     "chunked_prefill": [HALF, LENGTH - HALF],
 }
 VISIBLE = 1e-7
-"""A relative difference in float64 that is no rounding, not even of constants that a model made in float32."""
+"""A relative difference in float64 that is no rounding."""
 
 
 def sample_tokens(vocabulary: int, batch: int) -> Tensor:

@@ -42,8 +42,6 @@ LIMIT = TOLERANCES["float64", "recurrent"].relative
 BATCHES = {"rwkv": 1}
 """Where two rows do not work: `test_rwkv_mixes_rows`."""
 
-LIMITS = {"minimax": VISIBLE}  # its decay factors are buffers that were computed in float32
-
 KNOWN = {
     **{
         (architecture, "chunked_prefill"): f"logits at position {HALF}, recurrent of layer 0 after {LENGTH} tokens"
@@ -92,7 +90,7 @@ def test_recurrent_form_equals_parallel_form(architecture, split):
     worst = compare_chunks(forms, tokens, SPLITS[split])
     expected = KNOWN.get((architecture, split))
     if expected is None:
-        assert worst < LIMITS.get(architecture, LIMIT), find_first_difference(forms, tokens, SPLITS[split])
+        assert worst < LIMIT, find_first_difference(forms, tokens, SPLITS[split])
     else:
         assert worst > VISIBLE
         assert find_first_difference(forms, tokens, SPLITS[split]) == expected
@@ -105,7 +103,7 @@ def test_padded_row_equals_row_alone(architecture, steps):
     if steps in KNOWN_PADDED.get(architecture, ()):
         assert worst > VISIBLE
     else:
-        assert worst < LIMITS.get(architecture, LIMIT)
+        assert worst < LIMIT
 
 
 @pytest.mark.parametrize("architecture", CONFIGURATIONS)
