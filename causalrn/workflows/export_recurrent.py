@@ -80,17 +80,16 @@ def export_recurrent(
     given = {"parallel": parallel, "step": step, "initial_state": initial_state, "prefill": prefill}
     forms = _exported_forms(model, given | {"vocabulary": vocabulary, "capacity": capacity})
     with written_folder(folder, BUNDLE_MARKER, overwrite) as partial, progress("export", 3) as advance:
-        advance(0, "graphs")
+        advance(0, "reference")
         own = OwnModel.of(forms, None if named is None else Alphabet(named))
         check_usable(own.probe)
+        reference, late = _references(own, OwnOracle(own.pristine, own.probe, own.card))
+        advance(1, "graphs")
         manifest = export_own_model(own.forms, own.probe, own.card, own.sha256, partial, opset)
         advance(1, "golden vectors")
-        oracle = OwnOracle(own.pristine, own.probe, own.card)
-        reference, late = _references(own, oracle)
         unfinished = seal_bundle(partial, manifest)
         with open_bundle(unfinished) as session:
             save_golden(partial, reference, session, late)
-        advance(1, "manifest")
         bundle = seal_bundle(partial, manifest, hashed=unfinished.manifest.files)
         advance(1)
     return ExportResult(Bundle(folder, bundle.manifest, bundle.sha256))
