@@ -128,10 +128,16 @@ class RecurrentForms:
             raise
         except Exception as error:  # whatever a model raises
             words = " ".join(str(error).split()) or "no message"
-            raise InputError(f"`{name}` raised {type(error).__name__}: {words}") from error
+            raise InputError(f"`{name}` raised {type(error).__name__}{self._circumstances()}: {words}") from error
         finally:
             if self.default_dtype is not None:
                 torch.set_default_dtype(before)
+
+    def _circumstances(self) -> str:
+        """What is different here from how somebody runs the model."""
+        if self.default_dtype != torch.float64:
+            return ""
+        return " in a float64 copy of the model (keep what it computes with in its parameters, buffers and state)"
 
 
 def forms_from(given: Any, arguments: Mapping[str, Any]) -> RecurrentForms:
