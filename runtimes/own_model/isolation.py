@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.errors import CausalRNError
 from causalrn.model.own.state_probe import StateProbe
 from causalrn.runtimes.own_model.sessions import StepSession, copies_of, to_array
@@ -86,8 +87,7 @@ class Isolation:
 
     @property
     def _allowed(self) -> float:
-        steps = self._tokens.shape[1]
-        return 2 * float(self._reference.bounds.logits[steps - 1]) / self._reference.largest_logit
+        return repeat_bound(self._reference, self._tokens.shape[1])
 
     def _alone(self, row: int) -> FloatArray:
         """Steps of one row in a session of its own, from a fresh state: [T, V]."""
@@ -148,6 +148,17 @@ class Isolation:
             again = session.snapshot().tensors
         wrong = [name for name, value in again.items() if value.size and relative_error(value, first[name]) > 0]
         return wrong[0] if wrong else None
+
+
+def repeat_bound(reference: Reference, steps: int) -> float:
+    """How far two runs of the same operations on the same numbers may be apart, relative to the largest logit.
+
+    They should be equal: what is estimated of rounding only narrows a fixed tolerance, for it is estimated by running
+    copies of the model, and what these keep outside their state would widen it.
+    """
+    largest = reference.largest_logit
+    fixed = TOLERANCES["float32", "recurrent"].logit_bound(largest)
+    return min(fixed, 2 * float(reference.bounds.logits[steps - 1])) / largest
 
 
 def _steps(session: StepSession, tokens: IntArray) -> FloatArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,9 @@ class Attention(nn.Module):
         self.head = nn.Linear(E, V)
 
     def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        logits, _ = self.run(tokens, self.initial_state(len(tokens)), self.places(tokens, 0, attention_mask), attention_mask)
+        logits, _ = self.run(
+            tokens, self.initial_state(len(tokens)), self.places(tokens, 0, attention_mask), attention_mask
+        )
         return logits
 
     def prefill(
@@ -121,7 +123,8 @@ class Attention(nn.Module):
     def places(self, tokens: Tensor, start: Any, mask: Tensor | None) -> Tensor:
         """Positions [B, T]."""
         mask = torch.ones_like(tokens) if mask is None else mask
-        return (start + mask.cumsum(1) - 1).clamp(min=0)
+        places: Tensor = (start + mask.cumsum(1) - 1).clamp(min=0)
+        return places
 
     def run(self, tokens: Tensor, state: Any, places: Tensor, mask: Tensor | None) -> tuple[Tensor, Any]:
         x, after = self.embedding(tokens) + self.positions(places), []
@@ -135,7 +138,7 @@ class Attention(nn.Module):
         return [{"keys": zeros(batch, 0, E), "values": zeros(batch, 0, E)} for _ in self.blocks]
 
 
-# --- faults ------------------------------------------------------------------------------------------------------------
+# --- faults ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,8 @@ class _NotReset(Recurrence):
 class _OnModule(Recurrence):
     """The state that is carried is not the one that is given."""
 
+    kept: Any = None
+
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         logits, self.kept = super().step(tokens, self.kept)
         return logits, [{"memory": block["memory"] + 0} for block in state]
@@ -222,6 +227,7 @@ class _InBuffer(Gated):
 
     def __init__(self) -> None:
         super().__init__()
+        self.before: Tensor
         self.register_buffer("before", torch.zeros(1, E))
 
     def once(self, a: Tensor, u: Tensor, memory: Tensor) -> Tensor:
@@ -398,10 +404,10 @@ class _StepOneLate(Attention):
 
     def step(self, tokens: Tensor, state: Any, position: Tensor | None = None) -> tuple[Tensor, Any]:
         start = state[0]["keys"].shape[1] if position is None else position
-        return super().step(tokens, state, start + 1)  # type: ignore[arg-type]
+        return super().step(tokens, state, start + 1)
 
 
-@_fault("split", "01.keys 00.keys logits prefill")
+@_fault("split", "positions")
 class _PrefillOneLate(Attention):
     """Only the prefill is one position too far."""
 
@@ -409,17 +415,17 @@ class _PrefillOneLate(Attention):
         self, tokens: Tensor, state: Any, position: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         start = state[0]["keys"].shape[1] if position is None else position
-        return super().prefill(tokens, state, start + 1, attention_mask)  # type: ignore[arg-type]
+        return super().prefill(tokens, state, start + 1, attention_mask)
 
 
-@_fault("split", "00.keys")
+@_fault("split", "positions")
 class _PrefillFromZero(Attention):
     """The prefill begins at position 0 on any state."""
 
     def prefill(
         self, tokens: Tensor, state: Any, position: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        return super().prefill(tokens, state, 0, attention_mask)  # type: ignore[arg-type]
+        return super().prefill(tokens, state, 0, attention_mask)
 
 
 @_fault("positions", "logits")
@@ -505,10 +511,14 @@ class _KeyOfTokenBefore(Reading):
     def extended(self, cache: Any, k: Tensor, v: Tensor) -> Any:
         longer = super().extended(cache, k, v)
         keys = longer["keys"]
-        return longer if k.shape[1] > 1 or keys.shape[1] < 2 else {**longer, "keys": keys[:, [*range(keys.shape[1] - 1), -2]]}
+        return (
+            longer
+            if k.shape[1] > 1 or keys.shape[1] < 2
+            else {**longer, "keys": keys[:, [*range(keys.shape[1] - 1), -2]]}
+        )
 
 
-@_fault("state logits", "00.keys 00.values")
+@_fault("logits", "00.keys 00.values")
 class _Swapped(Attention):
     """Blocks get each other's caches."""
 
@@ -565,7 +575,7 @@ class _DictInPlace(Recurrence):
 class _DropoutLeftOn(Gated):
     """Dropout that is not switched off with the rest."""
 
-    def train(self, mode: bool = True) -> Gated:
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.drop.train(True)
         return self
@@ -627,11 +637,11 @@ class _NoLastNorm(Recurrence):
     """The step leaves out the last norm."""
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        kept, self.norm = self.norm, nn.Identity()
-        try:
-            return super().step(tokens, state)
-        finally:
-            self.norm = kept
+        x, after = self.embedding(tokens), []
+        for block, before in zip(self.blocks, state, strict=True):
+            x, memory = block(x, before["memory"])
+            after.append({"memory": memory})
+        return self.head(x), after
 
 
 @_fault("reload", "logits")

@@ -1,0 +1,49 @@
+"""What parity/ says of a CausalRN's forms, said of functions that somebody has written."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from causalrn.runtimes.parity.results import Attribution
+
+STEP_WITH_ITSELF = (
+    "as the forms differ, all other levels compare the step with itself in float64: they say whether it is consistent, "
+    "not whether it is the model that the parallel form is"
+)
+
+
+def in_own_words(attribution: Attribution) -> Attribution:
+    """The same with a cause and a verdict that fit."""
+    if attribution.cause == "weights":
+        return _of_parallel(attribution)
+    if attribution.cause != "cell":
+        return attribution
+    place = attribution.verdict.partition(":")[0]
+    if "in a prefill of" in place:
+        verdict = f"{place}: from the same state it gives something else than steps do"
+        return replace(attribution, cause="prefill", verdict=verdict)
+    verdict = (
+        f"{place}: from the same tokens and state it does not always give the same: it depends on the other rows of the "
+        "batch, on what is kept outside the state, or on chance"
+    )
+    return replace(attribution, cause="step", verdict=verdict)
+
+
+def _of_parallel(attribution: Attribution) -> Attribution:
+    """Later positions spoil earlier ones there, so the first block that is wrong counts, not the first position."""
+    first = next((side.first for side in attribution.sides if side.first is not None), None)
+    verdict = (
+        "the parallel form loses precision or overflows in float32, and not in float64: {}compute it in chunks, or "
+    )
+    verdict += "in log space"
+    if first is None or first.first_bad_step is None:
+        return replace(attribution, cause="parallel form", verdict=verdict.format(""))
+    place = f"first {first.place}, from step {first.first_bad_step} on; "
+    return replace(
+        attribution,
+        cause="parallel form",
+        step=first.first_bad_step,
+        tensor=first.tensor,
+        place=first.place,
+        verdict=verdict.format(place),
+    )
