@@ -138,7 +138,8 @@ def _allowed(oracle: OwnOracle, largest: float, bounds: Bounds) -> float:
 
 def _halves(operations: Sequence[NarrowOperation]) -> str:
     """What is computed in 16 bits, in words; "" where nothing is."""
-    return some([each for each in operations if each.dtype != "float32"])
+    narrow = [each for each in operations if each.dtype != "float32"]
+    return f"in {narrow[0].dtype}: {some(narrow)}" if narrow else ""
 
 
 def _parallel_at_fault(
@@ -161,7 +162,7 @@ def _parallel_at_fault(
         return replace(found, step=step, why=words, parting=find_contradiction(oracle, tokens, half, step))
     halves = _halves(oracle.narrow_whole)
     if halves and not _halves(oracle.narrow_steps):
-        words = f"the parallel form computes {halves}, and step does not"
+        words = f"the parallel form, and not step, computes {halves}"
         return replace(found, why=words, parting=find_parting(oracle, tokens, step))
     noise = oracle.bounds_of_whole(tokens, whole)
     if not noise <= LARGEST_BOUND * float(np.abs(whole).max()):
@@ -185,7 +186,7 @@ def compare_prefill(oracle: OwnOracle, tokens: IntArray) -> Agreement64 | None:
     if not np.isfinite(stepped).all():
         return found
     for start in dict.fromkeys((0, tokens.shape[1] // 2)):
-        logits, after = prefill(oracle, tokens, start)
+        logits, after, _ = prefill(oracle, tokens, start)
         errors = np.abs(numbers(logits) - stepped[:, start:]).max((0, 2))
         bad = np.flatnonzero(~(errors <= allowed))
         found = replace(found, error=max(found.error or 0.0, float(errors.max()) / largest))

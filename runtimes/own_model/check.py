@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from causalrn.bundle.tolerances import LARGEST_BOUND
+from causalrn.errors import InputError
 from causalrn.model.config import OwnModelConfig
 from causalrn.model.own.copying import modules_of
 from causalrn.model.own.forms import RecurrentForms, mask_name
@@ -130,6 +131,7 @@ class OwnCheck:
     problems: list[str] = field(default_factory=list)
     _narrow: tuple[tuple[str, str], ...] = ()
     _prefill: Agreement64 | None = None
+    _chance: tuple[str, ...] = ()
 
     def run(self) -> None:
         """Check level by level.
@@ -137,6 +139,15 @@ class OwnCheck:
         Raises:
             InputError: a function raises something, or the model gives nothing that can be compared.
         """
+        try:
+            self._run()
+        except InputError as error:
+            outside = next((fault for fault in self.model.probe.faults if fault.kind == "on the module"), None)
+            if outside is None:
+                raise
+            raise InputError(f"{outside.words}; as it is, nothing can be compared ({error})") from error
+
+    def _run(self) -> None:
         deadline = time.monotonic() + self.seconds
         with self.progress("oracle", 1):
             oracle, reference = self._reference()
@@ -168,10 +179,10 @@ class OwnCheck:
         """What everything is compared with, and whether the forms agree in it."""
         model = self.model
         oracle = OwnOracle(model.pristine, model.probe, model.card)
-        chance = self._look_for_chance()
-        self.agreement = compare_forms(oracle, self.tokens).by_chance(chance)
+        self._chance = self._look_for_chance()
+        self.agreement = compare_forms(oracle, self.tokens).by_chance(self._chance)
         found = compare_prefill(oracle, self.tokens)
-        self._prefill = None if found is None else found.by_chance(chance)
+        self._prefill = None if found is None else found.by_chance(self._chance)
         reference = oracle.reference(self.tokens, state_positions(self.tokens.shape[1]))
         self._look_at_widths(oracle)
         self._look_at_bounds(reference)
@@ -263,7 +274,9 @@ class OwnCheck:
             verification.results.insert(self._place_of(each.level), each.result())
         levels = {each.level for each in told}
         kept = [each for each in verification.attributions if each.level not in levels or each.runtime == "parallel"]
-        verification.attributions[:] = [each.attribution() for each in told] + [in_own_words(each) for each in kept]
+        differ = any(result.level == "reload" and not result.passed for result in verification.results)
+        own = [in_own_words(each, copies_differ=differ, chance=self._chance) for each in kept]
+        verification.attributions[:] = [each.attribution() for each in told] + own
         if self.agreement in told:
             self.notes.append(STEP_WITH_ITSELF)
         for name in self.model.probe.idle:

@@ -92,7 +92,7 @@ def _padded(form: str, forms: RecurrentForms, case: Case) -> LevelResult:
     name = "parallel" if form == "parallel" else "recurrent, prefill"
     words = f"{count} rows with padding on their left"
     if np.array_equal(padded, run(torch.ones_like(given[1]))):
-        words = f"`{form}` takes a mask and does not look at it"
+        words = f"{words}, whose mask `{form}` ignores"
     return _by_steps("padding", name, errors, case, words)
 
 
@@ -146,7 +146,7 @@ def _by_steps(
         level,
         runtime,
         first is None,
-        words if first is None else f"step {first} on: {words}",
+        words if first is None else f"{words}: other logits from step {first} on",
         float(errors[worst]) / reference.largest_logit,
         float(allowed[worst]) / reference.largest_logit,
         first,

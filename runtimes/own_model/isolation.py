@@ -42,10 +42,11 @@ class Isolation:
         checks = tuple(self._checks())
         wrong = [check for check in checks if not check.passed]
         summary = wrong[0].outcome if wrong else ", ".join(check.name for check in checks)
-        tensor = next(
-            (fault.tensor for fault in self.probe.faults if fault.kind in ("in place", "on the module")), None
-        )
-        if wrong and tensor is None:
+        fault = next((fault for fault in self.probe.faults if fault.kind in ("in place", "on the module")), None)
+        tensor = fault.tensor if fault is not None else None
+        if wrong and fault is not None:
+            summary = fault.words
+        elif wrong:
             tensor = self._lasting_tensor()
         return LevelResult(
             "isolation",
@@ -69,9 +70,8 @@ class Isolation:
                 continue
             allowed = self._allowed
             passed = error <= allowed
-            yield CheckFigures(
-                name, passed, f"{error:.1e} (allowed {allowed:.1e})" if passed else f"{name} differ: {error:.1e}"
-            )
+            words = f"{error:.1e} (allowed {allowed:.1e})" if passed else f"{name}: logits are off by {error:.0e}"
+            yield CheckFigures(name, passed, words)
         held = self._kept()
         yield CheckFigures("a state that is kept", not held, f"step changes {held} in place" if held else "unchanged")
         outside = [fault.words for fault in self.probe.faults if fault.kind == "on the module"]

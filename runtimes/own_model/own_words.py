@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from causalrn.runtimes.parity.results import Attribution
@@ -12,8 +14,22 @@ STEP_WITH_ITSELF = (
 )
 
 
-def in_own_words(attribution: Attribution) -> Attribution:
-    """The same with a cause and a verdict that fit."""
+def in_own_words(attribution: Attribution, *, copies_differ: bool, chance: Sequence[str]) -> Attribution:
+    """The same with a cause and a verdict that fit.
+
+    Args:
+        copies_differ: whether the model and a copy of it are known to compute something else.
+        chance: modules that draw random numbers.
+    """
+    if chance:
+        verdict = f"{', '.join(chance[:3])} draws random numbers, so no two runs give the same"
+        return replace(attribution, cause="randomness", place=chance[0], verdict=verdict)
+    if attribution.cause == "weights" and copies_differ:
+        verdict = (
+            "a copy of the model, made before it ran, computes something else: it makes something with its first call, "
+            "or keeps it outside its parameters, buffers and state"
+        )
+        return replace(attribution, cause="state handling", verdict=verdict)
     if attribution.cause == "weights":
         return _of_parallel(attribution)
     if attribution.cause != "cell":
@@ -23,8 +39,8 @@ def in_own_words(attribution: Attribution) -> Attribution:
         verdict = f"{place}: from the same state it gives something else than steps do"
         return replace(attribution, cause="prefill", verdict=verdict)
     verdict = (
-        f"{place}: from the same tokens and state it does not always give the same: it depends on the other rows of the "
-        "batch, on what is kept outside the state, or on chance"
+        f"{place}: from the same tokens and state it does not always give the same: it depends on the other rows of "
+        "the batch, on what is kept outside the state, or on chance"
     )
     return replace(attribution, cause="step", verdict=verdict)
 
@@ -38,7 +54,7 @@ def _of_parallel(attribution: Attribution) -> Attribution:
     verdict += "in log space"
     if first is None or first.first_bad_step is None:
         return replace(attribution, cause="parallel form", verdict=verdict.format(""))
-    place = f"first {first.place}, from step {first.first_bad_step} on; "
+    place = f", first in {first.place} from step {first.first_bad_step} on"
     return replace(
         attribution,
         cause="parallel form",

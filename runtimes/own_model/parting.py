@@ -81,14 +81,13 @@ def find_parting(oracle: OwnOracle, tokens: IntArray, step: int) -> Parting:
     """
     with recorded(modules_of(oracle.forms)) as parallel:
         oracle.forward(tokens)
-    return _from_step(oracle, tokens, step, parallel, at_position(step, tokens.shape[1]))
+    return _from_step(oracle, tokens, step, parallel, at_position(step, tokens.shape[1], len(tokens)))
 
 
 def find_prefill_parting(oracle: OwnOracle, tokens: IntArray, start: int, step: int) -> Parting:
     """Where the step parts from a prefill of all tokens from `start` on."""
-    with recorded(modules_of(oracle.forms)) as calls:
-        prefill(oracle, tokens, start)
-    return _from_step(oracle, tokens, step, calls, at_position(step - start, tokens.shape[1] - start))
+    _, _, calls = prefill(oracle, tokens, start)
+    return _from_step(oracle, tokens, step, calls, at_position(step - start, tokens.shape[1] - start, len(tokens)))
 
 
 def find_contradiction(oracle: OwnOracle, tokens: IntArray, length: int, step: int) -> Parting:
@@ -107,16 +106,16 @@ def find_not_finite(oracle: OwnOracle, tokens: IntArray, step: int) -> Parting:
     return _parting(oracle, step, calls, _first(calls, calls, aligned, None))
 
 
-def prefill(oracle: OwnOracle, tokens: IntArray, start: int) -> tuple[Tensor, list[Tensor]]:
-    """Logits [B, T - start, V] and the state after a prefill from `start` on, onto the state that steps lead to."""
+def prefill(oracle: OwnOracle, tokens: IntArray, start: int) -> tuple[Tensor, list[Tensor], Calls]:
+    """A prefill from `start` on, onto the state that steps lead to: logits, the next state, what modules gave."""
     session = oracle.recurrent
     assert isinstance(session, StepSession)
     state = _state_before(session, tokens, start)
-    cell = StepCell(oracle.forms, session.cell.tree, session.spec)
-    with torch.inference_mode():
-        logits, *after = cell(torch.from_numpy(tokens[:, start:].copy()), torch.tensor(start), *state)
     session.reset(1)
-    return logits, after
+    cell = StepCell(oracle.forms, session.cell.tree, session.spec)
+    with recorded(modules_of(oracle.forms)) as calls, torch.inference_mode():
+        logits, *after = cell(torch.from_numpy(tokens[:, start:].copy()), torch.tensor(start), *state)
+    return logits, after, calls
 
 
 def _same(oracle: OwnOracle) -> float:

@@ -37,14 +37,25 @@ def recorded(modules: Sequence[nn.Module]) -> Iterator[Calls]:
             hook.remove()
 
 
-def at_position(step: int, steps: int) -> Pairs:
-    """Of a run over `steps` tokens, what belongs to one of them, beside a run over that token alone."""
+def at_position(step: int, steps: int, batch: int) -> Pairs:
+    """Of a run over `steps` tokens, what belongs to one of them, beside a run over that token alone.
+
+    Either may lack the axis of the batch, as positions do that all rows share.
+    """
 
     def pairs(whole: Tensor, one: Tensor) -> list[tuple[Tensor, Tensor]]:
-        if whole.numel() != steps * one.numel():
-            return []
-        axes = [axis for axis in range(whole.ndim) if whole.shape[axis] == steps]
-        return [(whole.select(axis, step).flatten(), one.flatten()) for axis in axes]
+        found = []
+        for axis in range(whole.ndim):
+            if whole.shape[axis] != steps:
+                continue
+            part, other = whole.select(axis, step), one
+            if part.numel() * batch == other.numel():
+                part = part.flatten().repeat(batch)
+            elif part.numel() == other.numel() * batch:
+                other = other.flatten().repeat(batch)
+            if part.numel() == other.numel():
+                found.append((part.flatten(), other.flatten()))
+        return found
 
     return pairs
 

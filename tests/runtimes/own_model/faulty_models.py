@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -148,7 +148,8 @@ class Fault:
     Attributes:
         name: of the fault.
         make: makes the model.
-        levels: that have to fail, all of them.
+        levels: that have to fail, all of them; none where copies of the model would share what is wrong, and it is
+            refused.
         named: a tensor of the state, a module's path or an attribute that has to be named.
     """
 
@@ -236,7 +237,7 @@ class _InBuffer(Gated):
         return memory
 
 
-@_fault("isolation", "cache")
+@_fault("isolation", "step.cache")
 class _MutableDefault(Recurrence):
     """What is kept lies in a default argument."""
 
@@ -247,7 +248,7 @@ class _MutableDefault(Recurrence):
         return logits, cache["state"]
 
 
-@_fault("isolation", "kept")
+@_fault("", "_OnClass.kept")
 class _OnClass(Recurrence):
     """What is kept lies on the class."""
 
@@ -262,7 +263,7 @@ class _OnClass(Recurrence):
 _KEPT: dict[str, Any] = {}
 
 
-@_fault("isolation", "_KEPT")
+@_fault("", "_KEPT")
 class _InGlobal(Recurrence):
     """What is kept lies in the file."""
 
@@ -300,7 +301,7 @@ class _OtherRow(Gated):
         return a * memory.flip(0) + u
 
 
-@_fault("rows", "blocks.1.norm")
+@_fault("rows", "blocks.1")
 class _BatchNorm(Gated):
     """Statistics of the batch in a step, and of each position in the parallel form."""
 
@@ -632,7 +633,7 @@ class _LooksAhead(Gated):
         return super().whole(a, u) + 0.1 * u.roll(-1, 1)
 
 
-@_fault("logits", "norm head")
+@_fault("logits", "_NoLastNorm head")
 class _NoLastNorm(Recurrence):
     """The step leaves out the last norm."""
 
@@ -655,3 +656,144 @@ class _MadeLate(Gated):
             self.late = (torch.rand(E, dtype=x.dtype),)
         x, memory = super().forward(x, memory)
         return x * self.late[0], memory
+
+
+@_fault("isolation", "01.keys 01.values")
+class _PrefillInPlace(Attention):
+    """A prefill clears the cache that it was given."""
+
+    def prefill(
+        self, tokens: Tensor, state: Any, position: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        logits, after = super().prefill(tokens, state, position, attention_mask)
+        state[1].update(after[1])
+        return logits, after
+
+
+@_fault("isolation", "00.keys 00.values")
+class _SlotInPlace(Attention):
+    """A cache of constant size, whose slots are assigned where they lie."""
+
+    prefill = None  # type: ignore[assignment]
+
+    def step(self, tokens: Tensor, state: Any, position: Tensor) -> tuple[Tensor, Any]:  # type: ignore[override]
+        caches = [{name: value[:, : int(position)] for name, value in cache.items()} for cache in state]
+        logits, after = super().step(tokens, caches, position)
+        for cache, longer in zip(state, after, strict=True):
+            for name, value in cache.items():
+                value[:, int(position)] = longer[name][:, -1]
+        return logits, state
+
+    def initial_state(self, batch: int) -> Any:
+        return [{"keys": torch.zeros(batch, CAPACITY, E), "values": torch.zeros(batch, CAPACITY, E)} for _ in range(2)]
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        places = self.places(tokens, 0, attention_mask)
+        return self.run(tokens, super().initial_state(len(tokens)), places, attention_mask)[0]
+
+
+@_fault("", "blocks.1.statistics.num_batches_tracked")
+class _StatisticsLeftOn(Gated):
+    """A batch norm that is not switched to evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.statistics = nn.BatchNorm1d(E)
+
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        self.statistics.train()
+        x, memory = super().forward(x, memory)
+        return self.statistics(x.reshape(-1, E)).reshape(x.shape), memory
+
+
+@_fault("split", "01.keys 01.values")
+class _PrefillWindow(Attention):
+    """After a prefill only the last tokens are kept."""
+
+    def prefill(
+        self, tokens: Tensor, state: Any, position: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        logits, (first, last) = super().prefill(tokens, state, position, attention_mask)
+        return logits, [first, {name: value[:, -6:] for name, value in last.items()}]
+
+
+@_fault("logits", "positions")
+class _NeverCounts(Recurrence):
+    """Positions are counted in the state, and nobody counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Embedding(CAPACITY, E)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens) + self.positions(torch.arange(tokens.shape[1]))
+        for block in self.blocks:
+            x, _ = block(x)
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        x, after = self.embedding(tokens) + self.positions(state[-1]), []
+        for block, before in zip(self.blocks, state, strict=False):
+            x, memory = block(x, before["memory"])
+            after.append({"memory": memory})
+        return self.head(self.norm(x)), [*after, state[-1]]
+
+    def initial_state(self, batch: int) -> Any:
+        return [*super().initial_state(batch), torch.zeros(batch, dtype=torch.int64)]
+
+
+# --- right, and unusual -----------------------------------------------------------------------------------------------
+
+
+class _Pair(NamedTuple):
+    memory: Tensor
+    seen: Tensor
+
+
+class Named(Recurrence):
+    """A state of named tuples, with a number and None among its tensors, and a counter."""
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        blocks, number, nothing = state
+        logits, after = super().step(tokens, [{"memory": pair.memory} for pair in blocks])
+        pairs = [_Pair(new["memory"], old.seen + 1) for new, old in zip(after, blocks, strict=True)]
+        return logits, (pairs, number, nothing)
+
+    def initial_state(self, batch: int) -> Any:
+        blocks = super().initial_state(batch)
+        return [_Pair(block["memory"], torch.zeros((), dtype=torch.int64)) for block in blocks], 7, None
+
+
+class LateTable(Recurrence):
+    """A table that is computed with the first call, and kept."""
+
+    table: Any = None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens) * self.scales()
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        logits, state = super().step(tokens, state)
+        return logits * self.scales(), state
+
+    def scales(self) -> Tensor:
+        if self.table is None:
+            self.table = torch.arange(1, V + 1, dtype=self.head.weight.dtype) / V
+        table: Tensor = self.table
+        return table
+
+
+class Wide(Recurrence):
+    """Gates in float32, whatever the model's dtype is."""
+
+    def __init__(self) -> None:
+        super().__init__(_WideGate)
+
+
+class _WideGate(Gated):
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return super().forward(x.float().to(x.dtype), memory)
+
+
+RIGHT: tuple[Callable[[], nn.Module], ...] = (Recurrence, Attention, Named, LateTable, Wide)
