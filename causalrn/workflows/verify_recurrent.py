@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.model.own.forms import RecurrentForms
     from causalrn.runtimes.own_model.check import OwnCheck
 
-_LARGEST_BATCH, _MOST_STEPS = 1024, 1 << 16
+_LARGEST_BATCH, _LEAST_STEPS, _MOST_STEPS = 1024, 4, 1 << 16
 
 
 def verify_recurrent(
@@ -88,12 +88,15 @@ def verify_recurrent(
 
     given = {"parallel": parallel, "step": step, "initial_state": initial_state, "prefill": prefill}
     named = [choice(name, "levels", ALL_LEVELS) for name in listed(levels, "levels")]
-    steps, batch = whole_number(steps, "steps", 2, _MOST_STEPS), whole_number(batch, "batch", 1, _LARGEST_BATCH)
+    steps, batch = (
+        whole_number(steps, "steps", _LEAST_STEPS, _MOST_STEPS),
+        whole_number(batch, "batch", 1, _LARGEST_BATCH),
+    )
     seed, drift_steps = whole_number(seed, "seed", 0, LARGEST_SEED), whole_number(drift_steps, "drift_steps", 2)
     seconds = finite_number(time_budget, "time_budget", 1)
     forms = _with_blocks(forms_from(model, given | {"vocabulary": vocabulary, "capacity": capacity}), blocks)
     if forms.capacity is not None:
-        steps = min(steps, forms.capacity)
+        steps = min(steps, whole_number(forms.capacity, "capacity", _LEAST_STEPS))
     tokens = np.random.default_rng(seed).integers(0, forms.vocabulary, (batch, steps), dtype=np.int64)
     wanted = tuple(level for level in MODEL_LEVELS if level in (named or MODEL_LEVELS))
     if not wanted:

@@ -122,7 +122,8 @@ def compare_forms(oracle: OwnOracle, tokens: IntArray) -> Agreement64:
         return against
     if not np.isfinite(stepped).all():
         step = int(np.flatnonzero(~np.isfinite(stepped).all((0, 2)))[0])
-        return replace(found, step=step, at_fault="step", why="step gives NaN or infinity")
+        parting = find_parting(oracle, tokens, step)
+        return replace(found, step=step, at_fault="step", why="step gives NaN or infinity", parting=parting)
     parting = find_parting(oracle, tokens, int(bad[0]))
     oracle.leads = "recurrent"
     words = "step gives other logits than the parallel form"

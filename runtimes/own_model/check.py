@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.errors import InputError
-from causalrn.model.config import OwnModelConfig
 from causalrn.model.own.copying import modules_of
-from causalrn.model.own.forms import RecurrentForms, mask_name
-from causalrn.model.own.state_probe import StateProbe, probe_state
-from causalrn.model.own.step_cell import StepCell
+from causalrn.model.own.forms import mask_name
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.own_model.agreement import Agreement64, compare_forms, compare_prefill
 from causalrn.runtimes.own_model.function_levels import (
@@ -25,11 +20,12 @@ from causalrn.runtimes.own_model.function_levels import (
     check_padding,
     check_positions,
     check_reload,
-    untouched,
 )
 from causalrn.runtimes.own_model.isolation import Isolation
+from causalrn.runtimes.own_model.model import OwnModel as OwnModel
+from causalrn.runtimes.own_model.model import check_weights
 from causalrn.runtimes.own_model.oracle import OwnOracle
-from causalrn.runtimes.own_model.own_words import STEP_WITH_ITSELF, in_own_words
+from causalrn.runtimes.own_model.own_words import NO_NUMBERS, STEP_WITH_ITSELF, in_own_words
 from causalrn.runtimes.own_model.session_levels import check_reorder, check_rows
 from causalrn.runtimes.own_model.sessions import StepSession, WholeSession, forward, step_through
 from causalrn.runtimes.own_model.watching import random_parts, some
@@ -45,61 +41,9 @@ from causalrn.runtimes.parity.verification import Verification
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import FloatArray, IntArray
-from causalrn.training.card import ModelCard
 
 _NOISE_SHARE, _CALL_SECONDS = 0.1, 3.0
 _LEAST_ROWS = 3
-
-
-@dataclass(frozen=True)
-class OwnModel:
-    """A model that somebody brings, and what was found out about its state.
-
-    Attributes:
-        forms: its functions.
-        pristine: copies from before anything ran.
-        probe: of its state.
-        card: what bundles and reports say of it.
-        sha256: of its weights.
-    """
-
-    forms: RecurrentForms
-    pristine: RecurrentForms
-    probe: StateProbe
-    card: ModelCard
-    sha256: str
-
-    @classmethod
-    def of(cls, forms: RecurrentForms) -> OwnModel:
-        """Look at a model.
-
-        Raises:
-            InputError: no module behind the functions, or no state that can be carried.
-        """
-        pristine = untouched(forms)
-        probe = probe_state(forms)
-        return cls(forms, pristine, probe, card_of_forms(forms), weights_hash(forms))
-
-    def cell(self) -> StepCell:
-        """What steps."""
-        return StepCell(self.forms, self.probe.tree, self.probe.spec, keeps_given=bool(self.probe.in_place))
-
-
-def card_of_forms(forms: RecurrentForms) -> ModelCard:
-    """What is known of a model."""
-    parameters = sum(weight.numel() for module in modules_of(forms) for weight in module.parameters())
-    return ModelCard(OwnModelConfig(forms.vocabulary, forms.capacity, forms.title, parameters))
-
-
-def weights_hash(forms: RecurrentForms) -> str:
-    """SHA-256 of all parameters and buffers, with their names."""
-    digest = hashlib.sha256()
-    for module in modules_of(forms):
-        for name, value in module.state_dict().items():
-            content = value.detach().cpu()
-            content = content.float() if content.dtype == torch.bfloat16 else content
-            digest.update(name.encode() + content.numpy().tobytes())
-    return digest.hexdigest()
 
 
 @dataclass
@@ -131,6 +75,7 @@ class OwnCheck:
     problems: list[str] = field(default_factory=list)
     _narrow: tuple[tuple[str, str], ...] = ()
     _prefill: Agreement64 | None = None
+    _stops: bool = False
     _chance: tuple[str, ...] = ()
 
     def run(self) -> None:
@@ -178,14 +123,20 @@ class OwnCheck:
     def _reference(self) -> tuple[OwnOracle, Reference]:
         """What everything is compared with, and whether the forms agree in it."""
         model = self.model
+        check_weights(model.forms)
         oracle = OwnOracle(model.pristine, model.probe, model.card)
         self._chance = self._look_for_chance()
         self.agreement = compare_forms(oracle, self.tokens).by_chance(self._chance)
-        found = compare_prefill(oracle, self.tokens)
+        found = None if self.agreement.at_fault == "step" else compare_prefill(oracle, self.tokens)
         self._prefill = None if found is None else found.by_chance(self._chance)
-        reference = oracle.reference(self.tokens, state_positions(self.tokens.shape[1]))
+        steps = self.tokens.shape[1]
+        self._stops = not self.agreement.agrees and oracle.leads == "parallel"  # the step gives NaN
+        reference = oracle.reference(self.tokens, () if self._stops else state_positions(steps))
         self._look_at_widths(oracle)
-        self._look_at_bounds(reference)
+        if self._stops:
+            self.levels = [level for level in self.levels if level in ("contract", "logits")]
+        else:
+            self._look_at_bounds(reference)
         return oracle, reference
 
     def _again(self, session: StepSession) -> CellSession:
@@ -272,13 +223,13 @@ class OwnCheck:
         told = [each for each in found if each.level in self.levels]
         for each in reversed(told):
             verification.results.insert(self._place_of(each.level), each.result())
-        levels = {each.level for each in told}
+        levels = {each.level for each in told} | ({"split"} if self.agreement.at_fault == "step" else set())
         kept = [each for each in verification.attributions if each.level not in levels or each.runtime == "parallel"]
         differ = any(result.level == "reload" and not result.passed for result in verification.results)
         own = [in_own_words(each, copies_differ=differ, chance=self._chance) for each in kept]
         verification.attributions[:] = [each.attribution() for each in told] + own
         if self.agreement in told:
-            self.notes.append(STEP_WITH_ITSELF)
+            self.notes.append(NO_NUMBERS if self._stops else STEP_WITH_ITSELF)
         for name in self.model.probe.idle:
             self.notes.append(f"{name} is a whole number that no step has changed: should it count?")
 

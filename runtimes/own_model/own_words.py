@@ -9,9 +9,11 @@ from msgspec.structs import replace
 from causalrn.runtimes.parity.results import Attribution
 
 STEP_WITH_ITSELF = (
-    "as the forms differ, all other levels compare the step with itself in float64: they say whether it is consistent, "
-    "not whether it is the model that the parallel form is"
+    "as the forms differ, all other levels compare with the step in float64: they say whether it is consistent, not "
+    "whether it is the model that the parallel form is; a prefill that is right differs from it"
 )
+
+NO_NUMBERS = "as the step gives no numbers, nothing else was checked"
 
 
 def in_own_words(attribution: Attribution, *, copies_differ: bool, chance: Sequence[str]) -> Attribution:
@@ -48,18 +50,15 @@ def in_own_words(attribution: Attribution, *, copies_differ: bool, chance: Seque
 def _of_parallel(attribution: Attribution) -> Attribution:
     """Later positions spoil earlier ones there, so the first block that is wrong counts, not the first position."""
     first = next((side.first for side in attribution.sides if side.first is not None), None)
-    verdict = (
-        "the parallel form loses precision or overflows in float32, and not in float64: {}compute it in chunks, or "
-    )
-    verdict += "in log space"
+    words = "the parallel form loses precision or overflows in float32, and not in float64"
+    remedy = "compute it in chunks, or in log space"
     if first is None or first.first_bad_step is None:
-        return replace(attribution, cause="parallel form", verdict=verdict.format(""))
-    place = f", first in {first.place} from step {first.first_bad_step} on"
+        return replace(attribution, cause="parallel form", verdict=f"{words}: {remedy}")
     return replace(
         attribution,
         cause="parallel form",
         step=first.first_bad_step,
         tensor=first.tensor,
         place=first.place,
-        verdict=verdict.format(place),
+        verdict=f"{words}, first in {first.place} from step {first.first_bad_step} on: {remedy}",
     )

@@ -140,7 +140,8 @@ def _from_step(oracle: OwnOracle, tokens: IntArray, step: int, calls: Calls, pai
     logits, outputs = _step_outputs(session, tokens, step, before)
     first = _first(calls, outputs, pairs, _same(oracle))
     parting = _parting(oracle, step, outputs, first)
-    tensors, unread = [], []
+    tensors: list[str] = []
+    unread: list[str] = []
     for place, entry in enumerate(session.spec.tensors):
         if not before[place].numel() or not first.shown:
             continue
@@ -149,7 +150,9 @@ def _from_step(oracle: OwnOracle, tokens: IntArray, step: int, calls: Calls, pai
         reached = [path for path in outputs if differ(outputs[path], others.get(path, []))]
         if not reached and torch.equal(logits, others_logits):
             unread.append(entry.name)
-        elif first.shown in reached and not _earlier(list(outputs), first.shown) & set(reached):
+            continue
+        at_once = first.shown in reached and not _earlier(list(outputs), first.shown) & set(reached)
+        if at_once or not torch.isfinite(before[place]).all():
             tensors.append(entry.name)
     session.reset(1)
     return Parting(

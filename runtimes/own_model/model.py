@@ -1,0 +1,83 @@
+"""A model that users bring, with what was found out about it by running it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+
+from causalrn.errors import InputError
+from causalrn.model.config import OwnModelConfig
+from causalrn.model.own.copying import modules_of
+from causalrn.model.own.forms import RecurrentForms
+from causalrn.model.own.state_probe import StateProbe, probe_state
+from causalrn.model.own.step_cell import StepCell
+from causalrn.runtimes.own_model.function_levels import untouched
+from causalrn.training.card import ModelCard
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A model that somebody brings, and what was found out about its state.
+
+    Attributes:
+        forms: its functions.
+        pristine: copies from before anything ran.
+        probe: of its state.
+        card: what bundles and reports say of it.
+        sha256: of its weights.
+    """
+
+    forms: RecurrentForms
+    pristine: RecurrentForms
+    probe: StateProbe
+    card: ModelCard
+    sha256: str
+
+    @classmethod
+    def of(cls, forms: RecurrentForms) -> OwnModel:
+        """Look at a model.
+
+        Raises:
+            InputError: no module behind the functions, or no state that can be carried.
+        """
+        pristine = untouched(forms)
+        probe = probe_state(forms)
+        return cls(forms, pristine, probe, card_of_forms(forms), weights_hash(forms))
+
+    def cell(self) -> StepCell:
+        """What steps."""
+        return StepCell(self.forms, self.probe.tree, self.probe.spec, keeps_given=bool(self.probe.in_place))
+
+
+def card_of_forms(forms: RecurrentForms) -> ModelCard:
+    """What is known of a model."""
+    parameters = sum(weight.numel() for module in modules_of(forms) for weight in module.parameters())
+    return ModelCard(OwnModelConfig(forms.vocabulary, forms.capacity, forms.title, parameters))
+
+
+def weights_hash(forms: RecurrentForms) -> str:
+    """SHA-256 of all parameters and buffers, with their names."""
+    digest = hashlib.sha256()
+    for module in modules_of(forms):
+        for name, value in module.state_dict().items():
+            content = value.detach().cpu()
+            content = content.float() if content.dtype == torch.bfloat16 else content
+            digest.update(name.encode() + content.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_weights(forms: RecurrentForms) -> None:
+    """Refuse weights that are not there, and those that are rounded to 16 bits.
+
+    Raises:
+        InputError: there are such.
+    """
+    for module in modules_of(forms):
+        for name, weight in module.named_parameters():
+            dtype = str(weight.dtype).removeprefix("torch.")
+            if weight.is_meta:
+                raise InputError(f"the weight {name} is on the meta device, without numbers: load the weights first")
+            if dtype in ("float16", "bfloat16"):
+                raise InputError(f"the weight {name} is {dtype}: verify the model in float32 (call .float())")
