@@ -52,6 +52,7 @@ docs: $(VENV)/installed-dev ## the documentation as a site, into build/docs; war
 examples: $(VENV)/installed-dev ## run what is in examples/; writes build/examples
 	$(BIN)/python examples/train_export_verify.py build/examples
 	$(BIN)/python examples/onnxruntime_only.py build/examples/bundle abc
+	$(BIN)/python examples/own_model/verify_and_export.py build/examples/own
 	$(BIN)/python -m pytest -q tests/test_recipes.py
 
 bench: $(VENV)/installed-dev ## what tokens cost, beside peers and floor; writes docs/benchmarks.md, in about ten minutes

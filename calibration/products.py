@@ -1,6 +1,7 @@
 """A graph's products with constant weights: what quantization changes, brought into one shape first.
 
-Exported graphs have `Gemm(x, W [n, k], b, transB=1)`; quantizers want `MatMul(x, W [k, n])` and an `Add`.
+Exported graphs have `Gemm(x, W [n, k], b, transB=1)`; quantizers want `MatMul(x, W [k, n])` and an `Add`, as the graphs
+of models that users bring have it already.
 """
 
 from __future__ import annotations
@@ -76,9 +77,11 @@ def _product(node: ir.Node) -> Product:
 
 def _is_product(node: ir.Node) -> bool:
     """Whether a node is x W' + b, W a constant that nothing else reads: its content is going to change."""
-    weight = node.inputs[1] if node.op_type == "Gemm" else None
+    weight = node.inputs[1] if node.op_type in ("Gemm", "MatMul") else None
     if weight is None or not _is_matrix(weight) or len(weight.uses()) != 1:
         return False
+    if node.op_type == "MatMul":
+        return True
     plain = node.attributes.get_float("alpha", 1.0) == node.attributes.get_float("beta", 1.0) == 1.0
     return plain and node.attributes.get_int("transA", 0) == 0 and node.attributes.get_int("transB", 0) == 1
 
@@ -99,12 +102,15 @@ def _name_input(node: ir.Node) -> None:
 
 
 def _split(graph: ir.Graph, node: ir.Node) -> None:
-    """Write Gemm as MatMul and Add, and its weight the other way round."""
+    """Write Gemm as MatMul and Add, and its weight the other way round; a MatMul is called as its weight."""
     x, weight, *bias = node.inputs
     (out,) = node.outputs
     assert x is not None
     assert weight is not None
     name = name_of(weight)
+    if node.op_type == "MatMul":
+        node.name = name
+        return
     set_array(weight, np.ascontiguousarray(array_of(weight).T))  # [k, n]
     new = [make_node("MatMul", [x, weight], f"{name}.product", name)]
     if bias and bias[0] is not None:

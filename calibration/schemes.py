@@ -101,11 +101,16 @@ def quantize_graph(model: ir.Model, scheme: Scheme, spec: StateSpec) -> ir.Model
     Raises:
         CalibrationError: w8a8, and no limit is known for something that is multiplied.
     """
-    if spec.has_pool and scheme.pool_dtype != "float32":
+    if _narrows_pools(spec, scheme):
         narrow_pools(model, spec, portable=scheme.portable)
     if scheme.name != "float32":
         model = _quantize_products(model, scheme)
     return model
+
+
+def _narrows_pools(spec: StateSpec, scheme: Scheme) -> bool:
+    """Whether pools change; a state that users bring stays as it is."""
+    return spec.has_pool and not spec.is_own and scheme.pool_dtype != "float32"
 
 
 def _quantize_products(model: ir.Model, scheme: Scheme) -> ir.Model:
@@ -136,8 +141,8 @@ def quantizable_parts(bundle: Bundle, scheme: Scheme) -> list[str]:
     model = ir.load(bundle.file(graph.file))
     parts = find_tables(model) if scheme.name == "fp16" else []
     parts += [product.weight for product in find_products(model)] if scheme.name != "float32" else []
-    narrow = dataclasses.replace(scheme, keep=frozenset()).pool_dtype != "float32" and bundle.manifest.state.has_pool
-    return [*parts, POOLS] if narrow else parts
+    narrows = _narrows_pools(bundle.manifest.state, dataclasses.replace(scheme, keep=frozenset()))
+    return [*parts, POOLS] if narrows else parts
 
 
 def check_scheme_fits(bundle: Bundle, scheme: Scheme) -> None:
@@ -151,9 +156,15 @@ def check_scheme_fits(bundle: Bundle, scheme: Scheme) -> None:
     if bundle.manifest.quantization is not None:
         how = bundle.manifest.quantization.describe()
         raise InputError(f"{bundle.path} is quantized already ({how}): quantize the float32 bundle")
-    if scheme.pool != "float32" and not bundle.manifest.state.has_pool:
-        raise InputError(f"{bundle.path}: its state has constant size and no pool: leave {pool_name(scheme.pool)} out")
+    state = bundle.manifest.state
+    if scheme.pool != "float32" and (not state.has_pool or state.is_own):
+        what = "is the model's own" if state.is_own else "has constant size and no pool"
+        raise InputError(f"{bundle.path}: its state {what}: leave {pool_name(scheme.pool)} out")
     parts = quantizable_parts(bundle, scheme)
+    if not parts:
+        raise InputError(
+            f"{bundle.path}: no product with a constant matrix was found: {scheme.label} would change nothing"
+        )
     if scheme.keep and not set(parts) - scheme.keep:
         raise InputError(f"all {len(parts)} parts of {bundle.path} would stay float32: keep fewer")
 
@@ -197,7 +208,9 @@ def _quantized_manifest(source: Bundle, scheme: Scheme, calibration: Mapping[str
     """The manifest of the quantized bundle, its files not hashed yet."""
     before = source.manifest
     pool = before.state.pool if before.state.has_pool else "growing"
-    spec = derive_state(card_of(source).block_config, pool, before.state.capacity, scheme.pool_dtype)
+    spec = before.state
+    if not spec.is_own:
+        spec = derive_state(card_of(source).block_config, pool, before.state.capacity, scheme.pool_dtype)
     kept, asked = tuple(sorted(scheme.keep)), "float32" if POOLS in scheme.keep else scheme.pool
     return dataclasses.replace(
         before,

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from causalrn.workflows.compile import compile
     from causalrn.workflows.convert import convert
     from causalrn.workflows.export import export
+    from causalrn.workflows.export_recurrent import export_recurrent
     from causalrn.workflows.predict import predict
     from causalrn.workflows.profile import profile
     from causalrn.workflows.quantize import quantize
@@ -94,6 +95,7 @@ __all__ = [
     "compile",
     "convert",
     "export",
+    "export_recurrent",
     "open_model",
     "open_session",
     "predict",
@@ -116,6 +118,7 @@ _LAZY = {
     "bench": "causalrn.workflows.bench",
     "compile": "causalrn.workflows.compile",
     "convert": "causalrn.workflows.convert",
+    "export_recurrent": "causalrn.workflows.export_recurrent",
     "open_model": "causalrn.runtimes.own_model.opening",
     "open_session": "causalrn.runtimes.opening",
     "predict": "causalrn.workflows.predict",

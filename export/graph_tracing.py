@@ -179,7 +179,7 @@ def trace_whole(cell: RecurrentCell, graph: str) -> ir.Model:
     """
     spec = cell.spec
     example, shapes = _example(cell, graph)
-    with _quiet(), torch.no_grad():
+    with quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             cell,
             example,
@@ -215,7 +215,7 @@ def _example(cell: RecurrentCell, graph: str) -> tuple[tuple[torch.Tensor, ...],
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """The exporter warns about optional packages and its own deprecations: nothing a user can act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -126,7 +126,7 @@ class CellSession(Session):
 
     def _chunk_at(self, position: int) -> int:
         """Tokens of the next chunk: fewer as the pool grows, so that its pairs stay in the cache."""
-        if not self.spec.has_pool:
+        if not self.spec.has_pool or self.spec.is_own:
             return self.prefill_chunk
         row_bytes = self._batch * self.card.config.pair_width * self._buffers.dtype.itemsize
         rows = self.capacity if self.spec.pool == "fixed" and self.capacity is not None else position

@@ -56,7 +56,7 @@ class OnnxRuntimeSession(CellSession):
         self._inputs = [tensor.input for tensor in self.spec.tensors]
         self._position_input = np.zeros((), np.int64)
         self._hides_rows = hides_rows(self.card.config, self.spec)
-        self._binds = provider == "cpu" and not self.spec.has_pool
+        self._binds = provider == "cpu" and not self.spec.has_pool and not self.spec.is_own
         self._bound: _BoundStep | None = None
         self._graph(manifest.graph_for(batch=1, time=1))  # what cannot load fails here
 
@@ -126,15 +126,15 @@ class OnnxRuntimeSession(CellSession):
     def _check_shapes(self, results: Sequence[Array], batch: int, time: int) -> None:
         """Refuse what is not shaped as the contract says, before it reaches the state."""
         names = [*self._outputs, *self._shown]
+        rows = self._position + time  # of a pool that comes back whole
         expected: list[tuple[str, tuple[int, ...]]] = [("float32", (batch, time, self.card.config.vocabulary))]
         for tensor in self.spec.tensors:
-            shape = tensor.sized(batch=batch)
-            expected.append((tensor.dtype, (time, *shape[1:]) if tensor.update == "append" else shape))
+            given = tensor.given(batch=batch, rows=time if tensor.update == "append" else rows)
+            expected.append((tensor.dtype, given))
         if self._probed is not None:
             expected += [("float32", (time * batch, self.card.config.stream_width))] * len(self._shown)
         for index, (value, (dtype, shape)) in enumerate(zip(results, expected, strict=False)):
-            grown = self.spec.pool == "concat" and 0 < index <= len(self._inputs)  # rows of a pool that came back whole
-            if value.dtype != dtype or value.shape[int(grown) :] != shape[int(grown) :]:
+            if value.dtype != dtype or value.shape != shape:
                 what = f"{names[index]} is {value.dtype} {list(value.shape)}, expected {dtype} {list(shape)}"
                 raise BundleError(f"{self._bundle.path}: {what}: export the bundle again")
 

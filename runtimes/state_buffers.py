@@ -114,7 +114,7 @@ class StateBuffers:
     def copies(self, position: int) -> dict[str, Array]:
         """Copies by name, pools cut to `position` rows."""
         return {
-            tensor.name: (array[:position] if tensor.growth == "token" else array).copy()
+            tensor.name: (array[:position] if tensor.is_pool and tensor.update == "append" else array).copy()
             for tensor, array in zip(self.spec.tensors, self.arrays, strict=True)
         }
 
@@ -129,7 +129,7 @@ class StateBuffers:
         for tensor, dtype in zip(self.spec.tensors, self._dtypes, strict=True):
             value = tensors[tensor.name]
             array = aligned_zeros(self._allocated_shape(tensor, batch, position), dtype)
-            array[: len(value)] = value
+            array[: len(value) if value.ndim else ...] = value
             arrays.append(array)
         self.arrays = arrays
 

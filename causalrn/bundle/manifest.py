@@ -69,6 +69,7 @@ class Manifest:
         task: what the model was trained on: "name" and settings; None where unknown.
         known_by: how it is known that `model` is what was trained; None where an earlier version wrote the bundle.
         graphs: "step" (T = 1), "prefill" (any T), and in ONNX, where it pays, "step_single" (T = B = 1); none in C.
+            Models that users bring may have no prefill: then chunks have one token.
         opset: ONNX opset of the graphs, or of those that engines were compiled from; None in C.
         prefill_chunk: most tokens that a runtime should give the prefill graph at once.
         state: the state contract.
@@ -171,7 +172,7 @@ class Manifest:
     def _check_graphs(self) -> None:
         if self.opset is None:
             raise ValueError(f"opset is {self.opset!r}")
-        for name in ("step", "prefill"):
+        for name in ("step",) if self.state.is_own else ("step", "prefill"):
             if name not in self.graphs:
                 raise ValueError(f"no graph {name}")
         for name, graph in self.graphs.items():

@@ -154,8 +154,8 @@ class StateSpec:
 
     @property
     def pool_dtype(self) -> str:
-        """Element type of the pools' rows; "float32" where there are none."""
-        return self.tensors[0].dtype
+        """Element type of the pools' rows; "float32" where there are none, and where users bring the state."""
+        return "float32" if self.is_own else self.tensors[0].dtype
 
     def check_useful(self) -> None:
         """Refuse to export what could take a single token.
@@ -173,9 +173,14 @@ class StateSpec:
         return any(tensor.is_pool for tensor in self.tensors)
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is the state of a model that a user has brought."""
+        return self.tensors[0].role == STATE
+
+    @property
     def keeps_rows(self) -> bool:
         """Whether an earlier state is the first rows of a later one, in all of its tensors."""
-        return all(tensor.is_pool and tensor.role != STATE for tensor in self.tensors)
+        return not self.is_own and all(tensor.is_pool for tensor in self.tensors)
 
     @property
     def step_pad_rows(self) -> int:

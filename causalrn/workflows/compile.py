@@ -20,7 +20,7 @@ from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.trt_flavors import FLAVORS, HARDWARE_LEVELS, TensorRT, load_flavor
 from causalrn.errors import CompileError, InputError, NotExecutedError
 from causalrn.export.trt.builder import BuildOptions
-from causalrn.export.trt.engine_writer import GRAPHS, Layers, write_engines
+from causalrn.export.trt.engine_writer import Layers, compiled_graphs, write_engines
 from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden
 from causalrn.runtimes.progress import Progress, no_progress
@@ -202,7 +202,8 @@ def _compile_to(
     started = time.monotonic()
     try:
         tensorrt = load_flavor(flavor)
-        with written_folder(output, BUNDLE_MARKER, overwrite) as folder, progress("compile", len(GRAPHS)) as advance:
+        engines = len(compiled_graphs(source))
+        with written_folder(output, BUNDLE_MARKER, overwrite) as folder, progress("compile", engines) as advance:
             built = compile_bundle(source, folder, tensorrt, sizes, options, advance)
             result = dataclasses.replace(built, seconds=time.monotonic() - started)
             on_result(result)

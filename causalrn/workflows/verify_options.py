@@ -143,7 +143,8 @@ def wanted_runtimes(options: VerifyOptions, possible: tuple[str, ...], when: str
 
 def possible_levels(bundle: Bundle, options: VerifyOptions) -> VerifyOptions:
     """The same options, without a level that not all bundles have, where all were asked for."""
-    if bundle.manifest.shows_streams or options.level != LEVELS:
+    shows = bundle.manifest.shows_streams and bool(bundle.manifest.streams)
+    if shows or options.level != LEVELS:
         return options
     return dataclasses.replace(options, level=tuple(level for level in LEVELS if level != "layer"))
 

@@ -19,7 +19,7 @@ from causalrn.workflows.arguments import LARGEST_SEED, choice, finite_number, li
 from causalrn.workflows.verify_result import VerifyResult
 
 if TYPE_CHECKING:  # torch is not there on a device
-    from torch import nn
+    import torch
 
     from causalrn.model.own.forms import RecurrentForms
     from causalrn.runtimes.own_model.check import OwnCheck
@@ -39,7 +39,7 @@ def verify_recurrent(
     batch: int = 2,
     seed: int = 0,
     levels: str | Sequence[str] | None = None,
-    blocks: Sequence[nn.Module | str] | None = None,
+    blocks: Sequence[torch.nn.Module | str] | None = None,
     capacity: int | None = None,
     drift_steps: int = 512,
     time_budget: float = 120.0,
@@ -143,7 +143,7 @@ def _made(path: Path, name: str) -> Any:
         sys.path[:] = before
 
 
-def _with_blocks(forms: RecurrentForms, blocks: Sequence[nn.Module | str] | None) -> RecurrentForms:
+def _with_blocks(forms: RecurrentForms, blocks: Sequence[torch.nn.Module | str] | None) -> RecurrentForms:
     """The forms with blocks that may be named by their paths."""
     import dataclasses
 

@@ -18,6 +18,7 @@ from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.compiling.processor import processor_family
+from causalrn.model.config import ModelConfig
 from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
 from causalrn.runtimes.parity.certificate import save_certificate
 from causalrn.runtimes.parity.coverage import coverage_of, longest_run
@@ -148,6 +149,8 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
 
 def architecture_notes(card: ModelCard, bundle: Bundle) -> list[str]:
     """A warning where nobody knows that the model is what was trained; of a bundle in this one, too."""
+    if not isinstance(card.config, ModelConfig):  # its functions were traced: there is nothing to know beside
+        return []
     warnings = {"": caution(card.known_by)}
     for name in bundle.manifest.folders:
         warnings[f"of the bundle in {name}, "] = caution(Manifest.read(bundle.path / name).known_by)
@@ -224,5 +227,7 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
     if longest and (capacity is None or longest < capacity):
         end = "without end" if capacity is None else f"to the capacity of {capacity:,}"
         more = "see `steps` and `drift_steps`" if verification.golden is None else "a `checkpoint` reaches further"
+        if bundle.manifest.state.is_own:
+            more = "`verify_recurrent` of the model reaches further"
         notes.append(f"compared over at most {longest:,} steps; the model goes on {end}: {more}")
     return notes

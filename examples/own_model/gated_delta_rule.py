@@ -51,7 +51,7 @@ class Block(nn.Module):
 class GatedDeltaRule(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embedding, self.head = nn.Embedding(V, E), nn.Linear(E, V, bias=False)
+        self.vocabulary, self.embedding, self.head = V, nn.Embedding(V, E), nn.Linear(E, V, bias=False)
         self.blocks, self.norm = nn.ModuleList([Block(), Block()]), nn.RMSNorm(E, eps=1e-5)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ class Block(nn.Module):
 
 
 class LSTM(nn.Module):
+    vocabulary, capacity = V, CAPACITY
+
     def __init__(self) -> None:
         super().__init__()
         self.embedding, self.positions = nn.Embedding(V, E), nn.Embedding(CAPACITY, E)

@@ -49,7 +49,7 @@ class Block(nn.Module):
 class SelectiveStateSpace(nn.Module):
     def __init__(self, block: type[Block]) -> None:
         super().__init__()
-        self.embedding, self.head = nn.Embedding(V, E), nn.Linear(E, V, bias=False)
+        self.vocabulary, self.embedding, self.head = V, nn.Embedding(V, E), nn.Linear(E, V, bias=False)
         self.blocks, self.norm = nn.ModuleList([block(), block()]), nn.RMSNorm(E, eps=1e-5)
 
     def forward(self, tokens: Tensor) -> Tensor:  # the parallel form, [B, T] -> [B, T, V]

@@ -18,8 +18,11 @@ from causalrn.export.trt.lint import Finding, lint_graph
 from causalrn.export.trt.profiles import Sizes, choose_profiles, compiled_state
 from causalrn.interrupts import holding_interrupts
 
-GRAPHS = ("step", "prefill")
-"""What becomes an engine: a step for one sequence alone is a profile of the step's engine."""
+
+def compiled_graphs(source: Bundle) -> tuple[str, ...]:
+    """What becomes an engine: a step for one sequence alone is a profile of the step's engine."""
+    return tuple(name for name in ("step", "prefill") if name in source.manifest.graphs)
+
 
 Layers = dict[str, list[dict[str, Any]]]
 """By graph, the layers of the network that an engine was built from."""
@@ -28,7 +31,7 @@ Layers = dict[str, list[dict[str, Any]]]
 def lint_bundle(source: Bundle, compute_capabilities: tuple[str, ...] = ()) -> dict[str, list[Finding]]:
     """By graph, what TensorRT would refuse; graphs without a finding are left out."""
     found = {}
-    for name in GRAPHS:
+    for name in compiled_graphs(source):
         path = source.file(source.manifest.graphs[name].file)
         try:
             model = load_graph(source, path.name)
@@ -74,7 +77,7 @@ def write_engines(
         raise CompileError(f"{source.path}, {name}: {findings[0].describe()}{more}")
     before, state = source.manifest, compiled_state(source, sizes)
     graphs, layers = {}, {}
-    for name in GRAPHS:
+    for name in compiled_graphs(source):
         advance(0, name)
         with holding_interrupts():  # raised within TensorRT's messages they would be lost
             built = build_engine(tensorrt, source.file(before.graphs[name].file), state, profiles[name], options)
@@ -86,7 +89,7 @@ def write_engines(
         flavor=tensorrt.flavor.name,
         version=tensorrt.version,
         source_sha256=source.sha256,
-        onnx_sha256={name: before.files[before.graphs[name].file].sha256 for name in GRAPHS},
+        onnx_sha256={name: before.files[before.graphs[name].file].sha256 for name in graphs},
         profiles=profiles,
         tf32=options.tf32,
         compute_capabilities=options.targets,

@@ -50,10 +50,11 @@ def choose_profiles(bundle: Bundle, sizes: Sizes) -> dict[str, tuple[Profile, ..
     chunk = sizes.chunk(bundle)
     alone, together = (1, 1, 1), (2, sizes.max_batch, sizes.max_batch)
     batches = [alone, together] if sizes.max_batch > 1 else [alone]
-    return {
+    profiles = {
         "step": tuple(Profile(batch, (1, 1, 1), rows) for rows in step for batch in batches),
         "prefill": tuple(Profile((1, 1, sizes.max_batch), (1, chunk, chunk), rows) for rows in prefill),
     }
+    return {name: those for name, those in profiles.items() if name in bundle.manifest.graphs}
 
 
 def compiled_state(bundle: Bundle, sizes: Sizes) -> StateSpec:

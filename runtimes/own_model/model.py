@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from causalrn.bundle.alphabet import Alphabet
 from causalrn.errors import InputError
 from causalrn.model.config import OwnModelConfig
 from causalrn.model.own.copying import modules_of
@@ -36,25 +37,25 @@ class OwnModel:
     sha256: str
 
     @classmethod
-    def of(cls, forms: RecurrentForms) -> OwnModel:
-        """Look at a model.
+    def of(cls, forms: RecurrentForms, alphabet: Alphabet | None = None) -> OwnModel:
+        """Look at a model; an alphabet says what its token ids mean.
 
         Raises:
             InputError: no module behind the functions, or no state that can be carried.
         """
         pristine = untouched(forms)
         probe = probe_state(forms)
-        return cls(forms, pristine, probe, card_of_forms(forms), weights_hash(forms))
+        return cls(forms, pristine, probe, card_of_forms(forms, alphabet), weights_hash(forms))
 
     def cell(self) -> StepCell:
         """What steps."""
         return StepCell(self.forms, self.probe.tree, self.probe.spec, keeps_given=bool(self.probe.in_place))
 
 
-def card_of_forms(forms: RecurrentForms) -> ModelCard:
+def card_of_forms(forms: RecurrentForms, alphabet: Alphabet | None = None) -> ModelCard:
     """What is known of a model."""
     parameters = sum(weight.numel() for module in modules_of(forms) for weight in module.parameters())
-    return ModelCard(OwnModelConfig(forms.vocabulary, forms.capacity, forms.title, parameters))
+    return ModelCard(OwnModelConfig(forms.vocabulary, forms.capacity, forms.title, parameters), alphabet)
 
 
 def weights_hash(forms: RecurrentForms) -> str:

@@ -206,10 +206,9 @@ def _expect_states(
     """Check that there are these tensors at every position and no others, with `stored` in the dtype that they name."""
     for position, values in states.items():
         for tensor in tensors:
-            shape = tensor.sized(batch=batch, rows=position)
-            rows = position if tensor.is_pool else shape[0]  # a fixed pool is kept without its empty rows
+            shape = tensor.given(batch=batch, rows=position)  # a fixed pool is kept without its empty rows
             dtype = tensor.dtype if stored else None
-            _expect(f"{prefix}{tensor.name}", values[tensor.name], (rows, *shape[1:]), dtype=dtype)
+            _expect(f"{prefix}{tensor.name}", values[tensor.name], shape, dtype=dtype)
         if len(values) > len(tensors):
             raise ValueError(f"{prefix}states that the bundle does not have")
 
@@ -229,7 +228,7 @@ def _expect(
 
 
 def _pools(spec: StateSpec) -> set[str]:
-    return {tensor.name for tensor in spec.tensors if tensor.is_pool}
+    return {tensor.name for tensor in spec.tensors if tensor.is_pool and not spec.is_own}
 
 
 def _without_prefixes(states: States, spec: StateSpec) -> States:

@@ -147,7 +147,7 @@ class Oracle(ABC):
         }
         return Bounds(
             _envelope([run.logits for run in runs], logits),
-            _envelopes([run.streams for run in runs], streams),
+            _envelopes([run.streams for run in runs], streams, tokens.shape[1]),
             {name: float(np.maximum(BOUND_FACTOR * error, LEAST_BOUND)) for name, error in drawn.items()},
         )
 
@@ -159,7 +159,7 @@ class Oracle(ABC):
                 draws.append(self.forward_with_streams(tokens))
         return Bounds(
             _envelope([drawn for drawn, _ in draws], logits),
-            _envelopes([shown for _, shown in draws], streams),
+            _envelopes([shown for _, shown in draws], streams, tokens.shape[1]),
             {},
         )
 
@@ -250,10 +250,10 @@ def recurrent_bound(largest: float, bounds: Bounds) -> float:
     return max(TOLERANCES["float64", "recurrent"].logit_bound(largest), FLOAT64_SHARE * float(bounds.logits.max()))
 
 
-def _envelopes(draws: Sequence[Sequence[FloatArray]], expected: Sequence[FloatArray]) -> FloatArray:
+def _envelopes(draws: Sequence[Sequence[FloatArray]], expected: Sequence[FloatArray], steps: int) -> FloatArray:
     """[N + 1, T]: of each stream; [0, T] where there is none."""
     streams = [_envelope([draw[k] for draw in draws], stream) for k, stream in enumerate(expected)]
-    return np.stack(streams) if streams else np.zeros((0, 0))
+    return np.stack(streams) if streams else np.zeros((0, steps))
 
 
 def _envelope(draws: Sequence[FloatArray], expected: FloatArray) -> FloatArray:

@@ -96,7 +96,7 @@ class RecurrentForms:
     def step_once(self, tokens: Tensor, state: Any, position: Tensor | None) -> tuple[Tensor, Any]:
         """One token per row, int64 [B]: logits [B, V] and the next state; a position of None is left out."""
         given = {"position": position} if self.takes_position and position is not None else {}
-        shape = (len(tokens), self.vocabulary)
+        shape = (tokens.shape[0], self.vocabulary)
         return _checked("step", self._call("step", tokens, state, **given), shape)
 
     def prefill_once(
@@ -141,6 +141,21 @@ class RecurrentForms:
         if self.default_dtype != torch.float64:
             return ""
         return " in a float64 copy of the model (keep what it computes with in its parameters, buffers and state)"
+
+
+def scanning(step: Callable[..., Any], initial_state: Callable[[int], Any]) -> Callable[[Tensor], Tensor]:
+    """A parallel form out of a step, int64 [B, T] -> [B, T, V]: for models that have no other."""
+    tells = takes(step, "position")
+
+    def scan(tokens: Tensor) -> Tensor:
+        state, rows = initial_state(len(tokens)), []
+        for position in range(tokens.shape[1]):
+            given = {"position": torch.tensor(position)} if tells else {}
+            logits, state = step(tokens[:, position], state, **given)
+            rows.append(logits)
+        return torch.stack(rows, dim=1)
+
+    return scan
 
 
 def forms_from(given: Any, arguments: Mapping[str, Any]) -> RecurrentForms:
@@ -231,7 +246,7 @@ def _checked(name: str, found: Any, shape: tuple[int, ...]) -> tuple[Tensor, Any
 def _checked_logits(name: str, logits: Any, shape: tuple[int, ...]) -> Tensor:
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise InputError(f"`{name}` gave {_kind(logits)} for logits: it must be a tensor of floating-point numbers")
-    if tuple(logits.shape) != shape and not torch.compiler.is_exporting():
+    if not torch.compiler.is_exporting() and tuple(logits.shape) != shape:
         axes = "[B, V]" if len(shape) == 2 else "[B, T, V]"
         raise InputError(f"`{name}` gave logits of shape {list(logits.shape)}, expected {axes} = {list(shape)}")
     return logits

@@ -41,6 +41,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         budgets=[row for row in rows if "judged" in row[1]["figures"]],
         walks=[row for row in walked if row[1]["figures"]["calls"]["failing"] is not None],
         walked=walked,
+        looked=[row for row in rows if "checks" in row[1]["figures"]],
         guarded=[row for row in rows if "guards" in row[1]["figures"]],
         accuracies=[row for row in rows if "after" in row[1]["figures"]],
     )
