@@ -98,12 +98,15 @@ def verify_recurrent(
     if forms.capacity is not None:
         steps = min(steps, whole_number(forms.capacity, "capacity", _LEAST_STEPS))
     tokens = np.random.default_rng(seed).integers(0, forms.vocabulary, (batch, steps), dtype=np.int64)
+    of_bundles = [level for level in named if level not in MODEL_LEVELS]
+    if of_bundles:
+        raise InputError(f"`levels` {of_bundles[0]!r} is of bundles: a model has {', '.join(MODEL_LEVELS)}")
     wanted = tuple(level for level in MODEL_LEVELS if level in (named or MODEL_LEVELS))
-    if not wanted:
-        raise InputError(f"`levels` {named[0]!r} is of bundles: a model has {', '.join(MODEL_LEVELS)}")
     check = OwnCheck(
         OwnModel.of(forms), at_least(tokens, forms.vocabulary, seed), wanted, seed, seconds, drift_steps, progress
     )
+    if not check.possible():
+        raise InputError(f"`levels` {wanted[0]!r} cannot be checked: {_WHY_NOT[wanted[0]]}")
     check.run()
     return VerifyResult.of(_report(check, wanted), check.verification)
 
@@ -134,13 +137,16 @@ def _made(path: Path, name: str) -> Any:
         factory = getattr(module, name, None)
         if not callable(factory):
             raise InputError(f"{path} has no function {name!r}: name one that makes the model")
-        return factory()
+        made = factory()
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # whatever that file raises
         raise InputError(f"{path}:{name} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
     finally:
         sys.path[:] = before
+    if made is None:
+        raise InputError(f"{path}:{name} gave None: it must return the model")
+    return made
 
 
 def _with_blocks(forms: RecurrentForms, blocks: Sequence[torch.nn.Module | str] | None) -> RecurrentForms:
@@ -199,9 +205,11 @@ def _report(check: OwnCheck, wanted: Sequence[Level]) -> VerifyReport:
 
 
 def _not_there(missing: Sequence[Level]) -> list[str]:
-    why = {
-        "layer": "no `blocks` are known",
-        "padding": "nothing takes an attention_mask",
-        "positions": "step takes no position that may be left out",
-    }
-    return [f"{level} was not checked: {why[level]}" for level in missing if level in why]
+    return [f"{level} was not checked: {_WHY_NOT[level]}" for level in missing if level in _WHY_NOT]
+
+
+_WHY_NOT: dict[str, str] = {
+    "layer": "the model has no `blocks`, and none are named",
+    "padding": "neither parallel nor prefill takes an attention_mask",
+    "positions": "step takes no position that may be left out",
+}

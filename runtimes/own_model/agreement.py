@@ -110,7 +110,8 @@ def compare_forms(oracle: OwnOracle, tokens: IntArray) -> Agreement64:
         raise InputError("the model's logits are all zero, or nearly: there is nothing to compare")
     bounds = oracle.bounds_of_steps(tokens, stepped)
     allowed = _allowed(oracle, largest, bounds)
-    errors = np.abs(whole - stepped).max((0, 2))
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        errors = np.abs(whole - stepped).max((0, 2))
     bad = np.flatnonzero(~(errors <= allowed))
     found = Agreement64(float(errors.max()) / largest, allowed / largest, None, None)
     if not len(bad):

@@ -23,7 +23,7 @@ from causalrn.runtimes.own_model.function_levels import (
 )
 from causalrn.runtimes.own_model.isolation import Isolation
 from causalrn.runtimes.own_model.model import OwnModel as OwnModel
-from causalrn.runtimes.own_model.model import check_weights
+from causalrn.runtimes.own_model.model import check_widths
 from causalrn.runtimes.own_model.oracle import OwnOracle
 from causalrn.runtimes.own_model.own_words import NO_NUMBERS, STEP_WITH_ITSELF, in_own_words
 from causalrn.runtimes.own_model.session_levels import check_reorder, check_rows
@@ -101,7 +101,7 @@ class OwnCheck:
         sessions: dict[str, Session] = {"recurrent": recurrent}
         if self.agreement.agrees:  # else it is told once, of the form that is wrong
             sessions = {"parallel": WholeSession(model.forms, model.card, model.sha256), **sessions}
-        plan = Plan(levels=tuple(self._possible()), deadline=deadline, torch_seconds=_CALL_SECONDS)
+        plan = Plan(levels=tuple(self.possible()), deadline=deadline, torch_seconds=_CALL_SECONDS)
         self.verification = Verification(
             sessions,
             case,
@@ -123,7 +123,7 @@ class OwnCheck:
     def _reference(self) -> tuple[OwnOracle, Reference]:
         """What everything is compared with, and whether the forms agree in it."""
         model = self.model
-        check_weights(model.forms)
+        check_widths(model.forms)
         oracle = OwnOracle(model.pristine, model.probe, model.card)
         self._chance = self._look_for_chance()
         self.agreement = compare_forms(oracle, self.tokens).by_chance(self._chance)
@@ -143,7 +143,7 @@ class OwnCheck:
         """Another session over the same modules."""
         return StepSession(session.cell, self.model.card, self.model.sha256)
 
-    def _possible(self) -> list[Level]:
+    def possible(self) -> list[Level]:
         """The levels that were asked for, and for which the model has what they look at."""
         forms = self.model.forms
         missing = {

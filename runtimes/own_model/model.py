@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.errors import InputError
@@ -41,8 +43,9 @@ class OwnModel:
         """Look at a model; an alphabet says what its token ids mean.
 
         Raises:
-            InputError: no module behind the functions, or no state that can be carried.
+            InputError: no module behind the functions, no weights in it, or no state that can be carried.
         """
+        _check_loaded(forms)
         pristine = untouched(forms)
         probe = probe_state(forms)
         return cls(forms, pristine, probe, card_of_forms(forms, alphabet), weights_hash(forms))
@@ -69,16 +72,23 @@ def weights_hash(forms: RecurrentForms) -> str:
     return digest.hexdigest()
 
 
-def check_weights(forms: RecurrentForms) -> None:
-    """Refuse weights that are not there, and those that are rounded to 16 bits.
+def check_widths(forms: RecurrentForms) -> None:
+    """Refuse weights of 16 bits: what a verification allows is rounding in float32.
 
     Raises:
         InputError: there are such.
     """
-    for module in modules_of(forms):
-        for name, weight in module.named_parameters():
+    for name, weight in _named_weights(forms):
+        if weight.dtype in (torch.float16, torch.bfloat16):
             dtype = str(weight.dtype).removeprefix("torch.")
-            if weight.is_meta:
-                raise InputError(f"the weight {name} is on the meta device, without numbers: load the weights first")
-            if dtype in ("float16", "bfloat16"):
-                raise InputError(f"the weight {name} is {dtype}: verify the model in float32 (call .float())")
+            raise InputError(f"the weight {name} is {dtype}: verify the model in float32 (call .float())")
+
+
+def _check_loaded(forms: RecurrentForms) -> None:
+    for name, weight in _named_weights(forms):
+        if weight.is_meta:
+            raise InputError(f"the weight {name} is on the meta device, without numbers: load the weights first")
+
+
+def _named_weights(forms: RecurrentForms) -> Iterator[tuple[str, Tensor]]:
+    return (pair for module in modules_of(forms) for pair in module.named_parameters())

@@ -9,10 +9,9 @@ from msgspec.structs import replace
 from causalrn.runtimes.parity.results import Attribution
 
 STEP_WITH_ITSELF = (
-    "as the forms differ, all other levels compare with the step in float64: they say whether it is consistent, not "
-    "whether it is the model that the parallel form is; a prefill that is right differs from it"
+    "the forms differ, so all other levels compare with the step in float64: they tell whether it is consistent, not "
+    "whether it is right"
 )
-
 NO_NUMBERS = "as the step gives no numbers, nothing else was checked"
 
 

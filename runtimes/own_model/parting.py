@@ -57,16 +57,16 @@ class Parting:
         return next(iter((*self.tensors, *self.unread)), "")
 
     def describe(self) -> str:
-        """Half a sentence for people: "blocks.1 computes something else between its norm and its out"."""
+        """Half a sentence for people: "blocks.1 computes something else between blocks.1.norm and blocks.1.out"."""
         if not self.module:
             return "no module was seen that both call: name some with `blocks`"
-        after = f" after {self.before}" if self.before else ""
         if self.is_lookup:
             words = f"{self.shown} is given other numbers"
         elif self.module == self.shown:
-            words = f"{self.module} is the first whose output differs{after}"
+            words = f"{self.module} is the first module whose output differs"
         else:
-            words = f"{self.module} computes something else{after} and before {self.shown}"
+            place = f"between {self.before} and {self.shown}" if self.before else f"before {self.shown}"
+            words = f"{self.module} computes something else {place}"
         if self.tensors:
             return f"{words}; it reads {' and '.join(self.tensors)}"
         return f"{words}; {' and '.join(self.unread)} is never read" if self.unread else words

@@ -100,7 +100,7 @@ def _names(paths: Sequence[Any]) -> tuple[str, ...]:
     names: list[str] = []
     digits = max(2, len(str(len(paths))))
     for path in paths:
-        parts = [re.sub(r"\W+", "_", str(_key(entry)), flags=re.ASCII) for entry in path]
+        parts = [re.sub(r"\W+", "_", str(_key(entry)) or "_", flags=re.ASCII) for entry in path]
         block = next((part for part in parts if part.isdigit()), None)
         if block is not None:
             parts.remove(block)
