@@ -39,5 +39,6 @@ def stored_state(spec: StateSpec, values: Mapping[str, Array], dtype: np.dtype[n
             stored[tensor.name], scale = round_to_int8(row, axis=-1)
             stored[tensor.scale_name] = scale.astype(dtype)
         elif not tensor.is_scale:
-            stored[tensor.name] = np.array(values[tensor.name], dtype if tensor.dtype == "float32" else tensor.dtype)
+            narrow = {"float32": dtype, "bfloat16": np.dtype(np.float32)}  # which numpy does not have
+            stored[tensor.name] = np.array(values[tensor.name], narrow.get(tensor.dtype, tensor.dtype))
     return stored

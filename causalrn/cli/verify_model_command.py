@@ -26,10 +26,10 @@ of parallel, step, initial_state, vocabulary and, if there is one, prefill.
 Exit code 1 if anything is out of tolerance.""",
 )
 @click.argument("model", metavar="FILE.py:FUNCTION")
-@click.option("--steps", type=click.IntRange(2, _MOST), default=128, show_default=True, help="Tokens per sequence.")
+@click.option("--steps", type=click.IntRange(4, _MOST), default=128, show_default=True, help="Tokens per sequence.")
 @click.option("--batch", type=click.IntRange(1, 1024), default=2, show_default=True, help="Sequences.")
 @click.option("--vocabulary", type=click.IntRange(2), help="Number of token ids.  [default: what the function says]")
-@click.option("--capacity", type=click.IntRange(2), help="Most positions.  [default: what the function says]")
+@click.option("--capacity", type=click.IntRange(4), help="Most positions.  [default: what the function says]")
 @click.option(
     "--level",
     "levels",

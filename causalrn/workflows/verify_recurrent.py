@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.model.own.forms import RecurrentForms
     from causalrn.runtimes.own_model.check import OwnCheck
 
-_LARGEST_BATCH, _MOST_STEPS = 1024, 1 << 16
+_LARGEST_BATCH, _LEAST_STEPS, _MOST_STEPS = 1024, 4, 1 << 16
 
 
 def verify_recurrent(
@@ -88,19 +88,25 @@ def verify_recurrent(
 
     given = {"parallel": parallel, "step": step, "initial_state": initial_state, "prefill": prefill}
     named = [choice(name, "levels", ALL_LEVELS) for name in listed(levels, "levels")]
-    steps, batch = whole_number(steps, "steps", 2, _MOST_STEPS), whole_number(batch, "batch", 1, _LARGEST_BATCH)
+    steps, batch = (
+        whole_number(steps, "steps", _LEAST_STEPS, _MOST_STEPS),
+        whole_number(batch, "batch", 1, _LARGEST_BATCH),
+    )
     seed, drift_steps = whole_number(seed, "seed", 0, LARGEST_SEED), whole_number(drift_steps, "drift_steps", 2)
     seconds = finite_number(time_budget, "time_budget", 1)
     forms = _with_blocks(forms_from(model, given | {"vocabulary": vocabulary, "capacity": capacity}), blocks)
     if forms.capacity is not None:
-        steps = min(steps, forms.capacity)
+        steps = min(steps, whole_number(forms.capacity, "capacity", _LEAST_STEPS))
     tokens = np.random.default_rng(seed).integers(0, forms.vocabulary, (batch, steps), dtype=np.int64)
+    of_bundles = [level for level in named if level not in MODEL_LEVELS]
+    if of_bundles:
+        raise InputError(f"`levels` {of_bundles[0]!r} is of bundles: a model has {', '.join(MODEL_LEVELS)}")
     wanted = tuple(level for level in MODEL_LEVELS if level in (named or MODEL_LEVELS))
-    if not wanted:
-        raise InputError(f"`levels` {named[0]!r} is of bundles: a model has {', '.join(MODEL_LEVELS)}")
     check = OwnCheck(
         OwnModel.of(forms), at_least(tokens, forms.vocabulary, seed), wanted, seed, seconds, drift_steps, progress
     )
+    if not check.possible():
+        raise InputError(f"`levels` {wanted[0]!r} cannot be checked: {_WHY_NOT[wanted[0]]}")
     check.run()
     return VerifyResult.of(_report(check, wanted), check.verification)
 
@@ -131,13 +137,16 @@ def _made(path: Path, name: str) -> Any:
         factory = getattr(module, name, None)
         if not callable(factory):
             raise InputError(f"{path} has no function {name!r}: name one that makes the model")
-        return factory()
+        made = factory()
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # whatever that file raises
         raise InputError(f"{path}:{name} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
     finally:
         sys.path[:] = before
+    if made is None:
+        raise InputError(f"{path}:{name} gave None: it must return the model")
+    return made
 
 
 def _with_blocks(forms: RecurrentForms, blocks: Sequence[torch.nn.Module | str] | None) -> RecurrentForms:
@@ -196,9 +205,11 @@ def _report(check: OwnCheck, wanted: Sequence[Level]) -> VerifyReport:
 
 
 def _not_there(missing: Sequence[Level]) -> list[str]:
-    why = {
-        "layer": "no `blocks` are known",
-        "padding": "nothing takes an attention_mask",
-        "positions": "step takes no position that may be left out",
-    }
-    return [f"{level} was not checked: {why[level]}" for level in missing if level in why]
+    return [f"{level} was not checked: {_WHY_NOT[level]}" for level in missing if level in _WHY_NOT]
+
+
+_WHY_NOT: dict[str, str] = {
+    "layer": "the model has no `blocks`, and none are named",
+    "padding": "neither parallel nor prefill takes an attention_mask",
+    "positions": "step takes no position that may be left out",
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,24 +12,25 @@ from torch import Tensor
 from causalrn.model.own.copying import copied, modules_of
 from causalrn.model.own.forms import RecurrentForms, mask_name
 from causalrn.model.own.state_probe import StateProbe
-from causalrn.runtimes.own_model.sessions import StepSession, forward, numbers, state_bytes
+from causalrn.runtimes.own_model.isolation import repeat_bound
+from causalrn.runtimes.own_model.sessions import forward, numbers, state_bytes, step_through
 from causalrn.runtimes.parity.figures import CheckFigures, Figures
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.results import Level, LevelResult
-from causalrn.runtimes.snapshot import FloatArray, IntArray
+from causalrn.runtimes.snapshot import FloatArray
 
 _MOST_STEPS = 32
 
 
-def check_contract(probe: StateProbe, session: StepSession, narrow: Sequence[tuple[str, str]]) -> LevelResult:
+def check_contract(probe: StateProbe, irregular: Mapping[str, str], narrow: Sequence[tuple[str, str]]) -> LevelResult:
     """Whether the state can be told: a row per token or none, one dtype, an axis for the batch.
 
     Args:
-        session: that has run: it has noted shapes that were not as the contract says.
+        irregular: by tensor that had another shape than the contract says, what was seen, in words.
         narrow: tensors that a float64 model carries in fewer bits than it computes in, with their dtype.
     """
     named = {fault.tensor: fault.words for fault in reversed(probe.faults) if fault.kind in ("dtype", "shape", "batch")}
-    for name, words in session.store.irregular.items():
+    for name, words in irregular.items():
         named.setdefault(name, f"{name} has the shape {words}")
     for name, dtype in narrow:
         named.setdefault(name, f"{name} is carried in {dtype}, whatever the model computes in")
@@ -39,7 +40,7 @@ def check_contract(probe: StateProbe, session: StepSession, narrow: Sequence[tup
     wrong = [check for check in checks if not check.passed]
     return LevelResult(
         "contract",
-        session.runtime,
+        "recurrent",
         not wrong,
         wrong[0].outcome if wrong else describe_state(probe),
         tensor=wrong[0].name if wrong else None,
@@ -79,15 +80,20 @@ def _padded(form: str, forms: RecurrentForms, case: Case) -> LevelResult:
         mask[row, width - steps :] = 1
         tokens[row, : width - steps] = reference.tokens[row, -1]
     given = torch.from_numpy(tokens), torch.from_numpy(mask)
-    with torch.inference_mode():
-        if form == "parallel":
-            padded = numbers(forms.whole(*given))
-        else:
-            start, position = forms.initial(count), torch.tensor(0)
-            padded = numbers(forms.prefill_once(given[0], start, position, given[1])[0])
+
+    def run(mask: Tensor) -> FloatArray:
+        with torch.inference_mode():
+            if form == "parallel":
+                return numbers(forms.whole(given[0], mask))
+            return numbers(forms.prefill_once(given[0], forms.initial(count), torch.tensor(0), mask)[0])
+
+    padded = run(given[1])
     errors = np.abs(padded[:, width - steps :] - reference.logits[:, :steps]).max((0, 2))
     name = "parallel" if form == "parallel" else "recurrent, prefill"
-    return _by_steps("padding", name, errors, case, f"{count} rows with padding on their left")
+    words = f"{count} rows with padding on their left"
+    if np.array_equal(padded, run(torch.ones_like(given[1]))):
+        words = f"{words}, whose mask `{form}` ignores"
+    return _by_steps("padding", name, errors, case, words)
 
 
 def check_positions(forms: RecurrentForms, case: Case) -> list[LevelResult]:
@@ -95,19 +101,8 @@ def check_positions(forms: RecurrentForms, case: Case) -> list[LevelResult]:
     if not forms.may_omit_position:
         return []
     tokens = case.reference.tokens[:, :_MOST_STEPS]
-    errors = np.abs(_stepped(forms, tokens, tell=True) - _stepped(forms, tokens, tell=False)).max((0, 2))
-    return [_by_steps("positions", "recurrent", errors, case, "position given, and left out")]
-
-
-def _stepped(forms: RecurrentForms, tokens: IntArray, *, tell: bool) -> FloatArray:
-    rows: list[Tensor] = []
-    with torch.inference_mode():
-        state = forms.initial(len(tokens))
-        for step in range(tokens.shape[1]):
-            position = torch.tensor(step) if tell else None
-            logits, state = forms.step_once(torch.from_numpy(tokens[:, step].copy()), state, position)
-            rows.append(logits)
-    return numbers(torch.stack(rows, dim=1))
+    errors = np.abs(step_through(forms, tokens) - step_through(forms, tokens, tell=False)).max((0, 2))
+    return [_by_steps("positions", "recurrent", errors, case, "position given, and left out", repeated=True)]
 
 
 def check_reload(forms: RecurrentForms, pristine: RecurrentForms, case: Case) -> list[LevelResult]:
@@ -125,20 +120,25 @@ def check_reload(forms: RecurrentForms, pristine: RecurrentForms, case: Case) ->
         except RuntimeError as error:
             words = " ".join(str(error).split()).partition(": ")[2]
             return [LevelResult("reload", "parallel", False, f"what was saved cannot be loaded: {words}")]
+    words = "saved after a run, and loaded"
     runs: dict[str, Callable[[RecurrentForms], FloatArray]] = {
         "parallel": lambda each: forward(each, tokens),
-        "recurrent": lambda each: _stepped(each, tokens, tell=True),
+        "recurrent": lambda each: step_through(each, tokens),
     }
     return [
-        _by_steps("reload", name, np.abs(run(forms) - run(fresh)).max((0, 2)), case, "saved after a run, and loaded")
+        _by_steps("reload", name, np.abs(run(forms) - run(fresh)).max((0, 2)), case, words, repeated=True)
         for name, run in runs.items()
     ]
 
 
-def _by_steps(level: Level, runtime: str, errors: FloatArray, case: Case, words: str) -> LevelResult:
-    """Judge differences of logits, [T], by the bounds of both runs."""
+def _by_steps(
+    level: Level, runtime: str, errors: FloatArray, case: Case, words: str, *, repeated: bool = False
+) -> LevelResult:
+    """Judge differences of logits, [T], by the bounds of both runs; or of the same operations, `repeated`."""
     reference = case.reference
     allowed = 2 * reference.bounds.logits[: len(errors)]
+    if repeated:
+        allowed = np.full(len(errors), repeat_bound(reference, len(errors)) * reference.largest_logit)
     bad = np.flatnonzero(~(errors <= allowed))
     worst = int(np.argmax(np.nan_to_num(errors, nan=np.inf) / allowed))
     first = None if not len(bad) else int(bad[0])
@@ -146,7 +146,7 @@ def _by_steps(level: Level, runtime: str, errors: FloatArray, case: Case, words:
         level,
         runtime,
         first is None,
-        words if first is None else f"step {first} on: {words}",
+        words if first is None else f"{words}: other logits from step {first} on",
         float(errors[worst]) / reference.largest_logit,
         float(allowed[worst]) / reference.largest_logit,
         first,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Literal
@@ -19,7 +19,7 @@ from causalrn.runtimes.own_model.sessions import StepSession, forward, forward_w
 from causalrn.runtimes.own_model.watching import NarrowOperation, narrow_operations
 from causalrn.runtimes.parity.oracle import Oracle
 from causalrn.runtimes.parity.reference import Bounds, Run
-from causalrn.runtimes.snapshot import FloatArray, IntArray
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import ModelCard
 
 Form = Literal["parallel", "recurrent"]
@@ -87,14 +87,35 @@ class OwnOracle(Oracle):
     def _run(self, session: CellSession, tokens: IntArray, positions: Sequence[int], *, probe: bool = False) -> Run:
         return super()._run(session, tokens, positions, probe=probe and bool(self.forms.blocks))
 
-    @cached_property
+    @property
+    def irregular(self) -> dict[str, str]:
+        """By tensor of the state that once had another shape than its contract says, what was seen, in words."""
+        assert isinstance(self.recurrent, StepSession)
+        return self.recurrent.store.irregular
+
+    def states_after(self, tokens: IntArray) -> Mapping[str, Array]:
+        """The recurrent form's state after all tokens [B, T]."""
+        self.stepped(tokens)
+        return self.recurrent.snapshot().tensors
+
+    @property
     def narrow(self) -> tuple[NarrowOperation, ...]:
         """What either form computes in fewer bits than float64."""
-        tokens = np.arange(6, dtype=np.int64).reshape(2, 3) % self.forms.vocabulary
-        modules = modules_of(self.forms)
-        runs: list[Callable[[], object]] = [lambda: forward(self.forms, tokens), lambda: self.stepped(tokens)]
-        found = [operation for run in runs for operation in narrow_operations(run, modules)]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys((*self.narrow_whole, *self.narrow_steps)))
+
+    @cached_property
+    def narrow_whole(self) -> tuple[NarrowOperation, ...]:
+        """What the parallel form computes in fewer bits."""
+        return narrow_operations(lambda: forward(self.forms, self._few_tokens), modules_of(self.forms))
+
+    @cached_property
+    def narrow_steps(self) -> tuple[NarrowOperation, ...]:
+        """What the step computes in fewer bits."""
+        return narrow_operations(lambda: self.stepped(self._few_tokens), modules_of(self.forms))
+
+    @property
+    def _few_tokens(self) -> IntArray:
+        return np.arange(6, dtype=np.int64).reshape(3, 2) % self.forms.vocabulary
 
     def state_dtypes(self) -> dict[str, str]:
         """By tensor of the state that the float64 copy carries in fewer bits, its dtype."""

@@ -1,25 +1,26 @@
-"""Where two forms of a model part, in float64: the first position, module and tensors of the state.
+"""Where two runs of a model part, in float64: the first position, module and tensors of the state.
 
-What every module gives is recorded in both forms. At the first position where logits differ, the first module whose
-outputs differ is at fault, or what computes its inputs from those of the modules before it. A tensor of the state
-belongs to it if a change of that tensor reaches this module before all others.
+What every module is given and gives is recorded in both runs. The first module, in the order of computation, whose
+output differs shows where they part: it is at fault if it was given the same; else the module around it is, in what it
+computes since the last module before. A tensor of the state belongs to it if a change of that tensor reaches this
+module before all others.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from causalrn.model.own.copying import modules_of
 from causalrn.model.own.state_tree import clone
+from causalrn.model.own.step_cell import StepCell
 from causalrn.runtimes.own_model.oracle import OwnOracle
+from causalrn.runtimes.own_model.recording import Calls, Pairs, aligned, at_position, cut, differ, not_finite, recorded
 from causalrn.runtimes.own_model.sessions import StepSession
-from causalrn.runtimes.snapshot import Array, IntArray
+from causalrn.runtimes.snapshot import IntArray
 
 _SAME = 1e-9
 """Two float64 values are the same up to this; hidden casts to float32 make 1e-7, and are told from it."""
@@ -29,67 +30,158 @@ _CHANGE = 1e-2
 
 @dataclass(frozen=True)
 class Parting:
-    """Where two forms part.
+    """Where two runs part.
 
     Attributes:
         step: first position whose logits differ.
-        module: path of the first module whose output differs; "" where none was seen that both forms call.
+        module: path of the module that computes something else; the class of the outermost one where it is that; ""
+            where no module was seen that both runs call.
+        shown: path of the first module whose output differs.
         before: path of the last module before it whose output is the same; "" where there is none.
-        tensors: of the state, that reach this module first.
+        tensors: of the state, that reach it first.
+        unread: tensors of the state that reach nothing at all.
+        is_lookup: whether `shown` is given other whole numbers, e.g. other positions.
     """
 
     step: int
     module: str
-    before: str
-    tensors: tuple[str, ...]
+    shown: str = ""
+    before: str = ""
+    tensors: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    is_lookup: bool = False
+
+    @property
+    def tensor(self) -> str:
+        """The tensor of the state that is involved; "" where none is known."""
+        return next(iter((*self.tensors, *self.unread)), "")
 
     def describe(self) -> str:
-        """A sentence for people."""
-        where = f"the forms part at step {self.step}, in float64, too"
+        """Half a sentence for people: "blocks.1 computes something else between blocks.1.norm and blocks.1.out"."""
         if not self.module:
-            return f"{where}; no module was seen that both call: name some with `blocks`"
-        same = f", while {self.before} before it does not" if self.before else ""
-        read = f"; what reaches it first is {' and '.join(self.tensors)}" if self.tensors else ""
-        fresh = "" if self.step else ", from the first token on: it is not only what is carried"
-        return f"{where}{fresh}: {self.module} gives other values{same}{read}"
+            return "no module was seen that both call: name some with `blocks`"
+        if self.is_lookup:
+            words = f"{self.shown} is given other numbers"
+        elif self.module == self.shown:
+            words = f"{self.module} is the first module whose output differs"
+        else:
+            place = f"between {self.before} and {self.shown}" if self.before else f"before {self.shown}"
+            words = f"{self.module} computes something else {place}"
+        if self.tensors:
+            return f"{words}; it reads {' and '.join(self.tensors)}"
+        return f"{words}; {' and '.join(self.unread)} is never read" if self.unread else words
 
 
 def find_parting(oracle: OwnOracle, tokens: IntArray, step: int) -> Parting:
-    """Find it.
+    """Where the step parts from the parallel form.
 
     Args:
         tokens: int64 [B, T].
         step: the first position whose logits differ.
     """
-    session, same = oracle.recurrent, _SAME_NARROW if oracle.narrow else _SAME
-    assert isinstance(session, StepSession)
-    with _recorded(modules_of(oracle.forms)) as parallel:
+    with recorded(modules_of(oracle.forms)) as parallel:
         oracle.forward(tokens)
-    before = _state_before(session, tokens, step)
-    outputs = _step_outputs(session, tokens, step, before)
-    order, bad, good = _first_difference(parallel, outputs, step, tokens.shape[1], same)
-    tensors = _readers(session, tokens, step, before, outputs, order, bad) if bad else ()
+    return _from_step(oracle, tokens, step, parallel, at_position(step, tokens.shape[1], len(tokens)))
+
+
+def find_prefill_parting(oracle: OwnOracle, tokens: IntArray, start: int, step: int) -> Parting:
+    """Where the step parts from a prefill of all tokens from `start` on."""
+    _, _, calls = prefill(oracle, tokens, start)
+    return _from_step(oracle, tokens, step, calls, at_position(step - start, tokens.shape[1] - start, len(tokens)))
+
+
+def find_contradiction(oracle: OwnOracle, tokens: IntArray, length: int, step: int) -> Parting:
+    """Where the parallel form over all tokens parts from itself over fewer."""
+    with recorded(modules_of(oracle.forms)) as whole:
+        oracle.forward(tokens)
+    with recorded(modules_of(oracle.forms)) as part:
+        oracle.forward(tokens[:, :length])
+    return _parting(oracle, step, part, _first(whole, part, cut(length, tokens.shape[1]), _same(oracle)))
+
+
+def find_not_finite(oracle: OwnOracle, tokens: IntArray, step: int) -> Parting:
+    """Where NaN or infinity first comes up in the parallel form."""
+    with recorded(modules_of(oracle.forms)) as calls:
+        oracle.forward(tokens)
+    return _parting(oracle, step, calls, _first(calls, calls, aligned, None))
+
+
+def prefill(oracle: OwnOracle, tokens: IntArray, start: int) -> tuple[Tensor, list[Tensor], Calls]:
+    """A prefill from `start` on, onto the state that steps lead to: logits, the next state, what modules gave."""
+    session = oracle.recurrent
+    assert isinstance(session, StepSession)
+    state = _state_before(session, tokens, start)
     session.reset(1)
-    return Parting(step, bad, good, tensors)
+    cell = StepCell(oracle.forms, session.cell.tree, session.spec)
+    with recorded(modules_of(oracle.forms)) as calls, torch.inference_mode():
+        logits, *after = cell(torch.from_numpy(tokens[:, start:].copy()), torch.tensor(start), *state)
+    return logits, after, calls
 
 
-@contextlib.contextmanager
-def _recorded(modules: Sequence[nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
-    """By path, what modules give, one entry per call, in the order in which they first end."""
-    found: dict[str, list[Tensor]] = {}
-    paths = {part: path for module in modules for path, part in module.named_modules() if path}
+def _same(oracle: OwnOracle) -> float:
+    return _SAME_NARROW if oracle.narrow else _SAME
 
-    def after(part: nn.Module, _: object, output: object) -> None:
-        first = output[0] if isinstance(output, tuple | list) and output else output
-        if isinstance(first, Tensor) and first.is_floating_point():
-            found.setdefault(paths[part], []).append(first.detach().clone())
 
-    hooks = [part.register_forward_hook(after) for part in paths]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
+@dataclass(frozen=True)
+class _First:
+    """The first module that differs, and the last one before it that does not; "" where there is none."""
+
+    shown: str
+    before: str
+    given_same: bool
+    is_lookup: bool
+
+
+def _from_step(oracle: OwnOracle, tokens: IntArray, step: int, calls: Calls, pairs: Pairs) -> Parting:
+    """Where a step parts from a run over several tokens, with the tensors of the state that play a part."""
+    session = oracle.recurrent
+    assert isinstance(session, StepSession)
+    before = _state_before(session, tokens, step)
+    logits, outputs = _step_outputs(session, tokens, step, before)
+    first = _first(calls, outputs, pairs, _same(oracle))
+    parting = _parting(oracle, step, outputs, first)
+    tensors: list[str] = []
+    unread: list[str] = []
+    for place, entry in enumerate(session.spec.tensors):
+        if not before[place].numel() or not first.shown:
+            continue
+        changed = [_changed(value) if place == index else value for index, value in enumerate(clone(before))]
+        others_logits, others = _step_outputs(session, tokens, step, changed)
+        reached = [path for path in outputs if differ(outputs[path], others.get(path, []))]
+        if not reached and torch.equal(logits, others_logits):
+            unread.append(entry.name)
+            continue
+        at_once = first.shown in reached and not _earlier(list(outputs), first.shown) & set(reached)
+        if at_once or not torch.isfinite(before[place]).all():
+            tensors.append(entry.name)
+    session.reset(1)
+    return Parting(
+        step, parting.module, parting.shown, parting.before, tuple(tensors), tuple(unread), parting.is_lookup
+    )
+
+
+def _earlier(order: Sequence[str], path: str) -> set[str]:
+    return set(order[: order.index(path)])
+
+
+def _parting(oracle: OwnOracle, step: int, calls: Calls, first: _First) -> Parting:
+    """The module at fault: the one that shows it where it was given the same, else the one around it."""
+    if not first.shown:
+        return Parting(step, "")
+    module = first.shown if first.given_same or first.is_lookup else _around(oracle, first.shown)
+    return Parting(step, module, first.shown, first.before, is_lookup=first.is_lookup)
+
+
+def _around(oracle: OwnOracle, path: str) -> str:
+    """The module that calls a module: no list of modules; the class of the outermost."""
+    outermost = modules_of(oracle.forms)
+    while path:
+        path = path.rpartition(".")[0]
+        for module in outermost:
+            part = dict(module.named_modules()).get(path)
+            if part is not None and path and not isinstance(part, nn.ModuleList | nn.ModuleDict):
+                return path
+    return type(outermost[0]).__name__
 
 
 def _state_before(session: StepSession, tokens: IntArray, step: int) -> list[Tensor]:
@@ -99,71 +191,47 @@ def _state_before(session: StepSession, tokens: IntArray, step: int) -> list[Ten
     return clone(session.store.tensors)
 
 
-def _step_outputs(
-    session: StepSession, tokens: IntArray, step: int, state: Sequence[Tensor]
-) -> dict[str, list[Tensor]]:
-    with _recorded(modules_of(session.cell.forms)) as found, torch.inference_mode():
-        session.cell(torch.from_numpy(tokens[:, step : step + 1].copy()), torch.tensor(step), *clone(state))
-    return found
+def _step_outputs(session: StepSession, tokens: IntArray, step: int, state: Sequence[Tensor]) -> tuple[Tensor, Calls]:
+    with recorded(modules_of(session.cell.forms)) as found, torch.inference_mode():
+        logits, *_ = session.cell(
+            torch.from_numpy(tokens[:, step : step + 1].copy()), torch.tensor(step), *clone(state)
+        )
+    return logits, found
 
 
-def _first_difference(
-    parallel: dict[str, list[Tensor]], outputs: dict[str, list[Tensor]], step: int, steps: int, same: float
-) -> tuple[list[str], str, str]:
-    """Modules that both forms call, in the step's order; the first that differs; the last before it that does not."""
-    order, good = [], ""
-    for path, calls in outputs.items():
-        others = parallel.get(path, [])
-        if len(others) != len(calls):
+def _first(calls: Calls, others: Calls, pairs: Pairs, same: float | None) -> _First:
+    """The first difference in the order of `others`; without `same`, the first that is not finite."""
+    differs: Callable[[Tensor, Tensor], bool] = not_finite if same is None else _differing(pairs, same)
+    good = ""
+    for path, twins in others.items():
+        ones = calls.get(path, [])
+        if len(ones) != len(twins) or not all(pairs(one[1], two[1]) for one, two in zip(ones, twins, strict=True)):
             continue
-        pairs = [_at(one, two, step, steps) for one, two in zip(others, calls, strict=True)]
-        if any(pair is None for pair in pairs):
-            continue
-        order.append(path)
-        if max(_error(*pair) for pair in pairs if pair is not None) > same:
-            return order, path, good
+        bad = [(one, two) for one, two in zip(ones, twins, strict=True) if differs(one[1], two[1])]
+        if bad:
+            (given, _), (twin, _) = bad[0]
+            same_given = given is None or twin is None or not pairs(given, twin) or not differs(given, twin)
+            is_lookup = not same_given and given is not None and not given.is_floating_point()
+            return _First(path, good, same_given, is_lookup)
         good = path
-    return order, "", good
+    return _First("", good, given_same=True, is_lookup=False)
 
 
-def _at(whole: Tensor, one: Tensor, step: int, steps: int) -> tuple[Array, Array] | None:
-    """What a module gave for one position in both forms; None where its outputs cannot be paired."""
-    for axis in range(whole.ndim):
-        if whole.shape[axis] == steps and whole.numel() == steps * one.numel():
-            part = whole.select(axis, step)
-            return part.numpy(), one.reshape(part.shape).numpy()
-    return None
+def _differing(pairs: Pairs, same: float) -> Callable[[Tensor, Tensor], bool]:
+    """Whether two values differ, in whatever way they can be paired."""
+
+    def differs(one: Tensor, two: Tensor) -> bool:
+        return min(_error(*pair) for pair in pairs(one, two)) > same
+
+    return differs
 
 
-def _error(one: Array, two: Array) -> float:
-    largest = float(np.abs(one).max(initial=0.0)) or 1.0
-    error = float(np.abs(one - two).max(initial=0.0)) / largest
-    return error if np.isfinite(error) else np.inf
-
-
-def _readers(
-    session: StepSession,
-    tokens: IntArray,
-    step: int,
-    state: Sequence[Tensor],
-    outputs: dict[str, list[Tensor]],
-    order: Sequence[str],
-    bad: str,
-) -> tuple[str, ...]:
-    """Tensors of the state whose change shows in the module `bad`, and in none before it."""
-    found = []
-    earlier = [path for path in order if path != bad]
-    for place, entry in enumerate(session.spec.tensors):
-        changed = list(clone(state))
-        if not changed[place].numel():
-            continue
-        changed[place] = _changed(changed[place])
-        others = _step_outputs(session, tokens, step, changed)
-        if _differs(outputs[bad], others.get(bad, [])) and not any(
-            _differs(outputs[path], others.get(path, [])) for path in earlier
-        ):
-            found.append(entry.name)
-    return tuple(found)
+def _error(one: Tensor, two: Tensor) -> float:
+    if not one.numel():
+        return 0.0
+    one, two = one.double(), two.double()
+    error = float((one - two).abs().max()) / (float(one.abs().max()) or 1.0)
+    return error if error < torch.inf else torch.inf
 
 
 def _changed(tensor: Tensor) -> Tensor:
@@ -171,7 +239,3 @@ def _changed(tensor: Tensor) -> Tensor:
         size = float(tensor.abs().max()) or 1.0
         return tensor + _CHANGE * size * (1 + torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0)))
     return ~tensor if tensor.dtype == torch.bool else tensor + 1
-
-
-def _differs(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
-    return len(one) != len(two) or any(not torch.equal(a, b) for a, b in zip(one, two, strict=True))

@@ -46,6 +46,8 @@ class TreeStore:
         """A fresh state."""
         with torch.inference_mode():
             self.tensors = self._cell.fresh(batch)
+        pairs = zip(self._cell.spec.tensors, self.tensors, strict=True)
+        self._first_rows = {entry.name: t.shape[entry.growth_axis] for entry, t in pairs if entry.is_pool}
         self._batch = batch
 
     def reserve(self, rows: int) -> None:
@@ -62,10 +64,14 @@ class TreeStore:
     def note_shapes(self, position: int) -> None:
         """Remember where a tensor first has another shape than its contract says."""
         for entry, tensor in zip(self._cell.spec.tensors, self.tensors, strict=True):
-            wanted = entry.given(batch=self._batch, rows=position)
-            if entry.name not in self.irregular and not _fits(entry, tuple(tensor.shape), wanted):
+            wanted = self._shape(entry, position)
+            if entry.name not in self.irregular and tuple(tensor.shape) != wanted:
                 words = f"{list(tensor.shape)} after {position} tokens, not {list(wanted)}"
                 self.irregular[entry.name] = words
+
+    def _shape(self, entry: StateTensor, position: int) -> tuple[int, ...]:
+        """What its contract says of a tensor; where it grows, it may have begun with some rows."""
+        return entry.given(batch=self._batch, rows=self._first_rows.get(entry.name, 0) + position)
 
     def mark(self) -> list[Tensor]:
         """See :meth:`~causalrn.runtimes.state_buffers.StateBuffers.mark`."""
@@ -88,22 +94,14 @@ class TreeStore:
         """
         if tensors.keys() != {entry.name for entry in self._cell.spec.tensors}:
             raise StateError(f"the state holds {sorted(tensors)[:3]}..., this model's tensors have other names")
-        loaded = []
+        loaded, self._batch = [], batch
         for entry, old in zip(self._cell.spec.tensors, self.tensors, strict=True):
             value = tensors[entry.name]
-            wanted = entry.given(batch=batch, rows=position)
+            wanted = self._shape(entry, position)
             if value.shape != wanted and entry.name not in self.irregular:
                 raise StateError(f"state tensor {entry.name} is {list(value.shape)}, expected {list(wanted)}")
             loaded.append(torch.from_numpy(np.array(value)).to(old.dtype))
-        self.tensors, self._batch = loaded, batch
-
-
-def _fits(entry: StateTensor, shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether a shape is the contract's; where a tensor grows, it may have begun with some rows."""
-    if not entry.is_pool or len(shape) != len(wanted):
-        return shape == wanted
-    axis = entry.growth_axis
-    return shape[:axis] == wanted[:axis] and shape[axis + 1 :] == wanted[axis + 1 :] and shape[axis] >= wanted[axis]
+        self.tensors = loaded
 
 
 def to_array(tensor: Tensor) -> Array:
@@ -211,6 +209,18 @@ def forward_with_streams(forms: RecurrentForms, tokens: IntArray) -> tuple[Float
     with watched_streams(list(forms.blocks)) as calls:
         logits = forward(forms, tokens)
     return logits, joined_streams(calls, len(tokens))
+
+
+def step_through(forms: RecurrentForms, tokens: IntArray, *, tell: bool = True) -> FloatArray:
+    """The step over [B, T] -> [B, T, V]; without `tell` it is not told its position where it may find it out."""
+    rows: list[Tensor] = []
+    with torch.inference_mode():
+        state = forms.initial(len(tokens))
+        for step in range(tokens.shape[1]):
+            position = torch.tensor(step) if tell else None
+            logits, state = forms.step_once(torch.from_numpy(tokens[:, step].copy()), state, position)
+            rows.append(logits)
+    return numbers(torch.stack(rows, dim=1))
 
 
 def state_bytes(spec: StateSpec, tokens: int) -> int:

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from causalrn.runtimes.snapshot import FloatArray
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
-_DRAWING = ("bernoulli", "rand", "randn", "rand_like", "randn_like", "native_dropout", "multinomial", "normal")
+_CASTS = ("to", "_to_copy")
+_MOVES = ("detach", "clone", "view", "reshape", "alias", "contiguous", "select", "slice", "stack", "lift_fresh")
 
 
 @dataclass(frozen=True)
@@ -34,29 +35,43 @@ class NarrowOperation:
 
     def describe(self) -> str:
         """For people: "softplus in float32 (blocks.0)"."""
-        return f"{self.operation} in {self.dtype}{f' ({self.module})' if self.module else ''}"
+        words = f"a cast to {self.dtype}" if self.operation in _CASTS else f"{self.operation} in {self.dtype}"
+        return f"{words}{f' ({self.module})' if self.module else ''}"
+
+
+def some(operations: Sequence[NarrowOperation]) -> str:
+    """The first of them, for people, and how many more there are; "" where there is none."""
+    words = [operation.describe() for operation in operations]
+    more = f" and {len(words) - 3} more" if len(words) > 3 else ""
+    return ", ".join(words[:3]) + more
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Shows every operation with its result, and the path of the module that runs it."""
 
-    def __init__(self, look: Callable[[str, Any, str], None]) -> None:
+    def __init__(self, look: Callable[[str, Any, str], None], before: Callable[[], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._look = look
+        self._look, self._before = look, before
         self.running: list[str] = []
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        self._before()
         out = function(*args, **(kwargs or {}))
         self._look(function.overloadpacket.__name__.rstrip("_"), out, self.running[-1] if self.running else "")
         return out
 
 
 @contextlib.contextmanager
-def _watched(modules: Sequence[nn.Module], look: Callable[[str, Any, str], None]) -> Iterator[None]:
-    """A context in which `look` is called with the name of each operation, what came out, and the module's path."""
-    watch = _Watch(look)
+def _watched(
+    modules: Sequence[nn.Module], look: Callable[[str, Any, str], None], before: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """A context in which `look` is called with the name of each operation, what came out, and the module's path.
+
+    Before each operation `before` is called.
+    """
+    watch = _Watch(look, before)
     paths = {part: path for module in modules for path, part in module.named_modules()}
 
     def enter(part: nn.Module, _: Any) -> None:
@@ -85,6 +100,8 @@ def narrow_operations(run: Callable[[], Any], modules: Sequence[nn.Module]) -> t
     found: dict[NarrowOperation, None] = {}
 
     def look(name: str, out: Any, path: str) -> None:
+        if name in _MOVES:
+            return
         for value in out if isinstance(out, tuple | list) else (out,):
             if isinstance(value, Tensor) and value.dtype in _NARROW and value.numel():
                 found[NarrowOperation(name, str(value.dtype).removeprefix("torch."), path)] = None
@@ -95,7 +112,7 @@ def narrow_operations(run: Callable[[], Any], modules: Sequence[nn.Module]) -> t
 
 
 def random_parts(run: Callable[[], FloatArray], modules: Sequence[nn.Module]) -> tuple[str, ...]:
-    """Paths of the modules that draw random numbers; nothing where two runs are equal.
+    """Paths of the modules that draw random numbers, "the model" outside of all; nothing where two runs are equal.
 
     Args:
         run: gives logits.
@@ -104,11 +121,16 @@ def random_parts(run: Callable[[], FloatArray], modules: Sequence[nn.Module]) ->
     if np.array_equal(run(), run(), equal_nan=True):
         return ()
     found: dict[str, None] = {}
+    generator = torch.get_rng_state()
 
-    def look(name: str, out: Any, path: str) -> None:
-        if name in _DRAWING:
+    def before() -> None:
+        nonlocal generator
+        generator = torch.get_rng_state()
+
+    def look(_: str, __: Any, path: str) -> None:
+        if not torch.equal(torch.get_rng_state(), generator):
             found[path or "the model"] = None
 
-    with _watched(modules, look):
+    with _watched(modules, look, before):
         run()
-    return tuple(found) or ("the model",)
+    return tuple(found)

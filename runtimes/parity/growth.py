@@ -10,7 +10,7 @@ import numpy as np
 
 from causalrn.runtimes.snapshot import FloatArray
 
-_LEAST_POINTS = 5
+_LEAST_POINTS, _LEAST_STEPS = 5, 24
 _LEAST_GROWTH = 2.0
 _DECADE = 10.0
 _PENALTY = 0.05
@@ -45,14 +45,14 @@ def fit_growth(steps: FloatArray, errors: FloatArray) -> Growth:
 
     Errors scatter by a factor, not by a summand, so the fit is in logarithms. Only the last tenfold of the steps
     counts: before, an error settles. A law that grows is chosen only if it leaves a mean square clearly smaller than
-    flat, and the error at least doubles over what counts; fewer than five points are flat.
+    flat, and the error at least doubles over what counts; fewer than five points are flat, and so are a few steps.
 
     Args:
         steps: [n], increasing.
         errors: [n]; zeros and what is not finite are left out.
     """
     known = np.isfinite(errors) & (errors > 0) & (steps >= steps[-1] / _DECADE)
-    if known.sum() < _LEAST_POINTS:
+    if known.sum() < _LEAST_POINTS or steps[-1] < _LEAST_STEPS:  # the first steps differ from each other anyhow
         return Growth("flat", float(np.median(errors[known])) if known.any() else 0.0, 0.0)
     at, logs = steps[known].astype(np.float64), np.log(errors[known].astype(np.float64))
     flat = Growth("flat", float(np.exp(logs.mean())), 0.0)

@@ -71,6 +71,7 @@ def check_state(runtime: str, stepped: Traces, from_reference: Traces, case: Cas
     """Every state tensor: on the way from a fresh state, and one step after a reference state was fed in."""
     both = merged([stepped.deviations(session), from_reference.deviations(session)], case.reference.places)
     agreement = from_reference.agreement() if from_reference.traces else stepped.agreement()
+    count = len(compared_tensors(session))
     return _judged(
         "state",
         runtime,
@@ -78,7 +79,7 @@ def check_state(runtime: str, stepped: Traces, from_reference: Traces, case: Cas
         case,
         agreement,
         Figures(),
-        summary=f"{len(compared_tensors(session))} tensors at {len(case.reference.states)} positions",
+        summary=f"{count} tensor{'' if count == 1 else 's'} at {len(case.reference.states)} positions",
     )
 
 

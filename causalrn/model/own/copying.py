@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from causalrn.errors import InputError
 from causalrn.model.own.forms import RecurrentForms
@@ -46,6 +47,8 @@ def copied(forms: RecurrentForms, dtype: torch.dtype | None = None) -> Recurrent
         InputError: something that cannot be copied.
     """
     memo: dict[int, Any] = {}
+    for tensor in _computed(forms):
+        memo[id(tensor)] = tensor.detach().clone()  # copy.deepcopy refuses what has a history of gradients
     try:
         made = {name: _rebuilt(getattr(forms, name), memo) for name in _FUNCTIONS}
         blocks = None if forms.blocks is None else [_rebuilt(block, memo) for block in forms.blocks]
@@ -65,39 +68,71 @@ def _convert(modules: list[nn.Module], memo: dict[int, Any], dtype: torch.dtype)
         module.to(dtype)
         for part in module.modules():
             for name, value in list(vars(part).items()):
-                if isinstance(value, Tensor) and value.is_floating_point():
-                    setattr(part, name, value.to(dtype))
-    for value in memo.values():
-        held = value.cell_contents if isinstance(value, types.CellType) and _filled(value) else None
-        if isinstance(held, Tensor) and held.is_floating_point():
-            value.cell_contents = held.to(dtype)
+                if name not in _REGISTERED:
+                    vars(part)[name] = _converted(value, dtype)
+    for value in list(memo.values()):
+        if isinstance(value, types.CellType) and _filled(value):
+            value.cell_contents = _converted(value.cell_contents, dtype)
+        elif isinstance(value, types.FunctionType):
+            value.__defaults__ = _converted(value.__defaults__, dtype)
+
+
+_REGISTERED = frozenset(vars(nn.Module()))
+
+
+def _converted(value: Any, dtype: torch.dtype) -> Any:
+    """Floating-point tensors in another dtype, and containers of them; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() and not isinstance(value, nn.Parameter) else value
+    if isinstance(value, dict | list | tuple):
+        leaves, structure = pytree.tree_flatten(value)
+        if any(isinstance(leaf, Tensor) for leaf in leaves):
+            return pytree.tree_unflatten([_converted(leaf, dtype) for leaf in leaves], structure)
+    return value
 
 
 def _modules(value: Any, seen: set[int]) -> Iterator[nn.Module]:
     """The modules that a function reaches."""
+    return (part for part in _reached(value, seen) if isinstance(part, nn.Module))
+
+
+def _computed(forms: RecurrentForms) -> Iterator[Tensor]:
+    """Tensors with a history of gradients that functions and modules hold, e.g. what a forward pass has kept."""
+    seen: set[int] = set()
+    open_values: list[Any] = [getattr(forms, name) for name in _FUNCTIONS]
+    while open_values:
+        for part in _reached(open_values.pop(), seen):
+            if isinstance(part, nn.Module):
+                open_values += vars(part).values()
+            elif not part.is_leaf:
+                yield part
+
+
+def _reached(value: Any, seen: set[int]) -> Iterator[nn.Module | Tensor]:
+    """The modules and tensors that a value holds; not what is in the modules."""
     if id(value) in seen:
         return
     seen.add(id(value))
-    if isinstance(value, nn.Module):
+    if isinstance(value, nn.Module | Tensor):
         yield value
     elif isinstance(value, types.MethodType):
-        yield from _modules(value.__self__, seen)
-        yield from _modules(value.__func__, seen)
+        yield from _reached(value.__self__, seen)
+        yield from _reached(value.__func__, seen)
     elif isinstance(value, functools.partial):
         for part in (value.func, *value.args, *value.keywords.values()):
-            yield from _modules(part, seen)
+            yield from _reached(part, seen)
     elif isinstance(value, types.FunctionType):
         for part in _held(value).values():
-            yield from _modules(part, seen)
+            yield from _reached(part, seen)
     elif isinstance(value, dict):
-        for part in value.values():
-            yield from _modules(part, seen)
+        for part in list(value.values()):
+            yield from _reached(part, seen)
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from _modules(part, seen)
+            yield from _reached(part, seen)
     elif hasattr(value, "__dict__") and not isinstance(value, type | types.ModuleType):
         for part in list(vars(value).values()):
-            yield from _modules(part, seen)
+            yield from _reached(part, seen)
 
 
 def _held(function: types.FunctionType) -> dict[str, Any]:

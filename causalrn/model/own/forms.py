@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -128,10 +129,18 @@ class RecurrentForms:
             raise
         except Exception as error:  # whatever a model raises
             words = " ".join(str(error).split()) or "no message"
-            raise InputError(f"`{name}` raised {type(error).__name__}: {words}") from error
+            if isinstance(error, IndexError):
+                words += f" (token ids go up to {self.vocabulary - 1}: are `vocabulary` and `capacity` right?)"
+            raise InputError(f"`{name}` raised {type(error).__name__}{self._circumstances()}: {words}") from error
         finally:
             if self.default_dtype is not None:
                 torch.set_default_dtype(before)
+
+    def _circumstances(self) -> str:
+        """What is different here from how somebody runs the model."""
+        if self.default_dtype != torch.float64:
+            return ""
+        return " in a float64 copy of the model (keep what it computes with in its parameters, buffers and state)"
 
 
 def scanning(step: Callable[..., Any], initial_state: Callable[[int], Any]) -> Callable[[Tensor], Tensor]:
@@ -174,20 +183,34 @@ def forms_from(given: Any, arguments: Mapping[str, Any]) -> RecurrentForms:
     found |= {name: value for name, value in arguments.items() if value is not None}
     missing = [name for name in ("parallel", "step", "initial_state", "vocabulary") if found.get(name) is None]
     if missing:
-        raise InputError(
-            f"`{missing[0]}` is missing: a recurrent model needs parallel, step, initial_state, vocabulary"
-        )
+        words = _REMEDIES.get(missing[0], "the model has none, and none is given")
+        raise InputError(f"`{missing[0]}` is missing: {words}")
+    for name in ("vocabulary", "capacity"):
+        if isinstance(found.get(name), Integral) and not isinstance(found[name], bool):
+            found[name] = int(found[name])
     return RecurrentForms(**found)
+
+
+_REMEDIES = {
+    "parallel": "give a model, or functions: parallel, step, initial_state",
+    "step": "the model must have a method step(tokens, state) -> (logits, state)",
+    "initial_state": "the model must have a method initial_state(batch) -> state",
+    "vocabulary": "say how many token ids there are, or let the model have it as an attribute",
+}
 
 
 def _of_object(model: Any, names: Sequence[str]) -> dict[str, Any]:
     """The functions of a model under their usual names; a module's own `name` is none of them."""
     if not callable(model):
-        raise InputError(f"{model!r} is no recurrent model: give forms, or a module with step and initial_state")
+        raise InputError(f"{_kind(model)} is no recurrent model: give a module with step and initial_state, or forms")
+    if isinstance(model, type):
+        raise InputError(f"{model.__name__} is a class: give a model, {model.__name__}(...)")
+    if hasattr(model, "_orig_mod"):
+        raise InputError("the model is compiled: give the module that went into torch.compile")
     found = {name: getattr(model, name, None) for name in names if name not in ("parallel", "name", "blocks")}
     found["initial_state"] = found["initial_state"] or getattr(model, "init_state", None)
     blocks = getattr(model, "blocks", None)
-    is_list = isinstance(blocks, nn.ModuleList | list | tuple)
+    is_list = isinstance(blocks, nn.ModuleList | list | tuple) and all(isinstance(part, nn.Module) for part in blocks)
     return found | {"parallel": model, "blocks": list(blocks) if is_list and blocks else None}
 
 
@@ -224,7 +247,8 @@ def _checked_logits(name: str, logits: Any, shape: tuple[int, ...]) -> Tensor:
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise InputError(f"`{name}` gave {_kind(logits)} for logits: it must be a tensor of floating-point numbers")
     if not torch.compiler.is_exporting() and tuple(logits.shape) != shape:
-        raise InputError(f"`{name}` gave logits of shape {list(logits.shape)}, expected {list(shape)}")
+        axes = "[B, V]" if len(shape) == 2 else "[B, T, V]"
+        raise InputError(f"`{name}` gave logits of shape {list(logits.shape)}, expected {axes} = {list(shape)}")
     return logits
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from causalrn.bundle.state_spec import STATE, Dim, StateSpec, StateTensor
 from causalrn.errors import InputError
-from causalrn.model.own.copying import modules_of
 from causalrn.model.own.forms import RecurrentForms
+from causalrn.model.own.outside_values import outside_values
 from causalrn.model.own.state_tree import StateTree, clone
 
 FaultKind = Literal["in place", "on the module", "dtype", "shape", "batch"]
@@ -26,9 +27,10 @@ class StateFault:
     """What a state must not do.
 
     Attributes:
-        kind: "in place" (step changes what it is given), "on the module" (step keeps something outside the state),
-            "dtype", "shape" (they change otherwise than by a row per token), or "batch" (no axis, or several).
-        tensor: of the state, or the attribute of the module.
+        kind: "in place" (step or prefill change what they are given), "on the module" (they keep something outside
+            the state: there, on a class, in a default argument or in their file), "dtype", "shape" (they change
+            otherwise than by a row per token), or "batch" (no axis, or several).
+        tensor: of the state, or what is kept outside of it.
         words: for people.
     """
 
@@ -57,17 +59,17 @@ class StateProbe:
 
     @property
     def in_place(self) -> frozenset[str]:
-        """Tensors that step changes in place."""
+        """Tensors that step or prefill change in place."""
         return frozenset(fault.tensor for fault in self.faults if fault.kind == "in place")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Watched:
-    """The tensors of a state after 0, 1, ... steps, and what a step did beside."""
+    """The tensors of a state after 0, 1, ... steps, and by what was changed beside, which function did it."""
 
     states: list[list[Tensor]]
-    in_place: frozenset[int]
-    on_module: frozenset[str]
+    in_place: dict[int, str] = field(default_factory=dict)
+    outside: dict[str, str] = field(default_factory=dict)
 
 
 def probe_state(forms: RecurrentForms) -> StateProbe:
@@ -78,14 +80,15 @@ def probe_state(forms: RecurrentForms) -> StateProbe:
     """
     with torch.no_grad():
         tree = StateTree.of(forms.initial(_BATCHES[0]))
+        _watch(forms, tree, _BATCHES[0], seed=0, steps=1)  # what is made with the first call, and stays, is no state
         small, large = (_watch(forms, tree, batch, seed=0) for batch in _BATCHES)
         other = _watch(forms, tree, _BATCHES[0], seed=1)
     made = [_Tensor(name, place, small, large, other) for place, name in enumerate(tree.names)]
-    on_module = sorted(small.on_module | large.on_module)
+    outside = {**small.outside, **large.outside, **other.outside}
     faults = [fault for tensor in made for fault in tensor.faults()]
     faults += [
-        StateFault("on the module", name, f"step changes {name} on the module: a state outside the state")
-        for name in on_module
+        StateFault("on the module", name, f"{source} changes {name}, which is no part of the state: carry it there")
+        for name, source in sorted(outside.items())
     ]
     spec = StateSpec(
         "concat" if any(tensor.axis is not None for tensor in made) else "none",
@@ -95,19 +98,45 @@ def probe_state(forms: RecurrentForms) -> StateProbe:
     return StateProbe(tree, spec, first_rows, tuple(faults), tuple(each.name for each in made if each.is_idle))
 
 
-def _watch(forms: RecurrentForms, tree: StateTree, batch: int, *, seed: int) -> _Watched:
-    tokens = torch.randint(forms.vocabulary, (batch, _STEPS), generator=torch.Generator().manual_seed(seed))
+def _watch(forms: RecurrentForms, tree: StateTree, batch: int, *, seed: int, steps: int = _STEPS) -> _Watched:
+    tokens = torch.randint(forms.vocabulary, (batch, steps), generator=torch.Generator().manual_seed(seed))
     given = tree.flatten(forms.initial(batch), "initial_state")
-    states, in_place, on_module = [clone(given)], set(), set()
-    steps = min(_STEPS, forms.capacity or _STEPS)
+    watched = _Watched([clone(given)])
+    steps = min(steps, forms.capacity or steps)
     for position in range(steps):
-        before, held = clone(given), _held_by(forms)
-        _, state = forms.step_once(tokens[:, position], tree.unflatten(given), torch.tensor(position))
-        in_place |= {place for place, (old, now) in enumerate(zip(before, given, strict=True)) if not _same(old, now)}
-        on_module |= {name for name, value in _held_by(forms).items() if held.get(name) != value}
+        place = torch.tensor(position)
+        run = partial(forms.step_once, tokens[:, position], position=place)
+        _, state = _watched_call("step", run, forms, tree, given, watched)
         given = clone(tree.flatten(state))
-        states.append(given)
-    return _Watched(states, frozenset(in_place), frozenset(on_module))
+        watched.states.append(given)
+    if forms.prefill is not None:
+        given = tree.flatten(forms.initial(batch), "initial_state")
+        run = partial(forms.prefill_once, tokens[:, :steps], position=torch.tensor(0))
+        _watched_call("prefill", run, forms, tree, given, watched)
+    return watched
+
+
+def _watched_call(
+    source: str,
+    run: Callable[..., tuple[Tensor, Any]],
+    forms: RecurrentForms,
+    tree: StateTree,
+    given: list[Tensor],
+    watched: _Watched,
+) -> tuple[Tensor, Any]:
+    """Call a function with a state, and note which tensors of it and what else are others afterwards."""
+    before, outside, state = clone(given), outside_values(forms), tree.unflatten(given)
+    found = run(state=state)
+    now = [leaf for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor)]  # containers may hold others now
+    if len(now) != len(given):
+        raise InputError(f"`{source}` adds to the state that it is given, or removes from it: it must make a new one")
+    for place, (old, held, new) in enumerate(zip(before, given, now, strict=True)):
+        if not (_same(old, held) and _same(old, new)):
+            watched.in_place[place] = source
+    for name, value in outside_values(forms).items():
+        if outside.get(name) != value:
+            watched.outside[name] = source
+    return found
 
 
 class _Tensor:
@@ -116,7 +145,7 @@ class _Tensor:
     def __init__(self, name: str, place: int, small: _Watched, large: _Watched, other: _Watched) -> None:
         self.name = name
         self._values = [state[place] for state in small.states]
-        self._in_place = place in small.in_place | large.in_place
+        self._changer = {**small.in_place, **large.in_place}.get(place)
         self._other_shapes = [tuple(state[place].shape) for state in other.states]
         self.shapes = [tuple(value.shape) for value in self._values]
         large_shape = tuple(large.states[-1][place].shape)
@@ -151,8 +180,9 @@ class _Tensor:
         if len(dtypes) > 1:
             names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
             yield StateFault("dtype", self.name, f"{self.name} changes its dtype: {names}")
-        if self._in_place:
-            yield StateFault("in place", self.name, f"step changes {self.name} of the state that it is given, in place")
+        if self._changer is not None:
+            words = f"{self._changer} changes {self.name} of the state that it is given: it must make a new tensor"
+            yield StateFault("in place", self.name, words)
         if self.axis is None and len(set(self.shapes)) > 1:
             shapes = ", ".join(str(list(shape)) for shape in dict.fromkeys(self.shapes))
             yield StateFault("shape", self.name, f"{self.name} changes its shape, and not by a row per token: {shapes}")
@@ -191,41 +221,6 @@ def _same(one: Tensor, two: Tensor) -> bool:
 
 def _bits(value: Tensor) -> Tensor:
     return value.contiguous().flatten().view(torch.uint8) if value.numel() else value
-
-
-def _held_by(forms: RecurrentForms) -> dict[str, str]:
-    """What the modules hold beside their parameters, as digests by name."""
-    found: dict[str, str] = {}
-    for module in modules_of(forms):
-        for path, part in module.named_modules():
-            own = {name: value for name, value in vars(part).items() if not _is_internal(name)}
-            own |= dict(part.named_buffers(recurse=False))
-            for name, value in own.items():
-                found[f"{path}.{name}" if path else name] = _digest(value, 3)
-    return found
-
-
-def _is_internal(name: str) -> bool:
-    return name in vars(nn.Module()) or name == "training"
-
-
-def _digest(value: Any, depth: int) -> str:
-    """What a value is, so that a change shows."""
-    if isinstance(value, Tensor):
-        content = value.detach().cpu()
-        content = content.float() if content.dtype == torch.bfloat16 else content
-        return f"{value.dtype}{list(value.shape)}{hashlib.sha256(content.numpy().tobytes()).hexdigest()}"
-    if isinstance(value, nn.Module) or value is None or callable(value):
-        return "-"
-    if isinstance(value, int | float | str | bytes | torch.dtype | torch.device):
-        return repr(value)
-    if depth and isinstance(value, Mapping):
-        return str({str(key): _digest(entry, depth - 1) for key, entry in value.items()})
-    if depth and isinstance(value, Sequence):
-        return str([_digest(entry, depth - 1) for entry in value])
-    if depth and hasattr(value, "__dict__"):
-        return _digest(vars(value), depth - 1)
-    return type(value).__name__
 
 
 def check_usable(probe: StateProbe) -> None:

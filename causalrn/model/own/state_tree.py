@@ -13,6 +13,8 @@ from torch.utils import _pytree as pytree
 
 from causalrn.errors import InputError
 
+_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+
 
 @dataclass(frozen=True)
 class StateTree:
@@ -38,14 +40,16 @@ class StateTree:
         leaves, structure = pytree.tree_flatten_with_path(state)
         for path, leaf in leaves:
             if not isinstance(leaf, Tensor | int | float | str | None):
-                where = pytree.keystr(path) or "itself"
+                where = f" at {pytree.keystr(path)}" if path else ""
                 raise InputError(
-                    f"the state holds a {type(leaf).__name__} ({where}), which is no tensor: make the state of dicts, "
-                    "lists and tuples of tensors"
+                    f"the state holds {type(leaf).__name__}{where}, which is no tensor: make the state of dicts, lists "
+                    "and tuples of tensors"
                 )
         tensors = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
         if not tensors:
             raise InputError("the state holds no tensor: `initial_state` must give what `step` carries on")
+        for path, tensor in tensors:
+            _check_kind(tensor, pytree.keystr(path))
         constants = {place: leaf for place, (_, leaf) in enumerate(leaves) if not isinstance(leaf, Tensor)}
         return cls(_names([path for path, _ in tensors]), structure, constants)
 
@@ -82,12 +86,21 @@ class StateTree:
         return pytree.tree_unflatten(leaves, self.structure)
 
 
+def _check_kind(tensor: Tensor, where: str) -> None:
+    """Refuse tensors that cannot be carried from step to step as arrays."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        raise InputError(f"the state's tensor at {where} is sparse, quantized or without data: make it a plain tensor")
+    if dtype not in _DTYPES:
+        raise InputError(f"the state's tensor at {where} is {dtype}: make it one of {', '.join(_DTYPES)}")
+
+
 def _names(paths: Sequence[Any]) -> tuple[str, ...]:
     """A name for each path, different from the others: the first number in it is the block's."""
     names: list[str] = []
     digits = max(2, len(str(len(paths))))
     for path in paths:
-        parts = [re.sub(r"\W+", "_", str(_key(entry))) for entry in path]
+        parts = [re.sub(r"\W+", "_", str(_key(entry)) or "_", flags=re.ASCII) for entry in path]
         block = next((part for part in parts if part.isdigit()), None)
         if block is not None:
             parts.remove(block)

@@ -1,0 +1,94 @@
+"""A model that users bring, with what was found out about it by running it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from causalrn.bundle.alphabet import Alphabet
+from causalrn.errors import InputError
+from causalrn.model.config import OwnModelConfig
+from causalrn.model.own.copying import modules_of
+from causalrn.model.own.forms import RecurrentForms
+from causalrn.model.own.state_probe import StateProbe, probe_state
+from causalrn.model.own.step_cell import StepCell
+from causalrn.runtimes.own_model.function_levels import untouched
+from causalrn.training.card import ModelCard
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A model that somebody brings, and what was found out about its state.
+
+    Attributes:
+        forms: its functions.
+        pristine: copies from before anything ran.
+        probe: of its state.
+        card: what bundles and reports say of it.
+        sha256: of its weights.
+    """
+
+    forms: RecurrentForms
+    pristine: RecurrentForms
+    probe: StateProbe
+    card: ModelCard
+    sha256: str
+
+    @classmethod
+    def of(cls, forms: RecurrentForms, alphabet: Alphabet | None = None) -> OwnModel:
+        """Look at a model; an alphabet says what its token ids mean.
+
+        Raises:
+            InputError: no module behind the functions, no weights in it, or no state that can be carried.
+        """
+        _check_loaded(forms)
+        pristine = untouched(forms)
+        probe = probe_state(forms)
+        return cls(forms, pristine, probe, card_of_forms(forms, alphabet), weights_hash(forms))
+
+    def cell(self) -> StepCell:
+        """What steps."""
+        return StepCell(self.forms, self.probe.tree, self.probe.spec, keeps_given=bool(self.probe.in_place))
+
+
+def card_of_forms(forms: RecurrentForms, alphabet: Alphabet | None = None) -> ModelCard:
+    """What is known of a model."""
+    parameters = sum(weight.numel() for module in modules_of(forms) for weight in module.parameters())
+    return ModelCard(OwnModelConfig(forms.vocabulary, forms.capacity, forms.title, parameters), alphabet)
+
+
+def weights_hash(forms: RecurrentForms) -> str:
+    """SHA-256 of all parameters and buffers, with their names."""
+    digest = hashlib.sha256()
+    for module in modules_of(forms):
+        for name, value in module.state_dict().items():
+            content = value.detach().cpu()
+            content = content.float() if content.dtype == torch.bfloat16 else content
+            digest.update(name.encode() + content.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_widths(forms: RecurrentForms) -> None:
+    """Refuse weights of 16 bits: what a verification allows is rounding in float32.
+
+    Raises:
+        InputError: there are such.
+    """
+    for name, weight in _named_weights(forms):
+        if weight.dtype in (torch.float16, torch.bfloat16):
+            dtype = str(weight.dtype).removeprefix("torch.")
+            raise InputError(f"the weight {name} is {dtype}: verify the model in float32 (call .float())")
+
+
+def _check_loaded(forms: RecurrentForms) -> None:
+    for name, weight in _named_weights(forms):
+        if weight.is_meta:
+            raise InputError(f"the weight {name} is on the meta device, without numbers: load the weights first")
+
+
+def _named_weights(forms: RecurrentForms) -> Iterator[tuple[str, Tensor]]:
+    return (pair for module in modules_of(forms) for pair in module.named_parameters())
