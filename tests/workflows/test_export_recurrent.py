@@ -265,6 +265,18 @@ def test_step_that_is_not_the_parallel_form_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "bundle").exists()
 
 
+def test_prefill_that_forgets_its_state_is_refused(tmp_path: Path) -> None:
+    class Forgets(GrowingModel):
+        def prefill(self, tokens: Tensor, state: Any, position: Tensor) -> tuple[Tensor, Any]:
+            fresh = tokens.shape[1] > 1 and state["keys"].shape[2] > 0
+            logits, after = super().prefill(tokens, self.initial_state(len(tokens)) if fresh else state, position)
+            return logits, {name: torch.cat([state[name], after[name]], 2) for name in after} if fresh else after
+
+    with pytest.raises(InputError, match="a prefill onto the state after 20 tokens gives other logits than steps"):
+        causalrn.export_recurrent(made(Forgets), output=tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_step_alone_is_exported_without_a_parallel_form(tmp_path: Path) -> None:
     model = made(StartingModel)
     bundle = causalrn.export_recurrent(
