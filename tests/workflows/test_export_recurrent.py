@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import causalrn
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.errors import ConfigError, InputError
+from causalrn.errors import CompileError, ConfigError, InputError
 from examples.own_model import broken, gated_delta_rule, gated_linear_attention, lstm, selective_state_space
 
 V, E = 29, 16
@@ -220,6 +220,14 @@ def test_narrow_pools_of_an_own_state_are_refused(bundles: Callable[[str], Path]
 def test_step_of_constant_state_compiles_to_engines(name: str, bundles: Callable[[str], Path], tmp_path: Path) -> None:
     engine = causalrn.compile(bundles(name), output=tmp_path / "engine")
     assert set(engine.bundle.manifest.graphs) == set(Bundle.open(bundles(name)).manifest.graphs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs TensorRT-RTX")
+@pytest.mark.parametrize("name", ["growing", "time-major"])
+def test_state_that_grows_is_not_compiled(name: str, bundles: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="the state of this model grows by itself"):
+        causalrn.compile(bundles(name), output=tmp_path / "engine")
 
 
 @pytest.mark.slow
