@@ -71,8 +71,8 @@ def _row_ranges(bundle: Bundle, sizes: Sizes) -> tuple[list[Range], list[Range]]
     state = bundle.manifest.state
     if state.is_own and state.has_pool:
         raise CompileError(
-            f"{bundle.path}: the state of this model grows by itself: only models that users bring with a state of constant "
-            "size become engines"
+            f"{bundle.path}: the state of this model grows by itself: of models that users bring, those become engines "
+            "whose state has a constant size"
         )
     if state.pool == "concat":
         raise CompileError(
