@@ -133,9 +133,7 @@ class OwnCheck:
         self._stops = not self.agreement.agrees and oracle.leads == "parallel"  # the step gives NaN
         reference = oracle.reference(self.tokens, () if self._stops else state_positions(steps))
         self._look_at_widths(oracle)
-        if self._stops:
-            self.levels = [level for level in self.levels if level in ("contract", "logits")]
-        else:
+        if not self._stops:
             self._look_at_bounds(reference)
         return oracle, reference
 
@@ -151,7 +149,8 @@ class OwnCheck:
             "padding": not (mask_name(forms.parallel) or mask_name(forms.prefill)),
             "positions": not forms.may_omit_position,
         }
-        return [level for level in self.levels if not missing.get(level, False)]
+        known = ("contract",) if self._stops else self.levels
+        return [level for level in self.levels if level in known and not missing.get(level, False)]
 
     def _further(
         self, oracle: OwnOracle, session: StepSession, case: Case
