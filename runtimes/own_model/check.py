@@ -127,7 +127,8 @@ class OwnCheck:
         oracle = OwnOracle(model.pristine, model.probe, model.card)
         self._chance = self._look_for_chance()
         self.agreement = compare_forms(oracle, self.tokens).by_chance(self._chance)
-        found = None if self.agreement.at_fault == "step" else compare_prefill(oracle, self.tokens)
+        step_is_right = self.agreement.at_fault != "step"
+        found = compare_prefill(oracle, self.tokens, self.agreement.allowed) if step_is_right else None
         self._prefill = None if found is None else found.by_chance(self._chance)
         steps = self.tokens.shape[1]
         self._stops = not self.agreement.agrees and oracle.leads == "parallel"  # the step gives NaN
