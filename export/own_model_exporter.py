@@ -7,6 +7,7 @@ when it was exported.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from causalrn.bundle.graph_files import describe_graph, save_graphs, strip_leftovers
 from causalrn.bundle.manifest import Graph, Manifest
-from causalrn.bundle.state_spec import StateSpec
+from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import ConfigError, InputError
 from causalrn.export.graph_tracing import quiet_exporter
 from causalrn.model.own.forms import RecurrentForms
@@ -83,28 +84,67 @@ def export_own_model(
     for tensor in probe.spec.tensors:
         if tensor.dtype not in _FLOATS:
             raise InputError(f"{tensor.name} is {tensor.dtype}, which numpy has not: carry it in float32 or float16")
-    graphs = {"step": Graph("step.onnx", 0)}
-    if forms.prefill is not None:
-        graphs["prefill"] = Graph("prefill.onnx", 0)
+    files = {"step": "step.onnx"} | ({} if forms.prefill is None else {"prefill": "prefill.onnx"})
+    cell = GraphCell(StepCell(forms, probe.tree, probe.spec)).eval()
+    models = {name: _trace(cell, probe.spec, name, opset) for name in files}
+    state = give_rows(list(models.values()), probe.spec)
     manifest = Manifest(
         **card.fields(),
-        state=probe.spec,
+        state=state,
         target="onnx",
-        graphs=graphs,
+        graphs={name: Graph(file, 0) for name, file in files.items()},
         opset=opset,
         prefill_chunk=_PREFILL_CHUNK if forms.prefill is not None else 1,
         checkpoint_sha256=sha256,
         created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},
         streams=(),
     )
-    cell = GraphCell(StepCell(forms, probe.tree, probe.spec)).eval()
-    models = {}
-    for name, graph in graphs.items():
-        model = models[graph.file] = _trace(cell, probe.spec, name, opset)
+    for name, model in models.items():
         strip_leftovers(model)
         describe_graph(model, manifest, name)
-    save_graphs(models, folder, checked=True)
+    save_graphs({files[name]: model for name, model in models.items()}, folder, checked=True)
     return manifest
+
+
+def give_rows(models: list[ir.Model], spec: StateSpec) -> StateSpec:
+    """Graphs that append rows to time-major caches give these rows alone, so that a runtime writes them in place.
+
+    A cache can be taken for a pool where every graph makes its next value by Concat(past, rows) along the first axis,
+    the batch is the second, and nothing else can have touched the rows that were there. All caches have to be such.
+
+    Returns:
+        The state contract of the graphs: growing pools, or the one that was given.
+    """
+    growing = [tensor for tensor in spec.tensors if tensor.is_pool]
+    found = [[_appended_rows(model, tensor) for tensor in growing] for model in models]
+    if not growing or any(rows is None for of_model in found for rows in of_model):
+        return spec
+    changed = {tensor.name: dataclasses.replace(tensor, update="append", input="", output="") for tensor in growing}
+    for model, of_model in zip(models, found, strict=True):
+        outputs = {value.name: index for index, value in enumerate(model.graph.outputs)}
+        for tensor, rows in zip(growing, of_model, strict=True):
+            assert rows is not None
+            index = outputs[tensor.output]
+            model.graph.outputs[index].name = f"{tensor.output}.whole"
+            model.graph.outputs[index] = rows
+            rows.name = changed[tensor.name].output
+    return StateSpec("growing", tuple(changed.get(tensor.name, tensor) for tensor in spec.tensors))
+
+
+def _appended_rows(model: ir.Model, tensor: StateTensor) -> ir.Value | None:
+    """The rows that a graph appends to a cache; None where it does something else with it."""
+    if (tensor.growth_axis, tensor.batch_axis) != (0, 1):
+        return None
+    output = next(value for value in model.graph.outputs if value.name == tensor.output)
+    node = output.producer()
+    while node is not None and node.op_type == "Identity":
+        assert node.inputs[0] is not None
+        node = node.inputs[0].producer()
+    if node is None or node.op_type != "Concat" or len(node.inputs) != 2 or node.attributes.get_int("axis") != 0:
+        return None
+    past, rows = node.inputs
+    is_past = past is not None and past.is_graph_input() and past.name == tensor.input
+    return rows if is_past and rows is not None and not rows.is_graph_input() and not rows.is_graph_output() else None
 
 
 def _trace(cell: GraphCell, spec: StateSpec, name: str, opset: int) -> ir.Model:

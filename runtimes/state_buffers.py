@@ -54,7 +54,9 @@ class StateBuffers:
         self.dtype = np.dtype(dtype)
         self._dtypes = [self.dtype if t.dtype == "float32" else np.dtype(t.dtype) for t in spec.tensors]
         self.arrays: list[Array] = []
-        self._appends = spec.tensors[0].update == "append"  # one rule for all: they hold the same kind of state
+        self._rules = [tensor.update == "append" for tensor in spec.tensors]
+        self._appends = all(self._rules)
+        self._replaces = not any(self._rules)
         self.clear(1)
 
     def clear(self, batch: int) -> None:
@@ -66,32 +68,40 @@ class StateBuffers:
 
     def _allocated_shape(self, tensor: StateTensor, batch: int, rows: int) -> tuple[int, ...]:
         """Shape of the buffer. A growing pool has a row more than the capacity, for a step's zero slot."""
-        if self.spec.pool == "growing":  # pages are taken when they are used
+        if tensor.update == "append" and self.spec.pool == "growing":  # pages are taken when they are used
             rows = max(rows, _FIRST_ROWS if tensor.capacity is None else tensor.capacity) + 1
         return tensor.sized(batch=batch, rows=rows)
 
     def reserve(self, rows: int) -> None:
         """Make room for so many positions: pools without a capacity grow by doubling."""
-        if self.spec.pool != "growing" or rows < len(self.arrays[0]):
+        if self.spec.pool != "growing" or rows < len(self.arrays[self._rules.index(True)]):
             return
-        grown = []
-        for old in self.arrays:
-            array = aligned_zeros((2 * rows + 1, *old.shape[1:]), old.dtype)
-            array[: len(old)] = old
-            grown.append(array)
-        self.arrays = grown
+        for place, (appends, old) in enumerate(zip(self._rules, list(self.arrays), strict=True)):
+            if appends:
+                array = aligned_zeros((2 * rows + 1, *old.shape[1:]), old.dtype)
+                array[: len(old)] = old
+                self.arrays[place] = array
 
     def views(self, position: int, pad_rows: int) -> list[Array]:
         """What a graph is given at `position`: prefixes of growing pools with `pad_rows` zero rows, else the whole."""
         if self.spec.pool == "growing":
             end = position + pad_rows
-            return [array[:end] for array in self.arrays]
+            if self._appends:
+                return [array[:end] for array in self.arrays]
+            both = zip(self._rules, self.arrays, strict=True)
+            return [array[:end] if appends else array for appends, array in both]
         return self.arrays
 
     def update(self, position: int, outputs: Sequence[Array]) -> None:
         """Take over what a graph gave for the positions from `position` on."""
-        if not self._appends:
+        if self._replaces:
             self.arrays = list(outputs)
+        elif not self._appends:
+            for place, (appends, value) in enumerate(zip(self._rules, outputs, strict=True)):
+                if appends:
+                    self.arrays[place][position : position + len(value)] = value
+                else:
+                    self.arrays[place] = value
         elif len(outputs[0]) == 1:  # a step: assigning a row is faster than assigning a slice of one row
             for array, value in zip(self.arrays, outputs, strict=True):
                 array[position] = value[0]
@@ -105,11 +115,10 @@ class StateBuffers:
 
     def truncate(self, position: int, mark: Sequence[Array]) -> None:
         """Undo updates after `position`; `mark` is from then."""
-        if self._appends:
-            for array in self.arrays:
+        self.arrays = list(mark)
+        for appends, array in zip(self._rules, self.arrays, strict=True):
+            if appends:
                 array[position:] = 0
-        else:
-            self.arrays = list(mark)
 
     def copies(self, position: int) -> dict[str, Array]:
         """Copies by name, pools cut to `position` rows."""

@@ -15,7 +15,18 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom to the top: a room imports from itself and from what is named before it. `causalrn` itself (errors,
 # the public names) lies below all of them: it imports rooms by name, when a user asks for something.
-ROOMS = ("bundle", "compiling", "model", "training", "runtimes", "calibration", "export", "workflows", "cli")
+ROOMS = (
+    "bundle",
+    "compiling",
+    "model",
+    "adapters",
+    "training",
+    "runtimes",
+    "calibration",
+    "export",
+    "workflows",
+    "cli",
+)
 LINKED_ROOMS = ("runtimes", "calibration", "export")
 """Those that lie at the top of the repository, and below causalrn/ as links."""
 
@@ -53,6 +64,10 @@ NEEDS_TORCH = {
             "weight_containers",
             "weight_files",
         )
+    ),
+    *(
+        f"causalrn.adapters.{name}"
+        for name in ("cache_layers", "cache_layouts", "kept_float64", "own_layouts", "transformers")
     ),
     *(f"causalrn.training.{name}" for name in ("checkpoint", "loop", "plan", "processes", "threads")),
     "causalrn.runtimes.torch_sessions",

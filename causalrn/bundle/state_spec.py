@@ -185,7 +185,7 @@ class StateSpec:
     @property
     def step_pad_rows(self) -> int:
         """Rows of zeros that a step graph expects behind the pool, for the new row (see docs/state-contract.md)."""
-        return 1 if self.pool == "growing" else 0
+        return 1 if self.pool == "growing" and not self.is_own else 0
 
     @property
     def bytes_per_token(self) -> int:

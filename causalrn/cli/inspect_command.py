@@ -13,8 +13,11 @@ from causalrn.bundle.json_values import to_json
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
 from causalrn.cli.options import PATH, json_option
 from causalrn.errors import InputError
+from causalrn.model.config import ModelConfig
 from causalrn.model.state import derive_state
 from causalrn.training.card import card_of
+
+_MOST_TENSORS = 12
 
 if TYPE_CHECKING:
     from causalrn.bundle.engine_spec import EngineSpec
@@ -222,13 +225,14 @@ def _inspect_run(folder: Path) -> dict[str, Any]:
 def _model(card: Any) -> dict[str, Any]:
     task = None if card.task is None else card.task.describe()
     known_by = "not recorded: take it as assumed" if card.known_by is None else card.known_by.describe()
-    alphabet = card.alphabet and card.alphabet.name
-    return {**card.config.entries(), "alphabet": alphabet, "task": task, "known by": known_by}
+    entries = {**card.config.entries(), "alphabet": card.alphabet and card.alphabet.name, "task": task}
+    return entries | ({"known by": known_by} if isinstance(card.config, ModelConfig) else {})
 
 
 def _state(spec: Any) -> dict[str, Any]:
     pool = f"pool {spec.pool}" if spec.has_pool else "constant size"
-    first = spec.tensors[: max(1, len({tensor.role for tensor in spec.tensors}))]
+    kinds = len({tensor.role for tensor in spec.tensors})
+    first = spec.tensors[: _MOST_TENSORS if spec.is_own else kinds]  # of one block; its own may all differ
     rows = [[t.name, "[" + ", ".join(map(str, t.shape)) + "]", t.update] for t in first]
     if len(spec.tensors) > len(first):
         rows.append([f"... {spec.tensors[-1].name}", "", ""])

@@ -114,9 +114,9 @@ def _references(own: OwnModel, oracle: OwnOracle) -> tuple[Reference, LateWindow
     """The oracle's values for golden vectors.
 
     Raises:
-        InputError: step and parallel form differ.
+        InputError: step, prefill and parallel form differ.
     """
-    from causalrn.runtimes.own_model.agreement import compare_forms
+    from causalrn.runtimes.own_model.agreement import compare_forms, compare_prefill
     from causalrn.runtimes.parity.calls.oracle_table import late_windows
 
     capacity = own.forms.capacity
@@ -127,6 +127,9 @@ def _references(own: OwnModel, oracle: OwnOracle) -> tuple[Reference, LateWindow
             f"step is not what the parallel form is: they differ by {agreement.error:.0e} of the largest logit at step "
             f"{agreement.step}; `verify_recurrent` says where it begins"
         )
+    split = compare_prefill(oracle, np.asarray(tokens))
+    if split is not None and not split.agrees:
+        raise InputError(f"{split.why} (step {split.step}): mend it, or leave `prefill` out")
     reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
     oracle.leads = "recurrent"  # long rows, which parallel forms may not stand
     return reference, late_windows(oracle, tokens, capacity)

@@ -22,6 +22,7 @@ from causalrn.model.config import ModelConfig
 from causalrn.runtimes.parity.block_reports import BlockCondition, block_reports
 from causalrn.runtimes.parity.certificate import save_certificate
 from causalrn.runtimes.parity.coverage import coverage_of, longest_run
+from causalrn.runtimes.parity.figures import largest_set
 from causalrn.runtimes.parity.report import ReferenceSize, Settings, VerifiedBundle, VerifyReport
 from causalrn.runtimes.parity.results import ALL_LEVELS
 from causalrn.runtimes.parity.verification import Verification
@@ -213,10 +214,10 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
     notes += _other_family(verification)
     if "task" in plan.levels and plan.examples is None:
         notes.append(f"{why_no_task(bundle, plan.task)}: accuracy was not measured")
-    if plan.examples is not None and 0 < verification.answered < len(plan.examples):
+    answered = largest_set(result.figures.examples for result in (*verification.results, *verification.measured))
+    if plan.examples is not None and 0 < answered < len(plan.examples):
         notes.append(
-            f"there was time for {verification.answered:,} of {len(plan.examples):,} sequences of the task: see "
-            "`time_budget`"
+            f"there was time for {answered:,} of {len(plan.examples):,} sequences of the task: see `time_budget`"
         )
     stateless = [level for level in verification.impossible if level not in ("task", "kernels")]
     if stateless:

@@ -69,6 +69,11 @@ def compiled_state(bundle: Bundle, sizes: Sizes) -> StateSpec:
 def _row_ranges(bundle: Bundle, sizes: Sizes) -> tuple[list[Range], list[Range]]:
     """Rows that steps and prefills are handed."""
     state = bundle.manifest.state
+    if state.is_own and state.has_pool:
+        raise CompileError(
+            f"{bundle.path}: the state of this model grows by itself: of models that users bring, those become engines "
+            "whose state has a constant size"
+        )
     if state.pool == "concat":
         raise CompileError(
             f"{bundle.path}: a concatenated pool would be copied at every step: export it with `pool` fixed, or growing"

@@ -113,7 +113,6 @@ class OwnCheck:
             table=lambda: self._table(oracle, reference),
             opening="open_model(make())",
             further=self._further(oracle, recurrent, case),
-            shows_streams=bool(model.forms.blocks),
             progress=self.progress,
         )
         with contextlib.closing(recurrent):

@@ -133,7 +133,8 @@ def _key(name: str, out: Tensor, args: Sequence[Any]) -> Tensor:
     error at every step, until its exponent changes.
     """
     bits = out.to(torch.float32).view(torch.int32)
-    if name.rstrip("_") not in ("add", "sub") or not all(isinstance(arg, Tensor) for arg in args[:2]):
+    both = all(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args[:2])
+    if name.rstrip("_") not in ("add", "sub") or not both:
         return bits
     first, second = args[:2]
     smaller = torch.where(first.abs() < second.abs(), first, second).to(torch.float32)

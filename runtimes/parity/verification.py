@@ -18,7 +18,6 @@ from causalrn.runtimes.parity.calls.level import check_calls
 from causalrn.runtimes.parity.calls.table import CallTable, table_of_reference
 from causalrn.runtimes.parity.determinism import check_determinism
 from causalrn.runtimes.parity.drift import LongReference, check_drift
-from causalrn.runtimes.parity.figures import largest_set
 from causalrn.runtimes.parity.golden import Golden
 from causalrn.runtimes.parity.guards.level import check_guards
 from causalrn.runtimes.parity.kernels.level import KernelLevel
@@ -33,7 +32,7 @@ from causalrn.runtimes.parity.levels import (
 )
 from causalrn.runtimes.parity.plan import CALLS_SHARE, DRIFT_SHARE, TASK_SHARE, Plan
 from causalrn.runtimes.parity.reference import Reference
-from causalrn.runtimes.parity.results import ALL_LEVELS, LEVELS, Attribution, Level, LevelResult
+from causalrn.runtimes.parity.results import ALL_LEVELS, Attribution, Level, LevelResult
 from causalrn.runtimes.parity.task_level import answer_all, judge_all, task_ways
 from causalrn.runtimes.parity.traces import (
     Traces,
@@ -70,7 +69,6 @@ class Verification:
         table: makes what calls are compared with; None takes the reference's own sequences.
         opening: how people open a session, in Python; "" opens the folders in `sources`.
         further: further levels, and what checks them.
-        shows_streams: whether there are values between blocks to be looked at.
         sources: by runtime, the folder that people open it from; damaged copies of bundles have to be refused.
         progress: shows how far it is.
         results: one per level and runtime, in the order of :data:`ALL_LEVELS`.
@@ -95,7 +93,6 @@ class Verification:
     table: Callable[[], CallTable] | None = None
     opening: str = ""
     further: Mapping[Level, Callable[[], Sequence[LevelResult]]] = field(default_factory=dict)
-    shows_streams: bool = True
     sources: Mapping[str, str] = field(default_factory=dict)
     progress: Progress = no_progress
     results: list[LevelResult] = field(default_factory=list)
@@ -119,7 +116,6 @@ class Verification:
             "determinism": self._determinism,
             "kernels": self._kernels,
             "guards": self._guards,
-            **{level: partial(self._further, level) for level in self.further},
         }
         wanted = [level for level in ALL_LEVELS if level in self.plan.levels]
         if self.kernels is not None and "kernels" in wanted and self._possible("kernels"):
@@ -131,25 +127,20 @@ class Verification:
             if self._left() <= 0:
                 self.not_checked.append(level)
                 continue
-            checks[level]()
+            checks.get(level, partial(self._further, level))()
             if self.plan.fail_fast and self.failed:
                 self.not_checked += wanted[wanted.index(level) + 1 :]
                 return
 
     def _possible(self, level: Level) -> bool:
         """Whether anything that is verified has what a level looks at."""
-        if level in self.further or level not in LEVELS:
-            return level in self.further
-        if level == "layer":
-            return self.shows_streams
         if level == "task":
             return self.plan.examples is not None
         if level == "kernels":
             return self.kernels is not None and self.kernels.runtime in self.cells
-        return bool(self.cells) or level == "logits"
+        return bool(self.cells) or level in ("logits", "layer", *self.further)
 
     def _further(self, level: Level) -> None:
-        """A level that somebody has added."""
         with self.progress(level, 1):
             self.results += self.further[level]()
 
@@ -162,11 +153,6 @@ class Verification:
     def failed(self) -> bool:
         """Whether anything has failed so far."""
         return not all(result.passed for result in self.results)
-
-    @property
-    def answered(self) -> int:
-        """Examples of the task that were answered."""
-        return largest_set(result.figures.examples for result in (*self.results, *self.measured))
 
     def _case(self, name: str) -> Case:
         """A budget is for what was exported; the runtimes that it came from are judged by rounding."""
@@ -240,17 +226,9 @@ class Verification:
         with self.progress("rows for calls", 1):
             table = table_of_reference(self.case.reference) if self.table is None else self.table()
         cases = {name: self._case(name) for name in self.cells}
-        plan, seconds = self.plan, CALLS_SHARE * self._left()
+        share = CALLS_SHARE * self._left(), self.plan.torch_seconds
         self.results += check_calls(
-            self.cells,
-            table,
-            cases,
-            self.open_again,
-            self.sources,
-            seconds,
-            plan.torch_seconds,
-            self.opening,
-            self.progress,
+            self.cells, table, cases, self.open_again, self.sources, *share, self.opening, self.progress
         )
 
     def _drift(self) -> None:

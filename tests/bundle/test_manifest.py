@@ -104,7 +104,7 @@ def test_malformed_manifest_is_one_clear_error(bundle, changes, message):
         ({"model": {"vocabulary": 29}}, "missing"),
         ({"alphabet": "runes"}, "alphabet 'runes' is unknown"),
         ({"task": {"name": "sort"}}, "task"),
-        ({"streams": ["stream.00"]}, "1 streams for 2 blocks"),
+        ({"streams": ["stream.00"]}, "1 streams, the model has 3"),
     ],
 )
 def test_manifest_of_an_impossible_model_is_one_clear_error(bundle, changes, message):

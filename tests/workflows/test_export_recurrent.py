@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import causalrn
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.errors import ConfigError, InputError
+from causalrn.errors import CompileError, ConfigError, InputError
 from examples.own_model import broken, gated_delta_rule, gated_linear_attention, lstm, selective_state_space
 
 V, E = 29, 16
@@ -55,6 +55,27 @@ class GrowingModel(nn.Module):
         return {"keys": empty, "values": empty.clone()}
 
 
+class TimeMajorModel(GrowingModel):
+    """The same with time-major caches, whose rows a graph can give alone, and a sum beside them."""
+
+    def prefill(self, tokens: Tensor, state: Any, position: Tensor) -> tuple[Tensor, Any]:
+        moved = {name: state[name].permute(1, 2, 0, 3) for name in ("keys", "values")}
+        time = tokens.shape[1]
+        x = self.embedding(tokens) + self.positions(position + torch.arange(time))
+        q, k, v = (part.reshape(-1, time, 2, E // 2).transpose(1, 2) for part in self.products(x).chunk(3, -1))
+        new = {name: value.permute(2, 0, 1, 3) for name, value in (("keys", k), ("values", v))}  # [T, B, 2, E / 2]
+        after = {name: torch.cat([state[name], rows], 0) for name, rows in new.items()}
+        k, v = torch.cat([moved["keys"], k], 2), torch.cat([moved["values"], v], 2)
+        mask = torch.ones(time, k.shape[2], dtype=torch.bool).tril(k.shape[2] - time)
+        read = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        sums = state["sum"][:, None] + x.cumsum(1)
+        return self.head(x + read + torch.tanh(sums)), {**after, "sum": sums[:, -1]}
+
+    def initial_state(self, batch: int) -> Any:
+        empty = self.head.weight.new_zeros(0, batch, 2, E // 2)
+        return {"keys": empty, "values": empty.clone(), "sum": self.head.weight.new_zeros(batch, E)}
+
+
 class StartingModel(nn.Module):
     """A state that does not begin with zeros, and one tensor of it counts."""
 
@@ -88,6 +109,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "gated delta rule": gated_delta_rule.make,
     "lstm": lstm.make,
     "growing": lambda: made(GrowingModel),
+    "time-major": lambda: made(TimeMajorModel),
     "starting": lambda: made(StartingModel),
 }
 
@@ -151,7 +173,7 @@ def test_device_check_finds_another_weight(bundles: Callable[[str], Path], tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["growing", "starting"])
+@pytest.mark.parametrize("name", ["growing", "time-major", "starting"])
 def test_state_files_and_snapshots_go_on_bit_for_bit(name: str, bundles: Callable[[str], Path], tmp_path: Path) -> None:
     with causalrn.open_session(bundles(name)) as session, causalrn.open_session(bundles(name)) as other:
         session.reset(3)
@@ -201,6 +223,14 @@ def test_step_of_constant_state_compiles_to_engines(name: str, bundles: Callable
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs TensorRT-RTX")
+@pytest.mark.parametrize("name", ["growing", "time-major"])
+def test_state_that_grows_is_not_compiled(name: str, bundles: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="the state of this model grows by itself"):
+        causalrn.compile(bundles(name), output=tmp_path / "engine")
+
+
+@pytest.mark.slow
 def test_device_needs_neither_torch_nor_onnx(bundles: Callable[[str], Path]) -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxscript')))\n"
@@ -209,6 +239,22 @@ def test_device_needs_neither_torch_nor_onnx(bundles: Callable[[str], Path]) -> 
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.stdout, result.returncode) == ("PASS\n", 0), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "pool", "updates"),
+    [
+        ("growing", "concat", ["replace", "replace"]),
+        ("time-major", "growing", ["append", "replace", "append"]),
+        ("starting", "none", ["replace", "replace"]),
+    ],
+)
+def test_caches_whose_rows_can_be_told_apart_become_pools(
+    name: str, pool: str, updates: list[str], bundles: Callable[[str], Path]
+) -> None:
+    state = Bundle.open(bundles(name)).manifest.state
+    assert state.pool == pool
+    assert sorted(tensor.update for tensor in state.tensors) == sorted(updates)
 
 
 def test_weights_have_the_models_own_names(bundles: Callable[[str], Path]) -> None:
@@ -224,6 +270,18 @@ def test_weights_have_the_models_own_names(bundles: Callable[[str], Path]) -> No
 def test_step_that_is_not_the_parallel_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="step is not what the parallel form is: they differ by"):
         causalrn.export_recurrent(broken.position_not_carried(), output=tmp_path / "bundle", vocabulary=V)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_prefill_that_forgets_its_state_is_refused(tmp_path: Path) -> None:
+    class Forgets(GrowingModel):
+        def prefill(self, tokens: Tensor, state: Any, position: Tensor) -> tuple[Tensor, Any]:
+            fresh = tokens.shape[1] > 1 and state["keys"].shape[2] > 0
+            logits, after = super().prefill(tokens, self.initial_state(len(tokens)) if fresh else state, position)
+            return logits, {name: torch.cat([state[name], after[name]], 2) for name in after} if fresh else after
+
+    with pytest.raises(InputError, match="a prefill onto the state after 20 tokens gives other logits than steps"):
+        causalrn.export_recurrent(made(Forgets), output=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
