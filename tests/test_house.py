@@ -95,6 +95,7 @@ NEEDS_TORCH = {
             "convert",
             "export",
             "export_quantized",
+            "export_recurrent",
             "export_targets",
             "known_settings",
             "recorded_logits",

@@ -173,11 +173,11 @@ def _parallel_at_fault(
     return None
 
 
-def compare_prefill(oracle: OwnOracle, tokens: IntArray, allowed: float) -> Agreement64 | None:
+def compare_prefill(oracle: OwnOracle, tokens: IntArray, allowed: float | None = None) -> Agreement64 | None:
     """Prefill against steps in float64, onto a fresh state and onto another; None without a prefill.
 
     Args:
-        allowed: how far two forms may be from each other, relative to the largest logit.
+        allowed: how far two forms may be from each other, relative to the largest logit; None estimates it.
 
     Raises:
         InputError: `prefill` raised something, or gives what it must not.
@@ -186,6 +186,8 @@ def compare_prefill(oracle: OwnOracle, tokens: IntArray, allowed: float) -> Agre
         return None
     stepped = oracle.stepped(tokens)
     largest = float(np.abs(stepped).max())
+    if allowed is None:
+        allowed = _allowed(oracle, largest, oracle.bounds_of_steps(tokens, stepped)) / largest
     found = Agreement64(0.0, allowed, None, None, level="split")
     for start in dict.fromkeys((0, tokens.shape[1] // 2)):
         logits, after, _ = prefill(oracle, tokens, start)
