@@ -24,7 +24,8 @@ _REMEDY = "name a state file that a session saved"
 
 def save_state(path: Path, snapshot: Snapshot) -> None:
     """Write a snapshot, whole or not at all."""
-    tensors = {f"state.{name}": np.ascontiguousarray(tensor) for name, tensor in snapshot.tensors.items()}
+    # np.ascontiguousarray would give a counter without axes one
+    tensors = {f"state.{name}": np.asarray(tensor, order="C") for name, tensor in snapshot.tensors.items()}
     if snapshot.logits is not None:
         tensors[_LOGITS] = np.ascontiguousarray(snapshot.logits)
     metadata = {

@@ -41,6 +41,10 @@ NEEDS_TORCH = {
             "folding",
             "normalization",
             "official",
+            *(
+                f"own.{part}"
+                for part in ("copying", "forms", "outside_values", "state_probe", "state_tree", "step_cell")
+            ),
             "operators.c_kernels",
             "operators.c_library",
             "operators.kernels",
@@ -67,14 +71,31 @@ NEEDS_TORCH = {
     ),
     *(f"causalrn.training.{name}" for name in ("checkpoint", "loop", "plan", "processes", "threads")),
     "causalrn.runtimes.torch_sessions",
+    *(
+        f"causalrn.runtimes.own_model.{name}"
+        for name in (
+            "agreement",
+            "check",
+            "function_levels",
+            "isolation",
+            "model",
+            "opening",
+            "oracle",
+            "parting",
+            "recording",
+            "sessions",
+            "watching",
+        )
+    ),
     "causalrn.runtimes.parity.calls.oracle_table",
-    *(f"causalrn.runtimes.parity.{name}" for name in ("conditioning", "oracle", "rounding_noise")),
+    *(f"causalrn.runtimes.parity.{name}" for name in ("conditioning", "oracle", "rounding_errors", "rounding_noise")),
     *(
         f"causalrn.workflows.{name}"
         for name in (
             "convert",
             "export",
             "export_quantized",
+            "export_recurrent",
             "export_targets",
             "known_settings",
             "recorded_logits",

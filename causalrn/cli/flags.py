@@ -21,6 +21,8 @@ def use_flags_of(command: click.Command) -> None:
         if isinstance(parameter, click.Option):
             flag = max(parameter.opts, key=len)
             _flags[flag.lstrip("-").replace("-", "_")] = flag
+            if parameter.name is not None:
+                _flags[parameter.name] = flag  # `levels`, of which --level gives one
 
 
 def in_flags(text: str) -> str:

@@ -173,8 +173,11 @@ def _parallel_at_fault(
     return None
 
 
-def compare_prefill(oracle: OwnOracle, tokens: IntArray) -> Agreement64 | None:
+def compare_prefill(oracle: OwnOracle, tokens: IntArray, allowed: float | None = None) -> Agreement64 | None:
     """Prefill against steps in float64, onto a fresh state and onto another; None without a prefill.
+
+    Args:
+        allowed: how far two forms may be from each other, relative to the largest logit; None estimates it.
 
     Raises:
         InputError: `prefill` raised something, or gives what it must not.
@@ -183,14 +186,13 @@ def compare_prefill(oracle: OwnOracle, tokens: IntArray) -> Agreement64 | None:
         return None
     stepped = oracle.stepped(tokens)
     largest = float(np.abs(stepped).max())
-    allowed = _allowed(oracle, largest, oracle.bounds_of_steps(tokens, stepped))
-    found = Agreement64(0.0, allowed / largest, None, None, level="split")
-    if not np.isfinite(stepped).all():
-        return found
+    if allowed is None:
+        allowed = _allowed(oracle, largest, oracle.bounds_of_steps(tokens, stepped)) / largest
+    found = Agreement64(0.0, allowed, None, None, level="split")
     for start in dict.fromkeys((0, tokens.shape[1] // 2)):
         logits, after, _ = prefill(oracle, tokens, start)
         errors = np.abs(numbers(logits) - stepped[:, start:]).max((0, 2))
-        bad = np.flatnonzero(~(errors <= allowed))
+        bad = np.flatnonzero(~(errors <= allowed * largest))
         found = replace(found, error=max(found.error or 0.0, float(errors.max()) / largest))
         onto = f"onto the state after {start} tokens" if start else "onto a fresh state"
         words = f"a prefill {onto} gives other logits than steps"
@@ -198,7 +200,7 @@ def compare_prefill(oracle: OwnOracle, tokens: IntArray) -> Agreement64 | None:
             step = start + int(bad[0])
             parting = find_prefill_parting(oracle, tokens, start, step)
             return replace(found, step=step, at_fault="prefill", why=words, parting=parting)
-        tensor = _other_state(oracle, tokens, [to_array(value) for value in after], allowed / largest)
+        tensor = _other_state(oracle, tokens, [to_array(value) for value in after], allowed)
         if tensor:
             words = f"a prefill {onto} leaves another {tensor} than steps"
             return replace(found, step=tokens.shape[1] - 1, at_fault="prefill", why=words, tensor=tensor)

@@ -126,15 +126,14 @@ class OwnCheck:
         oracle = OwnOracle(model.pristine, model.probe, model.card)
         self._chance = self._look_for_chance()
         self.agreement = compare_forms(oracle, self.tokens).by_chance(self._chance)
-        found = None if self.agreement.at_fault == "step" else compare_prefill(oracle, self.tokens)
+        step_is_right = self.agreement.at_fault != "step"
+        found = compare_prefill(oracle, self.tokens, self.agreement.allowed) if step_is_right else None
         self._prefill = None if found is None else found.by_chance(self._chance)
         steps = self.tokens.shape[1]
         self._stops = not self.agreement.agrees and oracle.leads == "parallel"  # the step gives NaN
         reference = oracle.reference(self.tokens, () if self._stops else state_positions(steps))
         self._look_at_widths(oracle)
-        if self._stops:
-            self.levels = [level for level in self.levels if level in ("contract", "logits")]
-        else:
+        if not self._stops:
             self._look_at_bounds(reference)
         return oracle, reference
 
@@ -150,7 +149,8 @@ class OwnCheck:
             "padding": not (mask_name(forms.parallel) or mask_name(forms.prefill)),
             "positions": not forms.may_omit_position,
         }
-        return [level for level in self.levels if not missing.get(level, False)]
+        known = ("contract",) if self._stops else self.levels
+        return [level for level in self.levels if level in known and not missing.get(level, False)]
 
     def _further(
         self, oracle: OwnOracle, session: StepSession, case: Case

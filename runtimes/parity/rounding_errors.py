@@ -62,13 +62,39 @@ def _addmm(out: Tensor, added: Tensor, left: Tensor, right: Tensor, **_: Any) ->
     return _product(out, left, right) + added.abs()
 
 
-def _sum(out: Tensor, x: Tensor, axes: Sequence[int], keepdim: bool = False, **_: Any) -> Tensor:
-    return _sum_error(math.prod(x.shape[axis] for axis in axes), x.square().sum(list(axes), keepdim), out)
+def _addbmm(out: Tensor, added: Tensor, left: Tensor, right: Tensor, **_: Any) -> Tensor:
+    """The products of a batch, added up."""
+    squares = (left.square() @ right.square()).sum(0)
+    return _sum_error(left.shape[0] * left.shape[-1], squares, out) + added.abs()
 
 
-def _mean(out: Tensor, x: Tensor, axes: Sequence[int], keepdim: bool = False, **_: Any) -> Tensor:
-    terms = math.prod(x.shape[axis] for axis in axes)
+def _sum(out: Tensor, x: Tensor, axes: Sequence[int] | None = None, keepdim: bool = False, **_: Any) -> Tensor:
+    axes = list(axes or range(x.ndim))
+    squares = x.square().sum(axes, keepdim) if axes else x.square()
+    return _sum_error(math.prod(x.shape[axis] for axis in axes), squares, out)
+
+
+def _mean(out: Tensor, x: Tensor, axes: Sequence[int] | None = None, keepdim: bool = False, **_: Any) -> Tensor:
+    terms = math.prod(x.shape[axis] for axis in axes or range(x.ndim))
     return _sum(out * terms, x, axes, keepdim) / terms
+
+
+def _added(out: Tensor, left: Any, right: Any, alpha: float = 1) -> Tensor:
+    """A factor of one of the two is multiplied first, where there is one."""
+    return out.abs() if alpha == 1 else out.abs() + abs(alpha) * (right.abs() if isinstance(right, Tensor) else 0.0)
+
+
+def _lerp(out: Tensor, start: Tensor, end: Tensor, weight: Any) -> Tensor:
+    moved: Tensor = (end - start) * weight
+    return out.abs() + 2 * moved.abs()
+
+
+def _addcmul(out: Tensor, added: Tensor, left: Tensor, right: Tensor, *, value: float = 1) -> Tensor:
+    return out.abs() + 2 * (value * left * right).abs()
+
+
+def _addcdiv(out: Tensor, added: Tensor, left: Tensor, right: Tensor, *, value: float = 1) -> Tensor:
+    return out.abs() + 2 * (value * left / right).abs()
 
 
 def _cumsum(out: Tensor, x: Tensor, axis: int, **_: Any) -> Tensor:
@@ -87,7 +113,7 @@ def _log_cumsum_exp(out: Tensor, x: Tensor, axis: int, **_: Any) -> Tensor:
 
 def _vector_norm(out: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """Half the relative error of a sum of equal squares, and the root's own."""
-    return out * (1 + math.sqrt(x.shape[-1] / 3) / 2)
+    return out * (1 + math.sqrt(x.numel() / max(1, out.numel()) / 3) / 2)
 
 
 def _attention(
@@ -120,10 +146,17 @@ def _attention(
 
 
 def _convolution(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **_: Any) -> Tensor:
-    """Each result is a sum over channels and taps."""
-    squares = torch.conv1d(x.square(), weight.square(), None, *rest[:4]) if x.ndim == weight.ndim == 3 else out.square()
-    added: Tensor | float = 0.0 if bias is None else bias.abs()[:, None] if out.ndim == 3 else out.abs()
-    return _sum_error(math.prod(weight.shape[1:]), squares, out) + added
+    """Each result is a sum over channels and taps: stride, padding, dilation, transposed, output_padding, groups."""
+    squares = torch.convolution(x.square(), weight.square(), None, *rest)
+    transposed, groups = rest[3], rest[5]
+    terms = weight[:, 0].numel() // groups if transposed else weight[0].numel()
+    added = 0.0 if bias is None else bias.abs().reshape(-1, *[1] * (weight.ndim - 2))
+    return _sum_error(terms, squares, out) + added
+
+
+def _conv1d(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **_: Any) -> Tensor:
+    added = 0.0 if bias is None else bias.abs()[:, None]
+    return _sum_error(weight[0].numel(), torch.conv1d(x.square(), weight.square(), None, *rest), out) + added
 
 
 def _over_all(out: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -144,15 +177,35 @@ def _log_softmax(out: Tensor, x: Tensor, axis: int, *_: Any, **__: Any) -> Tenso
     return 2 * out.abs() + 2 + math.sqrt(x.shape[axis] / 3)
 
 
-def _triangular(out: Tensor, matrix: Tensor, *_: Any, **__: Any) -> Tensor:
+def _triangular(out: Tensor, matrix: Tensor, *_: Any, left: bool = True, **__: Any) -> Tensor:
     """Each solved row adds up those before it."""
-    return _product(out, matrix.tril().abs() + matrix.triu().abs(), out.abs()) if matrix.ndim else out.abs()
+    parts = (matrix.tril().abs() + matrix.triu().abs(), out.abs())
+    return _product(out, *(parts if left else parts[::-1]))
 
 
-def _layer_norm(out: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
+def _layer_norm(
+    out: Tensor, x: Tensor, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, *_: Any
+) -> Tensor:
     """The mean that is subtracted is rounded, too: its error is enlarged as x is, by 1 / sigma."""
-    mean, deviation = x.mean(-1, keepdim=True), x.std(-1, correction=0, keepdim=True)
-    return 3 * out.abs() + mean.abs() / deviation.clamp_min(_TINY)
+    axes = list(range(-len(shape), 0))
+    mean, deviation = x.mean(axes, keepdim=True), x.std(axes, correction=0, keepdim=True)
+    scale = mean.abs() / deviation.clamp_min(_TINY)
+    if weight is not None:
+        scale = scale * weight.abs()
+    return 3 * out.abs() + scale if bias is None else 3 * (out - bias).abs() + scale + out.abs()
+
+
+def _group_norm(
+    out: Tensor, x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, *_: Any
+) -> Tensor:
+    """A layer norm of each group of channels."""
+    grouped = x.reshape(len(x), groups, -1)
+    mean, deviation = grouped.mean(-1, keepdim=True), grouped.std(-1, correction=0, keepdim=True)
+    scale = (mean.abs() / deviation.clamp_min(_TINY)).expand_as(grouped).reshape(x.shape)
+    by_channel = (1, -1, *[1] * (x.ndim - 2))
+    if weight is not None:
+        scale = scale * weight.abs().reshape(by_channel)
+    return 3 * out.abs() + scale if bias is None else 4 * out.abs() + 3 * bias.abs().reshape(by_channel) + scale
 
 
 def _softmax(out: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -161,28 +214,44 @@ def _softmax(out: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def _near_zero(out: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    """Gelu and elu below zero: x (1 + erf) and exp(x) - 1 cancel."""
+    """Elu below zero: exp(x) - 1 cancels."""
     return 2 * out.abs() + torch.where(x < 0, x.abs().clamp_max(1), 0.0)
 
 
+def _gelu(out: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Below zero x (1 + erf) cancels, and vectorized erf is off by several last places of one."""
+    return 2 * out.abs() + torch.where(x < 0, torch.minimum(x.abs(), 6 * x.square()).maximum(6 * (x.abs() - 1)), 0.0)
+
+
 _ERRORS: dict[str, _Error] = {
-    **dict.fromkeys(("add", "sub", "mul", "div", "square"), _relative(1)),
+    **dict.fromkeys(("mul", "div", "square"), _relative(1)),
+    **dict.fromkeys(("add", "sub"), _added),
+    "lerp": _lerp,
+    "addcmul": _addcmul,
+    "addcdiv": _addcdiv,
+    **dict.fromkeys(("hardswish", "glu", "silu", "mish", "log_sigmoid"), _relative(3)),
+    "logaddexp": lambda out, *_: out.abs() + 2,
     **dict.fromkeys(("exp", "log", "sqrt", "rsqrt"), _relative(2)),
     "rms_norm": _relative(3),
     "layer_norm": _layer_norm,
     "softmax": _softmax,
-    **dict.fromkeys(("gelu", "elu"), _near_zero),
+    "elu": _near_zero,
+    "gelu": _gelu,
     "matmul": _product,
     "linear": _linear,
-    **dict.fromkeys(("addmm", "baddbmm"), _addmm),
-    "sum": _sum,
+    **dict.fromkeys(("addmm", "baddbmm", "addmv"), _addmm),
+    "addbmm": _addbmm,
+    **dict.fromkeys(("sum", "nansum"), _sum),
     "mean": _mean,
     "cumsum": _cumsum,
     "logcumsumexp": _log_cumsum_exp,
     "linalg_vector_norm": _vector_norm,
     **dict.fromkeys(("mm", "bmm", "mv", "dot"), _product),
-    **dict.fromkeys(("conv1d", "convolution"), _convolution),
-    **dict.fromkeys(("var", "std", "prod", "norm", "group_norm"), _over_all),
+    "conv1d": _conv1d,
+    "convolution": _convolution,
+    **dict.fromkeys(("var", "std", "prod", "norm"), _over_all),
+    "group_norm": _group_norm,
+    "instance_norm": lambda out, x, weight=None, bias=None, *_: _group_norm(out, x, x.shape[1], weight, bias),
     "cumprod": _cumprod,
     "logsumexp": _log_sum_exp,
     "log_softmax": _log_softmax,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from numbers import Integral
 from typing import Any
 
@@ -74,12 +75,12 @@ class RecurrentForms:
         owner = getattr(self.parallel, "__self__", self.parallel)
         return self.name or (type(owner).__name__ if isinstance(owner, nn.Module) else "model")
 
-    @property
+    @cached_property
     def takes_position(self) -> bool:
         """Whether the step is told how many tokens came before."""
         return takes(self.step, "position")
 
-    @property
+    @cached_property
     def may_omit_position(self) -> bool:
         """Whether it may also be left to find out by itself."""
         parameter = _parameters(self.step).get("position")
