@@ -30,8 +30,8 @@ from causalrn.runtimes.parity.golden import GOLDEN_NAME, load_golden, save_golde
 from causalrn.training.card import card_of
 
 _BITS = {"w8": 8, "w4": 4}
-_STANDARD_OPSET = 23
 _CONTRIB = {"nbits"}
+"""Forms whose graphs have operators of onnxruntime's own."""
 
 POOLS = "pools"
 """The part that stands for the rows of all pools."""
@@ -84,6 +84,13 @@ class Scheme:
     def label(self) -> str:
         """What it is called in errors: the scheme, or what pools alone are."""
         return pool_name(self.pool) if self.name == "float32" else self.name
+
+    @property
+    def least_opset(self) -> int:
+        """The first opset that has what it needs: int4 and scales per block, or axes of a maximum as an input."""
+        if (self.name, self.form) == ("w4", "qdq"):
+            return 21
+        return 18 if self.pool == "int8" else 0
 
     @property
     def portable(self) -> bool:
@@ -160,6 +167,11 @@ def check_scheme_fits(bundle: Bundle, scheme: Scheme) -> None:
     if scheme.pool != "float32" and (not state.has_pool or state.is_own):
         what = "is the model's own" if state.is_own else "has constant size and no pool"
         raise InputError(f"{bundle.path}: its state {what}: leave {pool_name(scheme.pool)} out")
+    opset = bundle.manifest.opset or 0
+    if opset < scheme.least_opset:
+        raise InputError(
+            f"{bundle.path} has opset {opset}, which is too early: export with `opset` {scheme.least_opset}"
+        )
     parts = quantizable_parts(bundle, scheme)
     if not parts:
         raise InputError(
@@ -193,7 +205,7 @@ def write_quantized(
     for name, graph in manifest.graphs.items():
         strip_leftovers(models[graph.file])
         describe_graph(models[graph.file], manifest, name)
-    save_graphs(models, folder, checked=(manifest.opset or 0) >= _STANDARD_OPSET and scheme.form not in _CONTRIB)
+    save_graphs(models, folder, checked=scheme.form not in _CONTRIB)
     bundle = seal_bundle(folder, manifest)
     if golden and GOLDEN_NAME in source.manifest.files:
         with open_bundle(bundle) as session:

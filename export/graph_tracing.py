@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from causalrn.bundle.state_spec import StateTensor
+from causalrn.export.opsets import TRACE_OPSET
 from causalrn.model.cell import RecurrentCell
 
-TRACE_OPSET = 23
 _EXAMPLE_ROWS = 6
 _TRACED_BLOCKS = 2
 

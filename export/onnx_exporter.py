@@ -1,9 +1,9 @@
 """Export a checkpoint's cell to ONNX: step and prefill graphs that share one weights file.
 
 The graphs are traced from :class:`causalrn.model.cell.RecurrentCell` by ``torch.onnx.export(dynamo=True)``; nothing
-here adds mathematics. What is changed afterwards: RMSNormalization becomes the contrib op of the same meaning below
-opset 23, weights move into the shared file, tracing leftovers (source paths among them) go, and the state contract is
-written into the metadata.
+here adds mathematics. What is changed afterwards: what an earlier opset does not have is written with what it has
+(opsets.py), weights move into the shared file, tracing leftovers (source paths among them) go, and the state contract
+is written into the metadata.
 """
 
 from __future__ import annotations
@@ -16,17 +16,13 @@ import onnx_ir as ir
 from causalrn.bundle.graph_files import describe_graph, save_graphs, strip_leftovers
 from causalrn.bundle.manifest import Graph, Manifest, stream_names
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.errors import ConfigError
-from causalrn.export.graph_tracing import TRACE_OPSET, block_nodes, trace_cell
+from causalrn.export.graph_tracing import block_nodes, trace_cell
+from causalrn.export.opsets import check_opset, set_opset
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import ModelConfig, TransformerConfig
 from causalrn.model.state import derive_state
 from causalrn.training.checkpoint import Checkpoint
 
-OPSETS = (21, 22, 23)
-"""RMSNormalization is opset 23; below it the graphs use onnxruntime's SimplifiedLayerNormalization."""
-
-_IR_VERSIONS = {21: 10, 22: 10, 23: 11}
 _PREFILL_CHUNK = {"pool": 16, "sum": 64, "carry+sum": 64, "max+sum": 16}
 _ATTENTION_CHUNK = 64
 """Most tokens of a prefill chunk: by state kind, and for pools of keys and values, whose pairs are one number each."""
@@ -44,7 +40,7 @@ def export_onnx(
 
     Args:
         pool, capacity: the state, as in :func:`causalrn.model.state.derive_state`.
-        opset: one of :data:`OPSETS`.
+        opset: one of :data:`causalrn.export.opsets.OPSETS`.
 
     Returns:
         The manifest for :func:`causalrn.bundle.bundle_folder.seal_bundle`, its files not hashed yet.
@@ -52,8 +48,7 @@ def export_onnx(
     Raises:
         ConfigError: an opset, pool or capacity that does not fit.
     """
-    if opset not in OPSETS:
-        raise ConfigError(f"opset {opset} is not supported: choose one of {', '.join(map(str, OPSETS))}")
+    check_opset(opset)
     spec = derive_state(checkpoint.card.block_config, pool, capacity)
     spec.check_useful()
     manifest = _manifest(checkpoint, spec, opset)
@@ -63,9 +58,9 @@ def export_onnx(
         model = models[graph.file] = trace_cell(cell, name)
         _name_streams(model, manifest.streams)
         strip_leftovers(model)
-        _set_opset(model, opset)
+        set_opset(model, opset)
         describe_graph(model, manifest, name)
-    save_graphs(models, folder, checked=opset >= TRACE_OPSET)  # below, a contrib op stands for the RMS norm
+    save_graphs(models, folder, checked=True)
     return manifest
 
 
@@ -106,13 +101,3 @@ def _name_streams(model: ir.Model, names: tuple[str, ...]) -> None:
             assert stream is not None
             stream.name = first
         inside[-1].outputs[0].name = name  # and ends with x + ...
-
-
-def _set_opset(model: ir.Model, opset: int) -> None:
-    if opset < TRACE_OPSET:
-        for node in model.graph:
-            if node.op_type == "RMSNormalization":
-                node.op_type = "SimplifiedLayerNormalization"
-    model.opset_imports.clear()
-    model.opset_imports[""] = opset
-    model.ir_version = _IR_VERSIONS[opset]

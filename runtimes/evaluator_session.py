@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.graph_files import load_graph
@@ -23,13 +22,6 @@ from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
 
 _FLOAT, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
-
-
-class SimplifiedLayerNormalization(OpRun):
-    """onnxruntime's contrib op of bundles below opset 23: an RMS norm over the last axis."""
-
-    def _run(self, x: Array, scale: Array, axis: int, epsilon: float, stash_type: int) -> tuple[Array]:
-        return (x / np.sqrt(np.square(x).mean(-1, keepdims=True) + epsilon) * scale,)
 
 
 class EvaluatorSession(CellSession):
@@ -57,7 +49,7 @@ class EvaluatorSession(CellSession):
     def _evaluator(self, name: str) -> Any:
         if name not in self._evaluators:
             model = _in_float64(load_graph(self._bundle, self._bundle.manifest.graphs[name].file))
-            self._evaluators[name] = ReferenceEvaluator(model, new_ops=[SimplifiedLayerNormalization])
+            self._evaluators[name] = ReferenceEvaluator(model)
         return self._evaluators[name]
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:

@@ -116,5 +116,5 @@ def _load_error(bundle: Bundle, file: str, provider: str, error: Exception) -> E
         return RuntimeUnavailableError(f"provider {provider} cannot run {bundle.path / file}: {reason}")
     return RuntimeUnavailableError(
         f"onnxruntime {onnxruntime.__version__} cannot load {bundle.path / file} (opset {bundle.manifest.opset}): "
-        f"upgrade onnxruntime, or export with `opset` 21 ({reason})"
+        f"upgrade onnxruntime, or export with an earlier `opset`, from 17 on ({reason})"
     )

@@ -187,7 +187,7 @@ def probe_opset_23() -> Probe:
     """A model of opset 23 on the CPU: what `export` writes by default."""
     wanted = "x / (x**2).mean() ** 0.5"
     code = _model_code(RMS_OPSET_23, "CPUExecutionProvider", wanted, "ran RMSNormalization")
-    remedy = "export with --opset 21, or upgrade onnxruntime"
+    remedy = "export with --opset 17, or upgrade onnxruntime"
     return probe_python("onnxruntime, opset 23", code, ["numpy", "onnxruntime"], remedy)
 
 

@@ -25,7 +25,7 @@ from causalrn.training.card import card_of
     epilog="""\b
 Examples:
   causalrn-export export run -o bundle
-  causalrn-export export run -o bundle --opset 21          for onnxruntime 1.22
+  causalrn-export export run -o bundle --opset 17          for other and older runtimes
   causalrn-export export run -o bundle --pool fixed --capacity 34
   causalrn-export export run -o small --scheme w8          export and quantize in one go
   causalrn-export export run -o source --target c          C99 source that needs nothing
@@ -49,7 +49,7 @@ Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more 
     "or concatenated in the graph, for servers that feed outputs back.  [default: growing]",
 )
 @click.option("--capacity", type=click.IntRange(min=1), help="Most positions.  [default: the model's]")
-@click.option("--opset", type=int, help="ONNX opset: 23, 22 or 21.  [default: 23]")
+@click.option("--opset", type=int, help="ONNX opset, 17 to 23.  [default: 23]")
 @click.option(
     "--scheme", type=click.Choice(SCHEMES), help="Quantize it, too: see `quantize`. C and web have w8, w8a8-dynamic."
 )

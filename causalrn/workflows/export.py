@@ -85,7 +85,7 @@ def export(
         target: "onnx", "c" (C99 source) or "web" (a folder for browsers).
         pool: of onnx, how a growing state goes in and out: "growing", "fixed" or "concat"; growing by default.
         capacity: most positions; None takes the model's.
-        opset: of onnx, 23, 22 or 21; 23 by default.
+        opset: of onnx, 17 to 23; 23 by default.
         scheme: quantize it, too: see :func:`causalrn.quantize`. C and web have "w8" and "w8a8-dynamic".
         pool8: of C and web, pool rows as int8 with a scale per row.
         pool16: of C and web, pool rows as float16; not with `pool8`.

@@ -106,6 +106,20 @@ def test_earlier_opsets_can_be_quantized(tmp_path):
         assert {model.opset_imports[""] for model in graphs} == {21}
 
 
+def test_schemes_that_an_early_opset_does_not_have_are_refused(tmp_path):
+    bundle = exported(tmp_path, random_model(0), opset=17)
+    for name in SCHEMES:
+        scheme = scheme_for(bundle, name)
+        if scheme.least_opset > 17:
+            with pytest.raises(
+                InputError, match=f"opset 17, which is too early: export with `opset` {scheme.least_opset}"
+            ):
+                write_quantized(bundle, folder(tmp_path, name), scheme)
+        else:
+            quantized = write_quantized(bundle, folder(tmp_path, name), scheme)
+            assert sqnr_db(logits_of(bundle, [24]), logits_of(quantized, [24])) > LEAST_SQNR_DB[scheme.name]
+
+
 @pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "options",

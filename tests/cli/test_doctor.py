@@ -72,7 +72,7 @@ def test_onnxruntime_probe_unknown_opset_is_broken(monkeypatch):
     monkeypatch.setattr(doctor_probes, "RMS_OPSET_23", base64.b64encode(model[:-1] + b"\x7f").decode())
     found = doctor_probes.probe_opset_23()
     assert found.status == "broken"
-    assert "--opset 21" in found.remedy
+    assert "--opset 17" in found.remedy
 
 
 def test_provider_that_falls_back_to_the_cpu_is_broken(monkeypatch):
