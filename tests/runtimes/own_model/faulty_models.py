@@ -388,6 +388,17 @@ class _BfloatAccumulation(Gated):
         return (a * memory + u).bfloat16().to(u.dtype)
 
 
+@_fault("logits", "blocks.1.gate blocks.1.value")
+class _Autocast(Gated):
+    """The step computes in bfloat16 by autocast, which leaves float64 alone."""
+
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        if memory is None:
+            return super().forward(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x, memory)
+
+
 @_fault("logits", "blocks.1")
 class _HalfParallel(Gated):
     """The parallel form adds up in float16."""
