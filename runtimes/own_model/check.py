@@ -13,7 +13,6 @@ from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.errors import InputError
 from causalrn.model.own.copying import modules_of
 from causalrn.model.own.forms import mask_name
-from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.own_model.agreement import Agreement64, compare_forms, compare_prefill
 from causalrn.runtimes.own_model.function_levels import (
     check_contract,
@@ -137,7 +136,7 @@ class OwnCheck:
             self._look_at_bounds(reference)
         return oracle, reference
 
-    def _again(self, session: StepSession) -> CellSession:
+    def _again(self, session: StepSession) -> StepSession:
         """Another session over the same modules."""
         return StepSession(session.cell, self.model.card, self.model.sha256)
 
@@ -157,7 +156,7 @@ class OwnCheck:
     ) -> dict[Level, Callable[[], Sequence[LevelResult]]]:
         """The levels that only models have which users bring."""
         model = self.model
-        isolation = Isolation(session, lambda: StepSession(session.cell, model.card, model.sha256), model.probe, case)
+        isolation = Isolation(session, lambda: self._again(session), model.probe, case, self._chance)
         return {
             "contract": lambda: [check_contract(model.probe, oracle.irregular, self._narrow)],
             "rows": lambda: [check_rows("recurrent", session, case)],

@@ -56,7 +56,8 @@ def describe_state(probe: StateProbe) -> str:
     constant = f"{state_bytes(spec, 0):,} bytes"
     if not growing:
         return f"{count} of constant size, {constant}"
-    return f"{count}, {growing} of which grow by {spec.bytes_per_token:,} bytes per token"
+    which = "growing" if growing == len(spec.tensors) else f"{growing} of which grow"
+    return f"{count}, {which} by {spec.bytes_per_token:,} bytes per token"
 
 
 def check_padding(forms: RecurrentForms, case: Case) -> list[LevelResult]:
@@ -89,11 +90,10 @@ def _padded(form: str, forms: RecurrentForms, case: Case) -> LevelResult:
 
     padded = run(given[1])
     errors = np.abs(padded[:, width - steps :] - reference.logits[:, :steps]).max((0, 2))
-    name = "parallel" if form == "parallel" else "recurrent, prefill"
     words = f"{count} rows with padding on their left"
     if np.array_equal(padded, run(torch.ones_like(given[1]))):
         words = f"{words}, whose mask `{form}` ignores"
-    return _by_steps("padding", name, errors, case, words)
+    return _by_steps("padding", form, errors, case, words)
 
 
 def check_positions(forms: RecurrentForms, case: Case) -> list[LevelResult]:
