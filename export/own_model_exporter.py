@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from causalrn.bundle.graph_files import describe_graph, save_graphs, strip_leftovers
 from causalrn.bundle.manifest import Graph, Manifest
 from causalrn.bundle.state_spec import StateSpec, StateTensor
-from causalrn.errors import ConfigError, InputError
+from causalrn.errors import ConfigError, FallbackWarning, InputError
 from causalrn.export.graph_tracing import quiet_exporter
 from causalrn.model.own.forms import RecurrentForms
 from causalrn.model.own.state_probe import StateProbe
@@ -84,9 +85,14 @@ def export_own_model(
     for tensor in probe.spec.tensors:
         if tensor.dtype not in _FLOATS:
             raise InputError(f"{tensor.name} is {tensor.dtype}, which numpy has not: carry it in float32 or float16")
-    files = {"step": "step.onnx"} | ({} if forms.prefill is None else {"prefill": "prefill.onnx"})
     cell = GraphCell(StepCell(forms, probe.tree, probe.spec)).eval()
-    models = {name: _trace(cell, probe.spec, name, opset) for name in files}
+    models = {"step": _trace(cell, probe.spec, "step", opset)}
+    if forms.prefill is not None:
+        try:
+            models["prefill"] = _trace(cell, probe.spec, "prefill", opset)
+        except InputError as error:  # a step is enough: it takes prompts token by token
+            warnings.warn(f"{error}: exported without it", FallbackWarning, stacklevel=2)
+    files = {name: f"{name}.onnx" for name in models}
     state = give_rows(list(models.values()), probe.spec)
     manifest = Manifest(
         **card.fields(),
@@ -94,7 +100,7 @@ def export_own_model(
         target="onnx",
         graphs={name: Graph(file, 0) for name, file in files.items()},
         opset=opset,
-        prefill_chunk=_PREFILL_CHUNK if forms.prefill is not None else 1,
+        prefill_chunk=_PREFILL_CHUNK if "prefill" in models else 1,
         checkpoint_sha256=sha256,
         created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},
         streams=(),
@@ -172,6 +178,7 @@ def _trace(cell: GraphCell, spec: StateSpec, name: str, opset: int) -> ir.Model:
     assert program is not None
     model: ir.Model = program.model
     _name_all(model, names, outputs)
+    _check_open(model, shapes, name)
     _name_weights(model, cell.cell.behind)
     return model
 
@@ -192,6 +199,20 @@ def _example(cell: GraphCell, spec: StateSpec, time: int) -> tuple[Tensor, Tenso
     state_dims = tuple({axis: dims[d] for axis, d in enumerate(tensor.shape) if d in dims} for tensor in spec.tensors)
     tokens = torch.zeros(_BATCH, time, dtype=torch.int64)
     return tokens, torch.tensor(_ROWS), state, (token_dims, None, state_dims)
+
+
+def _check_open(model: ir.Model, shapes: tuple[Any, ...], name: str) -> None:
+    """Refuse a graph for the sizes of the example alone.
+
+    Raises:
+        InputError: an axis that was to stay open has a fixed size: the function's code depends on it.
+    """
+    tokens, position, state = shapes
+    for value, open_axes in zip(model.graph.inputs, (tokens, position or {}, *state), strict=True):
+        for axis, dim in open_axes.items():
+            if value.shape is not None and isinstance(value.shape[axis], int):
+                what = {"B": "sequences", "t": "rows", "T": "tokens"}[dim.__name__]
+                raise InputError(f"`{name}` was traced for one number of {what} only: its code depends on that number")
 
 
 def _name_all(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:

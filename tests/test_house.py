@@ -88,7 +88,10 @@ NEEDS_TORCH = {
         )
     ),
     "causalrn.runtimes.parity.calls.oracle_table",
-    *(f"causalrn.runtimes.parity.{name}" for name in ("conditioning", "oracle", "rounding_errors", "rounding_noise")),
+    *(
+        f"causalrn.runtimes.{name}"
+        for name in ("parity.conditioning", "parity.oracle", "rounding.errors", "rounding.noise")
+    ),
     *(
         f"causalrn.workflows.{name}"
         for name in (

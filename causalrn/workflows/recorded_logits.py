@@ -33,7 +33,7 @@ from causalrn.model.candidates import (
 )
 from causalrn.model.config import ModelConfig
 from causalrn.model.sequence_model import SequenceModel
-from causalrn.runtimes.parity.rounding_noise import RoundingNoise
+from causalrn.runtimes.rounding.noise import RoundingNoise
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.runtimes.torch_sessions import forward_in_batches
 from causalrn.workflows.setting_choice import Asked, argument_of

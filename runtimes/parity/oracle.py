@@ -29,7 +29,7 @@ from causalrn.runtimes.parity.reference import (
     growing_bound,
     run_in_chunks,
 )
-from causalrn.runtimes.parity.rounding_noise import RoundingNoise
+from causalrn.runtimes.rounding.noise import RoundingNoise
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.runtimes.torch_sessions import RecurrentSession, forward_in_batches, forward_with_streams
 from causalrn.training.card import ModelCard

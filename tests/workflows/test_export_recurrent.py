@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import causalrn
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.errors import CompileError, ConfigError, InputError
+from causalrn.errors import CompileError, ConfigError, FallbackWarning, InputError
 from examples.own_model import broken, gated_delta_rule, gated_linear_attention, lstm, selective_state_space
 
 V, E = 29, 16
@@ -271,6 +271,18 @@ def test_step_that_is_not_the_parallel_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="step is not what the parallel form is: they differ by"):
         causalrn.export_recurrent(broken.position_not_carried(), output=tmp_path / "bundle", vocabulary=V)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_prefill_for_one_number_of_tokens_is_left_out_with_a_note(tmp_path: Path) -> None:
+    class Pads(GrowingModel):
+        def prefill(self, tokens: Tensor, state: Any, position: Tensor) -> tuple[Tensor, Any]:
+            return super().prefill(tokens[:, : int(tokens.shape[1])], state, position)
+
+    with pytest.warns(FallbackWarning, match="traced for one number of tokens only.*exported without it"):
+        bundle = causalrn.export_recurrent(made(Pads), output=tmp_path / "bundle").bundle
+    assert set(bundle.manifest.graphs) == {"step"}
+    with causalrn.open_session(bundle) as session:
+        assert session.prefill([[1, 2, 3]]).shape == (1, 3, V)
 
 
 def test_prefill_that_forgets_its_state_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
    What an error is drawn from is the value that is rounded, and a salt per kind of operation: equal pairs get equal
    errors, which then add up, as they do where things are rounded. One hash of a pair gives two numbers: the error of
-   the pair and of its norm, and that of f. Magnitudes are those of rounding_noise.py, in unit roundoffs; those of a pair
-   (1) and of its norm (3) are drawn together.
+   the pair and of its norm, and that of f. Magnitudes are those of runtimes/rounding/errors.py, in unit roundoffs;
+   those of a pair (1) and of its norm (3) are drawn together.
 
    Compiled once per function with -DUSE_DOUBLE=1; ACTIVATION and NORMALIZED as in pair_sum.c. */
 
@@ -69,7 +69,7 @@ INLINE Vector noisy_value(Vector pair, Real scale, Bits salt, int bounded) {
   return value + near * UNIT_ROUNDOFF * of_f;
 }
 
-/* Adds the error of adding up `terms` numbers, as _sum_error of rounding_noise.py has it, to a total. */
+/* Adds the error of adding up `terms` numbers, as _sum_error of runtimes/rounding/errors.py has it, to a total. */
 INLINE Vector noisy_sum(Vector total, Vector squares, Real terms, Bits salt) {
   Vector first, second, magnitude, square = total * total;
   draw(total, salt, &first, &second);

@@ -31,7 +31,7 @@ from causalrn.model.operators.c_kernels import sum_pairs_noisily
 from causalrn.model.operators.functions import PairFunction
 from causalrn.model.operators.kernels import using_kernel
 from causalrn.model.operators.pair_sum import replacing_pair_sum
-from causalrn.runtimes.parity.rounding_errors import MOVES, error_of
+from causalrn.runtimes.rounding.errors import MOVES, error_of
 
 _HASHES = (0x9E3779B1 - (1 << 32), 0x85EBCA6B - (1 << 32))  # odd multipliers, as signed 32-bit numbers
 _EXPONENT = 0x7F800000

@@ -1,4 +1,4 @@
-"""How large the rounding error of one operation can be, in unit roundoffs of float32: see rounding_noise.py."""
+"""How large the rounding error of one operation can be, in unit roundoffs of float32: see noise.py."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as f
 
 from causalrn.bundle.tolerances import BOUND_FACTOR, UNIT_ROUNDOFF
-from causalrn.runtimes.parity.rounding_errors import _ERRORS, MOVES, error_of
-from causalrn.runtimes.parity.rounding_noise import RoundingNoise
+from causalrn.runtimes.rounding.errors import _ERRORS, MOVES, error_of
+from causalrn.runtimes.rounding.noise import RoundingNoise
 
 ATEN = torch.ops.aten
 WIDEST = 200.0

@@ -12,7 +12,7 @@ from causalrn.model.operators import c_library
 from causalrn.model.operators.pair_sum import pair_sum
 from causalrn.runtimes.parity.oracle import CheckpointOracle
 from causalrn.runtimes.parity.reference import run_in_chunks
-from causalrn.runtimes.parity.rounding_noise import RoundingNoise
+from causalrn.runtimes.rounding.noise import RoundingNoise
 from causalrn.training.card import ModelCard
 from causalrn.training.tasks import CopyTask
 from tests.builders import random_model
