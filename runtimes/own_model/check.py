@@ -16,7 +16,6 @@ from causalrn.model.own.forms import mask_name
 from causalrn.runtimes.own_model.agreement import Agreement64, compare_forms, compare_prefill
 from causalrn.runtimes.own_model.function_levels import (
     check_contract,
-    check_padding,
     check_positions,
     check_reload,
 )
@@ -25,6 +24,7 @@ from causalrn.runtimes.own_model.model import OwnModel as OwnModel
 from causalrn.runtimes.own_model.model import check_widths
 from causalrn.runtimes.own_model.oracle import OwnOracle
 from causalrn.runtimes.own_model.own_words import NO_NUMBERS, STEP_WITH_ITSELF, in_own_words
+from causalrn.runtimes.own_model.padding import check_padding
 from causalrn.runtimes.own_model.session_levels import check_reorder, check_rows
 from causalrn.runtimes.own_model.sessions import StepSession, WholeSession, forward, step_through
 from causalrn.runtimes.own_model.watching import NarrowOperation, narrow_operations, random_parts, some
@@ -162,7 +162,7 @@ class OwnCheck:
             "rows": lambda: [check_rows("recurrent", session, case)],
             "isolation": lambda: [isolation.check()],
             "reorder": lambda: [check_reorder("recurrent", session, case)],
-            "padding": lambda: check_padding(model.forms, case),
+            "padding": lambda: check_padding(model.forms, oracle, case),
             "positions": lambda: check_positions(model.forms, case),
             "reload": lambda: check_reload(model.forms, model.pristine, case),
         }

@@ -452,7 +452,7 @@ class _LeftOutOneLate(Attention):
 # Masks.
 
 
-@_fault("padding", "logits")
+@_fault("padding", "positions")
 class _PrefillIgnoresMask(Attention):
     """The prefill takes a mask and does not look at it."""
 
@@ -462,7 +462,7 @@ class _PrefillIgnoresMask(Attention):
         return super().prefill(tokens, state, position, None)
 
 
-@_fault("padding", "logits")
+@_fault("padding", "blocks.0")
 class _MaskOfPositionsOnly(Attention):
     """Padding is counted by positions, and read as keys."""
 
@@ -470,12 +470,20 @@ class _MaskOfPositionsOnly(Attention):
         return super().run(tokens, state, places, None)
 
 
-@_fault("padding", "logits")
+@_fault("padding", "positions")
 class _MaskOfKeysOnly(Attention):
     """Padding is not read, and moves positions on."""
 
     def places(self, tokens: Tensor, start: Any, mask: Tensor | None) -> Tensor:
         return super().places(tokens, start, None)
+
+
+@_fault("padding", "positions")
+class _MaskOfFirstRow(Attention):
+    """All rows are taken to have the first one's padding."""
+
+    def places(self, tokens: Tensor, start: Any, mask: Tensor | None) -> Tensor:
+        return super().places(tokens, start, None if mask is None else mask[:1].expand_as(mask))
 
 
 # Caches.
