@@ -132,6 +132,8 @@ class OwnCheck:
         self._stops = not self.agreement.agrees and oracle.leads == "parallel"  # the step gives NaN
         reference = oracle.reference(self.tokens, () if self._stops else state_positions(steps))
         self._look_at_widths(oracle)
+        for name, rows in oracle.windows.items():
+            self.notes.append(f"{name} keeps its last {rows} rows: it can be verified, and not exported")
         if not self._stops:
             self._look_at_bounds(reference)
         return oracle, reference

@@ -489,7 +489,7 @@ class _MaskOfFirstRow(Attention):
 # Caches.
 
 
-@_fault("logits contract", "01.keys 01.values blocks.1")
+@_fault("logits", "01.keys 01.values blocks.1")
 class _Window(Reading):
     """Of the cache only the last tokens are kept."""
 
@@ -815,4 +815,28 @@ class _WideGate(Gated):
         return super().forward(x.float().to(x.dtype), memory)
 
 
-RIGHT: tuple[Callable[[], nn.Module], ...] = (Recurrence, Attention, Named, LateTable, Wide)
+class Sliding(Attention):
+    """Keeps and reads the last tokens alone, in all forms."""
+
+    prefill = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(_Sliding)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]  # it takes no mask
+        return super().forward(tokens)
+
+
+class _Sliding(Reading):
+    window = 6
+
+    def forward(self, x: Tensor, cache: Any, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+        past, time = cache["keys"].shape[1], x.shape[1]
+        near = torch.ones(time, past + time).tril(past).triu(past + 1 - self.window)  # [T, t]
+        q, k, v = self.mixed(self.norm(x)).chunk(3, -1)
+        cache = self.extended(cache, k, v)
+        x = x + self.out(scaled_dot_product_attention(q, cache["keys"], cache["values"], near.bool()))
+        return x, {name: value[:, -self.window :] for name, value in cache.items()}
+
+
+RIGHT: tuple[Callable[[], nn.Module], ...] = (Recurrence, Attention, Named, LateTable, Wide, Sliding)
