@@ -81,6 +81,7 @@ NEEDS_TORCH = {
             "model",
             "opening",
             "oracle",
+            "padding",
             "parting",
             "recording",
             "sessions",

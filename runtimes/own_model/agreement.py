@@ -74,7 +74,7 @@ class Agreement64:
 
     def result(self) -> LevelResult:
         """The verdict of its level on the form that is at fault."""
-        form = {"parallel form": "parallel", "prefill": "recurrent, prefill"}.get(self.at_fault or "", "recurrent")
+        form = {"parallel form": "parallel", "prefill": "prefill"}.get(self.at_fault or "", "recurrent")
         words = self.why or "the forms agree"
         if self.at_fault is not None and not self.chance:
             words = f"{words}, from step {self.step} on"

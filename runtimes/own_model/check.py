@@ -13,11 +13,9 @@ from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.errors import InputError
 from causalrn.model.own.copying import modules_of
 from causalrn.model.own.forms import mask_name
-from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.own_model.agreement import Agreement64, compare_forms, compare_prefill
 from causalrn.runtimes.own_model.function_levels import (
     check_contract,
-    check_padding,
     check_positions,
     check_reload,
 )
@@ -26,9 +24,10 @@ from causalrn.runtimes.own_model.model import OwnModel as OwnModel
 from causalrn.runtimes.own_model.model import check_widths
 from causalrn.runtimes.own_model.oracle import OwnOracle
 from causalrn.runtimes.own_model.own_words import NO_NUMBERS, STEP_WITH_ITSELF, in_own_words
+from causalrn.runtimes.own_model.padding import check_padding
 from causalrn.runtimes.own_model.session_levels import check_reorder, check_rows
 from causalrn.runtimes.own_model.sessions import StepSession, WholeSession, forward, step_through
-from causalrn.runtimes.own_model.watching import random_parts, some
+from causalrn.runtimes.own_model.watching import NarrowOperation, narrow_operations, random_parts, some
 from causalrn.runtimes.parity.attribution import Comparators
 from causalrn.runtimes.parity.calls.oracle_table import oracle_table
 from causalrn.runtimes.parity.calls.table import CallTable, call_tokens
@@ -133,11 +132,13 @@ class OwnCheck:
         self._stops = not self.agreement.agrees and oracle.leads == "parallel"  # the step gives NaN
         reference = oracle.reference(self.tokens, () if self._stops else state_positions(steps))
         self._look_at_widths(oracle)
+        for name, rows in oracle.windows.items():
+            self.notes.append(f"{name} keeps its last {rows} rows: it can be verified, and not exported")
         if not self._stops:
             self._look_at_bounds(reference)
         return oracle, reference
 
-    def _again(self, session: StepSession) -> CellSession:
+    def _again(self, session: StepSession) -> StepSession:
         """Another session over the same modules."""
         return StepSession(session.cell, self.model.card, self.model.sha256)
 
@@ -157,13 +158,13 @@ class OwnCheck:
     ) -> dict[Level, Callable[[], Sequence[LevelResult]]]:
         """The levels that only models have which users bring."""
         model = self.model
-        isolation = Isolation(session, lambda: StepSession(session.cell, model.card, model.sha256), model.probe, case)
+        isolation = Isolation(session, lambda: self._again(session), model.probe, case, self._chance)
         return {
             "contract": lambda: [check_contract(model.probe, oracle.irregular, self._narrow)],
             "rows": lambda: [check_rows("recurrent", session, case)],
             "isolation": lambda: [isolation.check()],
             "reorder": lambda: [check_reorder("recurrent", session, case)],
-            "padding": lambda: check_padding(model.forms, case),
+            "padding": lambda: check_padding(model.forms, oracle, case),
             "positions": lambda: check_positions(model.forms, case),
             "reload": lambda: check_reload(model.forms, model.pristine, case),
         }
@@ -194,7 +195,8 @@ class OwnCheck:
     def _look_at_widths(self, oracle: OwnOracle) -> None:
         """Narrow numbers: they make float64 no oracle."""
         self._narrow = tuple(oracle.state_dtypes().items())
-        halves = [operation for operation in oracle.narrow if operation.dtype != "float32"]
+        halves = [operation for operation in (*oracle.narrow, *self._given()) if operation.dtype != "float32"]
+        halves = list(dict.fromkeys(halves))
         if halves:
             self.problems.append(
                 f"it computes in {halves[0].dtype} inside, whatever its own dtype: {some(halves)}; results are no "
@@ -205,6 +207,13 @@ class OwnCheck:
                 f"it computes in float32 inside, in a float64 copy, too: {some(oracle.narrow)}; float64 agrees with "
                 "itself only to 1e-8 then, and bounds between forms are those of float32"
             )
+
+    def _given(self) -> tuple[NarrowOperation, ...]:
+        """What the functions themselves compute in narrow numbers: autocast casts float32, and leaves float64."""
+        forms, tokens = self.model.forms, self.tokens[:, :2]
+        modules = modules_of(forms)
+        whole = narrow_operations(lambda: forward(forms, tokens), modules)
+        return (*whole, *narrow_operations(lambda: step_through(forms, tokens), modules))
 
     def _look_at_bounds(self, reference: Reference) -> None:
         """Bounds so wide that agreement within them says nothing."""
@@ -224,8 +233,7 @@ class OwnCheck:
             verification.results.insert(self._place_of(each.level), each.result())
         levels = {each.level for each in told} | ({"split"} if self.agreement.at_fault == "step" else set())
         kept = [each for each in verification.attributions if each.level not in levels or each.runtime == "parallel"]
-        differ = any(result.level == "reload" and not result.passed for result in verification.results)
-        own = [in_own_words(each, copies_differ=differ, chance=self._chance) for each in kept]
+        own = [in_own_words(each, verification.results, self._chance) for each in kept]
         verification.attributions[:] = [each.attribution() for each in told] + own
         if self.agreement in told:
             self.notes.append(NO_NUMBERS if self._stops else STEP_WITH_ITSELF)

@@ -6,20 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from causalrn.model.own.copying import copied, modules_of
-from causalrn.model.own.forms import RecurrentForms, mask_name
+from causalrn.model.own.forms import RecurrentForms
 from causalrn.model.own.state_probe import StateProbe
 from causalrn.runtimes.own_model.isolation import repeat_bound
-from causalrn.runtimes.own_model.sessions import forward, numbers, state_bytes, step_through
+from causalrn.runtimes.own_model.sessions import forward, state_bytes, step_through
 from causalrn.runtimes.parity.figures import CheckFigures, Figures
 from causalrn.runtimes.parity.levels import Case
 from causalrn.runtimes.parity.results import Level, LevelResult
 from causalrn.runtimes.snapshot import FloatArray
 
-_MOST_STEPS = 32
+MOST_STEPS = 32
 
 
 def check_contract(probe: StateProbe, irregular: Mapping[str, str], narrow: Sequence[tuple[str, str]]) -> LevelResult:
@@ -56,53 +54,17 @@ def describe_state(probe: StateProbe) -> str:
     constant = f"{state_bytes(spec, 0):,} bytes"
     if not growing:
         return f"{count} of constant size, {constant}"
-    return f"{count}, {growing} of which grow by {spec.bytes_per_token:,} bytes per token"
-
-
-def check_padding(forms: RecurrentForms, case: Case) -> list[LevelResult]:
-    """Rows with padding on their left, and a mask that says so, against the rows alone."""
-    results = []
-    if mask_name(forms.parallel):
-        results.append(_padded("parallel", forms, case))
-    if forms.prefill is not None and mask_name(forms.prefill):
-        results.append(_padded("prefill", forms, case))
-    return results
-
-
-def _padded(form: str, forms: RecurrentForms, case: Case) -> LevelResult:
-    reference = case.reference
-    steps, count = min(reference.steps, _MOST_STEPS), len(reference.tokens)
-    pads = [1 + 2 * row for row in range(count)]
-    width = steps + max(pads)
-    tokens, mask = np.zeros((count, width), np.int64), np.zeros((count, width), np.int64)
-    for row in range(count):
-        tokens[row, width - steps :] = reference.tokens[row, :steps]
-        mask[row, width - steps :] = 1
-        tokens[row, : width - steps] = reference.tokens[row, -1]
-    given = torch.from_numpy(tokens), torch.from_numpy(mask)
-
-    def run(mask: Tensor) -> FloatArray:
-        with torch.inference_mode():
-            if form == "parallel":
-                return numbers(forms.whole(given[0], mask))
-            return numbers(forms.prefill_once(given[0], forms.initial(count), torch.tensor(0), mask)[0])
-
-    padded = run(given[1])
-    errors = np.abs(padded[:, width - steps :] - reference.logits[:, :steps]).max((0, 2))
-    name = "parallel" if form == "parallel" else "recurrent, prefill"
-    words = f"{count} rows with padding on their left"
-    if np.array_equal(padded, run(torch.ones_like(given[1]))):
-        words = f"{words}, whose mask `{form}` ignores"
-    return _by_steps("padding", name, errors, case, words)
+    which = "growing" if growing == len(spec.tensors) else f"{growing} of which grow"
+    return f"{count}, {which} by {spec.bytes_per_token:,} bytes per token"
 
 
 def check_positions(forms: RecurrentForms, case: Case) -> list[LevelResult]:
     """Steps that are told their position, and steps that find it out."""
     if not forms.may_omit_position:
         return []
-    tokens = case.reference.tokens[:, :_MOST_STEPS]
+    tokens = case.reference.tokens[:, :MOST_STEPS]
     errors = np.abs(step_through(forms, tokens) - step_through(forms, tokens, tell=False)).max((0, 2))
-    return [_by_steps("positions", "recurrent", errors, case, "position given, and left out", repeated=True)]
+    return [by_steps("positions", "recurrent", errors, case, "position given, and left out", repeated=True)]
 
 
 def check_reload(forms: RecurrentForms, pristine: RecurrentForms, case: Case) -> list[LevelResult]:
@@ -113,7 +75,7 @@ def check_reload(forms: RecurrentForms, pristine: RecurrentForms, case: Case) ->
         pristine: copies from before.
     """
     fresh = copied(pristine)
-    tokens = case.reference.tokens[:, :_MOST_STEPS]
+    tokens = case.reference.tokens[:, :MOST_STEPS]
     for used, other in zip(modules_of(forms), modules_of(fresh), strict=True):
         try:
             other.load_state_dict(used.state_dict())
@@ -126,12 +88,12 @@ def check_reload(forms: RecurrentForms, pristine: RecurrentForms, case: Case) ->
         "recurrent": lambda each: step_through(each, tokens),
     }
     return [
-        _by_steps("reload", name, np.abs(run(forms) - run(fresh)).max((0, 2)), case, words, repeated=True)
+        by_steps("reload", name, np.abs(run(forms) - run(fresh)).max((0, 2)), case, words, repeated=True)
         for name, run in runs.items()
     ]
 
 
-def _by_steps(
+def by_steps(
     level: Level, runtime: str, errors: FloatArray, case: Case, words: str, *, repeated: bool = False
 ) -> LevelResult:
     """Judge differences of logits, [T], by the bounds of both runs; or of the same operations, `repeated`."""

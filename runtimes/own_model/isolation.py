@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +30,14 @@ class Isolation:
         open_again: another session over the same modules.
         probe: what was found of the state.
         case: the reference; its first two rows are run.
+        chance: modules that draw random numbers: nothing can be told of them.
     """
 
     session: StepSession
     open_again: Callable[[], StepSession]
     probe: StateProbe
     case: Case
+    chance: Sequence[str] = ()
 
     def check(self) -> LevelResult:
         """Every check, one after the other."""
@@ -46,6 +48,8 @@ class Isolation:
         tensor = fault.tensor if fault is not None else None
         if wrong and fault is not None:
             summary = fault.words
+        elif wrong and self.chance:
+            tensor, summary = self.chance[0], f"{self.chance[0]} draws random numbers: nothing can be told"
         elif wrong:
             tensor = self._lasting_tensor()
         return LevelResult(

@@ -91,7 +91,14 @@ class OwnOracle(Oracle):
     def irregular(self) -> dict[str, str]:
         """By tensor of the state that once had another shape than its contract says, what was seen, in words."""
         assert isinstance(self.recurrent, StepSession)
-        return self.recurrent.store.irregular
+        store = self.recurrent.store
+        return {name: words for name, words in store.irregular.items() if name not in store.windows}
+
+    @property
+    def windows(self) -> dict[str, int]:
+        """By tensor of the state that keeps its last rows alone, how many."""
+        assert isinstance(self.recurrent, StepSession)
+        return self.recurrent.store.windows
 
     def states_after(self, tokens: IntArray) -> Mapping[str, Array]:
         """The recurrent form's state after all tokens [B, T]."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from causalrn.runtimes.parity.results import Attribution
+from causalrn.runtimes.parity.results import Attribution, LevelResult
 
 STEP_WITH_ITSELF = (
     "the forms differ, so all other levels compare with the step in float64: they tell whether it is consistent, not "
@@ -15,17 +15,21 @@ STEP_WITH_ITSELF = (
 NO_NUMBERS = "as the step gives no numbers, nothing else was checked"
 
 
-def in_own_words(attribution: Attribution, *, copies_differ: bool, chance: Sequence[str]) -> Attribution:
+_MIXING = ("rows", "isolation", "determinism", "reload")  # levels that compare the step with itself
+
+
+def in_own_words(attribution: Attribution, results: Sequence[LevelResult], chance: Sequence[str]) -> Attribution:
     """The same with a cause and a verdict that fit.
 
     Args:
-        copies_differ: whether the model and a copy of it are known to compute something else.
+        results: of all levels: they tell whether a step depends on what it should not.
         chance: modules that draw random numbers.
     """
+    failed = {result.level for result in results if not result.passed}
     if chance:
         verdict = f"{', '.join(chance[:3])} draws random numbers, so no two runs give the same"
         return replace(attribution, cause="randomness", place=chance[0], verdict=verdict)
-    if attribution.cause == "weights" and copies_differ:
+    if attribution.cause == "weights" and "reload" in failed:
         verdict = (
             "a copy of the model, made before it ran, computes something else: it makes something with its first call, "
             "or keeps it outside its parameters, buffers and state"
@@ -39,6 +43,9 @@ def in_own_words(attribution: Attribution, *, copies_differ: bool, chance: Seque
     if "in a prefill of" in place:
         verdict = f"{place}: from the same state it gives something else than steps do"
         return replace(attribution, cause="prefill", verdict=verdict)
+    if failed.isdisjoint(_MIXING):
+        verdict = f"{place}: the step loses precision or overflows in float32, and not in float64"
+        return replace(attribution, cause="step", verdict=verdict)
     verdict = (
         f"{place}: from the same tokens and state it does not always give the same: it depends on the other rows of "
         "the batch, on what is kept outside the state, or on chance"

@@ -106,6 +106,11 @@ def find_not_finite(oracle: OwnOracle, tokens: IntArray, step: int) -> Parting:
     return _parting(oracle, step, calls, _first(calls, calls, aligned, None))
 
 
+def compare_calls(oracle: OwnOracle, step: int, calls: Calls, others: Calls, pairs: Pairs) -> Parting:
+    """Where two runs part whose values are paired in some way."""
+    return _parting(oracle, step, others, _first(calls, others, pairs, _same(oracle)))
+
+
 def prefill(oracle: OwnOracle, tokens: IntArray, start: int) -> tuple[Tensor, list[Tensor], Calls]:
     """A prefill from `start` on, onto the state that steps lead to: logits, the next state, what modules gave."""
     session = oracle.recurrent

@@ -29,12 +29,15 @@ class TreeStore:
 
     Attributes:
         irregular: by tensor that once had another shape than the contract says, what was seen, in words.
+        windows: by tensor that grew and then kept its size, the number of rows that it keeps.
     """
 
     def __init__(self, cell: StepCell) -> None:
         self._cell = cell
         self.tensors: list[Tensor] = []
         self.irregular: dict[str, str] = {}
+        self.windows: dict[str, int] = {}
+        self._rows: dict[str, int] = {}
         self.clear(1)
 
     @property
@@ -65,7 +68,11 @@ class TreeStore:
         """Remember where a tensor first has another shape than its contract says."""
         for entry, tensor in zip(self._cell.spec.tensors, self.tensors, strict=True):
             wanted = self._shape(entry, position)
+            before, rows = self._rows.get(entry.name), tensor.shape[entry.growth_axis] if entry.is_pool else 0
+            self._rows[entry.name] = rows
             if entry.name not in self.irregular and tuple(tensor.shape) != wanted:
+                if entry.is_pool and rows == before and 0 < rows < position:
+                    self.windows[entry.name] = rows
                 words = f"{list(tensor.shape)} after {position} tokens, not {list(wanted)}"
                 self.irregular[entry.name] = words
 

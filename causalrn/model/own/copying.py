@@ -25,16 +25,20 @@ def modules_of(forms: RecurrentForms) -> list[nn.Module]:
     Raises:
         InputError: there is none.
     """
+    outermost = _outermost(forms)
+    if not outermost:
+        raise InputError("no module was found behind `parallel` and `step`: give a torch.nn.Module, or its methods")
+    return outermost
+
+
+def _outermost(forms: RecurrentForms) -> list[nn.Module]:
     found: dict[int, nn.Module] = {}
     seen: set[int] = set()
     for name in _FUNCTIONS:
         for module in _modules(getattr(forms, name), seen):
             found[id(module)] = module
     inner = {id(child) for module in found.values() for child in module.modules() if child is not module}
-    outermost = [module for key, module in found.items() if key not in inner]
-    if not outermost:
-        raise InputError("no module was found behind `parallel` and `step`: give a torch.nn.Module, or its methods")
-    return outermost
+    return [module for key, module in found.items() if key not in inner]
 
 
 def copied(forms: RecurrentForms, dtype: torch.dtype | None = None) -> RecurrentForms:
@@ -56,10 +60,22 @@ def copied(forms: RecurrentForms, dtype: torch.dtype | None = None) -> Recurrent
         words = " ".join(str(error).split())
         raise InputError(f"the model cannot be copied ({words}): give modules that copy.deepcopy can copy") from error
     result = dataclasses.replace(forms, **made, blocks=blocks, name=forms.title)
+    _rebuild_inside(result, memo)
     if dtype is None:
         return result
     _convert(modules_of(result), memo, dtype)
     return dataclasses.replace(result, default_dtype=dtype)
+
+
+def _rebuild_inside(forms: RecurrentForms, memo: dict[int, Any]) -> None:
+    """Functions that modules have as attributes or hooks, made anew: a copied module would call into the original."""
+    for module in _outermost(forms):
+        for part in module.modules():
+            own = vars(part)
+            for held in (own, *(value for name, value in own.items() if name.endswith("_hooks") and value)):
+                for name, value in list(held.items()):
+                    if isinstance(value, types.FunctionType):
+                        held[name] = _rebuilt(value, memo)
 
 
 def _convert(modules: list[nn.Module], memo: dict[int, Any], dtype: torch.dtype) -> None:

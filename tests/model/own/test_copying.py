@@ -244,6 +244,26 @@ def test_new_tensors_of_a_copy_are_as_wide_as_it() -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
+@torch.no_grad()
+def test_functions_inside_a_module_call_the_copy() -> None:
+    model = Sum()
+    table = nn.Embedding(V, E)
+    model.table = table
+    model.embedding.register_forward_hook(lambda part, given, out: out + model.table(given[0]))
+    model.kept = lambda logits: logits * model.scale[0]
+    forms = replace(of_methods(model), parallel=lambda tokens: model.kept(model(tokens)))
+    before = run(forms)
+    wide = run(copied(forms, torch.float64))
+    assert all(value.dtype == torch.float64 for value in wide)
+    for old, new, now in zip(before, wide, run(forms), strict=True):
+        torch.testing.assert_close(new.float(), old)
+        assert torch.equal(now, old)
+    other = copied(forms)
+    next(part for part in modules_of(other) if isinstance(part, Sum)).get_parameter("table.weight").add_(1.0)
+    assert torch.equal(run(forms)[0], before[0])
+    assert not torch.equal(run(other)[0], before[0])
+
+
 def test_functions_without_a_module_are_refused() -> None:
     forms = RecurrentForms(lambda tokens: tokens, lambda tokens, state: (tokens, state), lambda batch: [], V)
     with pytest.raises(InputError, match="no module was found"):

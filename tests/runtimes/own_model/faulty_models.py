@@ -388,6 +388,17 @@ class _BfloatAccumulation(Gated):
         return (a * memory + u).bfloat16().to(u.dtype)
 
 
+@_fault("logits", "blocks.1.gate blocks.1.value")
+class _Autocast(Gated):
+    """The step computes in bfloat16 by autocast, which leaves float64 alone."""
+
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        if memory is None:
+            return super().forward(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x, memory)
+
+
 @_fault("logits", "blocks.1")
 class _HalfParallel(Gated):
     """The parallel form adds up in float16."""
@@ -441,7 +452,7 @@ class _LeftOutOneLate(Attention):
 # Masks.
 
 
-@_fault("padding", "logits")
+@_fault("padding", "positions")
 class _PrefillIgnoresMask(Attention):
     """The prefill takes a mask and does not look at it."""
 
@@ -451,7 +462,7 @@ class _PrefillIgnoresMask(Attention):
         return super().prefill(tokens, state, position, None)
 
 
-@_fault("padding", "logits")
+@_fault("padding", "blocks.0")
 class _MaskOfPositionsOnly(Attention):
     """Padding is counted by positions, and read as keys."""
 
@@ -459,7 +470,7 @@ class _MaskOfPositionsOnly(Attention):
         return super().run(tokens, state, places, None)
 
 
-@_fault("padding", "logits")
+@_fault("padding", "positions")
 class _MaskOfKeysOnly(Attention):
     """Padding is not read, and moves positions on."""
 
@@ -467,10 +478,18 @@ class _MaskOfKeysOnly(Attention):
         return super().places(tokens, start, None)
 
 
+@_fault("padding", "positions")
+class _MaskOfFirstRow(Attention):
+    """All rows are taken to have the first one's padding."""
+
+    def places(self, tokens: Tensor, start: Any, mask: Tensor | None) -> Tensor:
+        return super().places(tokens, start, None if mask is None else mask[:1].expand_as(mask))
+
+
 # Caches.
 
 
-@_fault("logits contract", "01.keys 01.values blocks.1")
+@_fault("logits", "01.keys 01.values blocks.1")
 class _Window(Reading):
     """Of the cache only the last tokens are kept."""
 
@@ -796,4 +815,28 @@ class _WideGate(Gated):
         return super().forward(x.float().to(x.dtype), memory)
 
 
-RIGHT: tuple[Callable[[], nn.Module], ...] = (Recurrence, Attention, Named, LateTable, Wide)
+class Sliding(Attention):
+    """Keeps and reads the last tokens alone, in all forms."""
+
+    prefill = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(_Sliding)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]  # it takes no mask
+        return super().forward(tokens)
+
+
+class _Sliding(Reading):
+    window = 6
+
+    def forward(self, x: Tensor, cache: Any, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+        past, time = cache["keys"].shape[1], x.shape[1]
+        near = torch.ones(time, past + time).tril(past).triu(past + 1 - self.window)  # [T, t]
+        q, k, v = self.mixed(self.norm(x)).chunk(3, -1)
+        cache = self.extended(cache, k, v)
+        x = x + self.out(scaled_dot_product_attention(q, cache["keys"], cache["values"], near.bool()))
+        return x, {name: value[:, -self.window :] for name, value in cache.items()}
+
+
+RIGHT: tuple[Callable[[], nn.Module], ...] = (Recurrence, Attention, Named, LateTable, Wide, Sliding)

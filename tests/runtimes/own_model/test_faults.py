@@ -13,6 +13,7 @@ from causalrn import verify_recurrent
 from causalrn.errors import InputError
 from causalrn.runtimes.parity.report import VerifyReport
 from causalrn.runtimes.parity.results import MODEL_LEVELS
+from examples.own_model import broken, gated_linear_attention
 from tests.runtimes.own_model.faulty_models import FAULTS, RIGHT, Fault, Recurrence
 
 STEPS = 16
@@ -70,6 +71,29 @@ def test_model_in_training_mode_is_told_to_be_evaluated() -> None:
     assert not report.passed
     assert "blocks.0.drop, blocks.1.drop draws random numbers: call .eval()" in report.problems[0]
     assert {each.cause for each in report.attributions} == {"randomness"}
+
+
+@pytest.mark.parametrize(
+    ("make", "tensor", "place"),
+    [
+        (broken.decay_after, "00.ssm", "blocks.0"),
+        (broken.convolution_off_by_one, "00.conv", "blocks.0.conv"),
+        (broken.position_not_carried, "02.position", "positions"),
+    ],
+)
+def test_broken_example_is_traced_to_its_tensor(make: Callable[[], nn.Module], tensor: str, place: str) -> None:
+    report = verify_recurrent(make(), vocabulary=29, steps=STEPS, levels="logits").report
+    assert not report.passed
+    (attribution,) = report.attributions
+    assert (attribution.cause, attribution.tensor, attribution.place) == ("step", tensor, place)
+
+
+def test_textbook_form_that_overflows_is_blamed_and_not_the_step() -> None:
+    report = verify_recurrent(gated_linear_attention.make(), vocabulary=29, steps=400, levels="logits").report
+    assert {result.runtime: result.passed for result in report.results} == {"parallel": False, "recurrent": True}
+    (attribution,) = report.attributions
+    assert (attribution.cause, attribution.place) == ("parallel form", "block 0")
+    assert "overflows in float32, and not in float64" in attribution.verdict
 
 
 def test_names_are_told_from_longer_ones() -> None:
