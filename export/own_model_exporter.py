@@ -123,7 +123,7 @@ def give_rows(models: list[ir.Model], spec: StateSpec) -> StateSpec:
     """
     growing = [tensor for tensor in spec.tensors if tensor.is_pool]
     found = [[_appended_rows(model, tensor) for tensor in growing] for model in models]
-    if not growing or any(rows is None for of_model in found for rows in of_model):
+    if not growing or any(None in rows or len(set(rows)) < len(rows) for rows in found):
         return spec
     changed = {tensor.name: dataclasses.replace(tensor, update="append", input="", output="") for tensor in growing}
     for model, of_model in zip(models, found, strict=True):
@@ -233,6 +233,8 @@ def _name_weights(model: ir.Model, modules: nn.ModuleList) -> None:
         for name, value in module.state_dict().items():
             if value.ndim == 2 and value.dtype == torch.float32:
                 transposed[_content(value.t())] = name
+    taken = {value.name for node in model.graph for value in node.outputs}
+    taken |= {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     for value in list(model.graph.initializers.values()):
         tensor, name = value.const_value, value.name or ""
         if name.startswith("cell.behind."):
@@ -241,6 +243,7 @@ def _name_weights(model: ir.Model, modules: nn.ModuleList) -> None:
             wanted = transposed.get(_content(torch.from_numpy(tensor.numpy().copy())), "")
         else:
             continue
+        wanted = f"weight.{wanted}" if wanted in taken else wanted  # a parameter may be called as an input is
         if wanted and wanted not in model.graph.initializers:
             del model.graph.initializers[name]
             value.name = wanted

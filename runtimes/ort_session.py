@@ -112,7 +112,7 @@ class OnnxRuntimeSession(CellSession):
         except Exception as error:  # onnxruntime's own classes, by version
             raise BundleError(f"{self._bundle.path}: a graph cannot run: {shortened(error)}: export again") from None
         if graph not in self._known_shapes:
-            self._check_shapes(results, *tokens.shape, position)
+            self._check_shapes(results, position, *tokens.shape)
             self._known_shapes.append(graph)
         if self._watched is not None:
             self._watched.update(zip([*self._outputs, *self._shown], results, strict=True))
@@ -123,7 +123,7 @@ class OnnxRuntimeSession(CellSession):
             check_finite(np.concatenate([value[-tokens.shape[1] :] for value in rows]))
         return results[0], rows
 
-    def _check_shapes(self, results: Sequence[Array], batch: int, time: int, position: int) -> None:
+    def _check_shapes(self, results: Sequence[Array], position: int, batch: int, time: int) -> None:
         """Refuse what is not shaped as the contract says, before it reaches the state."""
         names = [*self._outputs, *self._shown]
         rows = position + time  # of a pool that comes back whole

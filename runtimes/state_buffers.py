@@ -138,7 +138,7 @@ class StateBuffers:
         for tensor, dtype in zip(self.spec.tensors, self._dtypes, strict=True):
             value = tensors[tensor.name]
             array = aligned_zeros(self._allocated_shape(tensor, batch, position), dtype)
-            array[: len(value) if value.ndim else ...] = value
+            array[tuple(slice(size) for size in value.shape)] = value
             arrays.append(array)
         self.arrays = arrays
 

@@ -131,7 +131,8 @@ class Manifest:
             raise ValueError(f"quantization contradicts pools of {dtype}")
         if self.folders and self.web is None:
             raise ValueError(f"folders in a bundle for {self.target!r}")
-        if not 1 <= self.prefill_chunk <= _LARGEST_CHUNK:
+        chunkless = self._has_graphs and "prefill" not in self.graphs and self.prefill_chunk > 1
+        if chunkless or not 1 <= self.prefill_chunk <= _LARGEST_CHUNK:
             raise ValueError(f"prefill_chunk is {self.prefill_chunk!r}")
 
     @property

@@ -80,11 +80,20 @@ class StateTensor:
         own = r"[A-Za-z0-9_.]+" if self.role == STATE else re.escape(self.role)
         if not re.fullmatch(rf"\d{{2,}}\.{own}", self.name):
             raise ValueError(f"state tensor {self.name!r} is not called by block and role {self.role!r}")
+        if self.role == STATE and not self._has_axes:
+            raise ValueError(f"state tensor {self.name!r} has axes that cannot be")
         names = {"input": f"past.{self.name}", "output": _PREFIXES[self.update] + self.name}
         for field, name in names.items():
             if getattr(self, field) not in ("", name):
                 raise ValueError(f"state tensor {self.name!r} has the {field} {getattr(self, field)!r}, not {name!r}")
             object.__setattr__(self, field, name)
+
+    @property
+    def _has_axes(self) -> bool:
+        """Whether the batch and what grows are where they are said to be."""
+        batch = [axis for axis, size in enumerate(self.shape) if size == "B"]
+        grows = [axis for axis, size in enumerate(self.shape) if size == "t"]
+        return batch == [self.batch_axis][: self.batch_axis >= 0] and grows == [self.growth_axis][: self.is_pool]
 
     @property
     def block(self) -> int:
@@ -146,6 +155,9 @@ class StateSpec:
     def __post_init__(self) -> None:
         if self.pool not in (*POOL_KINDS, "none") or not self.tensors:
             raise ValueError(f"a state with pool {self.pool!r} and {len(self.tensors)} tensors")
+        kinds = {tensor.update for tensor in self.tensors if tensor.is_pool}
+        if self.is_own and kinds != {"growing": {"append"}, "concat": {"replace"}}.get(self.pool, set()):
+            raise ValueError(f"a pool that is {self.pool!r} with the updates {sorted(kinds)}")
 
     @property
     def capacity(self) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.disk.folders import check_replaceable, written_folder
 from causalrn.bundle.manifest import BUNDLE_MARKER
-from causalrn.errors import InputError
+from causalrn.errors import FallbackWarning, InputError
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.golden import golden_tokens, save_golden
 from causalrn.runtimes.parity.late_windows import LateWindows
@@ -102,8 +103,9 @@ def _exported_forms(model: Any, given: dict[str, Any]) -> RecurrentForms:
     from causalrn.model.own.copying import copied, modules_of
     from causalrn.model.own.forms import forms_from, scanning
 
-    if model is None and given["parallel"] is None and given["step"] is not None:
-        given = given | {"parallel": scanning(given["step"], given["initial_state"])}
+    named = given if model is None else dict(model) if isinstance(model, Mapping) else {"parallel": model}
+    if named.get("parallel") is None and callable(named.get("step")) and callable(named.get("initial_state")):
+        given = given | {"parallel": scanning(named["step"], named["initial_state"])}
     forms = dataclasses.replace(copied(forms_from(model, given), torch.float32), blocks=None)  # graphs show no streams
     for module in modules_of(forms):
         module.eval()
@@ -127,9 +129,16 @@ def _references(own: OwnModel, oracle: OwnOracle) -> tuple[Reference, LateWindow
             f"step is not what the parallel form is: they differ by {agreement.error:.0e} of the largest logit at step "
             f"{agreement.step}; `verify_recurrent` says where it begins"
         )
+    if not agreement.agrees:
+        words = f"{agreement.why}: golden vectors are the step's, in float64"
+        warnings.warn(words, FallbackWarning, stacklevel=3)
     split = compare_prefill(oracle, np.asarray(tokens))
     if split is not None and not split.agrees:
         raise InputError(f"{split.why} (step {split.step}): mend it, or leave `prefill` out")
     reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
     oracle.leads = "recurrent"  # long rows, which parallel forms may not stand
-    return reference, late_windows(oracle, tokens, capacity)
+    late = late_windows(oracle, tokens, capacity)
+    seen = oracle.irregular | {name: f"no more than {rows} rows" for name, rows in oracle.windows.items()}
+    for name, words in seen.items():
+        raise InputError(f"{name} has {words}: a graph carries what is constant, or gains a row with every token")
+    return reference, late

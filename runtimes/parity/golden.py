@@ -24,6 +24,7 @@ from causalrn.runtimes.parity.reference import (
     Reference,
     States,
     batch_axes_of,
+    joined_rows,
     run_in_chunks,
     sample_tokens,
     state_positions,
@@ -98,7 +99,7 @@ def save_golden(folder: Path, reference: Reference, session: Session, late: Late
     }
     if late is not None:
         tensors |= {"late.tokens": late.tokens, "late.positions": late.positions, "late.logits": late.logits}
-    content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    content = save({name: np.asarray(value, order="C") for name, value in tensors.items()})
     (folder / GOLDEN_NAME).write_bytes(content)
     return logits
 
@@ -119,7 +120,7 @@ def _record(session: Session, tokens: IntArray, middle: int) -> tuple[FloatArray
         logits.append(np.concatenate([before.logits, after.logits], axis=1))
         states.append(snapshot.tensors)
     axes = batch_axes_of(session)
-    together = {name: np.concatenate([state[name] for state in states], axis=axes[name]) for name in states[0]}
+    together = {name: joined_rows([state[name] for state in states], axes[name]) for name in states[0]}
     return np.concatenate(logits), together
 
 

@@ -125,6 +125,12 @@ def rows_of(value: Array, axis: int, part: slice | IntArray | list[int]) -> Arra
     return value if axis < 0 else value[(slice(None),) * axis + (part,)]
 
 
+def joined_rows(parts: Sequence[Array], axis: int) -> Array:
+    """A state tensor of some sequences after others; the first one where all rows share it (a negative axis)."""
+    joined: Array = parts[0] if axis < 0 else np.concatenate(parts, axis=axis)
+    return joined
+
+
 @dataclass(frozen=True)
 class Run:
     """A session's outputs for some token sequences.
@@ -200,7 +206,7 @@ def _stacked(runs: Sequence[Run], axes: Mapping[str, int]) -> Run:
     states: dict[int, dict[str, Array]] = {}
     for position in set.intersection(*(set(run.states) for run in runs)):
         states[position] = {
-            name: np.concatenate([run.states[position][name] for run in runs], axis=axes[name])
+            name: joined_rows([run.states[position][name] for run in runs], axes[name])
             for name in runs[0].states[position]
         }
     streams = [np.concatenate(parts) for parts in zip(*(run.streams for run in runs), strict=True)]

@@ -231,7 +231,7 @@ class DeviceState:
         """
         check_state(self.spec, tensors, position, batch)
         self.clear(batch)
-        sources = [np.ascontiguousarray(tensors[tensor.name]) for tensor in self.spec.tensors]
+        sources = [np.asarray(tensors[tensor.name], order="C") for tensor in self.spec.tensors]
         for index, source in enumerate(sources):
             if source.size:
                 self._device.to_device(self._array(index, position).address, source)

@@ -3,7 +3,7 @@
 import pytest
 
 from causalrn.bundle.json_values import from_json, to_json
-from causalrn.bundle.state_spec import StateSpec
+from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import ConfigError
 from causalrn.model.config import CausalRNConfig
 from causalrn.model.state import derive_state
@@ -64,3 +64,22 @@ def test_fixed_pool_without_any_capacity_is_refused():
     config = CausalRNConfig(29, 8, 8, 1, None, positions="none")
     with pytest.raises(ConfigError, match="a fixed pool needs a capacity"):
         derive_state(config, "fixed")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch_axis": 9}, {"batch_axis": 1}, {"growth_axis": 2}, {"batch_axis": -1}, {"shape": ("B", 4, 5)}],
+)
+def test_axes_of_an_own_state_have_to_be_in_its_shape(changes):
+    right = {"shape": ("B", "t", 5), "batch_axis": 0, "growth_axis": 1}
+    StateTensor("00.keys", "state", update="replace", growth="token", capacity=None, **right)
+    with pytest.raises(ValueError, match="axes that cannot be"):
+        StateTensor("00.keys", "state", update="replace", growth="token", capacity=None, **(right | changes))
+
+
+def test_pool_of_an_own_state_has_to_fit_its_updates():
+    tensor = StateTensor("00.keys", "state", ("t", "B", 5), "replace", "token", None, batch_axis=1)
+    assert StateSpec("concat", (tensor,)).pool == "concat"
+    for pool in ("growing", "fixed", "none"):
+        with pytest.raises(ValueError, match="with the updates"):
+            StateSpec(pool, (tensor,))

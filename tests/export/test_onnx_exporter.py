@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
@@ -121,6 +122,19 @@ def test_step_has_few_nodes_per_block(tmp_path):
         assert len(nodes) <= per_block * 6 + 20
         assert "ReduceSum" not in nodes
         assert "Expand" not in nodes
+
+
+@pytest.mark.parametrize("rest", [1, 2])
+def test_concatenated_pool_takes_a_prefill_whose_last_chunk_runs_first(tmp_path, rest):
+    """Each graph's first outputs are compared with the contract, wherever in a prefill that is."""
+    model, bundle = _export(tmp_path / "b", {}, pool="concat")
+    tokens = random_tokens(model.config, 1, bundle.manifest.prefill_chunk + rest).numpy()
+    with OnnxRuntimeSession(bundle) as session:
+        together = session.prefill(tokens)
+    assert (
+        relative_error(together, model.oracle()(torch.from_numpy(tokens)))
+        < TOLERANCES["float32", "onnxruntime"].relative
+    )
 
 
 @pytest.mark.parametrize("opset", [16, 24])

@@ -20,7 +20,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import CompileError, ConfigError, FallbackWarning, InputError
 from examples.own_model import broken, gated_delta_rule, gated_linear_attention, lstm, selective_state_space
 
-V, E = 29, 16
+V, E = 29, 32
 TOKENS = np.random.default_rng(0).integers(0, V, (3, 24))
 
 
@@ -295,6 +295,81 @@ def test_prefill_that_forgets_its_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a prefill onto the state after 20 tokens gives other logits than steps"):
         causalrn.export_recurrent(made(Forgets), output=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+class CountingModel(StartingModel):
+    """A counter without axes, which all rows share; parameters that are called as inputs and outputs of graphs are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position, self.logits = nn.Parameter(torch.randn(E)), nn.Parameter(torch.randn(V))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        sums = self.start + self.position + self.embedding(tokens).cumsum(1)
+        counts = torch.arange(8, 8 + tokens.shape[1])[None, :, None]
+        logits: Tensor = self.head(torch.tanh(sums / counts)) + self.logits
+        return logits
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        total, count = state["sum"] + self.embedding(tokens), state["count"]
+        logits = self.head(torch.tanh((total + self.position) / count)) + self.logits
+        return logits, {"sum": total, "count": count + 1}
+
+    def initial_state(self, batch: int) -> Any:
+        return {"sum": self.start.detach().expand(batch, -1).clone(), "count": torch.tensor(8)}
+
+
+def test_counters_without_axes_and_names_of_graphs_are_no_trouble(tmp_path: Path) -> None:
+    model = made(CountingModel)
+    bundle = causalrn.export_recurrent(model, vocabulary=V, output=tmp_path / "bundle")
+    assert causalrn.verify(bundle, level=["logits", "state", "split", "calls"]).passed
+    with causalrn.open_session(bundle) as session:
+        session.reset(2)
+        session.prefill(TOKENS[:2, :5])
+        kept = session.snapshot()
+        assert kept.tensors["00.count"].shape == ()
+        expected = session.step([1, 2])
+        session.restore(kept)
+        assert np.array_equal(session.step([1, 2]), expected)
+
+
+def test_two_caches_of_the_same_rows_stay_whole(tmp_path: Path) -> None:
+    class Twice(TimeMajorModel):
+        def prefill(self, tokens: Tensor, state: Any, position: Tensor) -> tuple[Tensor, Any]:
+            logits, after = super().prefill(tokens, state, position)
+            rows = after["keys"][state["keys"].shape[0] :]
+            return logits, after | {name: torch.cat([state[name], rows], 0) for name in ("first", "second")}
+
+        def initial_state(self, batch: int) -> Any:
+            state = super().initial_state(batch)
+            return state | {name: state["keys"].clone() for name in ("first", "second")}
+
+    bundle = causalrn.export_recurrent(made(Twice), output=tmp_path / "bundle")
+    assert causalrn.verify(bundle, level=["logits", "state", "split"]).passed
+
+
+def test_window_that_ends_growth_is_refused(tmp_path: Path) -> None:
+    class Window(GrowingModel):
+        def prefill(self, tokens: Tensor, state: Any, position: Tensor) -> tuple[Tensor, Any]:
+            logits, after = super().prefill(tokens, state, position)
+            return logits, {name: value[:, :, -30:] for name, value in after.items()}
+
+    model = made(Window)
+    with pytest.raises(InputError, match=r"00\.keys has no more than 30 rows"):
+        causalrn.export_recurrent(
+            {"step": model.step, "initial_state": model.initial_state, "vocabulary": V, "capacity": 40},
+            output=tmp_path / "bundle",
+        )
+
+
+def test_parallel_form_that_is_wrong_by_itself_is_told(tmp_path: Path) -> None:
+    class LooksAhead(StartingModel):
+        def forward(self, tokens: Tensor) -> Tensor:
+            ahead: Tensor = self.head(self.embedding(tokens).mean(1, keepdim=True))
+            return super().forward(tokens) + ahead
+
+    with pytest.warns(FallbackWarning, match="golden vectors are the step's"):
+        causalrn.export_recurrent(made(LooksAhead), vocabulary=V, output=tmp_path / "bundle")
 
 
 def test_step_alone_is_exported_without_a_parallel_form(tmp_path: Path) -> None:
