@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.bundle.targets import runtime_words
-from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_NOT_EXECUTED, console, require_extra, write_json
+from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_NOT_EXECUTED, console, require_extra
 from causalrn.cli.options import (
     PATH,
     FiniteRange,
@@ -112,7 +112,7 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     A quantized bundle is judged by the budget of its scheme: by what its distributions and its accuracy lose. Options
     set other limits; for a float32 bundle they replace the judgement by rounding.
     """
-    from causalrn.cli.verify_report import print_report
+    from causalrn.cli.verify_report import write_and_print
     from causalrn.workflows.verify import verify
 
     places = {name: options.pop(name) for name in ("json_path", "html", "save_outputs", "certificate")}
@@ -121,14 +121,7 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     if checkpoint is not None:
         require_extra("torch")
     verified = verify(bundle, checkpoint=checkpoint, progress=show_progress, **options)
-    try:  # before anything is printed: whoever reads may be gone
-        write_json(places["json_path"], verified.to_json())
-        if places["html"] is not None:
-            verified.save_html(places["html"])
-        if places["save_outputs"] is not None:
-            verified.save_outputs(places["save_outputs"])
-    finally:
-        print_report(verified.report)
+    write_and_print(verified, places["json_path"], places["html"], places["save_outputs"])
     if places["certificate"] is not None:
         _certify(verified, places["certificate"])
     if not verified.passed:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from causalrn.cli.console import EXIT_CHECK_FAILED, require_extra, write_json
+from causalrn.cli.console import EXIT_CHECK_FAILED, require_extra
 from causalrn.cli.options import PATH, FiniteRange, check_places, checked_place, json_option, seed_option
 from causalrn.runtimes.parity.results import MODEL_LEVELS
 from causalrn.runtimes.progress import show_progress
@@ -56,20 +56,13 @@ def command(context: click.Context, /, model: str, **options: Any) -> None:
     walks over everything a session offers; drift over a long run; determinism. What fails is traced to its first step,
     to the module whose output first differs, and to the tensors of the state that it reads.
     """
-    from causalrn.cli.verify_report import print_report
+    from causalrn.cli.verify_report import write_and_print
     from causalrn.workflows.verify_recurrent import verify_model_file
 
     require_extra("torch")
     places = {name: options.pop(name) for name in ("json_path", "html", "save_outputs")}
     check_places([*places.values()], [])
     verified = verify_model_file(model, progress=show_progress, **options)
-    try:
-        write_json(places["json_path"], verified.to_json())
-        if places["html"] is not None:
-            verified.save_html(places["html"])
-        if places["save_outputs"] is not None:
-            verified.save_outputs(places["save_outputs"])
-    finally:
-        print_report(verified.report)
+    write_and_print(verified, **places)
     if not verified.passed:
         context.exit(EXIT_CHECK_FAILED)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 from rich import box
@@ -11,14 +13,31 @@ from rich.text import Text
 
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.tolerances import BOUND_FACTOR
-from causalrn.cli.console import console
+from causalrn.cli.console import console, write_json
 from causalrn.cli.coverage_table import print_hashed_only
 from causalrn.cli.flags import in_flags
 from causalrn.cli.results_table import figure_text, results_table
 from causalrn.runtimes.parity.report import FAIL, NOT_EXECUTED, PASS, VerifyReport
 from causalrn.runtimes.parity.results import Attribution, LevelResult, Side
 
+if TYPE_CHECKING:
+    from causalrn.workflows.verify_result import VerifyResult
+
 _STYLES = {PASS: "bold green", FAIL: "bold red", NOT_EXECUTED: "bold yellow"}
+
+
+def write_and_print(
+    verified: VerifyResult, json_path: Path | None, html: Path | None, save_outputs: Path | None
+) -> None:
+    """Write what was asked for, before anything is printed: whoever reads may be gone. Then print the report."""
+    try:
+        write_json(json_path, verified.to_json())
+        if html is not None:
+            verified.save_html(html)
+        if save_outputs is not None:
+            verified.save_outputs(save_outputs)
+    finally:
+        print_report(verified.report)
 
 
 def print_report(report: VerifyReport) -> None:
