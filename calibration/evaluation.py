@@ -27,7 +27,7 @@ class Measured:
     """One bundle.
 
     Attributes:
-        weights_bytes: of the file with the weights.
+        weights_bytes: of the file with the weights; of the largest graph where weights are inside.
         bundle_bytes: of all files but the golden vectors.
         state_bytes_per_token: that every token adds to the state; 0 where its size is constant.
         teacher_forced, free_running: accuracy on the task; None where it cannot be measured, or the model's own
@@ -161,8 +161,8 @@ def _sizes(bundle: Bundle) -> tuple[int, int, int]:
     weights = WEIGHTS_FILE if manifest.native is None else manifest.native.weights_name
     files = {weights, *(graph.file for graph in manifest.graphs.values())}
     files |= set(() if manifest.native is None else manifest.native.files)
-    sizes = {name: manifest.files[name].size_bytes for name in files}
-    return sizes[weights], sum(sizes.values()), manifest.state.bytes_per_token
+    sizes = {name: manifest.files[name].size_bytes for name in files if name in manifest.files}
+    return sizes.get(weights, max(sizes.values())), sum(sizes.values()), manifest.state.bytes_per_token
 
 
 @dataclass(frozen=True)

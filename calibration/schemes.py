@@ -205,13 +205,14 @@ def write_quantized(
     for name, graph in manifest.graphs.items():
         strip_leftovers(models[graph.file])
         describe_graph(models[graph.file], manifest, name)
-    save_graphs(models, folder, checked=scheme.form not in _CONTRIB)
+    single_file = WEIGHTS_FILE not in source.manifest.files
+    save_graphs(models, folder, checked=scheme.form not in _CONTRIB, single_file=single_file)
     bundle = seal_bundle(folder, manifest)
     if golden and GOLDEN_NAME in source.manifest.files:
         with open_bundle(bundle) as session:
             known = load_golden(source)
             save_golden(folder, known.reference, session, known.late)
-        unchanged = {name: bundle.manifest.files[name] for name in (*models, WEIGHTS_FILE)}
+        unchanged = {name: entry for name, entry in bundle.manifest.files.items() if name != GOLDEN_NAME}
         bundle = seal_bundle(folder, manifest, unchanged)
     return bundle
 

@@ -35,18 +35,20 @@ def export_onnx(
     pool: str = "growing",
     capacity: int | None = None,
     opset: int = 23,
+    single_file: bool = False,
 ) -> Manifest:
     """Write the graphs and the weights file that they share into an existing folder.
 
     Args:
         pool, capacity: the state, as in :func:`causalrn.model.state.derive_state`.
         opset: one of :data:`causalrn.export.opsets.OPSETS`.
+        single_file: weights inside each graph, not in a file that they share.
 
     Returns:
         The manifest for :func:`causalrn.bundle.bundle_folder.seal_bundle`, its files not hashed yet.
 
     Raises:
-        ConfigError: an opset, pool or capacity that does not fit.
+        ConfigError: an opset, pool or capacity that does not fit, or weights that a single file cannot hold.
     """
     check_opset(opset)
     spec = derive_state(checkpoint.card.block_config, pool, capacity)
@@ -60,7 +62,7 @@ def export_onnx(
         strip_leftovers(model)
         set_opset(model, opset)
         describe_graph(model, manifest, name)
-    save_graphs(models, folder, checked=True)
+    save_graphs(models, folder, checked=True, single_file=single_file)
     return manifest
 
 

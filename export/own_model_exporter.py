@@ -63,7 +63,14 @@ class GraphCell(nn.Module):
 
 
 def export_own_model(
-    forms: RecurrentForms, probe: StateProbe, card: ModelCard, sha256: str, folder: Path, opset: int
+    forms: RecurrentForms,
+    probe: StateProbe,
+    card: ModelCard,
+    sha256: str,
+    folder: Path,
+    opset: int,
+    *,
+    single_file: bool = False,
 ) -> Manifest:
     """Write the graphs and the weights file that they share into an existing folder.
 
@@ -72,6 +79,7 @@ def export_own_model(
         probe: of its state, which :func:`causalrn.model.own.state_probe.check_usable` takes.
         sha256: of the weights.
         opset: one of :data:`OPSETS`.
+        single_file: weights inside each graph.
 
     Returns:
         The manifest, its files not hashed yet.
@@ -108,7 +116,7 @@ def export_own_model(
     for name, model in models.items():
         strip_leftovers(model)
         describe_graph(model, manifest, name)
-    save_graphs({files[name]: model for name, model in models.items()}, folder, checked=True)
+    save_graphs({files[name]: model for name, model in models.items()}, folder, checked=True, single_file=single_file)
     return manifest
 
 

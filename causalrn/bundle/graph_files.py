@@ -17,10 +17,11 @@ from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.disk.reading import open_input
 from causalrn.bundle.json_values import json_text, to_json
 from causalrn.bundle.manifest import MANIFEST_VERSION, Manifest
-from causalrn.errors import BundleError
+from causalrn.errors import BundleError, ConfigError
 
 _EXTERNAL_BYTES = 1024
 _ALIGNMENT = 64
+_MOST_BYTES = 2_000_000_000
 
 
 def load_graphs(bundle: Bundle) -> dict[str, ir.Model]:
@@ -68,14 +69,21 @@ def _read_weights(bundle: Bundle, place: Mapping[str, str]) -> bytes:
         return weights.read(length)
 
 
-def save_graphs(models: Mapping[str, ir.Model], folder: Path, *, checked: bool) -> None:
+def save_graphs(models: Mapping[str, ir.Model], folder: Path, *, checked: bool, single_file: bool = False) -> None:
     """Write graphs and weights; the models refer to the weights' file from then on.
 
     Args:
         models: by the name of their file.
         checked: by onnx's checker, which knows no operations of onnxruntime's own.
+        single_file: keep the weights inside each graph, and write no file of them.
+
+    Raises:
+        ConfigError: weights that a single file cannot hold.
     """
-    _share_weights(models, folder / WEIGHTS_FILE)
+    if single_file:
+        _check_sizes(models)
+    else:
+        _share_weights(models, folder / WEIGHTS_FILE)
     for file, model in models.items():
         ir.save(model, folder / file)
         if checked:
@@ -118,6 +126,17 @@ def describe_graph(model: ir.Model, manifest: Manifest, name: str) -> None:
         entries["causalrn.quantization"] = json_text(to_json(manifest.quantization)).strip()
     model.metadata_props.clear()
     model.metadata_props.update(entries)
+
+
+def _check_sizes(models: Mapping[str, ir.Model]) -> None:
+    """Refuse weights beyond what a protobuf message can hold."""
+    for file, model in models.items():
+        tensors = (value.const_value for value in model.graph.initializers.values())
+        size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        if size > _MOST_BYTES:
+            raise ConfigError(
+                f"{file} would hold {size:,} bytes of weights, a single file holds 2 GB: leave them beside"
+            )
 
 
 def _share_weights(models: Mapping[str, ir.Model], path: Path) -> None:

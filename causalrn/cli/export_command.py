@@ -50,6 +50,7 @@ Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more 
 )
 @click.option("--capacity", type=click.IntRange(min=1), help="Most positions.  [default: the model's]")
 @click.option("--opset", type=int, help="ONNX opset, 17 to 23.  [default: 23]")
+@click.option("--single-file", is_flag=True, help="Weights inside each ONNX graph, instead of a file that they share.")
 @click.option(
     "--scheme", type=click.Choice(SCHEMES), help="Quantize it, too: see `quantize`. C and web have w8, w8a8-dynamic."
 )

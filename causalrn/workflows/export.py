@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # calibration/ needs onnx, and exports to C do not
 
 DEFAULT_OPSET = 23
 _OWNED = {
-    "onnx": ("pool", "opset"),
+    "onnx": ("pool", "opset", "single_file"),
     "c": ("pool8", "pool16", "weights", "profile"),
     "web": ("pool8", "pool16", "engine", "beside"),
 }
@@ -67,6 +67,7 @@ def export(
     pool: str | None = None,
     capacity: int | None = None,
     opset: int | None = None,
+    single_file: bool = False,
     scheme: str | None = None,
     pool8: bool = False,
     pool16: bool = False,
@@ -86,6 +87,8 @@ def export(
         pool: of onnx, how a growing state goes in and out: "growing", "fixed" or "concat"; growing by default.
         capacity: most positions; None takes the model's.
         opset: of onnx, 17 to 23; 23 by default.
+        single_file: of onnx, the weights inside each graph, instead of one file that all graphs share: a graph can be
+            loaded from its bytes alone, and the bundle is as many times larger.
         scheme: quantize it, too: see :func:`causalrn.quantize`. C and web have "w8" and "w8a8-dynamic".
         pool8: of C and web, pool rows as int8 with a scale per row.
         pool16: of C and web, pool rows as float16; not with `pool8`.
@@ -109,6 +112,7 @@ def export(
     asked = {
         "pool": optional_choice(pool, "pool", POOL_KINDS),
         "opset": optional_whole(opset, "opset", 1, 1000),
+        "single_file": flag(single_file, "single_file"),
         "pool8": flag(pool8, "pool8"),
         "pool16": flag(pool16, "pool16"),
         "weights": optional_choice(weights, "weights", PLACEMENTS),
@@ -147,6 +151,7 @@ def _export_onnx(
 ) -> ExportResult:
     opset = DEFAULT_OPSET if asked["opset"] is None else asked["opset"]
     settings = settings | {"pool": asked["pool"] or "growing", "capacity": capacity, "opset": opset}
+    settings["single_file"] = asked["single_file"]
     if scheme is None:
         return ExportResult(export_bundle(run, output, **settings))
     from causalrn.workflows.export_quantized import export_quantized

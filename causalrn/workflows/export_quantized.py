@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from typing import TypeVar
 
 from causalrn.bundle.bundle_folder import Bundle
@@ -43,6 +44,7 @@ def export_quantized(
     pool: str,
     capacity: int | None,
     opset: int,
+    single_file: bool = False,
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> QuantizeResult:
@@ -55,7 +57,8 @@ def export_quantized(
     options = QuantizeOptions(scheme, "nbits" if scheme in WEIGHT_ONLY else None)
     with temporary_folder() as folder:
         bundle = folder / "bundle"
-        export_bundle(run, bundle, pool=pool, capacity=capacity, opset=opset, progress=progress)
+        how: dict[str, Any] = {"pool": pool, "capacity": capacity, "opset": opset, "single_file": single_file}
+        export_bundle(run, bundle, **how, progress=progress)
         try:
             result = quantize_bundle(bundle, output, options, run, overwrite=overwrite, progress=progress)
         except CalibrationError as error:

@@ -41,6 +41,7 @@ def export_recurrent(
     capacity: int | None = None,
     alphabet: str | None = None,
     opset: int = DEFAULT_OPSET,
+    single_file: bool = False,
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> ExportResult:
@@ -57,6 +58,7 @@ def export_recurrent(
         parallel: what the step has to agree with; None takes the module, or where there is none the step's own word.
         alphabet: "letters" or "bytes", so that prompts can be text; None leaves token ids.
         opset: of ONNX, 18 to 23.
+        single_file: the weights inside each graph, instead of one file that both share.
         overwrite: replace a bundle whose folder holds files that were added or changed since; they are deleted.
         progress: shows progress.
 
@@ -75,7 +77,7 @@ def export_recurrent(
     from causalrn.runtimes.own_model.oracle import OwnOracle
 
     folder, overwrite = as_path(output, "output"), flag(overwrite, "overwrite")
-    opset = whole_number(opset, "opset", 1, 1000)
+    opset, single_file = whole_number(opset, "opset", 1, 1000), flag(single_file, "single_file")
     named = optional_choice(alphabet, "alphabet", ALPHABET_SIZES)
     check_replaceable(folder, BUNDLE_MARKER, overwrite)
     given = {"parallel": parallel, "step": step, "initial_state": initial_state, "prefill": prefill}
@@ -86,7 +88,7 @@ def export_recurrent(
         check_usable(own.probe)
         reference, late = _references(own, OwnOracle(own.pristine, own.probe, own.card))
         advance(1, "graphs")
-        manifest = export_own_model(own.forms, own.probe, own.card, own.sha256, partial, opset)
+        manifest = export_own_model(own.forms, own.probe, own.card, own.sha256, partial, opset, single_file=single_file)
         advance(1, "golden vectors")
         unfinished = seal_bundle(partial, manifest)
         with open_bundle(unfinished) as session:

@@ -40,6 +40,7 @@ def export_bundle(
     pool: str,
     capacity: int | None,
     opset: int,
+    single_file: bool = False,
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> Bundle:
@@ -52,7 +53,7 @@ def export_bundle(
     """
     from causalrn.export.onnx_exporter import export_onnx
 
-    write = partial(export_onnx, pool=pool, capacity=capacity, opset=opset)
+    write = partial(export_onnx, pool=pool, capacity=capacity, opset=opset, single_file=single_file)
     return _export(run, output, "graphs", write, overwrite, progress)
 
 

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 
+import causalrn
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.json_values import to_json
@@ -122,6 +124,26 @@ def test_step_has_few_nodes_per_block(tmp_path):
         assert len(nodes) <= per_block * 6 + 20
         assert "ReduceSum" not in nodes
         assert "Expand" not in nodes
+
+
+def test_single_file_is_loaded_from_its_bytes_alone(tmp_path):
+    model, bundle = _export(tmp_path / "b", {}, single_file=True)
+    assert WEIGHTS_FILE not in bundle.manifest.files
+    tokens = random_tokens(model.config, 1, 3).numpy()
+    graph = onnxruntime.InferenceSession(bundle.file("prefill.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    feed = {value.name: np.zeros((0, 1, 32), np.float32) for value in graph.get_inputs() if "past" in value.name}
+    alone = graph.run(["logits"], feed | {"tokens": tokens, "position": np.array(0)})[0]
+    with OnnxRuntimeSession(bundle) as session:
+        assert np.array_equal(session.prefill(tokens), alone)
+
+
+def test_single_file_is_verified_and_stays_one_when_it_is_quantized(runs, tmp_path):
+    bundle = causalrn.export(runs["exact"], output=tmp_path / "b", single_file=True)
+    small = causalrn.quantize(bundle, output=tmp_path / "small", scheme="w8", samples=20, max_accuracy_drop=100)
+    assert WEIGHTS_FILE not in small.bundle.manifest.files
+    assert small.report.after.weights_bytes < small.report.before.weights_bytes
+    for each in (bundle, small):
+        assert causalrn.verify(each, level=["logits", "kernels", "guards"]).passed
 
 
 @pytest.mark.parametrize("rest", [1, 2])
