@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.folders import check_replaceable, written_folder
