@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.disk.folders import check_replaceable, written_folder
 from causalrn.bundle.manifest import BUNDLE_MARKER
-from causalrn.errors import FallbackWarning, InputError
+from causalrn.errors import BundleError, FallbackWarning, InputError, RuntimeUnavailableError
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.golden import golden_tokens, save_golden
 from causalrn.runtimes.parity.late_windows import LateWindows
@@ -91,11 +92,24 @@ def export_recurrent(
         manifest = export_own_model(own.forms, own.probe, own.card, own.sha256, partial, opset, single_file=single_file)
         advance(1, "golden vectors")
         unfinished = seal_bundle(partial, manifest)
-        with open_bundle(unfinished) as session:
-            save_golden(partial, reference, session, late)
+        _record(partial, unfinished, reference, late)
         bundle = seal_bundle(partial, manifest, hashed=unfinished.manifest.files)
         advance(1)
     return ExportResult(Bundle(folder, bundle.manifest, bundle.sha256))
+
+
+def _record(folder: Path, unfinished: Bundle, reference: Reference, late: LateWindows) -> None:
+    """Golden vectors, by running the graphs for the first time.
+
+    Raises:
+        InputError: they cannot be run.
+    """
+    try:
+        with open_bundle(unfinished) as session:
+            save_golden(folder, reference, session, late)
+    except (BundleError, RuntimeUnavailableError) as error:  # of a folder that nobody will see
+        words = str(error).replace(f"{folder}/", "").replace(f"{folder}: ", "").removesuffix(": export again")
+        raise InputError(f"the traced model does not run in onnxruntime: {words}") from None
 
 
 def _exported_forms(model: Any, given: dict[str, Any]) -> RecurrentForms:
