@@ -101,7 +101,7 @@ def find_faults(before: Measured, after: Measured, budget: Budget) -> list[str]:
         faults.append(f"KL divergence {kl:.1e} nats, allowed {budget.kl_divergence:g}")
     if not changes <= budget.argmax_changes:
         faults.append(f"{100 * changes:.3g} % of likely tokens changed, allowed {100 * budget.argmax_changes:g} %")
-    lines = judge_agreement(after.agreement, budget)[2:]  # scale and offset
+    lines = judge_agreement(after.agreement, budget, is_sample=False)[2:]  # scale and offset
     faults += [f"logits: {line.describe()}" for line in lines if not line.passed]
     pairs = {"teacher-forced": (before.teacher_forced, after.teacher_forced)}
     pairs["free-running"] = (before.free_running, after.free_running)

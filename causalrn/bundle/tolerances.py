@@ -120,6 +120,9 @@ of all calls, `split_typical` three times, `split_changes` one and a half times 
 measurements).
 """
 
+CHANCE = 3.0
+"""Standard errors by which what is measured on a sample may exceed a budget: one good bundle in a thousand does."""
+
 WRONG_VALUE = 0.5
 """No scheme moves a state tensor or a stream by so much of its largest |value|: it is another row, or tensor."""
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from causalrn.bundle.tolerances import Budget
+from causalrn.bundle.tolerances import CHANCE, Budget
 from causalrn.runtimes.parity.comparison import Agreement, step_errors
 from causalrn.runtimes.parity.entries import Figure, ReportEntry
 from causalrn.runtimes.snapshot import FloatArray
@@ -52,11 +52,11 @@ class JudgedFigure(ReportEntry, frozen=True):
         """The value with its limit: "scale 1.031 (limit 1.01)"."""
         value = math.nan if self.value is None else self.value
         if self.name == "changed":
-            return f"{100 * value:.3g}% changed (limit {100 * self.limit:g}%)"
+            return f"{100 * value:.3g}% changed (limit {100 * self.limit:.3g}%)"
         if self.name == "scale":
             return f"scale {value:.4g} (limit {self.limit:g})"
         short = {"KL divergence": "KL", "itself": "off itself by", "state": "a state is off by"}
-        return f"{short.get(self.name, self.name)} {value:.1e} (limit {self.limit:g})"
+        return f"{short.get(self.name, self.name)} {value:.1e} (limit {self.limit:.2g})"
 
 
 def _aim(name: FigureName) -> float:
@@ -64,11 +64,22 @@ def _aim(name: FigureName) -> float:
     return 1.0 if name == "scale" else 0.0
 
 
-def judge_agreement(agreement: Agreement, budget: Budget) -> tuple[JudgedFigure, ...]:
-    """What distributions and all logits lost, beside what a budget allows."""
+def judge_agreement(agreement: Agreement, budget: Budget, *, is_sample: bool = True) -> tuple[JudgedFigure, ...]:
+    """What distributions and all logits lost, beside what a budget allows.
+
+    Args:
+        is_sample: whether the positions are few of those that the budget speaks of: then a mean over n of them may
+            exceed it by three standard errors, as chance has it. A changed token counts 0 or 1, and divergences
+            spread as wide as their mean.
+    """
+    count = agreement.positions if is_sample else None
+    changes, kl = budget.argmax_changes, budget.kl_divergence
+    if count:
+        changes += CHANCE * math.sqrt(changes * (1 - changes) / count)
+        kl *= 1 + CHANCE / math.sqrt(count)
     return (
-        JudgedFigure.of("KL divergence", agreement.kl_divergence, budget.kl_divergence),
-        JudgedFigure.of("changed", agreement.argmax_changes, budget.argmax_changes),
+        JudgedFigure.of("KL divergence", agreement.kl_divergence, kl),
+        JudgedFigure.of("changed", agreement.argmax_changes, changes),
         JudgedFigure.of("scale", agreement.scale, budget.scale),
         JudgedFigure.of("offset", agreement.offset, budget.offset),
     )

@@ -172,6 +172,7 @@ class Agreement:
         scale, offset: of all logits, by a least-squares fit of each run: the furthest from 1 and 0, the offset
             relative to the largest |logit| (:mod:`causalrn.runtimes.parity.logit_fit`); None in reports that were
             made before they were measured.
+        positions: how many there were; None in such reports.
     """
 
     kl_divergence: FigureFloat
@@ -180,13 +181,15 @@ class Agreement:
     ambiguous: FigureFloat
     scale: Figure = None
     offset: Figure = None
+    positions: int | None = None
 
 
 def mean_agreement(several: Sequence[Agreement], fit: LogitFit) -> Agreement:
     """The mean of what distributions have in common, NaN stays NaN; and a fit over all of them."""
     names = ("kl_divergence", "argmax_agreement", "argmax_changes", "ambiguous")
     means = {name: float(np.mean([getattr(agreement, name) for agreement in several])) for name in names}
-    return Agreement(**means, scale=fit.scale, offset=fit.offset)
+    positions = sum(agreement.positions or 0 for agreement in several)
+    return Agreement(**means, scale=fit.scale, offset=fit.offset, positions=positions)
 
 
 def compare_runs(runs: Sequence[tuple[FloatArray, FloatArray]]) -> Agreement:
@@ -206,7 +209,7 @@ def compare_distributions(value: FloatArray, expected: FloatArray) -> Agreement:
     changed: _BoolArray = (mine != first) & ~(margin <= TIE_PROBABILITY)  # NaN is a change
     fit = FitSums.of(value, expected).fit()
     shares = float((mine == first).mean()), float(changed.mean()), float(tie.mean())
-    return Agreement(float(kl.mean()), *shares, fit.scale, fit.offset)
+    return Agreement(float(kl.mean()), *shares, fit.scale, fit.offset, first.size)
 
 
 def _log_softmax(logits: FloatArray) -> FloatArray:

@@ -117,15 +117,21 @@ def _single_and_together(reference: Reference) -> list[Reference]:
     return [*rows, _of_size(reference, max(2, len(rows)))]
 
 
-def trace_from_reference_states(session: CellSession, reference: Reference) -> Traces:
-    """One step from each reference state whose next state is known, too: only a local error can show."""
+def trace_from_reference_states(session: CellSession, reference: Reference, *, to_end: bool = False) -> Traces:
+    """One step from each reference state whose next state is known, too: only a local error can show.
+
+    Args:
+        to_end: go on to the end of the sequences: what a budget judges is a mean, and needs more than a few positions.
+    """
     starts = [position for position in sorted(reference.states) if position + 1 in reference.states]
     traces = []
     for part in _single_and_together(reference)[-2:]:
         for start in starts:
-            window, snapshot = part.window(start, 1), part.snapshot(start, session)
-            run = run_in_chunks(session, window.tokens, [1], [start + 1], start=snapshot)
-            traces.append(Trace(run, window, (1,)))
+            length = reference.steps - start if to_end else 1
+            window, snapshot = part.window(start, length), part.snapshot(start, session)
+            lengths = (1,) * length
+            run = run_in_chunks(session, window.tokens, lengths, [start + 1], start=snapshot)
+            traces.append(Trace(run, window, lengths))
     session.reset(1)
     return Traces(tuple(traces))
 

@@ -202,7 +202,7 @@ class Verification:
     def _state(self) -> None:
         for name, session in self.cells.items():
             stepped, case = self._in_steps(name), self._case(name)
-            from_reference = trace_from_reference_states(session, case.reference)
+            from_reference = trace_from_reference_states(session, case.reference, to_end=case.budget is not None)
             traces = Traces((*stepped.traces, *from_reference.traces))
             self._add(check_state(name, stepped, from_reference, case, session), session, traces)
             if self.golden is not None:

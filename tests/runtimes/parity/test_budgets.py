@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from causalrn.bundle.graph_files import load_graphs, save_graphs
 from causalrn.bundle.tolerances import BUDGETS, Budget
 from causalrn.calibration.schemes import Scheme, write_quantized
 from causalrn.runtimes.parity.budgets import JudgedFigure, describe_judged, judge_agreement, judge_repeats
-from causalrn.runtimes.parity.comparison import compare_runs
+from causalrn.runtimes.parity.comparison import Agreement, compare_runs
 from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.logit_fit import LEAST_POSITIONS, FitSums, fit_logits
 from causalrn.runtimes.parity.results import LevelResult
@@ -49,10 +51,30 @@ def test_nan_and_logits_that_are_all_equal():
     fit = fit_logits([(LOGITS, LOGITS), (broken, LOGITS)])
     assert np.isnan(fit.scale)
     assert np.isnan(fit.offset)
-    assert not any(figure.passed for figure in judge_agreement(compare_runs([(broken, LOGITS)]), Budget()))
+    judged = judge_agreement(compare_runs([(broken, LOGITS)]), Budget(), is_sample=False)
+    assert not any(figure.passed for figure in judged)
     equal = np.full_like(LOGITS, 2.0)
     fit = fit_logits([(equal + 1, equal)])
     assert (fit.scale, fit.offset) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "positions", "passed"), [(1, 8, True), (3, 8, False), (4, 54, True), (9, 54, False)]
+)
+def test_few_positions_may_exceed_a_budget_as_chance_has_it(changed, positions, passed):
+    """A good bundle changes 5 % of all tokens: of 8 positions one is no failure, of a thousand a hundred is."""
+    agreement = Agreement(0.0, 1 - changed / positions, changed / positions, 0.0, 1.0, 0.0, positions)
+    budget = Budget(argmax_changes=0.05)
+    assert judge_agreement(agreement, budget)[1].passed == passed
+    assert not judge_agreement(agreement, budget, is_sample=False)[1].passed
+    many = dataclasses.replace(agreement, positions=1000 * positions)
+    assert not judge_agreement(many, budget)[1].passed
+
+
+def test_divergence_of_few_positions_may_exceed_a_budget_as_chance_has_it():
+    for positions, passed in ((8, True), (400, False), (None, False)):
+        agreement = Agreement(0.019, 1.0, 0.0, 0.0, 1.0, 0.0, positions)
+        assert judge_agreement(agreement, Budget(kl_divergence=0.01))[0].passed == passed
 
 
 @pytest.mark.parametrize(
