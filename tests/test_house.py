@@ -78,6 +78,7 @@ NEEDS_TORCH = {
             "check",
             "function_levels",
             "isolation",
+            "long_agreement",
             "model",
             "opening",
             "oracle",

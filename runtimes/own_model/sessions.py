@@ -65,16 +65,20 @@ class TreeStore:
         self.tensors = list(outputs)
 
     def note_shapes(self, position: int) -> None:
-        """Remember where a tensor first has another shape than its contract says."""
+        """Remember where a tensor first has another shape than its contract says, and whether it keeps its last rows.
+
+        A window is as long as where it first stopped growing, from then on and in every run.
+        """
         for entry, tensor in zip(self._cell.spec.tensors, self.tensors, strict=True):
-            wanted = self._shape(entry, position)
-            before, rows = self._rows.get(entry.name), tensor.shape[entry.growth_axis] if entry.is_pool else 0
-            self._rows[entry.name] = rows
-            if entry.name not in self.irregular and tuple(tensor.shape) != wanted:
-                if entry.is_pool and rows == before and 0 < rows < position:
-                    self.windows[entry.name] = rows
-                words = f"{list(tensor.shape)} after {position} tokens, not {list(wanted)}"
-                self.irregular[entry.name] = words
+            wanted, name = self._shape(entry, position), entry.name
+            before, rows = self._rows.get(name, 0), tensor.shape[entry.growth_axis] if entry.is_pool else 0
+            self._rows[name] = rows
+            if name not in self.irregular and tuple(tensor.shape) != wanted:
+                self.irregular[name] = f"{list(tensor.shape)} after {position} tokens, not {list(wanted)}"
+                if entry.is_pool and 0 < rows < position and before <= rows:
+                    self.windows[name] = rows
+            elif name in self.windows and rows != min(self.windows[name], wanted[entry.growth_axis]):
+                del self.windows[name]
 
     def _shape(self, entry: StateTensor, position: int) -> tuple[int, ...]:
         """What its contract says of a tensor; where it grows, it may have begun with some rows."""

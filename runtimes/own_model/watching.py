@@ -64,7 +64,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
-def _watched(
+def watched(
     modules: Sequence[nn.Module], look: Callable[[str, Any, str], None], before: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """A context in which `look` is called with the name of each operation, what came out, and the module's path.
@@ -106,7 +106,7 @@ def narrow_operations(run: Callable[[], Any], modules: Sequence[nn.Module]) -> t
             if isinstance(value, Tensor) and value.dtype in _NARROW and value.numel():
                 found[NarrowOperation(name, str(value.dtype).removeprefix("torch."), path)] = None
 
-    with torch.inference_mode(), _watched(modules, look):
+    with torch.inference_mode(), watched(modules, look):
         run()
     return tuple(found)
 
@@ -131,6 +131,6 @@ def random_parts(run: Callable[[], FloatArray], modules: Sequence[nn.Module]) ->
         if not torch.equal(torch.get_rng_state(), generator):
             found[path or "the model"] = None
 
-    with _watched(modules, look, before):
+    with watched(modules, look, before):
         run()
     return tuple(found)
