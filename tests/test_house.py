@@ -43,7 +43,10 @@ NEEDS_TORCH = {
             "official",
             *(
                 f"own.{part}"
-                for part in ("copying", "forms", "outside_values", "state_probe", "state_tree", "step_cell")
+                for part in (
+                    *("copying", "forms", "outside_values", "reaching", "rebuilding", "state_probe", "state_tree"),
+                    *("step_cell", "tensor_bytes"),
+                )
             ),
             "operators.c_kernels",
             "operators.c_library",

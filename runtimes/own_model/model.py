@@ -16,6 +16,7 @@ from causalrn.model.own.copying import modules_of
 from causalrn.model.own.forms import RecurrentForms
 from causalrn.model.own.state_probe import StateProbe, probe_state
 from causalrn.model.own.step_cell import StepCell
+from causalrn.model.own.tensor_bytes import tensor_bytes
 from causalrn.runtimes.own_model.function_levels import untouched
 from causalrn.training.card import ModelCard
 
@@ -62,13 +63,15 @@ def card_of_forms(forms: RecurrentForms, alphabet: Alphabet | None = None) -> Mo
 
 
 def weights_hash(forms: RecurrentForms) -> str:
-    """SHA-256 of all parameters and buffers, with their names."""
+    """SHA-256 of all parameters and buffers, with their names, dtypes and shapes.
+
+    Raises:
+        InputError: one whose numbers cannot be read.
+    """
     digest = hashlib.sha256()
     for module in modules_of(forms):
-        for name, value in module.state_dict().items():
-            content = value.detach().cpu()
-            content = content.float() if content.dtype == torch.bfloat16 else content
-            digest.update(name.encode() + content.numpy().tobytes())
+        for name, value in (*module.named_parameters(), *module.named_buffers()):
+            digest.update(f"{name} ".encode() + tensor_bytes(value))
     return digest.hexdigest()
 
 
