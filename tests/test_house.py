@@ -78,6 +78,7 @@ NEEDS_TORCH = {
         f"causalrn.runtimes.own_model.{name}"
         for name in (
             "agreement",
+            "blocks",
             "check",
             "function_levels",
             "isolation",

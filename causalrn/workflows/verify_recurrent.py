@@ -102,11 +102,10 @@ def verify_recurrent(
     if of_bundles:
         raise InputError(f"`levels` {of_bundles[0]!r} is of bundles: a model has {', '.join(MODEL_LEVELS)}")
     wanted = tuple(level for level in MODEL_LEVELS if level in (named or MODEL_LEVELS))
-    check = OwnCheck(
-        OwnModel.of(forms), at_least(tokens, forms.vocabulary, seed), wanted, seed, seconds, drift_steps, progress
-    )
+    own = OwnModel.of(forms, blocks_are_named=blocks is not None)
+    check = OwnCheck(own, at_least(tokens, forms.vocabulary, seed), wanted, seed, seconds, drift_steps, progress)
     if not check.possible():
-        raise InputError(f"`levels` {wanted[0]!r} cannot be checked: {_WHY_NOT[wanted[0]]}")
+        raise InputError(f"`levels` {wanted[0]!r} cannot be checked: {_why_not(check, wanted[0])}")
     check.run()
     return VerifyResult.of(_report(check, wanted), check.verification)
 
@@ -197,15 +196,19 @@ def _report(check: OwnCheck, wanted: Sequence[Level]) -> VerifyReport:
         attributions=verification.attributions,
         blocks=(),
         not_checked=[level for level in ALL_LEVELS if level in late],
-        notes=[*check.notes, *_not_there(missing)],
+        notes=[*check.notes, *_not_there(check, missing)],
         problems=problems,
         measured=verification.measured,
         state=model.probe.spec,
     )
 
 
-def _not_there(missing: Sequence[Level]) -> list[str]:
-    return [f"{level} was not checked: {_WHY_NOT[level]}" for level in missing if level in _WHY_NOT]
+def _not_there(check: OwnCheck, missing: Sequence[Level]) -> list[str]:
+    return [f"{level} was not checked: {_why_not(check, level)}" for level in missing if level in _WHY_NOT]
+
+
+def _why_not(check: OwnCheck, level: Level) -> str:
+    return (check.model.why_no_layers if level == "layer" else "") or _WHY_NOT[level]
 
 
 _WHY_NOT: dict[str, str] = {
