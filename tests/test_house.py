@@ -96,7 +96,14 @@ NEEDS_TORCH = {
     "causalrn.runtimes.parity.calls.oracle_table",
     *(
         f"causalrn.runtimes.{name}"
-        for name in ("parity.conditioning", "parity.oracle", "rounding.errors", "rounding.noise")
+        for name in (
+            "parity.conditioning",
+            "parity.oracle",
+            "rounding.errors",
+            "rounding.kinds",
+            "rounding.noise",
+            "rounding.systems",
+        )
     ),
     *(
         f"causalrn.workflows.{name}"

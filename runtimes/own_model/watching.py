@@ -14,7 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from causalrn.runtimes.snapshot import FloatArray
 
-_NARROW = (torch.float32, torch.float16, torch.bfloat16)
+_NARROW = {
+    torch.float32: "float32",
+    torch.complex64: "float32",  # each part
+    torch.float16: "float16",
+    torch.complex32: "float16",
+    torch.bfloat16: "bfloat16",
+}
 _CASTS = ("to", "_to_copy")
 _MOVES = ("detach", "clone", "view", "reshape", "alias", "contiguous", "select", "slice", "stack", "lift_fresh")
 
@@ -104,7 +110,7 @@ def narrow_operations(run: Callable[[], Any], modules: Sequence[nn.Module]) -> t
             return
         for value in out if isinstance(out, tuple | list) else (out,):
             if isinstance(value, Tensor) and value.dtype in _NARROW and value.numel():
-                found[NarrowOperation(name, str(value.dtype).removeprefix("torch."), path)] = None
+                found[NarrowOperation(name, _NARROW[value.dtype], path)] = None
 
     with torch.inference_mode(), watched(modules, look):
         run()
