@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,20 +121,37 @@ def verify_model_file(place: str, **options: Any) -> VerifyResult:
     path, _, name = place.rpartition(":")
     if not path or not name:
         raise InputError(f"{place!r} names no function in a file: write it as path/to/file.py:factory")
-    return verify_recurrent(_made(as_path(path, "model"), name), **options)
+    with _loadable(as_path(path, "model")) as module:
+        return verify_recurrent(_made(module, Path(path), name), **options)
 
 
-def _made(path: Path, name: str) -> Any:
-    """What a factory gives; the file may import what lies beside it, and from where the command runs."""
+@contextlib.contextmanager
+def _loadable(path: Path) -> Iterator[types.ModuleType]:
+    """A context in which a file is a module, not yet run, that Python finds under a name of its own.
+
+    It may import what lies beside it, and from where the command runs, until the context ends: also in its steps.
+    """
     if not path.is_file():
         raise InputError(f"{path} is no file: name a Python file that makes the model")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"_causalrn_verified_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is no Python file: name one that ends in .py")
     module, before = importlib.util.module_from_spec(spec), list(sys.path)
     sys.path[:0] = [str(path.resolve().parent), str(Path.cwd())]
+    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
     try:
-        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path[:] = before
+        sys.modules.pop(spec.name, None)
+
+
+def _made(module: types.ModuleType, path: Path, name: str) -> Any:
+    """Run a file, and what a factory in it gives."""
+    try:
+        assert module.__spec__ is not None
+        assert module.__spec__.loader is not None
+        module.__spec__.loader.exec_module(module)
         factory = getattr(module, name, None)
         if not callable(factory):
             raise InputError(f"{path} has no function {name!r}: name one that makes the model")
@@ -141,8 +160,6 @@ def _made(path: Path, name: str) -> Any:
         raise
     except (Exception, SystemExit) as error:  # whatever that file raises
         raise InputError(f"{path}:{name} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
-    finally:
-        sys.path[:] = before
     if made is None:
         raise InputError(f"{path}:{name} gave None: it must return the model")
     return made
