@@ -10,7 +10,8 @@ import numpy as np
 from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.errors import CausalRNError
 from causalrn.model.own.state_probe import StateProbe
-from causalrn.runtimes.own_model.sessions import StepSession, copies_of, to_array
+from causalrn.model.own.state_tree import clone
+from causalrn.runtimes.own_model.sessions import StepSession, to_array
 from causalrn.runtimes.parity.comparison import relative_error
 from causalrn.runtimes.parity.figures import CheckFigures, Figures
 from causalrn.runtimes.parity.levels import Case
@@ -134,7 +135,7 @@ class Isolation:
         """The first tensor of a state that changes while the session goes on; "" where none does."""
         self.session.reset(1)
         _steps(self.session, self._tokens[0][:3])
-        held, copies = list(self.session.store.tensors), copies_of(self.session.store)
+        held, copies = list(self.session.store.tensors), clone(self.session.store.tensors)
         _steps(self.session, self._tokens[0][3:6])
         names = [tensor.name for tensor in self.session.spec.tensors]
         self.session.reset(1)
