@@ -255,6 +255,10 @@ class OwnCheck:
         verification.attributions[:] = [each.attribution() for each in told] + own
         if not self.agreement.agrees:
             self.notes.append(NO_NUMBERS if self._stops else STEP_WITH_ITSELF)
+        passed = {result.level for result in verification.results if result.passed}
+        for fault in self.model.probe.faults:
+            if fault.kind == "on the module" and "isolation" in passed:
+                self.notes.append(f"{fault.tensor} changes with every run, outside the state: nothing depends on it")
         for name in self.model.probe.idle:
             self.notes.append(f"{name} is a whole number that no step has changed: should it count?")
 
