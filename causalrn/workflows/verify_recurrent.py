@@ -50,8 +50,9 @@ def verify_recurrent(
     """Test whether a model that steps through tokens computes what its parallel form does, and keeps its state clean.
 
     The modules behind the functions are copied to float64 for the reference; the functions themselves run as they are.
-    How much rounding is allowed is estimated from the model's own operations (docs/parity.md). What the state holds is
-    found out by running the model: which tensors grow, along which axis, where the batch is.
+    The copies take five times the memory of float32 weights: one as they were, two in float64. How much rounding is
+    allowed is estimated from the model's own operations (docs/parity.md). What the state holds is found out by running
+    the model: which tensors grow, along which axis, where the batch is.
 
     Args:
         model: forms (:class:`causalrn.RecurrentForms`), a mapping of them, or a module that is its own parallel form
@@ -69,7 +70,7 @@ def verify_recurrent(
             "positions", "reload", "calls", "drift", "determinism"; None means all that the model has anything for.
         blocks: modules, or their paths, that read the values [B, T, E] between blocks; None takes the module's
             `blocks`, and compares all modules that both forms call.
-        capacity: most positions; None without a bound.
+        capacity: most positions, four or more, to which `steps` and `drift_steps` are cut; None without a bound.
         drift_steps: tokens of the long run, at most.
         time_budget: in seconds; levels that are not reached are named.
         progress: shows progress; see :mod:`causalrn.runtimes.progress`.
@@ -86,7 +87,8 @@ def verify_recurrent(
         True
     """
     from causalrn.model.own.forms import forms_from
-    from causalrn.runtimes.own_model.check import OwnCheck, OwnModel, at_least
+    from causalrn.runtimes.own_model.check import OwnCheck, at_least
+    from causalrn.runtimes.own_model.model import OwnModel
 
     given = {"parallel": parallel, "step": step, "initial_state": initial_state, "prefill": prefill}
     named = [choice(name, "levels", ALL_LEVELS) for name in listed(levels, "levels")]
@@ -97,8 +99,10 @@ def verify_recurrent(
     seed, drift_steps = whole_number(seed, "seed", 0, LARGEST_SEED), whole_number(drift_steps, "drift_steps", 2)
     seconds = finite_number(time_budget, "time_budget", 1)
     forms = _with_blocks(forms_from(model, given | {"vocabulary": vocabulary, "capacity": capacity}), blocks)
+    asked = steps
     if forms.capacity is not None:
-        steps = min(steps, whole_number(forms.capacity, "capacity", _LEAST_STEPS))
+        most = whole_number(forms.capacity, "capacity", _LEAST_STEPS)
+        steps = min(steps, most)
     tokens = np.random.default_rng(seed).integers(0, forms.vocabulary, (batch, steps), dtype=np.int64)
     of_bundles = [level for level in named if level not in MODEL_LEVELS]
     if of_bundles:
@@ -108,6 +112,8 @@ def verify_recurrent(
     check = OwnCheck(own, at_least(tokens, forms.vocabulary, seed), wanted, seed, seconds, drift_steps, progress)
     if not check.possible():
         raise InputError(f"`levels` {wanted[0]!r} cannot be checked: {_why_not(check, wanted[0])}")
+    if steps < asked:
+        check.notes.append(f"sequences have {steps} tokens, not {asked}: that is the model's `capacity`")
     check.run()
     return VerifyResult.of(_report(check, wanted), check.verification)
 
