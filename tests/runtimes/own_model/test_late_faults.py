@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
 
 from causalrn import verify_recurrent
+from causalrn.runtimes.own_model import check
 from causalrn.runtimes.parity.report import VerifyReport
 from tests.runtimes.own_model.faulty_models import E, Recurrence, V
 
@@ -76,6 +79,15 @@ def test_parallel_form_that_cannot_go_as_far_is_noted(late: Callable[[Tensor], T
     report = verified(Short(None), ["drift"])
     assert report.passed
     assert any("compared in float64 over 16 tokens, and no further: " + words in note for note in report.notes)
+
+
+def test_comparison_stops_where_memory_or_time_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    notes = verified(Summing(None), ["drift"]).notes
+    assert any("over 16 tokens, and no further: there is no memory for" in note for note in notes)
+    monkeypatch.setattr(check, "_FORMS_SHARE", -1.0)
+    notes = verified(Summing(None), ["drift"]).notes
+    assert any(f"over {STEPS} tokens, and no further: there was no time for" in note for note in notes)
 
 
 def test_tensor_that_stops_growing_late_fails_the_contract() -> None:
