@@ -50,6 +50,20 @@ class Rotating(nn.Module):
         return self.embedding.weight.new_zeros(batch, E, 2)
 
 
+class Mixing(Rotating):
+    """All of it in complex numbers: without errors of those no rounding would be allowed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixing = nn.Parameter(torch.view_as_complex(torch.randn(3, E, E, 2)) / E**0.5)
+        self.out = nn.Parameter(torch.view_as_complex(torch.randn(E, V, 2)))
+
+    def read(self, memory: Tensor) -> Tensor:
+        for matrix in self.mixing:
+            memory = memory + (memory @ matrix) / (1 + memory * memory.conj())
+        return torch.view_as_real(memory @ self.out)[..., 0]
+
+
 class Conjugated(Rotating):
     """The step turns the other way."""
 
@@ -64,6 +78,11 @@ def test_right_model_passes(by_fft: bool, steps: int) -> None:
     report = verify_recurrent(Rotating(by_fft).eval(), steps=steps, levels=levels).report
     assert report.passed, blamed(report)
     assert all(result.allowed < 1e-4 for result in report.results if result.level == "logits" and result.allowed)
+
+
+def test_right_model_of_complex_numbers_alone_passes() -> None:
+    report = verify_recurrent(Mixing().eval(), steps=96, levels=["logits", "state"]).report
+    assert report.passed, blamed(report)
 
 
 def test_step_that_turns_the_other_way_fails() -> None:
