@@ -38,7 +38,10 @@ class StateTree:
         Raises:
             InputError: it holds objects that are neither tensors nor containers of them, or no tensor at all.
         """
-        leaves, structure = pytree.tree_flatten_with_path(state)
+        try:
+            leaves, structure = pytree.tree_flatten_with_path(state)
+        except RecursionError:
+            raise InputError("the state holds itself: make it of dicts, lists and tuples of tensors") from None
         for path, leaf in leaves:
             if not isinstance(leaf, Tensor | int | float | str | None):
                 where = f" at {pytree.keystr(path)}" if path else ""

@@ -94,6 +94,13 @@ def test_states_that_are_built_otherwise_are_refused(state: Any, words: str) -> 
         tree.flatten(state)
 
 
+def test_state_that_holds_itself_is_refused() -> None:
+    state: list[Any] = [zeros(1)]
+    state.append(state)
+    with pytest.raises(InputError, match="holds itself"):
+        StateTree.of(state)
+
+
 def test_dicts_are_matched_by_key_and_lists_are_tuples() -> None:
     first, second, third = zeros(1), zeros(2), zeros(3)
     tree = StateTree.of({"a": [first, None], "b": Pair(second, third)})
