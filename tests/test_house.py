@@ -43,7 +43,10 @@ NEEDS_TORCH = {
             "official",
             *(
                 f"own.{part}"
-                for part in ("copying", "forms", "outside_values", "state_probe", "state_tree", "step_cell")
+                for part in (
+                    *("copying", "forms", "outside_values", "reaching", "rebuilding", "state_probe", "state_tree"),
+                    *("step_cell", "tensor_bytes"),
+                )
             ),
             "operators.c_kernels",
             "operators.c_library",
@@ -75,9 +78,11 @@ NEEDS_TORCH = {
         f"causalrn.runtimes.own_model.{name}"
         for name in (
             "agreement",
+            "blocks",
             "check",
             "function_levels",
             "isolation",
+            "long_agreement",
             "model",
             "opening",
             "oracle",
@@ -91,7 +96,14 @@ NEEDS_TORCH = {
     "causalrn.runtimes.parity.calls.oracle_table",
     *(
         f"causalrn.runtimes.{name}"
-        for name in ("parity.conditioning", "parity.oracle", "rounding.errors", "rounding.noise")
+        for name in (
+            "parity.conditioning",
+            "parity.oracle",
+            "rounding.errors",
+            "rounding.kinds",
+            "rounding.noise",
+            "rounding.systems",
+        )
     ),
     *(
         f"causalrn.workflows.{name}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +50,9 @@ def verify_recurrent(
     """Test whether a model that steps through tokens computes what its parallel form does, and keeps its state clean.
 
     The modules behind the functions are copied to float64 for the reference; the functions themselves run as they are.
-    How much rounding is allowed is estimated from the model's own operations (docs/parity.md). What the state holds is
-    found out by running the model: which tensors grow, along which axis, where the batch is.
+    The copies take five times the memory of float32 weights: one as they were, two in float64. How much rounding is
+    allowed is estimated from the model's own operations (docs/parity.md). What the state holds is found out by running
+    the model: which tensors grow, along which axis, where the batch is.
 
     Args:
         model: forms (:class:`causalrn.RecurrentForms`), a mapping of them, or a module that is its own parallel form
@@ -67,7 +70,7 @@ def verify_recurrent(
             "positions", "reload", "calls", "drift", "determinism"; None means all that the model has anything for.
         blocks: modules, or their paths, that read the values [B, T, E] between blocks; None takes the module's
             `blocks`, and compares all modules that both forms call.
-        capacity: most positions; None without a bound.
+        capacity: most positions, four or more, to which `steps` and `drift_steps` are cut; None without a bound.
         drift_steps: tokens of the long run, at most.
         time_budget: in seconds; levels that are not reached are named.
         progress: shows progress; see :mod:`causalrn.runtimes.progress`.
@@ -84,7 +87,8 @@ def verify_recurrent(
         True
     """
     from causalrn.model.own.forms import forms_from
-    from causalrn.runtimes.own_model.check import OwnCheck, OwnModel, at_least
+    from causalrn.runtimes.own_model.check import OwnCheck, at_least
+    from causalrn.runtimes.own_model.model import OwnModel
 
     given = {"parallel": parallel, "step": step, "initial_state": initial_state, "prefill": prefill}
     named = [choice(name, "levels", ALL_LEVELS) for name in listed(levels, "levels")]
@@ -95,18 +99,21 @@ def verify_recurrent(
     seed, drift_steps = whole_number(seed, "seed", 0, LARGEST_SEED), whole_number(drift_steps, "drift_steps", 2)
     seconds = finite_number(time_budget, "time_budget", 1)
     forms = _with_blocks(forms_from(model, given | {"vocabulary": vocabulary, "capacity": capacity}), blocks)
+    asked = steps
     if forms.capacity is not None:
-        steps = min(steps, whole_number(forms.capacity, "capacity", _LEAST_STEPS))
+        most = whole_number(forms.capacity, "capacity", _LEAST_STEPS)
+        steps = min(steps, most)
     tokens = np.random.default_rng(seed).integers(0, forms.vocabulary, (batch, steps), dtype=np.int64)
     of_bundles = [level for level in named if level not in MODEL_LEVELS]
     if of_bundles:
         raise InputError(f"`levels` {of_bundles[0]!r} is of bundles: a model has {', '.join(MODEL_LEVELS)}")
     wanted = tuple(level for level in MODEL_LEVELS if level in (named or MODEL_LEVELS))
-    check = OwnCheck(
-        OwnModel.of(forms), at_least(tokens, forms.vocabulary, seed), wanted, seed, seconds, drift_steps, progress
-    )
+    own = OwnModel.of(forms, blocks_are_named=blocks is not None)
+    check = OwnCheck(own, at_least(tokens, forms.vocabulary, seed), wanted, seed, seconds, drift_steps, progress)
     if not check.possible():
-        raise InputError(f"`levels` {wanted[0]!r} cannot be checked: {_WHY_NOT[wanted[0]]}")
+        raise InputError(f"`levels` {wanted[0]!r} cannot be checked: {_why_not(check, wanted[0])}")
+    if steps < asked:
+        check.notes.append(f"sequences have {steps} tokens, not {asked}: that is the model's `capacity`")
     check.run()
     return VerifyResult.of(_report(check, wanted), check.verification)
 
@@ -120,20 +127,37 @@ def verify_model_file(place: str, **options: Any) -> VerifyResult:
     path, _, name = place.rpartition(":")
     if not path or not name:
         raise InputError(f"{place!r} names no function in a file: write it as path/to/file.py:factory")
-    return verify_recurrent(_made(as_path(path, "model"), name), **options)
+    with _loadable(as_path(path, "model")) as module:
+        return verify_recurrent(_made(module, Path(path), name), **options)
 
 
-def _made(path: Path, name: str) -> Any:
-    """What a factory gives; the file may import what lies beside it, and from where the command runs."""
+@contextlib.contextmanager
+def _loadable(path: Path) -> Iterator[types.ModuleType]:
+    """A context in which a file is a module, not yet run, that Python finds under a name of its own.
+
+    It may import what lies beside it, and from where the command runs, until the context ends: also in its steps.
+    """
     if not path.is_file():
         raise InputError(f"{path} is no file: name a Python file that makes the model")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"_causalrn_verified_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is no Python file: name one that ends in .py")
     module, before = importlib.util.module_from_spec(spec), list(sys.path)
     sys.path[:0] = [str(path.resolve().parent), str(Path.cwd())]
+    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
     try:
-        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path[:] = before
+        sys.modules.pop(spec.name, None)
+
+
+def _made(module: types.ModuleType, path: Path, name: str) -> Any:
+    """Run a file, and what a factory in it gives."""
+    try:
+        assert module.__spec__ is not None
+        assert module.__spec__.loader is not None
+        module.__spec__.loader.exec_module(module)
         factory = getattr(module, name, None)
         if not callable(factory):
             raise InputError(f"{path} has no function {name!r}: name one that makes the model")
@@ -142,8 +166,6 @@ def _made(path: Path, name: str) -> Any:
         raise
     except (Exception, SystemExit) as error:  # whatever that file raises
         raise InputError(f"{path}:{name} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
-    finally:
-        sys.path[:] = before
     if made is None:
         raise InputError(f"{path}:{name} gave None: it must return the model")
     return made
@@ -197,15 +219,19 @@ def _report(check: OwnCheck, wanted: Sequence[Level]) -> VerifyReport:
         attributions=verification.attributions,
         blocks=(),
         not_checked=[level for level in ALL_LEVELS if level in late],
-        notes=[*check.notes, *_not_there(missing)],
+        notes=[*check.notes, *_not_there(check, missing)],
         problems=problems,
         measured=verification.measured,
         state=model.probe.spec,
     )
 
 
-def _not_there(missing: Sequence[Level]) -> list[str]:
-    return [f"{level} was not checked: {_WHY_NOT[level]}" for level in missing if level in _WHY_NOT]
+def _not_there(check: OwnCheck, missing: Sequence[Level]) -> list[str]:
+    return [f"{level} was not checked: {_why_not(check, level)}" for level in missing if level in _WHY_NOT]
+
+
+def _why_not(check: OwnCheck, level: Level) -> str:
+    return (check.model.why_no_layers if level == "layer" else "") or _WHY_NOT[level]
 
 
 _WHY_NOT: dict[str, str] = {

@@ -39,7 +39,7 @@ class Agreement64:
         why: what tells, in words.
         parting: where they part; None where they agree, or it cannot be told.
         chance: modules that draw random numbers, which is why.
-        level: "logits", or "split" of a prefill.
+        level: "logits", "split" of a prefill, or "drift" of a longer run.
         tensor: of the state, that alone is off.
     """
 
@@ -109,31 +109,44 @@ def compare_forms(oracle: OwnOracle, tokens: IntArray) -> Agreement64:
     if not largest >= LEAST_LOGIT:
         raise InputError("the model's logits are all zero, or nearly: there is nothing to compare")
     bounds = oracle.bounds_of_steps(tokens, stepped)
-    allowed = _allowed(oracle, largest, bounds)
+    allowed = allowed_error(oracle, largest, bounds)
     with np.errstate(invalid="ignore"):  # infinity less infinity
         errors = np.abs(whole - stepped).max((0, 2))
     bad = np.flatnonzero(~(errors <= allowed))
     found = Agreement64(float(errors.max()) / largest, allowed / largest, None, None)
     if not len(bad):
         return found
-    found = replace(found, step=int(bad[0]))
+    blamed = blame_form(oracle, tokens, replace(found, step=int(bad[0])), whole, stepped, allowed)
+    if blamed.at_fault != "step" or np.isfinite(stepped).all():
+        oracle.leads = "recurrent"
+    return blamed
+
+
+def blame_form(
+    oracle: OwnOracle, tokens: IntArray, found: Agreement64, whole: FloatArray, stepped: FloatArray, allowed: float
+) -> Agreement64:
+    """Which of two forms that differ is wrong, from which step on, and where they part.
+
+    Args:
+        tokens: int64 [B, T].
+        found: their difference, and the first step that is off.
+        whole, stepped: what the forms give, float64 [B, T, V].
+        allowed: how far they may be from each other, absolute.
+    """
     against = _parallel_at_fault(oracle, tokens, found, whole, allowed)
     if against is not None:
-        oracle.leads = "recurrent"
         return against
-    if not np.isfinite(stepped).all():
+    step, why = found.step or 0, "step gives NaN or infinity"
+    if np.isfinite(stepped).all():
+        halves, words = _halves(oracle.narrow_steps), "step gives other logits than the parallel form"
+        why = f"{words}: it computes {halves}" if halves else words
+    else:
         step = int(np.flatnonzero(~np.isfinite(stepped).all((0, 2)))[0])
-        parting = find_parting(oracle, tokens, step)
-        return replace(found, step=step, at_fault="step", why="step gives NaN or infinity", parting=parting)
-    parting = find_parting(oracle, tokens, int(bad[0]))
-    oracle.leads = "recurrent"
-    words = "step gives other logits than the parallel form"
-    halves = _halves(oracle.narrow_steps)
-    return replace(found, at_fault="step", why=f"{words}: it computes {halves}" if halves else words, parting=parting)
+    return replace(found, step=step, at_fault="step", why=why, parting=find_parting(oracle, tokens, step))
 
 
-def _allowed(oracle: OwnOracle, largest: float, bounds: Bounds) -> float:
-    """Rounding in float64; or in float32, where the model itself computes in that."""
+def allowed_error(oracle: OwnOracle, largest: float, bounds: Bounds) -> float:
+    """How far two forms may be apart, absolute: rounding in float64; in float32 where the model computes in that."""
     in_float64 = recurrent_bound(largest, bounds)
     return max(in_float64, float(bounds.logits.max())) if oracle.narrow else in_float64
 
@@ -187,7 +200,7 @@ def compare_prefill(oracle: OwnOracle, tokens: IntArray, allowed: float | None =
     stepped = oracle.stepped(tokens)
     largest = float(np.abs(stepped).max())
     if allowed is None:
-        allowed = _allowed(oracle, largest, oracle.bounds_of_steps(tokens, stepped)) / largest
+        allowed = allowed_error(oracle, largest, oracle.bounds_of_steps(tokens, stepped)) / largest
     found = Agreement64(0.0, allowed, None, None, level="split")
     for start in dict.fromkeys((0, tokens.shape[1] // 2)):
         logits, after, _ = prefill(oracle, tokens, start)

@@ -14,12 +14,9 @@ from causalrn.errors import InputError
 from causalrn.model.own.copying import modules_of
 from causalrn.model.own.forms import mask_name
 from causalrn.runtimes.own_model.agreement import Agreement64, compare_forms, compare_prefill
-from causalrn.runtimes.own_model.function_levels import (
-    check_contract,
-    check_positions,
-    check_reload,
-)
+from causalrn.runtimes.own_model.function_levels import check_contract, check_positions, check_reload
 from causalrn.runtimes.own_model.isolation import Isolation
+from causalrn.runtimes.own_model.long_agreement import LongAgreement, SteppedLongReference, compare_long
 from causalrn.runtimes.own_model.model import OwnModel as OwnModel
 from causalrn.runtimes.own_model.model import check_widths
 from causalrn.runtimes.own_model.oracle import OwnOracle
@@ -32,7 +29,6 @@ from causalrn.runtimes.parity.attribution import Comparators
 from causalrn.runtimes.parity.calls.oracle_table import oracle_table
 from causalrn.runtimes.parity.calls.table import CallTable, call_tokens
 from causalrn.runtimes.parity.levels import Case
-from causalrn.runtimes.parity.oracle import OracleLongReference
 from causalrn.runtimes.parity.plan import Plan
 from causalrn.runtimes.parity.reference import Reference, state_positions
 from causalrn.runtimes.parity.results import ALL_LEVELS, MODEL_LEVELS, Level, LevelResult
@@ -41,7 +37,7 @@ from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 
-_NOISE_SHARE, _CALL_SECONDS = 0.1, 3.0
+_NOISE_SHARE, _FORMS_SHARE, _CALL_SECONDS = 0.1, 0.1, 3.0
 _LEAST_ROWS = 3
 
 
@@ -74,6 +70,7 @@ class OwnCheck:
     problems: list[str] = field(default_factory=list)
     _narrow: tuple[tuple[str, str], ...] = ()
     _prefill: Agreement64 | None = None
+    _long: LongAgreement | None = None
     _stops: bool = False
     _chance: tuple[str, ...] = ()
 
@@ -100,15 +97,18 @@ class OwnCheck:
         sessions: dict[str, Session] = {"recurrent": recurrent}
         if self.agreement.agrees:  # else it is told once, of the form that is wrong
             sessions = {"parallel": WholeSession(model.forms, model.card, model.sha256), **sessions}
+        long = self._long_reference(oracle, reference)
         plan = Plan(levels=tuple(self.possible()), deadline=deadline, torch_seconds=_CALL_SECONDS)
         self.verification = Verification(
             sessions,
             case,
             plan,
-            self._long(oracle, reference),
+            long,
             lambda name, threads: self._again(recurrent),
             Comparators({}, states=oracle.states),
-            references=lambda tokens: oracle.reference(tokens, state_positions(tokens.shape[1])),
+            references=lambda tokens: oracle.reference(
+                tokens, () if long.is_over else state_positions(tokens.shape[1])
+            ),
             table=lambda: self._table(oracle, reference),
             opening="open_model(make())",
             further=self._further(oracle, recurrent, case),
@@ -116,6 +116,7 @@ class OwnCheck:
         )
         with contextlib.closing(recurrent):
             self.verification.run()
+        self._look_further(oracle)
         self._conclude()
 
     def _reference(self) -> tuple[OwnOracle, Reference]:
@@ -132,11 +133,24 @@ class OwnCheck:
         self._stops = not self.agreement.agrees and oracle.leads == "parallel"  # the step gives NaN
         reference = oracle.reference(self.tokens, () if self._stops else state_positions(steps))
         self._look_at_widths(oracle)
-        for name, rows in oracle.windows.items():
-            self.notes.append(f"{name} keeps its last {rows} rows: it can be verified, and not exported")
         if not self._stops:
             self._look_at_bounds(reference)
         return oracle, reference
+
+    def _look_further(self, oracle: OwnOracle) -> None:
+        """What shows only after drift and calls: forms that part late, tensors that stop growing."""
+        long, known = self.verification.long, self.tokens.shape[1]
+        assert isinstance(long, SteppedLongReference)
+        if self.agreement.agrees:
+            with self.progress("both forms over the drift", 1):
+                self._long = compare_long(oracle, long, known, _FORMS_SHARE * self.seconds)
+            self.notes.append(self._long.note())
+        for name, rows in oracle.windows.items():
+            self.notes.append(f"{name} keeps its last {rows} rows: it can be verified, and not exported")
+        results = self.verification.results
+        for place, result in enumerate(results):
+            if result.level == "contract":
+                results[place] = check_contract(self.model.probe, oracle.irregular, self._narrow)
 
     def _again(self, session: StepSession) -> StepSession:
         """Another session over the same modules."""
@@ -169,10 +183,10 @@ class OwnCheck:
             "reload": lambda: check_reload(model.forms, model.pristine, case),
         }
 
-    def _long(self, oracle: OwnOracle, reference: Reference) -> OracleLongReference:
+    def _long_reference(self, oracle: OwnOracle, reference: Reference) -> SteppedLongReference:
         steps = min(self.drift_steps, self.model.forms.capacity or self.drift_steps)
         tokens = np.random.default_rng([self.seed, 1]).integers(0, self.model.forms.vocabulary, (1, steps))
-        return OracleLongReference(oracle, reference, tokens, _NOISE_SHARE * self.seconds)
+        return SteppedLongReference(oracle, reference, tokens, _NOISE_SHARE * self.seconds)
 
     def _table(self, oracle: OwnOracle, reference: Reference) -> CallTable:
         tokens = call_tokens(self.model.card, np.random.default_rng([self.seed, 3]), self.tokens.shape[1])
@@ -227,16 +241,24 @@ class OwnCheck:
     def _conclude(self) -> None:
         """What float64 told, in front of what float32 did."""
         verification = self.verification
-        found = [each for each in (self.agreement, self._prefill) if each is not None and not each.agrees]
+        long = None if self._long is None else self._long.found
+        found = [each for each in (self.agreement, self._prefill, long) if each is not None and not each.agrees]
         told = [each for each in found if each.level in self.levels]
+        for each in found:
+            if each not in told:  # whatever is checked, is checked of a model that is wrong
+                self.problems.append(each.attribution().verdict)
         for each in reversed(told):
             verification.results.insert(self._place_of(each.level), each.result())
         levels = {each.level for each in told} | ({"split"} if self.agreement.at_fault == "step" else set())
         kept = [each for each in verification.attributions if each.level not in levels or each.runtime == "parallel"]
         own = [in_own_words(each, verification.results, self._chance) for each in kept]
         verification.attributions[:] = [each.attribution() for each in told] + own
-        if self.agreement in told:
+        if not self.agreement.agrees:
             self.notes.append(NO_NUMBERS if self._stops else STEP_WITH_ITSELF)
+        passed = {result.level for result in verification.results if result.passed}
+        for fault in self.model.probe.faults:
+            if fault.kind == "on the module" and "isolation" in passed:
+                self.notes.append(f"{fault.tensor} changes with every run, outside the state: nothing depends on it")
         for name in self.model.probe.idle:
             self.notes.append(f"{name} is a whole number that no step has changed: should it count?")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -114,8 +113,3 @@ def by_steps(
         first,
         tensor=None if first is None else "logits",
     )
-
-
-def untouched(forms: RecurrentForms) -> RecurrentForms:
-    """Copies of the functions as they are before anything has run, for :func:`check_reload`."""
-    return replace(copied(forms), default_dtype=forms.default_dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,11 +12,12 @@ from torch import Tensor
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.errors import InputError
 from causalrn.model.config import OwnModelConfig
-from causalrn.model.own.copying import modules_of
+from causalrn.model.own.copying import copied, modules_of
 from causalrn.model.own.forms import RecurrentForms
 from causalrn.model.own.state_probe import StateProbe, probe_state
 from causalrn.model.own.step_cell import StepCell
-from causalrn.runtimes.own_model.function_levels import untouched
+from causalrn.model.own.tensor_bytes import tensor_bytes
+from causalrn.runtimes.own_model.blocks import with_usable_blocks
 from causalrn.training.card import ModelCard
 
 
@@ -30,6 +31,7 @@ class OwnModel:
         probe: of its state.
         card: what bundles and reports say of it.
         sha256: of its weights.
+        why_no_layers: what keeps its blocks from being compared; "" where nothing does.
     """
 
     forms: RecurrentForms
@@ -37,18 +39,27 @@ class OwnModel:
     probe: StateProbe
     card: ModelCard
     sha256: str
+    why_no_layers: str = ""
 
     @classmethod
-    def of(cls, forms: RecurrentForms, alphabet: Alphabet | None = None) -> OwnModel:
-        """Look at a model; an alphabet says what its token ids mean.
+    def of(cls, forms: RecurrentForms, alphabet: Alphabet | None = None, *, blocks_are_named: bool = False) -> OwnModel:
+        """Look at a model.
+
+        Args:
+            forms: its functions.
+            alphabet: what its token ids mean.
+            blocks_are_named: whether somebody named its blocks, and did not hand over a model that has some.
 
         Raises:
-            InputError: no module behind the functions, no weights in it, or no state that can be carried.
+            InputError: no module behind the functions, weights without numbers, no state that can be carried, or
+                blocks that were named and cannot be compared.
         """
         _check_loaded(forms)
-        pristine = untouched(forms)
+        pristine = copied(forms)
         probe = probe_state(forms)
-        return cls(forms, pristine, probe, card_of_forms(forms, alphabet), weights_hash(forms))
+        forms, why_not = with_usable_blocks(forms, are_named=blocks_are_named)
+        pristine = replace(pristine, blocks=None) if why_not else pristine
+        return cls(forms, pristine, probe, card_of_forms(forms, alphabet), weights_hash(forms), why_not)
 
     def cell(self) -> StepCell:
         """What steps."""
@@ -62,13 +73,15 @@ def card_of_forms(forms: RecurrentForms, alphabet: Alphabet | None = None) -> Mo
 
 
 def weights_hash(forms: RecurrentForms) -> str:
-    """SHA-256 of all parameters and buffers, with their names."""
+    """SHA-256 of all parameters and buffers, with their names, dtypes and shapes.
+
+    Raises:
+        InputError: one whose numbers cannot be read.
+    """
     digest = hashlib.sha256()
     for module in modules_of(forms):
-        for name, value in module.state_dict().items():
-            content = value.detach().cpu()
-            content = content.float() if content.dtype == torch.bfloat16 else content
-            digest.update(name.encode() + content.numpy().tobytes())
+        for name, value in (*module.named_parameters(), *module.named_buffers()):
+            digest.update(f"{name} ".encode() + tensor_bytes(value))
     return digest.hexdigest()
 
 

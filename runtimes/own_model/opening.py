@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from causalrn.model.own.forms import forms_from
-from causalrn.runtimes.own_model.check import OwnModel
+from causalrn.runtimes.own_model.model import OwnModel
 from causalrn.runtimes.own_model.sessions import StepSession
 from causalrn.runtimes.session import Session
 

@@ -23,6 +23,7 @@ from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import ModelCard
 
 Form = Literal["parallel", "recurrent"]
+_ROUNDED = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 
 
 class OwnOracle(Oracle):
@@ -46,8 +47,8 @@ class OwnOracle(Oracle):
         with torch.no_grad():
             for module in modules_of(rounded_forms):
                 for weight in (*module.parameters(), *module.buffers()):
-                    if weight.dtype == torch.float64:
-                        weight.copy_(weight.float())
+                    if weight.dtype in _ROUNDED:
+                        weight.copy_(weight.to(_ROUNDED[weight.dtype]))
         rounded = StepCell(rounded_forms, probe.tree, probe.spec, keeps_given=bool(probe.in_place))
         super().__init__(card, StepSession(cell, card), StepSession(rounded, card), rounded)
 

@@ -1,4 +1,4 @@
-"""What parity/ says of a CausalRN's forms, said of functions that somebody has written."""
+"""Verdicts of parity/, worded for functions that somebody has written in place of a CausalRN's forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ STEP_WITH_ITSELF = (
     "whether it is right"
 )
 NO_NUMBERS = "as the step gives no numbers, nothing else was checked"
-
 
 _MIXING = ("rows", "isolation", "determinism", "reload")  # levels that compare the step with itself
 

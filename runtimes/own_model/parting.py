@@ -216,7 +216,7 @@ def _first(calls: Calls, others: Calls, pairs: Pairs, same: float | None) -> _Fi
         if bad:
             (given, _), (twin, _) = bad[0]
             same_given = given is None or twin is None or not pairs(given, twin) or not differs(given, twin)
-            is_lookup = not same_given and given is not None and not given.is_floating_point()
+            is_lookup = not same_given and given is not None and not (given.is_floating_point() or given.is_complex())
             return _First(path, good, same_given, is_lookup)
         good = path
     return _First("", good, given_same=True, is_lookup=False)
@@ -234,7 +234,7 @@ def _differing(pairs: Pairs, same: float) -> Callable[[Tensor, Tensor], bool]:
 def _error(one: Tensor, two: Tensor) -> float:
     if not one.numel():
         return 0.0
-    one, two = one.double(), two.double()
+    one, two = (value.to(torch.complex128 if value.is_complex() else torch.float64) for value in (one, two))
     error = float((one - two).abs().max()) / (float(one.abs().max()) or 1.0)
     return error if error < torch.inf else torch.inf
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from causalrn.bundle.state_spec import StateSpec, StateTensor
 from causalrn.errors import InputError, StateError
 from causalrn.model.own.forms import RecurrentForms
-from causalrn.model.own.state_tree import clone
 from causalrn.model.own.step_cell import StepCell
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
+from causalrn.runtimes.exclusive import exclusive
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.torch_sessions import HistorySession, watched_streams
 from causalrn.training.card import ModelCard
 
@@ -65,16 +66,20 @@ class TreeStore:
         self.tensors = list(outputs)
 
     def note_shapes(self, position: int) -> None:
-        """Remember where a tensor first has another shape than its contract says."""
+        """Remember where a tensor first has another shape than its contract says, and whether it keeps its last rows.
+
+        A window is as long as where it first stopped growing, from then on and in every run.
+        """
         for entry, tensor in zip(self._cell.spec.tensors, self.tensors, strict=True):
-            wanted = self._shape(entry, position)
-            before, rows = self._rows.get(entry.name), tensor.shape[entry.growth_axis] if entry.is_pool else 0
-            self._rows[entry.name] = rows
-            if entry.name not in self.irregular and tuple(tensor.shape) != wanted:
-                if entry.is_pool and rows == before and 0 < rows < position:
-                    self.windows[entry.name] = rows
-                words = f"{list(tensor.shape)} after {position} tokens, not {list(wanted)}"
-                self.irregular[entry.name] = words
+            wanted, name = self._shape(entry, position), entry.name
+            before, rows = self._rows.get(name, 0), tensor.shape[entry.growth_axis] if entry.is_pool else 0
+            self._rows[name] = rows
+            if name not in self.irregular and tuple(tensor.shape) != wanted:
+                self.irregular[name] = f"{list(tensor.shape)} after {position} tokens, not {list(wanted)}"
+                if entry.is_pool and 0 < rows < position and before <= rows:
+                    self.windows[name] = rows
+            elif name in self.windows and rows != min(self.windows[name], wanted[entry.growth_axis]):
+                del self.windows[name]
 
     def _shape(self, entry: StateTensor, position: int) -> tuple[int, ...]:
         """What its contract says of a tensor; where it grows, it may have begun with some rows."""
@@ -161,11 +166,28 @@ class StepSession(CellSession):
         if not self.cell.forms.blocks:
             super()._set_probing(on)
 
-    def _chunk_at(self, position: int) -> int:
-        return self.prefill_chunk
+    @exclusive
+    def restore(self, snapshot: Snapshot) -> None:
+        """See :meth:`~causalrn.runtimes.session.Session.restore`; infinity may stand where a fresh state has it."""
+        infinite = self._as_fresh(snapshot)
+        finite = {name: np.where(places, 0, snapshot.tensors[name]) for name, places in infinite.items()}
+        super().restore(replace(snapshot, tensors={**snapshot.tensors, **finite}))
+        if infinite:
+            self.store.load(snapshot.tensors, snapshot.position, snapshot.batch)
 
-    def _clear(self, batch: int) -> None:
-        super()._clear(batch)
+    def _as_fresh(self, snapshot: Snapshot) -> dict[str, Array]:
+        """By tensor, where it holds the infinity that it begins with, as a running maximum does; no other tensors."""
+        floats = {name: value for name, value in snapshot.tensors.items() if value.dtype.kind == "f"}
+        if all(np.isfinite(value).all() for value in floats.values()) or snapshot.batch < 1:
+            return {}
+        with torch.inference_mode():
+            fresh = {
+                entry.name: to_array(tensor)
+                for entry, tensor in zip(self.spec.tensors, self.cell.fresh(snapshot.batch), strict=True)
+            }
+        same = {name: value for name, value in floats.items() if name in fresh and fresh[name].shape == value.shape}
+        places = {name: np.isinf(value) & (value == fresh[name]) for name, value in same.items()}
+        return {name: where for name, where in places.items() if where.any()}
 
 
 def joined_streams(calls: Sequence[Sequence[Tensor]], batch: int) -> list[FloatArray]:
@@ -233,8 +255,3 @@ def step_through(forms: RecurrentForms, tokens: IntArray, *, tell: bool = True) 
 def state_bytes(spec: StateSpec, tokens: int) -> int:
     """Bytes of one sequence's state after so many tokens."""
     return sum(entry.item_bytes * math.prod(entry.given(batch=1, rows=tokens)) for entry in spec.tensors)
-
-
-def copies_of(store: TreeStore) -> list[Tensor]:
-    """The tensors of a state that later steps do not change."""
-    return clone(store.tensors)

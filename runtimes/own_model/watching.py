@@ -14,7 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from causalrn.runtimes.snapshot import FloatArray
 
-_NARROW = (torch.float32, torch.float16, torch.bfloat16)
+_NARROW = {
+    torch.float32: "float32",
+    torch.complex64: "float32",  # each part
+    torch.float16: "float16",
+    torch.complex32: "float16",
+    torch.bfloat16: "bfloat16",
+}
 _CASTS = ("to", "_to_copy")
 _MOVES = ("detach", "clone", "view", "reshape", "alias", "contiguous", "select", "slice", "stack", "lift_fresh")
 
@@ -64,7 +70,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
-def _watched(
+def watched(
     modules: Sequence[nn.Module], look: Callable[[str, Any, str], None], before: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """A context in which `look` is called with the name of each operation, what came out, and the module's path.
@@ -104,9 +110,9 @@ def narrow_operations(run: Callable[[], Any], modules: Sequence[nn.Module]) -> t
             return
         for value in out if isinstance(out, tuple | list) else (out,):
             if isinstance(value, Tensor) and value.dtype in _NARROW and value.numel():
-                found[NarrowOperation(name, str(value.dtype).removeprefix("torch."), path)] = None
+                found[NarrowOperation(name, _NARROW[value.dtype], path)] = None
 
-    with torch.inference_mode(), _watched(modules, look):
+    with torch.inference_mode(), watched(modules, look):
         run()
     return tuple(found)
 
@@ -131,6 +137,6 @@ def random_parts(run: Callable[[], FloatArray], modules: Sequence[nn.Module]) ->
         if not torch.equal(torch.get_rng_state(), generator):
             found[path or "the model"] = None
 
-    with _watched(modules, look, before):
+    with watched(modules, look, before):
         run()
     return tuple(found)

@@ -9,22 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from causalrn.runtimes.rounding.kinds import MOVES, is_exact, unknown_error
+from causalrn.runtimes.rounding.systems import inverse_error, pooled_error, solved_error
+
 _TINY = 1e-300
 _EQUAL_TERMS, _LANES = 0.99, 16
 _Error = Callable[..., Tensor]
 
 
 def error_of(function: Any) -> _Error | None:
-    """The error of an operation of PyTorch, as a function of its result and its arguments; None where it is exact.
+    """The error of an operation of PyTorch, as a function of its result and its arguments.
 
-    What works on each element by itself, and is not known to be exact, rounds like a function of the C library.
+    None where it is exact, or consists of others. What works on each element by itself, and is not known to be exact,
+    rounds like a function of the C library; what is not known at all, like a sum over all that it reads.
     """
-    name = function.overloadpacket.__name__
-    name = name.rstrip("_")
-    known = _ERRORS.get(name)
-    if known is None and torch.Tag.pointwise in function.tags and name not in _EXACT:
+    name = function.overloadpacket.__name__.rstrip("_")
+    if name in _ERRORS:
+        return _ERRORS[name]
+    if is_exact(function) or name in MOVES:
+        return None
+    if torch.Tag.pointwise in function.tags:
         return _FUNCTION
-    return known
+    return None if function._can_decompose() else unknown_error
 
 
 def _relative(ulps: float) -> _Error:
@@ -34,6 +40,9 @@ def _relative(ulps: float) -> _Error:
         return ulps * out.abs()
 
     return magnitude
+
+
+_FUNCTION = _relative(2)
 
 
 def _sum_error(terms: Tensor | int, squares: Tensor, total: Tensor) -> Tensor:
@@ -143,6 +152,24 @@ def _attention(
     errors = error.masked_fill(hidden, 0.0).amax(-1, keepdim=True) * factor
     weights = torch.softmax((scores * factor + added).masked_fill(hidden, -torch.inf), -1).nan_to_num_(0.0)
     return (weights @ v.abs()) * (4 + math.sqrt(k.shape[-2] / 3) + 2 * errors)
+
+
+def _scatter_add(out: Tensor, x: Tensor, axis: int, index: Tensor, source: Tensor, **_: Any) -> Tensor:
+    """Sums of as many numbers as the axis can bring."""
+    squares = x.square().scatter_add(axis, index, source.square())
+    return _sum_error(1 + index.shape[axis] if index.ndim else 2, squares, out)
+
+
+def _index_add(out: Tensor, x: Tensor, axis: int, index: Tensor, source: Tensor, alpha: float = 1, **_: Any) -> Tensor:
+    return _sum_error(1 + index.numel(), x.square().index_add(axis, index, (alpha * source).square()), out)
+
+
+def _index_put(out: Tensor, x: Tensor, indices: Any, values: Tensor, accumulate: bool = False, *_: Any) -> Tensor:
+    """Exact, unless it adds up."""
+    if not accumulate:
+        return torch.zeros_like(out, dtype=torch.float64)
+    squares = x.square().index_put(indices, values.square(), True)
+    return _sum_error(1 + values.numel(), squares, out)
 
 
 def _convolution(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **_: Any) -> Tensor:
@@ -256,27 +283,12 @@ _ERRORS: dict[str, _Error] = {
     "logsumexp": _log_sum_exp,
     "log_softmax": _log_softmax,
     "linalg_solve_triangular": _triangular,
+    "linalg_inv_ex": inverse_error,
+    "_linalg_solve_ex": solved_error,
+    "scatter_add": _scatter_add,
+    "index_add": _index_add,
+    "index_put": _index_put,
+    **dict.fromkeys(("avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"), pooled_error),
     "scaled_dot_product_attention": _attention,
 }
-"""By operation, the largest error of one result in unit roundoffs. See also :data:`_EXACT`; others move numbers."""
-
-_FUNCTION = _relative(2)
-
-_EXACT = frozenset(
-    (
-        *("neg", "positive", "abs", "relu", "sign", "sgn", "floor", "ceil", "round", "trunc", "nan_to_num", "clone"),
-        *("where", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "fmax", "fmin", "masked_fill", "fill"),
-        *("copy", "zero", "threshold", "hardtanh", "heaviside", "_to_copy", "to", "ldexp", "bernoulli", "dropout"),
-    )
-)
-"""Operations on each element that do not round."""
-
-MOVES = frozenset(
-    (
-        *("to", "contiguous", "reshape", "flatten", "expand_as", "mT", "mH", "numpy_T", "chunk", "split", "unflatten"),
-        *("type_as", "view_as", "reshape_as", "movedim", "moveaxis", "swapaxes", "squeeze", "hstack", "vstack", "pad"),
-        *("narrow", "tile", "meshgrid", "size", "item", "dropout", "lift_fresh", "clip", "unbind", "tensor_split"),
-        *("tril_indices", "one_hot", "repeat_interleave", "take_along_dim", "stack", "column_stack", "dstack"),
-    )
-)
-"""Operations that consist of others, none of which rounds."""
+"""By operation, the largest error of one result in unit roundoffs; see kinds.py for all others."""

@@ -16,7 +16,7 @@ values (repeated tokens, equal rows) get equal errors at every step, which then 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -31,10 +31,12 @@ from causalrn.model.operators.c_kernels import sum_pairs_noisily
 from causalrn.model.operators.functions import PairFunction
 from causalrn.model.operators.kernels import using_kernel
 from causalrn.model.operators.pair_sum import replacing_pair_sum
-from causalrn.runtimes.rounding.errors import MOVES, error_of
+from causalrn.runtimes.rounding.errors import error_of
+from causalrn.runtimes.rounding.kinds import MOVES, tensors_in, unknown_error
 
 _HASHES = (0x9E3779B1 - (1 << 32), 0x85EBCA6B - (1 << 32))  # odd multipliers, as signed 32-bit numbers
 _EXPONENT = 0x7F800000
+_ROUNDED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -87,14 +89,45 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run an operation, and perturb what comes out if it rounds."""
         name, kwargs = function.overloadpacket.__name__, kwargs or {}
         magnitude = error_of(function)
+        if name == "abs" and args[0].is_complex():
+            magnitude = _root  # of the sum of two squares
         if magnitude is None and function._can_decompose() and name not in MOVES:
             return self._in_parts(function, args, kwargs)
         out = function(*args, **kwargs)
-        if magnitude is None or not isinstance(out, Tensor) or out.dtype not in (torch.float32, torch.float64):
+        if magnitude is None:
+            return out
+        in_place = name.endswith("_") or "out" in kwargs
+        if isinstance(out, tuple | list):  # of several results each has an error, and the table knows the first one's
+            kinds = [magnitude, *[unknown_error] * (len(out) - 1)]
+            return type(out)(
+                self._perturbed(name, value, kind, args, kwargs, in_place=in_place)
+                for value, kind in zip(out, kinds, strict=True)
+            )
+        return self._perturbed(name, out, magnitude, args, kwargs, in_place=in_place)
+
+    def _perturbed(
+        self,
+        name: str,
+        out: Any,
+        magnitude: Callable[..., Tensor],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        in_place: bool,
+    ) -> Any:
+        """A result with an error; the real and the imaginary part of a complex one have one each."""
+        if not isinstance(out, Tensor) or out.dtype not in _ROUNDED or out.layout != torch.strided or not out.numel():
             return out
         named = {option: value for option, value in kwargs.items() if option != "out"}
-        noise = self._noise(_key(name, out, args), magnitude(out, *args, **named).double()).to(out.dtype)
-        in_place = name.endswith("_") or "out" in kwargs
+        if any(value.is_complex() for value in tensors_in((out, args, named))):
+            sizes = _sizes(magnitude, out, args, named)
+        else:
+            sizes = magnitude(out, *args, **named).double()
+        if out.is_complex():
+            sizes = sizes.expand(out.shape)[..., None]
+            noise = torch.view_as_complex(self._noise(_key(name, out, args), sizes)).to(out.dtype)
+        else:
+            noise = self._noise(_key(name, out, args), sizes).to(out.dtype)
         return out.add_(noise) if in_place else out + noise
 
     def _in_parts(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -126,12 +159,31 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return noise.mul_(magnitude).nan_to_num_(0.0, 0.0, 0.0)  # a masked score is infinite, and not rounded
 
 
+def _root(out: Tensor, *_: Any) -> Tensor:
+    return out
+
+
+def _sizes(magnitude: Callable[..., Tensor], out: Tensor, args: Sequence[Any], named: Mapping[str, Any]) -> Tensor:
+    """The error of an operation on complex numbers, from absolute values; products add up two products in each part."""
+
+    def size(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(size(part) for part in value)
+        if isinstance(value, complex):
+            return abs(value)
+        return value.abs() if isinstance(value, Tensor) and value.is_complex() else value
+
+    return 2 * magnitude(size(out), *map(size, args), **{key: size(value) for key, value in named.items()}).double()
+
+
 def _key(name: str, out: Tensor, args: Sequence[Any]) -> Tensor:
     """What a rounding error depends on, as int32: the value that is rounded; for a sum of two the smaller one.
 
     Adding m to a float32 S is off by m modulo the last place of the result: a running sum of equal terms makes the same
     error at every step, until its exponent changes.
     """
+    if out.is_complex():
+        return torch.view_as_real(out.resolve_conj()).to(torch.float32).view(torch.int32)  # [..., 2]
     bits = out.to(torch.float32).view(torch.int32)
     both = all(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args[:2])
     if name.rstrip("_") not in ("add", "sub") or not both:

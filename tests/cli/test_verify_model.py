@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,19 @@ def test_file_imports_what_lies_beside_it(call: Call, file: Path) -> None:
     other.write_text("from my_model import make as make\n")
     code, out, err = call("verify-model", f"{other}:make", *FEW, "--level", "contract")
     assert code == 0, out + err
+
+
+def test_file_is_a_module_while_its_model_runs(call: Call, tmp_path: Path) -> None:
+    """Dataclasses look their annotations up in sys.modules, and steps may import what lies beside the file."""
+    (tmp_path / "beside_the_file.py").write_text("FACTOR = 0.5\n")
+    path = tmp_path / "late.py"
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+    settings = "\n\n@dataclass\nclass Settings:\n    known: ClassVar[int] = 1\n    width: int = 4\n"
+    late = "        from beside_the_file import FACTOR\n        state = FACTOR * state"
+    path.write_text(head + MODEL.replace("        state = 0.5 * state", late) + settings)
+    known = set(sys.modules), list(sys.path)
+    code, out, err = call("verify-model", f"{path}:make", *FEW, "--level", "logits")
+    assert code == 0, out + err
+    assert not {name for name in set(sys.modules) - known[0] if name.startswith("_causalrn_verified")}
+    assert sys.path == known[1]
+    sys.modules.pop("beside_the_file", None)

@@ -33,10 +33,12 @@ class RecurrentForms:
         blocks: the modules that the model consists of, in order, each reading a value [B, T, E] and giving one: their
             outputs tell where two forms part. None looks at all modules that both forms call.
         name: for people; "" takes the class of the module behind `parallel`.
-        default_dtype: of the tensors that the functions make without naming one; None leaves PyTorch's.
+        default_dtype: of the tensors that the functions make without naming one; None leaves PyTorch's. PyTorch has
+            one for the whole process: while the functions run, other threads see it changed.
 
     Raises:
-        InputError: something that cannot be called, a `vocabulary` below 2, or no module behind `parallel`.
+        InputError: something that cannot be called, a `vocabulary` or `capacity` below 2, or `blocks` that are no
+            modules.
 
     Example:
         >>> from torch import nn

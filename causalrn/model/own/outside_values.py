@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from causalrn.model.own.copying import modules_of
 from causalrn.model.own.forms import RecurrentForms
+from causalrn.model.own.reaching import names_in
+from causalrn.model.own.tensor_bytes import tensor_bytes
 
 _DEPTH = 3
 _CODE = (
@@ -88,7 +90,7 @@ def _of_function(function: types.FunctionType, seen: set[int]) -> dict[str, str]
     defaults = dict(zip(reversed(arguments), reversed(function.__defaults__ or ()), strict=False))
     for name, value in {**defaults, **(function.__kwdefaults__ or {})}.items():
         found[f"{function.__name__}.{name}"] = _digest(value, _DEPTH)
-    used = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
+    used = {name: function.__globals__[name] for name in names_in(code) if name in function.__globals__}
     used |= dict(_closed_over(function))
     for name, value in used.items():
         if isinstance(value, types.FunctionType | types.MethodType | functools.partial):
@@ -116,9 +118,7 @@ def _version(parameter: Tensor) -> str:
 def _digest(value: Any, depth: int) -> str:
     """What a value is, so that a change shows; "-" for code and modules."""
     if isinstance(value, Tensor):
-        content = value.detach().cpu()
-        content = content.float() if content.dtype == torch.bfloat16 else content
-        return f"{value.dtype}{list(value.shape)}{hashlib.sha256(content.numpy().tobytes()).hexdigest()}"
+        return hashlib.sha256(tensor_bytes(value)).hexdigest()
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}"
     if isinstance(value, nn.Module) or value is None or callable(value):

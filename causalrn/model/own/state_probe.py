@@ -40,6 +40,15 @@ class StateFault:
 
 
 @dataclass(frozen=True)
+class FirstRun:
+    """A first run: tokens int64 [B, T], the steps' logits [B, T, V], and the prefill's where there is one."""
+
+    tokens: Tensor
+    stepped: Tensor
+    prefilled: Tensor | None
+
+
+@dataclass(frozen=True)
 class StateProbe:
     """What was found.
 
@@ -49,6 +58,7 @@ class StateProbe:
         first_rows: by tensor that grows, how many rows a fresh state has.
         faults: what is wrong with it.
         idle: integer tensors that never changed, e.g. a counter that nobody advances.
+        first_runs: what the model gave when it first ran, from fresh states: later it should give the same.
     """
 
     tree: StateTree
@@ -56,6 +66,7 @@ class StateProbe:
     first_rows: Mapping[str, int]
     faults: tuple[StateFault, ...]
     idle: tuple[str, ...]
+    first_runs: tuple[FirstRun, ...] = ()
 
     @property
     def in_place(self) -> frozenset[str]:
@@ -65,11 +76,19 @@ class StateProbe:
 
 @dataclass
 class _Watched:
-    """The tensors of a state after 0, 1, ... steps, and by what was changed beside, which function did it."""
+    """The state after 0, 1, ... steps, what came out, and by what was changed beside, which function did it."""
 
     states: list[list[Tensor]]
+    tokens: Tensor
+    logits: list[Tensor] = field(default_factory=list)
+    prefilled: Tensor | None = None
     in_place: dict[int, str] = field(default_factory=dict)
     outside: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def first_run(self) -> FirstRun:
+        """What came out, as it is kept."""
+        return FirstRun(self.tokens, torch.stack(self.logits, 1), self.prefilled)
 
 
 def probe_state(forms: RecurrentForms) -> StateProbe:
@@ -80,7 +99,7 @@ def probe_state(forms: RecurrentForms) -> StateProbe:
     """
     with torch.no_grad():
         tree = StateTree.of(forms.initial(_BATCHES[0]))
-        _watch(forms, tree, _BATCHES[0], seed=0, steps=1)  # what is made with the first call, and stays, is no state
+        first = _watch(forms, tree, _BATCHES[0], seed=0, steps=1)  # what it makes once and for all is no state
         small, large = (_watch(forms, tree, batch, seed=0) for batch in _BATCHES)
         other = _watch(forms, tree, _BATCHES[0], seed=1)
     made = [_Tensor(name, place, small, large, other) for place, name in enumerate(tree.names)]
@@ -95,24 +114,27 @@ def probe_state(forms: RecurrentForms) -> StateProbe:
         tuple(tensor.contract(forms.capacity) for tensor in made),
     )
     first_rows = {tensor.name: tensor.shapes[0][tensor.axis] for tensor in made if tensor.axis is not None}
-    return StateProbe(tree, spec, first_rows, tuple(faults), tuple(each.name for each in made if each.is_idle))
+    idle, runs = tuple(each.name for each in made if each.is_idle), (first.first_run, small.first_run)
+    return StateProbe(tree, spec, first_rows, tuple(faults), idle, runs)
 
 
 def _watch(forms: RecurrentForms, tree: StateTree, batch: int, *, seed: int, steps: int = _STEPS) -> _Watched:
     tokens = torch.randint(forms.vocabulary, (batch, steps), generator=torch.Generator().manual_seed(seed))
     given = tree.flatten(forms.initial(batch), "initial_state")
-    watched = _Watched([clone(given)])
-    steps = min(steps, forms.capacity or steps)
-    for position in range(steps):
+    tokens = tokens[:, : forms.capacity]
+    watched = _Watched([clone(given)], tokens)
+    for position in range(tokens.shape[1]):
         place = torch.tensor(position)
         run = partial(forms.step_once, tokens[:, position], position=place)
-        _, state = _watched_call("step", run, forms, tree, given, watched)
+        logits, state = _watched_call("step", run, forms, tree, given, watched)
+        watched.logits.append(logits.clone())
         given = clone(tree.flatten(state))
         watched.states.append(given)
     if forms.prefill is not None:
         given = tree.flatten(forms.initial(batch), "initial_state")
-        run = partial(forms.prefill_once, tokens[:, :steps], position=torch.tensor(0))
-        _watched_call("prefill", run, forms, tree, given, watched)
+        run = partial(forms.prefill_once, tokens, position=torch.tensor(0))
+        logits, _ = _watched_call("prefill", run, forms, tree, given, watched)
+        watched.prefilled = logits.clone()
     return watched
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,10 @@ class StateTree:
         Raises:
             InputError: it holds objects that are neither tensors nor containers of them, or no tensor at all.
         """
-        leaves, structure = pytree.tree_flatten_with_path(state)
+        try:
+            leaves, structure = pytree.tree_flatten_with_path(state)
+        except RecursionError:
+            raise InputError("the state holds itself: make it of dicts, lists and tuples of tensors") from None
         for path, leaf in leaves:
             if not isinstance(leaf, Tensor | int | float | str | None):
                 where = f" at {pytree.keystr(path)}" if path else ""
@@ -54,17 +58,17 @@ class StateTree:
         return cls(_names([path for path, _ in tensors]), structure, constants)
 
     def flatten(self, state: Any, source: str = "step") -> list[Tensor]:
-        """The tensors of a state, in order.
+        """The tensors of a state, in order: dicts are matched by their keys, and lists and tuples are alike.
 
         Raises:
             InputError: the state is built otherwise, or a number in it has changed.
         """
-        leaves, structure = pytree.tree_flatten(state)
-        if structure != self.structure:
-            raise InputError(
-                f"`{source}` gave a state that is built otherwise than `initial_state`'s: {len(leaves)} entries, "
-                f"{len(self.names) + len(self.constants)} before"
-            )
+        places = pytree.tree_unflatten(list(range(self._size)), self.structure)
+        try:
+            leaves = list(_matched(places, state, ""))
+        except _OtherwiseError as difference:
+            words = f"`{source}` gave a state that is built otherwise than `initial_state`'s: {difference}"
+            raise InputError(words) from difference
         tensors = []
         for place, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor):
@@ -81,9 +85,46 @@ class StateTree:
     def unflatten(self, tensors: Sequence[Tensor]) -> Any:
         """The state of these tensors."""
         given = iter(tensors)
-        total = len(self.names) + len(self.constants)
-        leaves = [self.constants[place] if place in self.constants else next(given) for place in range(total)]
+        leaves = [self.constants[place] if place in self.constants else next(given) for place in range(self._size)]
         return pytree.tree_unflatten(leaves, self.structure)
+
+    @property
+    def _size(self) -> int:
+        return len(self.names) + len(self.constants)
+
+
+class _OtherwiseError(Exception):
+    """Two states are built otherwise, in words."""
+
+
+def _matched(places: Any, state: Any, where: str) -> Iterator[Any]:
+    """The leaves of a state in the order of a tree of the same structure, whose leaves are whole numbers."""
+    at = f" at {where}" if where else ""
+    if isinstance(places, int):
+        if isinstance(state, Mapping | list | tuple):
+            raise _OtherwiseError(f"a {type(state).__name__} of {len(state)}{at}, one entry before")
+        yield state
+    elif isinstance(places, Mapping):
+        if not isinstance(state, Mapping) or state.keys() != places.keys():
+            found = f"the keys {_listed(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"
+            raise _OtherwiseError(f"{found}{at}, the keys {_listed(places)} before")
+        for key, part in places.items():
+            yield from _matched(part, state[key], f"{where}[{key!r}]")
+    elif isinstance(places, list | tuple):
+        if not isinstance(state, list | tuple) or len(state) != len(places):
+            found = f"{len(state)} entries" if isinstance(state, list | tuple) else f"a {type(state).__name__}"
+            raise _OtherwiseError(f"{found}{at}, {len(places)} before")
+        for index, part in enumerate(places):
+            yield from _matched(part, state[index], f"{where}[{index}]")
+    else:  # a container that somebody registered
+        leaves, structure = pytree.tree_flatten(state)
+        if structure != pytree.tree_structure(places):
+            raise _OtherwiseError(f"a {type(state).__name__} of {len(leaves)} entries{at}, another one before")
+        yield from leaves
+
+
+def _listed(keys: Iterable[Any]) -> str:
+    return ", ".join(map(repr, keys)) or "none"
 
 
 def _check_kind(tensor: Tensor, where: str) -> None:
@@ -106,7 +147,8 @@ def _names(paths: Sequence[Any]) -> tuple[str, ...]:
             parts.remove(block)
         rest = ".".join(part for part in parts if part not in ("layers", "blocks")) or "state"
         name = f"{int(block or 0):0{digits}d}.{rest}"
-        names.append(name if name not in names else f"{name}_{len(names)}")
+        free = (f"{name}_{count}" for count in itertools.count(len(names)))
+        names.append(name if name not in names else next(other for other in free if other not in names))
     return tuple(names)
 
 

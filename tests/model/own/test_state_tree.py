@@ -32,6 +32,11 @@ def zeros(*shape: int) -> torch.Tensor:
         ({"layers": [{"key": zeros(2)}], "count": zeros(2)}, ["00.key", "00.count"]),
         ((Pair(zeros(1), zeros(1)), None, 3), ["00.hidden", "00.cell"]),
         ({"a b": zeros(1), "a-b": zeros(1)}, ["00.a_b", "00.a_b_1"]),
+        ({"a_b_2": zeros(1), "a-b": zeros(1), "a_b": zeros(1)}, ["00.a_b_2", "00.a_b", "00.a_b_3"]),
+        (
+            {"a_b_3": zeros(1), "a-b": zeros(1), "c": zeros(1), "a_b": zeros(1)},
+            ["00.a_b_3", "00.a_b", "00.c", "00.a_b_4"],
+        ),
         ({"größe": zeros(1), "": zeros(1)}, ["00.gr_e", "00._"]),
         ([[zeros(1), zeros(1)]], ["00.0", "00.1"]),
     ],
@@ -87,6 +92,39 @@ def test_states_that_are_built_otherwise_are_refused(state: Any, words: str) -> 
     tree = StateTree.of([zeros(1), zeros(1), 3])
     with pytest.raises(InputError, match=words):
         tree.flatten(state)
+
+
+def test_state_that_holds_itself_is_refused() -> None:
+    state: list[Any] = [zeros(1)]
+    state.append(state)
+    with pytest.raises(InputError, match="holds itself"):
+        StateTree.of(state)
+
+
+def test_dicts_are_matched_by_key_and_lists_are_tuples() -> None:
+    first, second, third = zeros(1), zeros(2), zeros(3)
+    tree = StateTree.of({"a": [first, None], "b": Pair(second, third)})
+    assert all(
+        one is two
+        for one, two in zip(
+            tree.flatten({"b": (second, third), "a": (first, None)}), (first, second, third), strict=True
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"a": [zeros(1)], "c": zeros(1)}, "the keys 'a', 'c', the keys 'a', 'b' before"),
+        ({"a": [zeros(1), zeros(1)], "b": zeros(1)}, r"2 entries at \['a'\], 1 before"),
+        ({"a": zeros(1), "b": zeros(1)}, r"a Tensor at \['a'\], 1 before"),
+        ({"a": [{"x": zeros(1)}], "b": zeros(1)}, r"a dict of 1 at \['a'\]\[0\], one entry before"),
+        ([zeros(1), zeros(1)], "a list, the keys 'a', 'b' before"),
+    ],
+)
+def test_difference_between_states_is_named(state: Any, words: str) -> None:
+    with pytest.raises(InputError, match=f"built otherwise than `initial_state`'s: {words}"):
+        StateTree.of({"a": [zeros(1)], "b": zeros(1)}).flatten(state)
 
 
 def test_tensor_in_place_of_a_number_is_refused() -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from causalrn import open_model
+from causalrn import open_model, verify_recurrent
 from causalrn.errors import CapacityError, InputError, NonFiniteError, StateError
 from causalrn.runtimes.session import Session
-from tests.runtimes.own_model.faulty_models import CAPACITY, RIGHT, Attention, Recurrence, V
+from tests.runtimes.own_model.faulty_models import CAPACITY, RIGHT, Attention, E, Recurrence, V
 
 
 class Halved(Recurrence):
@@ -186,3 +186,56 @@ def test_functions_are_enough_to_open_a_session() -> None:
         session.reset(2)
         expected = model(torch.from_numpy(TOKENS)).detach().numpy()
         np.testing.assert_allclose(session.prefill(TOKENS), expected, atol=1e-5)
+
+
+class Greatest(nn.Module):
+    """A running maximum, that begins with minus infinity."""
+
+    vocabulary = V
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.head = nn.Embedding(V, E), nn.Linear(E, V)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embedding(tokens).cummax(1).values)
+        return logits
+
+    def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = torch.maximum(state, self.embedding(tokens))
+        return self.head(state), state
+
+    def initial_state(self, batch: int) -> Tensor:
+        return self.embedding.weight.new_full((batch, E), -torch.inf)
+
+
+def test_fresh_state_with_infinity_is_kept_and_restored(tmp_path: Path) -> None:
+    session = open_model(Greatest())
+    fresh = session.snapshot()
+    logits = session.step([1])
+    session.restore(fresh)
+    assert np.array_equal(session.step([1]), logits)
+    session.restore(fresh)
+    session.save(tmp_path / "state")
+    session.step([2])
+    session.load(tmp_path / "state")
+    assert np.array_equal(session.step([1]), logits)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_state_with_other_infinity_is_refused_and_left_as_it_was(value: float) -> None:
+    session = open_model(Greatest())
+    session.step([1])
+    snapshot = session.snapshot()
+    snapshot.tensors["00.state"][0, 0] = value
+    session.step([2])
+    before = session.snapshot()
+    with pytest.raises(StateError, match="holds NaN or infinity"):
+        session.restore(snapshot)
+    assert np.array_equal(session.snapshot().tensors["00.state"], before.tensors["00.state"])
+
+
+def test_right_model_whose_state_begins_with_infinity_passes_calls() -> None:
+    report = verify_recurrent(Greatest().eval(), steps=8, levels=["calls", "isolation"], time_budget=6).report
+    assert report.passed

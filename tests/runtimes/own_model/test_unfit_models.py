@@ -172,6 +172,14 @@ def test_step_that_gives_nan_fails_and_names_what_carries_it() -> None:
     assert any("nothing else was checked" in note for note in report.notes)
 
 
+def test_steps_beyond_the_capacity_are_cut_with_a_note() -> None:
+    torch.manual_seed(0)
+    made = model(capacity=6)
+    notes = verify_recurrent(made, steps=8, levels="logits").report.notes
+    assert "sequences have 6 tokens, not 8: that is the model's `capacity`" in notes
+    assert not any("sequences have" in note for note in verify_recurrent(made, steps=6, levels="logits").report.notes)
+
+
 def test_learned_positions_without_a_capacity_are_told() -> None:
     made = type("Unbounded", (Attention,), {"capacity": None})().eval()
     with pytest.raises(InputError, match="are `vocabulary` and `capacity` right"):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as f
 
 from causalrn.bundle.tolerances import BOUND_FACTOR, UNIT_ROUNDOFF
-from causalrn.runtimes.rounding.errors import _ERRORS, MOVES, error_of
+from causalrn.runtimes.rounding.errors import _ERRORS, error_of
+from causalrn.runtimes.rounding.kinds import EXACT, MOVES
 from causalrn.runtimes.rounding.noise import RoundingNoise
 
 ATEN = torch.ops.aten
@@ -35,6 +36,8 @@ _Q, _K, _VALUES = _normal(2, 4, 40, 16), _normal(2, 4, 40, 16), _normal(2, 4, 40
 _SEEN = (torch.rand(40, 40, generator=_generator) > 0.3) | torch.eye(40, dtype=torch.bool)
 _ADDED = _normal(40, 40)
 _SIGNAL, _KERNEL, _BIAS = _normal(2, 8, 40), _normal(8, 8, 4), _normal(8)
+_SQUARE = _normal(4, 12, 12) + 4 * torch.eye(12)
+_PLACES = torch.randint(16, (64, 64), generator=_generator)
 _WEIGHT, _OFFSET = _normal(48), _normal(48)
 _ATTENTION = ATEN.scaled_dot_product_attention.default
 
@@ -129,6 +132,17 @@ CASES: dict[str, Case] = {
         (_LOW, _normal(4, 8, 32)),
         {"upper": False, "left": False},
     ),
+    "inverse": (ATEN.linalg_inv_ex.default, (_SQUARE,), {}),
+    "system": (ATEN._linalg_solve_ex.default, (_SQUARE, _normal(4, 12, 3)), {}),
+    "system of one vector each": (ATEN._linalg_solve_ex.default, (_SQUARE, _normal(4, 12)), {}),
+    "system on the right": (ATEN._linalg_solve_ex.default, (_SQUARE, _normal(4, 3, 12)), {"left": False}),
+    "scatter_add": (ATEN.scatter_add.default, (torch.zeros(8, 16), 1, _PLACES[:8], _A[:8]), {}),
+    "index_add": (ATEN.index_add.default, (torch.zeros(16, 64), 0, _PLACES[0], _A), {"alpha": 0.3}),
+    "index_put": (ATEN.index_put.default, (torch.zeros(16), [_PLACES[0]], _A[0], True), {}),
+    "avg_pool2d": (ATEN.avg_pool2d.default, (_SIGNAL, [4, 4]), {}),
+    "avg_pool3d": (ATEN.avg_pool3d.default, (_SIGNAL[None], [2, 4, 4]), {}),
+    "pooled to a size": (ATEN._adaptive_avg_pool2d.default, (_SIGNAL, [2, 5]), {}),
+    "pooled to a size of three axes": (ATEN._adaptive_avg_pool3d.default, (_SIGNAL[None], [1, 2, 5]), {}),
     "attention": (_ATTENTION, (_Q, _K, _VALUES), {}),
     "causal attention": (_ATTENTION, (_Q, _K, _VALUES, None, 0.0, True), {}),
     "attention with a mask": (_ATTENTION, (_Q, _K, _VALUES, _SEEN), {}),
@@ -144,14 +158,19 @@ def _wide(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
+def _first(out: Any) -> Tensor:
+    first: Tensor = out[0] if isinstance(out, tuple) else out
+    return first
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_table_bounds_the_error_of_float32(name: str) -> None:
     function, given, named = CASES[name]
     magnitude = error_of(function)
     assert magnitude is not None
     wide = [_wide(value) for value in given]
-    exact = function(*wide, **named)
-    seen = (function(*given, **named).double() - exact).abs() / UNIT_ROUNDOFF
+    exact = _first(function(*wide, **named))
+    seen = (_first(function(*given, **named)).double() - exact).abs() / UNIT_ROUNDOFF
     told = magnitude(exact, *wide, **named).expand_as(seen)
     assert bool((seen <= BOUND_FACTOR * told).all()), float((seen / told).max())
     typical = seen.maximum(exact.abs() / 4)  # a single number may be right by luck
@@ -184,6 +203,12 @@ def _noisy(function: Callable[..., Any], *given: Tensor, seed: int = 0) -> Any:
         lambda x: x.tril(-1).triu(-3),
         lambda x: f.dropout(x, 0.5, training=False),
         lambda x: x.max(1).values,
+        lambda x: x.topk(3).values,
+        lambda x: x.index_put((torch.arange(3),), x[3:6]),
+        lambda x: x.scatter(1, torch.zeros(64, 2, dtype=torch.int64), x),
+        lambda x: f.max_pool1d(x, 2),
+        lambda x: torch.zeros_like(x) + 0.0 * x.new_ones(64),
+        lambda x: torch.view_as_real(torch.complex(x, x).conj().resolve_conj()),
     ],
 )
 def test_operations_that_do_not_round_are_left_alone(function: Callable[[Tensor], Tensor]) -> None:
@@ -225,5 +250,53 @@ def test_recurrent_layers_are_perturbed_at_every_step(layer: nn.Module) -> None:
     assert float(errors.max()) >= float(seen.abs().max()) / UNIT_ROUNDOFF / BOUND_FACTOR
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(torch.linalg.inv, torch.matrix_exp, torch.linalg.det, lambda x: torch.linalg.solve(x, x[0])),
+        *(lambda x: torch.linalg.qr(x)[1], lambda x: torch.linalg.lu_factor(x)[0], lambda x: torch.cdist(x, x + 1)),
+        *(lambda x: torch.fft.rfft(x).abs(), lambda x: torch.fft.irfft(torch.fft.rfft(x))),
+        *(lambda x: torch.view_as_real(torch.fft.fft(x)), lambda x: x.scatter_add(0, _PLACES[:12, :12] % 12, x)),
+        *(lambda x: x.index_add(0, _PLACES[0, :12] % 12, x), lambda x: f.avg_pool1d(x[None], 3)),
+        *(lambda x: torch.var_mean(x, 1)[0], lambda x: torch.var_mean(x, 1)[1]),
+        lambda x: torch.linalg.cholesky(x @ x.T + 12 * torch.eye(12, dtype=x.dtype)),
+        lambda x: f.batch_norm(x, x[0], x[1].abs() + 0.1, training=False),
+        lambda x: x.scatter_reduce(0, _PLACES[:12, :12] % 12, x, "mean"),
+        lambda x: f.interpolate(x[None, None], scale_factor=3, mode="bilinear"),
+    ],
+)
+def test_operations_of_any_kind_are_perturbed_by_what_they_may_round(function: Callable[[Tensor], Tensor]) -> None:
+    x = _SQUARE[0].double()
+    error = float((_noisy(function, x) - function(x)).abs().max()) / UNIT_ROUNDOFF
+    seen = float((function(_SQUARE[0]).double() - function(x)).abs().max()) / UNIT_ROUNDOFF
+    assert error > 0.1
+    assert seen / BOUND_FACTOR <= error <= WIDEST * max(seen, float(function(x).abs().max()))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(
+            lambda z: z * z.flip(0),
+            lambda z: z @ z,
+            lambda z: z + z.flip(0),
+            lambda z: z.exp(),
+            lambda z: z / z.flip(1),
+        ),
+        *(lambda z: z.cumsum(0), lambda z: z.sum(0), lambda z: torch.polar(z.abs(), z.angle()), lambda z: z * 2j),
+        lambda z: f.linear(z, z, z[0]),
+    ],
+)
+def test_both_parts_of_complex_numbers_are_perturbed(function: Callable[[Tensor], Tensor]) -> None:
+    z = torch.complex(_SQUARE[0], _SQUARE[1])
+    wide = z.to(torch.complex128)
+    exact = torch.view_as_real(function(wide))
+    errors = (torch.view_as_real(_noisy(function, wide)) - exact).abs().amax((0, 1)) / UNIT_ROUNDOFF
+    seen = (torch.view_as_real(function(z)).double() - exact).abs().amax((0, 1)) / UNIT_ROUNDOFF
+    assert bool((errors > 0.1).all())
+    assert bool((seen / BOUND_FACTOR <= errors).all())
+    assert float(errors.max()) <= WIDEST * float(seen.max().clamp_min(1))
+
+
 def test_moves_have_no_error_of_their_own() -> None:
-    assert not MOVES & _ERRORS.keys()
+    assert not (MOVES | EXACT) & _ERRORS.keys()
