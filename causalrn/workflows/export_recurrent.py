@@ -26,7 +26,7 @@ from causalrn.workflows.export import DEFAULT_OPSET, ExportResult
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.model.own.forms import RecurrentForms
-    from causalrn.runtimes.own_model.check import OwnModel
+    from causalrn.runtimes.own_model.model import OwnModel
     from causalrn.runtimes.own_model.oracle import OwnOracle
 
 
@@ -74,7 +74,7 @@ def export_recurrent(
     """
     from causalrn.export.own_model_exporter import export_own_model
     from causalrn.model.own.state_probe import check_usable
-    from causalrn.runtimes.own_model.check import OwnModel
+    from causalrn.runtimes.own_model.model import OwnModel
     from causalrn.runtimes.own_model.oracle import OwnOracle
 
     folder, overwrite = as_path(output, "output"), flag(overwrite, "overwrite")
