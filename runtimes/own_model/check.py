@@ -17,8 +17,7 @@ from causalrn.runtimes.own_model.agreement import Agreement64, compare_forms, co
 from causalrn.runtimes.own_model.function_levels import check_contract, check_positions, check_reload
 from causalrn.runtimes.own_model.isolation import Isolation
 from causalrn.runtimes.own_model.long_agreement import LongAgreement, SteppedLongReference, compare_long
-from causalrn.runtimes.own_model.model import OwnModel
-from causalrn.runtimes.own_model.model import check_widths
+from causalrn.runtimes.own_model.model import OwnModel, check_widths
 from causalrn.runtimes.own_model.oracle import OwnOracle
 from causalrn.runtimes.own_model.own_words import NO_NUMBERS, STEP_WITH_ITSELF, in_own_words
 from causalrn.runtimes.own_model.padding import check_padding
