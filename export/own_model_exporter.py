@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -179,7 +180,8 @@ def _trace(cell: GraphCell, spec: StateSpec, name: str, opset: int) -> ir.Model:
                 verbose=False,
             )
     except Exception as error:  # whatever tracing meets
-        words = " ".join(str(error).split())
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # it is written for coloured terminals
+        words = " ".join(plain.split())
         raise InputError(
             f"`{name}` cannot be traced by torch.onnx.export ({type(error).__name__}): {words[:300]}"
         ) from error

@@ -408,5 +408,5 @@ def test_python_branch_on_values_is_one_clear_line(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="`step` cannot be traced by torch") as raised:
         causalrn.export_recurrent(made(Branches), vocabulary=V, output=tmp_path / "bundle")
-    assert "\n" not in str(raised.value)
+    assert str(raised.value).isprintable()  # in one line, and without a terminal's colours
     assert not (tmp_path / "bundle").exists()
