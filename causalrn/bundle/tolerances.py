@@ -64,6 +64,8 @@ class Budget:
         split_changes: `argmax_changes` of prefills and batches, likewise, where it is more.
         elsewhere: what `typical` is on a processor of another family: without AVX2, onnxruntime leaves what it
             multiplies by weights of 8 or 4 bits in float32.
+        wrong_value: no bundle of the scheme moves a state tensor or a stream by so much of its largest |value|: it is
+            another row, or tensor.
     """
 
     kl_divergence: float = 0.01
@@ -77,6 +79,7 @@ class Budget:
     elsewhere: float = 0.002
     split_typical: float = 0.002
     split_changes: float = 0.0
+    wrong_value: float = 0.5
 
     @property
     def between_calls(self) -> Budget:
@@ -111,7 +114,7 @@ BUDGETS = {
     "w8": Budget(0.01, 0.02, 0.005, elsewhere=0.02),
     "w8a8-dynamic": Budget(0.01, 0.05, 0.005, split=0.25, split_typical=0.05, split_changes=0.15),
     "w8a8": Budget(0.02, 0.05, 0.01),
-    "w4": Budget(0.1, 0.1, 0.05, scale=0.2, offset=0.03, elsewhere=0.02),
+    "w4": Budget(0.1, 0.1, 0.05, scale=0.2, offset=0.03, elsewhere=0.02, wrong_value=0.8),
 }
 """By quantization scheme what a bundle may lose; "float32" is a bundle whose pool alone is quantized.
 
@@ -122,9 +125,6 @@ measurements).
 
 CHANCE = 3.0
 """Standard errors by which what is measured on a sample may exceed a budget: one good bundle in a thousand does."""
-
-WRONG_VALUE = 0.5
-"""No scheme moves a state tensor or a stream by so much of its largest |value|: it is another row, or tensor."""
 
 TIE_PROBABILITY = 0.05
 """Two tokens whose exact probabilities differ by no more than this are a tie: any form may prefer either."""

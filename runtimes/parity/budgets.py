@@ -64,15 +64,19 @@ def _aim(name: FigureName) -> float:
     return 1.0 if name == "scale" else 0.0
 
 
-def judge_agreement(agreement: Agreement, budget: Budget, *, is_sample: bool = True) -> tuple[JudgedFigure, ...]:
+def judge_agreement(
+    agreement: Agreement, budget: Budget, distinct: int | None = None, *, is_sample: bool = True
+) -> tuple[JudgedFigure, ...]:
     """What distributions and all logits lost, beside what a budget allows.
 
     Args:
+        distinct: how many different positions there are, where the same ones were run several times.
         is_sample: whether the positions are few of those that the budget speaks of: then a mean over n of them may
             exceed it by three standard errors, as chance has it. A changed token counts 0 or 1, and divergences
             spread as wide as their mean.
     """
     count = agreement.positions if is_sample else None
+    count = count if count is None or distinct is None else min(count, distinct)
     changes, kl = budget.argmax_changes, budget.kl_divergence
     if count:
         changes += CHANCE * math.sqrt(changes * (1 - changes) / count)

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from causalrn.bundle.tolerances import REGRESSION_RELATIVE, WRONG_VALUE, Budget
+from causalrn.bundle.tolerances import REGRESSION_RELATIVE, Budget
 from causalrn.compiling.processor import processor_family
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.budgets import JudgedFigure, describe_judged, judge_agreement, judge_repeats
@@ -192,8 +192,8 @@ def _judged(
     if case.budget is None:
         return LevelResult.from_deviations(level, runtime, deviations, figures, summary=summary)
     errors = [deviation.error for deviation in deviations]
-    judged = judge_agreement(agreement, case.budget)
-    judged += (JudgedFigure.of("state", float(np.max(errors, initial=0.0)), WRONG_VALUE),)
+    judged = judge_agreement(agreement, case.budget, case.reference.tokens.size)
+    judged += (JudgedFigure.of("state", float(np.max(errors, initial=0.0)), case.budget.wrong_value),)
     figures, within = replace(figures, judged=judged), all(figure.passed for figure in judged)
     words = describe_judged(judged)
     return LevelResult.from_deviations(level, runtime, deviations, figures, summary=words, verdict=within)

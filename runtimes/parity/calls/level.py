@@ -13,7 +13,7 @@ import numpy as np
 
 from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.bundle.targets import checkpoint_runtimes, has_threads
-from causalrn.bundle.tolerances import WRONG_VALUE, Budget
+from causalrn.bundle.tolerances import Budget
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.calls.call import Call, Limits, tokens_read
 from causalrn.runtimes.parity.calls.failures import Problem
@@ -168,7 +168,7 @@ class CallsCheck:
         return None
 
     def _replay(self, session: CellSession, folder: Path, peer: Callable[[], CellSession]) -> Replay:
-        allowed = None if self.budget is None else WRONG_VALUE
+        allowed = None if self.budget is None else self.budget.wrong_value
         return Replay(session, self.table, self.limits, folder, peer, allowed)
 
     def _note(self, replay: Replay) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from causalrn.bundle.tolerances import WRONG_VALUE, Budget
+from causalrn.bundle.tolerances import Budget
 from causalrn.runtimes.parity.budgets import JudgedFigure, describe_judged, judge_agreement
 from causalrn.runtimes.parity.comparison import Deviation, compare_run
 from causalrn.runtimes.parity.determinism import bit_difference
 from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.kernels.answers import Answer, Answers, DeepRun
 from causalrn.runtimes.parity.levels import Case
-from causalrn.runtimes.parity.reference import compared_tensors
+from causalrn.runtimes.parity.reference import Reference, compared_tensors
 from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.parity.traces import Traces
 from causalrn.runtimes.session import Session
@@ -26,18 +26,18 @@ Differences = dict[str, tuple[float, str]]
 
 def judge_answers(name: str, answers: Answers, case: Case, session: Session) -> LevelResult:
     """By rounding, or with a budget by what the distributions lost; it names the first answer that is wrong."""
-    tensors, limit = compared_tensors(session), None if case.budget is None else WRONG_VALUE
+    tensors, limit = compared_tensors(session), None if case.budget is None else case.budget.wrong_value
     found = [(answer, compare_run(answer.trace.run, answer.trace.reference, tensors)) for answer in answers.all]
     wrong = next(((answer, bad) for answer, many in found for bad in many if _is_wrong(bad, limit)), None)
     traces = Traces(tuple(answer.trace for answer in answers.all))
     fault = "" if wrong is None else f"{wrong[0].words}: {wrong[1].tensor} off by {wrong[1].error:.0e}"
     if not fault and case.budget is not None:
-        fault = _beyond_budget(answers, case.budget, case.reference.largest_logit)
+        fault = _beyond_budget(answers, case.budget, case.reference)
     deviations, figures = traces.deviations(session), Figures(distribution=traces.agreement())
     return LevelResult.from_deviations("kernels", name, deviations, figures, summary=fault, verdict=not fault)
 
 
-def _beyond_budget(answers: Answers, budget: Budget, largest: float) -> str:
+def _beyond_budget(answers: Answers, budget: Budget, reference: Reference) -> str:
     """Why a quantized form is wrong; empty where it is not. No group is diluted by the others, nor a call by its group.
 
     Each group of calls has to keep what distributions may lose, batches together: one is short. Each answer has to be
@@ -51,10 +51,9 @@ def _beyond_budget(answers: Answers, budget: Budget, largest: float) -> str:
     for group, several in groups.items():
         judged: tuple[JudgedFigure, ...] = ()
         if group != several[0].words:
-            judged = judge_agreement(
-                Traces(tuple(answer.trace for answer in several)).agreement(), budget.between_calls
-            )
-        judged += _judge_repeats(answers, several, budget, largest)
+            agreement = Traces(tuple(answer.trace for answer in several)).agreement()
+            judged = judge_agreement(agreement, budget.between_calls, reference.tokens.size)
+        judged += _judge_repeats(answers, several, budget, reference.largest_logit)
         if not all(figure.passed for figure in judged):
             return f"{group}: {describe_judged(judged)}"
     return ""

@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 from msgspec.structs import replace
 
-from causalrn.bundle.tolerances import WRONG_VALUE
 from causalrn.compiling.programs import ending_at, stop_running
 from causalrn.errors import CausalRNError, GpuFailureError, NonFiniteError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
@@ -204,7 +203,7 @@ class KernelLevel:
     def _far_from_default(self, deep: DeepRun, tokens: IntArray) -> str:
         reference, budget = self.case.reference, self.case.budget
         bound = growing_bound(float(reference.bounds.logits[-1]), reference.steps, tokens.shape[1])
-        allowed = _APART * bound if budget is None else budget.repeat * reference.largest_logit
+        allowed = _APART * bound if budget is None else budget.split * reference.largest_logit
         return "" if self._default is None else far_apart(deep, self._default, allowed)
 
     def _whole(self, title: str, kernel: WholeKernel) -> LevelResult:
@@ -219,7 +218,8 @@ class KernelLevel:
             differences |= between_runs("kernels", f"this one and {name}", [alone[-1:, : window.steps]], [stepped])
         claimed = [equality for equality in differences if equality in self.equalities]
         deviations = [d for run in (stepped, chunked) for d in compare_run(Run(run, {}), window, ())]
-        verdict = None if self.case.budget is None else all(d.error <= WRONG_VALUE for d in deviations)
+        budget = self.case.budget
+        verdict = None if budget is None else all(d.error <= budget.wrong_value for d in deviations)
         result = LevelResult.from_deviations("kernels", title, deviations, Figures(), summary="", verdict=verdict)
         fault = result.summary if not result.passed else broken_equality(differences, claimed)
         return _with_differences(result, differences, claimed, fault or _count(2, len(claimed)), passed=not fault)
