@@ -76,11 +76,12 @@ class StateBuffers:
         """Make room for so many positions: pools without a capacity grow by doubling."""
         if self.spec.pool != "growing" or rows < len(self.arrays[self._rules.index(True)]):
             return
-        for place, (appends, old) in enumerate(zip(self._rules, list(self.arrays), strict=True)):
+        grown = list(self.arrays)
+        for place, (appends, old) in enumerate(zip(self._rules, self.arrays, strict=True)):
             if appends:
-                array = aligned_zeros((2 * rows + 1, *old.shape[1:]), old.dtype)
-                array[: len(old)] = old
-                self.arrays[place] = array
+                grown[place] = aligned_zeros((2 * rows + 1, *old.shape[1:]), old.dtype)
+                grown[place][: len(old)] = old
+        self.arrays = grown  # as a whole: a subclass keeps where they lie
 
     def views(self, position: int, pad_rows: int) -> list[Array]:
         """What a graph is given at `position`: prefixes of growing pools with `pad_rows` zero rows, else the whole."""
@@ -97,11 +98,12 @@ class StateBuffers:
         if self._replaces:
             self.arrays = list(outputs)
         elif not self._appends:
+            given = list(outputs)
             for place, (appends, value) in enumerate(zip(self._rules, outputs, strict=True)):
                 if appends:
                     self.arrays[place][position : position + len(value)] = value
-                else:
-                    self.arrays[place] = value
+                    given[place] = self.arrays[place]
+            self.arrays = given
         elif len(outputs[0]) == 1:  # a step: assigning a row is faster than assigning a slice of one row
             for array, value in zip(self.arrays, outputs, strict=True):
                 array[position] = value[0]
