@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from causalrn.bundle.converted_spec import ConvertedSpec
 from causalrn.bundle.disk.files import CERTIFICATE_HASH, CERTIFICATE_NAME
 from causalrn.bundle.disk.folders import recover_to_read
 from causalrn.bundle.disk.leftovers import is_plain_name
@@ -22,7 +23,7 @@ from causalrn.bundle.known_by import KnownBy
 from causalrn.bundle.native_spec import WEB_PROFILE, NativeSpec
 from causalrn.bundle.quantization import Quantization
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.bundle.targets import CHECKPOINT, Target, all_targets
+from causalrn.bundle.targets import CHECKPOINT, ENTRIES, Target, all_targets
 from causalrn.bundle.web_spec import BESIDE, C_ENGINE, WebSpec
 from causalrn.errors import BundleError, ConfigError
 
@@ -30,7 +31,7 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 _FORMAT = "causalrn-bundle"
 _OWN_HASH = "manifest_sha256"
-_OPTIONAL = ("known_by", "engine", "native", "web", FOLDERS)
+_OPTIONAL = ("known_by", *ENTRIES, FOLDERS)
 """Entries that are left out where they are empty."""
 _LARGEST_CHUNK = 1 << 20
 BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, _OWN_HASH, {CERTIFICATE_NAME: CERTIFICATE_HASH})
@@ -82,6 +83,7 @@ class Manifest:
         engine: how its engines were compiled; None for other targets.
         native: how its C source is built; None where there is none.
         web: what computes it in a browser; None for other targets.
+        converted: how its graphs were converted for a runtime of phones and boards; None for other targets.
         folders: per bundle that lies in this one, a folder's name and the SHA-256 of its manifest; filled in likewise.
         manifest_sha256: of the manifest's own JSON text without this entry; filled in when it is written.
 
@@ -108,6 +110,7 @@ class Manifest:
     engine: EngineSpec | None = None
     native: NativeSpec | None = None
     web: WebSpec | None = None
+    converted: ConvertedSpec | None = None
     folders: Mapping[str, str] = field(default_factory=dict)
     manifest_sha256: str = field(default="", compare=False)
 
@@ -153,14 +156,14 @@ class Manifest:
 
     def _check_entries(self) -> None:
         """Each kind of bundle has its own entry, and no other's."""
-        for row in all_targets():
-            if row.entry is None:
-                continue
-            target = self._source_target if row.entry == "native" else row.name
-            has_entry = getattr(self, row.entry) is not None
-            if (self.target == target) != has_entry:
+        for entry in ENTRIES:
+            owners = [row.name for row in all_targets() if row.entry == entry]
+            if entry == "native":
+                owners = [self._source_target]
+            has_entry = getattr(self, entry) is not None
+            if (self.target in owners) != has_entry:
                 kind = "" if has_entry else "out"
-                raise ValueError(f"a bundle for {self.target!r} with{kind} entry for {target}")
+                raise ValueError(f"a bundle for {self.target!r} with{kind} entry for {' or '.join(owners) or entry}")
 
     def _check_source(self) -> None:
         if (self.native is not None and self.native.profile == WEB_PROFILE) != (self._source_target == "web"):
@@ -171,7 +174,7 @@ class Manifest:
                 raise ValueError(f"C source {'without ' + missing[0] if missing else 'with graphs'}")
 
     def _check_graphs(self) -> None:
-        if self.opset is None:
+        if (self.opset is not None) != (self._row is None or self._row.has_opset):
             raise ValueError(f"opset is {self.opset!r}")
         for name in ("step",) if self.state.is_own else ("step", "prefill"):
             if name not in self.graphs:

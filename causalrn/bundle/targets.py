@@ -22,6 +22,9 @@ EXPORT_TARGETS = ("onnx", "c", "web")
 CHECKPOINT = "checkpoint"
 """Name of the rows that open a checkpoint folder, not a bundle: PyTorch's."""
 
+ENTRIES = ("engine", "native", "web", "converted")
+"""Entries of a manifest that belong to targets; "converted" is shared by those whose graphs are converted."""
+
 EQUALITIES = {
     "repeat": "the same session, run twice",
     "interleaved": "two sessions that take turns, each as if it were alone",
@@ -46,9 +49,10 @@ class Target:
         options: fields of the session options that mean something to the runtime.
         max_batch: most sequences; None without a bound, or where the bundle says it.
         equalities: keys of :data:`causalrn.bundle.targets.EQUALITIES` that the runtime claims on the CPU.
-        entry: the manifest's own entry for this target, "engine", "native" or "web"; None where it has none: other
+        entry: the manifest's own entry for this target, one of :data:`ENTRIES`; None where it has none: other
             packages' targets keep what they need in a file of the bundle.
         has_graphs: whether the bundle holds graphs by name ("step", "prefill").
+        has_opset: whether these are ONNX graphs, or were compiled from such.
         shows_streams: whether its sessions can show what happens between blocks
             (:meth:`causalrn.Session.probing`): the level "layer" of `verify`.
         on_cpu: whether the machine's roofline applies to it.
@@ -68,6 +72,7 @@ class Target:
     equalities: tuple[str, ...] = ("repeat", "interleaved", "resumed")
     entry: str | None = None
     has_graphs: bool = False
+    has_opset: bool = True
     shows_streams: bool = False
     on_cpu: bool = True
     written_by: str = "export"
@@ -75,7 +80,7 @@ class Target:
     kernels: str | None = None
 
     def __post_init__(self) -> None:
-        if self.entry not in (None, "engine", "native", "web"):
+        if self.entry not in (None, *ENTRIES):
             raise InputError(f"target {self.name}: manifests have no entry {self.entry!r}: leave it out")
         unknown = set(self.equalities) - set(EQUALITIES)
         if unknown:
