@@ -158,7 +158,8 @@ class RolloutDataReader(CalibrationDataReader):  # type: ignore[misc]  # onnxrun
 
     def _feed(self, step: RolloutStep) -> dict[str, Array]:
         assert step.before is not None
-        feed: dict[str, Array] = {"tokens": step.tokens[:, None], "position": np.array(step.position, np.int64)}
+        index = self._session.index_dtype
+        feed = {"tokens": step.tokens[:, None].astype(index), "position": np.array(step.position, index)}
         spec, before = self._session.spec, step.before
         for tensor in spec.tensors:
             value = before.tensors[tensor.name]

@@ -163,10 +163,17 @@ def check_scheme_fits(bundle: Bundle, scheme: Scheme) -> None:
     if bundle.manifest.quantization is not None:
         how = bundle.manifest.quantization.describe()
         raise InputError(f"{bundle.path} is quantized already ({how}): quantize the float32 bundle")
+    if bundle.manifest.is_ort_format:
+        raise InputError(f"{bundle.path}: graphs in onnxruntime's own format cannot be changed: quantize before that")
     state = bundle.manifest.state
     if scheme.pool != "float32" and (not state.has_pool or state.is_own):
         what = "is the model's own" if state.is_own else "has constant size and no pool"
         raise InputError(f"{bundle.path}: its state {what}: leave {pool_name(scheme.pool)} out")
+    if scheme.pool != "float32" and state.gives_fixed_pools:
+        raise InputError(
+            f"{bundle.path}: its graphs give whole pools, in float32: export without `present`, or leave "
+            f"{pool_name(scheme.pool)} out"
+        )
     opset = bundle.manifest.opset or 0
     if opset < scheme.least_opset:
         raise InputError(
@@ -223,7 +230,8 @@ def _quantized_manifest(source: Bundle, scheme: Scheme, calibration: Mapping[str
     pool = before.state.pool if before.state.has_pool else "growing"
     spec = before.state
     if not spec.is_own:
-        spec = derive_state(card_of(source).block_config, pool, before.state.capacity, scheme.pool_dtype)
+        config, capacity, present = card_of(source).block_config, spec.capacity, spec.gives_fixed_pools
+        spec = derive_state(config, pool, capacity, scheme.pool_dtype, present=present)
     kept, asked = tuple(sorted(scheme.keep)), "float32" if POOLS in scheme.keep else scheme.pool
     return dataclasses.replace(
         before,

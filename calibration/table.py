@@ -149,7 +149,7 @@ def calibrate(
                 ranges.add(name, step.position, values[name])
                 if step.sampled:
                     observer.observe(name, values[name])
-            for name, value in _new_state(session.spec, values).items():
+            for name, value in _new_state(session.spec, values, step.position).items():
                 ranges.add(name, step.position, value)
             on_steps(1)
     by_name = ranges.by_name()
@@ -172,12 +172,12 @@ def _describe_rollout(prompts: Prompts, index: int, sampled: list[int]) -> Rollo
     return Rollout(len(given), given.shape[1], int(given.sum()), tuple(sampled))
 
 
-def _new_state(spec: StateSpec, values: Mapping[str, Array]) -> dict[str, Array]:
+def _new_state(spec: StateSpec, values: Mapping[str, Array], position: int) -> dict[str, Array]:
     """What the step added to the state: the new row of a pool, also of one that comes back whole; else all of it."""
     new = {}
     for tensor in spec.tensors:
         value = values[tensor.output]
-        new[tensor.name] = value[-1:] if spec.pool == "concat" else value
+        new[tensor.name] = value[position : position + 1] if tensor.is_pool and tensor.update == "replace" else value
     return new
 
 

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from causalrn.workflows.predict import predict
     from causalrn.workflows.profile import profile
     from causalrn.workflows.quantize import quantize
+    from causalrn.workflows.reseal import reseal
     from causalrn.workflows.train import resume_training, train
     from causalrn.workflows.verify import verify
     from causalrn.workflows.verify_recurrent import verify_recurrent
@@ -102,6 +103,7 @@ __all__ = [
     "profile",
     "quantize",
     "register_target",
+    "reseal",
     "resume_training",
     "train",
     "verify",
@@ -125,6 +127,7 @@ _LAZY = {
     "profile": "causalrn.workflows.profile",
     "quantize": "causalrn.workflows.quantize",
     "register_target": "causalrn.bundle.targets",
+    "reseal": "causalrn.workflows.reseal",
     "resume_training": "causalrn.workflows.train",
     "train": "causalrn.workflows.train",
     "verify": "causalrn.workflows.verify",

@@ -23,22 +23,32 @@ from torch import nn
 
 from causalrn.bundle.state_spec import StateTensor
 from causalrn.export.opsets import TRACE_OPSET
+from causalrn.export.plain_shapes import set_known_shapes
 from causalrn.model.cell import RecurrentCell
+from causalrn.model.cell_parts import most_rows
 
 _EXAMPLE_ROWS = 6
+_MANY = 1 << 20
 _TRACED_BLOCKS = 2
 
 
-def trace_cell(cell: RecurrentCell, graph: str) -> ir.Model:
+def trace_cell(cell: RecurrentCell, graph: str, index_type: str = "int64") -> ir.Model:
     """The graph of a cell's call, its residual stream not named yet.
 
     Args:
         graph: "step" (T = 1), "step_single" (T = B = 1) or "prefill" (any T).
+        index_type: of tokens and position: "int64" or "int32".
     """
+    model = _trace_and_repeat(cell, graph, index_type)
+    set_known_shapes(model)
+    return model
+
+
+def _trace_and_repeat(cell: RecurrentCell, graph: str, index_type: str) -> ir.Model:
     if len(cell.blocks) <= _TRACED_BLOCKS:
-        return trace_whole(cell, graph)
-    model = trace_whole(_with_blocks(cell, _TRACED_BLOCKS), graph)
-    return model if _Repetition(model, cell).repeat() else trace_whole(cell, graph)
+        return trace_whole(cell, graph, index_type)
+    model = trace_whole(_with_blocks(cell, _TRACED_BLOCKS), graph, index_type)
+    return model if _Repetition(model, cell).repeat() else trace_whole(cell, graph, index_type)
 
 
 def _with_blocks(cell: RecurrentCell, count: int) -> RecurrentCell:
@@ -171,14 +181,14 @@ class _Repetition:
             self._graph.outputs.append(new)
 
 
-def trace_whole(cell: RecurrentCell, graph: str) -> ir.Model:
+def trace_whole(cell: RecurrentCell, graph: str, index_type: str = "int64") -> ir.Model:
     """Trace all of the cell at T = 1 or at any T, at B = 1 or at any B.
 
     Pool rows are left open, a fixed pool's too, so that a runtime may hand in no more of it than it needs; its step for
     B = 1 has one shape.
     """
     spec = cell.spec
-    example, shapes = _example(cell, graph)
+    example, shapes = _example(cell, graph, getattr(torch, index_type))
     with quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             cell,
@@ -194,24 +204,27 @@ def trace_whole(cell: RecurrentCell, graph: str) -> ir.Model:
     return program.model
 
 
-def _example(cell: RecurrentCell, graph: str) -> tuple[tuple[torch.Tensor, ...], tuple[Any, ...]]:
+def _example(
+    cell: RecurrentCell, graph: str, index_dtype: torch.dtype
+) -> tuple[tuple[torch.Tensor, ...], tuple[Any, ...]]:
     """Arguments of a call, and which of their dimensions are open."""
     spec, one_token, one_row = cell.spec, graph != "prefill", graph == "step_single"
     pad = spec.step_pad_rows if one_token else 0
     batch, time = 1 if one_row else 3, 1 if one_token else 4
-    dims = {"t": torch.export.Dim("rows" if pad or spec.pool == "fixed" else "t", min=2, max=1 << 30)}
+    most = most_rows(spec) or _MANY
+    dims = {"t": torch.export.Dim("rows" if pad or spec.pool == "fixed" else "t", min=2, max=most + pad)}
     if not one_row:
-        dims["B"] = torch.export.Dim("B", min=2, max=1 << 20)
+        dims["B"] = torch.export.Dim("B", min=2, max=_MANY)
     token_dims = {0: dims["B"]} if "B" in dims else {}
     if not one_token:
-        token_dims[1] = torch.export.Dim("T", min=2, max=1 << 20)
+        token_dims[1] = torch.export.Dim("T", min=2, max=most)
     rows = _EXAMPLE_ROWS if cell.capacity is None else min(_EXAMPLE_ROWS, cell.capacity + pad)
     sized = StateTensor.sized if one_row else StateTensor.given
     state = tuple(torch.zeros(sized(tensor, batch=batch, rows=rows)) for tensor in spec.tensors)
     open_shapes = [tensor.shape if one_row else tensor.open_shape for tensor in spec.tensors]
     state_dims = tuple({axis: dims[d] for axis, d in enumerate(shape) if d in dims} for shape in open_shapes)
-    tokens = torch.zeros(batch, time, dtype=torch.int64)
-    return (tokens, torch.tensor(5), *state), (token_dims, None, state_dims)
+    tokens = torch.zeros(batch, time, dtype=index_dtype)
+    return (tokens, torch.tensor(5, dtype=index_dtype), *state), (token_dims, None, state_dims)
 
 
 @contextlib.contextmanager

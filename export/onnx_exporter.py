@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal, TypedDict, Unpack
 
 import onnx_ir as ir
 
@@ -17,7 +18,7 @@ from causalrn.bundle.graph_files import describe_graph, save_graphs, strip_lefto
 from causalrn.bundle.manifest import Graph, Manifest, stream_names
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.export.graph_tracing import block_nodes, trace_cell
-from causalrn.export.opsets import check_opset, set_opset
+from causalrn.export.opsets import TRACE_OPSET, check_opset, set_opset
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import ModelConfig, TransformerConfig
 from causalrn.model.state import derive_state
@@ -28,21 +29,29 @@ _ATTENTION_CHUNK = 64
 """Most tokens of a prefill chunk: by state kind, and for pools of keys and values, whose pairs are one number each."""
 
 
-def export_onnx(
-    checkpoint: Checkpoint,
-    folder: Path,
-    *,
-    pool: str = "growing",
-    capacity: int | None = None,
-    opset: int = 23,
-    single_file: bool = False,
-) -> Manifest:
+class OnnxOptions(TypedDict, total=False):
+    """What can be asked of graphs; each has a default.
+
+    Attributes:
+        pool, capacity, present: the state, as in :func:`causalrn.model.state.derive_state`.
+        opset: one of :data:`causalrn.export.opsets.OPSETS`; 23 by default.
+        single_file: weights inside each graph, not in a file that they share.
+        index_type: of tokens and position, "int64" by default.
+    """
+
+    pool: str
+    capacity: int | None
+    present: bool
+    opset: int
+    single_file: bool
+    index_type: Literal["int64", "int32"]
+
+
+def export_onnx(checkpoint: Checkpoint, folder: Path, **options: Unpack[OnnxOptions]) -> Manifest:
     """Write the graphs and the weights file that they share into an existing folder.
 
     Args:
-        pool, capacity: the state, as in :func:`causalrn.model.state.derive_state`.
-        opset: one of :data:`causalrn.export.opsets.OPSETS`.
-        single_file: weights inside each graph, not in a file that they share.
+        options: :class:`OnnxOptions`.
 
     Returns:
         The manifest for :func:`causalrn.bundle.bundle_folder.seal_bundle`, its files not hashed yet.
@@ -50,23 +59,25 @@ def export_onnx(
     Raises:
         ConfigError: an opset, pool or capacity that does not fit, or weights that a single file cannot hold.
     """
+    opset, index_type = options.get("opset", TRACE_OPSET), options.get("index_type", "int64")
     check_opset(opset)
-    spec = derive_state(checkpoint.card.block_config, pool, capacity)
+    pool, capacity = options.get("pool", "growing"), options.get("capacity")
+    spec = derive_state(checkpoint.card.block_config, pool, capacity, present=options.get("present", False))
     spec.check_useful()
-    manifest = _manifest(checkpoint, spec, opset)
+    manifest = _manifest(checkpoint, spec, opset, index_type)
     cell = RecurrentCell(checkpoint.folded, spec)
     models = {}
     for name, graph in manifest.graphs.items():
-        model = models[graph.file] = trace_cell(cell, name)
+        model = models[graph.file] = trace_cell(cell, name, index_type)
         _name_streams(model, manifest.streams)
         strip_leftovers(model)
         set_opset(model, opset)
         describe_graph(model, manifest, name)
-    save_graphs(models, folder, checked=True, single_file=single_file)
+    save_graphs(models, folder, checked=True, single_file=options.get("single_file", False))
     return manifest
 
 
-def _manifest(checkpoint: Checkpoint, spec: StateSpec, opset: int) -> Manifest:
+def _manifest(checkpoint: Checkpoint, spec: StateSpec, opset: int, index_type: Literal["int64", "int32"]) -> Manifest:
     config = checkpoint.card.block_config
     return Manifest(
         **checkpoint.card.fields(),
@@ -74,6 +85,7 @@ def _manifest(checkpoint: Checkpoint, spec: StateSpec, opset: int) -> Manifest:
         target="onnx",
         graphs=_graphs(spec),
         opset=opset,
+        index_type=index_type,
         prefill_chunk=_prefill_chunk(config),
         checkpoint_sha256=checkpoint.sha256,
         created_with={name: version(name) for name in ("causalrn", "torch", "onnx", "onnxscript")},

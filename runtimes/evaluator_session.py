@@ -54,7 +54,9 @@ class EvaluatorSession(CellSession):
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
         name = self._bundle.manifest.graph_for(*tokens.shape)
-        feed = dict(zip(self._inputs, state, strict=True)) | {"tokens": tokens, "position": np.array(position)}
+        index = self._bundle.manifest.index_type
+        feed = dict(zip(self._inputs, state, strict=True))
+        feed |= {"tokens": tokens.astype(index), "position": np.array(position, index)}
         try:
             with np.errstate(all="ignore"):  # NaN and infinity are what it is asked about
                 results = self._evaluator(name).run([*self._outputs, *self._streams], feed)

@@ -54,7 +54,8 @@ class OnnxRuntimeSession(CellSession):
         self._known_shapes: list[Any] = []  # graphs whose outputs have the shapes of the contract
         self._outputs = ["logits", *(tensor.output for tensor in self.spec.tensors)]
         self._inputs = [tensor.input for tensor in self.spec.tensors]
-        self._position_input = np.zeros((), np.int64)
+        self.index_dtype = np.dtype(manifest.index_type)
+        self._position_input = np.zeros((), self.index_dtype)
         self._hides_rows = hides_rows(self.card.config, self.spec)
         self._binds = provider == "cpu" and not self.spec.has_pool and not self.spec.is_own
         self._bound: _BoundStep | None = None
@@ -106,7 +107,8 @@ class OnnxRuntimeSession(CellSession):
         graph = self._graph(self._bundle.manifest.graph_for(*tokens.shape))
         self._position_input[...] = position
         feed: dict[str, Any] = dict(zip(self._inputs, state, strict=True))
-        feed["tokens"], feed["position"] = tokens, self._position_input
+        feed["tokens"] = tokens.astype(self.index_dtype, copy=False)
+        feed["position"] = self._position_input
         try:
             results = graph.run([*self._outputs, *self._shown], feed)
         except Exception as error:  # onnxruntime's own classes, by version
@@ -127,6 +129,8 @@ class OnnxRuntimeSession(CellSession):
         """Refuse what is not shaped as the contract says, before it reaches the state."""
         names = [*self._outputs, *self._shown]
         rows = position + time  # of a pool that comes back whole
+        if self.spec.gives_fixed_pools and self.capacity is not None:
+            rows = self.capacity
         expected: list[tuple[str, tuple[int, ...]]] = [("float32", (batch, time, self.card.config.vocabulary))]
         for tensor in self.spec.tensors:
             given = tensor.given(batch=batch, rows=time if tensor.update == "append" else rows)
@@ -179,8 +183,8 @@ class _BoundStep:
     def __init__(self, session: OnnxRuntimeSession, graph: Any) -> None:
         self.batch = session.batch
         config, self._graph = session.card.config, graph
-        self._tokens = np.zeros((self.batch, 1), np.int64)
-        self._position = np.zeros((), np.int64)
+        self._tokens = np.zeros((self.batch, 1), session.index_dtype)
+        self._position = np.zeros((), session.index_dtype)
         self._logits = np.zeros((self.batch, 1, config.vocabulary), np.float32)
         shapes = [tensor.sized(batch=self.batch) for tensor in session.spec.tensors]
         self._sides = [[np.zeros(shape, np.float32) for shape in shapes] for _ in range(2)]

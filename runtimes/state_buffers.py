@@ -125,9 +125,13 @@ class StateBuffers:
     def copies(self, position: int) -> dict[str, Array]:
         """Copies by name, pools cut to `position` rows."""
         return {
-            tensor.name: (array[:position] if tensor.is_pool and tensor.update == "append" else array).copy()
+            tensor.name: (array[:position] if tensor.is_pool and self._has_empty_rows(tensor) else array).copy()
             for tensor, array in zip(self.spec.tensors, self.arrays, strict=True)
         }
+
+    def _has_empty_rows(self, tensor: StateTensor) -> bool:
+        """Whether rows of the buffer may lie beyond the position."""
+        return tensor.update == "append" or self.spec.pool == "fixed"
 
     def load(self, tensors: Mapping[str, Array], position: int, batch: int) -> None:
         """Replace everything by a snapshot's tensors.

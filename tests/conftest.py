@@ -100,18 +100,20 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Share:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def traced_once(share: Share) -> Iterator[Callable[[RecurrentCell, str], ir.Model]]:
+def traced_once(share: Share) -> Iterator[Callable[..., ir.Model]]:
     """Weights are initializers of a graph, named as in the cell: cells that differ in nothing else are traced once.
 
     tests/export/test_onnx_exporter.py compares what comes from here with a graph traced anew.
     """
     trace = graph_tracing.trace_cell
 
-    def look_up(cell: RecurrentCell, graph: str) -> ir.Model:
+    def look_up(cell: RecurrentCell, graph: str, index_type: str = "int64") -> ir.Model:
         buffers = dict(cell.named_buffers())
         shapes = {name: (buffer.shape, buffer.dtype) for name, buffer in buffers.items()}
-        key = hashlib.sha256(repr((cell.config, cell.spec, graph, shapes)).encode()).hexdigest()
-        made = share(f"trace-{key}", lambda folder: onnx.save(ir.to_proto(trace(cell, graph)), folder / "graph.onnx"))
+        key = hashlib.sha256(repr((cell.config, cell.spec, graph, index_type, shapes)).encode()).hexdigest()
+        made = share(
+            f"trace-{key}", lambda folder: onnx.save(ir.to_proto(trace(cell, graph, index_type)), folder / "graph.onnx")
+        )
         model = ir.from_proto(onnx.load(made / "graph.onnx"))
         for name, value in model.graph.initializers.items():
             if name in buffers:

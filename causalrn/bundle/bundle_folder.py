@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from causalrn.bundle.disk.files import sha256_file
+from causalrn.bundle.disk.files import WEIGHTS_FILE, sha256_file
 from causalrn.bundle.disk.folders import recover_to_read
 from causalrn.bundle.disk.reading import check_input, read_input
 from causalrn.bundle.json_values import json_text
@@ -44,7 +44,7 @@ class Bundle:
         text = read_manifest_text(path)
         manifest = Manifest.parse(text, path)
         for name, entry in manifest.files.items():
-            _check_file(path / name, entry, writing_verb(manifest.target))
+            _check_file(path / name, entry, _remedy(manifest, name))
         for name, sha256 in manifest.folders.items():
             if cls.open(path / name).sha256 != sha256:
                 raise BundleError(
@@ -106,8 +106,16 @@ def is_bundle(path: Path) -> bool:
     return os.path.lexists(path / MANIFEST_NAME)
 
 
-def _check_file(path: Path, entry: FileEntry, verb: str) -> None:
-    remedy = f"copy it again, or {verb} again"
+def _remedy(manifest: Manifest, name: str) -> str:
+    """What to do about a file that is not what the manifest says."""
+    again = f"copy it again, or {writing_verb(manifest.target)} again"
+    is_graph = name == WEIGHTS_FILE or any(name == graph.file for graph in manifest.graphs.values())
+    if manifest.target != "onnx" or manifest.state.is_own or not is_graph:
+        return again
+    return f"{again}; or if it was changed on purpose, `reseal` the bundle with its `checkpoint`"
+
+
+def _check_file(path: Path, entry: FileEntry, remedy: str) -> None:
     if not os.path.lexists(path):
         raise BundleError(f"{path}: missing from the bundle: {remedy}")
     size = check_input(path, remedy, BundleError)

@@ -114,6 +114,12 @@ def describe_graph(model: ir.Model, manifest: Manifest, name: str) -> None:
     """Write the state contract into the graph called `name` itself, for servers that see no manifest."""
     model.producer_name, model.producer_version = "causalrn", version("causalrn")
     model.graph.name = f"causalrn_{name}"
+    model.metadata_props.clear()
+    model.metadata_props.update(graph_entries(manifest, name))
+
+
+def graph_entries(manifest: Manifest, name: str) -> dict[str, str]:
+    """The metadata of the graph called `name`: the state contract, and what model it is."""
     card = {"model": manifest.model, "alphabet": manifest.alphabet, "task": manifest.task}
     entries = {
         "causalrn.manifest_version": str(MANIFEST_VERSION),
@@ -124,8 +130,7 @@ def describe_graph(model: ir.Model, manifest: Manifest, name: str) -> None:
     }
     if manifest.quantization is not None:
         entries["causalrn.quantization"] = json_text(to_json(manifest.quantization)).strip()
-    model.metadata_props.clear()
-    model.metadata_props.update(entries)
+    return entries
 
 
 def _check_sizes(models: Mapping[str, ir.Model]) -> None:

@@ -22,6 +22,7 @@ from causalrn.bundle.json_values import from_json, own_hash, parse_json_object, 
 from causalrn.bundle.known_by import KnownBy
 from causalrn.bundle.native_spec import WEB_PROFILE, NativeSpec
 from causalrn.bundle.quantization import Quantization
+from causalrn.bundle.resealing import Resealing
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.targets import CHECKPOINT, ENTRIES, Target, all_targets
 from causalrn.bundle.web_spec import BESIDE, C_ENGINE, WebSpec
@@ -31,8 +32,12 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 _FORMAT = "causalrn-bundle"
 _OWN_HASH = "manifest_sha256"
-_OPTIONAL = ("known_by", *ENTRIES, FOLDERS)
+_OPTIONAL = ("known_by", *ENTRIES, "resealed", FOLDERS)
 """Entries that are left out where they are empty."""
+ORT_SUFFIX = ".ort"
+"""Of graphs in onnxruntime's own format, with their weights inside."""
+INDEX_TYPES = ("int64", "int32")
+"""Element types of tokens and positions in graphs, the usual one first."""
 _LARGEST_CHUNK = 1 << 20
 BUNDLE_MARKER = Marker(MANIFEST_NAME, _FORMAT, _OWN_HASH, {CERTIFICATE_NAME: CERTIFICATE_HASH})
 
@@ -72,6 +77,7 @@ class Manifest:
         graphs: "step" (T = 1), "prefill" (any T), and in ONNX, where it pays, "step_single" (T = B = 1); none in C.
             Models that users bring may have no prefill: then chunks have one token.
         opset: ONNX opset of the graphs, or of those that engines were compiled from; None in C.
+        index_type: of the graphs' inputs `tokens` and `position`: "int64" or "int32".
         prefill_chunk: most tokens that a runtime should give the prefill graph at once.
         state: the state contract.
         checkpoint_sha256: hash of the weights file that it was exported from.
@@ -84,6 +90,7 @@ class Manifest:
         native: how its C source is built; None where there is none.
         web: what computes it in a browser; None for other targets.
         converted: how its graphs were converted for a runtime of phones and boards; None for other targets.
+        resealed: each time that other tools had changed its graphs, and it passed as a whole.
         folders: per bundle that lies in this one, a folder's name and the SHA-256 of its manifest; filled in likewise.
         manifest_sha256: of the manifest's own JSON text without this entry; filled in when it is written.
 
@@ -100,6 +107,7 @@ class Manifest:
     known_by: KnownBy | None = None
     graphs: Mapping[str, Graph]
     opset: int | None
+    index_type: Literal["int64", "int32"] = "int64"
     prefill_chunk: int
     state: StateSpec
     checkpoint_sha256: str
@@ -111,6 +119,7 @@ class Manifest:
     native: NativeSpec | None = None
     web: WebSpec | None = None
     converted: ConvertedSpec | None = None
+    resealed: tuple[Resealing, ...] = ()
     folders: Mapping[str, str] = field(default_factory=dict)
     manifest_sha256: str = field(default="", compare=False)
 
@@ -201,7 +210,12 @@ class Manifest:
     def shows_streams(self) -> bool:
         """Whether its runtime can show what happens between blocks: onnxruntime-web and other targets' rows say no."""
         by_target = self._row is None or self._row.shows_streams
-        return by_target and (self.web is None or self.web.engine == C_ENGINE)
+        return by_target and bool(self.streams) and (self.web is None or self.web.engine == C_ENGINE)
+
+    @property
+    def is_ort_format(self) -> bool:
+        """Whether its graphs are in onnxruntime's own format, which nothing else reads."""
+        return any(graph.file.endswith(ORT_SUFFIX) for graph in self.graphs.values())
 
     def graph_for(self, batch: int, time: int) -> str:
         """Name of the graph that takes T tokens of B sequences."""
@@ -213,6 +227,8 @@ class Manifest:
         """The content of manifest.json as JSON values, its own SHA-256 among them."""
         data = to_json(self)
         data = {name: value for name, value in data.items() if value or name not in _OPTIONAL}
+        if self.index_type == INDEX_TYPES[0]:  # as bundles of earlier versions have it
+            del data["index_type"]
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
 
     @classmethod

@@ -190,6 +190,11 @@ class StateSpec:
         return self.tensors[0].role == STATE
 
     @property
+    def gives_fixed_pools(self) -> bool:
+        """Whether graphs give a fixed pool with the new rows in their places, for runtimes that keep states alone."""
+        return self.pool == "fixed" and self.tensors[0].update == "replace"
+
+    @property
     def keeps_rows(self) -> bool:
         """Whether an earlier state is the first rows of a later one, in all of its tensors."""
         return not self.is_own and all(tensor.is_pool for tensor in self.tensors)

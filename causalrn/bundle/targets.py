@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from causalrn.bundle.native_spec import PROFILES
 from causalrn.errors import InputError, RuntimeUnavailableError
 
 ENTRY_POINTS = "causalrn.targets"
 EXPORT_TARGETS = ("onnx", "c", "web")
 """What `export` writes; engines come from `compile`, and what other packages add from their own exporters."""
+PORTABLE = "portable"
+EXPORT_PROFILES = {"onnx": ("default", PORTABLE), "c": PROFILES}
+"""By target, what its export can be tuned for, the usual one first."""
 CHECKPOINT = "checkpoint"
 """Name of the rows that open a checkpoint folder, not a bundle: PyTorch's."""
 
@@ -49,7 +53,7 @@ class Target:
         options: fields of the session options that mean something to the runtime.
         max_batch: most sequences; None without a bound, or where the bundle says it.
         equalities: keys of :data:`causalrn.bundle.targets.EQUALITIES` that the runtime claims on the CPU.
-        entry: the manifest's own entry for this target, one of :data:`ENTRIES`; None where it has none: other
+        entry: the manifest's own entry for this target, one of ``ENTRIES``; None where it has none: other
             packages' targets keep what they need in a file of the bundle.
         has_graphs: whether the bundle holds graphs by name ("step", "prefill").
         has_opset: whether these are ONNX graphs, or were compiled from such.

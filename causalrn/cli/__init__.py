@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "Show what a RUN or a bundle holds.",
     "verify": "Test that a bundle gives the outputs of the trained model.",
     "verify-model": "Test that a recurrent model of yours steps as its parallel form computes.",
+    "reseal": "Give a bundle whose graphs other tools have changed new hashes, if it passes.",
     "quantize": "Make a bundle smaller and faster, if it stays good enough.",
     "compile": "Compile a bundle to TensorRT engines for an NVIDIA GPU.",
     "run": "Generate text, or compute logits for token ids.",

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.manifest import BUNDLE_MARKER
-from causalrn.bundle.native_spec import PLACEMENTS, PROFILES
+from causalrn.bundle.manifest import BUNDLE_MARKER, INDEX_TYPES
+from causalrn.bundle.native_spec import PLACEMENTS
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
-from causalrn.bundle.targets import EXPORT_TARGETS
+from causalrn.bundle.targets import EXPORT_PROFILES, EXPORT_TARGETS
 from causalrn.bundle.web_spec import ENGINE_NAMES
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra
 from causalrn.cli.options import PATH, output_option, overwrite_option, tell_what_goes
@@ -25,7 +25,7 @@ from causalrn.training.card import card_of
     epilog="""\b
 Examples:
   causalrn-export export run -o bundle
-  causalrn-export export run -o bundle --opset 17          for other and older runtimes
+  causalrn-export export run -o bundle --profile portable  for other and older runtimes
   causalrn-export export run -o bundle --pool fixed --capacity 34
   causalrn-export export run -o small --scheme w8          export and quantize in one go
   causalrn-export export run -o source --target c          C99 source that needs nothing
@@ -48,9 +48,17 @@ Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more 
     help="In ONNX, how a growing state goes in and out: rows that the runtime appends; a fixed capacity with a mask; "
     "or concatenated in the graph, for servers that feed outputs back.  [default: growing]",
 )
+@click.option(
+    "--present",
+    is_flag=True,
+    help="In ONNX, of a fixed pool: give all of it with the new rows in their places, for runtimes that keep states.",
+)
 @click.option("--capacity", type=click.IntRange(min=1), help="Most positions.  [default: the model's]")
-@click.option("--opset", type=int, help="ONNX opset, 17 to 23.  [default: 23]")
+@click.option("--opset", type=int, help="ONNX opset, 17 to 23.  [default: 23; 17 if portable]")
 @click.option("--single-file", is_flag=True, help="Weights inside each ONNX graph, instead of a file that they share.")
+@click.option(
+    "--index-type", type=click.Choice(INDEX_TYPES), help="In ONNX: type of tokens and position.  [default: int64]"
+)
 @click.option(
     "--scheme", type=click.Choice(SCHEMES), help="Quantize it, too: see `quantize`. C and web have w8, w8a8-dynamic."
 )
@@ -67,8 +75,9 @@ Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more 
 )
 @click.option(
     "--profile",
-    type=click.Choice(PROFILES),
-    help="In C: cortex-m keeps memory small, and comes with start-up code and what it takes.  [default: generic]",
+    type=click.Choice([profile for those in EXPORT_PROFILES.values() for profile in those]),
+    help="In ONNX: portable for the widest use, opset 17 and nothing but ONNX's own operators. In C: cortex-m keeps "
+    "memory small, and comes with start-up code and what it takes.  [default: default; in C generic]",
 )
 @click.option(
     "--engine",

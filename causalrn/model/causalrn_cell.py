@@ -12,7 +12,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.model.cell_parts import Norm, State, rounded
+from causalrn.model.cell_parts import Norm, State, most_rows, rounded, row_index, whole_pool
 from causalrn.model.config import CausalRNConfig
 from causalrn.model.folding import FoldedCausalRNBlock
 from causalrn.model.normalization import MEAN_SQUARE_FLOOR, Eps
@@ -61,6 +61,7 @@ class CausalRNReading(nn.Module):
     step_terms: Tensor
     step_weights: Tensor
     second_row: Tensor
+    index: Tensor | None
 
     def __init__(self, config: CausalRNConfig, spec: StateSpec, dtype: torch.dtype) -> None:
         super().__init__()
@@ -68,12 +69,14 @@ class CausalRNReading(nn.Module):
         self.capacity = spec.capacity
         for name, width in (("hidden", config.hidden), ("pair", config.head_width)):
             self.register_buffer(f"ones_{name}", torch.ones(width, dtype=dtype))
-        if spec.pool == "growing" and self.capacity is not None:
+        rows = most_rows(spec)
+        if spec.pool == "growing" and rows is not None:
             # step masks as slices of constants: three nodes of the step graph instead of a dozen
-            own = torch.arange(self.capacity + 1) == self.capacity
+            own = torch.arange(rows + 1) == rows
             self.register_buffer("step_terms", torch.stack([torch.ones_like(own), own], 1).to(dtype))
-            self.register_buffer("step_weights", torch.ones(1, self.capacity + 1, dtype=dtype))
+            self.register_buffer("step_weights", torch.ones(1, rows + 1, dtype=dtype))
         self.register_buffer("second_row", torch.ones(1, 1, dtype=torch.int64))
+        self.register_buffer("index", row_index(spec))
         self.overflow_guard = squares_may_overflow(config, self.capacity)
         self.fused = False
 
@@ -106,7 +109,7 @@ class _Reader:
             heads = o.reshape(-1, config.heads, config.head_width)
             o = (heads / heads.amax(-1, keepdim=True)).flatten(-2)
         if config.counts_positions:
-            counts = (readouts.positions(self.position, self.time) + 1).to(o.dtype)
+            counts = (readouts.positions(self.position, self.time, self.shared.index) + 1).to(o.dtype)
             o = o / counts if self.single else (o.reshape(self.time, -1) / counts[:, None]).reshape(o.shape)
         if self.shared.overflow_guard and not config.scales_heads:
             largest = o.amax(-1, keepdim=True)
@@ -123,15 +126,15 @@ class _Reader:
 class _PoolReader(_Reader):
     def __init__(self, shared: CausalRNReading, position: Tensor, time: int, rows: int) -> None:
         super().__init__(shared, position, time)
-        spec, dtype, capacity = shared.spec, shared.dtype, shared.capacity
+        spec, dtype, index = shared.spec, shared.dtype, shared.index
         self.in_place = self.single and spec.pool != "concat"
         fixed = spec.pool == "fixed"
-        if self.in_place and spec.pool == "growing" and capacity is not None:
-            self.terms, self.weights = shared.step_terms[capacity + 1 - rows :], shared.step_weights[:, :rows]
+        if self.in_place and spec.pool == "growing" and shared.capacity is not None:
+            self.terms, self.weights = shared.step_terms[-rows:], shared.step_weights[:, :rows]
         elif self.in_place:
-            self.terms, self.weights = readouts.step_masks(rows, position, fixed=fixed, dtype=dtype)
+            self.terms, self.weights = readouts.step_masks(rows, position, fixed=fixed, dtype=dtype, known=index)
         else:
-            self.weights = readouts.prefill_weights(rows, time, position, fixed=fixed, dtype=dtype)
+            self.weights = readouts.prefill_weights(rows, time, position, dtype=dtype, known=index)
 
     def normalized(self, x: Tensor) -> Tensor:
         """What pairs are formed from: the linear readout normalizes a and b themselves. [..., H] -> [..., H]."""
@@ -141,15 +144,23 @@ class _PoolReader(_Reader):
 
     def __call__(self, ab: Tensor, past: State) -> tuple[Tensor, State]:
         config, ones = self.config, self.shared.ones_pair
-        a, b = (self.normalized(x) for x in ab.chunk(2, dim=-1))
-        new = b.reshape(1, -1, config.hidden) if self.single else b.reshape(-1, past[0].shape[1], config.hidden)
         if self.in_place:
+            a, b = (self.normalized(x) for x in ab.chunk(2, dim=-1))
             pair = torch.cat([a, b]).reshape(2, -1)  # [2, B * H]
             o = readouts.read_pool_step(pair, past[0], self.terms, self.weights, ones, config, single_row=False)
-            return o, (new,)
+            return o, (self.present(past[0], b.reshape(1, -1, config.hidden)),)
+        both = ab.reshape(1, -1, ab.shape[1]) if self.single else ab.reshape(-1, past[0].shape[1], ab.shape[1])
+        a, new = (self.normalized(x) for x in both.chunk(2, dim=-1))  # [T, B, H]
         rows = torch.cat([past[0], new])  # [t + T, B, H]
         o = readouts.read_pool(a, rows, self.weights, ones, config)
-        return o, (rows if self.shared.spec.pool == "concat" else new,)
+        return o, (rows if self.shared.spec.pool == "concat" else self.present(past[0], new),)
+
+    def present(self, past: Tensor, new: Tensor) -> Tensor:
+        """What is given of the pool: its new rows [T, B, H], or all of a fixed one."""
+        if not self.shared.spec.gives_fixed_pools:
+            return new
+        assert self.shared.index is not None
+        return whole_pool(past, new, self.position, self.shared.index)
 
 
 class _SingleRowPoolReader(_PoolReader):
@@ -161,7 +172,8 @@ class _SingleRowPoolReader(_PoolReader):
         new = functional.embedding(
             self.shared.second_row, pair
         )  # row 1 as [1, 1, H]: one Gather, not Slice and Reshape
-        return readouts.read_pool_step(pair, past[0], self.terms, self.weights, ones, config, single_row=True), (new,)
+        o = readouts.read_pool_step(pair, past[0], self.terms, self.weights, ones, config, single_row=True)
+        return o, (self.present(past[0], new),)
 
 
 class _FusedPoolReader(_Reader):

@@ -101,10 +101,11 @@ class RecurrentCell(nn.Module):
         """
         batch, time = tokens.shape
         single = time == 1
-        x = functional.embedding(tokens.reshape(-1) if single else tokens.t().reshape(-1), self.wte)  # [T * B, E]
+        x = functional.embedding(tokens.reshape(-1) if single else tokens.t(), self.wte)  # [B, E] or [T, B, E]
         if self.wpe is not None:
-            place = functional.embedding(readouts.positions(position, time), self.wpe)  # [T, E]
-            x = x + place if single else (x.reshape(time, batch, -1) + place[:, None]).flatten(0, 1)
+            place = functional.embedding(readouts.positions(position, time, self.reading.index), self.wpe)  # [T, E]
+            x = x + (place if single else place[:, None])
+        x = x if single else x.flatten(0, 1)  # [T * B, E]
         reader = self.reading.start(state, position, batch, time)
         outputs: list[Tensor] = []
         per_block = len(self.spec.tensors) // len(self.blocks)

@@ -11,7 +11,12 @@ from causalrn.model.config import ModelConfig
 
 
 def derive_state(
-    config: ModelConfig, pool: str = "growing", capacity: int | None = None, pool_dtype: str = "float32"
+    config: ModelConfig,
+    pool: str = "growing",
+    capacity: int | None = None,
+    pool_dtype: str = "float32",
+    *,
+    present: bool = False,
 ) -> StateSpec:
     """Derive the state from a configuration.
 
@@ -21,10 +26,11 @@ def derive_state(
             step) or "concat" (present = past + row, inside the graph). Without a pool it has no effect.
         capacity: most positions; defaults to the configuration's.
         pool_dtype: element type of a pool's rows; "int8" comes with a scale per row. Sums are float32, always.
+        present: of a fixed pool, give all of it with the new rows in their places, not these rows alone.
 
     Raises:
-        ConfigError: an unknown kind or element type, a capacity beyond the learned positions, or a fixed pool without
-            one.
+        ConfigError: an unknown kind or element type, a capacity beyond the learned positions, a fixed pool without
+            one, or `present` with another pool.
 
     Example:
         >>> from causalrn.model.config import CausalRNConfig
@@ -36,7 +42,10 @@ def derive_state(
         raise ConfigError(f"pool {pool!r} is unknown: choose one of {', '.join(POOL_KINDS)}")
     if pool_dtype not in ITEM_BYTES:
         raise ConfigError(f"pool dtype {pool_dtype!r} is unknown: choose one of {', '.join(ITEM_BYTES)}")
+    if present and (pool != "fixed" or config.state_kind != "pool"):
+        raise ConfigError("`present` is about fixed pools, and this state has none: leave it out")
     capacity = _checked_capacity(config, pool, capacity)
+    update = "replace" if present or pool == "concat" else "append"
     tensors = _pool_tensors if config.state_kind == "pool" else _constant_tensors
     digits = max(2, len(str(config.blocks - 1)))  # so that sorted names are in block order
     return StateSpec(
@@ -44,7 +53,7 @@ def derive_state(
         tuple(
             tensor
             for block in range(config.blocks)
-            for tensor in tensors(config, f"{block:0{digits}d}", pool, capacity, pool_dtype)
+            for tensor in tensors(config, f"{block:0{digits}d}", pool, capacity, pool_dtype, update)
         ),
     )
 
@@ -61,11 +70,10 @@ def _checked_capacity(config: ModelConfig, pool: str, capacity: int | None) -> i
 
 
 def _pool_tensors(
-    config: ModelConfig, block: str, pool: str, capacity: int | None, dtype: str
+    config: ModelConfig, block: str, pool: str, capacity: int | None, dtype: str, update: str
 ) -> tuple[StateTensor, ...]:
     """A row per token; of int8 with a number per row."""
     rows: Dim = capacity if pool == "fixed" and capacity is not None else "t"
-    update = "replace" if pool == "concat" else "append"
 
     def tensor(role: str, shape: tuple[Dim, ...], dtype: str) -> StateTensor:
         return StateTensor(f"{block}.{role}", role, shape, update, "token", capacity, dtype, batch_axis=1)
@@ -75,7 +83,7 @@ def _pool_tensors(
 
 
 def _constant_tensors(
-    config: ModelConfig, block: str, pool: str, capacity: int | None, dtype: str
+    config: ModelConfig, block: str, pool: str, capacity: int | None, dtype: str, update: str
 ) -> tuple[StateTensor, ...]:
     """Sums and what belongs to them."""
     return tuple(

@@ -13,7 +13,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.model.cell_parts import Norm, State, rounded
+from causalrn.model.cell_parts import Norm, State, most_rows, rounded, row_index, whole_pool
 from causalrn.model.config import TransformerConfig
 from causalrn.model.folding import FoldedTransformerBlock
 from causalrn.model.readouts import recurrent as readouts
@@ -48,13 +48,16 @@ class TransformerReading(nn.Module):
 
     own_row: Tensor
     head_channels: Tensor
+    index: Tensor | None
 
     def __init__(self, config: TransformerConfig, spec: StateSpec, dtype: torch.dtype) -> None:
         super().__init__()
         self.config, self.spec, self.dtype = config, spec, dtype
         self.capacity = spec.capacity
-        if spec.pool == "growing" and self.capacity is not None:
-            own = torch.arange(self.capacity + 1) == self.capacity
+        self.register_buffer("index", row_index(spec))
+        rows = most_rows(spec)
+        if spec.pool == "growing" and rows is not None:
+            own = torch.arange(rows + 1) == rows
             self.register_buffer("own_row", own[None].to(dtype))  # sliced: the new row is the last of a pool view
         if spec.pool in ("growing", "fixed"):
             channels = torch.eye(config.heads, dtype=dtype).repeat_interleave(config.head_width, dim=1)
@@ -97,17 +100,18 @@ class _PoolReader(_Reader):
 
     def __init__(self, shared: TransformerReading, batch: int, time: int, position: Tensor, rows: int) -> None:
         super().__init__(shared, batch, time)
+        self.position = position
         self.in_place = time == 1 and shared.spec.pool != "concat"
-        fixed, dtype = shared.spec.pool == "fixed", shared.dtype
+        fixed, dtype, index = shared.spec.pool == "fixed", shared.dtype, shared.index
         self.mask: Tensor | None = None
         if not self.in_place:
-            reads = readouts.prefill_weights(rows, time, position, fixed=fixed, dtype=dtype)[:, 0]  # [T, t + T]
+            reads = readouts.prefill_weights(rows, time, position, dtype=dtype, known=index)[:, 0]  # [T, t + T]
             self.mask = _log(reads) if time > 1 or fixed else None
             return
         if shared.spec.pool == "growing" and shared.capacity is not None:
-            self.own = shared.own_row[:, shared.capacity + 1 - rows :]  # [1, n], 1 at the new row
+            self.own = shared.own_row[:, -rows:]  # [1, n], 1 at the new row
             return
-        terms, exists = readouts.step_masks(rows, position, fixed=fixed, dtype=dtype)
+        terms, exists = readouts.step_masks(rows, position, fixed=fixed, dtype=dtype, known=index)
         self.own = terms[:, 1][None]
         self.mask = _log(exists) if fixed else None
 
@@ -119,7 +123,14 @@ class _PoolReader(_Reader):
         keys, values = (self.by_head(part) for part in rows.chunk(2, dim=-1))
         scores = self.new_by_head(q) @ keys.mT  # [B, G, T, n]; 1 / sqrt(D) is in the weights
         o = self.softmax(scores) @ values
-        return self.joined(o), (rows if self.shared.spec.pool == "concat" else new,)
+        return self.joined(o), (rows if self.shared.spec.pool == "concat" else self.present(past[0], new),)
+
+    def present(self, past: Tensor, new: Tensor) -> Tensor:
+        """What is given of the pool: its new rows [T, B, 2E], or all of a fixed one."""
+        if not self.shared.spec.gives_fixed_pools:
+            return new
+        assert self.shared.index is not None
+        return whole_pool(past, new, self.position, self.shared.index)
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Weights of the rows that may be read."""
@@ -142,7 +153,7 @@ class _SingleRowPoolReader(_PoolReader):
         o = torch.addmm(weights @ rows, weights @ self.own.t(), new)  # [G, 2E]
         if heads > 1:
             o = (o * self.shared.head_channels).sum(0, keepdim=True)
-        return o[:, width:], (new.reshape(1, 1, -1),)
+        return o[:, width:], (self.present(past[0], new.reshape(1, 1, -1)),)
 
 
 class _SumReader(_Reader):

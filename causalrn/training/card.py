@@ -128,4 +128,4 @@ def _belongs(state: StateSpec, config: Configuration) -> bool:
     if not isinstance(config, ModelConfig):
         return state.capacity == config.capacity and all(tensor.role == STATE for tensor in state.tensors)
     pool = state.pool if state.has_pool else "growing"
-    return state == derive_state(config, pool, state.capacity, state.pool_dtype)
+    return state == derive_state(config, pool, state.capacity, state.pool_dtype, present=state.gives_fixed_pools)

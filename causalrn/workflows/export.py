@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import as_path
-from causalrn.bundle.native_spec import PLACEMENTS, PROFILES
+from causalrn.bundle.manifest import INDEX_TYPES
+from causalrn.bundle.native_spec import PLACEMENTS
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS
-from causalrn.bundle.targets import EXPORT_TARGETS
+from causalrn.bundle.targets import EXPORT_PROFILES, EXPORT_TARGETS, PORTABLE
 from causalrn.bundle.web_spec import ENGINE_NAMES
 from causalrn.errors import InputError
 from causalrn.export.c99.c99_exporter import COptions
@@ -33,9 +34,9 @@ from causalrn.workflows.export_targets import export_bundle, export_c_bundle, ex
 if TYPE_CHECKING:  # calibration/ needs onnx, and exports to C do not
     from causalrn.calibration.report import QuantizeReport
 
-DEFAULT_OPSET = 23
+DEFAULT_OPSET, PORTABLE_OPSET = 23, 17
 _OWNED = {
-    "onnx": ("pool", "opset", "single_file"),
+    "onnx": ("pool", "present", "opset", "single_file", "index_type", "profile"),
     "c": ("pool8", "pool16", "weights", "profile"),
     "web": ("pool8", "pool16", "engine", "beside"),
 }
@@ -65,9 +66,11 @@ def export(
     output: PathLike,
     target: str = "onnx",
     pool: str | None = None,
+    present: bool = False,
     capacity: int | None = None,
     opset: int | None = None,
     single_file: bool = False,
+    index_type: str | None = None,
     scheme: str | None = None,
     pool8: bool = False,
     pool16: bool = False,
@@ -85,15 +88,19 @@ def export(
         output: folder to write; an earlier bundle there is replaced.
         target: "onnx", "c" (C99 source) or "web" (a folder for browsers).
         pool: of onnx, how a growing state goes in and out: "growing", "fixed" or "concat"; growing by default.
+        present: of a fixed pool in onnx, give all of it with the new rows in their places, for runtimes that keep the
+            state themselves; by default the new rows alone, which the caller writes.
         capacity: most positions; None takes the model's.
-        opset: of onnx, 17 to 23; 23 by default.
+        opset: of onnx, 17 to 23; 23 by default, 17 for the portable profile.
         single_file: of onnx, the weights inside each graph, instead of one file that all graphs share: a graph can be
             loaded from its bytes alone, and the bundle is as many times larger.
+        index_type: of onnx, element type of tokens and position: "int64" by default, or "int32".
         scheme: quantize it, too: see :func:`causalrn.quantize`. C and web have "w8" and "w8a8-dynamic".
         pool8: of C and web, pool rows as int8 with a scale per row.
         pool16: of C and web, pool rows as float16; not with `pool8`.
         weights: of C, "file" or "inline"; file by default, inline for cortex-m.
-        profile: of C, "generic" or "cortex-m".
+        profile: of onnx, "default" or "portable": opset 17, and no operator that is not ONNX's own in quantized forms,
+            for the widest use. Of C, "generic" or "cortex-m".
         engine: of web, "c" (as WebAssembly) or "ort-web" (onnxruntime-web, fetched with npm).
         beside: of web, another web bundle, which the page shows beside this one.
         overwrite: replace a bundle whose folder holds files that were added or changed since; they are deleted.
@@ -111,12 +118,14 @@ def export(
     """
     asked = {
         "pool": optional_choice(pool, "pool", POOL_KINDS),
+        "present": flag(present, "present"),
         "opset": optional_whole(opset, "opset", 1, 1000),
         "single_file": flag(single_file, "single_file"),
+        "index_type": optional_choice(index_type, "index_type", INDEX_TYPES),
         "pool8": flag(pool8, "pool8"),
         "pool16": flag(pool16, "pool16"),
         "weights": optional_choice(weights, "weights", PLACEMENTS),
-        "profile": optional_choice(profile, "profile", PROFILES),
+        "profile": optional_choice(profile, "profile", [name for names in EXPORT_PROFILES.values() for name in names]),
         "engine": optional_choice(engine, "engine", ENGINE_NAMES),
         "beside": optional_path(beside, "beside"),
     }
@@ -144,19 +153,27 @@ def _refuse_others(target: str, asked: dict[str, Any]) -> None:
         if value and name not in _OWNED[target]:
             owners = " or ".join(owner for owner in _OWNED if name in _OWNED[owner])
             raise InputError(f"`{name}` belongs to `target` {owners}, and this is {target}: leave it out")
+    profile = asked["profile"]
+    if profile and profile not in EXPORT_PROFILES[target]:
+        owner = next(owner for owner, names in EXPORT_PROFILES.items() if profile in names)
+        raise InputError(f"`profile` {profile} belongs to `target` {owner}, and this is {target}: leave it out")
 
 
 def _export_onnx(
     run: Path, output: Path, asked: dict[str, Any], capacity: int | None, scheme: str | None, settings: dict[str, Any]
 ) -> ExportResult:
-    opset = DEFAULT_OPSET if asked["opset"] is None else asked["opset"]
-    settings = settings | {"pool": asked["pool"] or "growing", "capacity": capacity, "opset": opset}
-    settings["single_file"] = asked["single_file"]
+    is_portable = asked["profile"] == PORTABLE
+    opset = asked["opset"] or (PORTABLE_OPSET if is_portable else DEFAULT_OPSET)
+    if is_portable and opset != PORTABLE_OPSET:
+        raise InputError(f"`profile` portable is opset {PORTABLE_OPSET}, and `opset` is {opset}: leave one of them out")
+    settings |= {name: asked[name] for name in ("present", "single_file")}
+    settings |= {"pool": asked["pool"] or "growing", "capacity": capacity, "opset": opset}
+    settings["index_type"] = asked["index_type"] or INDEX_TYPES[0]
     if scheme is None:
         return ExportResult(export_bundle(run, output, **settings))
     from causalrn.workflows.export_quantized import export_quantized
 
-    quantized = export_quantized(run, output, scheme, **settings)
+    quantized = export_quantized(run, output, scheme, form="qdq" if is_portable else "nbits", **settings)
     return ExportResult(quantized.bundle, quantized.report)
 
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.folders import check_replaceable, written_folder
@@ -17,6 +17,7 @@ from causalrn.bundle.quantization import WEIGHT_ONLY
 from causalrn.calibration.report import QuantizeReport
 from causalrn.errors import BudgetExceededError, CalibrationError, InputError, NonFiniteError
 from causalrn.export.c99.c99_exporter import COptions
+from causalrn.export.onnx_exporter import OnnxOptions
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.progress import Progress, no_progress
@@ -40,26 +41,27 @@ def export_quantized(
     output: Path,
     scheme: str,
     *,
-    pool: str,
-    capacity: int | None,
-    opset: int,
-    single_file: bool = False,
+    form: str = "nbits",
     overwrite: bool = False,
     progress: Progress = no_progress,
+    **options: Unpack[OnnxOptions],
 ) -> QuantizeResult:
     """Export a checkpoint and quantize what comes of it; only the quantized bundle stays, if it is good enough.
+
+    Args:
+        form: of schemes that quantize weights only, as in :func:`quantize`.
+        options: of the export: :class:`causalrn.export.onnx_exporter.OnnxOptions`.
 
     Raises:
         As :func:`causalrn.workflows.export_targets.export_bundle` and :func:`quantize`.
     """
     check_replaceable(output, BUNDLE_MARKER, overwrite)
-    options = QuantizeOptions(scheme, "nbits" if scheme in WEIGHT_ONLY else None)
+    wanted = QuantizeOptions(scheme, form if scheme in WEIGHT_ONLY else None)
     with temporary_folder() as folder:
         bundle = folder / "bundle"
-        how: dict[str, Any] = {"pool": pool, "capacity": capacity, "opset": opset, "single_file": single_file}
-        export_bundle(run, bundle, **how, progress=progress)
+        export_bundle(run, bundle, progress=progress, **options)
         try:
-            result = quantize_bundle(bundle, output, options, run, overwrite=overwrite, progress=progress)
+            result = quantize_bundle(bundle, output, wanted, run, overwrite=overwrite, progress=progress)
         except CalibrationError as error:
             raise InputError(f"`scheme` {scheme} of {run}: {error} of `quantize`, after an export") from None
         except BudgetExceededError as error:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.disk.folders import check_replaceable, written_folder
@@ -19,7 +20,7 @@ from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.web.web_exporter import WebOptions, export_web
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.parity.calls.oracle_table import late_windows
-from causalrn.runtimes.parity.golden import golden_tokens, save_golden
+from causalrn.runtimes.parity.golden import GOLDEN_NAME, golden_tokens, save_golden
 from causalrn.runtimes.parity.oracle import CheckpointOracle
 from causalrn.runtimes.parity.reference import Reference, state_positions
 from causalrn.runtimes.progress import Progress, no_progress
@@ -27,6 +28,9 @@ from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import FloatArray
 from causalrn.runtimes.web.node_process import find_node
 from causalrn.training.checkpoint import Checkpoint, load_checkpoint
+
+if TYPE_CHECKING:  # it needs onnx, which exports to C do without
+    from causalrn.export.onnx_exporter import OnnxOptions
 
 _Write = Callable[[Checkpoint, Path], Manifest]
 _Finish = Callable[[Path, Reference, Session, FloatArray], None]
@@ -37,14 +41,14 @@ def export_bundle(
     run: Path,
     output: Path,
     *,
-    pool: str,
-    capacity: int | None,
-    opset: int,
-    single_file: bool = False,
     overwrite: bool = False,
     progress: Progress = no_progress,
+    **options: Unpack[OnnxOptions],
 ) -> Bundle:
     """Export a checkpoint to an ONNX bundle, whole or not at all; an earlier bundle there is replaced.
+
+    Args:
+        options: :class:`causalrn.export.onnx_exporter.OnnxOptions`.
 
     Raises:
         InputError: the output folder holds something else.
@@ -53,8 +57,7 @@ def export_bundle(
     """
     from causalrn.export.onnx_exporter import export_onnx
 
-    write = partial(export_onnx, pool=pool, capacity=capacity, opset=opset, single_file=single_file)
-    return _export(run, output, "graphs", write, overwrite, progress)
+    return _export(run, output, "graphs", partial(export_onnx, **options), overwrite, progress)
 
 
 def export_c_bundle(
@@ -102,6 +105,21 @@ def export_web_bundle(
     return _export(run, output, what, partial(export_web, options=options), overwrite, progress)
 
 
+def record_golden(folder: Path, manifest: Manifest, checkpoint: Checkpoint, finish: _Finish | None = None) -> Bundle:
+    """Write golden vectors into a bundle's folder, recorded by its own runtime; the bundle without them is given."""
+    tokens = golden_tokens(checkpoint.card, manifest.state.capacity)
+    oracle = CheckpointOracle(checkpoint.model, checkpoint.card, checkpoint.folded)
+    reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
+    (folder / GOLDEN_NAME).unlink(missing_ok=True)
+    unfinished = seal_bundle(folder, manifest)
+    with open_bundle(unfinished) as session:
+        late = late_windows(oracle, tokens, manifest.state.capacity)
+        recorded = save_golden(folder, reference, session, late)
+        if finish is not None:
+            finish(folder, reference, session, recorded)
+    return unfinished
+
+
 def _export(
     run: Path,
     output: Path,
@@ -119,15 +137,7 @@ def _export(
         advance(0, what)
         manifest = write(checkpoint, folder)
         advance(1, "golden vectors")
-        tokens = golden_tokens(checkpoint.card, manifest.state.capacity)
-        oracle = CheckpointOracle(checkpoint.model, checkpoint.card, checkpoint.folded)
-        reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
-        unfinished = seal_bundle(folder, manifest)
-        with open_bundle(unfinished) as session:
-            late = late_windows(oracle, tokens, manifest.state.capacity)
-            recorded = save_golden(folder, reference, session, late)
-            if finish is not None:
-                finish(folder, reference, session, recorded)
+        unfinished = record_golden(folder, manifest, checkpoint, finish)
         advance(1, "manifest")
         bundle = seal_bundle(folder, manifest, hashed=unfinished.manifest.files)
         advance(1)

@@ -65,7 +65,8 @@ class BackendOpener:
 
     def graph(self) -> CellSession | None:
         """The bundle's graphs in float64, where there are any and onnx is installed."""
-        if self.bundle.manifest.target != "onnx" or importlib.util.find_spec("onnx") is None:
+        manifest = self.bundle.manifest
+        if manifest.target != "onnx" or manifest.is_ort_format or importlib.util.find_spec("onnx") is None:
             return None
         from causalrn.runtimes.evaluator_session import EvaluatorSession
 

@@ -46,6 +46,7 @@ def choose_profiles(bundle: Bundle, sizes: Sizes) -> dict[str, tuple[Profile, ..
     """
     if bundle.manifest.target != "onnx":
         raise CompileError(f"{bundle.path}: a bundle for {bundle.manifest.target}: compile takes ONNX bundles")
+    _refuse_forms(bundle)
     step, prefill = _row_ranges(bundle, sizes)
     chunk = sizes.chunk(bundle)
     alone, together = (1, 1, 1), (2, sizes.max_batch, sizes.max_batch)
@@ -55,6 +56,18 @@ def choose_profiles(bundle: Bundle, sizes: Sizes) -> dict[str, tuple[Profile, ..
         "prefill": tuple(Profile((1, 1, sizes.max_batch), (1, chunk, chunk), rows) for rows in prefill),
     }
     return {name: those for name, those in profiles.items() if name in bundle.manifest.graphs}
+
+
+def _refuse_forms(bundle: Bundle) -> None:
+    """Refuse what sessions of engines do not feed, or do not take over."""
+    if bundle.manifest.is_ort_format:
+        raise CompileError(f"{bundle.path}: only onnxruntime reads its graphs: compile the bundle in ONNX")
+    if bundle.manifest.index_type != "int64":
+        raise CompileError(
+            f"{bundle.path}: its tokens are {bundle.manifest.index_type}: export with `index_type` int64"
+        )
+    if bundle.manifest.state.gives_fixed_pools:
+        raise CompileError(f"{bundle.path}: it gives whole pools, and engines take new rows: export without `present`")
 
 
 def compiled_state(bundle: Bundle, sizes: Sizes) -> StateSpec:

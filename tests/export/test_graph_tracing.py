@@ -9,6 +9,7 @@ import pytest
 
 from causalrn.export import graph_tracing
 from causalrn.export.graph_tracing import block_nodes, trace_cell, trace_whole
+from causalrn.export.plain_shapes import set_known_shapes
 from causalrn.model.cell import RecurrentCell
 from tests.builders import random_model
 
@@ -54,6 +55,7 @@ def _run(model, spec, graph):
 def test_repeated_blocks_compute_what_traced_ones_do(options, pool, graph):
     cell = _cell(options, pool, blocks=3)
     repeated, whole = trace_cell(cell, graph), trace_whole(cell, graph)
+    set_known_shapes(whole)
     kinds, wanted = (Counter(node.op_type for node in model.graph) for model in (repeated, whole))
     assert kinds == wanted
     assert set(repeated.graph.initializers) >= {name for name in whole.graph.initializers if name.startswith("blocks.")}
@@ -100,8 +102,8 @@ def _with_a_reader_outside(model):
 def test_what_is_not_regular_is_traced_as_a_whole(monkeypatch, change):
     trace, traced = graph_tracing.trace_whole, []
 
-    def changed(cell, graph):
-        model = trace(cell, graph)
+    def changed(cell, graph, index_type):
+        model = trace(cell, graph, index_type)
         traced.append(len(cell.blocks))
         if traced == [2]:
             change(model)

@@ -43,34 +43,55 @@ def rms_norm_or_nan(x: Tensor, ones: Tensor, eps: Eps = 0.0) -> Tensor:
     return rms_norm(x, ones, eps) + torch.where(mean_square < torch.inf, torch.zeros_like(mean_square), nan)
 
 
-def positions(position: Tensor, time: int) -> Tensor:
-    """int64 [T]: position, position + 1, ..."""
+def count_up(count: int, position: Tensor, known: Tensor | None) -> Tensor:
+    """[count], of the position's dtype: 0, 1, ...
+
+    Args:
+        known: more of them, as a constant: graphs then slice it, where some runtimes have no Range, and most compute
+            the lengths of ranges badly that depend on shapes.
+    """
+    if known is None:
+        return torch.arange(count, device=position.device, dtype=position.dtype)
+    return known[:count].to(position.dtype)
+
+
+def positions(position: Tensor, time: int, known: Tensor | None = None) -> Tensor:
+    """[T]: position, position + 1, ...; `known` as in :func:`count_up`."""
     first = position.reshape(1)
-    return first if time == 1 else first + torch.arange(time, device=position.device)
+    return first if time == 1 else first + count_up(time, position, known)
 
 
-def step_masks(rows: int, position: Tensor, *, fixed: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What one step reads of a pool view with `rows` rows.
+def step_masks(
+    rows: int, position: Tensor, *, fixed: bool, dtype: torch.dtype, known: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What one step reads of a pool view with `rows` rows: `position` + 1, or all of a fixed pool.
+
+    Args:
+        known: as in :func:`count_up`.
 
     Returns:
         terms [rows, 2]: pair row j is terms[j] @ [a; b] + pool[j], so (1, 1) for the new position's own row, whose
             slot in the pool is zero, and (1, 0) for the past.
         weights [1, rows]: 1 for rows that exist, 0 for the empty rows of a fixed pool.
     """
-    index = torch.arange(rows, device=position.device)
-    own = (index == (position if fixed else rows - 1)).to(dtype)
+    index = count_up(rows, position, known)
+    own = (index == position).to(dtype)
     exists = (index <= position).to(dtype) if fixed else torch.ones_like(own)
     return torch.stack([torch.ones_like(own), own], 1), exists[None]
 
 
-def prefill_weights(past_rows: int, time: int, position: Tensor, *, fixed: bool, dtype: torch.dtype) -> Tensor:
-    """[T, 1, t + T]: which rows (past, then own) each of T new positions reads; 1 or 0."""
-    row = torch.arange(past_rows + time, device=position.device)
-    query = torch.arange(time, device=position.device)[:, None]
-    reads = row <= past_rows + query
-    if fixed:  # rows of a fixed pool at and beyond the position are empty
-        reads = reads & ((row < position) | (row >= past_rows))
-    return reads.to(dtype)[:, None]
+def prefill_weights(
+    past_rows: int, time: int, position: Tensor, *, dtype: torch.dtype, known: Tensor | None = None
+) -> Tensor:
+    """[T, 1, t + T]: which rows (past, then own) each of T new positions reads; 1 or 0. `known`: see :func:`count_up`.
+
+    Past rows at and beyond the position are a fixed pool's empty ones. Written without arithmetic on numbers of rows,
+    which runtimes with shapes of their own do not follow.
+    """
+    row, query = count_up(past_rows, position, known), count_up(time, position, known)
+    past = (row < position) & (row <= (position + query)[:, None])  # [T, t]; the second says "for every query"
+    own = query <= query[:, None]  # [T, T]
+    return torch.cat([past, own], 1).to(dtype)[:, None]
 
 
 def pairs_to_sum(
@@ -104,9 +125,8 @@ def read_pool_step(
 
 
 def read_pool(a: Tensor, rows: Tensor, weights: Tensor, ones: Tensor, config: CausalRNConfig) -> Tensor:
-    """T new positions read `rows`, their own too. a [T * B, H], rows [n, B, H], weights [T, 1, n] -> [T * B, H]."""
-    flat = rows.flatten(1)  # [n, B * H]
-    pairs = a.reshape(-1, 1, flat.shape[1]) + flat  # [T, n, B * H]
+    """T new positions read `rows`, their own too. a [T, B, H], rows [n, B, H], weights [T, 1, n] -> [T * B, H]."""
+    pairs = a.flatten(1)[:, None] + rows.flatten(1)  # [T, n, B * H]
     return pairs_to_sum(pairs, weights, ones, config).reshape(-1, config.hidden)
 
 
@@ -153,8 +173,9 @@ def read_log_sum(b: Tensor, past_max: Tensor, past_sum: Tensor) -> tuple[Tensor,
     """
     values = torch.cat([past_max[None], b])  # [T + 1, B, H]
     scales = torch.cat([past_sum[None], torch.ones_like(b)])
+    value = torch.arange(values.shape[0], device=b.device)
     query = torch.arange(b.shape[0], device=b.device)[:, None]
-    future = (torch.arange(b.shape[0] + 1, device=b.device) > query + 1)[:, :, None, None]  # [T, T + 1, 1, 1]
+    future = (value > query + 1)[:, :, None, None]  # [T, T + 1, 1, 1]
     reach = values.masked_fill(future, -torch.inf)  # [T, T + 1, B, H]
     maxima = reach.amax(1)
     return maxima, (torch.exp(reach - maxima[:, None]) * scales).sum(1)
