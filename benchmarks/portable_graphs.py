@@ -94,7 +94,7 @@ def measure_readout(readout: str, folder: Path, repeats: int) -> list[dict[str, 
             row: dict[str, Any] = {"readout": readout, "depth": depth, "graph": name}
             row["step_us"] = asdict(Spread.of(times[name]))
             if name in BESIDE:
-                ratio = paired_ratio(times[name], times[BESIDE[name]])
+                ratio = paired_ratio(times, name, BESIDE[name])
                 verdict = Verdict(ratio, TARGET if "portable" in name else None, at_least=False)
                 row |= {"beside": BESIDE[name], "ratio": asdict(ratio), "verdict": verdict.word}
             rows.append(row)
