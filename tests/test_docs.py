@@ -25,7 +25,13 @@ from tests.test_house import modules_of
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *(ROOT / "docs").glob("*.md")]
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "examples" / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs" / "deploy").glob("*.md"),
+    ]
 )
 
 # --- blocks of a document ---------------------------------------------------------------------------------------------
@@ -312,8 +318,9 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     pages = {page.relative_to(tmp_path / "site").as_posix() for page in (tmp_path / "site").rglob("*.html")}
     assert {"index.html", "readme.html", "contributing.html", "reference/cli.html", "reference/api.html"} < pages
     index = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
-    for page in (ROOT / "docs").glob("*.md"):
-        assert page.stem == "index" or f'href="{page.stem}.html"' in index, f"{page.name} is in no table of contents"
+    for page in [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "deploy").glob("*.md")]:
+        link = page.relative_to(ROOT / "docs").with_suffix(".html").as_posix()
+        assert link == "index.html" or f'href="{link}"' in index, f"{page.name} is in no table of contents"
 
 
 def test_hooks_use_the_tools_of_this_environment() -> None:
