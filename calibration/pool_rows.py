@@ -62,8 +62,14 @@ def _take_stored(graph: ir.Graph, tensors: Sequence[StateTensor]) -> list[ir.Val
 def _widen_past(graph: ir.Graph, past: Sequence[ir.Value], *, portable: bool) -> None:
     """Have nodes read float32 values of what goes in; a pool's size can be asked of it as it is."""
     readers = [(node, index) for node, index in past[0].uses() if node.op_type != "Shape"]
-    shaped_anyway = all(node.op_type == "Reshape" for node, _ in readers)
+    shaped_anyway = all(_shapes_every_axis(node) for node, _ in readers)
     redirect(readers, widen_rows(graph, past, portable=portable, flat=shaped_anyway))
+
+
+def _shapes_every_axis(node: ir.Node) -> bool:
+    """Whether it is a Reshape that takes no size (0) from its input: that of [t * B, H] is not that of [t, B, H]."""
+    target = node.inputs[1].const_value if node.op_type == "Reshape" and node.inputs[1] is not None else None
+    return target is not None and 0 not in target.numpy()
 
 
 def _new_rows(out: ir.Value, pool: StateTensor) -> ir.Value:
