@@ -130,7 +130,7 @@ def test_python_loop_takes_every_state(
     if kind in KINDS:
         export_bundle(runs["exact"], bundle, **{"pool": "growing", "capacity": None, "opset": 23, **KINDS[kind]})
     elif kind == "pool8":
-        causalrn.quantize(bundles["exact"], output=bundle, pool8=True, max_kl=10.0)
+        causalrn.quantize(bundles["exact"], output=bundle, pool8=True, max_kl=10.0)  # random weights
     for prompt in PROMPTS:
         for pause in ("0", "1", "7", "1000"):
             step_loop.main(str(bundle), prompt, pause)
@@ -182,7 +182,7 @@ def test_c_loop_generates_what_the_session_does(readout: str, c_bundles: dict[st
 
 @needs_c_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"pool8": True}, {"scheme": "w8"}], ids=str)
+@pytest.mark.parametrize("options", [{"pool_dtype": "int8"}, {"scheme": "w8"}], ids=str)
 def test_c_loop_takes_weights_in_flash(options: dict[str, Any], runs: dict[str, Path], tmp_path: Path) -> None:
     bundle = export_c_bundle(runs["exact"], tmp_path / "bundle", COptions(weights="inline", **options)).path
     check_loop([built_c(bundle, tmp_path / "step_loop")], bundle)
@@ -207,7 +207,6 @@ int step_loop_begin(const causalrn_weights *weights, const char *prompt);
 int step_loop_next(int32_t *token, int *finished);
 void step_loop_suspend(void);
 int step_loop_resume(const causalrn_weights *weights);
-void *memset(void *to, int value, size_t count);
 
 static void write_number(int number)
 {
@@ -247,7 +246,7 @@ int causalrn_selftest(const causalrn_weights *weights, float *worst)
 @needs_c_compiler
 @pytest.mark.slow
 def test_c_loop_runs_on_a_cortex_m(runs: dict[str, Path], tmp_path: Path) -> None:
-    options = COptions(scheme="w8a8-dynamic", profile="cortex-m")
+    options = COptions(scheme="w8a8-dynamic", weights="inline", profile="cortex-m")
     bundle = export_c_bundle(runs["linear"], tmp_path / "bundle", options).path
     expected = greedy(bundle, "fox").split("\n")[0].split()
     work = tmp_path / "work"

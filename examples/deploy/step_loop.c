@@ -1,7 +1,7 @@
 /* A prompt in, its continuation out, for a microcontroller: no malloc, no file, all memory static.
  *
- * Compile it with causalrn.c of a bundle. With -DSTEP_LOOP_NO_MAIN only the loop is left, for firmware; else main() runs
- * it on a computer: step_loop FOLDER PROMPT [PAUSE]. The alphabet is `letters`; docs/native.md has the interface. */
+ * Compile it with causalrn.c of a bundle. With -DSTEP_LOOP_NO_MAIN only the loop is left, for firmware; else main()
+ * runs it on a computer: step_loop FOLDER PROMPT [PAUSE]. The alphabet is `letters`; docs/native.md has the interface. */
 #include "causalrn.h"
 
 #include <string.h>

@@ -47,7 +47,8 @@ public:
         if (!stream)
             throw std::runtime_error(path + " cannot be opened");
         stream.read(reinterpret_cast<char *>(file_.data()), static_cast<std::streamsize>(file_.size() * 8));
-        check(causalrn_load(&weights_, file_.data(), static_cast<size_t>(stream.gcount()))); // size and checksums, too
+        const auto size = static_cast<size_t>(stream.gcount());
+        check(causalrn_load(&weights_, file_.data(), size)); // model, size and checksums
     }
     Weights(const Weights &) = delete; // conversations point at it
     Weights &operator=(const Weights &) = delete;

@@ -1,5 +1,5 @@
-// A prompt in, its continuation out, on Android: onnxruntime-android over a bundle whose graphs give whole next states,
-// from `export --pool fixed --present`, or of a model with a state of constant size (linear, plain).
+// A prompt in, its continuation out, on Android: onnxruntime-android over a bundle whose graphs give whole next
+// states, from `export --pool fixed --present`, or of a model with a state of constant size (linear, plain).
 //
 //     dependencies { implementation("com.microsoft.onnxruntime:onnxruntime-android:VERSION") }
 //
@@ -55,7 +55,7 @@ class StepLoop(folder: File) : AutoCloseable {
 
     /** One token; logits of what comes next. After an error the state is as it was. */
     fun step(token: Int): FloatArray {
-        if (token < 0 || token >= vocabulary) throw StepLoopException("token $token: the model has 0 to ${vocabulary - 1}")
+        if (token !in 0 until vocabulary) throw StepLoopException("token $token is none of this model's")
         checkRoom(1)
         val next = run(token)
         val made = (next.get("logits").get() as OnnxTensor).floatBuffer
@@ -71,8 +71,8 @@ class StepLoop(folder: File) : AutoCloseable {
     }
 
     private fun run(token: Int): OrtSession.Result {
-        val tokens = OnnxTensor.createTensor(environment, LongBuffer.wrap(longArrayOf(token.toLong())), longArrayOf(1, 1))
-        val place = OnnxTensor.createTensor(environment, LongBuffer.wrap(longArrayOf(position)), longArrayOf())
+        val tokens = integer(token.toLong(), longArrayOf(1, 1))
+        val place = integer(position, longArrayOf())
         try {
             val inputs = mutableMapOf("tokens" to tokens, "position" to place)
             tensors.forEachIndexed { index, tensor -> inputs[tensor.input] = state[index] }
@@ -83,9 +83,13 @@ class StepLoop(folder: File) : AutoCloseable {
         }
     }
 
-    /** A fresh state takes BOS, the prompt and SEP. A prompt that does not fit is an error before anything is taken. */
+    private fun integer(value: Long, shape: LongArray) =
+        OnnxTensor.createTensor(environment, LongBuffer.wrap(longArrayOf(value)), shape)
+
+    /** A fresh state takes BOS, the prompt and SEP. One that does not fit is an error before anything is taken. */
     fun begin(prompt: String) {
-        if (prompt.isEmpty() || prompt.any { it !in 'a'..'z' }) throw StepLoopException("prompt '$prompt': give letters a to z")
+        val isRight = prompt.isNotEmpty() && prompt.all { it in 'a'..'z' }
+        if (!isRight) throw StepLoopException("prompt '$prompt': give letters a to z")
         restore(Saved(model, 0, null, tensors.map { FloatArray(count(it.shape)) }))
         checkRoom(prompt.length + 2)
         step(BOS)
@@ -149,13 +153,16 @@ class StepLoop(folder: File) : AutoCloseable {
         /** The manifest, once every file has the hash that stands there. */
         fun checkedManifest(folder: File): JSONObject {
             val manifest = JSONObject(File(folder, "manifest.json").readText())
-            if (manifest.optString("alphabet") != "letters") throw StepLoopException("this loop knows the alphabet letters alone")
-            if (manifest.optString("index_type", "int64") != "int64") throw StepLoopException("this loop gives int64 tokens")
+            val alphabet = manifest.optString("alphabet")
+            if (alphabet != "letters") throw StepLoopException("alphabet $alphabet: this loop knows letters alone")
+            val index = manifest.optString("index_type", "int64")
+            if (index != "int64") throw StepLoopException("indices are $index: this loop gives int64")
             val files = manifest.getJSONObject("files")
             for (name in files.keys().asSequence().map { it.toString() }) {
                 val digest = MessageDigest.getInstance("SHA-256").digest(File(folder, name).readBytes())
                 val hash = digest.joinToString("") { "%02x".format(it) }
-                if (hash != files.getJSONObject(name).getString("sha256")) throw StepLoopException("$name is damaged: copy it again")
+                val expected = files.getJSONObject(name).getString("sha256")
+                if (hash != expected) throw StepLoopException("$name is damaged: copy it again")
             }
             return manifest
         }
@@ -164,7 +171,8 @@ class StepLoop(folder: File) : AutoCloseable {
         fun tensorsOf(entries: JSONArray): List<Tensor> = (0 until entries.length()).map { index ->
             val entry = entries.getJSONObject(index)
             if (entry.getString("update") != "replace" || entry.getString("dtype") != "float32") {
-                throw StepLoopException("${entry.getString("name")}: export with a fixed pool and present states, in float32")
+                val name = entry.getString("name")
+                throw StepLoopException("$name: export with a fixed pool and present states, in float32")
             }
             val shape = entry.getJSONArray("shape")
             val sizes = LongArray(shape.length()) { if (shape.get(it) == "B") 1L else shape.getLong(it) }

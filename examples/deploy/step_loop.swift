@@ -88,7 +88,9 @@ final class StepLoop {
     /// One token; logits of what comes next. After an error the state is as it was.
     @discardableResult
     func step(_ token: Int) throws -> [Float] {
-        guard token >= 0, token < manifest.model.vocabulary else { throw StepLoopError("token \(token) is none of this model's") }
+        guard token >= 0, token < manifest.model.vocabulary else {
+            throw StepLoopError("token \(token) is none of this model's")
+        }
         try checkRoom(1)
         var inputs = ["tokens": try integer(token, shape: [1, 1]), "position": try integer(position, shape: [])]
         for (tensor, value) in zip(manifest.state.tensors, state) { inputs[tensor.input] = value }
@@ -135,7 +137,9 @@ final class StepLoop {
 
     /// Goes on from there, as if nothing had happened.
     func restore(_ saved: Saved) throws {
-        guard saved.model == manifest.manifest_sha256 else { throw StepLoopError("this state belongs to another bundle") }
+        guard saved.model == manifest.manifest_sha256 else {
+            throw StepLoopError("this state belongs to another bundle")
+        }
         state = try zip(manifest.state.tensors, saved.tensors).map { tensor, data in
             try ORTValue(
                 tensorData: NSMutableData(data: data), elementType: ORTTensorElementDataType.float,
