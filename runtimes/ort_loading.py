@@ -11,6 +11,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.disk.reading import read_input
 from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
+from causalrn.runtimes.checks import shortened
 from causalrn.runtimes.onnx_bytes import with_outputs
 
 PROVIDERS = {
@@ -92,12 +93,6 @@ def _provider_name(provider: str) -> str:
             f"it has {', '.join(here)}; install the onnxruntime package for {provider}"
         )
     return name
-
-
-def shortened(error: Exception) -> str:
-    """What onnxruntime says, in one line that is not too long."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return reason if len(reason) <= 160 else f"{reason[:60]} ... {reason[-95:]}"
 
 
 def _load_error(bundle: Bundle, file: str, provider: str, error: Exception) -> Exception:

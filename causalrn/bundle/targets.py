@@ -1,5 +1,7 @@
 """The table of targets: one row per kind of bundle says which runtime opens it, how, and what that runtime promises.
 
+A kind that several runtimes open has a row for each: the first is the default, the others run where they are named.
+
 `verify`, `bench`, `run`, `inspect` and `doctor` read it. Adding a target is one exporter, one runtime and one row, here
 or in another package, which names its row (a :class:`Target`) under the entry point group "causalrn.targets". Needs no
 torch: a row names its session as "module:attribute", and nothing is imported before a bundle is opened.
@@ -156,6 +158,17 @@ _ROWS = (
         needs=("numpy", "safetensors", "onnxruntime, CPU"),
         kernels="causalrn.runtimes.onnx_kernels:list_graphs",
     ),
+    Target(  # a second runtime of the same bundles: who wants it names it
+        "onnx",
+        "openvino",
+        "ONNX graphs",
+        "causalrn.runtimes.ov.ov_session:OpenVINOSession.open",
+        options=("threads", "precision"),
+        has_graphs=True,
+        shows_streams=True,
+        needs=("numpy", "safetensors", "OpenVINO, CPU"),
+        kernels="causalrn.runtimes.ov.ov_kernels:list_graphs",
+    ),
     Target(
         "tensorrt",
         "tensorrt",
@@ -201,9 +214,9 @@ def register_target(row: Target) -> None:
     Raises:
         InputError: a target or runtime of this name is there already.
     """
+    if row in all_targets():
+        return
     for other in all_targets():
-        if row == other:
-            return
         if row.name == other.name or row.runtime == other.runtime:
             raise InputError(f"target {row.name} (runtime {row.runtime}) is there already: choose other names")
     _registered[row.name] = row
@@ -258,6 +271,11 @@ def find_target(name: str, source: object) -> Target:
             return row
     broken = "".join(f"; cannot be loaded: {fault}" for fault in installed_faults())
     raise InputError(f"{source}: no runtime of this version runs bundles for {name!r}{broken}")
+
+
+def runtimes_of_target(name: str) -> tuple[str, ...]:
+    """Names of the runtimes that run bundles for a target, the default first; none for an unknown one."""
+    return tuple(row.runtime for row in all_targets() if row.name == name != CHECKPOINT)
 
 
 def checkpoint_runtimes() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import click
 
 from causalrn import __version__
 from causalrn.bundle.json_values import to_json
-from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults
+from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults, runtime_row
 from causalrn.cli import doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
 from causalrn.cli.doctor_probe import Probe
@@ -72,6 +72,7 @@ def all_checks() -> dict[str, list[Check]]:
             Check("onnxruntime, CPU", probes.probe_onnxruntime),
             Check("onnxruntime, opset 23", probes.probe_opset_23),
             Check("onnxruntime, providers", probes.probe_providers),
+            Check("OpenVINO, CPU", probes.probe_openvino),
         ],
         TRAIN: [
             Check("torch, CPU", probes.probe_torch),
@@ -118,7 +119,8 @@ class DoctorReport:
         working = {probe.name for probes in self.groups.values() for probe in probes if probe.status == "works"}
         train = {"numpy", "safetensors", "torch, CPU"}
         flavors = ("TensorRT-RTX", "TensorRT")
-        runs = {row.name: _can_run(row, working) for row in all_targets()}
+        rows = {row.name: row for row in reversed(tuple(all_targets()))}  # of several runtimes the default
+        runs = {name: _can_run(row, working) for name, row in rows.items()}
         others = (row for row in all_targets() if row.name not in (CHECKPOINT, *_RUN_NAMES))
         return {
             "run": runs["onnx"],
@@ -128,6 +130,7 @@ class DoctorReport:
             "run C": runs["c"],
             "export to web": train | {"clang for wasm32", "node"} <= working,
             "run web": runs["web"],
+            "run in OpenVINO": _can_run(runtime_row("openvino"), working),
             "quantize": {"onnx", "quantization", "onnxruntime, CPU"} <= working,
             "compile": "onnx" in working and any(f"{flavor}, build" in working for flavor in flavors),
             "run engines": runs["tensorrt"],

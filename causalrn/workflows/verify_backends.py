@@ -34,9 +34,9 @@ class BackendOpener:
     def open(self, runtime: str, threads: int | None = None) -> Session:
         """A session by the name of its runtime, with so many threads inside one operator."""
         if runtime not in checkpoint_runtimes():
-            if threads is None or not target_of(self.bundle).has_threads:
-                return open_bundle(self.bundle, self.options)
-            return open_bundle(self.bundle, dataclasses.replace(self.options, threads=threads))
+            if threads is None or not target_of(self.bundle, runtime).has_threads:
+                return open_bundle(self.bundle, self.options, runtime)
+            return open_bundle(self.bundle, dataclasses.replace(self.options, threads=threads), runtime)
         from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 
         assert self.checkpoint is not None
@@ -59,9 +59,9 @@ class BackendOpener:
         assert isinstance(session, CellSession)
         return session
 
-    def kernels(self) -> KernelList:
-        """What the bundle's results can be computed by."""
-        return list_kernels(self.bundle, self.options)
+    def kernels(self, runtime: str) -> KernelList:
+        """What the bundle's results can be computed by, in one of its runtimes."""
+        return list_kernels(self.bundle, self.options, runtime)
 
     def graph(self) -> CellSession | None:
         """The bundle's graphs in float64, where there are any and onnx is installed."""

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import as_path, written_file
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.known_by import caution
 from causalrn.bundle.manifest import Manifest
+from causalrn.bundle.precisions import FLOAT32
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.compiling.processor import processor_family
@@ -169,6 +171,7 @@ def _settings(options: VerifyOptions, verification: Verification) -> Settings:
         gpu=next((session.gpu for session in verification.runtimes.values() if session.gpu), None),
         time_budget_s=options.time_budget,
         budget=verification.case.budget,
+        precision=UNSET if options.session.precision == FLOAT32 else options.session.precision,
     )
 
 

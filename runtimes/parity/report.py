@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import psutil
+from msgspec import UNSET, UnsetType
 
 from causalrn.bundle.json_values import json_schema
 from causalrn.bundle.known_by import KnownBy
@@ -27,7 +28,7 @@ Verdict = Literal["PASS", "FAIL", "compiled, not executed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 PASS, FAIL, NOT_EXECUTED = VERDICTS
 
-_PACKAGES = ("causalrn", "numpy", "onnxruntime", "torch", "onnx", "tensorrt-rtx-cu13", "tensorrt")
+_PACKAGES = ("causalrn", "numpy", "onnxruntime", "torch", "onnx", "tensorrt-rtx-cu13", "tensorrt", "openvino")
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -67,6 +68,7 @@ class Settings(ReportEntry, frozen=True):
         gpu: that engines ran on; None where none did.
         time_budget_s: how long it was to take at most.
         budget: what a quantized form may lose; None judges by rounding.
+        precision: what OpenVINO was asked to compute in; absent for float32.
     """
 
     levels: tuple[Level, ...]
@@ -77,6 +79,7 @@ class Settings(ReportEntry, frozen=True):
     gpu: str | None
     time_budget_s: float
     budget: Budget | None
+    precision: str | UnsetType = UNSET
 
 
 class VerifyReport(ReportEntry, frozen=True, kw_only=True):
