@@ -14,7 +14,7 @@ import click
 
 from causalrn import __version__
 from causalrn.bundle.json_values import to_json
-from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults, runtime_row
+from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults
 from causalrn.cli import doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
 from causalrn.cli.doctor_probe import Probe
@@ -130,7 +130,6 @@ class DoctorReport:
             "run C": runs["c"],
             "export to web": train | {"clang for wasm32", "node"} <= working,
             "run web": runs["web"],
-            "run in OpenVINO": _can_run(runtime_row("openvino"), working),
             "quantize": {"onnx", "quantization", "onnxruntime, CPU"} <= working,
             "compile": "onnx" in working and any(f"{flavor}, build" in working for flavor in flavors),
             "run engines": runs["tensorrt"],

@@ -106,7 +106,7 @@ def test_a_step_that_fails_leaves_the_state_as_it_was(ov_bundles, kind, monkeypa
 
 def test_a_run_that_openvino_refuses_is_one_line(ov_bundles):
     with open_session(ov_bundles["exact"][0], "openvino") as session:
-        graph = session._graph("prefill")
+        graph = session._graph("prefill")  # type: ignore[attr-defined]  # a session of OpenVINO's
         with pytest.raises(BundleError, match=r"prefill\.onnx: cannot run: .*export the bundle again"):
             graph.run([np.zeros((1, 3), np.int64), np.zeros((), np.int64), np.zeros((4, 1, 7), np.float32)] * 2)
 
