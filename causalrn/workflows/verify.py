@@ -47,7 +47,7 @@ from causalrn.workflows.arguments import (
     whole_number,
 )
 from causalrn.workflows.task_choice import chosen_task
-from causalrn.workflows.verify_backends import BackendOpener, open_backends
+from causalrn.workflows.verify_backends import BackendOpener, bundle_sources, open_backends, repeats_recorded
 from causalrn.workflows.verify_options import (
     VerifyOptions,
     call_source,
@@ -203,7 +203,7 @@ def verify_with_checkpoint(
             references=partial(_reference, oracle),
             provider=options.session.provider,
             table=partial(_table, oracle, reference, bundle, options),
-            sources=dict.fromkeys(runtimes, str(run)) | _bundle_sources(bundle),
+            sources=dict.fromkeys(runtimes, str(run)) | bundle_sources(bundle),
             progress=progress,
         )
         problems = (*_other_weights(bundle, checkpoint.sha256, run), *_run(verification, opener))
@@ -235,10 +235,10 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
             opener.open_cell,
             Comparators({}, opener.graph()),
             golden=golden,
-            repeats_recorded=_repeats_recorded(bundle, wanted),
+            repeats_recorded=repeats_recorded(bundle, wanted),
             provider=options.session.provider,
             table=golden.call_table,
-            sources=_bundle_sources(bundle),
+            sources=bundle_sources(bundle),
             progress=progress,
         )
         problems = _run(verification, opener)
@@ -287,19 +287,6 @@ def _run(verification: Verification, opener: BackendOpener) -> tuple[str, ...]:
     finally:
         verification.kernels.close()
     return ()
-
-
-def _bundle_sources(bundle: Bundle) -> dict[str, str]:
-    """The bundle's folder, for each runtime that opens it."""
-    return dict.fromkeys(runtimes_of_target(target_of(bundle).name), str(bundle.path))
-
-
-def _repeats_recorded(bundle: Bundle, wanted: Sequence[str]) -> bool:
-    """Whether the runtime should repeat what onnxruntime recorded: another one rounds to other integers, or TF32."""
-    if any(name != runtime_of(bundle) for name in wanted):
-        return False
-    engine = bundle.manifest.engine
-    return engine is None or (bundle.manifest.quantization is None and not engine.tf32)
 
 
 def _conditions(oracle: CheckpointOracle, tokens: IntArray) -> list[BlockCondition]:
