@@ -101,7 +101,7 @@ class Request:
             BundleError: OpenVINO cannot.
         """
         try:
-            self._request.infer()
+            self._request.infer(share_outputs=True)  # otherwise all outputs are copied into a dictionary
         except RuntimeError as error:
             raise self._failure(error) from None
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import psutil
-from msgspec import UNSET, UnsetType
 
 from causalrn.bundle.json_values import json_schema
 from causalrn.bundle.known_by import KnownBy
@@ -68,7 +67,6 @@ class Settings(ReportEntry, frozen=True):
         gpu: that engines ran on; None where none did.
         time_budget_s: how long it was to take at most.
         budget: what a quantized form may lose; None judges by rounding.
-        precision: what OpenVINO was asked to compute in; absent for float32.
     """
 
     levels: tuple[Level, ...]
@@ -79,7 +77,6 @@ class Settings(ReportEntry, frozen=True):
     gpu: str | None
     time_budget_s: float
     budget: Budget | None
-    precision: str | UnsetType = UNSET
 
 
 class VerifyReport(ReportEntry, frozen=True, kw_only=True):
