@@ -72,6 +72,7 @@ def all_checks() -> dict[str, list[Check]]:
             Check("onnxruntime, CPU", probes.probe_onnxruntime),
             Check("onnxruntime, opset 23", probes.probe_opset_23),
             Check("onnxruntime, providers", probes.probe_providers),
+            Check("OpenVINO, CPU", probes.probe_openvino),
         ],
         TRAIN: [
             Check("torch, CPU", probes.probe_torch),
@@ -118,7 +119,8 @@ class DoctorReport:
         working = {probe.name for probes in self.groups.values() for probe in probes if probe.status == "works"}
         train = {"numpy", "safetensors", "torch, CPU"}
         flavors = ("TensorRT-RTX", "TensorRT")
-        runs = {row.name: _can_run(row, working) for row in all_targets()}
+        rows = {row.name: row for row in reversed(tuple(all_targets()))}  # of several runtimes the default
+        runs = {name: _can_run(row, working) for name, row in rows.items()}
         others = (row for row in all_targets() if row.name not in (CHECKPOINT, *_RUN_NAMES))
         return {
             "run": runs["onnx"],

@@ -70,6 +70,18 @@ _PROVIDERS = "import onnxruntime; print(*onnxruntime.get_available_providers())"
 # The CPU has probes of its own; Azure calls a web service and runs no model here.
 _OTHER_PROVIDERS = {"CPUExecutionProvider", "AzureExecutionProvider"}
 
+_OPENVINO = """
+import base64, sys, numpy
+sys.modules["openvino_telemetry"] = None  # importing openvino would report it
+import openvino
+core = openvino.Core()
+model = core.compile_model(core.read_model(base64.b64decode("@MODEL")), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+x = numpy.array([[0, 1, 2, 3]], numpy.float32)
+numpy.testing.assert_allclose(model(x)[0], x / (x**2).mean() ** 0.5, rtol=1e-5)
+has = [name for name in ("BF16", "FP16") if name in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+print("ran RMSNormalization, version", openvino.__version__.partition("-")[0] + ", float32", *has, sep=" ")
+"""
+
 _TORCH = """
 import torch
 torch.set_num_threads(1)
@@ -189,6 +201,12 @@ def probe_opset_23() -> Probe:
     code = _model_code(RMS_OPSET_23, "CPUExecutionProvider", wanted, "ran RMSNormalization")
     remedy = "export with --opset 17, or upgrade onnxruntime"
     return probe_python("onnxruntime, opset 23", code, ["numpy", "onnxruntime"], remedy)
+
+
+def probe_openvino() -> Probe:
+    """A model of opset 23, as `export` writes them, and what else the processor has beside float32."""
+    code = _OPENVINO.replace("@MODEL", RMS_OPSET_23)
+    return probe_python("OpenVINO, CPU", code, ["numpy", "openvino"], "pip install 'causalrn[openvino]'")
 
 
 def probe_providers() -> list[Probe]:

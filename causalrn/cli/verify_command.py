@@ -51,7 +51,7 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
 @click.option(
     "--runtime",
     multiple=True,
-    help=f"{runtime_words()}; may be repeated.  [default: what can run here]",
+    help=f"{runtime_words()}; may be repeated.  [default: PyTorch's, and the bundle's default]",
 )
 @click.option("--task", type=click.Choice(list(TASKS)), help="Insist on this task.  [default: the model's]")
 @click.option("--text", type=PATH, help="Measure a text model's accuracy on the last tenth of this file.")

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.targets import checkpoint_runtimes
+from causalrn.bundle.targets import checkpoint_runtimes, runtimes_of_target
 from causalrn.errors import NotExecutedError
 from causalrn.runtimes import Session, SessionOptions
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.kernel_list import KernelList, list_kernels
-from causalrn.runtimes.opening import open_bundle, target_of
+from causalrn.runtimes.opening import open_bundle, runtime_of, target_of
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.model.cell import RecurrentCell
@@ -34,9 +34,9 @@ class BackendOpener:
     def open(self, runtime: str, threads: int | None = None) -> Session:
         """A session by the name of its runtime, with so many threads inside one operator."""
         if runtime not in checkpoint_runtimes():
-            if threads is None or not target_of(self.bundle).has_threads:
-                return open_bundle(self.bundle, self.options)
-            return open_bundle(self.bundle, dataclasses.replace(self.options, threads=threads))
+            if threads is None or not target_of(self.bundle, runtime).has_threads:
+                return open_bundle(self.bundle, self.options, runtime)
+            return open_bundle(self.bundle, dataclasses.replace(self.options, threads=threads), runtime)
         from causalrn.runtimes.torch_sessions import ParallelSession, RecurrentSession
 
         assert self.checkpoint is not None
@@ -59,9 +59,9 @@ class BackendOpener:
         assert isinstance(session, CellSession)
         return session
 
-    def kernels(self) -> KernelList:
-        """What the bundle's results can be computed by."""
-        return list_kernels(self.bundle, self.options)
+    def kernels(self, runtime: str) -> KernelList:
+        """What the bundle's results can be computed by, in one of its runtimes."""
+        return list_kernels(self.bundle, self.options, runtime)
 
     def graph(self) -> CellSession | None:
         """The bundle's graphs in float64, where there are any and onnx is installed."""
@@ -84,3 +84,16 @@ def open_backends(
         except NotExecutedError as error:
             not_executed = str(error)
     return sessions, not_executed
+
+
+def bundle_sources(bundle: Bundle) -> dict[str, str]:
+    """The bundle's folder, for each runtime that opens it."""
+    return dict.fromkeys(runtimes_of_target(target_of(bundle).name), str(bundle.path))
+
+
+def repeats_recorded(bundle: Bundle, wanted: Sequence[str]) -> bool:
+    """Whether the runtime should repeat what onnxruntime recorded: another one rounds to other integers, or TF32."""
+    if any(name != runtime_of(bundle) for name in wanted):
+        return False
+    engine = bundle.manifest.engine
+    return engine is None or (bundle.manifest.quantization is None and not engine.tf32)

@@ -27,7 +27,7 @@ Verdict = Literal["PASS", "FAIL", "compiled, not executed"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 PASS, FAIL, NOT_EXECUTED = VERDICTS
 
-_PACKAGES = ("causalrn", "numpy", "onnxruntime", "torch", "onnx", "tensorrt-rtx-cu13", "tensorrt")
+_PACKAGES = ("causalrn", "numpy", "onnxruntime", "torch", "onnx", "tensorrt-rtx-cu13", "tensorrt", "openvino")
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
