@@ -30,3 +30,8 @@ class ConvertedSpec:
         """A few words for people: "xnnpack, float32; 6 operators not delegated"."""
         left = sum(sum(operators.values()) for operators in self.not_delegated.values())
         return f"{self.backend}, {self.precision}" + (f"; {left} operators not delegated" if left else "")
+
+
+def plain_name(name: str) -> str:
+    """The name of an input or output in runtimes whose names are identifiers: "past_00_pool" for "past.00.pool"."""
+    return name.replace(".", "_")

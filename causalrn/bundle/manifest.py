@@ -14,7 +14,7 @@ from typing import Any, Literal
 from causalrn.bundle.converted_spec import ConvertedSpec
 from causalrn.bundle.disk.files import CERTIFICATE_HASH, CERTIFICATE_NAME
 from causalrn.bundle.disk.folders import recover_to_read
-from causalrn.bundle.disk.leftovers import is_plain_name
+from causalrn.bundle.disk.leftovers import is_inner_name, is_plain_name
 from causalrn.bundle.disk.ownership import FOLDERS, Marker
 from causalrn.bundle.disk.reading import read_json_text
 from causalrn.bundle.engine_spec import EngineSpec
@@ -85,7 +85,8 @@ class Manifest:
         streams: names of the graphs' values that the blocks and, last, the head read from the residual stream, [T * B,
             E] each.
         quantization: how it was quantized; None in float32.
-        files: per file of the bundle its SHA-256 and size; filled in when the bundle is sealed.
+        files: per file of the bundle its SHA-256 and size; filled in when the bundle is sealed. Those of a folder that
+            is no bundle, as Core ML's packages are, are called "FOLDER/NAME".
         engine: how its engines were compiled; None for other targets.
         native: how its C source is built; None where there is none.
         web: what computes it in a browser; None for other targets.
@@ -130,8 +131,10 @@ class Manifest:
             ValueError: a file outside the bundle, a graph that is missing or not listed, an impossible number.
         """
         for name in (*self.files, *self.folders):
-            if not is_plain_name(name):
+            if not (is_inner_name(name) if name in self.files else is_plain_name(name)):
                 raise ValueError(f"{name!r} is no plain file name")
+        if any(name.partition("/")[0] in self.folders for name in self.files):
+            raise ValueError("files in the folder of a bundle")
         self._check_entries()
         self._check_source()
         if self._has_graphs:
