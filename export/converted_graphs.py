@@ -97,12 +97,13 @@ def converted_manifest(
         files: by graph, "step", "prefill" and perhaps "step_single", the name of its file.
         packages: distributions beside causalrn and torch whose versions are kept.
         scheme: "float32", or how the weights were quantized.
-        entries: further ones of :class:`causalrn.bundle.manifest.Manifest`: `index_type`, ...
+        entries: further ones of :class:`causalrn.bundle.manifest.Manifest`, `index_type`, ..., and the quantization's
+            `form`.
     """
     graphs = {name: Graph(file, 0 if name == "prefill" else spec.step_pad_rows) for name, file in files.items()}
-    quantization = None
+    quantization, form = None, entries.pop("form", None)
     if scheme != "float32":
-        quantization = Quantization.of(scheme, entries.pop("form", None), "float32", (), checkpoint.sha256)
+        quantization = Quantization.of(scheme, form, "float32", (), checkpoint.sha256)
     return Manifest(
         **checkpoint.card.fields(),
         state=spec,
