@@ -20,7 +20,7 @@ from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.converted_graphs import ConvertedOptions
 from causalrn.export.onnx_exporter import OnnxOptions
 from causalrn.export.web.web_exporter import WebOptions
-from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.opening import open_or_evaluate
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.workflows.export_targets import export_bundle
 from causalrn.workflows.quantize_bundle import (
@@ -103,7 +103,7 @@ def export_quantized_c(
         source = single(run, temporary / "float32", options.in_float32)
         data = choose_data(source, limits)
         reference, against = reference_logits(source, run, data.tokens)
-        with open_bundle(source) as session:
+        with open_or_evaluate(source) as session:
             baseline = measure_source(source, session, data, reference, progress)
             context = MeasureContext(source, session, baseline, data, limits, against, None, {}, progress)
             try:

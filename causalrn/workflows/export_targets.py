@@ -18,7 +18,7 @@ from causalrn.compiling.c_compiler import find_compiler
 from causalrn.errors import CheckpointError
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.web.web_exporter import WebOptions, export_web
-from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.opening import open_or_evaluate
 from causalrn.runtimes.parity.calls.oracle_table import late_windows
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, golden_tokens, save_golden
 from causalrn.runtimes.parity.oracle import CheckpointOracle
@@ -112,7 +112,7 @@ def record_golden(folder: Path, manifest: Manifest, checkpoint: Checkpoint, fini
     reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
     (folder / GOLDEN_NAME).unlink(missing_ok=True)
     unfinished = seal_bundle(folder, manifest)
-    with open_bundle(unfinished) as session:
+    with open_or_evaluate(unfinished) as session:
         late = late_windows(oracle, tokens, manifest.state.capacity)
         recorded = save_golden(folder, reference, session, late)
         if finish is not None:

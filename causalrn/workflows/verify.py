@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.errors import GpuFailureError, InputError, NotExecutedError
@@ -284,8 +285,10 @@ def _run(verification: Verification, opener: BackendOpener) -> tuple[str, ...]:
 
 
 def _repeats_recorded(bundle: Bundle) -> bool:
-    """Whether the runtime should repeat what onnxruntime recorded: another one rounds to other integers, or TF32."""
-    engine = bundle.manifest.engine
+    """Whether the runtime should repeat what was recorded: another one rounds to other integers, or TF32."""
+    engine, conversion = bundle.manifest.engine, CONVERSIONS.get(bundle.manifest.target)
+    if conversion is not None and conversion.evaluator:
+        return False
     return engine is None or (bundle.manifest.quantization is None and not engine.tf32)
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.targets import checkpoint_runtimes
-from causalrn.errors import NotExecutedError
+from causalrn.errors import NotExecutedError, RuntimeUnavailableError
 from causalrn.runtimes import Session, SessionOptions
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.kernel_list import KernelList, list_kernels
-from causalrn.runtimes.opening import open_bundle, target_of
+from causalrn.runtimes.opening import open_bundle, open_evaluator, runtime_of, target_of
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.model.cell import RecurrentCell
@@ -33,6 +33,10 @@ class BackendOpener:
 
     def open(self, runtime: str, threads: int | None = None) -> Session:
         """A session by the name of its runtime, with so many threads inside one operator."""
+        if runtime not in (*checkpoint_runtimes(), runtime_of(self.bundle)):
+            session = open_evaluator(self.bundle)
+            assert session is not None
+            return session
         if runtime not in checkpoint_runtimes():
             if threads is None or not target_of(self.bundle).has_threads:
                 return open_bundle(self.bundle, self.options)
@@ -76,11 +80,22 @@ class BackendOpener:
 def open_backends(
     opener: BackendOpener, wanted: Sequence[str], peers: Mapping[str, Session], stack: contextlib.ExitStack
 ) -> tuple[dict[str, Session], str]:
-    """Sessions by runtime, some of which may be open already; and why compiled engines cannot run here."""
+    """Sessions by runtime, some of which may be open already; and why the bundle's own cannot run here.
+
+    In its place comes what evaluates its graphs, where there is such a thing.
+    """
     sessions, not_executed = {}, ""
     for name in wanted:
         try:
             sessions[name] = peers[name] if name in peers else stack.enter_context(opener.open(name))
         except NotExecutedError as error:
             not_executed = str(error)
+            try:
+                session = open_evaluator(opener.bundle)
+            except RuntimeUnavailableError as missing:
+                not_executed += f"; nor were its graphs evaluated: {missing}"
+                continue
+            if session is not None:
+                sessions[session.runtime] = stack.enter_context(session)
+                not_executed += "; here its graphs were read back and evaluated"
     return sessions, not_executed
