@@ -36,7 +36,10 @@ class NamedCell(nn.Module):
         tensors = self.cell.spec.tensors
         state = [inputs[plain_name(tensor.input)] for tensor in tensors]
         logits, *outputs = self.cell(inputs["tokens"], inputs["position"].reshape(()), *state)
-        return {LOGITS: logits, **{plain_name(tensor.output): out for tensor, out in zip(tensors, outputs, strict=True)}}
+        return {
+            LOGITS: logits,
+            **{plain_name(tensor.output): out for tensor, out in zip(tensors, outputs, strict=True)},
+        }
 
 
 def static_inputs(spec: StateSpec, time: int, *, position_shape: tuple[int, ...] = ()) -> dict[str, Tensor]:

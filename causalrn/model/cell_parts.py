@@ -19,7 +19,7 @@ _LEAST_ROWS = 8
 
 
 def rounded(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """A folded weight in the cell's dtype, its rows one behind the other: what converts graphs may read memory as it lies."""
+    """A folded weight in the cell's dtype, row by row in memory: some converters read that as it lies."""
     return None if tensor is None else tensor.detach().to(dtype).contiguous()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.errors import BundleError, RuntimeUnavailableError
+from causalrn.library_output import silenced_libraries
 from causalrn.runtimes.snapshot import Array
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -28,9 +29,10 @@ def open_interpreter(path: Path, threads: int) -> Any:
             "this needs LiteRT, which is not installed: pip install ai-edge-litert, or 'causalrn[litert]' to export too"
         ) from None
     try:
-        return Interpreter(model_path=str(path), num_threads=threads)
+        with silenced_libraries():  # it says that it uses XNNPACK
+            return Interpreter(model_path=str(path), num_threads=threads)
     except (ValueError, RuntimeError) as error:
-        raise BundleError(f"{path}: LiteRT cannot read it ({_shortened(error)}): export the bundle again") from None
+        raise BundleError(f"{path}: LiteRT cannot read it ({shortened(error)}): export the bundle again") from None
 
 
 class Signature:
@@ -66,7 +68,7 @@ class Signature:
         try:
             results = self._runner(**dict(zip(self._inputs, values, strict=True)))
         except (ValueError, RuntimeError) as error:
-            raise BundleError(f"{self._path}: it cannot run ({_shortened(error)}): export the bundle again") from None
+            raise BundleError(f"{self._path}: it cannot run ({shortened(error)}): export the bundle again") from None
         return [results[name] for name in self._outputs]
 
 
@@ -82,5 +84,6 @@ def _check_shapes(path: Path, name: str, expected: Shapes, found: Mapping[str, A
             )
 
 
-def _shortened(error: Exception) -> str:
+def shortened(error: Exception) -> str:
+    """What another package said, in one line that is not too long."""
     return " ".join(str(error).split())[:160]

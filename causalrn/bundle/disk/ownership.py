@@ -72,9 +72,13 @@ class Marker:
     def _is_ours_inside(self, folder: Path, name: str, data: Mapping[str, Any]) -> bool:
         """Whether a folder that is no bundle holds nothing but files that the marker lists, as "FOLDER/NAME"."""
         inside = [(entry, f"{name}/{entry.name}") for entry in folder.iterdir()]
-        return not folder.is_symlink() and bool(inside) and all(
-            self._is_ours_inside(entry, inner, data) if entry.is_dir() else _is_recorded(entry, inner, data)
-            for entry, inner in inside
+        return (
+            not folder.is_symlink()
+            and bool(inside)
+            and all(
+                self._is_ours_inside(entry, inner, data) if entry.is_dir() else _is_recorded(entry, inner, data)
+                for entry, inner in inside
+            )
         )
 
     def _described(self, entry: Path, data: Mapping[str, Any]) -> str:
