@@ -1,4 +1,4 @@
-"""The cell as converters want it that know neither open shapes nor positional names: one shape per call, all by name."""
+"""The cell as converters want it that know no open shapes: one shape per call, inputs and outputs by name."""
 
 from __future__ import annotations
 
@@ -36,10 +36,8 @@ class NamedCell(nn.Module):
         tensors = self.cell.spec.tensors
         state = [inputs[plain_name(tensor.input)] for tensor in tensors]
         logits, *outputs = self.cell(inputs["tokens"], inputs["position"].reshape(()), *state)
-        return {
-            LOGITS: logits,
-            **{plain_name(tensor.output): out for tensor, out in zip(tensors, outputs, strict=True)},
-        }
+        names = [plain_name(tensor.output) for tensor in tensors]
+        return {LOGITS: logits, **dict(zip(names, outputs, strict=True))}
 
 
 def static_inputs(spec: StateSpec, time: int, *, position_shape: tuple[int, ...] = ()) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def export_litert(checkpoint: Checkpoint, folder: Path, options: ConvertedOption
     spec = derive_converted_state(checkpoint, options)
     chunk = static_chunk(spec, _PREFILL_CHUNK)
     content = convert_cell(NamedCell(RecurrentCell(checkpoint.folded, spec)), chunk)
-    packages = _PACKAGES
+    packages: tuple[str, ...] = _PACKAGES
     if options.is_quantized:
         from causalrn.export.litert.litert_quantizer import quantize_model
 

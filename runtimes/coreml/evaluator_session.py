@@ -94,9 +94,8 @@ def check_interface(package: Path, program: Program, inputs: Shapes, outputs: Sh
         for name, (shape, dtype) in found.items():
             wanted = np.dtype(np.int32 if name in ("tokens", "position") else np.float32)
             if dtype != wanted or shape != expected[name]:
-                raise BundleError(
-                    f"{package}: {name} is {dtype} {list(shape)}, expected {wanted} {list(expected[name])}: export again"
-                )
+                differs = f"{name} is {dtype} {list(shape)}, expected {wanted} {list(expected[name])}"
+                raise BundleError(f"{package}: {differs}: export the bundle again")
 
 
 def evaluate(program: Program, feed: Mapping[str, Array]) -> dict[str, Array]:

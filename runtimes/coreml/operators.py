@@ -106,7 +106,7 @@ def softmax(x: Array, axis: Array | int = -1) -> Array:
 
 
 def gelu(x: Array, mode: str = "EXACT") -> Array:
-    """x times the standard normal distribution's share below it."""
+    """X times the standard normal distribution's share below it."""
     if mode != "EXACT":
         raise NotImplementedError(f"gelu {mode}")
     below = np.vectorize(lambda value: 0.5 * math.erfc(-value / math.sqrt(2)), otypes=[np.float64])(x)

@@ -1,7 +1,7 @@
 """The program of an .mlpackage, read back from its files: operations, weights, inputs and outputs. Needs coremltools.
 
-Weights are read from the package's own file of them, by where the program says that they are: a header of 64 bytes, then
-per tensor a record (magic number, type, size and place, 64 bytes) and the values.
+Weights are read from the package's own file of them, by where the program says that they are: a header of 64 bytes,
+then per tensor a record (magic number, type, size and place, 64 bytes) and the values.
 """
 
 from __future__ import annotations

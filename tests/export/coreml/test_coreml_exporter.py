@@ -11,9 +11,11 @@ from causalrn.bundle.conversions import Conversion
 from causalrn.errors import BundleError, VerificationError
 from causalrn.export.coreml import coreml_exporter
 from causalrn.export.coreml.coreml_exporter import GRAPHS, MODEL_FILE, package_name
+from causalrn.export.static_calls import NamedCell, static_inputs
 from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes.coreml.evaluator_session import evaluate
 from causalrn.runtimes.coreml.program import WEIGHTS_FILE, read_program
+from causalrn.runtimes.parity.golden import GOLDEN_NAME
 from causalrn.training.checkpoint import load_checkpoint
 from causalrn.workflows.export import export
 from tests.builders import random_model
@@ -100,9 +102,9 @@ def test_a_vector_of_zeros_normalizes_to_zeros(tmp_path):
     with torch.no_grad():
         model.wte.weight[5] = model.wpe.weight[0] = 0.0
     cell = RecurrentCell.from_model(model, pool="fixed")
-    named = coreml_exporter.NamedCell(cell)
+    named = NamedCell(cell)
     coreml_exporter.convert_graph(named, "step", 1, tmp_path / "step.mlpackage", half=False)
-    inputs = coreml_exporter.static_inputs(cell.spec, 1, position_shape=(1,))
+    inputs = static_inputs(cell.spec, 1, position_shape=(1,))
     inputs["tokens"][0, 0] = 5
     results = evaluate(read_program(tmp_path / "step.mlpackage"), {name: one.numpy() for name, one in inputs.items()})
     with torch.no_grad():
