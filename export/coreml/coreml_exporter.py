@@ -76,7 +76,7 @@ def convert_graph(cell: NamedCell, graph: str, time: int, package: Path, *, half
         half: compute in float16 instead of float32; inputs and outputs stay float32.
     """
     spec = cell.cell.spec
-    with quiet_converter(), torch.no_grad():
+    with quiet_converter("coremltools"), torch.no_grad():
         import coremltools
 
         inputs = static_inputs(spec, time, position_shape=(1,))

@@ -67,7 +67,7 @@ def convert_cell(cell: NamedCell, chunk: int) -> bytes:
         cell: its weights contiguous.
         chunk: T of the prefill.
     """
-    with quiet_converter(), torch.no_grad():
+    with quiet_converter("litert-torch"), torch.no_grad():
         import litert_torch
 
         converter = litert_torch._convert.interface.Converter()

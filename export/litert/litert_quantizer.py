@@ -26,7 +26,7 @@ def quantize_model(content: bytes, scheme: str) -> bytes:
     """
     if scheme not in SCHEMES:
         raise ConfigError(f"`scheme` {scheme} is nothing that LiteRT has: choose of {', '.join(SCHEMES)}")
-    with quiet_converter():
+    with quiet_converter("ai-edge-quantizer"):
         from ai_edge_quantizer import qtyping, quantizer
 
         rounding = quantizer.Quantizer(content)

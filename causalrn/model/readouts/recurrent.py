@@ -176,6 +176,6 @@ def read_log_sum(b: Tensor, past_max: Tensor, past_sum: Tensor) -> tuple[Tensor,
     value = torch.arange(values.shape[0], device=b.device)
     query = torch.arange(b.shape[0], device=b.device)[:, None]
     future = (value > query + 1)[:, :, None, None]  # [T, T + 1, 1, 1]
-    reach = values.masked_fill(future, -torch.inf)  # [T, T + 1, B, H]
+    reach = torch.where(future, -torch.inf, values)  # [T, T + 1, B, H]
     maxima = reach.amax(1)
     return maxima, (torch.exp(reach - maxima[:, None]) * scales).sum(1)
