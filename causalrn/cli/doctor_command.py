@@ -15,7 +15,7 @@ import click
 from causalrn import __version__
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults
-from causalrn.cli import doctor_probes, doctor_tensorrt, doctor_tools
+from causalrn.cli import doctor_converted, doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
 from causalrn.cli.doctor_probe import Probe
 from causalrn.cli.options import json_option
@@ -56,6 +56,7 @@ class Check:
 
 RUN, TRAIN, QUANTIZE = "run bundles", "train, convert, export", "quantize"
 C_TARGET, WEB_TARGET, TENSORRT = "C target", "web target", "TensorRT"
+CONVERTED = "converted targets"
 _RUN_NAMES = ("onnx", "c", "web", "tensorrt")
 """Targets whose runs have a name of their own in the report."""
 
@@ -96,6 +97,11 @@ def all_checks() -> dict[str, list[Check]]:
             Check("cuda-bindings", doctor_tensorrt.probe_cuda_bindings),
             Check("TensorRT-RTX", rtx),
             Check("TensorRT", trt),
+        ],
+        CONVERTED: [
+            Check("LiteRT", doctor_converted.probe_litert),
+            Check("coremltools", doctor_converted.probe_coremltools),
+            Check("Core ML", doctor_converted.probe_core_ml),
         ],
     }
 
