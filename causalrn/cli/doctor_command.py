@@ -98,12 +98,16 @@ def all_checks() -> dict[str, list[Check]]:
             Check("TensorRT-RTX", rtx),
             Check("TensorRT", trt),
         ],
-        CONVERTED: [
-            Check("LiteRT", doctor_converted.probe_litert),
-            Check("coremltools", doctor_converted.probe_coremltools),
-            Check("Core ML", doctor_converted.probe_core_ml),
-        ],
+        CONVERTED: _converted_checks(),
     }
+
+
+def _converted_checks() -> list[Check]:
+    return [
+        Check("LiteRT", doctor_converted.probe_litert),
+        Check("coremltools", doctor_converted.probe_coremltools),
+        Check("Core ML", doctor_converted.probe_core_ml),
+    ]
 
 
 def _can_run(row: Target, working: set[str]) -> bool:
