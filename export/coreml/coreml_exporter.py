@@ -1,7 +1,7 @@
 """Converts a checkpoint's cell to .mlpackage folders with coremltools: step (T = 1) and prefill (one T), B = 1.
 
 States are inputs and outputs: those that Core ML keeps itself are float16, whatever precision is asked for. Norms are
-written out before: coremltools divides by the largest |value| for them, which is 0 / 0 for a vector of zeros.
+written out before, and masks: coremltools divides by the largest |value| for a norm, which is 0 / 0 for zeros.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def convert_graph(cell: NamedCell, graph: str, time: int, package: Path, *, half
 
         inputs = static_inputs(spec, time, position_shape=(1,))
         outputs = list(cell(**inputs))
-        program = torch.export.export(cell, (), inputs).run_decompositions({**_NORMS})
+        program = torch.export.export(cell, (), inputs).run_decompositions({**_WRITTEN_OUT})
         model = coremltools.convert(
             program,
             compute_precision=coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32,
@@ -111,4 +111,12 @@ def _rms_norm(x: Tensor, normalized_shape: list[int], weight: Tensor | None = No
     return normal if weight is None else normal * weight
 
 
-_NORMS = {torch.ops.aten.rms_norm.default: _rms_norm}
+def _masked_fill(x: Tensor, mask: Tensor, value: float) -> Tensor:
+    """As PyTorch defines it, also where the mask has more rows: coremltools gives the result the shape of `x`."""
+    return torch.where(mask, torch.full((), value, dtype=x.dtype), x)
+
+
+_WRITTEN_OUT = {
+    torch.ops.aten.rms_norm.default: _rms_norm,
+    torch.ops.aten.masked_fill.Scalar: _masked_fill,
+}
