@@ -110,6 +110,7 @@ NEEDS_TORCH = {
         for name in (
             "convert",
             "export",
+            "export_converted",
             "export_quantized",
             "export_recurrent",
             "export_targets",
