@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,6 +85,7 @@ def convert_graph(cell: NamedCell, graph: str, time: int, package: Path, *, half
         program = torch.export.export(cell, (), inputs).run_decompositions({**_WRITTEN_OUT})
         model = coremltools.convert(
             program,
+            outputs=[coremltools.TensorType(dtype=np.float32) for _ in outputs],  # else float16 where that is asked for
             compute_precision=coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32,
             minimum_deployment_target=coremltools.target.iOS16,
             skip_model_load=True,
