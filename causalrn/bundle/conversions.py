@@ -68,7 +68,6 @@ CONVERSIONS: Mapping[str, Conversion] = {
             "causalrn[executorch]",
             "causalrn.export.executorch.executorch_exporter:export_executorch",
             backends=("xnnpack", "portable"),
-            schemes=("w8", "w8a8-dynamic", "w8a8"),
         ),
     )
 }
