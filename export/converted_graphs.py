@@ -64,8 +64,9 @@ class ConvertedOptions:
         )
         for name, value, possible in asked:
             if value not in possible:
-                choices = ", ".join(one for one in possible if one != "float32") or "none"
-                raise ConfigError(f"`{name}` {value} is nothing that {row.title} has: choose of {choices}")
+                choices = ", ".join(one for one in possible if one != "float32")
+                remedy = f"choose of {choices}" if choices else "leave it out"
+                raise ConfigError(f"`{name}` {value} is nothing that {row.title} has: {remedy}")
 
 
 def derive_converted_state(checkpoint: Checkpoint, options: ConvertedOptions) -> StateSpec:

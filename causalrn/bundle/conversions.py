@@ -71,7 +71,6 @@ CONVERSIONS: Mapping[str, Conversion] = {
             "causalrn[executorch]",
             "causalrn.export.executorch.executorch_exporter:export_executorch",
             backends=("xnnpack", "portable"),
-            schemes=("w8", "w8a8-dynamic", "w8a8"),
         ),
         Conversion(
             "litert",
@@ -98,5 +97,5 @@ CONVERSIONS: Mapping[str, Conversion] = {
 }
 """By target."""
 
-BACKENDS = tuple(dict.fromkeys(backend for row in CONVERSIONS.values() for backend in row.backends))
-"""Names of all backends."""
+BACKENDS = tuple(dict.fromkeys(backend for row in CONVERSIONS.values() for backend in row.backends if row.backends[1:]))
+"""Names of all backends, of targets that have a choice."""

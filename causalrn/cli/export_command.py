@@ -35,6 +35,7 @@ Examples:
   causalrn-export export run -o site --target web          a page and an ES module: then `serve site`
   causalrn-export export run -o site --target web --beside other-site
   causalrn-export export run -o phone --target executorch  .pte programs, computed by XNNPACK
+  causalrn-export export run -o phone --target litert      a .tflite file; --target coreml: .mlpackage folders
 Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more than is allowed, or if what another
 package has converted does not compute what was trained."""
 )
@@ -44,7 +45,7 @@ package has converted does not compute what was trained."""
     type=click.Choice(EXPORT_TARGETS),
     default="onnx",
     show_default=True,
-    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch runs on phones.",
+    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch, LiteRT or Core ML run on phones.",
 )
 @click.option(
     "--pool",

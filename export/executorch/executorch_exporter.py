@@ -15,7 +15,7 @@ from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.export.converted_graphs import ConvertedOptions, converted_manifest, derive_converted_state
 from causalrn.export.executorch.cell_tracing import trace_program
-from causalrn.export.executorch.lowering import lower_program
+from causalrn.export.executorch.lowering import lower_program, quiet_converter
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import ModelConfig
 from causalrn.training.checkpoint import Checkpoint
@@ -40,8 +40,9 @@ def export_executorch(checkpoint: Checkpoint, folder: Path, options: ConvertedOp
     chunk = _prefill_chunk(checkpoint.card.block_config, spec)
     files, left = {}, {}
     for graph in _graph_names(options.max_batch):
-        program = trace_program(cell, cell, graph, max_batch=options.max_batch, chunk=chunk)
-        lowered = lower_program(program, options.backend)
+        with quiet_converter():
+            program = trace_program(cell, cell, graph, max_batch=options.max_batch, chunk=chunk)
+            lowered = lower_program(program, options.backend)
         files[graph] = f"{graph}.pte"
         (folder / files[graph]).write_bytes(lowered.content)
         if lowered.not_delegated:

@@ -40,25 +40,24 @@ def lower_program(program: ExportedProgram, backend: str) -> Lowered:
     Raises:
         ConfigError: ExecuTorch cannot convert it.
     """
-    with quiet_converter():
-        from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
-        from executorch.exir.passes import MemoryPlanningPass
+    from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.exir.passes import MemoryPlanningPass
 
-        try:
-            edge = to_edge_transform_and_lower(
-                program,
-                partitioner=_partitioners(backend),
-                compile_config=EdgeCompileConfig(_check_ir_validity=False),
-            )
-            left = _not_delegated(edge.exported_program()) if backend != PORTABLE else {}
-            # a pool is read where it lies: planned inputs would be copied at every call
-            planning = MemoryPlanningPass(alloc_graph_input=False)
-            converted = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
-        except Exception as error:  # of many classes, by version
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError(
-                f"ExecuTorch cannot convert this model for {backend} ({reason}): choose another `backend` or `pool`"
-            ) from error
+    try:
+        edge = to_edge_transform_and_lower(
+            program,
+            partitioner=_partitioners(backend),
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+        left = _not_delegated(edge.exported_program()) if backend != PORTABLE else {}
+        # a pool is read where it lies: planned inputs would be copied at every call
+        planning = MemoryPlanningPass(alloc_graph_input=False)
+        converted = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+    except Exception as error:  # of many classes, by version
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"ExecuTorch cannot convert this model for {backend} ({reason}): choose another `backend` or `pool`"
+        ) from error
     return Lowered(bytes(converted.buffer), left)
 
 

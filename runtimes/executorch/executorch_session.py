@@ -38,6 +38,7 @@ class ExecuTorchSession(CellSession):
         self.backend = manifest.converted.backend
         self._bundle = bundle
         self._methods: dict[str, Any] = {}
+        self._loaded: dict[str, None] = {}  # names of their files, which outlive them
         self._known_shapes: set[str] = set()
         self._method(manifest.graph_for(batch=1, time=1))  # what cannot load fails here
 
@@ -49,7 +50,7 @@ class ExecuTorchSession(CellSession):
     @property
     def executed_files(self) -> tuple[str, ...]:
         """The programs that were loaded."""
-        return tuple(self._bundle.manifest.graphs[name].file for name in self._methods)
+        return tuple(self._loaded)
 
     def _method(self, graph: str) -> Any:
         """A graph's program, loaded when it is first needed."""
@@ -60,6 +61,7 @@ class ExecuTorchSession(CellSession):
             if given != (2 + len(self.spec.tensors), 1 + len(self.spec.tensors)):
                 raise BundleError(f"{path}: not the inputs and outputs of the manifest: export again")
             self._methods[graph] = method
+            self._loaded[path.name] = None
         return self._methods[graph]
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:
