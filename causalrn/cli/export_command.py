@@ -45,7 +45,7 @@ package has converted does not compute what was trained."""
     type=click.Choice(EXPORT_TARGETS),
     default="onnx",
     show_default=True,
-    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch, LiteRT or Core ML run on phones.",
+    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch, LiteRT or Core ML run.",
 )
 @click.option(
     "--pool",
