@@ -13,8 +13,12 @@ _STANDARD_ERROR = 2
 @contextlib.contextmanager
 def silenced_libraries() -> Iterator[None]:
     """A context in which nothing that is written to standard error appears, by no thread of this process."""
+    try:
+        kept = os.dup(_STANDARD_ERROR)
+    except OSError:  # it is closed
+        yield
+        return
     sys.stderr.flush()
-    kept = os.dup(_STANDARD_ERROR)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, _STANDARD_ERROR)
