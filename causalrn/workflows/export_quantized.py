@@ -20,7 +20,7 @@ from causalrn.export.c99.c99_exporter import COptions
 from causalrn.export.converted_graphs import ConvertedOptions
 from causalrn.export.onnx_exporter import OnnxOptions
 from causalrn.export.web.web_exporter import WebOptions
-from causalrn.runtimes.opening import open_or_evaluate
+from causalrn.runtimes.opening import open_or_evaluate, runtime_of
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.workflows.export_targets import export_bundle
 from causalrn.workflows.quantize_bundle import (
@@ -31,9 +31,10 @@ from causalrn.workflows.quantize_bundle import (
     quantize_bundle,
     reference_logits,
 )
-from causalrn.workflows.quantize_options import QuantizeOptions, choose_data
+from causalrn.workflows.quantize_options import Data, QuantizeOptions, choose_data
 from causalrn.workflows.quantize_result import QuantizeResult
 
+_EVALUATED_EXAMPLES = 20
 _C = TypeVar("_C", COptions, WebOptions, ConvertedOptions)
 
 
@@ -70,6 +71,16 @@ def export_quantized(
     return dataclasses.replace(result, report=dataclasses.replace(result.report, source=str(run)))
 
 
+def _for_runtime(source: Bundle, data: Data) -> Data:
+    """Fewer sequences of the task where graphs are evaluated because their runtime cannot run: seconds for each."""
+    with open_or_evaluate(source) as session:
+        if session.runtime == runtime_of(source) or data.examples is None:
+            return data
+    note = f"{runtime_of(source)} does not run here: accuracy was measured on {_EVALUATED_EXAMPLES} sequences only"
+    examples = data.examples.rows(slice(_EVALUATED_EXAMPLES))
+    return dataclasses.replace(data, examples=examples, notes=(*data.notes, note))
+
+
 def _of_run(error: BudgetExceededError, run: Path) -> BudgetExceededError:
     """The same error about the checkpoint folder that was to be exported, not about a bundle in between."""
     assert isinstance(error.report, QuantizeReport)
@@ -101,7 +112,7 @@ def export_quantized_c(
         quantized = single(run, temporary / "quantized", options)  # first: it may be refused
         assert quantized.manifest.quantization is not None
         source = single(run, temporary / "float32", options.in_float32)
-        data = choose_data(source, limits)
+        data = _for_runtime(source, choose_data(source, limits))
         reference, against = reference_logits(source, run, data.tokens)
         with open_or_evaluate(source) as session:
             baseline = measure_source(source, session, data, reference, progress)
