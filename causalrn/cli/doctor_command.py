@@ -15,7 +15,7 @@ import click
 from causalrn import __version__
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults
-from causalrn.cli import doctor_converted, doctor_probes, doctor_tensorrt, doctor_tools
+from causalrn.cli import doctor_converted, doctor_litert_coreml, doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
 from causalrn.cli.doctor_probe import Probe
 from causalrn.cli.options import json_option
@@ -55,8 +55,7 @@ class Check:
 
 
 RUN, TRAIN, QUANTIZE = "run bundles", "train, convert, export", "quantize"
-C_TARGET, WEB_TARGET, TENSORRT = "C target", "web target", "TensorRT"
-CONVERTED = "converted targets"
+C_TARGET, WEB_TARGET, TENSORRT, CONVERTED = "C target", "web target", "TensorRT", "phones and boards"
 _RUN_NAMES = ("onnx", "c", "web", "tensorrt")
 """Targets whose runs have a name of their own in the report."""
 
@@ -104,9 +103,10 @@ def all_checks() -> dict[str, list[Check]]:
 
 def _converted_checks() -> list[Check]:
     return [
-        Check("LiteRT", doctor_converted.probe_litert),
-        Check("coremltools", doctor_converted.probe_coremltools),
-        Check("Core ML", doctor_converted.probe_core_ml),
+        Check("ExecuTorch", doctor_converted.probe_executorch),
+        Check("LiteRT", doctor_litert_coreml.probe_litert),
+        Check("coremltools", doctor_litert_coreml.probe_coremltools),
+        Check("Core ML", doctor_litert_coreml.probe_core_ml),
     ]
 
 

@@ -159,7 +159,7 @@ def probe_python(
         packages: what it imports.
         remedy: what helps where a package is missing or fails.
         missing_remedy: what helps on exit code 3.
-        timeout_s: when it is given up.
+        timeout_s: after so many seconds it is broken.
     """
     absent = [package for package in packages if not is_installed(package)]
     if absent:
