@@ -74,7 +74,7 @@ def convert_graph(cell: NamedCell, graph: str, time: int, package: Path, *, half
         cell: what is converted.
         graph: its name, for the package's description.
         time: T.
-        half: compute in float16 instead of float32; inputs and outputs stay float32.
+        half: products with weights in float16 instead of float32; inputs and outputs stay float32.
     """
     spec = cell.cell.spec
     with quiet_converter("coremltools"), torch.no_grad():
@@ -86,13 +86,20 @@ def convert_graph(cell: NamedCell, graph: str, time: int, package: Path, *, half
         model = coremltools.convert(
             program,
             outputs=[coremltools.TensorType(dtype=np.float32) for _ in outputs],  # else float16 where that is asked for
-            compute_precision=coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32,
+            compute_precision=_precision(coremltools, half=half),
             minimum_deployment_target=coremltools.target.iOS16,
             skip_model_load=True,
         )
         named = _with_names(coremltools, model, outputs, graph, spec)
         named.save(str(package))
     (package / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+
+
+def _precision(coremltools: Any, *, half: bool) -> Any:
+    """Float32, or float16 for products with weights; norms, exponentials and sums stay float32 in either."""
+    if not half:
+        return coremltools.precision.FLOAT32
+    return coremltools.transform.FP16ComputePrecision(op_selector=lambda operation: operation.op_type == "linear")
 
 
 def _with_names(coremltools: Any, model: Any, outputs: list[str], graph: str, spec: StateSpec) -> Any:
