@@ -19,6 +19,7 @@ from causalrn.bundle.manifest import Graph, Manifest, stream_names
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.export.graph_tracing import block_nodes, trace_cell
 from causalrn.export.opsets import TRACE_OPSET, check_opset, set_opset
+from causalrn.export.ort_format import convert_to_ort_format
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import ModelConfig, TransformerConfig
 from causalrn.model.state import derive_state
@@ -37,6 +38,7 @@ class OnnxOptions(TypedDict, total=False):
         opset: one of :data:`causalrn.export.opsets.OPSETS`; 23 by default.
         single_file: weights inside each graph, not in a file that they share.
         index_type: of tokens and position, "int64" by default.
+        ort_format: graphs in onnxruntime's own format: see :mod:`causalrn.export.ort_format`.
     """
 
     pool: str
@@ -45,6 +47,7 @@ class OnnxOptions(TypedDict, total=False):
     opset: int
     single_file: bool
     index_type: Literal["int64", "int32"]
+    ort_format: bool
 
 
 def export_onnx(checkpoint: Checkpoint, folder: Path, **options: Unpack[OnnxOptions]) -> Manifest:
@@ -74,7 +77,7 @@ def export_onnx(checkpoint: Checkpoint, folder: Path, **options: Unpack[OnnxOpti
         set_opset(model, opset)
         describe_graph(model, manifest, name)
     save_graphs(models, folder, checked=True, single_file=options.get("single_file", False))
-    return manifest
+    return convert_to_ort_format(folder, manifest) if options.get("ort_format", False) else manifest
 
 
 def _manifest(checkpoint: Checkpoint, spec: StateSpec, opset: int, index_type: Literal["int64", "int32"]) -> Manifest:

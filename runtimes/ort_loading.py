@@ -10,35 +10,25 @@ import onnxruntime
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.disk.reading import read_input
-from causalrn.errors import BundleError, InputError, RuntimeUnavailableError
+from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.runtimes.onnx_bytes import with_outputs
+from causalrn.runtimes.ort_providers import describe_fall_back, use_provider
 
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "nv-tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "dml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-}
+_REFUSED_FALL_BACK = "fallback to CPU EP has been explicitly disabled"
 
 
-def session_options(provider: str = "cpu", threads: int = 1) -> Any:
-    """How all graphs are loaded: quiet, threads inside an operator only, and no silent fall back to the CPU."""
+def session_options(threads: int = 1) -> Any:
+    """How all graphs are loaded: quiet, threads inside an operator only."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    if provider != "cpu":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return options
 
 
 def load_graph(bundle: Bundle, file: str, provider: str, options: Any, streams: tuple[str, ...]) -> Any:
     """Load a graph; `streams` are intermediate values that it should give, too."""
-    name = _provider_name(provider)
+    providers = use_provider(options, provider)
     path = bundle.file(file)
     source: Any = path
     weights = b""
@@ -46,11 +36,13 @@ def load_graph(bundle: Bundle, file: str, provider: str, options: Any, streams: 
         source = with_outputs(read_input(path, "export the bundle again", BundleError), streams)
         weights = _hand_over_weights(bundle, options)
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=[name])
+        session = onnxruntime.InferenceSession(source, options, providers=providers)
     except Exception as error:  # onnxruntime's own classes, RuntimeError and others, by version
+        if _REFUSED_FALL_BACK in str(error):
+            raise _fall_back_error(bundle, file, provider, source, error) from None
         raise _load_error(bundle, file, provider, error) from None
     del weights  # onnxruntime has copied them
-    if name not in session.get_providers():
+    if providers is not None and providers[0] not in session.get_providers():
         raise RuntimeUnavailableError(
             f"provider {provider} could not start here (onnxruntime fell back to {session.get_providers()[0]}): "
             "check its driver and libraries, or use `provider` cpu"
@@ -80,24 +72,27 @@ def _hand_over_weights(bundle: Bundle, options: Any) -> bytes:
     return content
 
 
-def _provider_name(provider: str) -> str:
-    if provider not in PROVIDERS:
-        raise InputError(f"provider {provider!r} is unknown: choose one of {', '.join(PROVIDERS)}")
-    name = PROVIDERS[provider]
-    available = onnxruntime.get_available_providers()
-    if name not in available:
-        here = [key for key, value in PROVIDERS.items() if value in available]
-        raise RuntimeUnavailableError(
-            f"provider {provider} is not in this onnxruntime ({onnxruntime.__version__}): "
-            f"it has {', '.join(here)}; install the onnxruntime package for {provider}"
-        )
-    return name
-
-
 def shortened(error: Exception) -> str:
     """What onnxruntime says, in one line that is not too long."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return reason if len(reason) <= 160 else f"{reason[:60]} ... {reason[-95:]}"
+
+
+def _fall_back_error(bundle: Bundle, file: str, provider: str, source: Any, error: Exception) -> Exception:
+    """A provider that cannot run all of a graph: which nodes it leaves."""
+    kept = []
+
+    def options() -> Any:
+        changed = session_options()
+        if isinstance(source, bytes):
+            kept.append(_hand_over_weights(bundle, changed))
+        return changed
+
+    left = describe_fall_back(source, provider, options) or shortened(error)
+    return RuntimeUnavailableError(
+        f"provider {provider} cannot run all of {bundle.path / file}, and never falls back silently: it {left}: "
+        "use `provider` cpu"
+    )
 
 
 def _load_error(bundle: Bundle, file: str, provider: str, error: Exception) -> Exception:

@@ -25,8 +25,8 @@ class OnnxRuntimeSession(CellSession):
 
     Args:
         bundle: opened, its hashes checked.
-        provider: a key of :data:`causalrn.runtimes.ort_loading.PROVIDERS`. Falling back to another one is an error,
-            never silent.
+        provider: a key of :data:`causalrn.runtimes.ort_providers.PROVIDERS`, or what an installed package adds.
+            Falling back to another one is an error, never silent.
         threads: threads inside one operator; more than one pays from pools of about 1,000 rows on.
         profile_into: folder for the times of nodes and for graphs as onnxruntime runs them: see :meth:`end_profile`.
 
@@ -81,7 +81,7 @@ class OnnxRuntimeSession(CellSession):
         key = name, self._shown
         if key not in self._graphs:
             file = self._bundle.manifest.graphs[name].file
-            options = session_options(self.provider, self.threads)
+            options = session_options(self.threads)
             if self._profile_into is not None:
                 options.enable_profiling = True
                 options.profile_file_prefix = str(self._profile_into / name)

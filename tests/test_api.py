@@ -20,6 +20,7 @@ FUNCTIONS = (
     "predict",
     "profile",
     "quantize",
+    "reseal",
     "resume_training",
     "train",
     "verify",
@@ -64,7 +65,7 @@ NOT_AN_ARGUMENT = {
 """What the command line does with a result, or calls another function for."""
 
 
-@pytest.mark.parametrize("name", ["compile", "convert", "export", "quantize", "train", "verify"])
+@pytest.mark.parametrize("name", ["compile", "convert", "export", "quantize", "reseal", "train", "verify"])
 def test_keyword_arguments_are_the_command_lines_options(name):
     command = group.get_command(None, name)
     flags = {
@@ -108,6 +109,10 @@ def test_every_command_is_listed():
         lambda: causalrn.bench("nowhere", repeats="often"),
         lambda: causalrn.predict(None),
         lambda: causalrn.profile(3),
+        lambda: causalrn.reseal("nowhere", checkpoint="nowhere"),
+        lambda: causalrn.reseal(3, checkpoint="nowhere"),
+        lambda: causalrn.export("nowhere", output="x", index_type="int16"),
+        lambda: causalrn.export("nowhere", output="x", present="yes"),
     ],
 )
 def test_bad_input_is_the_packages_own_error(call, tmp_path, monkeypatch):

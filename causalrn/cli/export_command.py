@@ -28,6 +28,7 @@ Examples:
   causalrn-export export run -o bundle
   causalrn-export export run -o bundle --profile portable  for other and older runtimes
   causalrn-export export run -o bundle --pool fixed --capacity 34
+  causalrn-export export run -o bundle --ort-format        for onnxruntime's reduced builds
   causalrn-export export run -o small --scheme w8          export and quantize in one go
   causalrn-export export run -o source --target c          C99 source that needs nothing
   causalrn-export export run -o firmware --target c --scheme w8a8-dynamic --profile cortex-m
@@ -61,6 +62,11 @@ package has converted does not compute what was trained."""
 @click.option("--single-file", is_flag=True, help="Weights inside each ONNX graph, instead of a file that they share.")
 @click.option(
     "--index-type", type=click.Choice(INDEX_TYPES), help="In ONNX: type of tokens and position.  [default: int64]"
+)
+@click.option(
+    "--ort-format",
+    is_flag=True,
+    help="In ONNX: graphs in onnxruntime's own format, and the operators that its reduced builds take.",
 )
 @click.option(
     "--scheme", type=click.Choice(SCHEMES), help="Quantize it, too: see `quantize`. C and web have w8, w8a8-dynamic."

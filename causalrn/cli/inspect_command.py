@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.bundle.json_values import to_json
+from causalrn.bundle.manifest import INDEX_TYPES
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
 from causalrn.cli.options import PATH, json_option
 from causalrn.errors import InputError
@@ -157,6 +158,8 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
     }
     if manifest.graphs:
         about["graphs"] = ", ".join(f"{name}: {graph.file}" for name, graph in manifest.graphs.items())
+    if manifest.resealed:
+        about["changed by"] = "\n".join(resealing.describe() for resealing in manifest.resealed)
     if manifest.native is not None:
         about["source"] = manifest.native.describe()
     if manifest.target == "c":
@@ -175,7 +178,11 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
 def _kind(manifest: Manifest) -> str:
     if manifest.web is not None:
         return manifest.web.describe()
-    return "C99" if manifest.native else f"opset {manifest.opset}"
+    if manifest.native is not None:
+        return "C99"
+    indices = "" if manifest.index_type == INDEX_TYPES[0] else f", {manifest.index_type} tokens"
+    own_format = ", in onnxruntime's own format" if manifest.is_ort_format else ""
+    return f"opset {manifest.opset}{indices}{own_format}"
 
 
 def _profiles(engine: EngineSpec) -> Iterator[str]:

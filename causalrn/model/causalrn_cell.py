@@ -220,7 +220,7 @@ class _LogSumReader(_Reader):
             maximum, total = readouts.read_log_sum_step(b, past_max, past[1])
             present = (maximum, total)
         else:
-            maximum, total = readouts.read_log_sum(steps, past_max, past[1])
+            maximum, total = readouts.read_log_sum(steps, past_max, past[1], self.position, self.shared.index)
             present = (maximum[-1], total[-1])
         log_o = a + (maximum + total.log()).reshape(a.shape)
         if self.config.forgets_scale:

@@ -66,10 +66,11 @@ class RecurrentCell(nn.Module):
         *,
         pool: str = "growing",
         capacity: int | None = None,
+        present: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> RecurrentCell:
-        """Fold a model and build its cell; `pool` and `capacity` as in :func:`causalrn.model.state.derive_state`."""
-        return cls(fold(model), derive_state(model.config, pool, capacity), dtype)
+        """Fold a model and build its cell; the state as in :func:`causalrn.model.state.derive_state`."""
+        return cls(fold(model), derive_state(model.config, pool, capacity, present=present), dtype)
 
     def fuse_reading(self) -> RecurrentCell:
         """Read growing pools by the fastest kernel there is: for references, see CausalRNReading.fused."""

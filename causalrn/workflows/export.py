@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # calibration/ needs onnx, and exports to C do not
 DEFAULT_OPSET, PORTABLE_OPSET = 23, 17
 _MOST_SEQUENCES = 1 << 10
 _OWNED = {
-    "onnx": ("pool", "present", "opset", "single_file", "index_type", "profile"),
+    "onnx": ("pool", "present", "opset", "single_file", "index_type", "ort_format", "profile"),
     "c": ("pool8", "pool16", "weights", "profile"),
     "web": ("pool8", "pool16", "engine", "beside"),
     **dict.fromkeys(CONVERSIONS, ("pool", "backend", "max_batch")),
@@ -77,6 +77,7 @@ def export(
     opset: int | None = None,
     single_file: bool = False,
     index_type: str | None = None,
+    ort_format: bool = False,
     scheme: str | None = None,
     pool8: bool = False,
     pool16: bool = False,
@@ -105,6 +106,8 @@ def export(
         single_file: of onnx, the weights inside each graph, instead of one file that all graphs share: a graph can be
             loaded from its bytes alone, and the bundle is as many times larger.
         index_type: of onnx, element type of tokens and position: "int64" by default, or "int32".
+        ort_format: of onnx, graphs in onnxruntime's own format, optimized ahead and with their weights inside, and the
+            list of operators that its reduced builds take.
         scheme: quantize it, too: see :func:`causalrn.quantize`. C and web have "w8" and "w8a8-dynamic".
         pool8: of C and web, pool rows as int8 with a scale per row.
         pool16: of C and web, pool rows as float16; not with `pool8`.
@@ -135,6 +138,7 @@ def export(
         "opset": optional_whole(opset, "opset", 1, 1000),
         "single_file": flag(single_file, "single_file"),
         "index_type": optional_choice(index_type, "index_type", INDEX_TYPES),
+        "ort_format": flag(ort_format, "ort_format"),
         "pool8": flag(pool8, "pool8"),
         "pool16": flag(pool16, "pool16"),
         "weights": optional_choice(weights, "weights", PLACEMENTS),
@@ -183,11 +187,16 @@ def _export_onnx(
     opset = asked["opset"] or (PORTABLE_OPSET if is_portable else DEFAULT_OPSET)
     if is_portable and opset != PORTABLE_OPSET:
         raise InputError(f"`profile` portable is opset {PORTABLE_OPSET}, and `opset` is {opset}: leave one of them out")
-    settings |= {name: asked[name] for name in ("present", "single_file")}
+    settings |= {name: asked[name] for name in ("present", "single_file", "ort_format")}
     settings |= {"pool": asked["pool"] or "growing", "capacity": capacity, "opset": opset}
     settings["index_type"] = asked["index_type"] or INDEX_TYPES[0]
     if scheme is None:
         return ExportResult(export_bundle(run, output, **settings))
+    if asked["ort_format"]:
+        raise InputError(
+            "`ort_format` belongs to float32 graphs: leave `scheme` or it out, or convert the quantized graphs with "
+            "onnxruntime.tools.convert_onnx_models_to_ort, and `reseal` the bundle"
+        )
     from causalrn.workflows.export_quantized import export_quantized
 
     quantized = export_quantized(run, output, scheme, form="qdq" if is_portable else "nbits", **settings)

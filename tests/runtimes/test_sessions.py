@@ -12,7 +12,6 @@ from causalrn.errors import (
     CapacityError,
     InputError,
     NonFiniteError,
-    RuntimeUnavailableError,
     StateError,
 )
 from causalrn.export.onnx_exporter import export_onnx
@@ -302,21 +301,6 @@ def test_float64_session_has_a_float64_state(runs):
 def test_wrong_runtime_is_named(runs, exact_bundle, folder, runtime, message):
     with pytest.raises(InputError, match=message):
         open_session(runs["exact"] if folder == "run" else exact_bundle, runtime)
-
-
-def test_missing_provider_never_falls_back(exact_bundle):
-    with pytest.raises(RuntimeUnavailableError, match="provider cuda is not in this onnxruntime"):
-        open_session(exact_bundle, provider="cuda")
-    with pytest.raises(InputError, match="provider 'abacus' is unknown"):
-        open_session(exact_bundle, provider="abacus")
-
-
-def test_provider_that_cannot_start_never_falls_back(exact_bundle, monkeypatch):
-    """A build that has CUDA, on a machine without it: onnxruntime itself would only warn and use the CPU."""
-    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: available)
-    with pytest.raises(RuntimeUnavailableError, match="provider cuda"):
-        open_session(exact_bundle, provider="cuda")
 
 
 def test_provider_for_a_run_is_refused(runs):

@@ -160,22 +160,25 @@ def read_log_sum_step(b: Tensor, past_max: Tensor, past_sum: Tensor) -> tuple[Te
     return maximum, past_sum * torch.exp(past_max - maximum) + torch.exp(b - maximum)
 
 
-def read_log_sum(b: Tensor, past_max: Tensor, past_sum: Tensor) -> tuple[Tensor, Tensor]:
+def read_log_sum(
+    b: Tensor, past_max: Tensor, past_sum: Tensor, position: Tensor, known: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Running sum_j exp(b_j) over a chunk, as maxima and sums scaled by them.
 
     Each query gets its own maximum: subtracting the chunk's maximum would lose the early positions.
 
     Args:
         b: [T, B, H]; past_max, past_sum: [B, H].
+        position: its dtype counts the positions; `known`: see :func:`count_up`.
 
     Returns:
         maxima and sums, both [T, B, H], the last of each being the next state.
     """
     values = torch.cat([past_max[None], b])  # [T + 1, B, H]
     scales = torch.cat([past_sum[None], torch.ones_like(b)])
-    value = torch.arange(values.shape[0], device=b.device)
-    query = torch.arange(b.shape[0], device=b.device)[:, None]
-    future = (value > query + 1)[:, :, None, None]  # [T, T + 1, 1, 1]
+    query = count_up(b.shape[0], position, known)
+    later = query > query[:, None]  # [T, T]; its first column says "not later", as it is with the past
+    future = torch.cat([later[:, :1], later], 1)[:, :, None, None]  # [T, T + 1, 1, 1]
     reach = values.masked_fill(future, -torch.inf)  # [T, T + 1, B, H]
     maxima = reach.amax(1)
     return maxima, (torch.exp(reach - maxima[:, None]) * scales).sum(1)
