@@ -95,7 +95,7 @@ def measure_baseline(
     Args:
         reference_logits: the oracle's for `tokens`; None takes the bundle's own.
     """
-    run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=True)
+    run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=bundle.manifest.shows_streams)
     logits = run.logits if reference_logits is None else reference_logits
     measured = Measured(
         *_sizes(bundle),
@@ -114,7 +114,7 @@ def measure_quantized(
 ) -> Measured:
     """Measure a quantized bundle on what the baseline was measured on."""
     tokens = baseline.tokens
-    run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=True)
+    run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=bundle.manifest.shows_streams)
     return Measured(
         *_sizes(bundle),
         *_accuracies(session, baseline.task, baseline.examples, on_batch),
