@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from causalrn.errors import ConfigError
@@ -18,12 +18,10 @@ from causalrn.model.cell_parts import most_rows
 _EXAMPLE_ROWS, _EXAMPLE_BATCH, _EXAMPLE_TIME = 6, 3, 4
 
 
-def trace_program(cell: RecurrentCell, module: nn.Module, graph: str, *, max_batch: int, chunk: int) -> ExportedProgram:
+def trace_program(cell: RecurrentCell, graph: str, *, max_batch: int, chunk: int) -> ExportedProgram:
     """The program of a cell's call.
 
     Args:
-        cell: whose state it carries.
-        module: the cell itself, or what computes the same of the same arguments.
         graph: "step" (T = 1), "step_single" (T = B = 1) or "prefill" (T from 2 to `chunk`).
         max_batch: most sequences; the step for one sequence and, where this is 1, the others have B = 1.
         chunk: most tokens of a prefill.
@@ -33,7 +31,7 @@ def trace_program(cell: RecurrentCell, module: nn.Module, graph: str, *, max_bat
     """
     arguments, shapes = _example(cell, graph, 1 if graph == "step_single" else max_batch, chunk)
     with torch.no_grad():
-        return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+        return torch.export.export(cell, arguments, dynamic_shapes=shapes, strict=False)
 
 
 def _example(cell: RecurrentCell, graph: str, max_batch: int, chunk: int) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:

@@ -1,8 +1,7 @@
 """Export a checkpoint's cell as ExecuTorch programs: step.pte and prefill.pte.
 
 The programs are traced from :class:`causalrn.model.cell.RecurrentCell` and converted by ExecuTorch; nothing here adds
-mathematics. For XNNPACK, norms and products of two run-time tensors are written with operators that it computes
-(respelling.py).
+mathematics.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def export_executorch(checkpoint: Checkpoint, folder: Path, options: ConvertedOp
     files, left = {}, {}
     for graph in _graph_names(options.max_batch):
         with quiet_converter():
-            program = trace_program(cell, cell, graph, max_batch=options.max_batch, chunk=chunk)
+            program = trace_program(cell, graph, max_batch=options.max_batch, chunk=chunk)
             lowered = lower_program(program, options.backend)
         files[graph] = f"{graph}.pte"
         (folder / files[graph]).write_bytes(lowered.content)
