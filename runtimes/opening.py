@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle, is_bundle
+from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.precisions import FLOAT32
 from causalrn.bundle.targets import Target, checkpoint_runtimes, find_target, runtime_row, runtimes_of_target
-from causalrn.errors import InputError
+from causalrn.errors import InputError, NotExecutedError
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.training.checkpoint_folder import is_checkpoint
@@ -117,6 +118,36 @@ def open_bundle(bundle: Bundle, options: SessionOptions | None = None, runtime: 
     options.check_for(row, bundle.path)
     session: Session = row.load_session()(bundle, options)
     return session
+
+
+def open_evaluator(bundle: Bundle) -> Session | None:
+    """What evaluates a bundle's graphs wherever it is; None where its target has no such thing.
+
+    Raises:
+        RuntimeUnavailableError: what reads the graphs is not installed.
+        BundleError: they cannot be read.
+    """
+    row = CONVERSIONS.get(bundle.manifest.target)
+    if row is None or not row.evaluator:
+        return None
+    session: Session = target_of(bundle).load(row.evaluator)(bundle)
+    return session
+
+
+def open_or_evaluate(bundle: Bundle, options: SessionOptions | None = None, runtime: str | None = None) -> Session:
+    """Open a bundle in a runtime, or where that cannot run here, in what evaluates its graphs.
+
+    Raises:
+        NotExecutedError: there is neither.
+        As :func:`open_session` otherwise.
+    """
+    try:
+        return open_bundle(bundle, options, runtime)
+    except NotExecutedError:
+        session = open_evaluator(bundle)
+        if session is None:
+            raise
+        return session
 
 
 def _choose(path: Path, runtime: str | None, choices: tuple[str, ...], what: str) -> str:

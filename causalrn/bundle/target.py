@@ -1,4 +1,4 @@
-"""What a row of the table of targets is; the table itself, targets.py, gives these names, too. Needs no torch."""
+"""One row of the table of targets: what opens a kind of bundle, and what its runtime promises."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from causalrn.errors import InputError, RuntimeUnavailableError
+
+CHECKPOINT = "checkpoint"
+"""Name of the rows that open a checkpoint folder, not a bundle: PyTorch's."""
 
 ENTRIES = ("engine", "native", "web", "converted")
 """Entries of a manifest that belong to targets; "converted" is shared by those whose graphs are converted."""

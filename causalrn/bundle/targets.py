@@ -13,21 +13,20 @@ import functools
 import importlib.metadata
 from collections.abc import Iterator
 
+from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.bundle.native_spec import PROFILES
+from causalrn.bundle.target import CHECKPOINT as CHECKPOINT
 from causalrn.bundle.target import ENTRIES as ENTRIES
 from causalrn.bundle.target import EQUALITIES as EQUALITIES
 from causalrn.bundle.target import Target as Target
 from causalrn.errors import InputError
 
 ENTRY_POINTS = "causalrn.targets"
-EXPORT_TARGETS = ("onnx", "c", "web")
+EXPORT_TARGETS = ("onnx", "c", "web", *CONVERSIONS)
 """What `export` writes; engines come from `compile`, and what other packages add from their own exporters."""
 PORTABLE = "portable"
 EXPORT_PROFILES = {"onnx": ("default", PORTABLE), "c": PROFILES}
 """By target, what its export can be tuned for, the usual one first."""
-CHECKPOINT = "checkpoint"
-"""Name of the rows that open a checkpoint folder, not a bundle: PyTorch's."""
-
 _ROWS = (
     Target(
         CHECKPOINT,
@@ -105,6 +104,37 @@ _ROWS = (
         shows_streams=True,
         needs=("numpy", "safetensors", "node"),
         kernels="causalrn.runtimes.web.kernels:list_modules",
+    ),
+    Target(
+        "executorch",
+        "executorch",
+        "ExecuTorch programs",
+        "causalrn.runtimes.executorch.executorch_session:ExecuTorchSession.open",
+        entry="converted",
+        has_graphs=True,
+        has_opset=False,
+        needs=("numpy", "safetensors", "ExecuTorch"),
+    ),
+    Target(
+        "litert",
+        "litert",
+        "LiteRT graphs",
+        "causalrn.runtimes.litert.litert_session:LiteRTSession.open",
+        options=("threads",),
+        entry="converted",
+        has_graphs=True,
+        has_opset=False,
+        needs=("numpy", "safetensors", "LiteRT"),
+    ),
+    Target(
+        "coreml",
+        "coreml",
+        "Core ML packages",
+        "causalrn.runtimes.coreml.coreml_session:CoreMLSession.open",
+        entry="converted",
+        has_graphs=True,
+        has_opset=False,
+        needs=("numpy", "safetensors", "Core ML"),
     ),
 )
 _registered: dict[str, Target] = {}

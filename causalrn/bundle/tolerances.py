@@ -39,6 +39,7 @@ TOLERANCES = {
     ("float32", "onnxruntime"): Tolerance(5e-6, 2e-6, 1e-5),
     ("float32", "openvino"): Tolerance(5e-6, 2e-6, 1e-5),
     ("float32", "native"): Tolerance(5e-6, 2e-6, 1e-5),
+    ("float32", "executorch"): Tolerance(5e-6, 2e-6, 1e-5),
     ("float32", "node"): Tolerance(5e-6, 2e-6, 1e-5),
     ("float64", "parallel"): Tolerance(1e-12, 1e-12, 1e-12),
     ("float64", "recurrent"): Tolerance(1e-11, 1e-11, 1e-11),

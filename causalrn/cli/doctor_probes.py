@@ -155,7 +155,14 @@ def run_python(code: str, timeout_s: float = PYTHON_TIMEOUT_S) -> Outcome:
     return execute([sys.executable, "-P", "-W", "ignore", "-c", _CHILD, code], timeout_s)
 
 
-def probe_python(name: str, code: str, packages: Sequence[str], remedy: str, missing_remedy: str = "") -> Probe:
+def probe_python(
+    name: str,
+    code: str,
+    packages: Sequence[str],
+    remedy: str,
+    missing_remedy: str = "",
+    timeout_s: float = PYTHON_TIMEOUT_S,
+) -> Probe:
     """Try code that prints what it did; its exit code 3 says that something is not there.
 
     Args:
@@ -164,11 +171,12 @@ def probe_python(name: str, code: str, packages: Sequence[str], remedy: str, mis
         packages: what it imports.
         remedy: what helps where a package is missing or fails.
         missing_remedy: what helps on exit code 3.
+        timeout_s: after so many seconds it is broken.
     """
     absent = [package for package in packages if not is_installed(package)]
     if absent:
         return Probe(name, "missing", f"{', '.join(absent)} not installed", remedy)
-    outcome = run_python(code)
+    outcome = run_python(code, timeout_s)
     answer = last_line(outcome.stdout)
     if outcome.code == 0 and answer:
         return Probe(name, "works", answer)

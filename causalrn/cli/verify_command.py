@@ -19,7 +19,7 @@ from causalrn.cli.options import (
     runtime_options,
     seed_option,
 )
-from causalrn.runtimes.parity.report import NOT_EXECUTED
+from causalrn.runtimes.parity.report import CONVERTED, NOT_EXECUTED
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.progress import show_progress
 from causalrn.training.tasks import TASKS
@@ -125,7 +125,7 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     if places["certificate"] is not None:
         _certify(verified, places["certificate"])
     if not verified.passed:
-        context.exit(EXIT_NOT_EXECUTED if verified.verdict == NOT_EXECUTED else EXIT_CHECK_FAILED)
+        context.exit(EXIT_NOT_EXECUTED if verified.verdict in (NOT_EXECUTED, CONVERTED) else EXIT_CHECK_FAILED)
 
 
 def _certify(verified: VerifyResult, path: Path) -> None:

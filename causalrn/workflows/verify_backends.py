@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.bundle.targets import checkpoint_runtimes, runtimes_of_target
-from causalrn.errors import NotExecutedError
+from causalrn.errors import NotExecutedError, RuntimeUnavailableError
 from causalrn.runtimes import Session, SessionOptions
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.kernel_list import KernelList, list_kernels
-from causalrn.runtimes.opening import open_bundle, runtime_of, target_of
+from causalrn.runtimes.opening import open_bundle, open_evaluator, runtime_of, target_of
 
 if TYPE_CHECKING:  # torch is not there on a device
     from causalrn.model.cell import RecurrentCell
@@ -33,6 +34,11 @@ class BackendOpener:
 
     def open(self, runtime: str, threads: int | None = None) -> Session:
         """A session by the name of its runtime, with so many threads inside one operator."""
+        possible = runtimes_of_target(target_of(self.bundle).name)
+        if runtime not in (*checkpoint_runtimes(), *possible):
+            session = open_evaluator(self.bundle)
+            assert session is not None
+            return session
         if runtime not in checkpoint_runtimes():
             if threads is None or not target_of(self.bundle, runtime).has_threads:
                 return open_bundle(self.bundle, self.options, runtime)
@@ -76,13 +82,24 @@ class BackendOpener:
 def open_backends(
     opener: BackendOpener, wanted: Sequence[str], peers: Mapping[str, Session], stack: contextlib.ExitStack
 ) -> tuple[dict[str, Session], str]:
-    """Sessions by runtime, some of which may be open already; and why compiled engines cannot run here."""
+    """Sessions by runtime, some of which may be open already; and why the bundle's own cannot run here.
+
+    In its place comes what evaluates its graphs, where there is such a thing.
+    """
     sessions, not_executed = {}, ""
     for name in wanted:
         try:
             sessions[name] = peers[name] if name in peers else stack.enter_context(opener.open(name))
         except NotExecutedError as error:
             not_executed = str(error)
+            try:
+                session = open_evaluator(opener.bundle)
+            except RuntimeUnavailableError as missing:
+                not_executed += f"; nor were its graphs evaluated: {missing}"
+                continue
+            if session is not None:
+                sessions[session.runtime] = stack.enter_context(session)
+                not_executed += "; here its graphs were read back and evaluated"
     return sessions, not_executed
 
 
@@ -92,8 +109,8 @@ def bundle_sources(bundle: Bundle) -> dict[str, str]:
 
 
 def repeats_recorded(bundle: Bundle, wanted: Sequence[str]) -> bool:
-    """Whether the runtime should repeat what onnxruntime recorded: another one rounds to other integers, or TF32."""
-    if any(name != runtime_of(bundle) for name in wanted):
+    """Whether the runtime should repeat what was recorded: another one rounds to other integers, or TF32."""
+    engine, conversion = bundle.manifest.engine, CONVERSIONS.get(bundle.manifest.target)
+    if any(name != runtime_of(bundle) for name in wanted) or (conversion is not None and conversion.evaluator):
         return False
-    engine = bundle.manifest.engine
     return engine is None or (bundle.manifest.quantization is None and not engine.tf32)

@@ -150,6 +150,7 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
         problems=[*parts.problems, *_problems(verification, parts.options)],
         measured=verification.measured,
         not_executed=parts.not_executed,
+        is_converted=parts.bundle.manifest.converted is not None,
         coverage=coverage_of(parts.bundle, verification),
     )
 
@@ -222,7 +223,8 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
     if not verification.runtimes:
         return ["its files and manifest are whole; what the engines compute was not looked at"]
     if verification.golden is not None and not verification.repeats_recorded:
-        notes.append("onnxruntime recorded logits with other roundings: they were not compared")
+        recorded = "onnxruntime recorded" if bundle.manifest.converted is None else "its export recorded"
+        notes.append(f"{recorded} logits with other roundings: they were not compared")
     notes += _other_family(verification)
     if "task" in plan.levels and plan.examples is None:
         notes.append(f"{why_no_task(bundle, plan.task)}: accuracy was not measured")

@@ -139,13 +139,14 @@ def _refusal(words: str, call: Callable[[], object]) -> GuardFigures:
 
 
 def _link_folder(source: Path, target: Path, leave_out: str) -> None:
-    """The same files at another place, by links where the system has them; one is left out."""
+    """The same files at another place, by links where the system has them; one, perhaps "FOLDER/NAME", is left out."""
     target.mkdir()
+    first, _, inner = leave_out.partition("/")
     for path in source.iterdir():
-        if path.name == leave_out:
-            continue
         if path.is_dir():
-            _link_folder(path, target / path.name, "")
+            _link_folder(path, target / path.name, inner if path.name == first else "")
+        elif path.name == leave_out:
+            continue
         else:
             _link(path.resolve(), target / path.name)
 

@@ -1,0 +1,110 @@
+"""docs/compatibility.md from the numbers of compatibility.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from causalrn.workflows.saving import save_text
+
+NEWEST = "onnxruntime 1.32.0"
+Row = dict[str, Any]
+INTRODUCTION = """\
+Measured: every runtime in an environment of its own, every kind of bundle, a step graph and a prefill graph
+over one sequence to the capacity, the state handed on by a loop of a page (`benchmarks/compatibility_runner.py`).
+
+A number is the largest error of a logit against the float64 oracle, relative to the largest logit, where it is within
+the float32 bound that `verify` allows; bold where it is not; *no* where the graph does not load; *loads, no* where it
+loads and cannot run. Behind it the time of a step beside the newest onnxruntime's. Where the prefill graph fares
+otherwise, it is named. One thread; small models (E = H = 64, 4 blocks) but for the rows that say otherwise."""
+
+
+def cell(row: Row, beside: Row | None) -> str:
+    """A runtime's answer to one kind of bundle: its step, and what is different with its prefill."""
+    step, prefill = row["step"], row["prefill"]
+    text = outcome(step)
+    if step["phase"] == "done" and beside is not None and beside["step"]["phase"] == "done":
+        text += f", {step['median_us'] / beside['step']['median_us']:.1f}x"
+    if outcome_kind(prefill) != outcome_kind(step):
+        text += f"; prefill {outcome(prefill)}"
+    return text
+
+
+def outcome_kind(entry: Row) -> str:
+    if entry["phase"] != "done":
+        return str(entry["phase"])
+    return "right" if entry["of_bound"] <= 1 else "wrong"
+
+
+def outcome(entry: Row) -> str:
+    kind = outcome_kind(entry)
+    if kind == "right":
+        return f"{entry['error']:.1e}"
+    return f"**off by {entry['error']:.1e}**" if kind == "wrong" else {"load": "no", "run": "loads, no"}[kind]
+
+
+def table(rows: list[Row], profile: str) -> Iterator[str]:
+    chosen = [row for row in rows if row["profile"] == profile]
+    runtimes = list(dict.fromkeys(row["runtime"] for row in chosen))
+    by_place = {(row["kind"], row["runtime"]): row for row in chosen}
+    yield f"| bundle | {' | '.join(runtimes)} |"
+    yield "|---" * (len(runtimes) + 1) + "|"
+    for kind in dict.fromkeys(row["kind"] for row in chosen):
+        beside = by_place.get((kind, NEWEST))
+        cells = [cell(by_place[kind, name], beside) if (kind, name) in by_place else "" for name in runtimes]
+        yield f"| {kind} | {' | '.join(cells)} |"
+
+
+def failures(rows: list[Row]) -> Iterator[str]:
+    """What a runtime says where it fails: each message once, with the bundles that it is about."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        for graph in ("step", "prefill"):
+            entry = row[graph]
+            if entry["phase"] != "done":
+                key = row["runtime"], graph, shortened(str(entry["error"]))
+                found.setdefault(key, []).append(f"{row['kind']} ({row['profile']})")
+    yield "| runtime | graph | what it says | of |"
+    yield "|---|---|---|---|"
+    for (runtime, graph, message), kinds in found.items():
+        some = ", ".join(kinds[:3]) + (f" and {len(kinds) - 3} more" if len(kinds) > 3 else "")
+        yield f"| {runtime} | {graph} | {message.replace('|', '/')} | {some} |"
+
+
+def shortened(message: str) -> str:
+
+    message = re.sub(r"/\S*/", "", message).replace("`", "'")
+    message = re.sub(r"0x[0-9a-f]+", "0x...", message)
+    return f"`{message[:180]}`" + (" ..." if len(message) > 180 else "")
+
+
+def write_markdown(path: Path, report: dict[str, Any]) -> None:
+    """Write the page, whole or not at all."""
+    rows, lines = report["rows"], []
+    lines += [
+        "# Runtimes that take ONNX bundles",
+        "",
+        "<!-- written by benchmarks/compatibility.py -->",
+        "",
+        *INTRODUCTION.splitlines(),
+        "",
+        "## `export --profile portable` (opset 17)",
+        "",
+        *table(rows, "portable"),
+        "",
+        "## The default (opset 23)",
+        "",
+        *table(rows, "default"),
+        "",
+        "## What fails, in the runtime's words",
+        "",
+        *failures(rows),
+        "",
+        "## Versions",
+        "",
+        *(f"- {name}: {', '.join(packages)}" for name, packages in report["runtimes"].items()),
+        "",
+    ]
+    save_text(path, lambda: "\n".join(lines))
