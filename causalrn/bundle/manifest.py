@@ -223,7 +223,7 @@ class Manifest:
         data = to_json(self)
         data = {name: value for name, value in data.items() if value or name not in _OPTIONAL}
         if self.index_type == INDEX_TYPES[0]:  # as bundles of earlier versions have it
-            del data["index_type"]
+            data.pop("index_type", None)  # msgspec leaves out what was not read
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
 
     @classmethod
