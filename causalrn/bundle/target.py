@@ -38,7 +38,7 @@ class Target:
             :class:`~causalrn.runtimes.session.Session`. The rows of checkpoint folders are called with their path.
         options: fields of the session options that mean something to the runtime.
         max_batch: most sequences; None without a bound, or where the bundle says it.
-        equalities: keys of :data:`EQUALITIES` that the runtime claims on the CPU.
+        equalities: keys of :data:`causalrn.bundle.target.EQUALITIES` that the runtime claims on the CPU.
         entry: the manifest's own entry for this target, one of ``ENTRIES``; None where it has none: other
             packages' targets keep what they need in a file of the bundle.
         has_graphs: whether the bundle holds graphs by name ("step", "prefill").
