@@ -97,7 +97,7 @@ def export(
         run: checkpoint folder.
         output: folder to write; an earlier bundle there is replaced.
         target: "onnx", "c" (C99 source), "web" (a folder for browsers), or one of
-            :data:`causalrn.bundle.conversions.CONVERSIONS`, whose graphs another package converts.
+            ``causalrn.bundle.conversions.CONVERSIONS``, whose graphs another package converts.
         pool: of onnx and converted graphs, how a growing state goes in and out: "growing", "fixed" or, of onnx,
             "concat"; growing by default.
         present: of a fixed pool in onnx, give all of it with the new rows in their places, for runtimes that keep the
