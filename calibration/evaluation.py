@@ -67,7 +67,7 @@ class Baseline:
         tokens: int64 [B, T], for distributions, SQNR and time.
         logits: [B, T, V], the reference: the oracle's, or the float32 bundle's.
         own_logits: the float32 bundle's.
-        streams: the float32 bundle's, N + 1 arrays [B, T, E].
+        streams: the float32 bundle's, N + 1 arrays [B, T, E]; none where its runtime shows none.
         task, examples: for accuracy; None where there are none.
         measured: the float32 bundle itself.
     """
@@ -95,7 +95,7 @@ def measure_baseline(
     Args:
         reference_logits: the oracle's for `tokens`; None takes the bundle's own.
     """
-    run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=True)
+    run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=bundle.manifest.shows_streams)
     logits = run.logits if reference_logits is None else reference_logits
     measured = Measured(
         *_sizes(bundle),
@@ -114,7 +114,7 @@ def measure_quantized(
 ) -> Measured:
     """Measure a quantized bundle on what the baseline was measured on."""
     tokens = baseline.tokens
-    run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=True)
+    run = run_in_chunks(session, tokens, [1] * tokens.shape[1], probe=bundle.manifest.shows_streams)
     return Measured(
         *_sizes(bundle),
         *_accuracies(session, baseline.task, baseline.examples, on_batch),
@@ -161,6 +161,7 @@ def _sizes(bundle: Bundle) -> tuple[int, int, int]:
     weights = WEIGHTS_FILE if manifest.native is None else manifest.native.weights_name
     files = {weights, *(graph.file for graph in manifest.graphs.values())}
     files |= set(() if manifest.native is None else manifest.native.files)
+    files |= {name for name in manifest.files if "/" in name}  # a graph that is a folder
     sizes = {name: manifest.files[name].size_bytes for name in files if name in manifest.files}
     return sizes.get(weights, max(sizes.values())), sum(sizes.values()), manifest.state.bytes_per_token
 

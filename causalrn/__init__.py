@@ -38,6 +38,7 @@ from causalrn.errors import (
     SharedSessionError,
     StateError,
     TrainingError,
+    VerificationError,
 )
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ __all__ = [
     "StateError",
     "Target",
     "TrainingError",
+    "VerificationError",
     "__version__",
     "bench",
     "compile",

@@ -99,6 +99,12 @@ class TrainingInterruptedError(TrainingError):
     exit_code = 130
 
 
+class VerificationError(CausalRNError):
+    """A converted bundle that does not compute what was trained: nothing was written."""
+
+    exit_code = 1
+
+
 class BudgetExceededError(CausalRNError):
     """A quantized bundle that lost more than its budget allows: nothing was written.
 

@@ -1,7 +1,7 @@
 """Graphs in onnxruntime's own format, for its reduced builds: optimized ahead, weights inside, and what they need.
 
 A full onnxruntime loads them as it loads ONNX. Builds for phones and boards leave out the ONNX reader and all kernels
-that no model uses: the configuration beside the graphs, which its build takes (`--include_ops_by_config`), says which
+that no model uses: the configuration beside the graphs, which its build takes ("include_ops_by_config"), says which
 operators and element types these are. Source: onnxruntime's documentation of the ORT format and of reduced builds.
 """
 
@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 from causalrn.bundle.disk.files import WEIGHTS_FILE
+from causalrn.bundle.disk.reading import read_input
 from causalrn.bundle.manifest import ORT_SUFFIX, Manifest
 
 OPERATORS_FILE = "required_operators.config"
@@ -59,7 +60,7 @@ def _write_operators(folder: Path, manifest: Manifest) -> None:
             ort_format_model.create_config_from_models([folder / file for file in files], folder / OPERATORS_FILE, True)
     finally:
         log.setLevel(level)
-    lines = (folder / OPERATORS_FILE).read_text(encoding="utf-8").splitlines()
+    lines = read_input(folder / OPERATORS_FILE, "export again").decode().splitlines()
     kept = [line for line in lines if line and not line.startswith("#")]  # comments name the folder
     text = "\n".join([f"# Of {', '.join(files)}", *kept, ""])
     (folder / OPERATORS_FILE).write_text(text, encoding="utf-8")

@@ -113,7 +113,7 @@ class CellSession(Session):
         try:
             while taken < tokens.shape[1]:
                 position = start + taken
-                chunk = tokens[:, taken : taken + self._chunk_at(position)]
+                chunk = tokens[:, taken : taken + self._next_chunk(position, tokens.shape[1] - taken)]
                 logits, outputs = self._run_at(chunk, position, self._run)
                 check_finite(logits)
                 self._buffers.update(position, outputs)
@@ -124,8 +124,12 @@ class CellSession(Session):
             raise
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
+    def _next_chunk(self, position: int, left: int) -> int:
+        """Tokens of the next chunk, of so many that are left; where a graph has one shape, all of it or a step."""
+        return min(left, self._chunk_at(position))
+
     def _chunk_at(self, position: int) -> int:
-        """Tokens of the next chunk: fewer as the pool grows, so that its pairs stay in the cache."""
+        """Most tokens of the next chunk: fewer as the pool grows, so that its pairs stay in the cache."""
         if not self.spec.has_pool or self.spec.is_own:
             return self.prefill_chunk
         row_bytes = self._batch * self.card.config.pair_width * self._buffers.dtype.itemsize

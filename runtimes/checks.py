@@ -17,6 +17,12 @@ from causalrn.runtimes.snapshot import FloatArray, IntArray, Snapshot
 NON_FINITE = "the model gave NaN or infinity: its weights, or the values they reach, are out of range"
 
 
+def shortened(error: Exception) -> str:
+    """What another package says, in one line that is not too long."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return reason if len(reason) <= 160 else f"{reason[:60]} ... {reason[-95:]}"
+
+
 def check_tokens(tokens: npt.NDArray[np.generic], batch: int, vocabulary: int) -> IntArray:
     """Tokens of B sequences, int64 [B, T], contiguous.
 

@@ -14,7 +14,7 @@ import psutil
 from causalrn.compiling.processor import processor_family
 
 _PACKAGES = ["causalrn", "numpy", "safetensors", "onnxruntime", "onnxruntime-gpu", "click", "rich", "torch", "onnx"]
-_PACKAGES += ["onnxscript", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-bindings"]
+_PACKAGES += ["onnxscript", "tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-bindings", "openvino"]
 
 
 def describe_environment() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.targets import EQUALITIES, Target
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.opening import open_bundle, target_of
+from causalrn.runtimes.opening import open_or_evaluate, target_of
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 
@@ -100,13 +100,13 @@ class KernelList:
     preparations: Sequence[Callable[[], object]] = ()
 
 
-def list_kernels(bundle: Bundle, options: SessionOptions) -> KernelList:
-    """The kernels of a bundle, as its target's row lists them.
+def list_kernels(bundle: Bundle, options: SessionOptions, runtime: str | None = None) -> KernelList:
+    """The kernels of a bundle, as its target's row lists them: the default runtime's, or another one's.
 
     Raises:
         RuntimeUnavailableError, BundleError: they cannot be opened here.
     """
-    row = target_of(bundle)
+    row = target_of(bundle, runtime)
     if row.kernels is None:
         return _only_session(bundle, options, row)
     lister: Callable[[Bundle, SessionOptions], KernelList] = row.load(row.kernels)
@@ -117,7 +117,7 @@ def _only_session(bundle: Bundle, options: SessionOptions, row: Target) -> Kerne
     """The session as the kernel: it may use any file of the bundle, so that none is said to be executed."""
 
     def open_kernel(threads: int) -> CellSession:
-        session = open_bundle(bundle, options)
+        session = open_or_evaluate(bundle, options, row.runtime)
         assert isinstance(session, CellSession)
         return session
 

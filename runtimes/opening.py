@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle, is_bundle
+from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.manifest import Manifest
-from causalrn.bundle.targets import Target, checkpoint_runtimes, find_target, runtime_row
-from causalrn.errors import InputError
+from causalrn.bundle.precisions import FLOAT32
+from causalrn.bundle.targets import Target, checkpoint_runtimes, find_target, runtime_row, runtimes_of_target
+from causalrn.errors import InputError, NotExecutedError
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.training.checkpoint_folder import is_checkpoint
@@ -23,17 +25,20 @@ def open_session(
     threads: int = 1,
     no_cuda_graph: bool = False,
     runtime_cache: str | os.PathLike[str] | None = None,
+    precision: str = FLOAT32,
 ) -> Session:
     """Open a checkpoint folder or a bundle as a running model with its state.
 
     Args:
-        path: a checkpoint folder (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime`, `tensorrt` for
-            engines, `native` for C, `node` for the web); also what `train`, `convert`, `export`, ... gave.
+        path: a checkpoint folder (`parallel` by default, or `recurrent`) or a bundle (`onnxruntime` or
+            `openvino`, `tensorrt` for engines, `native` for C, `node` for the web); also what `train`, `convert`,
+            `export`, ... gave.
         runtime: a name of the table of targets (:mod:`causalrn.bundle.targets`); None takes the folder's default.
         provider: onnxruntime's execution provider, "cpu", "cuda", ...; it never falls back silently.
         threads: inside one operator, or of C; 1 leaves PyTorch's own setting alone.
         no_cuda_graph: of TensorRT, launch a step kernel by kernel.
         runtime_cache: of TensorRT-RTX, file that keeps the kernels compiled for this GPU.
+        precision: of OpenVINO, "float32", "bf16" or "int8-activations".
 
     Returns:
         The session, at position 0 with one sequence; a context manager.
@@ -51,7 +56,7 @@ def open_session(
         ...     logits = session.step([3])  # [B] -> [B, V]
     """
     cache = None if runtime_cache is None else as_path(runtime_cache, "runtime_cache")
-    options = SessionOptions(provider, threads, not no_cuda_graph, cache)
+    options = SessionOptions(provider, threads, not no_cuda_graph, cache, precision)
     return open_folder(as_path(path, "path"), runtime, options)
 
 
@@ -66,8 +71,8 @@ def open_folder(path: Path, runtime: str | None = None, options: SessionOptions 
         session: Session = row.load_session()(path, options)
         return session
     bundle = Bundle.open(path)
-    _choose(path, runtime, (runtime_of(bundle),), f"a bundle for {bundle.manifest.target}")
-    return open_bundle(bundle, options)
+    possible = runtimes_of_target(target_of(bundle).name)
+    return open_bundle(bundle, options, _choose(path, runtime, possible, f"a bundle for {bundle.manifest.target}"))
 
 
 def default_row(path: Path) -> Target:
@@ -81,17 +86,21 @@ def default_row(path: Path) -> Target:
     return find_target(Manifest.read(path).target, path)
 
 
-def target_of(bundle: Bundle) -> Target:
-    """The row of the table that a bundle belongs to.
+def target_of(bundle: Bundle, runtime: str | None = None) -> Target:
+    """The row of the table that a bundle belongs to: the default runtime's, or another runtime's of the same target.
 
     Raises:
         InputError: there is none, in this version.
     """
-    return find_target(bundle.manifest.target, bundle.path)
+    default = find_target(bundle.manifest.target, bundle.path)
+    if runtime is None or runtime == default.runtime:
+        return default
+    _choose(bundle.path, runtime, runtimes_of_target(default.name), f"a bundle for {default.name}")
+    return runtime_row(runtime)
 
 
 def runtime_of(bundle: Bundle) -> str:
-    """Name of the runtime that runs a bundle.
+    """Name of the runtime that runs a bundle where none is named.
 
     Raises:
         InputError: none does, in this version.
@@ -99,16 +108,46 @@ def runtime_of(bundle: Bundle) -> str:
     return target_of(bundle).runtime
 
 
-def open_bundle(bundle: Bundle, options: SessionOptions | None = None) -> Session:
-    """Open a bundle whose hashes have been checked, in its target's runtime.
+def open_bundle(bundle: Bundle, options: SessionOptions | None = None, runtime: str | None = None) -> Session:
+    """Open a bundle whose hashes have been checked, in its target's runtime, or in another one of the same target.
 
     Raises:
         As :func:`open_session`.
     """
-    options, row = options or SessionOptions(), target_of(bundle)
+    options, row = options or SessionOptions(), target_of(bundle, runtime)
     options.check_for(row, bundle.path)
     session: Session = row.load_session()(bundle, options)
     return session
+
+
+def open_evaluator(bundle: Bundle) -> Session | None:
+    """What evaluates a bundle's graphs wherever it is; None where its target has no such thing.
+
+    Raises:
+        RuntimeUnavailableError: what reads the graphs is not installed.
+        BundleError: they cannot be read.
+    """
+    row = CONVERSIONS.get(bundle.manifest.target)
+    if row is None or not row.evaluator:
+        return None
+    session: Session = target_of(bundle).load(row.evaluator)(bundle)
+    return session
+
+
+def open_or_evaluate(bundle: Bundle, options: SessionOptions | None = None, runtime: str | None = None) -> Session:
+    """Open a bundle in a runtime, or where that cannot run here, in what evaluates its graphs.
+
+    Raises:
+        NotExecutedError: there is neither.
+        As :func:`open_session` otherwise.
+    """
+    try:
+        return open_bundle(bundle, options, runtime)
+    except NotExecutedError:
+        session = open_evaluator(bundle)
+        if session is None:
+            raise
+        return session
 
 
 def _choose(path: Path, runtime: str | None, choices: tuple[str, ...], what: str) -> str:

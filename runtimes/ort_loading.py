@@ -11,6 +11,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.disk.reading import read_input
 from causalrn.errors import BundleError, RuntimeUnavailableError
+from causalrn.runtimes.checks import shortened
 from causalrn.runtimes.onnx_bytes import with_outputs
 from causalrn.runtimes.ort_providers import describe_fall_back, use_provider
 
@@ -70,12 +71,6 @@ def _hand_over_weights(bundle: Bundle, options: Any) -> bytes:
     else:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
     return content
-
-
-def shortened(error: Exception) -> str:
-    """What onnxruntime says, in one line that is not too long."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return reason if len(reason) <= 160 else f"{reason[:60]} ... {reason[-95:]}"
 
 
 def _fall_back_error(bundle: Bundle, file: str, provider: str, source: Any, error: Exception) -> Exception:

@@ -13,8 +13,9 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.checks import check_finite, hides_rows
-from causalrn.runtimes.ort_loading import load_graph, session_options, shortened
+from causalrn.runtimes.checks import check_finite, hides_rows, shortened
+from causalrn.runtimes.ort_loading import load_graph, session_options
+from causalrn.runtimes.output_shapes import check_outputs, expected_outputs
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
@@ -127,20 +128,12 @@ class OnnxRuntimeSession(CellSession):
 
     def _check_shapes(self, results: Sequence[Array], position: int, batch: int, time: int) -> None:
         """Refuse what is not shaped as the contract says, before it reaches the state."""
-        names = [*self._outputs, *self._shown]
-        rows = position + time  # of a pool that comes back whole
-        if self.spec.gives_fixed_pools and self.capacity is not None:
-            rows = self.capacity
-        expected: list[tuple[str, tuple[int, ...]]] = [("float32", (batch, time, self.card.config.vocabulary))]
-        for tensor in self.spec.tensors:
-            given = tensor.given(batch=batch, rows=time if tensor.update == "append" else rows)
-            expected.append((tensor.dtype, given))
+        vocabulary = self.card.config.vocabulary
+        expected = expected_outputs(self.spec, position, batch, time, vocabulary, self.capacity)
         if self._probed is not None:
-            expected += [("float32", (time * batch, self.card.config.stream_width))] * len(self._shown)
-        for index, (value, (dtype, shape)) in enumerate(zip(results, expected, strict=False)):
-            if value.dtype != dtype or value.shape != shape:
-                what = f"{names[index]} is {value.dtype} {list(value.shape)}, expected {dtype} {list(shape)}"
-                raise BundleError(f"{self._bundle.path}: {what}: export the bundle again")
+            width = self.card.config.stream_width
+            expected += [(name, "float32", (time * batch, width)) for name in self._shown]
+        check_outputs(results, expected, self._bundle.path)
 
     def _set_probing(self, on: bool) -> None:
         self._shown = self._bundle.manifest.streams if on else ()

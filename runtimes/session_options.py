@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from causalrn.bundle.precisions import FLOAT32, PRECISIONS
 from causalrn.bundle.targets import CHECKPOINT, Target, all_targets
 from causalrn.errors import InputError
 
@@ -20,6 +21,7 @@ class SessionOptions:
         threads: inside one operator of onnxruntime or PyTorch, or for a step or prefill in C; 1 leaves PyTorch's own
             setting alone.
         cuda_graph: whether TensorRT replays recorded steps.
+        precision: what OpenVINO computes in, a key of :data:`causalrn.bundle.precisions.PRECISIONS`.
         runtime_cache: file in which TensorRT-RTX keeps the kernels that it compiles on this machine.
 
     Raises:
@@ -30,6 +32,7 @@ class SessionOptions:
     threads: int = 1
     cuda_graph: bool = True
     runtime_cache: Path | None = None
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         threads = self.threads
@@ -37,6 +40,8 @@ class SessionOptions:
             raise InputError(f"`threads` is {threads!r}: it must be a whole number from 1 to {_MOST_THREADS}")
         if not isinstance(self.provider, str):
             raise InputError(f"`provider` is {self.provider!r}: it must be a name, e.g. 'cpu'")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"`precision` is {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
 
     def check_for(self, row: Target, path: Path) -> None:
         """Refuse options that mean nothing to a runtime.
@@ -49,6 +54,7 @@ class SessionOptions:
             "threads": (f"`threads` {self.threads}", self.threads != 1),
             "cuda_graph": ("`no_cuda_graph`", not self.cuda_graph),
             "runtime_cache": ("`runtime_cache`", self.runtime_cache is not None),
+            "precision": (f"`precision` {self.precision}", self.precision != FLOAT32),
         }
         for field, (words, is_set) in chosen.items():
             if is_set and field not in row.options:

@@ -24,12 +24,14 @@ from filelock import FileLock
 
 from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.bundle.disk.files import sha256_file
 from causalrn.cli import group
 from causalrn.cli.console import run_reporting_errors
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.export import graph_tracing, onnx_exporter
 from causalrn.export.c99.c99_exporter import COptions
+from causalrn.export.converted_graphs import ConvertedOptions
 from causalrn.export.web import wasm_builder
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.model.cell import RecurrentCell
@@ -37,6 +39,7 @@ from causalrn.runtimes import progress
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.training.tasks import CopyTask
+from causalrn.workflows.export_converted import export_converted
 from causalrn.workflows.export_targets import export_bundle, export_c_bundle, export_web_bundle
 from tests.builders import random_model
 from tests.c_tools import HAS_C_COMPILER
@@ -230,6 +233,29 @@ def fixed_bundle(runs: dict[str, Path], share: Share) -> Path:
         export_bundle(runs["exact"], folder / "bundle", pool="fixed", capacity=None, opset=23)
 
     return share("fixed", fill) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def litert_bundles(runs: dict[str, Path], share: Share) -> dict[str, Path]:
+    """LiteRT bundles: exact, linear, and exact with a capacity of 20."""
+    return _converted("litert", runs, share)
+
+
+@pytest.fixture(scope="session")
+def coreml_bundles(runs: dict[str, Path], share: Share) -> dict[str, Path]:
+    """The same for Core ML."""
+    return _converted("coreml", runs, share)
+
+
+def _converted(target: str, runs: dict[str, Path], share: Share) -> dict[str, Path]:
+    cases = {"exact": ("exact", None), "linear": ("linear", None), "short": ("exact", 20)}
+
+    def fill(folder: Path, name: str) -> None:
+        readout, capacity = cases[name]
+        options = ConvertedOptions(CONVERSIONS[target].backends[0], "fixed", capacity)
+        export_converted(runs[readout], folder / "bundle", options, target=target, is_checked=False)
+
+    return {name: share(f"{target}-{name}", functools.partial(fill, name=name)) / "bundle" for name in cases}
 
 
 @pytest.fixture(scope="session")

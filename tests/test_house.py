@@ -108,13 +108,16 @@ NEEDS_TORCH = {
     *(
         f"causalrn.workflows.{name}"
         for name in (
+            "changed_graphs",
             "convert",
             "export",
+            "export_converted",
             "export_quantized",
             "export_recurrent",
             "export_targets",
             "known_settings",
             "recorded_logits",
+            "reseal",
             "setting_choice",
             "setting_race",
             "setting_scores",

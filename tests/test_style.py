@@ -141,6 +141,7 @@ OWN_READS = {
         "bench.profiling": "its own temporary file",
         "bench.system": "files of the system",
         "environment": "files of the system",
+        "executorch.library": "the null device",
         "native.builds": "of an opened bundle, and its own temporary files",
         "native.interface_check": "of an opened bundle",
         "native.library": "of an opened bundle, and files of the package",

@@ -84,12 +84,13 @@ def seal_bundle(folder: Path, manifest: Manifest, hashed: Mapping[str, FileEntry
         BundleError: the manifest contradicts itself or the files.
     """
     known = hashed or {}
+    inside = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and _holds_bundle(path)}
     files = {
-        path.name: known.get(path.name) or FileEntry(sha256_file(path), path.stat().st_size)
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != MANIFEST_NAME
+        name: known.get(name) or FileEntry(sha256_file(path), path.stat().st_size)
+        for name, path in ((path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")))
+        if path.is_file() and name != MANIFEST_NAME and name.partition("/")[0] not in inside
     }
-    folders = {path.name: sha256_file(path / MANIFEST_NAME) for path in sorted(folder.iterdir()) if path.is_dir()}
+    folders = {name: sha256_file(path / MANIFEST_NAME) for name, path in inside.items()}
     sealed = dataclasses.replace(manifest, files=files, folders=folders)
     text = json_text(sealed.entries())
     try:
@@ -98,6 +99,11 @@ def seal_bundle(folder: Path, manifest: Manifest, hashed: Mapping[str, FileEntry
         raise BundleError(f"{folder}: a manifest that cannot be ({error})") from None
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
     return Bundle(folder, sealed, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _holds_bundle(folder: Path) -> bool:
+    """Whether a bundle lies in a folder; a file system that knows no case would find Core ML's Manifest.json, too."""
+    return any(entry.name == MANIFEST_NAME for entry in folder.iterdir())
 
 
 def is_bundle(path: Path) -> bool:

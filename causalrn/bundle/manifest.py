@@ -14,7 +14,7 @@ from typing import Any, Literal
 from causalrn.bundle.converted_spec import ConvertedSpec
 from causalrn.bundle.disk.files import CERTIFICATE_HASH, CERTIFICATE_NAME
 from causalrn.bundle.disk.folders import recover_to_read
-from causalrn.bundle.disk.leftovers import is_plain_name
+from causalrn.bundle.disk.leftovers import is_inner_name
 from causalrn.bundle.disk.ownership import FOLDERS, Marker
 from causalrn.bundle.disk.reading import read_json_text
 from causalrn.bundle.engine_spec import EngineSpec
@@ -68,11 +68,10 @@ class Manifest:
     """What a bundle says of itself; the fields are the entries of manifest.json.
 
     Attributes:
-        target: what kind of bundle: "onnx", "tensorrt" for engines, "c" for C source, or "web" for browsers; see
-            :mod:`causalrn.bundle.targets`.
+        target: what kind of bundle, a name in the table of targets, :mod:`causalrn.bundle.targets`: "onnx", ...
         model: the configuration: "architecture", sizes and options; see :mod:`causalrn.model.config`.
-        alphabet: name of the token alphabet, "letters" or "bytes"; None for token ids alone.
-        task: what the model was trained on: "name" and settings; None where unknown.
+        alphabet, task: name of the token alphabet, "letters" or "bytes"; None for token ids alone. What the model was
+            trained on: "name" and settings; None where unknown.
         known_by: how it is known that `model` is what was trained; None where an earlier version wrote the bundle.
         graphs: "step" (T = 1), "prefill" (any T), and in ONNX, where it pays, "step_single" (T = B = 1); none in C.
             Models that users bring may have no prefill: then chunks have one token.
@@ -80,16 +79,12 @@ class Manifest:
         index_type: of the graphs' inputs `tokens` and `position`: "int64" or "int32".
         prefill_chunk: most tokens that a runtime should give the prefill graph at once.
         state: the state contract.
-        checkpoint_sha256: hash of the weights file that it was exported from.
-        created_with: versions of what wrote it.
-        streams: names of the graphs' values that the blocks and, last, the head read from the residual stream, [T * B,
-            E] each.
+        checkpoint_sha256, created_with: hash of the weights file that it was exported from; versions of what wrote it.
+        streams: names of the graphs' values that blocks and, last, the head read of the residual stream, [T * B, E].
         quantization: how it was quantized; None in float32.
-        files: per file of the bundle its SHA-256 and size; filled in when the bundle is sealed.
-        engine: how its engines were compiled; None for other targets.
-        native: how its C source is built; None where there is none.
-        web: what computes it in a browser; None for other targets.
-        converted: how its graphs were converted for a runtime of phones and boards; None for other targets.
+        files: per file of the bundle its SHA-256 and size; those of a folder that is no bundle are "FOLDER/NAME".
+        engine, native, web, converted: how its engines were compiled, its C source is built, what computes it in a
+            browser, how its graphs were converted for phones and boards; each None for other targets.
         resealed: each time that other tools had changed its graphs, and it passed as a whole.
         folders: per bundle that lies in this one, a folder's name and the SHA-256 of its manifest; filled in likewise.
         manifest_sha256: of the manifest's own JSON text without this entry; filled in when it is written.
@@ -130,7 +125,7 @@ class Manifest:
             ValueError: a file outside the bundle, a graph that is missing or not listed, an impossible number.
         """
         for name in (*self.files, *self.folders):
-            if not is_plain_name(name):
+            if not is_inner_name(name) or ("/" in name and name.partition("/")[0] in self.folders):
                 raise ValueError(f"{name!r} is no plain file name")
         self._check_entries()
         self._check_source()
@@ -228,7 +223,7 @@ class Manifest:
         data = to_json(self)
         data = {name: value for name, value in data.items() if value or name not in _OPTIONAL}
         if self.index_type == INDEX_TYPES[0]:  # as bundles of earlier versions have it
-            del data["index_type"]
+            data.pop("index_type", None)  # msgspec leaves out what was not read
         return data | {_OWN_HASH: own_hash(data, _OWN_HASH)}
 
     @classmethod

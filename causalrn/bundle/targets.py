@@ -1,5 +1,7 @@
 """The table of targets: one row per kind of bundle says which runtime opens it, how, and what that runtime promises.
 
+A kind that several runtimes open has a row for each: the first is the default, the others run where they are named.
+
 `verify`, `bench`, `run`, `inspect` and `doctor` read it. Adding a target is one exporter, one runtime and one row, here
 or in another package, which names its row (a :class:`Target`) under the entry point group "causalrn.targets". Needs no
 torch: a row names its session as "module:attribute", and nothing is imported before a bundle is opened.
@@ -8,122 +10,23 @@ torch: a row names its session as "module:attribute", and nothing is imported be
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.metadata
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
+from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.bundle.native_spec import PROFILES
-from causalrn.errors import InputError, RuntimeUnavailableError
+from causalrn.bundle.target import CHECKPOINT as CHECKPOINT
+from causalrn.bundle.target import ENTRIES as ENTRIES
+from causalrn.bundle.target import EQUALITIES as EQUALITIES
+from causalrn.bundle.target import Target as Target
+from causalrn.errors import InputError
 
 ENTRY_POINTS = "causalrn.targets"
-EXPORT_TARGETS = ("onnx", "c", "web")
+EXPORT_TARGETS = ("onnx", "c", "web", *CONVERSIONS)
 """What `export` writes; engines come from `compile`, and what other packages add from their own exporters."""
 PORTABLE = "portable"
 EXPORT_PROFILES = {"onnx": ("default", PORTABLE), "c": PROFILES}
 """By target, what its export can be tuned for, the usual one first."""
-CHECKPOINT = "checkpoint"
-"""Name of the rows that open a checkpoint folder, not a bundle: PyTorch's."""
-
-ENTRIES = ("engine", "native", "web", "converted")
-"""Entries of a manifest that belong to targets; "converted" is shared by those whose graphs are converted."""
-
-EQUALITIES = {
-    "repeat": "the same session, run twice",
-    "interleaved": "two sessions that take turns, each as if it were alone",
-    "resumed": "snapshot in the middle, restored in another session, and the uninterrupted run",
-    "threads": "one thread (inside an operator, or of a C bundle), and two",
-}
-"""What can be equal bit for bit on one machine; a row says what its runtime claims."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One row.
-
-    Attributes:
-        name: of the target, as manifests have it: "onnx".
-        runtime: name of the runtime that opens it: "onnxruntime".
-        title: what a bundle holds, in words: "ONNX graphs".
-        session: "module:attribute" of what opens a bundle: called with the bundle
-            (:class:`~causalrn.bundle.bundle_folder.Bundle`) and the options
-            (:class:`~causalrn.runtimes.session_options.SessionOptions`), it gives a
-            :class:`~causalrn.runtimes.session.Session`. The rows of checkpoint folders are called with their path.
-        options: fields of the session options that mean something to the runtime.
-        max_batch: most sequences; None without a bound, or where the bundle says it.
-        equalities: keys of :data:`causalrn.bundle.targets.EQUALITIES` that the runtime claims on the CPU.
-        entry: the manifest's own entry for this target, one of ``ENTRIES``; None where it has none: other
-            packages' targets keep what they need in a file of the bundle.
-        has_graphs: whether the bundle holds graphs by name ("step", "prefill").
-        has_opset: whether these are ONNX graphs, or were compiled from such.
-        shows_streams: whether its sessions can show what happens between blocks
-            (:meth:`causalrn.Session.probing`): the level "layer" of `verify`.
-        on_cpu: whether the machine's roofline applies to it.
-        written_by: the command that writes such a bundle.
-        needs: what has to work here to run it: names of what `doctor` tries.
-        kernels: "module:attribute" of what lists a bundle's kernels and programs, for the level "kernels" of `verify`:
-            called with the bundle and the options, it gives a
-            ``causalrn.runtimes.kernel_list.KernelList``. None takes the session as the only kernel.
-    """
-
-    name: str
-    runtime: str
-    title: str
-    session: str
-    options: tuple[str, ...] = ()
-    max_batch: int | None = None
-    equalities: tuple[str, ...] = ("repeat", "interleaved", "resumed")
-    entry: str | None = None
-    has_graphs: bool = False
-    has_opset: bool = True
-    shows_streams: bool = False
-    on_cpu: bool = True
-    written_by: str = "export"
-    needs: tuple[str, ...] = ()
-    kernels: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.entry not in (None, *ENTRIES):
-            raise InputError(f"target {self.name}: manifests have no entry {self.entry!r}: leave it out")
-        unknown = set(self.equalities) - set(EQUALITIES)
-        if unknown:
-            raise InputError(
-                f"target {self.name}: equality {min(unknown)!r} is unknown: choose of {', '.join(EQUALITIES)}"
-            )
-        if ":" not in self.session:
-            raise InputError(f"target {self.name}: session {self.session!r} is not module:attribute")
-
-    @property
-    def has_threads(self) -> bool:
-        """Whether its runtime has threads inside an operator."""
-        return "threads" in self.options
-
-    def load_session(self) -> Callable[..., Any]:
-        """What opens a bundle.
-
-        Raises:
-            RuntimeUnavailableError: the row names a module or attribute that there is not.
-        """
-        return self.load(self.session)
-
-    def load(self, place: str) -> Callable[..., Any]:
-        """What stands at "module:attribute".
-
-        Raises:
-            RuntimeUnavailableError: there is no such module or attribute.
-        """
-        module, _, attribute = place.partition(":")
-        try:
-            found: Any = importlib.import_module(module)
-            for part in attribute.split("."):
-                found = getattr(found, part)
-        except AttributeError as error:
-            raise RuntimeUnavailableError(f"target {self.name}: {error}: reinstall the package that adds it") from None
-        opener: Callable[..., Any] = found
-        return opener
-
-
 _ROWS = (
     Target(
         CHECKPOINT,
@@ -155,6 +58,17 @@ _ROWS = (
         shows_streams=True,
         needs=("numpy", "safetensors", "onnxruntime, CPU"),
         kernels="causalrn.runtimes.onnx_kernels:list_graphs",
+    ),
+    Target(  # a second runtime of the same bundles: who wants it names it
+        "onnx",
+        "openvino",
+        "ONNX graphs",
+        "causalrn.runtimes.ov.ov_session:OpenVINOSession.open",
+        options=("threads", "precision"),
+        has_graphs=True,
+        shows_streams=True,
+        needs=("numpy", "safetensors", "OpenVINO, CPU"),
+        kernels="causalrn.runtimes.ov.ov_kernels:list_graphs",
     ),
     Target(
         "tensorrt",
@@ -191,6 +105,37 @@ _ROWS = (
         needs=("numpy", "safetensors", "node"),
         kernels="causalrn.runtimes.web.kernels:list_modules",
     ),
+    Target(
+        "executorch",
+        "executorch",
+        "ExecuTorch programs",
+        "causalrn.runtimes.executorch.executorch_session:ExecuTorchSession.open",
+        entry="converted",
+        has_graphs=True,
+        has_opset=False,
+        needs=("numpy", "safetensors", "ExecuTorch"),
+    ),
+    Target(
+        "litert",
+        "litert",
+        "LiteRT graphs",
+        "causalrn.runtimes.litert.litert_session:LiteRTSession.open",
+        options=("threads",),
+        entry="converted",
+        has_graphs=True,
+        has_opset=False,
+        needs=("numpy", "safetensors", "LiteRT"),
+    ),
+    Target(
+        "coreml",
+        "coreml",
+        "Core ML packages",
+        "causalrn.runtimes.coreml.coreml_session:CoreMLSession.open",
+        entry="converted",
+        has_graphs=True,
+        has_opset=False,
+        needs=("numpy", "safetensors", "Core ML"),
+    ),
 )
 _registered: dict[str, Target] = {}
 
@@ -201,9 +146,9 @@ def register_target(row: Target) -> None:
     Raises:
         InputError: a target or runtime of this name is there already.
     """
+    if row in all_targets():
+        return
     for other in all_targets():
-        if row == other:
-            return
         if row.name == other.name or row.runtime == other.runtime:
             raise InputError(f"target {row.name} (runtime {row.runtime}) is there already: choose other names")
     _registered[row.name] = row
@@ -258,6 +203,11 @@ def find_target(name: str, source: object) -> Target:
             return row
     broken = "".join(f"; cannot be loaded: {fault}" for fault in installed_faults())
     raise InputError(f"{source}: no runtime of this version runs bundles for {name!r}{broken}")
+
+
+def runtimes_of_target(name: str) -> tuple[str, ...]:
+    """Names of the runtimes that run bundles for a target, the default first; none for an unknown one."""
+    return tuple(row.runtime for row in all_targets() if row.name == name != CHECKPOINT)
 
 
 def checkpoint_runtimes() -> tuple[str, ...]:

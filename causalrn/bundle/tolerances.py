@@ -11,7 +11,7 @@ weight does (1e-3 and more).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ TOLERANCES = {
     ("float32", "parallel"): Tolerance(5e-6, 2e-6, 1e-5),
     ("float32", "recurrent"): Tolerance(5e-6, 2e-6, 1e-5),
     ("float32", "onnxruntime"): Tolerance(5e-6, 2e-6, 1e-5),
+    ("float32", "openvino"): Tolerance(5e-6, 2e-6, 1e-5),
     ("float32", "native"): Tolerance(5e-6, 2e-6, 1e-5),
+    ("float32", "executorch"): Tolerance(5e-6, 2e-6, 1e-5),
     ("float32", "node"): Tolerance(5e-6, 2e-6, 1e-5),
     ("float64", "parallel"): Tolerance(1e-12, 1e-12, 1e-12),
     ("float64", "recurrent"): Tolerance(1e-11, 1e-11, 1e-11),
@@ -115,13 +117,25 @@ BUDGETS = {
     "w8a8-dynamic": Budget(0.01, 0.05, 0.005, split=0.25, split_typical=0.05, split_changes=0.15),
     "w8a8": Budget(0.02, 0.05, 0.01),
     "w4": Budget(0.1, 0.1, 0.05, scale=0.2, offset=0.03, elsewhere=0.02, wrong_value=0.8),
+    "bf16": Budget(0.02, 0.05, 0.01, scale=0.02, offset=0.01, repeat=0.1, split=0.1, typical=0.02, split_typical=0.02),
+    "int8-activations": Budget(0.01, 0.05, 0.005, typical=0.005, split_typical=0.005),
 }
-"""By quantization scheme what a bundle may lose; "float32" is a bundle whose pool alone is quantized.
+"""By quantization scheme what a bundle may lose; "float32" is a bundle whose pool alone is quantized. The last two are
+precisions that a runtime is asked for (causalrn/bundle/precisions.py), whatever the bundle is.
 
 Limits of scale and offset are five times and more what trained models show, `split` of w8a8-dynamic twice the furthest
 of all calls, `split_typical` three times, `split_changes` one and a half times (docs/quantization.md has the
 measurements).
 """
+
+
+def wider_budget(one: Budget | None, other: Budget) -> Budget:
+    """What may be lost by two causes at once: of each limit the larger one."""
+    if one is None:
+        return other
+    limits = {field.name: max(getattr(one, field.name), getattr(other, field.name)) for field in fields(Budget)}
+    return Budget(**limits)
+
 
 CHANCE = 3.0
 """Standard errors by which what is measured on a sample may exceed a budget: one good bundle in a thousand does."""

@@ -134,7 +134,7 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 @click.option(
     "--runtime",
     multiple=True,
-    help=f"{runtime_words()}; may be repeated.  [default: all that apply]",
+    help=f"{runtime_words()}; may be repeated.  [default: both of a RUN, a bundle's default]",
 )
 @click.option("--provider", default="cpu", show_default=True, help="onnxruntime execution provider.")
 @click.option(

@@ -15,7 +15,7 @@ import click
 from causalrn import __version__
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults
-from causalrn.cli import doctor_probes, doctor_tensorrt, doctor_tools
+from causalrn.cli import doctor_converted, doctor_litert_coreml, doctor_probes, doctor_tensorrt, doctor_tools
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
 from causalrn.cli.doctor_probe import Probe
 from causalrn.cli.options import json_option
@@ -55,7 +55,7 @@ class Check:
 
 
 RUN, TRAIN, QUANTIZE = "run bundles", "train, convert, export", "quantize"
-C_TARGET, WEB_TARGET, TENSORRT = "C target", "web target", "TensorRT"
+C_TARGET, WEB_TARGET, TENSORRT, CONVERTED = "C target", "web target", "TensorRT", "phones and boards"
 _RUN_NAMES = ("onnx", "c", "web", "tensorrt")
 """Targets whose runs have a name of their own in the report."""
 
@@ -72,6 +72,7 @@ def all_checks() -> dict[str, list[Check]]:
             Check("onnxruntime, CPU", probes.probe_onnxruntime),
             Check("onnxruntime, opset 23", probes.probe_opset_23),
             Check("onnxruntime, providers", probes.probe_providers),
+            Check("OpenVINO, CPU", probes.probe_openvino),
         ],
         TRAIN: [
             Check("torch, CPU", probes.probe_torch),
@@ -97,7 +98,17 @@ def all_checks() -> dict[str, list[Check]]:
             Check("TensorRT-RTX", rtx),
             Check("TensorRT", trt),
         ],
+        CONVERTED: _converted_checks(),
     }
+
+
+def _converted_checks() -> list[Check]:
+    return [
+        Check("ExecuTorch", doctor_converted.probe_executorch),
+        Check("LiteRT", doctor_litert_coreml.probe_litert),
+        Check("coremltools", doctor_litert_coreml.probe_coremltools),
+        Check("Core ML", doctor_litert_coreml.probe_core_ml),
+    ]
 
 
 def _can_run(row: Target, working: set[str]) -> bool:
@@ -118,7 +129,8 @@ class DoctorReport:
         working = {probe.name for probes in self.groups.values() for probe in probes if probe.status == "works"}
         train = {"numpy", "safetensors", "torch, CPU"}
         flavors = ("TensorRT-RTX", "TensorRT")
-        runs = {row.name: _can_run(row, working) for row in all_targets()}
+        rows = {row.name: row for row in reversed(tuple(all_targets()))}  # of several runtimes the default
+        runs = {name: _can_run(row, working) for name, row in rows.items()}
         others = (row for row in all_targets() if row.name not in (CHECKPOINT, *_RUN_NAMES))
         return {
             "run": runs["onnx"],

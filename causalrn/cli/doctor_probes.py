@@ -70,6 +70,18 @@ _PROVIDERS = "import onnxruntime; print(*onnxruntime.get_available_providers())"
 # The CPU has probes of its own; Azure calls a web service and runs no model here.
 _OTHER_PROVIDERS = {"CPUExecutionProvider", "AzureExecutionProvider"}
 
+_OPENVINO = """
+import base64, sys, numpy
+sys.modules["openvino_telemetry"] = None  # importing openvino would report it
+import openvino
+core = openvino.Core()
+model = core.compile_model(core.read_model(base64.b64decode("@MODEL")), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+x = numpy.array([[0, 1, 2, 3]], numpy.float32)
+numpy.testing.assert_allclose(model(x)[0], x / (x**2).mean() ** 0.5, rtol=1e-5)
+has = [name for name in ("BF16", "FP16") if name in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+print("ran RMSNormalization, version", openvino.__version__.partition("-")[0] + ", float32", *has, sep=" ")
+"""
+
 _TORCH = """
 import torch
 torch.set_num_threads(1)
@@ -143,7 +155,14 @@ def run_python(code: str, timeout_s: float = PYTHON_TIMEOUT_S) -> Outcome:
     return execute([sys.executable, "-P", "-W", "ignore", "-c", _CHILD, code], timeout_s)
 
 
-def probe_python(name: str, code: str, packages: Sequence[str], remedy: str, missing_remedy: str = "") -> Probe:
+def probe_python(
+    name: str,
+    code: str,
+    packages: Sequence[str],
+    remedy: str,
+    missing_remedy: str = "",
+    timeout_s: float = PYTHON_TIMEOUT_S,
+) -> Probe:
     """Try code that prints what it did; its exit code 3 says that something is not there.
 
     Args:
@@ -152,11 +171,12 @@ def probe_python(name: str, code: str, packages: Sequence[str], remedy: str, mis
         packages: what it imports.
         remedy: what helps where a package is missing or fails.
         missing_remedy: what helps on exit code 3.
+        timeout_s: after so many seconds it is broken.
     """
     absent = [package for package in packages if not is_installed(package)]
     if absent:
         return Probe(name, "missing", f"{', '.join(absent)} not installed", remedy)
-    outcome = run_python(code)
+    outcome = run_python(code, timeout_s)
     answer = last_line(outcome.stdout)
     if outcome.code == 0 and answer:
         return Probe(name, "works", answer)
@@ -189,6 +209,12 @@ def probe_opset_23() -> Probe:
     code = _model_code(RMS_OPSET_23, "CPUExecutionProvider", wanted, "ran RMSNormalization")
     remedy = "export with --opset 17, or upgrade onnxruntime"
     return probe_python("onnxruntime, opset 23", code, ["numpy", "onnxruntime"], remedy)
+
+
+def probe_openvino() -> Probe:
+    """A model of opset 23, as `export` writes them, and what else the processor has beside float32."""
+    code = _OPENVINO.replace("@MODEL", RMS_OPSET_23)
+    return probe_python("OpenVINO, CPU", code, ["numpy", "openvino"], "pip install 'causalrn[openvino]'")
 
 
 def probe_providers() -> list[Probe]:

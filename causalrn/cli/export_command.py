@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.conversions import BACKENDS, CONVERSIONS
 from causalrn.bundle.manifest import BUNDLE_MARKER, INDEX_TYPES
 from causalrn.bundle.native_spec import PLACEMENTS
 from causalrn.bundle.quantization import SCHEMES
@@ -33,7 +34,10 @@ Examples:
   causalrn-export export run -o firmware --target c --scheme w8a8-dynamic --profile cortex-m
   causalrn-export export run -o site --target web          a page and an ES module: then `serve site`
   causalrn-export export run -o site --target web --beside other-site
-Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more than is allowed."""
+  causalrn-export export run -o phone --target executorch  .pte programs, computed by XNNPACK
+  causalrn-export export run -o phone --target litert      a .tflite file; --target coreml: .mlpackage folders
+Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more than is allowed, or if what another
+package has converted does not compute what was trained."""
 )
 @click.argument("run", type=PATH)
 @click.option(
@@ -41,13 +45,13 @@ Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more 
     type=click.Choice(EXPORT_TARGETS),
     default="onnx",
     show_default=True,
-    help="What to write: ONNX graphs, C99 source, or a folder for browsers.",
+    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch, LiteRT or Core ML run.",
 )
 @click.option(
     "--pool",
     type=click.Choice(POOL_KINDS),
-    help="In ONNX, how a growing state goes in and out: rows that the runtime appends; a fixed capacity with a mask; "
-    "or concatenated in the graph, for servers that feed outputs back.  [default: growing]",
+    help="How a growing state goes in and out: in ONNX and converted graphs, rows that the runtime appends, or a fixed "
+    "capacity with a mask; in ONNX, concatenated in the graph, for servers that feed outputs back.  [default: growing]",
 )
 @click.option(
     "--present",
@@ -91,6 +95,16 @@ Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more 
     help="In web: C as WebAssembly, or onnxruntime-web, fetched with npm (14 MB).  [default: c]",
 )
 @click.option("--beside", type=PATH, help="In web: another web bundle, which the page shows beside this one.")
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    help="In executorch: what computes the programs.  [default: xnnpack]",
+)
+@click.option(
+    "--max-batch",
+    type=click.IntRange(min=1),
+    help="In executorch: most sequences at once; memory is planned for so many.  [default: 1]",
+)
 @output_option
 @overwrite_option
 @click.pass_context
@@ -103,6 +117,8 @@ def command(context: click.Context, /, run: Path, output: Path, target: str, **o
     by_graphs = target == "onnx" or options["engine"] == "ort-web"
     for package in ("torch", "onnx", "onnxscript") if by_graphs else ("torch",):
         require_extra(package)
+    if target in CONVERSIONS:
+        CONVERSIONS[target].check_installed()
     from causalrn.cli.quantize_report import print_report
     from causalrn.workflows.export import export
 
@@ -122,8 +138,8 @@ def _print_written(bundle: Bundle) -> None:
     manifest, out = bundle.manifest, console()
     size = sum(entry.size_bytes for entry in manifest.files.values())
     kind = f"opset {manifest.opset}" if manifest.native is None else f"C99, {manifest.native.describe()}"
-    if manifest.web is not None:
-        kind = manifest.web.describe()
+    for spec in (manifest.web, manifest.converted):
+        kind = kind if spec is None else spec.describe()
     out.print(f"wrote {bundle.path}: {card_of(bundle).config.describe()}", soft_wrap=True)
     out.print(f"{len(manifest.files)} files, {size / 1e6:.2f} MB, {kind}, {_describe(manifest.state)}", soft_wrap=True)
     if manifest.target == "c":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from causalrn.bundle.precisions import FLOAT32, PRECISIONS
 from causalrn.cli.console import free_standard_output
 from causalrn.errors import InputError
 from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS
@@ -172,14 +173,21 @@ runtime_options: Decorator = _all_of(
         callback=checked_place,
         help="Of TensorRT-RTX: keep kernels that it compiles for this GPU in this file.",
     ),
+    click.option(
+        "--precision",
+        type=click.Choice(list(PRECISIONS)),
+        default=FLOAT32,
+        show_default=True,
+        help="Of OpenVINO: what it computes in; all but float32 are judged by a budget.",
+    ),
 )
-"""How onnxruntime and TensorRT run."""
+"""How onnxruntime, OpenVINO and TensorRT run."""
 
 
 def pop_session_options(options: dict[str, Any]) -> SessionOptions:
     """Take what :data:`runtime_options` gave out of a command's options."""
     from causalrn.runtimes import SessionOptions
 
-    names = ("provider", "threads", "no_cuda_graph", "runtime_cache")
-    provider, threads, no_cuda_graph, runtime_cache = (options.pop(name) for name in names)
-    return SessionOptions(provider, threads, not no_cuda_graph, runtime_cache)
+    names = ("provider", "threads", "no_cuda_graph", "runtime_cache", "precision")
+    provider, threads, no_cuda_graph, runtime_cache, precision = (options.pop(name) for name in names)
+    return SessionOptions(provider, threads, not no_cuda_graph, runtime_cache, precision)

@@ -37,7 +37,7 @@ Examples:
     type=click.Choice(["step", "prefill", "mixed"]),
     help="How --input-ids are taken: one by one, at once, or half and half.  [default: prefill]",
 )
-@click.option("--runtime", help="parallel or recurrent for a RUN; a bundle has one: onnxruntime, tensorrt or native.")
+@click.option("--runtime", help="parallel or recurrent for a RUN; of a bundle its default, or openvino for ONNX.")
 @runtime_options
 def command(
     folder: Path,

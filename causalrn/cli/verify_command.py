@@ -19,7 +19,7 @@ from causalrn.cli.options import (
     runtime_options,
     seed_option,
 )
-from causalrn.runtimes.parity.report import NOT_EXECUTED
+from causalrn.runtimes.parity.report import CONVERTED, NOT_EXECUTED
 from causalrn.runtimes.parity.results import LEVELS
 from causalrn.runtimes.progress import show_progress
 from causalrn.training.tasks import TASKS
@@ -51,7 +51,7 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
 @click.option(
     "--runtime",
     multiple=True,
-    help=f"{runtime_words()}; may be repeated.  [default: what can run here]",
+    help=f"{runtime_words()}; may be repeated.  [default: PyTorch's, and the bundle's default]",
 )
 @click.option("--task", type=click.Choice(list(TASKS)), help="Insist on this task.  [default: the model's]")
 @click.option("--text", type=PATH, help="Measure a text model's accuracy on the last tenth of this file.")
@@ -125,7 +125,7 @@ def command(context: click.Context, /, bundle: Path, checkpoint: Path | None, **
     if places["certificate"] is not None:
         _certify(verified, places["certificate"])
     if not verified.passed:
-        context.exit(EXIT_NOT_EXECUTED if verified.verdict == NOT_EXECUTED else EXIT_CHECK_FAILED)
+        context.exit(EXIT_NOT_EXECUTED if verified.verdict in (NOT_EXECUTED, CONVERTED) else EXIT_CHECK_FAILED)
 
 
 def _certify(verified: VerifyResult, path: Path) -> None:

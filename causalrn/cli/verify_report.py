@@ -17,13 +17,13 @@ from causalrn.cli.console import console, write_json
 from causalrn.cli.coverage_table import print_hashed_only
 from causalrn.cli.flags import in_flags
 from causalrn.cli.results_table import figure_text, results_table
-from causalrn.runtimes.parity.report import FAIL, NOT_EXECUTED, PASS, VerifyReport
+from causalrn.runtimes.parity.report import CONVERTED, FAIL, NOT_EXECUTED, PASS, VerifyReport
 from causalrn.runtimes.parity.results import Attribution, LevelResult, Side
 
 if TYPE_CHECKING:
     from causalrn.workflows.verify_result import VerifyResult
 
-_STYLES = {PASS: "bold green", FAIL: "bold red", NOT_EXECUTED: "bold yellow"}
+_STYLES = {PASS: "bold green", FAIL: "bold red", NOT_EXECUTED: "bold yellow", CONVERTED: "bold yellow"}
 
 
 def write_and_print(
@@ -71,7 +71,8 @@ def print_report(report: VerifyReport) -> None:
     for problem in report.problems:
         out.print(f"problem: {in_flags(problem)}", style="red", soft_wrap=True)
     if report.not_executed:
-        out.print(f"the engines were not run: {in_flags(report.not_executed)}", style="yellow", soft_wrap=True)
+        what = "the bundle's runtime did" if report.verdict == CONVERTED else "the engines were"
+        out.print(f"{what} not run: {in_flags(report.not_executed)}", style="yellow", soft_wrap=True)
     out.print(report.verdict, style=_STYLES[report.verdict])
 
 

@@ -19,8 +19,8 @@ _LEAST_ROWS = 8
 
 
 def rounded(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """A folded weight in the cell's dtype."""
-    return None if tensor is None else tensor.detach().to(dtype)
+    """A folded weight in the cell's dtype, row by row in memory: some converters read that as it lies."""
+    return None if tensor is None else tensor.detach().to(dtype).contiguous()
 
 
 def whole_pool(past: Tensor, new: Tensor, position: Tensor, row: Tensor) -> Tensor:

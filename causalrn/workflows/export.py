@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.conversions import BACKENDS, CONVERSIONS
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.manifest import INDEX_TYPES
 from causalrn.bundle.native_spec import PLACEMENTS
@@ -18,6 +20,7 @@ from causalrn.bundle.targets import EXPORT_PROFILES, EXPORT_TARGETS, PORTABLE
 from causalrn.bundle.web_spec import ENGINE_NAMES
 from causalrn.errors import InputError
 from causalrn.export.c99.c99_exporter import COptions
+from causalrn.export.converted_graphs import ConvertedOptions
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.workflows.arguments import (
@@ -29,16 +32,20 @@ from causalrn.workflows.arguments import (
     optional_path,
     optional_whole,
 )
+from causalrn.workflows.export_converted import check_conversion, export_converted
 from causalrn.workflows.export_targets import export_bundle, export_c_bundle, export_web_bundle
 
 if TYPE_CHECKING:  # calibration/ needs onnx, and exports to C do not
     from causalrn.calibration.report import QuantizeReport
 
 DEFAULT_OPSET, PORTABLE_OPSET = 23, 17
+_MOST_SEQUENCES = 1 << 10
 _OWNED = {
     "onnx": ("pool", "present", "opset", "single_file", "index_type", "ort_format", "profile"),
     "c": ("pool8", "pool16", "weights", "profile"),
     "web": ("pool8", "pool16", "engine", "beside"),
+    **dict.fromkeys(CONVERSIONS, ("pool",)),
+    "executorch": ("pool", "backend", "max_batch"),
 }
 """Arguments that not every target has."""
 
@@ -79,6 +86,8 @@ def export(
     profile: str | None = None,
     engine: str | None = None,
     beside: PathLike | None = None,
+    backend: str | None = None,
+    max_batch: int | None = None,
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> ExportResult:
@@ -87,8 +96,10 @@ def export(
     Args:
         run: checkpoint folder.
         output: folder to write; an earlier bundle there is replaced.
-        target: "onnx", "c" (C99 source) or "web" (a folder for browsers).
-        pool: of onnx, how a growing state goes in and out: "growing", "fixed" or "concat"; growing by default.
+        target: "onnx", "c" (C99 source), "web" (a folder for browsers), or one of
+            ``causalrn.bundle.conversions.CONVERSIONS``, whose graphs another package converts.
+        pool: of onnx and converted graphs, how a growing state goes in and out: "growing", "fixed" or, of onnx,
+            "concat"; growing by default.
         present: of a fixed pool in onnx, give all of it with the new rows in their places, for runtimes that keep the
             state themselves; by default the new rows alone, which the caller writes.
         capacity: most positions; None takes the model's.
@@ -106,6 +117,8 @@ def export(
             for the widest use. Of C, "generic" or "cortex-m".
         engine: of web, "c" (as WebAssembly) or "ort-web" (onnxruntime-web, fetched with npm).
         beside: of web, another web bundle, which the page shows beside this one.
+        backend: of converted graphs, what computes them: of executorch, "xnnpack" by default, or "portable".
+        max_batch: of converted graphs, most sequences; 1 by default: memory is planned for so many.
         overwrite: replace a bundle whose folder holds files that were added or changed since; they are deleted.
         progress: shows progress.
 
@@ -113,8 +126,9 @@ def export(
         InputError: the output holds something else, or arguments contradict each other.
         CheckpointError: the checkpoint cannot be read, or its weights cannot run in float32.
         ConfigError: a pool, capacity or opset that does not fit the model.
-        RuntimeUnavailableError: a compiler or another program that the target needs is not here.
+        RuntimeUnavailableError: a compiler, a package or another program that the target needs is not here.
         BudgetExceededError: quantization lost more than is allowed; nothing was written.
+        VerificationError: converted graphs do not compute what was trained; nothing was written.
 
     Example:
         >>> bundle = export("run", output="bundle", target="onnx")  # doctest: +SKIP
@@ -132,6 +146,8 @@ def export(
         "profile": optional_choice(profile, "profile", [name for names in EXPORT_PROFILES.values() for name in names]),
         "engine": optional_choice(engine, "engine", ENGINE_NAMES),
         "beside": optional_path(beside, "beside"),
+        "backend": optional_choice(backend, "backend", BACKENDS),
+        "max_batch": optional_whole(max_batch, "max_batch", 1, _MOST_SEQUENCES),
     }
     _refuse_others(choice(target, "target", EXPORT_TARGETS), asked)
     capacity = optional_whole(capacity, "capacity", 1)
@@ -140,6 +156,8 @@ def export(
     settings: dict[str, Any] = {"overwrite": flag(overwrite, "overwrite"), "progress": progress}
     if target == "onnx":
         return _export_onnx(place, folder, asked, capacity, scheme, settings)
+    if target in CONVERSIONS:
+        return _export_converted(place, folder, target, asked, capacity, scheme, settings)
     if target == "c":
         options: COptions | WebOptions = _c_options(asked, capacity, scheme)
         return _export_perhaps_quantized(place, folder, options, export_c_bundle, settings)
@@ -183,6 +201,29 @@ def _export_onnx(
     from causalrn.workflows.export_quantized import export_quantized
 
     quantized = export_quantized(run, output, scheme, form="qdq" if is_portable else "nbits", **settings)
+    return ExportResult(quantized.bundle, quantized.report)
+
+
+def _export_converted(
+    run: Path,
+    output: Path,
+    target: str,
+    asked: dict[str, Any],
+    capacity: int | None,
+    scheme: str | None,
+    settings: dict[str, Any],
+) -> ExportResult:
+    row = CONVERSIONS[target]
+    backend, pool = asked["backend"] or row.backends[0], asked["pool"] or row.pools[0]
+    options = ConvertedOptions(backend, pool, capacity, asked["max_batch"] or 1, scheme or "float32")
+    if not options.is_quantized:
+        return ExportResult(export_converted(run, output, options, target=target, **settings))
+    from causalrn.workflows.export_quantized import export_quantized_c
+
+    row.check_installed()
+    write = partial(export_converted, target=target, is_checked=False)
+    check = partial(check_conversion, run=run, output=output, progress=settings["progress"])
+    quantized = export_quantized_c(run, output, options, write, check=check, **settings)
     return ExportResult(quantized.bundle, quantized.report)
 
 

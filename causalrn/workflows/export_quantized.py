@@ -17,9 +17,10 @@ from causalrn.bundle.quantization import WEIGHT_ONLY
 from causalrn.calibration.report import QuantizeReport
 from causalrn.errors import BudgetExceededError, CalibrationError, InputError, NonFiniteError
 from causalrn.export.c99.c99_exporter import COptions
+from causalrn.export.converted_graphs import ConvertedOptions
 from causalrn.export.onnx_exporter import OnnxOptions
 from causalrn.export.web.web_exporter import WebOptions
-from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.opening import open_or_evaluate, runtime_of
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.workflows.export_targets import export_bundle
 from causalrn.workflows.quantize_bundle import (
@@ -30,10 +31,11 @@ from causalrn.workflows.quantize_bundle import (
     quantize_bundle,
     reference_logits,
 )
-from causalrn.workflows.quantize_options import QuantizeOptions, choose_data
+from causalrn.workflows.quantize_options import Data, QuantizeOptions, choose_data
 from causalrn.workflows.quantize_result import QuantizeResult
 
-_C = TypeVar("_C", COptions, WebOptions)
+_EVALUATED_EXAMPLES = 20
+_C = TypeVar("_C", COptions, WebOptions, ConvertedOptions)
 
 
 def export_quantized(
@@ -69,6 +71,16 @@ def export_quantized(
     return dataclasses.replace(result, report=dataclasses.replace(result.report, source=str(run)))
 
 
+def _for_runtime(source: Bundle, data: Data) -> Data:
+    """Fewer sequences of the task where graphs are evaluated because their runtime cannot run: seconds for each."""
+    with open_or_evaluate(source) as session:
+        if session.runtime == runtime_of(source) or data.examples is None:
+            return data
+    note = f"{runtime_of(source)} does not run here: accuracy was measured on {_EVALUATED_EXAMPLES} sequences only"
+    examples = data.examples.rows(slice(_EVALUATED_EXAMPLES))
+    return dataclasses.replace(data, examples=examples, notes=(*data.notes, note))
+
+
 def _of_run(error: BudgetExceededError, run: Path) -> BudgetExceededError:
     """The same error about the checkpoint folder that was to be exported, not about a bundle in between."""
     assert isinstance(error.report, QuantizeReport)
@@ -81,28 +93,28 @@ def export_quantized_c(
     options: _C,
     export: Callable[..., Bundle],
     *,
+    check: Callable[[Bundle], object] | None = None,
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> QuantizeResult:
-    """Export a checkpoint as quantized C, source or WebAssembly, if it is good enough beside the same in float32.
+    """Export a checkpoint as quantized C or converted graphs, if that is good enough beside the same in float32.
 
     Args:
-        export: :func:`causalrn.workflows.export_targets.export_c_bundle`, or the same for the web.
+        export: :func:`causalrn.workflows.export_targets.export_c_bundle`, or the same for another target.
+        check: is called with the bundle before it is put in place: where that fails, none appears.
 
     Raises:
-        As `export` and :func:`quantize`.
+        As `export`, `check` and :func:`quantize`.
     """
     check_replaceable(output, BUNDLE_MARKER, overwrite)
     limits, single = QuantizeOptions(options.scheme, pool_dtype=options.pool_dtype), partial(export, progress=progress)
     with temporary_folder() as temporary:
         quantized = single(run, temporary / "quantized", options)  # first: it may be refused
         assert quantized.manifest.quantization is not None
-        source = single(
-            run, temporary / "float32", dataclasses.replace(options, scheme="float32", pool_dtype="float32")
-        )
-        data = choose_data(source, limits)
+        source = single(run, temporary / "float32", options.in_float32)
+        data = _for_runtime(source, choose_data(source, limits))
         reference, against = reference_logits(source, run, data.tokens)
-        with open_bundle(source) as session:
+        with open_or_evaluate(source) as session:
             baseline = measure_source(source, session, data, reference, progress)
             context = MeasureContext(source, session, baseline, data, limits, against, None, {}, progress)
             try:
@@ -112,6 +124,8 @@ def export_quantized_c(
                     f"{quantized.manifest.quantization.describe()} does not suit {run}: {error}; use another scheme"
                 ) from None
         check_budget(report, output)
+        if check is not None:
+            check(quantized)
         with written_folder(output, BUNDLE_MARKER, overwrite) as folder:
             shutil.copytree(quantized.path, folder, dirs_exist_ok=True)
     return QuantizeResult(dataclasses.replace(quantized, path=output), report)

@@ -18,7 +18,7 @@ from causalrn.compiling.c_compiler import find_compiler
 from causalrn.errors import CheckpointError
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.export.web.web_exporter import WebOptions, export_web
-from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.opening import open_or_evaluate
 from causalrn.runtimes.parity.calls.oracle_table import late_windows
 from causalrn.runtimes.parity.golden import GOLDEN_NAME, golden_tokens, save_golden
 from causalrn.runtimes.parity.oracle import CheckpointOracle
@@ -57,7 +57,7 @@ def export_bundle(
     """
     from causalrn.export.onnx_exporter import export_onnx
 
-    return _export(run, output, "graphs", partial(export_onnx, **options), overwrite, progress)
+    return write_bundle(run, output, "graphs", partial(export_onnx, **options), overwrite, progress)
 
 
 def export_c_bundle(
@@ -71,7 +71,7 @@ def export_c_bundle(
     """
     find_compiler()  # before the work
     write, finish = partial(export_c, options=options), partial(_finish_c, options)
-    return _export(run, output, "C source", write, overwrite, progress, finish)
+    return write_bundle(run, output, "C source", write, overwrite, progress, finish)
 
 
 def _finish_c(options: COptions, folder: Path, reference: Reference, session: Session, recorded: FloatArray) -> None:
@@ -102,7 +102,7 @@ def export_web_bundle(
     """
     find_node()  # before the work
     what = "WebAssembly" if options.engine == C_ENGINE else "graphs, onnxruntime-web"
-    return _export(run, output, what, partial(export_web, options=options), overwrite, progress)
+    return write_bundle(run, output, what, partial(export_web, options=options), overwrite, progress)
 
 
 def record_golden(folder: Path, manifest: Manifest, checkpoint: Checkpoint, finish: _Finish | None = None) -> Bundle:
@@ -112,7 +112,7 @@ def record_golden(folder: Path, manifest: Manifest, checkpoint: Checkpoint, fini
     reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
     (folder / GOLDEN_NAME).unlink(missing_ok=True)
     unfinished = seal_bundle(folder, manifest)
-    with open_bundle(unfinished) as session:
+    with open_or_evaluate(unfinished) as session:
         late = late_windows(oracle, tokens, manifest.state.capacity)
         recorded = save_golden(folder, reference, session, late)
         if finish is not None:
@@ -120,7 +120,7 @@ def record_golden(folder: Path, manifest: Manifest, checkpoint: Checkpoint, fini
     return unfinished
 
 
-def _export(
+def write_bundle(
     run: Path,
     output: Path,
     what: str,
@@ -128,7 +128,16 @@ def _export(
     overwrite: bool,
     progress: Progress,
     finish: _Finish | None = None,
+    check: Callable[[Bundle], object] | None = None,
 ) -> Bundle:
+    """Write a checkpoint's bundle, whole or not at all.
+
+    Args:
+        what: `write` writes, for people.
+        write: writes graphs or source into a folder.
+        finish: adds files to it, once the golden vectors are there.
+        check: is called with the whole bundle before it is put in place: where that fails, none appears.
+    """
     check_replaceable(output, BUNDLE_MARKER, overwrite)
     checkpoint = load_checkpoint(run)
     if os.path.realpath(output) == os.path.realpath(run):
@@ -141,4 +150,6 @@ def _export(
         advance(1, "manifest")
         bundle = seal_bundle(folder, manifest, hashed=unfinished.manifest.files)
         advance(1)
+        if check is not None:
+            check(bundle)
     return dataclasses.replace(bundle, path=output)

@@ -18,7 +18,7 @@ from causalrn.calibration.schemes import Scheme, check_scheme_fits, write_quanti
 from causalrn.calibration.sensitivity import Sensitivity, rank_sensitivity, units_of
 from causalrn.calibration.table import CalibrationTable, calibrate
 from causalrn.errors import BudgetExceededError, InputError, NonFiniteError
-from causalrn.runtimes.opening import open_bundle
+from causalrn.runtimes.opening import open_or_evaluate
 from causalrn.runtimes.progress import Advance, Progress, no_progress
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import FloatArray, IntArray
@@ -53,7 +53,7 @@ def quantize_bundle(
     _check_kept_blocks(source, scheme, options)
     data = choose_data(source, options)
     reference, against = reference_logits(source, checkpoint, data.tokens)
-    with open_bundle(source) as session:
+    with open_or_evaluate(source) as session:
         baseline = measure_source(source, session, data, reference, progress)
         table = _calibrated(source, data, options, progress)
         if table is not None and options.scheme == "w8a8":
@@ -150,7 +150,7 @@ def measure_result(bundle: Bundle, context: MeasureContext, notes: Sequence[str]
     options, quantization = context.options, bundle.manifest.quantization
     assert quantization is not None
     with (
-        open_bundle(bundle) as session,
+        open_or_evaluate(bundle) as session,
         _examples_progress(context.progress, quantization.describe(), context.data) as advance,
     ):
         after = measure_quantized(bundle, session, context.baseline, advance)

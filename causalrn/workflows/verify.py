@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import as_path
-from causalrn.bundle.targets import checkpoint_runtimes
+from causalrn.bundle.precisions import FLOAT32
+from causalrn.bundle.targets import checkpoint_runtimes, runtimes_of_target
 from causalrn.errors import GpuFailureError, InputError, NotExecutedError
 from causalrn.model.candidates import describe_differences
 from causalrn.runtimes import SessionOptions
-from causalrn.runtimes.opening import runtime_of
+from causalrn.runtimes.opening import runtime_of, target_of
 from causalrn.runtimes.parity.attribution import Comparators
 from causalrn.runtimes.parity.block_reports import BlockCondition
 from causalrn.runtimes.parity.calls.table import CallTable
@@ -46,7 +47,7 @@ from causalrn.workflows.arguments import (
     whole_number,
 )
 from causalrn.workflows.task_choice import chosen_task
-from causalrn.workflows.verify_backends import BackendOpener, open_backends
+from causalrn.workflows.verify_backends import BackendOpener, bundle_sources, open_backends, repeats_recorded
 from causalrn.workflows.verify_options import (
     VerifyOptions,
     call_source,
@@ -86,6 +87,7 @@ def verify(
     threads: int = 1,
     no_cuda_graph: bool = False,
     runtime_cache: PathLike | None = None,
+    precision: str = FLOAT32,
     time_budget: float = 300.0,
     fail_fast: bool = False,
     min_accuracy: float | None = None,
@@ -105,7 +107,7 @@ def verify(
         checkpoint: checkpoint folder that it was exported from.
         level: which of "logits", "state", "split", "layer", "calls", "drift", "task", "determinism", "kernels",
             "guards"; none means all.
-        runtime: which runtimes; none means all that can run here.
+        runtime: which runtimes; none means PyTorch's and the bundle's default.
         task: insist on this task of the model.
         text: file that a text model's accuracy is measured on.
         samples: sequences of the task to measure accuracy on.
@@ -113,7 +115,7 @@ def verify(
         drift_steps: tokens of the long run; None takes the capacity, at most 4,096, and what time allows.
         load_inputs: .npy file of token ids [B, T] to compare on.
         seed: of sequences and samples.
-        provider, threads, no_cuda_graph, runtime_cache: as for :func:`causalrn.open_session`.
+        provider, threads, no_cuda_graph, runtime_cache, precision: as for :func:`causalrn.open_session`.
         time_budget: in seconds; task and drift stop early where it gets short, and what is not reached is named.
         fail_fast: stop after the first level at which anything fails.
         min_accuracy: fail below this accuracy on the task, in percent.
@@ -155,7 +157,9 @@ def verify(
         min_accuracy=optional_share(min_accuracy, "min_accuracy"),
         time_budget=finite_number(time_budget, "time_budget", 1),
         fail_fast=flag(fail_fast, "fail_fast"),
-        session=SessionOptions(provider, threads, not no_cuda_graph, optional_path(runtime_cache, "runtime_cache")),
+        session=SessionOptions(
+            provider, threads, not no_cuda_graph, optional_path(runtime_cache, "runtime_cache"), precision
+        ),
     )
     run = optional_path(checkpoint, "checkpoint")
     check_combinations(options, run)
@@ -174,7 +178,7 @@ def verify_with_checkpoint(
     deadline = time.monotonic() + options.time_budget
     bundle, checkpoint = Bundle.open(path), load_checkpoint(run)
     runtimes = checkpoint_runtimes()
-    wanted = wanted_runtimes(options, (*runtimes, runtime_of(bundle)))
+    wanted = wanted_runtimes(options, bundle, runtimes)
     options = possible_levels(bundle, options)
     check_levels(bundle, options, wanted)
     card = _common_card(bundle, checkpoint, run)
@@ -199,7 +203,7 @@ def verify_with_checkpoint(
             references=partial(_reference, oracle),
             provider=options.session.provider,
             table=partial(_table, oracle, reference, bundle, options),
-            sources=dict.fromkeys(runtimes, str(run)) | {runtime_of(bundle): str(path)},
+            sources=dict.fromkeys(runtimes, str(run)) | bundle_sources(bundle),
             progress=progress,
         )
         problems = (*_other_weights(bundle, checkpoint.sha256, run), *_run(verification, opener))
@@ -214,7 +218,7 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
     """Check a bundle against the golden vectors that it carries; needs neither torch nor onnx."""
     deadline = time.monotonic() + options.time_budget
     bundle = Bundle.open(path)
-    wanted = wanted_runtimes(options, (runtime_of(bundle),), " without `checkpoint`")
+    wanted = wanted_runtimes(options, bundle, when=" without `checkpoint`")
     options = possible_levels(bundle, options)
     check_levels(bundle, options, wanted)
     task = chosen_task(bundle, options.task, options.text)
@@ -231,10 +235,10 @@ def verify_with_golden(path: Path, options: VerifyOptions, progress: Progress = 
             opener.open_cell,
             Comparators({}, opener.graph()),
             golden=golden,
-            repeats_recorded=_repeats_recorded(bundle),
+            repeats_recorded=repeats_recorded(bundle, wanted),
             provider=options.session.provider,
             table=golden.call_table,
-            sources={runtime_of(bundle): str(path)},
+            sources=bundle_sources(bundle),
             progress=progress,
         )
         problems = _run(verification, opener)
@@ -272,7 +276,9 @@ def _other_weights(bundle: Bundle, sha256: str, run: Path) -> tuple[str, ...]:
 def _run(verification: Verification, opener: BackendOpener) -> tuple[str, ...]:
     """Run what can run here; what a GPU breaks off is a problem, and keeps the results so far."""
     case, deadline = verification.case, verification.plan.deadline
-    verification.kernels = KernelLevel(runtime_of(opener.bundle), opener.kernels, case, deadline)
+    possible = runtimes_of_target(target_of(opener.bundle).name)
+    runtime = next((name for name in possible if name in verification.runtimes), possible[0])
+    verification.kernels = KernelLevel(runtime, partial(opener.kernels, runtime), case, deadline)
     try:
         if verification.runtimes:
             verification.run()
@@ -281,12 +287,6 @@ def _run(verification: Verification, opener: BackendOpener) -> tuple[str, ...]:
     finally:
         verification.kernels.close()
     return ()
-
-
-def _repeats_recorded(bundle: Bundle) -> bool:
-    """Whether the runtime should repeat what onnxruntime recorded: another one rounds to other integers, or TF32."""
-    engine = bundle.manifest.engine
-    return engine is None or (bundle.manifest.quantization is None and not engine.tf32)
 
 
 def _conditions(oracle: CheckpointOracle, tokens: IntArray) -> list[BlockCondition]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.targets import check_runtimes, checkpoint_runtimes
-from causalrn.bundle.tolerances import BUDGETS, Budget
+from causalrn.bundle.precisions import FLOAT32
+from causalrn.bundle.targets import check_runtimes, checkpoint_runtimes, runtimes_of_target
+from causalrn.bundle.tolerances import BUDGETS, Budget, wider_budget
 from causalrn.errors import InputError
 from causalrn.runtimes import SessionOptions
-from causalrn.runtimes.opening import runtime_of
+from causalrn.runtimes.opening import runtime_of, target_of
 from causalrn.runtimes.parity.plan import Plan
 from causalrn.runtimes.parity.reference import sample_tokens
 from causalrn.runtimes.parity.results import LEVELS, Level
@@ -96,13 +97,23 @@ def check_combinations(options: VerifyOptions, checkpoint: Path | None) -> None:
 
 def chosen_budget(bundle: Bundle, options: VerifyOptions) -> Budget | None:
     """What the bundle may lose; None judges it by rounding."""
+    budget = _scheme_budget(bundle)
+    if options.session.precision != FLOAT32:
+        budget = wider_budget(budget, BUDGETS[options.session.precision])
+    if budget is not None:
+        return dataclasses.replace(budget, **options.limits)
+    return Budget(**options.limits) if options.limits else None
+
+
+def _scheme_budget(bundle: Bundle) -> Budget | None:
+    """What its scheme may lose, whatever it runs in."""
     quantization, engine = bundle.manifest.quantization, bundle.manifest.engine
     if quantization is not None:
         budget = BUDGETS[quantization.scheme]
-        return dataclasses.replace(budget if bundle.manifest.graphs else budget.of_rows(), **options.limits)
+        return budget if bundle.manifest.graphs else budget.of_rows()
     if engine is not None and engine.tf32:  # as many bits as float16 has
-        return dataclasses.replace(BUDGETS["fp16"], **options.limits)
-    return Budget(**options.limits) if options.limits else None
+        return BUDGETS["fp16"]
+    return None
 
 
 def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle, deadline: float) -> Plan:
@@ -127,18 +138,21 @@ def make_plan(options: VerifyOptions, task: Task | None, bundle: Bundle, deadlin
     )
 
 
-def wanted_runtimes(options: VerifyOptions, possible: tuple[str, ...], when: str = "") -> tuple[str, ...]:
-    """The runtimes that were asked for, of those that are possible; all of them where none was.
+def wanted_runtimes(
+    options: VerifyOptions, bundle: Bundle, peers: tuple[str, ...] = (), when: str = ""
+) -> tuple[str, ...]:
+    """The runtimes that were asked for, of the peers and the bundle's; the peers and the bundle's default if none was.
 
     Raises:
         InputError: an unknown one, or one that is not possible (`when` says why).
     """
+    default, possible = runtime_of(bundle), (*peers, *runtimes_of_target(target_of(bundle).name))
     check_runtimes(options.runtime)
     for runtime in options.runtime:
         if runtime not in possible:
             why = when if runtime in checkpoint_runtimes() else " on this bundle"
             raise InputError(f"runtime {runtime} cannot be verified{why}: choose {' or '.join(possible)}")
-    return tuple(runtime for runtime in possible if runtime in (options.runtime or possible))
+    return tuple(runtime for runtime in possible if runtime in (options.runtime or (*peers, default)))
 
 
 def possible_levels(bundle: Bundle, options: VerifyOptions) -> VerifyOptions:

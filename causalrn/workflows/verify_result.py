@@ -15,6 +15,7 @@ from causalrn.bundle.disk.files import as_path, written_file
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.known_by import caution
 from causalrn.bundle.manifest import Manifest
+from causalrn.bundle.precisions import FLOAT32, PRECISIONS
 from causalrn.bundle.targets import checkpoint_runtimes
 from causalrn.bundle.tolerances import LARGEST_BOUND
 from causalrn.compiling.processor import processor_family
@@ -140,10 +141,16 @@ def make_report(parts: ReportParts, verification: Verification) -> VerifyReport:
         attributions=verification.attributions,
         blocks=blocks,
         not_checked=[level for level in ALL_LEVELS if level in late],
-        notes=[*architecture_notes(parts.card, parts.bundle), *_notes(parts.bundle, verification), *ill_conditioned],
+        notes=[
+            *architecture_notes(parts.card, parts.bundle),
+            *_precision_notes(parts.options),
+            *_notes(parts.bundle, verification),
+            *ill_conditioned,
+        ],
         problems=[*parts.problems, *_problems(verification, parts.options)],
         measured=verification.measured,
         not_executed=parts.not_executed,
+        is_converted=parts.bundle.manifest.converted is not None,
         coverage=coverage_of(parts.bundle, verification),
     )
 
@@ -156,6 +163,12 @@ def architecture_notes(card: ModelCard, bundle: Bundle) -> list[str]:
     for name in bundle.manifest.folders:
         warnings[f"of the bundle in {name}, "] = caution(Manifest.read(bundle.path / name).known_by)
     return [where + warning for where, warning in warnings.items() if warning]
+
+
+def _precision_notes(options: VerifyOptions) -> list[str]:
+    """What a runtime was asked to compute in, where that is not float32."""
+    precision = options.session.precision
+    return [] if precision == FLOAT32 else [f"computed in {precision} ({PRECISIONS[precision]}): judged by a budget"]
 
 
 def _settings(options: VerifyOptions, verification: Verification) -> Settings:
@@ -210,7 +223,8 @@ def _notes(bundle: Bundle, verification: Verification) -> list[str]:
     if not verification.runtimes:
         return ["its files and manifest are whole; what the engines compute was not looked at"]
     if verification.golden is not None and not verification.repeats_recorded:
-        notes.append("onnxruntime recorded logits with other roundings: they were not compared")
+        recorded = "onnxruntime recorded" if bundle.manifest.converted is None else "its export recorded"
+        notes.append(f"{recorded} logits with other roundings: they were not compared")
     notes += _other_family(verification)
     if "task" in plan.levels and plan.examples is None:
         notes.append(f"{why_no_task(bundle, plan.task)}: accuracy was not measured")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -59,6 +60,11 @@ class COptions:
     def is_quantized(self) -> bool:
         """Whether anything is not float32."""
         return self.scheme != "float32" or self.pool_dtype != "float32"
+
+    @property
+    def in_float32(self) -> COptions:
+        """The same without quantization."""
+        return dataclasses.replace(self, scheme="float32", pool_dtype="float32")
 
 
 def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifest:

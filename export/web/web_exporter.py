@@ -73,6 +73,11 @@ class WebOptions:
         """How the C in it is written."""
         return COptions(self.capacity, self.scheme, self.pool_dtype, profile=WEB_PROFILE)
 
+    @property
+    def in_float32(self) -> WebOptions:
+        """The same without quantization."""
+        return replace(self, scheme="float32", pool_dtype="float32")
+
 
 def export_web(checkpoint: Checkpoint, folder: Path, options: WebOptions) -> Manifest:
     """Write module, page and what computes the model into an existing folder.

@@ -206,6 +206,6 @@ def open_candidate(path: Path, row: Target | None, options: SessionOptions) -> S
     else:
         register_target(row)
         bundle = Bundle.open(path)
-        session, quantization = open_bundle(bundle, options), bundle.manifest.quantization
+        session, quantization = open_bundle(bundle, options, row.runtime), bundle.manifest.quantization
     on_cpu = row.on_cpu and options.provider == "cpu"
     return SessionCandidate(session, quantization, (time.perf_counter() - start) * 1000, on_cpu=on_cpu)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from causalrn.bundle.bundle_folder import is_bundle
 from causalrn.bundle.manifest import Manifest
-from causalrn.bundle.targets import checkpoint_runtimes, find_target, runtime_row
+from causalrn.bundle.targets import checkpoint_runtimes, find_target, runtime_row, runtimes_of_target
 from causalrn.errors import CausalRNError, InputError
 from causalrn.runtimes.bench.candidates import Candidate, open_candidate
 from causalrn.runtimes.session_options import SessionOptions
@@ -37,13 +37,13 @@ class Entry:
 def find_entries(
     paths: Sequence[Path], runtimes: Sequence[str], threads: Sequence[int], provider: str = "cpu"
 ) -> list[Entry]:
-    """Everybody that folders stand for: in every runtime of theirs, by number of threads.
+    """Everybody that folders stand for: a checkpoint in both forms, a bundle in its default runtime, by threads.
 
     A folder that cannot be opened takes part, too: its rows give the reason.
 
     Args:
         paths: of checkpoint folders and bundles.
-        runtimes: to choose from; empty for all.
+        runtimes: to choose from, a bundle's other runtimes among them; empty for the usual ones.
 
     Raises:
         InputError: a folder is named twice, or `runtimes` run none of them.
@@ -67,7 +67,10 @@ def find_entries(
 
 def _chosen(possible: Sequence[str], runtimes: Sequence[str]) -> Sequence[str]:
     """Those of a folder's runtimes that were asked for; "" for a folder that cannot be opened."""
-    return [name for name in possible if not runtimes or name in runtimes] if possible else [""]
+    if not possible:
+        return [""]
+    usual = possible if possible == checkpoint_runtimes() else possible[:1]
+    return [name for name in possible if name in (runtimes or usual)]
 
 
 def _entry_of(path: Path, label: str, runtime: str, threads: int, provider: str) -> Entry:
@@ -76,7 +79,7 @@ def _entry_of(path: Path, label: str, runtime: str, threads: int, provider: str)
     where = runtime if not has_providers or provider == "cpu" else f"{runtime} on {provider}"
     words = [
         label,
-        *([runtime] if runtime in checkpoint_runtimes() else []),
+        *([runtime] if runtime in checkpoint_runtimes() or _is_further(runtime) else []),
         *([f"{threads} threads"] if threads > 1 else []),
     ]
     return Entry(
@@ -87,12 +90,17 @@ def _entry_of(path: Path, label: str, runtime: str, threads: int, provider: str)
     )
 
 
+def _is_further(runtime: str) -> bool:
+    """Whether it is not the default of the bundles that it opens."""
+    return bool(runtime) and runtimes_of_target(runtime_row(runtime).name)[:1] != (runtime,)
+
+
 def _runtimes_of(path: Path) -> tuple[str, ...]:
     """Runtimes that a folder runs in; none where it cannot be opened."""
     if not is_bundle(path) and is_checkpoint(path):
         return checkpoint_runtimes()
     try:
-        return (find_target(Manifest.read(path).target, path).runtime,)
+        return runtimes_of_target(find_target(Manifest.read(path).target, path).name)
     except CausalRNError:
         return ()
 

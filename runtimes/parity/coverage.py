@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.manifest import MANIFEST_NAME
+from causalrn.bundle.targets import runtimes_of_target
 from causalrn.runtimes.opening import target_of
 from causalrn.runtimes.parity.entries import ReportEntry
 from causalrn.runtimes.parity.figures import largest_set
@@ -102,10 +103,11 @@ def _executed(verification: Verification) -> Mapping[str, Sequence[str]]:
 
 
 def _not_covered(bundle: Bundle, verification: Verification) -> Iterator[str]:
+    possible = runtimes_of_target(target_of(bundle).name)
     reached = {result.level for result in verification.results}
     if missing := [name for name in LEVELS if name not in reached]:
         yield f"levels that were not checked: {', '.join(missing)}"
-    row = target_of(bundle)
+    row = target_of(bundle, next((name for name in possible if name in verification.cells), None))
     if not _compared(verification):
         yield "what comes out: nothing was compared with the reference"
     else:

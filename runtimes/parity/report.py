@@ -23,11 +23,12 @@ from causalrn.runtimes.parity.entries import NULLABLE, ReportEntry
 from causalrn.runtimes.parity.results import REFERENCE_LEVELS, Attribution, Level, LevelResult
 from causalrn.training.card import ModelCard
 
-Verdict = Literal["PASS", "FAIL", "compiled, not executed"]
+Verdict = Literal["PASS", "FAIL", "compiled, not executed", "converted, not executed here"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-PASS, FAIL, NOT_EXECUTED = VERDICTS
+PASS, FAIL, NOT_EXECUTED, CONVERTED = VERDICTS
+"""The third is of engines; the last of graphs that a runtime of other systems runs, evaluated without it."""
 
-_PACKAGES = ("causalrn", "numpy", "onnxruntime", "torch", "onnx", "tensorrt-rtx-cu13", "tensorrt")
+_PACKAGES = ("causalrn", "numpy", "onnxruntime", "torch", "onnx", "tensorrt-rtx-cu13", "tensorrt", "openvino")
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -131,7 +132,8 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
     state: StateSpec | None = None
 
     def __post_init__(self) -> None:
-        if self.verdict != _judge(self.results, self.problems, self.not_executed):
+        is_converted = self.verdict == CONVERTED
+        if self.verdict != _judge(self.results, self.problems, self.not_executed, is_converted=is_converted):
             raise ValueError(f"the verdict {self.verdict} does not follow from the results")
         if self.passed != (self.verdict == PASS):
             raise ValueError(f"passed is {self.passed}, and the verdict {self.verdict}")
@@ -154,14 +156,16 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         problems: Sequence[str] = (),
         measured: Sequence[LevelResult] = (),
         not_executed: str = "",
+        is_converted: bool = False,
         coverage: Coverage | None = None,
         state: StateSpec | None = None,
     ) -> VerifyReport:
         """Judge results: the report, with the verdict that follows from them, and this machine as its environment.
 
-        The arguments are the attributes; `not_executed` is empty where the bundle ran.
+        The arguments are the attributes; `not_executed` is empty where the bundle ran, and `is_converted` says that its
+        graphs were converted for a runtime of other systems.
         """
-        verdict = _judge(results, problems, not_executed)
+        verdict = _judge(results, problems, not_executed, is_converted=is_converted)
         return cls(
             passed=verdict == PASS,
             verdict=verdict,
@@ -209,11 +213,13 @@ class VerifyReport(ReportEntry, frozen=True, kw_only=True):
         return ""
 
 
-def _judge(results: Sequence[LevelResult], problems: Sequence[str], not_executed: str | None) -> Verdict:
+def _judge(
+    results: Sequence[LevelResult], problems: Sequence[str], not_executed: str | None, *, is_converted: bool
+) -> Verdict:
     if problems or not all(result.passed for result in results):
         return FAIL
     if not_executed:
-        return NOT_EXECUTED
+        return CONVERTED if is_converted else NOT_EXECUTED
     return PASS if results else FAIL
 
 

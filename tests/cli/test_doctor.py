@@ -9,15 +9,27 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from causalrn.cli import doctor_command, doctor_probes, doctor_tensorrt, doctor_tools
+from causalrn.cli import (
+    doctor_command,
+    doctor_converted,
+    doctor_litert_coreml,
+    doctor_probes,
+    doctor_tensorrt,
+    doctor_tools,
+)
 from causalrn.cli.doctor_command import Check, DoctorReport, all_checks, run_checks
 from causalrn.cli.doctor_probe import Probe
 from causalrn.compiling import programs
 from causalrn.compiling.c_compiler import find_compiler
 from tests.c_tools import needs_c_compiler
+from tests.converted_tools import needs
+from tests.executorch_tools import needs_executorch
 
 ESSENTIAL = ("numpy", "safetensors", "onnxruntime, CPU")
-MORE = "export, export to C, run C, export to web, run web, quantize, compile, run engines"
+MORE = (
+    "export, export to C, run C, export to web, run web, quantize, compile, run engines, run executorch, run litert, "
+    "run coreml"
+)
 
 
 @pytest.fixture
@@ -274,6 +286,9 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
         "quantize",
         "compile",
         "run engines",
+        "run executorch",
+        "run litert",
+        "run coreml",
     ]
     assert report["groups"][0]["probes"][0] == {
         "name": "numpy",
@@ -311,6 +326,24 @@ def test_either_tensorrt_compiles_and_runs_as_far_as_it_gets(flavor, facts, verb
     names = ["onnx", "cuda-bindings", *(f"{flavor}, {fact}" for fact in facts)]
     report = DoctorReport({"all": [Probe(name, "works", "") for name in names]})
     assert [verb for verb, works in report.works.items() if works] == verbs
+
+
+@needs("litert")
+def test_litert_runs_a_model():
+    found = doctor_litert_coreml.probe_litert()
+    assert (found.name, found.status) == ("LiteRT", "works"), found.detail
+
+
+@needs("coreml")
+def test_coremltools_converts_a_program():
+    found = doctor_litert_coreml.probe_coremltools()
+    assert (found.name, found.status) == ("coremltools", "works"), found.detail
+
+
+@needs_executorch
+def test_executorch_runs_a_program():
+    found = doctor_converted.probe_executorch()
+    assert (found.name, found.status) == ("ExecuTorch", "works"), found.detail
 
 
 def test_names_that_decide_are_names_of_checks():

@@ -125,6 +125,11 @@ def is_plain_name(name: str) -> bool:
     return Path(name).name == name and name not in ("", ".", "..")
 
 
+def is_inner_name(name: str) -> bool:
+    """Whether a name, or one like "FOLDER/NAME", stays in its folder wherever it is appended."""
+    return all(is_plain_name(part) for part in name.split("/"))
+
+
 def is_dead(leftover: Path) -> bool:
     """Whether nobody holds its lock any more; false where that cannot be told."""
     if fcntl is None or leftover.is_symlink() or not (leftover.is_file() or leftover.is_dir()):

@@ -12,7 +12,10 @@ from causalrn.bundle.disk.leftovers import is_leftover_of
 from causalrn.bundle.json_values import own_hash
 
 FILES, FOLDERS = "files", "folders"
-"""Entries of a marker file: SHA-256 (and size) by file name, and SHA-256 of the marker file by folder name."""
+"""Entries of a marker file: SHA-256 (and size) by file name, and SHA-256 of the marker file by folder name.
+
+Files in a folder that has no marker file are listed as "FOLDER/NAME".
+"""
 _OF_MOUNTS = "lost+found"
 """What a file system puts into its root."""
 
@@ -58,21 +61,40 @@ class Marker:
         if entry.name in self.vouching and not entry.is_symlink():
             vouched, key = json_object_or_empty(entry), self.vouching[entry.name]
             return bool(vouched) and vouched.get(key) == own_hash(vouched, key)
+        if entry.is_dir() and entry.name not in _mapping(data, FOLDERS):
+            return whole and self._is_ours_inside(entry, entry.name, data)
         if entry.is_dir():
             sha256 = _mapping(data, FOLDERS).get(entry.name)
             inside = entry / self.file
             return whole and not entry.is_symlink() and _has_hash(inside, sha256) and not self.foreign(entry)
-        recorded = _mapping(data, FILES).get(entry.name)
-        return whole and isinstance(recorded, dict) and _has_hash(entry, recorded.get("sha256"))
+        return whole and _is_recorded(entry, entry.name, data)
+
+    def _is_ours_inside(self, folder: Path, name: str, data: Mapping[str, Any]) -> bool:
+        """Whether a folder that is no bundle holds nothing but files that the marker lists, as "FOLDER/NAME"."""
+        inside = [(entry, f"{name}/{entry.name}") for entry in folder.iterdir()]
+        return (
+            not folder.is_symlink()
+            and bool(inside)
+            and all(
+                self._is_ours_inside(entry, inner, data) if entry.is_dir() else _is_recorded(entry, inner, data)
+                for entry, inner in inside
+            )
+        )
 
     def _described(self, entry: Path, data: Mapping[str, Any]) -> str:
-        known = entry.name == self.file or entry.name in (*_mapping(data, FILES), *_mapping(data, FOLDERS))
+        listed = {name.partition("/")[0] for name in (*_mapping(data, FILES), *_mapping(data, FOLDERS))}
+        known = entry.name == self.file or entry.name in listed
         return f"{entry.name}, changed" if known else entry.name
 
 
 def _mapping(data: Mapping[str, Any], entry: str) -> Mapping[str, Any]:
     found = data.get(entry)
     return found if isinstance(found, dict) else {}
+
+
+def _is_recorded(path: Path, name: str, data: Mapping[str, Any]) -> bool:
+    recorded = _mapping(data, FILES).get(name)
+    return isinstance(recorded, dict) and _has_hash(path, recorded.get("sha256"))
 
 
 def _has_hash(path: Path, sha256: Any) -> bool:

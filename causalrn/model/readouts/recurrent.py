@@ -89,7 +89,7 @@ def prefill_weights(
     which runtimes with shapes of their own do not follow.
     """
     row, query = count_up(past_rows, position, known), count_up(time, position, known)
-    past = (row < position) & (row <= (position + query)[:, None])  # [T, t]; the second says "for every query"
+    past = torch.logical_and(row < position, row <= (position + query)[:, None])  # [T, t]; the second: for every query
     own = query <= query[:, None]  # [T, T]
     return torch.cat([past, own], 1).to(dtype)[:, None]
 

@@ -26,7 +26,9 @@ _Damage = Callable[[Path, Path], None]
 """Called with a file of the bundle, and where to write the damaged one."""
 
 
-def damaged_bundle_guards(bundle: Path, deadline: float = math.inf) -> tuple[list[GuardFigures], int]:
+def damaged_bundle_guards(
+    bundle: Path, deadline: float = math.inf, runtime: str | None = None
+) -> tuple[list[GuardFigures], int]:
     """Try to open damaged copies; nothing of what is undamaged is copied, and one damaged file at a time is written.
 
     Where a copy without damage is refused, refusals of the others say nothing: then this is the only guard, failed.
@@ -34,6 +36,7 @@ def damaged_bundle_guards(bundle: Path, deadline: float = math.inf) -> tuple[lis
     Args:
         bundle: folder.
         deadline: of `time.monotonic`: opening a bundle reads all of it.
+        runtime: that has to refuse what only a runtime can; None takes the bundle's default.
 
     Returns:
         The guards, and how many were left out because there was no time.
@@ -48,7 +51,7 @@ def damaged_bundle_guards(bundle: Path, deadline: float = math.inf) -> tuple[lis
     figures: list[GuardFigures] = []
     guards = [partial(_guard, bundle, *damage) for damage in damages]
     if WEIGHTS_FILE in sizes and _reads_weights(bundle, manifest):
-        guards.append(partial(_sealed_guard, bundle, manifest))
+        guards.append(partial(_sealed_guard, bundle, manifest, runtime))
     for guard in guards:
         if time.monotonic() > deadline:
             break
@@ -62,7 +65,7 @@ def _reads_weights(bundle: Path, manifest: Manifest) -> bool:
     return not graphs or any(WEIGHTS_FILE.encode() in path.read_bytes() for path in graphs)
 
 
-def _sealed_guard(bundle: Path, manifest: Manifest) -> GuardFigures:
+def _sealed_guard(bundle: Path, manifest: Manifest, runtime: str | None) -> GuardFigures:
     """Half of the weights with a manifest that fits: here it is the runtime that has to refuse."""
     with temporary_folder() as place:
         copy = place / "bundle"
@@ -77,7 +80,7 @@ def _sealed_guard(bundle: Path, manifest: Manifest) -> GuardFigures:
 
         def run() -> None:
             try:
-                with open_bundle(sealed, SessionOptions()) as session:
+                with open_bundle(sealed, SessionOptions(), runtime) as session:
                     session.prefill([[0]])
             except Exception as error:  # whatever another package's runtime raises is a refusal, too
                 raise BundleError(str(error)) from None
@@ -136,13 +139,14 @@ def _refusal(words: str, call: Callable[[], object]) -> GuardFigures:
 
 
 def _link_folder(source: Path, target: Path, leave_out: str) -> None:
-    """The same files at another place, by links where the system has them; one is left out."""
+    """The same files at another place, by links where the system has them; one, perhaps "FOLDER/NAME", is left out."""
     target.mkdir()
+    first, _, inner = leave_out.partition("/")
     for path in source.iterdir():
-        if path.name == leave_out:
-            continue
         if path.is_dir():
-            _link_folder(path, target / path.name, "")
+            _link_folder(path, target / path.name, inner if path.name == first else "")
+        elif path.name == leave_out:
+            continue
         else:
             _link(path.resolve(), target / path.name)
 

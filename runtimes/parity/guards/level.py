@@ -58,7 +58,7 @@ def _check_guards(
     figures.append(_closed_guard(session))
     left = 0
     if bundle is not None:
-        of_bundle, left = damaged_bundle_guards(bundle, deadline)
+        of_bundle, left = damaged_bundle_guards(bundle, deadline, runtime)
         figures += of_bundle
     failed = [figure for figure in figures if not figure.passed]
     words = f"{len(figures)} refused" if not failed else f"{failed[0].name}: {failed[0].outcome}"

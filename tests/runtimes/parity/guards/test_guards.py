@@ -74,7 +74,7 @@ def test_copies_that_cannot_be_opened_without_damage_are_no_guards(exact_bundle,
 
 
 def test_runtimes_that_take_half_of_the_weights_are_named(exact_bundle, monkeypatch):
-    monkeypatch.setattr(damaged_bundles, "open_bundle", lambda bundle, options: open_session(exact_bundle))
+    monkeypatch.setattr(damaged_bundles, "open_bundle", lambda bundle, options, runtime: open_session(exact_bundle))
     (failed,) = [guard for guard in damaged_bundle_guards(exact_bundle)[0] if not guard.passed]
     assert failed.name.startswith("half of weights.bin")
     assert failed.outcome == "opened without a word"

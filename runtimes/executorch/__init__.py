@@ -1,0 +1,1 @@
+"""ExecuTorch on this machine: runs the programs that phones run."""
