@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,34 +17,54 @@ from causalrn.errors import BundleError
 from causalrn.export.onnx_exporter import export_onnx
 from causalrn.training.checkpoint import Checkpoint
 
+_MOST_GRAPH_BYTES = (1 << 31) - 1
+"""Of a graph with all that is inside it: more than protobuf holds is no graph."""
+_UNREAD_BYTES = 1 << 20
+"""Of a file of weights that graphs need not read: what alignment and tools leave."""
+
 
 def read_graph(path: Path) -> onnx.ModelProto:
-    """A graph without its weights.
+    """A graph without the weights that lie beside it.
 
     Raises:
         BundleError: it is none.
     """
-    content = read_input(path, "export the bundle again", BundleError)
+    content = read_input(path, "export the bundle again", BundleError, _MOST_GRAPH_BYTES)
     try:
         return onnx.load_model_from_string(content)
     except Exception:  # protobuf's own class: it ships no types
         raise BundleError(f"{path}: not an ONNX graph: copy it again, or export the bundle again") from None
 
 
-def external_files(path: Path) -> set[str]:
-    """Files beside a graph that hold its weights.
+def external_files(path: Path) -> dict[str, int]:
+    """Files beside a graph that hold its weights, and how many bytes of each it reads, at most.
 
     Raises:
         BundleError: no graph, or weights somewhere else than beside it.
     """
+    names: dict[str, int] = {}
     if path.suffix == ORT_SUFFIX:
-        return set()
-    names = set()
+        check_size(path, _MOST_GRAPH_BYTES)
+        return names
     for tensor in read_graph(path).graph.initializer:
-        names |= {entry.value for entry in tensor.external_data if entry.key == "location"}
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if "location" in place:
+            item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+            end = int(place.get("offset", 0)) + math.prod(tensor.dims) * item
+            names[place["location"]] = max(end, names.get(place["location"], 0))
     if others := sorted(name for name in names if not is_plain_name(name)):
         raise BundleError(f"{path}: its weights are in {others[0]!r}, not beside it: save them in the bundle's folder")
     return names
+
+
+def check_size(path: Path, read_bytes: int) -> None:
+    """Refuse a file that is far larger than what is read of it.
+
+    Raises:
+        BundleError: it is.
+    """
+    if path.stat().st_size > read_bytes + _UNREAD_BYTES:
+        raise BundleError(f"{path}: far larger than what is read of it: save it again")
 
 
 def restore_entries(path: Path, manifest: Manifest, name: str) -> tuple[bool, int]:

@@ -20,7 +20,7 @@ from causalrn.errors import BundleError, InputError
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.checkpoint import Checkpoint, load_checkpoint
 from causalrn.workflows.arguments import PathLike
-from causalrn.workflows.changed_graphs import external_files, node_changes, restore_entries, value_names
+from causalrn.workflows.changed_graphs import check_size, external_files, node_changes, restore_entries, value_names
 from causalrn.workflows.export_targets import record_golden
 from causalrn.workflows.verify import verify
 from causalrn.workflows.verify_result import VerifyResult
@@ -120,11 +120,13 @@ def _present_graphs(path: Path, manifest: Manifest) -> dict[str, Graph]:
 def _changed_files(path: Path, manifest: Manifest, graphs: Mapping[str, Graph]) -> dict[str, str]:
     """What became of each file of the bundle that is not as it was."""
     present = {entry.name for entry in path.iterdir()} - {MANIFEST_NAME, CERTIFICATE_NAME}
-    wanted = {graph.file for graph in graphs.values()}
-    wanted |= {name for graph in graphs.values() for name in external_files(path / graph.file)}
+    wanted, weights = {graph.file for graph in graphs.values()}, _weight_files(path, graphs)
+    wanted |= set(weights)
     may_change = wanted | {graph.file for graph in manifest.graphs.values()} | {WEIGHTS_FILE}
     if missing := sorted(wanted - present):
         raise BundleError(f"{path / missing[0]}: a graph reads it, and it is missing: copy it beside the graph")
+    for name, read_bytes in weights.items():
+        check_size(path / name, read_bytes)
     files = {}
     for name, entry in manifest.files.items():
         if name not in present or (name in may_change and name not in wanted):
@@ -143,6 +145,15 @@ def _changed_files(path: Path, manifest: Manifest, graphs: Mapping[str, Graph]) 
     if not files:
         raise InputError(f"{path}: nothing in it has changed since it was sealed")
     return files
+
+
+def _weight_files(path: Path, graphs: Mapping[str, Graph]) -> dict[str, int]:
+    """Files of weights beside the graphs, and how many bytes of each are read."""
+    weights: dict[str, int] = {}
+    for graph in graphs.values():
+        for name, read_bytes in external_files(path / graph.file).items():
+            weights[name] = max(read_bytes, weights.get(name, 0))
+    return weights
 
 
 def _seal_copy(

@@ -159,7 +159,7 @@ def test_interrupted_run_writes_what_it_has(call, bundles, tmp_path, monkeypatch
         (("--turn-ms", "nan"), "nan is no finite number"),
         (("-n", "0", "-p", "0"), "leave nothing to measure"),
         (("--runtime", "abacus"), "runtime 'abacus' is unknown"),
-        (("--runtime", "native"), "--runtime native runs none of these: onnxruntime would"),
+        (("--runtime", "native"), "--runtime native runs none of these: onnxruntime, openvino would"),
         (("-t", "257"), "each number lies between 1 and 256"),
         (("--fail-above", "1.1"), "--fail-above needs --against"),
         (("--predict", "-b", "2"), "--batch and --predict contradict each other"),

@@ -131,7 +131,7 @@ def test_passed_is_the_verdict():
         ({"turn_ms": None}, "`turn_ms` is None"),
         ({"runtime": "abacus"}, "runtime 'abacus' is unknown: choose one of"),
         ({"runtime": [3]}, "runtime 3 is unknown"),
-        ({"runtime": "native"}, "`runtime` native runs none of these: onnxruntime would"),
+        ({"runtime": "native"}, "`runtime` native runs none of these: onnxruntime, openvino would"),
         ({"provider": ["cpu"]}, r"`provider` is \['cpu'\]: give a name"),
         ({"fail_above": 2}, "`fail_above` needs `against`"),
         ({"fail_above": 0, "against": "b.json"}, "`fail_above` is 0: it must be a finite number from 0.01"),
