@@ -14,7 +14,6 @@ import importlib.metadata
 from collections.abc import Iterator
 
 from causalrn.bundle.conversions import CONVERSIONS
-from causalrn.bundle.native_spec import PROFILES
 from causalrn.bundle.target import CHECKPOINT as CHECKPOINT
 from causalrn.bundle.target import ENTRIES as ENTRIES
 from causalrn.bundle.target import EQUALITIES as EQUALITIES
@@ -24,9 +23,6 @@ from causalrn.errors import InputError
 ENTRY_POINTS = "causalrn.targets"
 EXPORT_TARGETS = ("onnx", "c", "web", *CONVERSIONS)
 """What `export` writes; engines come from `compile`, and what other packages add from their own exporters."""
-PORTABLE = "portable"
-EXPORT_PROFILES = {"onnx": ("default", PORTABLE), "c": PROFILES}
-"""By target, what its export can be tuned for, the usual one first."""
 _ROWS = (
     Target(
         CHECKPOINT,

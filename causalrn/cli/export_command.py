@@ -9,11 +9,12 @@ import click
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.conversions import BACKENDS, CONVERSIONS
+from causalrn.bundle.export_profiles import EXPORT_PROFILES
 from causalrn.bundle.manifest import BUNDLE_MARKER, INDEX_TYPES
 from causalrn.bundle.native_spec import PLACEMENTS
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
-from causalrn.bundle.targets import EXPORT_PROFILES, EXPORT_TARGETS
+from causalrn.bundle.targets import EXPORT_TARGETS
 from causalrn.bundle.web_spec import ENGINE_NAMES
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra
 from causalrn.cli.options import PATH, output_option, overwrite_option, tell_what_goes

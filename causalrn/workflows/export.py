@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.conversions import BACKENDS, CONVERSIONS
 from causalrn.bundle.disk.files import as_path
+from causalrn.bundle.export_profiles import EXPORT_PROFILES, PORTABLE
 from causalrn.bundle.manifest import INDEX_TYPES
 from causalrn.bundle.native_spec import PLACEMENTS
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS
-from causalrn.bundle.targets import EXPORT_PROFILES, EXPORT_TARGETS, PORTABLE
+from causalrn.bundle.targets import EXPORT_TARGETS
 from causalrn.bundle.web_spec import ENGINE_NAMES
 from causalrn.errors import InputError
 from causalrn.export.c99.c99_exporter import COptions

@@ -89,8 +89,8 @@ def library_alone(monkeypatch):
     """The kernels of the library: builds beside it have none of its mistakes, and would give them away."""
     listed = kernel_list.list_kernels
 
-    def list_library(bundle, options):
-        whole, kernels = listed(bundle, options), []
+    def list_library(bundle, options, runtime):
+        whole, kernels = listed(bundle, options, runtime), []
         for kernel in whole.kernels:
             if kernel.name != "plain C" or bundle.path.name == "exact":  # slow, and compiled by itself
                 kernels.append(kernel)
