@@ -39,7 +39,7 @@ def load_onnxruntime(path: Path, about: dict[str, Any]) -> Graph:
 def load_openvino(path: Path, about: dict[str, Any]) -> Graph:
     import openvino
 
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "SNIPPETS_MODE": "DISABLE"}
     compiled = openvino.Core().compile_model(str(path), "CPU", hints)
     request = compiled.create_infer_request()
 
