@@ -50,9 +50,9 @@ def test_opening_derives_the_state_once(exact_bundle, monkeypatch):
     derived = []
     derive = state.derive_state
 
-    def count(*arguments):
+    def count(*arguments, **options):
         derived.append(arguments)
-        return derive(*arguments)
+        return derive(*arguments, **options)
 
     monkeypatch.setattr(card, "derive_state", count)
     with causalrn.open_session(exact_bundle):
