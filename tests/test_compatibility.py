@@ -97,4 +97,5 @@ def test_page_tells_right_from_wrong_from_refused(compatibility, tmp_path) -> No
     text = (tmp_path / "page.md").read_text()
     assert "| linear | 3.0e-07, 1.0x | 3.0e-07, 2.5x | **off by 1.0e-01**, 1.0x | no |" in text
     assert "no such operator" in text
+    assert "The default" not in text
     assert "someone" not in text

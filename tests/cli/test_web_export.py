@@ -134,7 +134,10 @@ def test_faults_in_the_engine_are_caught(call, web_bundles, tmp_path, name, righ
     ("words", "message"),
     [
         (("--target", "web", "--opset", 21), "--opset belongs to --target onnx, and this is web"),
-        (("--target", "web", "--pool", "fixed"), "--pool belongs to --target onnx or executorch or litert or coreml, and"),
+        (
+            ("--target", "web", "--pool", "fixed"),
+            "--pool belongs to --target onnx or executorch or litert or coreml, and",
+        ),
         (("--target", "web", "--weights", "inline"), "--weights belongs to --target c, and this is web"),
         (("--engine", "ort-web"), "--engine belongs to --target web, and this is onnx"),
         (("--target", "c", "--beside", "x"), "--beside belongs to --target web, and this is c"),
