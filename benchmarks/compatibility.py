@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from compatibility_pages import NEWEST as NEWEST
 from compatibility_pages import write_markdown
 from models import unit_gain_model
 from reporting import write_json
@@ -69,7 +70,6 @@ RUNTIMES = {
     ),
     "TVM 0.27.0": Runtime("TVM", ("apache-tvm==0.27.0.post1", "onnx==1.20.1", "numpy==2.4.6")),
 }
-NEWEST = "onnxruntime 1.32.0"
 
 
 @dataclass(frozen=True)

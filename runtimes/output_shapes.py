@@ -27,7 +27,7 @@ def expected_outputs(
     return expected
 
 
-def check_outputs(values: Sequence[Array], expected: Sequence[Expected], bundle: Path) -> None:
+def check_outputs(values: Sequence[Array], expected: Sequence[Expected], source: Path) -> None:
     """Refuse what is not shaped as the contract says.
 
     Raises:
@@ -36,4 +36,4 @@ def check_outputs(values: Sequence[Array], expected: Sequence[Expected], bundle:
     for value, (name, dtype, shape) in zip(values, expected, strict=False):
         if value.dtype != dtype or value.shape != shape:
             what = f"{name} is {value.dtype} {list(value.shape)}, expected {dtype} {list(shape)}"
-            raise BundleError(f"{bundle}: {what}: export the bundle again")
+            raise BundleError(f"{source}: {what}: export the bundle again")

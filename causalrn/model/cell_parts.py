@@ -40,6 +40,14 @@ def whole_pool(past: Tensor, new: Tensor, position: Tensor, row: Tensor) -> Tens
     return past + (is_place @ new.flatten(1)).reshape(past.shape)
 
 
+def given_pool(spec: StateSpec, past: Tensor, new: Tensor, position: Tensor, row: Tensor | None) -> Tensor:
+    """What a cell gives of a pool: its new rows, or all of a fixed one; arguments as of :func:`whole_pool`."""
+    if not spec.gives_fixed_pools:
+        return new
+    assert row is not None
+    return whole_pool(past, new, position, row)
+
+
 def most_rows(spec: StateSpec) -> int | None:
     """Length of the constants that masks are cut out of: C, or a few more; None where positions have no bound."""
     return None if spec.capacity is None else max(spec.capacity, _LEAST_ROWS)

@@ -13,7 +13,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.model.cell_parts import Norm, State, most_rows, rounded, row_index, whole_pool
+from causalrn.model.cell_parts import Norm, State, given_pool, most_rows, rounded, row_index
 from causalrn.model.config import TransformerConfig
 from causalrn.model.folding import FoldedTransformerBlock
 from causalrn.model.readouts import recurrent as readouts
@@ -126,11 +126,8 @@ class _PoolReader(_Reader):
         return self.joined(o), (rows if self.shared.spec.pool == "concat" else self.present(past[0], new),)
 
     def present(self, past: Tensor, new: Tensor) -> Tensor:
-        """What is given of the pool: its new rows [T, B, 2E], or all of a fixed one."""
-        if not self.shared.spec.gives_fixed_pools:
-            return new
-        assert self.shared.index is not None
-        return whole_pool(past, new, self.position, self.shared.index)
+        """What is given of the pool."""
+        return given_pool(self.shared.spec, past, new, self.position, self.shared.index)
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Weights of the rows that may be read."""

@@ -5,23 +5,23 @@ It says whether the packages hold the model that was trained, not what Core ML m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.converted_spec import plain_name
 from causalrn.errors import BundleError
 from causalrn.runtimes.coreml.operators import OPERATORS
+from causalrn.runtimes.coreml.package_session import PackageSession
 from causalrn.runtimes.coreml.program import Operation, Program, read_program
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
-from causalrn.runtimes.static_session import Shapes, StaticSession
+from causalrn.runtimes.snapshot import Array
+from causalrn.runtimes.static_session import Shapes
 
 
-class ProgramSession(StaticSession):
+class ProgramSession(PackageSession):
     """A Core ML bundle, evaluated in numpy.
 
     Args:
@@ -35,13 +35,11 @@ class ProgramSession(StaticSession):
     runtime = "coreml-program"
 
     def __init__(self, bundle: Bundle) -> None:
-        check_target(bundle)
         super().__init__(bundle)
         self._programs: dict[str, Program] = {}
-        self._files = tuple(
-            name for name in bundle.manifest.files if any(name.startswith(f"{p}/") for p in packages(bundle))
-        )
-        for graph, package in zip(bundle.manifest.graphs, packages(bundle), strict=True):
+        folders = set(self._packages.values())
+        self._files = tuple(name for name in bundle.manifest.files if name.partition("/")[0] in folders)
+        for graph, package in self._packages.items():
             program = read_program(bundle.path / package)
             inputs = {**self.input_shapes(graph), "position": (1,)}
             check_interface(bundle.path / package, program, inputs, self.output_shapes(graph))
@@ -57,29 +55,8 @@ class ProgramSession(StaticSession):
         """Files of the packages."""
         return self._files
 
-    def _call(
-        self, graph: str, tokens: IntArray, position: int, state: Sequence[Array]
-    ) -> tuple[FloatArray, Sequence[Array]]:
-        names = [plain_name(tensor.input) for tensor in self.spec.tensors]
-        feed: dict[str, Array] = dict(zip(names, state, strict=True))
-        feed |= {"tokens": tokens.astype(np.int32), "position": np.array([position], np.int32)}
-        results = evaluate(self._programs[graph], feed)
-        return results["logits"], [results[plain_name(tensor.output)] for tensor in self.spec.tensors]
-
-
-def packages(bundle: Bundle) -> list[str]:
-    """Names of the packages' folders, in the order of the graphs."""
-    return [graph.file.partition("/")[0] for graph in bundle.manifest.graphs.values()]
-
-
-def check_target(bundle: Bundle) -> None:
-    """Refuse a bundle for another runtime.
-
-    Raises:
-        BundleError: it is one.
-    """
-    if bundle.manifest.target != "coreml":
-        raise BundleError(f"{bundle.path}: a bundle for {bundle.manifest.target}, not for Core ML")
+    def _predict(self, graph: str, feed: Mapping[str, Array]) -> Mapping[str, Array]:
+        return evaluate(self._programs[graph], feed)
 
 
 def check_interface(package: Path, program: Program, inputs: Shapes, outputs: Shapes) -> None:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.bundle.disk.reading import read_input
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.runtimes.snapshot import Array
 
 MODEL_FILE = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS_FILE = "Data/com.apple.CoreML/weights/weight.bin"
-INSTALL = "pip install 'causalrn[coreml]'"
+INSTALL = CONVERSIONS["coreml"].install
 _RECORD, _MAGIC = struct.Struct("<IIQQ"), 0xDEADBEEF
 _BYTES_OF_HALVES, _AGAIN = 1 << 31, "export the bundle again"
 _DTYPES: Mapping[int, Any] = {1: np.bool_, 10: np.float16, 11: np.float32, 12: np.float64, 21: np.int8, 22: np.int16,

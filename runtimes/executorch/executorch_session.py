@@ -10,7 +10,9 @@ import numpy as np
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.executorch.library import load_method, shortened
+from causalrn.runtimes.checks import shortened
+from causalrn.runtimes.executorch.library import load_method
+from causalrn.runtimes.output_shapes import check_outputs, expected_outputs
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
@@ -76,18 +78,12 @@ class ExecuTorchSession(CellSession):
         except Exception as error:  # RuntimeError mostly, with a number for the reason
             raise BundleError(f"{self._bundle.path}: {graph} cannot run: {shortened(error)}: export again") from None
         if graph not in self._known_shapes:
-            self._check_shapes(graph, [logits, *rows], *tokens.shape)
+            (batch, time), file = tokens.shape, self._bundle.manifest.graphs[graph].file
+            vocabulary = self.card.config.vocabulary
+            expected = expected_outputs(self.spec, position, batch, time, vocabulary, self.capacity)
+            check_outputs([logits, *rows], expected, self._bundle.path / file)
             self._known_shapes.add(graph)
         return logits, rows
-
-    def _check_shapes(self, graph: str, results: Sequence[Array], batch: int, time: int) -> None:
-        """Refuse what is not shaped as the contract says, before it reaches the state."""
-        shapes: list[tuple[str, tuple[int, ...]]] = [("logits", (batch, time, self.card.config.vocabulary))]
-        shapes += [(tensor.output, tensor.given(batch=batch, rows=time)) for tensor in self.spec.tensors]
-        for value, (name, shape) in zip(results, shapes, strict=True):
-            if value.dtype != np.float32 or value.shape != shape:
-                what = f"{name} of {graph} is {value.dtype} {list(value.shape)}, expected float32 {list(shape)}"
-                raise BundleError(f"{self._bundle.path}: {what}: export the bundle again")
 
     def _release(self) -> None:
         """Release the programs."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +12,8 @@ from typing import Any
 
 from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.errors import BundleError, RuntimeUnavailableError
+from causalrn.library_output import silenced_libraries
+from causalrn.runtimes.checks import shortened
 
 _lock = threading.Lock()
 
@@ -63,22 +63,9 @@ def load_method(path: Path, backend: str) -> Any:
         raise BundleError(f"{path}: ExecuTorch cannot load it ({shortened(error)}): export the bundle again") from None
 
 
-def shortened(error: Exception) -> str:
-    """What an error of ExecuTorch says, in one line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Its C++ half writes to standard error how it counts processors, and its Python half warns of its own state."""
-    with _lock, warnings.catch_warnings():
+    with _lock, warnings.catch_warnings(), silenced_libraries():
         warnings.simplefilter("ignore")
-        sys.stderr.flush()
-        kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nothing, 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nothing)
+        yield

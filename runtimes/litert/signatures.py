@@ -10,6 +10,7 @@ import numpy as np
 
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.library_output import silenced_libraries
+from causalrn.runtimes.checks import shortened
 from causalrn.runtimes.snapshot import Array
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -82,8 +83,3 @@ def _check_shapes(path: Path, name: str, expected: Shapes, found: Mapping[str, A
             raise BundleError(
                 f"{path}: {key} of {name} is {dtype} {list(given)}, expected {wanted} {list(shape)}: export again"
             )
-
-
-def shortened(error: Exception) -> str:
-    """What another package said, in one line that is not too long."""
-    return " ".join(str(error).split())[:160]
