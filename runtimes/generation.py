@@ -11,9 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.errors import InputError
+from causalrn.runtimes.checks import as_array, check_tokens
 from causalrn.runtimes.generated_text import GeneratedTexts
+from causalrn.runtimes.slots import Slots
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 from causalrn.training.card import ModelCard
+
+Prompts = str | Sequence[str] | IntArray | Sequence[IntArray] | None
+"""One text, several, token ids [B, T], token ids row by row, or None to go on."""
 
 
 class Generating(Protocol):
@@ -34,6 +39,7 @@ class Generating(Protocol):
     def reset(self, batch: int | None = None) -> None: ...
     def check_room(self, tokens: int) -> None: ...
     def end(self) -> None: ...
+    def slots(self) -> Slots: ...
 
 
 @dataclass(frozen=True)
@@ -139,9 +145,7 @@ class GeneratedStep:
         return self.texts[0] if self.texts else ""
 
 
-def generate(
-    session: Generating, prompts: str | Sequence[str] | IntArray | None, options: GenerationOptions
-) -> Iterator[GeneratedStep]:
+def generate(session: Generating, prompts: Prompts, options: GenerationOptions) -> Iterator[GeneratedStep]:
     """Generate after a prompt.
 
     The session takes every token that is yielded, so at the end its state includes the last one: a snapshot taken
@@ -150,15 +154,18 @@ def generate(
 
     Args:
         session: at position 0, or holding a state that the prompts are appended to.
-        prompts: one text, a batch of texts, token ids [B, T], or None to go on from the session's state. A text gets
-            the alphabet's markers at position 0 and is appended bare to a state. All rows advance in lockstep, so
-            a batch needs prompts of equal length.
+        prompts: one text, a batch of texts, token ids [B, T], a list of token ids, or None to go on from the session's
+            state. A text gets the alphabet's markers at position 0 and is appended bare to a state. Prompts of
+            different lengths run in slots: they need a session at position 0, whose own state stays as it is.
         options: see :class:`GenerationOptions`.
 
     Raises:
         InputError: prompts that do not fit; CapacityError: a prompt beyond the capacity. Before anything is taken.
     """
-    ids = _prompt_ids(session, prompts)
+    rows = _prompt_rows(session, prompts)
+    if rows is not None and len({len(row) for row in rows}) > 1:
+        return generate_ragged(session, rows, options)
+    ids = None if rows is None else np.stack(rows)
     limit = _limit(session, 0 if ids is None else ids.shape[1], options)
     stops = _Stops(session, options)
     tails = session.text_tails
@@ -199,6 +206,53 @@ def _generate(
             return
 
 
+def generate_ragged(
+    session: Generating, rows: Sequence[IntArray], options: GenerationOptions
+) -> Iterator[GeneratedStep]:
+    """Generate after prompts of different lengths, each in a slot of its own; a row that has ended leaves at once.
+
+    Every row gets what it would get alone, and finishes where its own room ends.
+
+    Args:
+        rows: token ids [T] of every row.
+
+    Raises:
+        InputError, CapacityError: as :func:`generate`.
+    """
+    if session.position > 0:
+        raise InputError("prompts of different lengths begin afresh, and the session holds a state: reset it first")
+    limits = np.array([_limit(session, len(row), options) for row in rows])
+    stops = _Stops(session, options)
+    texts = GeneratedTexts(session.card.alphabet, len(rows), (), goes_on=False)
+    return _generate_ragged(session, rows, limits, options, stops, texts)
+
+
+def _generate_ragged(
+    session: Generating,
+    rows: Sequence[IntArray],
+    limits: IntArray,
+    options: GenerationOptions,
+    stops: _Stops,
+    texts: GeneratedTexts,
+) -> Iterator[GeneratedStep]:
+    finished = np.zeros(len(rows), bool)
+    with session.slots() as slots:
+        numbers = [slots.admit() for _ in rows]
+        given = slots.prefill(dict(zip(numbers, rows, strict=True)))
+        logits = np.stack([given[number][-1] for number in numbers])
+        for count in range(1, int(limits.max()) + 1):
+            positions = np.array([slots.position(number) for number in numbers])
+            tokens, active = choose_tokens(logits, options, positions), ~finished
+            finished = finished | stops.reached(tokens) | (count >= limits)
+            room = np.ones_like(active) if session.capacity is None else positions < session.capacity
+            going = np.flatnonzero(active & room & ~finished)
+            for number, row in slots.step({numbers[r]: int(tokens[r]) for r in going}).items():
+                logits[numbers.index(number)] = row
+            yield GeneratedStep(tokens, active, finished.copy(), texts.add(tokens, active, finished))
+            if finished.all():
+                return
+
+
 class _Stops:
     """Where rows end: at a stop token, or where their last tokens spell the stop text."""
 
@@ -220,15 +274,19 @@ class _Stops:
         return ended
 
 
-def choose_tokens(logits: FloatArray, options: GenerationOptions, position: int) -> IntArray:
-    """Choose the next token of every row: logits [B, V] -> int64 [B]. Ties of greedy go to the lowest id."""
+def choose_tokens(logits: FloatArray, options: GenerationOptions, position: int | IntArray) -> IntArray:
+    """Choose the next token of every row: logits [B, V] -> int64 [B]. Ties of greedy go to the lowest id.
+
+    Args:
+        position: of all rows, or of each of them, [B].
+    """
     if options.temperature == 0:
         greedy: IntArray = logits.argmax(-1).astype(np.int64)
         return greedy
     return np.array(
         [
-            _draw(row, options, np.random.default_rng([options.seed, index, position]))
-            for index, row in enumerate(logits)
+            _draw(row, options, np.random.default_rng([options.seed, index, place]))
+            for index, (row, place) in enumerate(zip(logits, np.broadcast_to(position, len(logits)), strict=True))
         ],
         dtype=np.int64,
     )
@@ -247,27 +305,34 @@ def _draw(logits: FloatArray, options: GenerationOptions, rng: np.random.Generat
     return int(order[min(int(np.searchsorted(cumulative, rng.random(), side="right")), len(cumulative) - 1)])
 
 
-def _prompt_ids(session: Generating, prompts: str | Sequence[str] | IntArray | None) -> IntArray | None:
+def _prompt_rows(session: Generating, prompts: Prompts) -> list[IntArray] | None:
+    """Token ids of every row; None where there is no prompt."""
     if prompts is None:
         return None
-    if isinstance(prompts, np.ndarray):
-        if prompts.ndim != 2 or prompts.size == 0:
-            raise InputError(f"prompts have shape {list(prompts.shape)}: give token ids [B, T]")
-        return prompts
+    if isinstance(prompts, np.ndarray) and (prompts.ndim != 2 or prompts.size == 0):
+        raise InputError(f"prompts have shape {list(prompts.shape)}: give token ids [B, T]")
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not texts:
+        raise InputError("there is no prompt: give at least one")
+    if isinstance(texts[0], str):
+        return [np.array(ids, np.int64) for ids in _encoded(session, texts)]
+    rows: list[IntArray] = [as_array(row) for row in texts]  # type: ignore[misc] - checked where they are taken
+    if not all(row.ndim == 1 and len(row) for row in rows):
+        raise InputError(
+            "a prompt of token ids is empty, or no list of them: give token ids [B, T], or a list of rows [T]"
+        )
+    if len({len(row) for row in rows}) > 1:
+        return [check_tokens(row[None], 1, session.card.config.vocabulary)[0] for row in rows]
+    return rows
+
+
+def _encoded(session: Generating, texts: Sequence[str]) -> list[list[int]]:
     alphabet = session.card.alphabet
     if alphabet is None:
         raise InputError("this model has no alphabet: give prompts as token ids, an array [B, T]")
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not all(texts):
         raise InputError("the prompt is empty")
-    rows = [alphabet.prompt(text) if session.position == 0 else alphabet.encode(text) for text in texts]
-    lengths = {len(row) for row in rows}
-    if len(lengths) != 1:
-        raise InputError(
-            f"the prompts have {len(lengths)} different lengths: a batch advances in lockstep, "
-            "so run prompts of different lengths one after the other"
-        )
-    return np.array(rows, dtype=np.int64)
+    return [alphabet.prompt(text) if session.position == 0 else alphabet.encode(text) for text in texts]
 
 
 def _limit(session: Generating, prompt_tokens: int, options: GenerationOptions) -> int:

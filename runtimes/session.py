@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -17,7 +17,15 @@ from causalrn.bundle.disk.files import as_path
 from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError, StateError
 from causalrn.runtimes.checks import as_array, check_batch, check_snapshot, check_text_tails, check_tokens
 from causalrn.runtimes.exclusive import exclusive
-from causalrn.runtimes.generation import GeneratedStep, GenerationOptions, GenerationSettings, choose_options, generate
+from causalrn.runtimes.generation import (
+    GeneratedStep,
+    GenerationOptions,
+    GenerationSettings,
+    Prompts,
+    choose_options,
+    generate,
+)
+from causalrn.runtimes.slots import Slots, SnapshotSlots
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_file import load_state, save_state
 from causalrn.training.card import ModelCard
@@ -168,14 +176,15 @@ class Session(ABC):
     @exclusive
     def generate(
         self,
-        prompt: str | Sequence[str] | npt.NDArray[np.int64] | None,
+        prompt: Prompts,
         options: GenerationOptions | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Iterator[GeneratedStep]:
         """Generate after a prompt, one item per token.
 
         Args:
-            prompt: one text, a batch of texts of equal length, token ids [B, T], or None to go on from the state.
+            prompt: one text, several, token ids [B, T], a list of token ids, or None to go on from the state. Those
+                of different lengths run in :meth:`slots`.
             options: settings as an object.
             settings: fields of :class:`~causalrn.runtimes.generation.GenerationOptions`: max_new_tokens, temperature,
                 top_k, top_p, seed, stop.
@@ -188,6 +197,13 @@ class Session(ABC):
             ...     print(step.tokens, step.text)
         """
         return generate(self, prompt, choose_options(options, settings))
+
+    def slots(self) -> Slots:
+        """Sequences of the same model at positions of their own, that join and leave at any token.
+
+        Native sessions read weights once for many of them; other runtimes take one after the other.
+        """
+        return SnapshotSlots(self)
 
     @contextlib.contextmanager
     def probing(self) -> Iterator[None]:
