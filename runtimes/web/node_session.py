@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
@@ -97,10 +98,8 @@ class NodeSession(CellSession):
         self._files = tuple(name for name in MODULE_FILES if name in manifest.files)
         self._node = NodeProcess(bundle.path, simd=simd)
         self.engine = self._node.engine
-        store = NodeState(manifest.state, self._node)
-        super().__init__(
-            card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=store
-        )
+        store, origin = NodeState(manifest.state, self._node), StateOrigin.of_bundle(bundle)
+        super().__init__(card_of(bundle), manifest.state, origin, prefill_chunk=manifest.prefill_chunk, store=store)
         self.max_batch = 1
 
     @property
