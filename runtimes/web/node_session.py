@@ -18,7 +18,10 @@ from causalrn.runtimes.state_buffers import check_state
 from causalrn.runtimes.web.node_process import NodeProcess
 from causalrn.training.card import card_of
 
-MODULE_FILES = ("causalrn.js", "bundle_files.js", "breathing.js", "errors.js", "state_shape.js", "alphabet.js")
+MODULE_FILES = (
+    *("causalrn.js", "bundle_files.js", "breathing.js", "errors.js", "alphabet.js"),
+    *("state_shape.js", "state_origin.js", "state_file.js", "safetensors.js"),
+)
 """What every engine needs of the module."""
 _WHOLE = 1 << 30
 

@@ -55,8 +55,7 @@ SAME_BITS = [
     ("linear", "c portable", "web"),
     ("linear", "web", "c portable"),
 ]
-"""The same arithmetic in the same order: of graphs that differ in the capacity, and of C without instructions of its own."""
-QUANTIZED = ("w8", "c w8", "pool8", "pool16", "fp16")
+"""The same operations in the same order: graphs that differ in the capacity, and C without fused products."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def folders(runs, bundles, fixed_bundle, share, request):
     named = {(readout, "recurrent"): run for readout, run in runs.items()}
     for readout, bundle in bundles.items():
         named |= {(readout, "growing"): bundle, (readout, "openvino"): bundle}
-        named[readout, "short"] = shared / f"short-{readout}"
+    named |= {(readout, "short"): shared / f"short-{readout}" for readout in ("exact", "linear")}
     named |= {("exact", "fixed"): fixed_bundle, ("exact", "concat"): shared / "concat"}
     if HAS_C_COMPILER:
         named["exact", "c short"] = shared / "c-short"
@@ -257,7 +256,7 @@ def test_batch_does_not_move_to_what_runs_one_sequence(sessions):
 
 @pytest.fixture(scope="module")
 def quantized(runs, bundles, share):
-    """Bundles of the exact RUN whose weights or pool rows are rounded; random weights lose more than a budget allows."""
+    """Bundles of the exact RUN whose weights or pool rows are rounded."""
 
     def fill(folder):
         for name, options in {
@@ -268,7 +267,7 @@ def quantized(runs, bundles, share):
         }.items():
             causalrn.quantize(bundles["exact"], output=folder / name, max_kl=10.0, **options)
         if HAS_C_COMPILER:
-            export_c_bundle(runs["exact"], folder / "c w8", COptions(scheme="w8"), max_kl=10.0)
+            export_c_bundle(runs["exact"], folder / "c w8", COptions(scheme="w8"))
 
     return share("moved-states-quantized", fill)
 
