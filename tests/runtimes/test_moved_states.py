@@ -20,7 +20,7 @@ from causalrn.errors import CapacityError, StateError
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import CausalRNConfig
-from causalrn.runtimes import open_session
+from causalrn.runtimes import Session, open_session
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.state_file import load_state, save_state
 from causalrn.runtimes.torch_sessions import RecurrentSession
@@ -87,7 +87,7 @@ def folders(runs, bundles, fixed_bundle, share, request):
 @pytest.fixture(scope="module")
 def sessions(folders):
     """Gives a session of a kind, opened once; tests reset them."""
-    opened = {}
+    opened: dict[tuple[str, str], Session] = {}
 
     def get(readout, name):
         if (name == "openvino" and not HAS_OPENVINO) or (readout, name) not in folders:
@@ -95,10 +95,10 @@ def sessions(folders):
             pytest.skip(f"needs {package.get(name, 'a C compiler: install gcc or clang')}")
         if (readout, name) not in opened:
             path = folders[readout, name]
-            if name == "c portable":
-                opened[readout, name] = NativeSession(Bundle.open(path), isa="portable")
-            else:
-                opened[readout, name] = open_session(path, name if name in ("openvino", "recurrent") else None)
+            runtime = name if name in ("openvino", "recurrent") else None
+            opened[readout, name] = (
+                NativeSession(Bundle.open(path), isa="portable") if "portable" in name else open_session(path, runtime)
+            )
         session = opened[readout, name]
         session.reset(1)
         return session

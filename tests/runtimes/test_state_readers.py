@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import subprocess
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -113,7 +114,7 @@ def test_page_names_every_entry():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_reader_in_python_reads_what_the_toolkit_reads(states, name):
-    names = {}
+    names: dict[str, Any] = {}
     exec(reader("python"), names)
     metadata, tensors = names["read_state"](states[name])
     expected_metadata, expected = expected_of(states[name])
