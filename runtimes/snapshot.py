@@ -27,9 +27,9 @@ class Snapshot:
         logits: [B, V] after the last token, so that generation can go on; None at position 0.
         owner: hash of the bundle or weights that the state belongs to.
         text_tails: per row the bytes of a character that generated tokens have begun; () where no row has one.
-        checkpoint, arithmetic, model: of which weights the state is, how they and pool rows are rounded, and the
-            configuration as JSON text, for bundles that are not its owner; "" where that is not known. See
-            :class:`causalrn.bundle.state_origin.StateOrigin`.
+        checkpoint: hash of the weights that the state is of; "" where that is not known: it fits its owner alone then.
+        arithmetic: how weights and pool rows are rounded, see :class:`~causalrn.bundle.state_origin.StateOrigin`.
+        model: the configuration as JSON text.
     """
 
     position: int

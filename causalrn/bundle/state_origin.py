@@ -28,7 +28,7 @@ class StateOrigin:
     Attributes:
         owner: hash of the bundle, or of a checkpoint's weights; "" where something else than a session wrote the state.
         checkpoint: SHA-256 of the weights file; "" where that is not known, and the state does not move then.
-        arithmetic: how weights and pool rows are rounded, as :func:`name_arithmetic` says it; "" likewise.
+        arithmetic: how weights and pool rows are rounded, e.g. "float32" or "w8+pool8"; "" likewise.
         model: the configuration as JSON text, for weights may be read in several ways; "" where nothing says it.
     """
 
@@ -66,6 +66,7 @@ class StateOrigin:
         """
         is_anonymous = not self.owner and bool(other.checkpoint or other.arithmetic)
         if other.owner == self.owner and not is_anonymous:
+            self._check_model(other.model)  # the owner of a RUN's states is the hash of weights alone
             return
         if not all((self.checkpoint, self.arithmetic, other.checkpoint, other.arithmetic)):
             who = "this session" if other.checkpoint and other.arithmetic else "it"

@@ -19,7 +19,6 @@ from causalrn.bundle.tolerances import TOLERANCES
 from causalrn.errors import CapacityError, StateError
 from causalrn.export.c99.c99_exporter import COptions
 from causalrn.model.cell import RecurrentCell
-from causalrn.model.config import CausalRNConfig
 from causalrn.runtimes import Session, open_session
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.state_file import load_state, save_state
@@ -305,38 +304,31 @@ def test_states_move_between_bundles_that_are_quantized_likewise(quantized):
 
 
 @pytest.fixture
-def trained_on(runs, tmp_path):
-    """The exact RUN with other weights, and the same weights read with another activation."""
-    model, again = random_model(7, readout="exact"), tmp_path / "again"
-    save_checkpoint(tmp_path / "weights", model, ModelCard(model.config), {})
-    relu, elu = ({**vars(model.config), "head_scale": "none", "activation": name} for name in ("relu", "elu"))
-    for name, options in (("relu", relu), ("elu", elu)):
-        other = random_model(7, **{k: v for k, v in options.items() if k in CausalRNConfig.__dataclass_fields__})
-        save_checkpoint(tmp_path / name, other, ModelCard(other.config), {})
-    assert not again.exists()
+def others(tmp_path):
+    """RUNs with other weights than the exact one: "exp", and twice the same weights, read with "relu" and "elu"."""
+    for activation in ("exp", "relu", "elu"):
+        model = random_model(7, activation=activation)
+        save_checkpoint(tmp_path / activation, model, ModelCard(model.config), {})
     return tmp_path
 
 
-def test_states_of_other_weights_are_refused(sessions, trained_on):
+def test_states_of_other_weights_are_refused(sessions, others):
     session = sessions("exact", "recurrent")
-    with open_session(trained_on / "weights", "recurrent") as other:
+    with open_session(others / "exp", "recurrent") as other:
         other.prefill(tokens_of())
         own = session.origin.checkpoint[:12]
         with pytest.raises(StateError, match=rf"another bundle, of the checkpoint \w+\.\.\., and .* of {own}\.\.\."):
             session.restore(other.snapshot())
 
 
-def test_states_of_the_same_weights_in_another_model_are_refused(trained_on):
-    with (
-        open_session(trained_on / "relu", "recurrent") as relu,
-        open_session(trained_on / "elu", "recurrent") as elu,
-    ):
+def test_states_of_the_same_weights_in_another_model_are_refused(others):
+    with open_session(others / "relu", "recurrent") as relu, open_session(others / "elu", "recurrent") as elu:
         assert relu.origin.checkpoint == elu.origin.checkpoint
         relu.prefill(tokens_of())
-        # the weights' hash alone cannot tell them apart, and a RUN's owner is no more than that
-        moved = dataclasses.replace(relu.snapshot(), owner="")
-        with pytest.raises(StateError, match="another model: activation is relu, here elu"):
-            elu.restore(moved)
+        own, moved = relu.snapshot(), dataclasses.replace(relu.snapshot(), owner="")
+        for snapshot in (own, moved):  # the owner of a RUN's states is the weights' hash, too
+            with pytest.raises(StateError, match="another model: activation is relu, here elu"):
+                elu.restore(snapshot)
         with pytest.raises(StateError, match="the state's model: not valid JSON"):
             elu.restore(dataclasses.replace(moved, model="{"))
         relu.restore(moved)

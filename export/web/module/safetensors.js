@@ -18,7 +18,7 @@ export function parseSafetensors(bytes) {
   const length = Number(new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true));
   const text = new TextDecoder().decode(bytes.subarray(8, 8 + length)),
     content = bytes.subarray(8 + length);
-  const { __metadata__: metadata = {}, ...header } = JSON.parse(text);
+  const { __metadata__: metadata, ...header } = JSON.parse(text);
   const tensors = {};
   for (const [name, entry] of Object.entries(header)) {
     const { dtype, shape } = entry,
@@ -26,7 +26,7 @@ export function parseSafetensors(bytes) {
     if (end > content.length) throw new RangeError(`${name} ends behind the file`);
     tensors[name] = { shape, data: new KINDS[dtype](content.slice(start, end).buffer) };
   }
-  return { tensors, metadata };
+  return { tensors, metadata: metadata ?? {} };
 }
 
 /** A file of tensors, {shape, data} by name, and metadata. Wide elements come first, so that all are aligned. */

@@ -39,7 +39,7 @@ export function readState(file, manifest) {
       fail(`state tensor ${tensor.name} is [${shape}], expected [${expected}]`);
     tensors[name.replace(/^state[.]/, "")] = data;
   }
-  const textTail = Array.from(tails.match(/[0-9a-f]{2}/g) ?? [], (byte) => parseInt(byte, 16)),
+  const textTail = Array.from(String(tails).match(/[0-9a-f]{2}/g) ?? [], (byte) => parseInt(byte, 16)),
     { owner, checkpoint, arithmetic, model } = metadata;
   return { position, tensors, logits: logits?.data ?? null, textTail, owner, checkpoint, arithmetic, model };
 }

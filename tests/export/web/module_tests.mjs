@@ -147,6 +147,7 @@ test("what is no state file, or of another session, is one sentence, and the sta
     file = session.saveState(),
     text = new TextDecoder("latin1").decode(file);
   const changed = (old, next) => Uint8Array.from(text.replace(old, next.padEnd(old.length)), (c) => c.charCodeAt(0));
+  const fileOf = (header) => Uint8Array.from([header.length, 0, 0, 0, 0, 0, 0, 0, ...new TextEncoder().encode(header)]);
   const wrong = [
     [linear.saveState(), /another bundle, of the checkpoint/],
     [file.subarray(0, file.length - 1), /corrupt state file/],
@@ -160,6 +161,10 @@ test("what is no state file, or of another session, is one sentence, and the sta
     [changed('"position":"20"', '"position":"19"'), /is \[20,1,32\], expected \[19,1,32\]/],
     [changed('"state.00.pool"', '"state.09.pool"'), /the state holds 09.pool/],
     [changed('"F32"', '"F64"'), /corrupt state file|is not/],
+    [fileOf("{}"), /not a state file of this version/],
+    [fileOf('{"__metadata__":null}'), /not a state file of this version/],
+    [fileOf('{"__metadata__":{},"a":null}'), /corrupt state file/],
+    [fileOf('{"__metadata__":{"format":"causalrn-state","version":"1","batch":"1","position":1,"text_tails":0}}'), /corrupt/],
   ];
   for (const [content, words] of wrong) assert.throws(() => other.loadState(content), ofKind("state", words));
   assert.deepEqual(other.snapshot(), before);
