@@ -259,7 +259,7 @@ def quantized(runs, bundles, share):
 
     def fill(folder):
         for name, options in {
-            "w8": {"scheme": "w8"},
+            "w8": {"scheme": "w8", "form": "nbits"},
             "pool8": {"pool8": True},
             "pool16": {"pool16": True},
             "fp16": {"scheme": "fp16"},

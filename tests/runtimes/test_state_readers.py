@@ -127,7 +127,7 @@ def test_reader_in_python_reads_what_the_toolkit_reads(states, name):
 
 _MAIN_JS = """
 import { readFileSync } from "node:fs";
-const { metadata, tensors } = readState(new Uint8Array(readFileSync(process.argv[2])));
+const { metadata, tensors } = readState(readFileSync(process.argv[2]));
 const hex = (data) => Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("hex");
 for (const tensor of Object.values(tensors)) tensor.data = [tensor.data.constructor.name, hex(tensor.data)];
 console.log(JSON.stringify({ metadata, tensors }));

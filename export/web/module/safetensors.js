@@ -19,12 +19,12 @@ export function parseSafetensors(bytes) {
   const text = new TextDecoder().decode(bytes.subarray(8, 8 + length)),
     content = bytes.subarray(8 + length);
   const { __metadata__: metadata, ...header } = JSON.parse(text);
-  const tensors = {};
+  const tensors = {}; // copied by Uint8Array: what Node's Buffers call a slice is none
   for (const [name, entry] of Object.entries(header)) {
     const { dtype, shape } = entry,
       [start, end] = entry.data_offsets;
     if (end > content.length) throw new RangeError(`${name} ends behind the file`);
-    tensors[name] = { shape, data: new KINDS[dtype](content.slice(start, end).buffer) };
+    tensors[name] = { shape, data: new KINDS[dtype](new Uint8Array(content.subarray(start, end)).buffer) };
   }
   return { tensors, metadata: metadata ?? {} };
 }

@@ -120,7 +120,7 @@ for (const folder of [EXACT, LINEAR, UNBOUNDED])
     const file = session.saveState(),
       taken = session.snapshot();
     const expected = [await session.step(4), await session.step(9)];
-    for (const content of [file, file.buffer, new Uint8Array([0, ...file]).subarray(1)]) {
+    for (const content of [file, file.buffer, new Uint8Array([0, ...file]).subarray(1), Buffer.from(file)]) {
       other.loadState(content);
       assert.deepEqual(other.snapshot(), taken);
       assert.deepEqual([await other.step(4), await other.step(9)], expected);
