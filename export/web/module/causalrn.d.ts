@@ -163,7 +163,7 @@ export class Session {
    */
   restore(snapshot: Snapshot): void;
   /** The state as the content of a state file, which all runtimes of the toolkit read. */
-  saveState(): Uint8Array<ArrayBuffer>;
+  saveState(): Uint8Array;
   /** Go on from the content of a state file, of this or another runtime, as from a snapshot. Throws "state". */
   loadState(file: Uint8Array | ArrayBuffer): void;
   /**
