@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.disk.files import as_path
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError, StateError
-from causalrn.runtimes.checks import as_array, check_batch, check_snapshot, check_text_tails, check_tokens
+from causalrn.runtimes.checks import as_array, check_batch, check_snapshot, check_tokens
 from causalrn.runtimes.exclusive import exclusive
 from causalrn.runtimes.generation import (
     GeneratedStep,
@@ -37,7 +38,7 @@ class Session(ABC):
     Args:
         card: the model.
         capacity: most positions; None without a bound.
-        owner: hash of the bundle or weights: snapshots are bound to it.
+        owner: what its states belong to; of a hash alone nothing says where else they would mean the same.
 
     Attributes:
         max_batch: most sequences; None without a bound.
@@ -50,10 +51,11 @@ class Session(ABC):
 
     runtime = ""
 
-    def __init__(self, card: ModelCard, capacity: int | None, owner: str) -> None:
+    def __init__(self, card: ModelCard, capacity: int | None, owner: str | StateOrigin) -> None:
         self.card = card
         self.capacity = capacity
-        self.owner = owner
+        self.origin = StateOrigin(owner) if isinstance(owner, str) else owner
+        self.owner = self.origin.owner
         self.max_batch: int | None = None
         self.text_tails: tuple[bytes, ...] = ()
         self._position = 0
@@ -135,24 +137,23 @@ class Session(ABC):
     def snapshot(self) -> Snapshot:
         """A copy of the state that later steps do not change."""
         logits = None if self._logits is None else self._logits.copy()
-        return Snapshot(self._position, self._batch, self._copy_state(), logits, self.owner, self.text_tails)
+        belongs = self.owner, self.text_tails, *self.origin.kinds
+        return Snapshot(self._position, self._batch, self._copy_state(), logits, *belongs)
 
     @exclusive
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from a snapshot: what follows equals the uninterrupted run bit for bit.
+        """Go on from a snapshot: of a session like this one bit for bit, of another kind of bundle within rounding.
 
         Raises:
             StateError: it belongs to other weights or does not fit; the state is left as it was.
         """
-        vocabulary = self.card.config.vocabulary
-        check_snapshot(snapshot, self.owner, capacity=self.capacity, max_batch=self.max_batch, vocabulary=vocabulary)
-        check_text_tails(snapshot, self.card.alphabet)
+        check_snapshot(snapshot, self.origin, self.card, capacity=self.capacity, max_batch=self.max_batch)
         self._load_state(snapshot)
         self._position, self._batch, self.text_tails = snapshot.position, snapshot.batch, snapshot.text_tails
         self._logits = None if snapshot.logits is None else snapshot.logits.copy()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to a file (safetensors, bound to the bundle or weights), whole or not at all.
+        """Write the state to a file (safetensors, bound to its weights), whole or not at all.
 
         Raises:
             InputError: a place that cannot be written to.
@@ -161,7 +162,7 @@ class Session(ABC):
 
     @exclusive
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a state file: what follows equals the uninterrupted run bit for bit.
+        """Go on from a state file, as :meth:`restore` from a snapshot.
 
         Raises:
             StateError: a file that is missing, corrupt, or of other weights; the state is left as it was.

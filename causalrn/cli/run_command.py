@@ -28,7 +28,9 @@ Examples:
 @click.option("--top-p", type=float, default=1.0, show_default=True, help="Keep tokens up to this probability.")
 @seed_option
 @click.option("--stop", help="Stop after this text; EOS stops letters by itself.")
-@click.option("--state-in", type=PATH, help="Go on from this state file.")
+@click.option(
+    "--state-in", type=PATH, help="Go on from this state file, of this bundle or another one of its checkpoint."
+)
 @click.option("--state-out", type=PATH, help="Save the state at the end to this file.")
 @click.option("--input-ids", type=PATH, help="Token ids, .npy [B, T]: compute logits instead of generating.")
 @click.option("--logits", type=PATH, help="Where the logits go, .npy float32 [B, T, V].")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.exclusive import exclusive
@@ -54,7 +55,11 @@ class NativeSession(CellSession):
         self._store = NativeState(manifest.state, card_of(bundle).block_config)
         self._placed: tuple[int, int] | None = None
         super().__init__(
-            card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=self._store
+            card_of(bundle),
+            manifest.state,
+            StateOrigin.of_bundle(bundle),
+            prefill_chunk=manifest.prefill_chunk,
+            store=self._store,
         )
 
     def memory_bytes(self, batch: int, capacity: int) -> tuple[int, int]:
