@@ -140,18 +140,17 @@ def measure_converted(names: list[str], kind: str, places: Places) -> Iterator[d
             yield row | row_of(name, environment, folder, Path(temporary) / "out", expected, beside)
 
 
-def measure(names: list[str], profiles: list[str], kinds: list[str], places: Places) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def measure(names: list[str], profiles: list[str], kinds: list[str], places: Places) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one case after the other."""
     with show_progress("cases", len(kinds) * len(profiles)) as advance:
         for kind in kinds:
             for profile in profiles:
                 advance(0, f"{kind}, {profile}")
                 if profile == CONVERTED:
-                    rows += measure_converted(names, kind, places)
+                    yield list(measure_converted(names, kind, places))
                 else:
-                    rows += measure_graphs(names, kind, profile, places)
+                    yield list(measure_graphs(names, kind, profile, places))
                 advance(1)
-    return rows
 
 
 def merged(report: dict[str, Any], earlier: Path | None) -> dict[str, Any]:
@@ -159,12 +158,15 @@ def merged(report: dict[str, Any], earlier: Path | None) -> dict[str, Any]:
     if earlier is None or not earlier.exists():
         return report
     known = json.loads(earlier.read_text())
-    rows = {place_of(row): row for row in (*known["rows"], *report["rows"])}
     versions = known["runtimes"] | report["runtimes"]
-    return report | {
-        "rows": [rows[place] for place in sorted(rows)],
-        "runtimes": {name: versions[name] for name in RUNTIMES if name in versions},
-    }
+    in_order = {name: versions[name] for name in RUNTIMES if name in versions}
+    return with_rows(report | {"rows": known["rows"], "runtimes": in_order}, report["rows"])
+
+
+def with_rows(report: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A report with more rows, in the place of those of the same runtime, kind and profile."""
+    by_place = {place_of(row): row for row in (*report["rows"], *rows)}
+    return report | {"rows": [by_place[place] for place in sorted(by_place)]}
 
 
 def place_of(row: dict[str, Any]) -> tuple[int, int, int]:
@@ -186,12 +188,14 @@ def main() -> None:
     for name in arguments.runtime:
         if environment_of(name, arguments.environments.resolve()) is None:
             print(f"{name}: could not be installed here", file=sys.stderr)
+    versions = {name: list(RUNTIMES[name].packages) for name in arguments.runtime}
     with tempfile.TemporaryDirectory() as temporary:
         places = Places(arguments.environments.resolve(), (arguments.cases or Path(temporary)).resolve())
-        rows = measure(arguments.runtime, arguments.profile, arguments.kind, places)
-    versions = {name: list(RUNTIMES[name].packages) for name in arguments.runtime}
-    report = merged({"machine": describe_environment(), "rows": rows, "runtimes": versions}, arguments.json)
-    write_json(arguments.json, report)
+        report: dict[str, Any] = {"machine": describe_environment(), "rows": [], "runtimes": versions}
+        report = merged(report, arguments.json)
+        for rows in measure(arguments.runtime, arguments.profile, arguments.kind, places):
+            report = with_rows(report, rows)
+            write_json(arguments.json, report)
     if arguments.markdown is not None:
         write_markdown(arguments.markdown, report)
 
