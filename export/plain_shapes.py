@@ -4,13 +4,12 @@ torch.onnx writes the target of every Reshape as sums and products of the sizes 
 most that is neither constant nor the input's own at the same place: the numbers 0 ("as the input has it") and -1
 ("what is left") say the same. Runtimes that plan shapes ahead (tract 0.23, MNN 3.6, TVM 0.27) follow these, and not the
 arithmetic; onnxruntime has fewer nodes to run. Two things they do not follow either: what is left beside a sum of sizes
-(tract), and a size that is left although it is known (IREE 3.13). There the target has the sizes of the graph's inputs,
-computed once for all nodes.
+(tract), and a size that is left although it is known (IREE 3.13). There the target has sizes that other values have,
+each asked for once.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,8 +19,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from causalrn.calibration.graph_edits import array_of, constant, make_node, name_of
 
 _AS_INPUT, _WHAT_IS_LEFT = 0, -1
-_MULTIPLE = re.compile(r"(?:(?P<factor>\d+)\*)?(?P<size>[A-Za-z]\w*)")
-"""A size of an input, or so many times one, as tracing writes it: "B", "64*B"."""
 _MAY_BE_EMPTY = "t"
 """Size of a pool before a prefill, 0 in a fresh state: then nothing can be told from what is left."""
 
@@ -61,10 +58,10 @@ def _fix_target(graph: ir.Graph, node: ir.Node) -> None:
 def _compute_target(
     graph: ir.Graph, node: ir.Node, sizes: Sequence[int], wanted: Sequence[int | ir.SymbolicDim]
 ) -> None:
-    """Give a Reshape a target of the inputs' sizes; nothing changes where one is neither a size nor a multiple."""
+    """Give a Reshape a target of sizes that other values have, without arithmetic; it stays where nothing has one."""
     parts = []
     for size, dim in zip(sizes, wanted, strict=True):
-        part = _input_size(graph, str(_size(dim))) if size == _WHAT_IS_LEFT else _number(graph, size)
+        part = _size_of_value(graph, node, str(_size(dim))) if size == _WHAT_IS_LEFT else _number(graph, size)
         if part is None:
             return
         parts.append(part)
@@ -73,23 +70,21 @@ def _compute_target(
     node.attributes.pop("allowzero", None)
 
 
-def _input_size(graph: ir.Graph, text: str) -> ir.Value | None:
-    """[1]: a size of the graph's inputs, or a multiple of one; None where it is something else."""
-    found = _MULTIPLE.fullmatch(text)
-    places = [
-        (value, axis)
-        for value in graph.inputs
-        for axis, dim in enumerate(value.shape.dims if value.shape is not None else ())
-        if found is not None and _size(dim) == found["size"]
-    ]
-    if found is None or not places:
-        return None
-    value, axis = places[0]
-    size = _computed(graph, f"size.{found['size']}", "Shape", [value], start=axis, end=axis + 1)
-    if found["factor"] is None:
-        return size
-    factor = _number(graph, int(found["factor"]))
-    return _computed(graph, f"size.{found['factor']}{found['size']}", "Mul", [size, factor])
+def _size_of_value(graph: ir.Graph, reader: ir.Node, text: str) -> ir.Value | None:
+    """[1]: a size that an input has, or what some node before `reader` gives; None where nothing has it."""
+    for value in _values_before(graph, reader):
+        for axis, dim in enumerate(value.shape.dims if value.shape is not None else ()):
+            if _size(dim) == text:
+                return _computed(graph, f"size.{text.replace('*', '_')}", "Shape", [value], start=axis, end=axis + 1)
+    return None
+
+
+def _values_before(graph: ir.Graph, reader: ir.Node) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        if node is reader:
+            return
+        yield from node.outputs
 
 
 def _number(graph: ir.Graph, value: int) -> ir.Value:
