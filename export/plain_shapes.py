@@ -11,6 +11,7 @@ each asked for once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -92,7 +93,7 @@ def _number(graph: ir.Graph, value: int) -> ir.Value:
     return constant(graph, f"constant.size.{value}", np.array([value], np.int64))
 
 
-def _computed(graph: ir.Graph, name: str, op: str, inputs: Sequence[ir.Value], **attributes: int) -> ir.Value:
+def _computed(graph: ir.Graph, name: str, op: str, inputs: Sequence[ir.Value], **attributes: Any) -> ir.Value:
     """What a node gives that stands before all that use it; the same for all that ask for it by this name."""
     for node in graph:
         if node.outputs[0].name == name:
