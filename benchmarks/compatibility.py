@@ -1,210 +1,48 @@
-"""Which runtimes take this toolkit's ONNX graphs, how exact they are, and what they cost. Run it, from anywhere:
+"""Which runtimes take this toolkit's bundles, how exact they are, and what they cost. Run it, from anywhere:
 
-    python benchmarks/compatibility.py --environments FOLDER [--only RUNTIME ...] [--json FILE] [--markdown FILE]
+    python benchmarks/compatibility.py --environments FOLDER [--runtime NAME ...] [--json FILE] [--markdown FILE]
 
-It needs `pip install 'causalrn[export]'`, Python's venv, npm for onnxruntime-node, and about an hour the first time:
+It needs `pip install 'causalrn[export]'`, Python's venv, npm for onnxruntime-node, and about two hours the first time:
 every runtime is installed, pinned, in an environment of its own in FOLDER, and runs every kind of bundle in a process
 of its own, without this toolkit (compatibility_runner.py, .mjs). A step and a prefill graph answer one sequence from a
 fresh state to the capacity; logits are compared with the float64 oracle, allowed is the float32 bound of `verify`.
-Times are processor time of a step, beside the newest onnxruntime's on the same graph: one process after the other, so
-that they say what is twice as slow, not what is a tenth.
+Times are processor time of a step as a ratio to the newest onnxruntime's, which runs beside and takes turns.
+
+With --runtime, numbers of other runtimes that FILE has stay there. --cases keeps the bundles for the next call: remove
+them when an exporter has changed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+from compatibility_cases import CONVERTED, KINDS, NOT_CONVERTED, PROFILES, Expected, convert_case, pool_of, write_case
 from compatibility_pages import NEWEST as NEWEST
 from compatibility_pages import write_markdown
-from models import unit_gain_model
+from compatibility_runtimes import RUNTIMES, Process, converter_of, environment_of, running
+from interleaved import paired_ratio
 from reporting import write_json
 
-import causalrn
-from causalrn.bundle.bundle_folder import Bundle
-from causalrn.model.config import CausalRNConfig, TransformerConfig
-from causalrn.model.sequence_model import SequenceModel
+from causalrn.runtimes.bench.timing import turns
 from causalrn.runtimes.environment import describe_environment
-from causalrn.runtimes.parity.oracle import CheckpointOracle
-from causalrn.runtimes.parity.reference import Reference
 from causalrn.runtimes.progress import show_progress
-from causalrn.training.card import ModelCard
-from causalrn.training.checkpoint import save_checkpoint
 
-HERE = Path(__file__).parent
-TIMEOUT_S = 240
-CAPACITY = 40
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"vocabulary": 29, "embedding": 64, "blocks": 4, "capacity": CAPACITY},
-    "paper": {"vocabulary": 29, "embedding": 192, "blocks": 12, "capacity": 128},
-}
+TURNS = 7
+"""Sequences of steps that a runtime and the newest onnxruntime run in turns; the ratio is their median."""
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """A runtime: the runner's name for it, and what is installed."""
-
-    runner: str
-    packages: tuple[str, ...]
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-RUNTIMES = {
-    "onnxruntime 1.32.0": Runtime("onnxruntime", ("onnxruntime==1.32.0", "numpy==2.4.6")),
-    "onnxruntime 1.15.0": Runtime("onnxruntime", ("onnxruntime==1.15.0", "numpy==1.26.4")),
-    "onnxruntime-node 1.30.0": Runtime("node", ("onnxruntime-node@1.30.0",)),
-    "onnx.reference 1.23.2": Runtime("onnx.reference", ("onnx==1.23.2", "numpy==2.4.6")),
-    "OpenVINO 2026.4.1": Runtime("openvino", ("openvino==2026.4.1", "numpy==2.4.6")),
-    "tract 0.23.9": Runtime("tract", ("tract==0.23.9", "numpy==2.4.6")),
-    "MNN 3.6.1": Runtime("MNN", ("MNN==3.6.1", "numpy==2.4.6")),
-    "IREE 3.13.0": Runtime(
-        "IREE", ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", "onnx==1.20.1", "numpy==2.4.6")
-    ),
-    "TVM 0.27.0": Runtime("TVM", ("apache-tvm==0.27.0.post1", "onnx==1.20.1", "numpy==2.4.6")),
-}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of bundle: the model's options beside its size, and those of the export."""
-
-    model: dict[str, Any]
-    export: dict[str, Any]
-    size: str = "tiny"
-
-
-FIXED = {"pool": "fixed"}
-KINDS = {
-    "exact, growing": Kind({}, {}),
-    "exact, fixed": Kind({}, FIXED),
-    "exact, fixed, whole pools": Kind({}, FIXED | {"present": True}),
-    "exact, concat": Kind({}, {"pool": "concat"}),
-    "exact, 2 heads": Kind({"heads": 2}, {}),
-    "exact, RMS": Kind({"norm": "rms"}, {}),
-    "exact, int32": Kind({}, {"index_type": "int32"}),
-    "linear": Kind({"readout": "linear"}, {}),
-    "plain": Kind({"readout": "plain"}, {}),
-    "Transformer": Kind({"attention": "softmax", "heads": 2}, {}),
-    "Linear Transformer": Kind({"attention": "linear", "heads": 2}, {}),
-    "exact, fixed, paper": Kind({}, FIXED, "paper"),
-    "linear, paper": Kind({"readout": "linear"}, {}, "paper"),
-}
-PROFILES: dict[str, dict[str, Any]] = {"default": {}, "portable": {"profile": "portable"}}
-BY_DEFAULT = ("exact, growing", "exact, fixed", "linear", "Transformer")
-"""Kinds that the default profile is tried with, too: enough to see what opset 23 changes."""
-
-
-# --- cases ------------------------------------------------------------------------------------------------------------
-
-
-def model_of(kind: Kind) -> SequenceModel:
-    size = SIZES[kind.size]
-    if "attention" in kind.model:
-        return unit_gain_model(TransformerConfig(**size, hidden=size["embedding"], **kind.model))
-    return unit_gain_model(CausalRNConfig(**size, hidden=size["embedding"], **kind.model))
-
-
-def write_case(folder: Path, name: str, profile: str) -> Reference:
-    """Graphs, names and tokens for the runner; the oracle's logits of the same tokens."""
-    kind, model = KINDS[name], model_of(KINDS[name])
-    save_checkpoint(folder / "run", model, ModelCard(model.config), {})
-    bundle = causalrn.export(folder / "run", output=folder / "case", **kind.export, **PROFILES[profile]).bundle
-    tokens = np.random.default_rng(0).integers(0, 29, (1, SIZES[kind.size]["capacity"]))
-    np.save(folder / "case" / "tokens.npy", tokens[0])
-    (folder / "case" / "tokens.json").write_text(json.dumps(tokens[0].tolist()))
-    (folder / "case" / "case.json").write_text(json.dumps(describe_case(bundle)))
-    return CheckpointOracle(model, ModelCard(model.config)).reference(tokens, (1,))
-
-
-def describe_case(bundle: Bundle) -> dict[str, Any]:
-    """What the runner has to know of a bundle, for one sequence."""
-    manifest, graphs = bundle.manifest, {}
-    for role, name in (("step", manifest.graph_for(1, 1)), ("prefill", "prefill")):
-        entry = manifest.graphs[name]
-        graph = onnx.load(bundle.path / entry.file, load_external_data=False).graph
-        graphs[role] = {
-            "file": entry.file,
-            "graph_name": graph.name,
-            "pad_rows": entry.pad_rows,
-            "inputs": [value.name for value in graph.input],
-            "outputs": [value.name for value in graph.output],
-        }
-    state = []
-    for tensor in manifest.state.tensors:
-        rows = 0 if manifest.state.pool == "concat" else (manifest.state.capacity or 0)
-        rows += 1 if manifest.state.pool == "growing" else 0
-        buffer = list(tensor.given(batch=1, rows=rows))
-        state.append({"input": tensor.input, "output": tensor.output, "update": tensor.update, "buffer": buffer})
-    pool = manifest.state.pool if manifest.state.has_pool else "constant"
-    return {
-        "graphs": graphs,
-        "state": state,
-        "pool": pool,
-        "index_type": manifest.index_type,
-        "prefill_chunk": min(manifest.prefill_chunk, 8),
-    }
-
-
-# --- environments -----------------------------------------------------------------------------------------------------
-
-
-def environment_of(name: str, root: Path) -> Path | None:
-    """The environment of a runtime, installed once; None where that fails."""
-    runtime, folder = RUNTIMES[name], root / name.replace(" ", "-")
-    done = folder / "done"
-    if done.exists():
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    if runtime.runner == "node":
-        commands = [["npm", "install", "--prefix", str(folder), "--ignore-scripts", "--silent", *runtime.packages]]
-    else:
-        python = str(folder / "bin" / "python")
-        commands = [
-            [sys.executable, "-m", "venv", str(folder)],
-            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *runtime.packages],
-        ]
-    for command in commands:
-        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-            return None
-    done.touch()
-    return folder
-
-
-def run_case(name: str, environment: Path, case: Path, out: Path) -> dict[str, Any]:
-    """What a runtime makes of a case: by graph, its phase, error or logits and time."""
-    out.mkdir()
-    copy = out / "case"
-    shutil.copytree(case, copy)  # converters write beside the graph, and one into it
-    runner = RUNTIMES[name].runner
-    command = [str(environment / "bin" / "python"), str(HERE / "compatibility_runner.py"), runner, str(copy), str(out)]
-    if runner == "node":
-        shutil.copy(HERE / "compatibility_runner.mjs", environment)
-        command = ["node", str(environment / "compatibility_runner.mjs"), str(copy), str(out)]
-    ended = ""
-    try:
-        code = subprocess.run(command, capture_output=True, check=False, timeout=TIMEOUT_S).returncode
-        ended = f"ended with exit code {code}" if code > 0 else f"ended by signal {-code}" if code else ""
-    except subprocess.TimeoutExpired:
-        ended = f"no answer in {TIMEOUT_S} s"
-    result = out / "result.json"
-    entries: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {}
-    for graph in ("step", "prefill"):
-        entry = entries.setdefault(graph, {"phase": "load"})
-        if entry["phase"] != "done":
-            entry.setdefault("error", ended or "said nothing")
-    return entries
-
-
-def judge(entries: dict[str, Any], out: Path, reference: Reference) -> None:
+def judge(entries: Mapping[str, dict[str, Any]], out: Path, expected: Expected) -> None:
     """Add the error of what ran: relative to the largest logit, and as a part of what is allowed."""
     for graph, entry in entries.items():
         if entry["phase"] != "done":
@@ -212,53 +50,152 @@ def judge(entries: dict[str, Any], out: Path, reference: Reference) -> None:
         if (out / f"{graph}.npy").exists():
             logits = np.load(out / f"{graph}.npy").astype(np.float64)
         else:
-            logits = np.array(json.loads((out / f"{graph}.json").read_text())).reshape(reference.logits[0].shape)
-        off = np.abs(logits - reference.logits[0]).max(-1)
+            logits = np.array(json.loads((out / f"{graph}.json").read_text())).reshape(expected.logits.shape)
+        off = np.abs(logits - expected.logits).max(-1)
         off = np.where(np.isfinite(off), off, np.inf)
-        entry["error"] = float(off.max() / np.abs(reference.logits).max())
-        entry["of_bound"] = float((off / reference.bounds.logits).max())
+        entry["error"] = float(off.max() / np.abs(expected.logits).max())
+        entry["of_bound"] = float((off / expected.bounds).max())
+
+
+def time_steps(candidate: Process, newest: Process) -> dict[str, Any]:
+    """The candidate's step beside the newest onnxruntime's, in turns; empty where one of them does not run."""
+    processes = {"candidate": candidate, "newest": newest}
+    times: dict[str, list[float]] = {name: [] for name in processes}
+    for name in turns(list(processes), TURNS):
+        step_us = processes[name].step_us()
+        if step_us is None:
+            return {}
+        times[name].append(step_us)
+    ratio = paired_ratio(times, "candidate", "newest")
+    return {"median_us": float(np.median(times["candidate"])), "of_newest": [ratio.low, ratio.median, ratio.high]}
+
+
+def row_of(name: str, environment: Path, case: Path, out: Path, expected: Expected, newest: Process) -> dict[str, Any]:
+    """What a runtime makes of a case."""
+    with running(name, environment, case, out) as process:
+        judge(process.entries, out, expected)
+        process.entries["step"] |= time_steps(process, newest)
+        return process.entries
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def measure(runtimes: list[str], environments: dict[str, Path | None]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    cases = [(kind, name) for kind in KINDS for name in PROFILES if name == "portable" or kind in BY_DEFAULT]
-    with show_progress("cases", len(cases) * len(runtimes)) as advance:
-        for kind, profile in cases:
-            with tempfile.TemporaryDirectory() as temporary:
-                folder = Path(temporary)
-                reference = write_case(folder, kind, profile)
-                for index, name in enumerate(runtimes):
-                    environment, out = environments[name], folder / str(index)
-                    advance(0, f"{kind}, {profile}: {name}")
-                    if environment is not None:
-                        entries = run_case(name, environment, folder / "case", out)
-                        judge(entries, out, reference)
-                        rows.append({"kind": kind, "profile": profile, "runtime": name, **entries})
-                    advance(1)
-    return rows
+@dataclass(frozen=True)
+class Places:
+    """Where environments and cases are."""
+
+    environments: Path
+    cases: Path
+
+    def case(self, kind: str, profile: str) -> Path:
+        folder = self.cases / profile / kind.replace(", ", "-").replace(" ", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def measure_graphs(names: list[str], kind: str, profile: str, places: Places) -> Iterator[dict[str, Any]]:
+    """Rows of the runtimes that take ONNX graphs."""
+    names = [name for name in names if RUNTIMES[name].conversion is None]
+    newest = environment_of(NEWEST, places.environments)
+    if not names or newest is None:
+        return
+    case = places.case(kind, profile)
+    expected = write_case(case, kind, profile)
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        running(NEWEST, newest, case / "case", Path(temporary) / "newest") as beside,
+    ):
+        for index, name in enumerate(names):
+            environment = environment_of(name, places.environments)
+            if environment is not None:
+                out = Path(temporary) / str(index)
+                entries = row_of(name, environment, case / "case", out, expected, beside)
+                yield {"kind": kind, "profile": profile, "runtime": name, **entries}
+
+
+def measure_converted(names: list[str], kind: str, places: Places) -> Iterator[dict[str, Any]]:
+    """Rows of the runtimes that have a target of their own, beside onnxruntime with a pool of the same kind."""
+    newest = environment_of(NEWEST, places.environments)
+    for name in names:
+        conversion, environment = RUNTIMES[name].conversion, environment_of(name, places.environments)
+        if conversion is None or environment is None or newest is None or kind in NOT_CONVERTED:
+            continue
+        converter = converter_of(conversion, places.environments)
+        if converter is None:
+            continue
+        case = places.case(kind, "portable")
+        expected = write_case(case, kind, "portable")
+        folder = case / "-".join(filter(None, (conversion.target, conversion.backend)))
+        pool = pool_of(kind)
+        problem = convert_case(folder, case, conversion, converter, pool)
+        row = {"kind": kind, "profile": CONVERTED, "runtime": name}
+        if problem:
+            yield row | {graph: {"phase": "load", "error": problem} for graph in ("step", "prefill")}
+            continue
+        with (
+            tempfile.TemporaryDirectory() as temporary,
+            running(NEWEST, newest, case / "case", Path(temporary) / "newest") as beside,
+        ):
+            yield row | row_of(name, environment, folder, Path(temporary) / "out", expected, beside)
+
+
+def measure(names: list[str], profiles: list[str], kinds: list[str], places: Places) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one case after the other."""
+    with show_progress("cases", len(kinds) * len(profiles)) as advance:
+        for kind in kinds:
+            for profile in profiles:
+                advance(0, f"{kind}, {profile}")
+                if profile == CONVERTED:
+                    yield list(measure_converted(names, kind, places))
+                else:
+                    yield list(measure_graphs(names, kind, profile, places))
+                advance(1)
+
+
+def merged(report: dict[str, Any], earlier: Path | None) -> dict[str, Any]:
+    """A report with what an earlier one has of other runtimes, kinds and profiles; in the order of the tables."""
+    if earlier is None or not earlier.exists():
+        return report
+    known = json.loads(earlier.read_text())
+    versions = known["runtimes"] | report["runtimes"]
+    in_order = {name: versions[name] for name in RUNTIMES if name in versions}
+    return with_rows(report | {"rows": known["rows"], "runtimes": in_order}, report["rows"])
+
+
+def with_rows(report: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A report with more rows, in the place of those of the same runtime, kind and profile."""
+    by_place = {place_of(row): row for row in (*report["rows"], *rows)}
+    return report | {"rows": [by_place[place] for place in sorted(by_place)]}
+
+
+def place_of(row: dict[str, Any]) -> tuple[int, int, int]:
+    profiles = [*PROFILES, CONVERTED]
+    return profiles.index(row["profile"]), [*KINDS].index(row["kind"]), [*RUNTIMES].index(row["runtime"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--environments", type=Path, required=True, help="folder for one environment per runtime")
-    parser.add_argument("--only", nargs="*", choices=list(RUNTIMES), help="these runtimes")
-    parser.add_argument("--json", type=Path, help="also write the numbers there")
+    parser.add_argument("--cases", type=Path, help="folder that keeps the bundles")
+    parser.add_argument("--runtime", nargs="+", choices=list(RUNTIMES), default=list(RUNTIMES), help="only these")
+    parser.add_argument("--kind", nargs="+", choices=list(KINDS), default=list(KINDS), help="only these")
+    profiles = [*PROFILES, CONVERTED]
+    parser.add_argument("--profile", nargs="+", choices=profiles, default=profiles, help="only these")
+    parser.add_argument("--json", type=Path, help="also write the numbers there, beside those of other runtimes")
     parser.add_argument("--markdown", type=Path, help="write docs/compatibility.md there")
     arguments = parser.parse_args()
-    names = list(arguments.only or RUNTIMES)
-    with show_progress("environments", len(names)) as advance:
-        environments = {}
-        for name in names:
-            environments[name] = environment_of(name, arguments.environments.resolve())
-            advance(1, name)
-    for name in (name for name, environment in environments.items() if environment is None):
-        print(f"{name}: could not be installed here", file=sys.stderr)
-    report = {"machine": describe_environment(), "rows": measure(names, environments)}
-    report["runtimes"] = {name: list(RUNTIMES[name].packages) for name in names}
-    write_json(arguments.json, report)
+    for name in arguments.runtime:
+        if environment_of(name, arguments.environments.resolve()) is None:
+            print(f"{name}: could not be installed here", file=sys.stderr)
+    versions = {name: list(RUNTIMES[name].packages) for name in arguments.runtime}
+    with tempfile.TemporaryDirectory() as temporary:
+        places = Places(arguments.environments.resolve(), (arguments.cases or Path(temporary)).resolve())
+        report: dict[str, Any] = {"machine": describe_environment(), "rows": [], "runtimes": versions}
+        report = merged(report, arguments.json)
+        for rows in measure(arguments.runtime, arguments.profile, arguments.kind, places):
+            report = with_rows(report, rows)
+            write_json(arguments.json, report)
     if arguments.markdown is not None:
         write_markdown(arguments.markdown, report)
 

@@ -2,6 +2,7 @@
 // node compatibility_runner.mjs CASE OUT; files as in compatibility_runner.py, logits as JSON.
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import ort from "onnxruntime-node";
 
 const [folder, out] = process.argv.slice(2);
@@ -64,18 +65,24 @@ async function run(graph, name, chunk) {
   return [logits, times.slice(4).concat(times.length > 4 ? [] : times)];
 }
 
-const result = {};
+const result = {}, graphs = {};
 for (const [name, chunk] of [["step", 1], ["prefill", testCase.prefill_chunk]]) {
   const entry = (result[name] = { phase: "load" });
   try {
-    const graph = await ort.InferenceSession.create(join(folder, testCase.graphs[name].file), { intraOpNumThreads: 1, logSeverityLevel: 4 });
+    const options = { intraOpNumThreads: 1, logSeverityLevel: 4 };
+    const graph = (graphs[name] = await ort.InferenceSession.create(join(folder, testCase.graphs[name].file), options));
     entry.phase = "run";
-    const [logits, times] = await run(graph, name, chunk);
+    const [logits] = await run(graph, name, chunk);
     writeFileSync(join(out, `${name}.json`), JSON.stringify(logits));
-    times.sort((a, b) => a - b);
-    Object.assign(entry, { phase: "done", median_us: times[times.length >> 1] });
+    entry.phase = "done";
   } catch (error) {
     entry.error = String(error.message ?? error).split("\n")[0].slice(0, 400);
   }
 }
 writeFileSync(join(out, "result.json"), JSON.stringify(result));
+console.log("ready");
+for await (const _ of createInterface({ input: process.stdin })) {
+  const [, times] = await run(graphs.step, "step", 1);
+  times.sort((a, b) => a - b);
+  console.log(times[times.length >> 1]);
+}

@@ -3,18 +3,20 @@
     python compatibility_runner.py RUNTIME CASE OUT
 
 It needs numpy and the runtime. CASE is a folder with graphs, `case.json` (names, state and its update rules) and
-`tokens.npy`; OUT gets `result.json` (what failed first, or times) and `steps.npy` and `prefill.npy` (logits).
+`tokens.npy`; OUT gets `result.json` (what failed first) and `step.npy` and `prefill.npy` (logits). Then it says
+"ready", and answers every line that it reads with the processor time of a step in microseconds, median of a sequence.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -78,7 +80,9 @@ def load_mnn(path: Path, about: dict[str, Any]) -> Graph:
     _tools.mnnconvert(words)
     if not converted.exists():
         raise RuntimeError("the converter wrote no model")
-    module = MNN.nn.load_module_from_file(str(converted), about["inputs"], about["outputs"])
+    options = {"backend": 0, "numThread": 1, "precision": "high"}
+    manager = MNN.nn.create_runtime_manager((options,))
+    module = MNN.nn.load_module_from_file(str(converted), about["inputs"], about["outputs"], runtime_manager=manager)
     kinds = {"float32": MNN.expr.float, "int64": MNN.expr.int64, "int32": MNN.expr.int}
 
     def run(feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -90,6 +94,8 @@ def load_mnn(path: Path, about: dict[str, Any]) -> Graph:
             given.append(MNN.expr.const(content, list(value.shape), MNN.expr.NCHW, kinds[kind]))
         results = module.forward(given)
         results = results if isinstance(results, (list, tuple)) else [results]
+        if len(results) != len(about["outputs"]):  # what it cannot compute it leaves out, and prints why
+            raise RuntimeError(f"{len(results)} outputs of {len(about['outputs'])}")
         return {name: np.array(value.read()) for name, value in zip(about["outputs"], results, strict=True)}
 
     return run
@@ -113,7 +119,7 @@ def load_iree(path: Path, about: dict[str, Any]) -> Graph:
     function = getattr(module, about["graph_name"])
 
     def run(feed: Mapping[str, Array]) -> dict[str, Array]:
-        results = function(*(np.ascontiguousarray(feed[name]) for name in about["inputs"]))
+        results = function(*(np.asarray(feed[name], order="C") for name in about["inputs"]))
         return {name: value.to_host() for name, value in zip(about["outputs"], results, strict=True)}
 
     return run
@@ -135,6 +141,62 @@ def load_tvm(path: Path, about: dict[str, Any]) -> Graph:
     return run
 
 
+def load_ncnn(path: Path, about: dict[str, Any]) -> Graph:
+    """Through pnnx, by its command: it exits with 0 whatever comes out."""
+    import subprocess
+
+    import ncnn
+
+    command = [str(Path(sys.executable).parent / "pnnx"), path.name, "fp16=0"]
+    done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+    written = path.with_name(f"{path.stem}.ncnn.param".replace("-", "_"))
+    if done.returncode != 0 or not written.exists():
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        raise RuntimeError(f"pnnx, exit code {done.returncode}: {lines[-1] if lines else 'no word'}")
+    network = ncnn.Net()
+    if network.load_param(str(written)) != 0:
+        known = [line.split() for line in written.read_text().splitlines()[2:]]
+        unknown = next((words for words in known if network_lacks(words[0])), None)
+        raise RuntimeError(f"load_param: no layer {' '.join(unknown[:2])}" if unknown else "load_param failed")
+    raise RuntimeError("loads: inputs of this loop are not those of pnnx")
+
+
+def network_lacks(layer: str) -> bool:
+    """Whether ncnn has no layer of a type."""
+    import ncnn
+
+    return ncnn.layer_to_index(layer) < 0 if hasattr(ncnn, "layer_to_index") else "." in layer
+
+
+def load_litert(path: Path, about: dict[str, Any]) -> Graph:
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(model_path=str(path), num_threads=1).get_signature_runner(about["graph_name"])
+    plain = {name: name.replace(".", "_") for name in (*about["inputs"], *about["outputs"])}
+
+    def run(feed: Mapping[str, Array]) -> dict[str, Array]:
+        results = runner(**{plain[name]: feed[name] for name in about["inputs"]})
+        return {name: results[plain[name]] for name in about["outputs"]}
+
+    return run
+
+
+def load_executorch(path: Path, about: dict[str, Any]) -> Graph:
+    import torch
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime
+
+    runtime = Runtime.get()
+    portable_lib._unsafe_reset_threadpool(1)
+    method = runtime.load_program(path).load_method(about["graph_name"])
+
+    def run(feed: Mapping[str, Array]) -> dict[str, Array]:
+        results = method.execute([torch.from_numpy(np.asarray(feed[name], order="C")) for name in about["inputs"]])
+        return {name: value.numpy() for name, value in zip(about["outputs"], results, strict=True)}
+
+    return run
+
+
 LOADERS: dict[str, Callable[[Path, dict[str, Any]], Graph]] = {
     "onnxruntime": load_onnxruntime,
     "openvino": load_openvino,
@@ -143,6 +205,9 @@ LOADERS: dict[str, Callable[[Path, dict[str, Any]], Graph]] = {
     "MNN": load_mnn,
     "IREE": load_iree,
     "TVM": load_tvm,
+    "ncnn": load_ncnn,
+    "LiteRT": load_litert,
+    "ExecuTorch": load_executorch,
 }
 
 
@@ -197,25 +262,36 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(lines)}"[:400]
 
 
+def take_turns(answers: TextIO, again: Callable[[], list[float]]) -> None:
+    """Say that all is written, and answer every line with the time of a step."""
+    print("ready", file=answers, flush=True)
+    for _ in sys.stdin:
+        times_us = again()
+        print(statistics.median(times_us[TIMED_FROM:] or times_us), file=answers, flush=True)
+
+
 def main() -> None:
     runtime, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print, too
     case = json.loads((folder / "case.json").read_text())
-    tokens, result = np.load(folder / "tokens.npy"), {}
+    tokens, result, graphs = np.load(folder / "tokens.npy"), {}, {}
     for name, chunk in (("step", 1), ("prefill", case["prefill_chunk"])):
         about, entry = case["graphs"][name], {"phase": "load"}
         result[name] = entry
         (out / "result.json").write_text(json.dumps(result))  # a crash leaves the phase that it happened in
         try:
-            graph = LOADERS[runtime](folder / about["file"], about)
+            graphs[name] = graph = LOADERS[runtime](folder / about["file"], about)
             entry["phase"] = "run"
             (out / "result.json").write_text(json.dumps(result))
-            logits, times_us = run_graph(graph, case, name, tokens, chunk)
+            logits, _ = run_graph(graph, case, name, tokens, chunk)
         except BaseException as error:  # whatever a runtime raises is a result; some are no Exception
             entry["error"] = first_line(error)
             continue
         np.save(out / f"{name}.npy", logits)
-        entry |= {"phase": "done", "median_us": statistics.median(times_us[TIMED_FROM:] or times_us)}
+        entry["phase"] = "done"
     (out / "result.json").write_text(json.dumps(result))
+    take_turns(answers, lambda: run_graph(graphs["step"], case, "step", tokens, 1)[1])
 
 
 if __name__ == "__main__":

@@ -3,18 +3,21 @@
 torch.onnx writes the target of every Reshape as sums and products of the sizes of its inputs. Most have one size at
 most that is neither constant nor the input's own at the same place: the numbers 0 ("as the input has it") and -1
 ("what is left") say the same. Runtimes that plan shapes ahead (tract 0.23, MNN 3.6, TVM 0.27) follow these, and not the
-arithmetic; onnxruntime has fewer nodes to run.
+arithmetic; onnxruntime has fewer nodes to run. Two things they do not follow either: what is left beside a sum of sizes
+(tract), and a size that is left although it is known (IREE 3.13). There the target has sizes that other values have,
+each asked for once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from causalrn.calibration.graph_edits import array_of, constant
+from causalrn.calibration.graph_edits import array_of, constant, make_node, name_of
 
 _AS_INPUT, _WHAT_IS_LEFT = 0, -1
 _MAY_BE_EMPTY = "t"
@@ -42,11 +45,66 @@ def _fix_target(graph: ir.Graph, node: ir.Node) -> None:
     if target.const_value is not None or x.shape is None or output is None:
         return
     sizes = list(_target_sizes(x.shape.dims, output.dims))
-    if sizes.count(_WHAT_IS_LEFT) > 1 or (_WHAT_IS_LEFT in sizes and _MAY_BE_EMPTY in map(_size, x.shape.dims)):
+    beside_sum = _WHAT_IS_LEFT in sizes and any("+" in str(_size(dim)) for dim in x.shape.dims)
+    if beside_sum or sizes.count(_WHAT_IS_LEFT) > 1:
+        _compute_target(graph, node, sizes, output.dims)
+        return
+    if _WHAT_IS_LEFT in sizes and _MAY_BE_EMPTY in map(_size, x.shape.dims):
         return
     name = f"constant.shape_{'_'.join(map(str, sizes))}".replace("-1", "rest")
     node.replace_input_with(1, constant(graph, name, np.array(sizes, np.int64)))
     node.attributes.pop("allowzero", None)
+
+
+def _compute_target(
+    graph: ir.Graph, node: ir.Node, sizes: Sequence[int], wanted: Sequence[int | ir.SymbolicDim]
+) -> None:
+    """Give a Reshape a target of sizes that other values have, without arithmetic; it stays where nothing has one."""
+    parts = []
+    for size, dim in zip(sizes, wanted, strict=True):
+        part = _size_of_value(graph, node, str(_size(dim))) if size == _WHAT_IS_LEFT else _number(graph, size)
+        if part is None:
+            return
+        parts.append(part)
+    name = "shape_of_" + "_".join(name_of(part).rpartition(".")[2] for part in parts)
+    node.replace_input_with(1, _computed(graph, name, "Concat", parts, axis=0))
+    node.attributes.pop("allowzero", None)
+
+
+def _size_of_value(graph: ir.Graph, reader: ir.Node, text: str) -> ir.Value | None:
+    """[1]: a size that an input has, or what some node before `reader` gives; None where nothing has it."""
+    for value in _values_before(graph, reader):
+        for axis, dim in enumerate(value.shape.dims if value.shape is not None else ()):
+            if _size(dim) == text:
+                return _computed(graph, f"size.{text.replace('*', '_')}", "Shape", [value], start=axis, end=axis + 1)
+    return None
+
+
+def _values_before(graph: ir.Graph, reader: ir.Node) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        if node is reader:
+            return
+        yield from node.outputs
+
+
+def _number(graph: ir.Graph, value: int) -> ir.Value:
+    """[1]: a constant."""
+    return constant(graph, f"constant.size.{value}", np.array([value], np.int64))
+
+
+def _computed(graph: ir.Graph, name: str, op: str, inputs: Sequence[ir.Value], **attributes: Any) -> ir.Value:
+    """What a node gives that stands before all that use it; the same for all that ask for it by this name."""
+    for node in graph:
+        if node.outputs[0].name == name:
+            return node.outputs[0]
+    node = make_node(op, inputs, name, **attributes)
+    before = [made for made in graph if any(value.producer() is made for value in inputs)]
+    if before:
+        graph.insert_after(before[-1], node)
+    else:
+        graph.insert_before(graph[0], node)
+    return node.outputs[0]
 
 
 def _target_sizes(given: Sequence[int | ir.SymbolicDim], wanted: Sequence[int | ir.SymbolicDim]) -> Iterator[int]:
