@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self, Unpack
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +16,17 @@ from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError, StateError
 from causalrn.runtimes.checks import as_array, check_batch, check_snapshot, check_tokens
+from causalrn.runtimes.closing import Closing
 from causalrn.runtimes.exclusive import exclusive
-from causalrn.runtimes.generation import (
-    GeneratedStep,
-    GenerationOptions,
-    GenerationSettings,
-    Prompts,
-    choose_options,
-    generate,
-)
+from causalrn.runtimes.generation import GeneratedStep, Prompts, generate
+from causalrn.runtimes.generation_options import GenerationOptions, GenerationSettings, choose_options
 from causalrn.runtimes.slots import Slots, SnapshotSlots
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_file import load_state, save_state
 from causalrn.training.card import ModelCard
 
 
-class Session(ABC):
+class Session(Closing):
     """A running model with its state: `step`, `prefill`, `reset`, `snapshot`, `restore`, `generate`.
 
     Args:
@@ -248,18 +242,8 @@ class Session(ABC):
                 self._is_closed = True
                 self._release()
 
-    def _release(self) -> None:  # noqa: B027 - most runtimes hold nothing
+    def _release(self) -> None:
         """Release what the runtime holds; called once."""
-
-    def __enter__(self) -> Self:
-        """Give the session itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the session."""
-        self.close()
 
     def check(self, tokens: npt.ArrayLike) -> None:
         """Check that the session could take these tokens [B, T] now.

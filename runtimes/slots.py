@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol
 
 import numpy.typing as npt
 
 from causalrn.errors import CapacityError, InputError, StateError
 from causalrn.runtimes.checks import as_array, check_tokens
+from causalrn.runtimes.closing import Closing
 from causalrn.runtimes.snapshot import FloatArray, IntArray, Snapshot
-
-if TYPE_CHECKING:
-    from causalrn.runtimes.session import Session
+from causalrn.training.card import ModelCard
 
 
-class Slots(ABC):
+class Stepping(Protocol):
+    """What slots need of a session."""
+
+    card: ModelCard
+    capacity: int | None
+
+    def step(self, tokens: npt.ArrayLike) -> FloatArray: ...
+    def prefill(self, tokens: npt.ArrayLike) -> FloatArray: ...
+    def reset(self, batch: int | None = None) -> None: ...
+    def snapshot(self) -> Snapshot: ...
+    def restore(self, snapshot: Snapshot) -> None: ...
+
+
+class Slots(Closing):
     """Sequences of one model at positions of their own: `admit`, `step` over some of them, `release`.
 
     Every sequence gets what a session of its own would give it, bit for bit; how much faster than one by one is the
@@ -33,7 +44,7 @@ class Slots(ABC):
         ...     logits = slots.step({first: 3, second: 5})[first]
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Stepping) -> None:
         self.session = session
         self._positions: dict[int, int] = {}
         self._logits: dict[int, FloatArray] = {}
@@ -132,16 +143,6 @@ class Slots(ABC):
         for slot in self.numbers:
             self.release(slot)
 
-    def __enter__(self) -> Self:
-        """Give the slots themselves."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release all of them."""
-        self.close()
-
     def _check_slots(self, slots: Mapping[int, object] | tuple[int, ...]) -> None:
         for slot in slots:
             if slot not in self._positions:
@@ -182,7 +183,7 @@ class SnapshotSlots(Slots):
     Bit-equal to sessions of their own. Every call copies the states of its slots.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Stepping) -> None:
         super().__init__(session)
         self._states: dict[int, Snapshot | None] = {}
 

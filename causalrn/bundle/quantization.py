@@ -55,16 +55,6 @@ def pool_name(dtype: str) -> str:
     return next(name for name, narrow in NARROW_POOLS.items() if narrow == dtype)
 
 
-def arithmetic_name(scheme: str, pool_dtype: str) -> str:
-    """What tells apart forms of one checkpoint whose states are different numbers.
-
-    Example:
-        >>> arithmetic_name("w8", "float16"), arithmetic_name("float32", "float32")
-        ('w8+pool16', 'float32')
-    """
-    return scheme if pool_dtype == "float32" else f"{scheme}+{pool_name(pool_dtype)}"
-
-
 @dataclass(frozen=True)
 class Quantization:
     """How a bundle's weights and state were quantized.

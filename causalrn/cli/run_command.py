@@ -21,7 +21,7 @@ Examples:
   causalrn-export run bundle --input-ids ids.npy --logits logits.npy --mode mixed"""
 )
 @click.argument("folder", metavar="BUNDLE_OR_RUN", type=PATH)
-@click.option("--prompt", "prompts", multiple=True, help="Text to go on from; repeat it for a batch of equal length.")
+@click.option("--prompt", "prompts", multiple=True, help="Text to go on from; repeat it for several.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Most tokens to generate.  [default: the capacity]")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-k", type=int, default=0, show_default=True, help="Keep the k most likely tokens; 0 keeps all.")
@@ -66,7 +66,7 @@ def command(
     state was saved.
     """
     from causalrn.cli import generate_run
-    from causalrn.runtimes.generation import GenerationOptions
+    from causalrn.runtimes.generation_options import GenerationOptions
     from causalrn.runtimes.opening import open_folder
 
     if (input_ids is None) != (logits is None):

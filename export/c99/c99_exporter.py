@@ -26,6 +26,7 @@ from causalrn.bundle.native_spec import (
     renamed,
 )
 from causalrn.bundle.quantization import C_SCHEMES, PACKED, WEIGHT_ONLY, Quantization, pool_name
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import ConfigError
 from causalrn.export.c99.amalgamation import amalgamated_api, amalgamated_source
 from causalrn.export.c99.header import Origin, header_text, model_macros, source_text, weights_header_text
@@ -96,10 +97,7 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
     folded, capacity = checkpoint.folded, spec.capacity
     payload = pack_payload(folded, capacity, options.scheme)
     native = NativeSpec(options.weights, options.profile, len(payload), _ROWS[options.profile], prefix=options.prefix)
-    alphabet = checkpoint.card.alphabet
-    origin = Origin(checkpoint.sha256, options.scheme, options.pool_dtype, alphabet.name if alphabet else "")
-    _write_sources(folder, config, capacity, native, payload, origin)
-    return Manifest(
+    manifest = Manifest(
         **checkpoint.card.fields(),
         state=spec,
         target="c",
@@ -112,6 +110,11 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
         quantization=_quantization(options, checkpoint) if options.is_quantized else None,
         native=native,
     )
+    alphabet = checkpoint.card.alphabet
+    states = StateOrigin.of_manifest(manifest)
+    origin = Origin(states, options.scheme, options.pool_dtype, alphabet.name if alphabet else "")
+    _write_sources(folder, config, capacity, native, payload, origin)
+    return manifest
 
 
 def _quantization(options: COptions, checkpoint: Checkpoint) -> Quantization:

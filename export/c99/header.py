@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.native_spec import HEADER, NativeSpec
-from causalrn.bundle.quantization import arithmetic_name
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.bundle.state_spec import ITEM_BYTES
 from causalrn.model.causalrn_cell import squares_may_overflow
 from causalrn.model.config import CausalRNConfig
@@ -31,13 +32,13 @@ class Origin:
     """What C source is written of.
 
     Attributes:
-        checkpoint_sha256: hash of the checkpoint.
+        states: what its states belong to.
         scheme: a key of :data:`SCHEME_MACROS`.
         pool_dtype: element type of pool rows.
         alphabet: name of the token alphabet; "" where there is none.
     """
 
-    checkpoint_sha256: str
+    states: StateOrigin
     scheme: str
     pool_dtype: str
     alphabet: str
@@ -91,8 +92,9 @@ def model_macros(
             "of a value in the pool; 16: half, 8: int8 and a scale per row",
         ),
         ("MODEL", f"0x{model:08x}u", "the weights say the same"),
-        ("CHECKPOINT", f'"{origin.checkpoint_sha256}"', "SHA-256"),
-        ("ARITHMETIC", f'"{arithmetic_name(origin.scheme, origin.pool_dtype)}"', ""),
+        ("CHECKPOINT", f'"{origin.states.checkpoint}"', "SHA-256"),
+        ("ARITHMETIC", f'"{origin.states.arithmetic}"', ""),
+        ("CONFIGURATION", json.dumps(json.dumps(origin.states.model)[1:-1]), "as a string in JSON, in state files"),
         ("ALPHABET", f'"{origin.alphabet}"', ""),
         ("WEIGHTS_INLINE", int(inline), "in causalrn_weights.h, not in weights.bin"),
         ("FILE_BYTES", file_bytes, "size of weights.bin"),

@@ -5,22 +5,33 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from causalrn.bundle.state_origin import StateOrigin
+from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import CapacityError
 from causalrn.runtimes.checks import check_snapshot
 from causalrn.runtimes.native.library import Request
 from causalrn.runtimes.native.native_state import NativeState, Tensors
-from causalrn.runtimes.slots import Slots, check_single
+from causalrn.runtimes.slots import Slots, Stepping, check_single
 from causalrn.runtimes.snapshot import FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_buffers import aligned_zeros
 
-if TYPE_CHECKING:
-    from causalrn.runtimes.native.native_session import NativeSession
-
 _MOST_POSITION = (1 << 31) - 1
+
+
+class SteppingMany(Stepping, Protocol):
+    """What these slots need of a native session."""
+
+    spec: StateSpec
+    origin: StateOrigin
+    owner: str
+
+    def new_store(self) -> NativeState: ...
+    def step_many(self, requests: ctypes.Array[Request], work: int) -> None: ...
+    def memory_bytes(self, batch: int, capacity: int) -> tuple[int, int]: ...
 
 
 @dataclass
@@ -36,9 +47,9 @@ class _Call:
 class NativeSlots(Slots):
     """Slots of a native session; bit-equal to sequences alone, whatever others there are."""
 
-    session: NativeSession
+    session: SteppingMany
 
-    def __init__(self, session: NativeSession) -> None:
+    def __init__(self, session: SteppingMany) -> None:
         super().__init__(session)
         self._stores: dict[int, NativeState] = {}
         self._work, self._rows = aligned_zeros((0,), np.uint8), 0
@@ -84,12 +95,12 @@ class NativeSlots(Slots):
 
     def _copy(self, slot: int) -> Snapshot:
         position, logits = self._positions[slot], self._logits.get(slot)
-        tensors = self._stores[slot].copies(position)
-        return Snapshot(position, 1, tensors, None if logits is None else logits[None].copy(), self.session.owner)
+        row = None if logits is None else logits[None].copy()
+        belongs = self.session.owner, (), *self.session.origin.kinds
+        return Snapshot(position, 1, self._stores[slot].copies(position), row, *belongs)
 
     def _load(self, slot: int, snapshot: Snapshot) -> None:
         check_single(snapshot)
         session = self.session
-        vocabulary = session.card.config.vocabulary
-        check_snapshot(snapshot, session.owner, capacity=session.capacity, max_batch=1, vocabulary=vocabulary)
+        check_snapshot(snapshot, session.origin, session.card, capacity=session.capacity, max_batch=1)
         self._stores[slot].load(snapshot.tensors, snapshot.position, 1)

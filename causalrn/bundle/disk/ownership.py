@@ -9,6 +9,7 @@ from typing import Any
 
 from causalrn.bundle.disk.files import json_object_or_empty, sha256_file
 from causalrn.bundle.disk.leftovers import is_leftover_of
+from causalrn.bundle.disk.reading import open_input
 from causalrn.bundle.json_values import own_hash
 
 FILES, FOLDERS = "files", "folders"
@@ -110,5 +111,5 @@ def _is_cache(entry: Path) -> bool:
     tag = entry / _CACHE_TAG
     if entry.is_symlink() or not tag.is_file():
         return False
-    with tag.open("rb") as file:
+    with open_input(tag, "") as file:
         return file.read(len(_CACHE_SIGNATURE)) == _CACHE_SIGNATURE

@@ -7,7 +7,7 @@ enum {
     PER_BLOCK = CAUSALRN_TENSORS / CAUSALRN_BLOCKS,
     MOST_NAME = 32,
     ENTRY_BYTES = 128,                                            /* of a header, at most, for a tensor */
-    HEADER_BYTES = (CAUSALRN_TENSORS + 8) * ENTRY_BYTES,
+    HEADER_BYTES = (CAUSALRN_TENSORS + 8) * ENTRY_BYTES + sizeof(CAUSALRN_CONFIGURATION),
     MOST_HEADER = 1 << 20 /* that is read */
 };
 
@@ -78,8 +78,8 @@ static size_t write_header(char *header, int32_t position, uint64_t *data_bytes)
     uint64_t shape[3], begin = 0;
     size_t used = (size_t)snprintf(header, HEADER_BYTES,
                                    "{\"__metadata__\":{\"format\":\"causalrn-state\",\"version\":\"1\",\"owner\":\"\","
-                                   "\"checkpoint\":\"%s\",\"arithmetic\":\"%s\",\"position\":\"%ld\",\"batch\":\"1\"}",
-                                   CAUSALRN_CHECKPOINT, CAUSALRN_ARITHMETIC, (long)position);
+                                   "\"checkpoint\":\"%s\",\"arithmetic\":\"%s\",\"model\":\"%s\",\"position\":\"%ld\",\"batch\":\"1\"}",
+                                   CAUSALRN_CHECKPOINT, CAUSALRN_ARITHMETIC, CAUSALRN_CONFIGURATION, (long)position);
     for (int i = 0; i < CAUSALRN_TENSORS; i++) {
         const tensor_t tensor = tensor_of(i);
         const uint64_t end = begin + rows_of(position) * tensor.row_bytes;
@@ -177,6 +177,8 @@ static int read_metadata(text_t header, int32_t *position, int32_t *entries)
         return CRN_OTHER_CHECKPOINT;
     if (!has_string(metadata, "arithmetic", CAUSALRN_ARITHMETIC))
         return CRN_OTHER_ARITHMETIC;
+    if (find_entry(metadata, "model", &value, NULL) && !has_string(metadata, "model", CAUSALRN_CONFIGURATION))
+        return CRN_OTHER_CHECKPOINT;
     *position = (int32_t)number;
     return CRN_OK;
 }

@@ -11,7 +11,7 @@ static const char *message(int code)
     case CRN_NO_SLOT: return "no slot of this number is in use";
     case CRN_NO_LOGITS: return "the slot has taken no token yet";
     case CRN_NOT_STATE: return "not a state file of this model for one sequence, or a damaged one";
-    case CRN_OTHER_CHECKPOINT: return "a state of another checkpoint";
+    case CRN_OTHER_CHECKPOINT: return "a state of another checkpoint, or of the same weights in another model";
     case CRN_OTHER_ARITHMETIC: return "a state of the same checkpoint in another arithmetic: quantized, or otherwise";
     case CRN_NOT_INLINE: return "weights are not compiled in: open the weights file";
     default: return causalrn_message(code);

@@ -46,6 +46,7 @@ extern "C" {
 #define CAUSALRN_MODEL 0x00000000u /* the weights say the same */
 #define CAUSALRN_CHECKPOINT "" /* SHA-256 */
 #define CAUSALRN_ARITHMETIC "float32"
+#define CAUSALRN_CONFIGURATION "" /* as a string in JSON, in state files */
 #define CAUSALRN_ALPHABET "letters"
 #define CAUSALRN_WEIGHTS_INLINE 0 /* in causalrn_weights.h, not in weights.bin */
 #define CAUSALRN_FILE_BYTES 38464 /* size of weights.bin */
