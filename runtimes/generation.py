@@ -79,7 +79,8 @@ def generate(session: Generating, prompts: Prompts, options: GenerationOptions) 
         session: at position 0, or holding a state that the prompts are appended to.
         prompts: one text, a batch of texts, token ids [B, T], a list of token ids, or None to go on from the session's
             state. A text gets the alphabet's markers at position 0 and is appended bare to a state. Prompts of
-            different lengths, or more than the session's batch can be, run in slots: they need a session at position 0, whose own state stays as it is.
+            different lengths, or more than the session's batch can be, run in slots: they need a
+            session at position 0, whose own state stays as it is.
         options: see :class:`GenerationOptions`.
 
     Raises:

@@ -25,6 +25,7 @@ _OK, _NOT_WEIGHTS, _ENDIANNESS, _VERSION, _MODEL, _TRUNCATED, _OVERSIZED, _DAMAG
 _MISALIGNED, _TOO_SMALL, _WRONG_TOKEN, _FULL, _, _WRONG_SIZE = range(8, 14)
 _POSITIONS = 40
 _BATCHES = (1, 2, 33)
+_SEQUENCES = 7
 
 
 class InterfaceError(Exception):
@@ -68,6 +69,25 @@ class InterfaceCheck:
                 self._check_batch(batch, capacity)
         finally:
             self._library.close()
+        if self._library.takes_many:
+            self._check_many()
+
+    def _check_many(self) -> None:
+        """Sequences at positions of their own by causalrn_step_many: each as alone, also where a pass ends in one."""
+        time = self._capacity
+        rows = np.random.default_rng(7).integers(0, self._config.vocabulary, (_SEQUENCES, time))
+        with NativeSession(self._bundle, isa=self._isa, flags=self._flags) as session, session.slots() as slots:
+            expected = []
+            for row in rows:
+                session.reset(1)
+                expected.append(session.prefill(row[None])[0])
+                slot = slots.admit()
+                slots.prefill({slot: row[: min(slot + 1, time)]})
+            for most in (1, 3, time):
+                begin = {slot: slots.position(slot) for slot in slots.numbers if slots.position(slot) < time}
+                given = slots.prefill({slot: rows[slot, at : at + most + slot % 2] for slot, at in begin.items()})
+                for slot, logits in given.items():
+                    self._same(expected[slot][begin[slot] :][: len(logits)], logits, "causalrn_step_many")
 
     def _check_batch(self, batch: int, capacity: int) -> None:
         tokens = np.random.default_rng(batch).integers(0, self._config.vocabulary, (batch, capacity))

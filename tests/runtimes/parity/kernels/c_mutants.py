@@ -110,6 +110,17 @@ MUTANTS = (
         "            call->finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
     ),
     CMutant(
+        "rows of a second sequence not stored",
+        "        call->finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
+        "        if (!(IS && call->first > 0 && call->session->position > 5))\n"
+        "            call->finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
+    ),
+    CMutant(
+        "a request forgets what a pass has taken of it",
+        "request->tokens + taken,",
+        "request->tokens + (IS && queue->index > 0 ? 0 : taken),",
+    ),
+    CMutant(
         "a row forgotten in the third tile",
         "        r.count = seen < (size_t)there ? (int)seen : there;\n",
         "        r.count = seen < (size_t)there ? (int)seen : there;\n"
