@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from onnxruntime.quantization import CalibrationDataReader
 
-from causalrn.runtimes.generation import GenerationOptions, choose_tokens
+from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.ort_session import OnnxRuntimeSession
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import Array, IntArray, Snapshot
+from causalrn.runtimes.token_choice import choose_tokens
 from causalrn.training.tasks import IGNORE, Task
 
 LEAST_SEQUENCES = 8

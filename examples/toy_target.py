@@ -14,6 +14,7 @@ import onnxruntime
 
 from causalrn import Target
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
@@ -29,7 +30,8 @@ class ToySession(CellSession):
 
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         manifest = bundle.manifest
-        super().__init__(card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk)
+        origin = StateOrigin.of_bundle(bundle)
+        super().__init__(card_of(bundle), manifest.state, origin, prefill_chunk=manifest.prefill_chunk)
         self._manifest = manifest
         self._graphs: dict[str, Any] = {
             name: onnxruntime.InferenceSession(bundle.file(graph.file), providers=["CPUExecutionProvider"])

@@ -55,7 +55,7 @@ class ConvertedOptions:
         """Refuse what a conversion does not have.
 
         Raises:
-            ConfigError: a backend, pool or scheme of another one.
+            ConfigError: a backend, pool or scheme of another one, or a scheme that the backend does not compute.
         """
         asked = (
             ("backend", self.backend, row.backends),
@@ -67,6 +67,12 @@ class ConvertedOptions:
                 choices = ", ".join(one for one in possible if one != "float32")
                 remedy = f"choose of {choices}" if choices else "leave it out"
                 raise ConfigError(f"`{name}` {value} is nothing that {row.title} has: {remedy}")
+        computes = row.quantized_backends or row.backends
+        if self.is_quantized and self.backend not in computes:
+            raise ConfigError(
+                f"`backend` {self.backend} of {row.title} computes in float32 only, and `scheme` is {self.scheme}: "
+                f"choose {' or '.join(computes)}, or leave `scheme` out"
+            )
 
 
 def derive_converted_state(checkpoint: Checkpoint, options: ConvertedOptions) -> StateSpec:

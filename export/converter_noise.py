@@ -15,11 +15,12 @@ _LONGEST_REASON = 160
 
 
 @contextlib.contextmanager
-def quiet_converter(title: str) -> Iterator[None]:
+def quiet_converter(title: str, remedy: str = "choose another `target`") -> Iterator[None]:
     """A context without output, logs or warnings.
 
     Args:
         title: of the package, for people.
+        remedy: what to do where it fails.
 
     Raises:
         ConfigError: whatever the package raises, except for want of memory: there is a model that it cannot convert.
@@ -31,7 +32,7 @@ def quiet_converter(title: str) -> Iterator[None]:
             raise
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_REASON]
-            raise ConfigError(f"{title} cannot convert this model ({reason}): choose another `target`") from None
+            raise ConfigError(f"{title} cannot convert this model ({reason}): {remedy}") from None
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.runtimes.checks import check_finite
 from causalrn.runtimes.session import Session
@@ -57,7 +58,7 @@ class CellSession(Session):
         self,
         card: ModelCard,
         spec: StateSpec,
-        owner: str,
+        owner: str | StateOrigin,
         *,
         prefill_chunk: int,
         dtype: npt.DTypeLike = np.float32,

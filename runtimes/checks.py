@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.alphabet import Alphabet
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import InputError, NonFiniteError, StateError
 from causalrn.model.config import CausalRNConfig, Configuration
 from causalrn.runtimes.snapshot import FloatArray, IntArray, Snapshot
+from causalrn.training.card import ModelCard
 
 NON_FINITE = "the model gave NaN or infinity: its weights, or the values they reach, are out of range"
 
@@ -94,22 +96,24 @@ def check_batch(batch: Any, most: int | None) -> None:
 
 
 def check_snapshot(
-    snapshot: Snapshot, owner: str, *, capacity: int | None, max_batch: int | None, vocabulary: int
+    snapshot: Snapshot, origin: StateOrigin, card: ModelCard, *, capacity: int | None, max_batch: int | None
 ) -> None:
     """Check what every snapshot has to be for a session to go on from it; its shapes are the state contract's.
+
+    Args:
+        origin: of the session's own states.
 
     Raises:
         StateError: it belongs to other weights, is larger than the session, or holds NaN or infinity.
     """
-    if snapshot.owner != owner:
-        raise StateError("the state belongs to another bundle or other weights: restore it where it was taken")
+    origin.check_takes(snapshot.origin)
     if snapshot.position < 0 or snapshot.batch < 1:
         raise StateError(f"the state cannot be: position {snapshot.position}, {snapshot.batch} sequences")
     if capacity is not None and snapshot.position > capacity:
         raise StateError(f"the state holds {snapshot.position} positions, this session has {capacity}")
     if max_batch is not None and snapshot.batch > max_batch:
         raise StateError(f"the state holds {snapshot.batch} sequences, this session takes {max_batch} at most")
-    logits, shape = snapshot.logits, (snapshot.batch, vocabulary)
+    logits, shape = snapshot.logits, (snapshot.batch, card.config.vocabulary)
     if logits is not None and (
         logits.shape != shape or logits.dtype not in (np.float32, np.float64) or not np.isfinite(logits).all()
     ):
@@ -117,9 +121,10 @@ def check_snapshot(
     for name, value in snapshot.tensors.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise StateError(f"state tensor {name} holds NaN or infinity: restore another state")
+    _check_text_tails(snapshot, card.alphabet)
 
 
-def check_text_tails(snapshot: Snapshot, alphabet: Alphabet | None) -> None:
+def _check_text_tails(snapshot: Snapshot, alphabet: Alphabet | None) -> None:
     """Check that what a snapshot has of begun characters can be.
 
     Raises:

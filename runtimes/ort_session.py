@@ -11,6 +11,7 @@ import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.checks import check_finite, hides_rows, shortened
@@ -44,7 +45,8 @@ class OnnxRuntimeSession(CellSession):
         manifest = bundle.manifest
         if manifest.target != "onnx":
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not for onnxruntime")
-        super().__init__(card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk)
+        origin = StateOrigin.of_bundle(bundle)
+        super().__init__(card_of(bundle), manifest.state, origin, prefill_chunk=manifest.prefill_chunk)
         self.provider, self.threads, self._profile_into = provider, threads, profile_into
         self._step_pad = manifest.graphs["step"].pad_rows
         self._bundle = bundle

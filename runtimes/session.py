@@ -5,31 +5,34 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Self, Unpack
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from causalrn.bundle.disk.files import as_path
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import CapacityError, InputError, RuntimeUnavailableError, StateError
-from causalrn.runtimes.checks import as_array, check_batch, check_snapshot, check_text_tails, check_tokens
+from causalrn.runtimes.checks import as_array, check_batch, check_snapshot, check_tokens
+from causalrn.runtimes.closing import Closing
 from causalrn.runtimes.exclusive import exclusive
-from causalrn.runtimes.generation import GeneratedStep, GenerationOptions, GenerationSettings, choose_options, generate
+from causalrn.runtimes.generation import GeneratedStep, Prompts, generate
+from causalrn.runtimes.generation_options import GenerationOptions, GenerationSettings, choose_options
+from causalrn.runtimes.slots import Slots, SnapshotSlots
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_file import load_state, save_state
 from causalrn.training.card import ModelCard
 
 
-class Session(ABC):
+class Session(Closing):
     """A running model with its state: `step`, `prefill`, `reset`, `snapshot`, `restore`, `generate`.
 
     Args:
         card: the model.
         capacity: most positions; None without a bound.
-        owner: hash of the bundle or weights: snapshots are bound to it.
+        owner: what its states belong to; of a hash alone nothing says where else they would mean the same.
 
     Attributes:
         max_batch: most sequences; None without a bound.
@@ -42,10 +45,11 @@ class Session(ABC):
 
     runtime = ""
 
-    def __init__(self, card: ModelCard, capacity: int | None, owner: str) -> None:
+    def __init__(self, card: ModelCard, capacity: int | None, owner: str | StateOrigin) -> None:
         self.card = card
         self.capacity = capacity
-        self.owner = owner
+        self.origin = StateOrigin(owner) if isinstance(owner, str) else owner
+        self.owner = self.origin.owner
         self.max_batch: int | None = None
         self.text_tails: tuple[bytes, ...] = ()
         self._position = 0
@@ -127,24 +131,23 @@ class Session(ABC):
     def snapshot(self) -> Snapshot:
         """A copy of the state that later steps do not change."""
         logits = None if self._logits is None else self._logits.copy()
-        return Snapshot(self._position, self._batch, self._copy_state(), logits, self.owner, self.text_tails)
+        belongs = self.owner, self.text_tails, *self.origin.kinds
+        return Snapshot(self._position, self._batch, self._copy_state(), logits, *belongs)
 
     @exclusive
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from a snapshot: what follows equals the uninterrupted run bit for bit.
+        """Go on from a snapshot: of a session like this one bit for bit, of another kind of bundle within rounding.
 
         Raises:
             StateError: it belongs to other weights or does not fit; the state is left as it was.
         """
-        vocabulary = self.card.config.vocabulary
-        check_snapshot(snapshot, self.owner, capacity=self.capacity, max_batch=self.max_batch, vocabulary=vocabulary)
-        check_text_tails(snapshot, self.card.alphabet)
+        check_snapshot(snapshot, self.origin, self.card, capacity=self.capacity, max_batch=self.max_batch)
         self._load_state(snapshot)
         self._position, self._batch, self.text_tails = snapshot.position, snapshot.batch, snapshot.text_tails
         self._logits = None if snapshot.logits is None else snapshot.logits.copy()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to a file (safetensors, bound to the bundle or weights), whole or not at all.
+        """Write the state to a file (safetensors, bound to its weights), whole or not at all.
 
         Raises:
             InputError: a place that cannot be written to.
@@ -153,7 +156,7 @@ class Session(ABC):
 
     @exclusive
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a state file: what follows equals the uninterrupted run bit for bit.
+        """Go on from a state file, as :meth:`restore` from a snapshot.
 
         Raises:
             StateError: a file that is missing, corrupt, or of other weights; the state is left as it was.
@@ -168,14 +171,15 @@ class Session(ABC):
     @exclusive
     def generate(
         self,
-        prompt: str | Sequence[str] | npt.NDArray[np.int64] | None,
+        prompt: Prompts,
         options: GenerationOptions | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Iterator[GeneratedStep]:
         """Generate after a prompt, one item per token.
 
         Args:
-            prompt: one text, a batch of texts of equal length, token ids [B, T], or None to go on from the state.
+            prompt: one text, several, token ids [B, T], a list of token ids, or None to go on from the state. Those
+                of different lengths run in :meth:`slots`.
             options: settings as an object.
             settings: fields of :class:`~causalrn.runtimes.generation.GenerationOptions`: max_new_tokens, temperature,
                 top_k, top_p, seed, stop.
@@ -188,6 +192,13 @@ class Session(ABC):
             ...     print(step.tokens, step.text)
         """
         return generate(self, prompt, choose_options(options, settings))
+
+    def slots(self) -> Slots:
+        """Sequences of the same model at positions of their own, that join and leave at any token.
+
+        Native sessions read weights once for many of them; other runtimes take one after the other.
+        """
+        return SnapshotSlots(self)
 
     @contextlib.contextmanager
     def probing(self) -> Iterator[None]:
@@ -231,18 +242,8 @@ class Session(ABC):
                 self._is_closed = True
                 self._release()
 
-    def _release(self) -> None:  # noqa: B027 - most runtimes hold nothing
+    def _release(self) -> None:
         """Release what the runtime holds; called once."""
-
-    def __enter__(self) -> Self:
-        """Give the session itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the session."""
-        self.close()
 
     def check(self, tokens: npt.ArrayLike) -> None:
         """Check that the session could take these tokens [B, T] now.

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from causalrn.bundle.state_origin import StateOrigin
+
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
@@ -25,6 +27,9 @@ class Snapshot:
         logits: [B, V] after the last token, so that generation can go on; None at position 0.
         owner: hash of the bundle or weights that the state belongs to.
         text_tails: per row the bytes of a character that generated tokens have begun; () where no row has one.
+        checkpoint: hash of the weights that the state is of; "" where that is not known: it fits its owner alone then.
+        arithmetic: how weights and pool rows are rounded, see :class:`~causalrn.bundle.state_origin.StateOrigin`.
+        model: the configuration as JSON text.
     """
 
     position: int
@@ -33,3 +38,11 @@ class Snapshot:
     logits: FloatArray | None
     owner: str = field(repr=False, default="")
     text_tails: tuple[bytes, ...] = ()
+    checkpoint: str = field(repr=False, default="")
+    arithmetic: str = field(repr=False, default="")
+    model: str = field(repr=False, default="")
+
+    @property
+    def origin(self) -> StateOrigin:
+        """What it belongs to."""
+        return StateOrigin(self.owner, self.checkpoint, self.arithmetic, self.model)

@@ -1,4 +1,4 @@
-"""State files: a snapshot as safetensors, bound to the bundle or weights that it belongs to."""
+"""State files: a snapshot as safetensors, bound to its weights. Their format: docs/state-files.md."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from causalrn.runtimes.snapshot import Snapshot
 
 _FORMAT = "causalrn-state"
 _VERSION = "1"
+_KINDS = ("checkpoint", "arithmetic", "model")
+"""Left out where they are not known: the state goes on where it was taken, and nowhere else."""
 _LOGITS = "logits"
 _TAILS = "text_tails"
 """Begun characters, per row in hexadecimal or "-"; left out where there is none."""
@@ -35,6 +37,7 @@ def save_state(path: Path, snapshot: Snapshot) -> None:
         "position": str(snapshot.position),
         "batch": str(snapshot.batch),
     }
+    metadata |= {name: value for name, value in zip(_KINDS, snapshot.origin.kinds, strict=True) if value}
     if snapshot.text_tails:
         metadata[_TAILS] = " ".join(tail.hex() or "-" for tail in snapshot.text_tails)
     with written_file(path) as partial:
@@ -55,6 +58,7 @@ def load_state(path: Path) -> Snapshot:
                 raise StateError(f"{path}: not a state file of this version: {_REMEDY}")
             position, batch = int(metadata["position"]), int(metadata["batch"])
             owner = metadata["owner"]
+            kinds = [metadata.get(name, "") for name in _KINDS]
             tails = tuple(b"" if row == "-" else bytes.fromhex(row) for row in metadata.get(_TAILS, "").split())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -63,4 +67,4 @@ def load_state(path: Path) -> Snapshot:
     state = {name.removeprefix("state."): tensor for name, tensor in tensors.items()}
     if not 0 <= position <= _MOST or not 1 <= batch <= _MOST or (logits is not None and logits.shape[:1] != (batch,)):
         raise StateError(f"{path}: corrupt state file (position {position}, batch {batch})")
-    return Snapshot(position, batch, state, logits, owner, tails)
+    return Snapshot(position, batch, state, logits, owner, tails, *kinds)

@@ -12,6 +12,7 @@ import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.converted_spec import plain_name
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
@@ -29,7 +30,8 @@ class StaticSession(CellSession):
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
-        super().__init__(card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk)
+        origin = StateOrigin.of_bundle(bundle)
+        super().__init__(card_of(bundle), manifest.state, origin, prefill_chunk=manifest.prefill_chunk)
         self._axes = [tensor.batch_axis for tensor in self.spec.tensors]
 
     @abstractmethod

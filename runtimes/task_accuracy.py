@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from causalrn.runtimes.generation import GenerationOptions, choose_tokens
+from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import FloatArray, IntArray
+from causalrn.runtimes.token_choice import choose_tokens
 from causalrn.training.tasks import IGNORE, Examples, Task
 
 _BATCH = 250

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import InputError, StateError
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import TransformerConfig
@@ -24,7 +25,7 @@ from causalrn.runtimes.session import Session
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.training.card import ModelCard
-from causalrn.training.checkpoint import load_checkpoint
+from causalrn.training.checkpoint import Checkpoint, load_checkpoint
 from causalrn.training.threads import torch_threads
 
 _PREFILL_CHUNK, _FUSED_CHUNK = 32, 256
@@ -36,7 +37,7 @@ def open_parallel(path: Path, options: SessionOptions) -> ParallelSession:
     """The parallel form of a checkpoint folder, as the table of targets opens it."""
     checkpoint = load_checkpoint(path)
     threads = None if options.threads == 1 else options.threads
-    return ParallelSession(checkpoint.model, checkpoint.card, checkpoint.sha256, threads=threads)
+    return ParallelSession(checkpoint.model, checkpoint.card, _origin(checkpoint), threads=threads)
 
 
 def open_recurrent(path: Path, options: SessionOptions) -> RecurrentSession:
@@ -44,7 +45,12 @@ def open_recurrent(path: Path, options: SessionOptions) -> RecurrentSession:
     checkpoint = load_checkpoint(path)
     threads = None if options.threads == 1 else options.threads
     cell = RecurrentCell.from_model(checkpoint.model)
-    return RecurrentSession(cell, checkpoint.card, checkpoint.sha256, threads=threads)
+    return RecurrentSession(cell, checkpoint.card, _origin(checkpoint), threads=threads)
+
+
+def _origin(checkpoint: Checkpoint) -> StateOrigin:
+    """Of the recurrent form's states: its weights are folded as exporters fold them, its state is that of bundles."""
+    return StateOrigin.of_weights(checkpoint.sha256, checkpoint.card.config.entries())
 
 
 class HistorySession(Session):
@@ -57,7 +63,7 @@ class HistorySession(Session):
 
     runtime = "parallel"
 
-    def __init__(self, card: ModelCard, owner: str, threads: int | None) -> None:
+    def __init__(self, card: ModelCard, owner: str | StateOrigin, threads: int | None) -> None:
         super().__init__(card, card.config.capacity, owner)
         self._threads = threads
         self._history = np.zeros((1, 0), np.int64)
@@ -96,7 +102,10 @@ class HistorySession(Session):
     def _load_state(self, snapshot: Snapshot) -> None:
         history = snapshot.tensors.get("tokens")
         if history is None or history.shape != (snapshot.batch, snapshot.position) or history.dtype != np.int64:
-            raise StateError("the state is not a history of tokens: it was taken in another runtime")
+            raise StateError(
+                "the state is not a history of tokens, and the parallel form computes everything anew from one: "
+                "restore it in a runtime of the recurrent form"
+            )
         self._history = history.astype(np.int64)
 
 
@@ -107,7 +116,9 @@ class ParallelSession(HistorySession):
         model: on any device, float32; or its float64 :meth:`SequenceModel.oracle`.
     """
 
-    def __init__(self, model: SequenceModel, card: ModelCard, owner: str = "", *, threads: int | None = None) -> None:
+    def __init__(
+        self, model: SequenceModel, card: ModelCard, owner: str | StateOrigin = "", *, threads: int | None = None
+    ) -> None:
         super().__init__(card, owner, threads)
         self._model = model.eval()
 
@@ -180,7 +191,9 @@ class RecurrentSession(CellSession):
 
     runtime = "recurrent"
 
-    def __init__(self, cell: RecurrentCell, card: ModelCard, owner: str = "", *, threads: int | None = None) -> None:
+    def __init__(
+        self, cell: RecurrentCell, card: ModelCard, owner: str | StateOrigin = "", *, threads: int | None = None
+    ) -> None:
         if cell.dtype not in _NUMPY_DTYPES:
             raise InputError(f"the recurrent runtime runs float32 and float64, not {cell.dtype}")
         dtype: npt.DTypeLike = _NUMPY_DTYPES[cell.dtype]

@@ -27,6 +27,7 @@ class Conversion:
         backends: what can compute the graphs, by the package's own names, the usual one first.
         pools: kinds of pools that the runtime can carry, the usual one first.
         schemes: quantization schemes that it has.
+        quantized_backends: those of the backends that compute quantized graphs; empty for all.
         evaluator: "module:attribute" of what evaluates the graphs where the runtime cannot run: called with the bundle,
             it gives a session; empty where the runtime runs wherever the converter does.
     """
@@ -39,6 +40,7 @@ class Conversion:
     backends: tuple[str, ...]
     pools: tuple[str, ...] = ("growing", "fixed")
     schemes: tuple[str, ...] = ()
+    quantized_backends: tuple[str, ...] = ()
     evaluator: str = ""
 
     @property
@@ -71,6 +73,8 @@ CONVERSIONS: Mapping[str, Conversion] = {
             "causalrn[executorch]",
             "causalrn.export.executorch.executorch_exporter:export_executorch",
             backends=("xnnpack", "portable"),
+            schemes=("w8a8-dynamic",),
+            quantized_backends=("xnnpack",),
         ),
         Conversion(
             "litert",

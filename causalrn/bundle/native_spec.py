@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,16 @@ LANES = 16
 INTERFACE = 1
 """CAUSALRN_VERSION of causalrn.h and of weights files: a runtime calls only the one that it knows."""
 SOURCE, HEADER, WEIGHTS_HEADER = "causalrn.c", "causalrn.h", "causalrn_weights.h"
+API, API_HEADER, COMMON_API_HEADER = "causalrn_api.c", "causalrn_api.h", "crn_api.h"
+"""Handles, for programs and other languages; the last one is the same for all models."""
 THREADS = ("causalrn_threads.c", "causalrn_threads.h")
-PLACEMENTS = {"file": WEIGHTS_FILE, "inline": WEIGHTS_HEADER}
+PLACEMENTS = ("file", "inline")
 """Where weights stand: in a file that is loaded, or as constant arrays that are compiled in."""
+PREFIX = "causalrn"
+"""Of names of C source: of its files, functions, types, build targets, and in capitals of its macros."""
+_PREFIXES = re.compile(r"[a-z][a-z0-9_]{0,38}[a-z0-9]")
+_RESERVED = ("crn", "golden", "example", "selftest", "lib")
+_NAMES = re.compile(r"causalrn(?!-export)|CAUSALRN")
 PROFILES = ("generic", "cortex-m")
 WEB_PROFILE = "web"
 """Of the source in a web bundle: no threads, no files around it."""
@@ -28,11 +36,12 @@ class NativeSpec:
     """How a C bundle is built, and how large it is.
 
     Attributes:
-        weights: a key of :data:`PLACEMENTS`.
+        weights: one of :data:`PLACEMENTS`.
         profile: one of :data:`PROFILES`, or :data:`WEB_PROFILE`: what the defaults in its header are for.
         weights_bytes: of the packed weights.
         rows: of a prefill that are computed together.
         interface: version of its header.
+        prefix: of its names: :data:`PREFIX`, or another one, so that several models fit into one program.
     """
 
     weights: str
@@ -40,23 +49,40 @@ class NativeSpec:
     weights_bytes: int
     rows: int
     interface: int = INTERFACE
+    prefix: str = PREFIX
 
     def __post_init__(self) -> None:
+        if not is_prefix(self.prefix):
+            raise ValueError(f"C source with names that begin with {self.prefix!r} cannot be")
         if self.weights not in PLACEMENTS or self.profile not in (*PROFILES, WEB_PROFILE):
             raise ValueError(f"C with weights {self.weights!r} for profile {self.profile!r} is unknown")
         if not all(size > 0 for size in (self.weights_bytes, self.rows, self.interface)):
             raise ValueError("sizes or interface of the C source are no positive integers")
 
     @property
+    def source(self) -> str:
+        """Name of the file with the cell."""
+        return renamed(SOURCE, self.prefix)
+
+    @property
+    def header(self) -> str:
+        """Name of its header."""
+        return renamed(HEADER, self.prefix)
+
+    @property
+    def threads(self) -> tuple[str, ...]:
+        """Names of the files with threads."""
+        return () if self.profile == WEB_PROFILE else tuple(renamed(name, self.prefix) for name in THREADS)
+
+    @property
     def weights_name(self) -> str:
         """Name of the file with the weights."""
-        return PLACEMENTS[self.weights]
+        return WEIGHTS_FILE if self.weights == "file" else renamed(WEIGHTS_HEADER, self.prefix)
 
     @property
     def files(self) -> tuple[str, ...]:
         """Files that the bundle cannot do without."""
-        threads = () if self.profile == WEB_PROFILE else THREADS
-        return SOURCE, HEADER, *threads, self.weights_name
+        return self.source, self.header, *self.threads, self.weights_name
 
     @property
     def sources(self) -> list[str]:
@@ -66,6 +92,21 @@ class NativeSpec:
     def describe(self) -> str:
         """A few words for people."""
         return f"profile {self.profile}, weights in {self.weights_name} ({self.weights_bytes / 1e6:.2f} MB)"
+
+
+def is_prefix(name: str) -> bool:
+    """Whether names of C source can begin so: in lower case, and nothing that its files are called anyway."""
+    return _PREFIXES.fullmatch(name) is not None and name not in _RESERVED
+
+
+def renamed(text: str, prefix: str) -> str:
+    """C source, or the name of a file, with all its names beginning with `prefix`.
+
+    Example:
+        >>> renamed("causalrn_open(CAUSALRN_ROWS) by causalrn-export", "copier")
+        'copier_open(COPIER_ROWS) by causalrn-export'
+    """
+    return _NAMES.sub(lambda found: prefix.upper() if found[0].isupper() else prefix, text)
 
 
 def padded(width: int) -> int:

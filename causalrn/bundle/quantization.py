@@ -103,6 +103,11 @@ class Quantization:
         """Element type of pools that was asked for beside the scheme; None where they are as the scheme has them."""
         return next((dtype for name, dtype in NARROW_POOLS.items() if getattr(self, name)), None)
 
+    @property
+    def pool_names(self) -> tuple[str, ...]:
+        """What was asked for beside the scheme, by name: ("pool8",), ("pool16",) or ()."""
+        return tuple(name for name in NARROW_POOLS if getattr(self, name))
+
     def fits_pools(self, dtype: str) -> bool:
         """Whether pools, or what a state has in their place, can have this element type."""
         by_scheme = ("float32", "float16") if self.scheme == "fp16" else ("float32",)
@@ -112,6 +117,6 @@ class Quantization:
         """A few words for people, e.g. "w8 (nbits), pool8"."""
         form = "" if self.form is None else f" ({self.form})"
         words = [] if self.scheme == "float32" else [self.scheme + form]
-        words += [name for name in NARROW_POOLS if getattr(self, name)]
+        words += self.pool_names
         words += [f"{len(self.kept)} kept in float32"] if self.kept else []
         return ", ".join(words)

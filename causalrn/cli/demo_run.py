@@ -18,7 +18,7 @@ from causalrn.cli.options import tell_what_goes
 from causalrn.cli.verify_report import print_report
 from causalrn.errors import InputError
 from causalrn.runtimes import open_session
-from causalrn.runtimes.generation import GenerationOptions
+from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.progress import show_progress
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, is_checkpoint
 from causalrn.training.tasks import random_source

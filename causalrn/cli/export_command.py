@@ -81,8 +81,13 @@ package has converted does not compute what was trained."""
 )
 @click.option(
     "--weights",
-    type=click.Choice(tuple(PLACEMENTS)),
+    type=click.Choice(PLACEMENTS),
     help="In C: weights in a file, or inline as constant arrays for flash.  [default: file; inline for cortex-m]",
+)
+@click.option(
+    "--prefix",
+    metavar="NAME",
+    help="In C: what all names begin with, so that several models fit into one program.  [default: causalrn]",
 )
 @click.option(
     "--profile",

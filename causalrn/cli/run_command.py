@@ -21,14 +21,16 @@ Examples:
   causalrn-export run bundle --input-ids ids.npy --logits logits.npy --mode mixed"""
 )
 @click.argument("folder", metavar="BUNDLE_OR_RUN", type=PATH)
-@click.option("--prompt", "prompts", multiple=True, help="Text to go on from; repeat it for a batch of equal length.")
+@click.option("--prompt", "prompts", multiple=True, help="Text to go on from; repeat it for several.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Most tokens to generate.  [default: the capacity]")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-k", type=int, default=0, show_default=True, help="Keep the k most likely tokens; 0 keeps all.")
 @click.option("--top-p", type=float, default=1.0, show_default=True, help="Keep tokens up to this probability.")
 @seed_option
 @click.option("--stop", help="Stop after this text; EOS stops letters by itself.")
-@click.option("--state-in", type=PATH, help="Go on from this state file.")
+@click.option(
+    "--state-in", type=PATH, help="Go on from this state file, of this bundle or another one of its checkpoint."
+)
 @click.option("--state-out", type=PATH, help="Save the state at the end to this file.")
 @click.option("--input-ids", type=PATH, help="Token ids, .npy [B, T]: compute logits instead of generating.")
 @click.option("--logits", type=PATH, help="Where the logits go, .npy float32 [B, T, V].")
@@ -64,7 +66,7 @@ def command(
     state was saved.
     """
     from causalrn.cli import generate_run
-    from causalrn.runtimes.generation import GenerationOptions
+    from causalrn.runtimes.generation_options import GenerationOptions
     from causalrn.runtimes.opening import open_folder
 
     if (input_ids is None) != (logits is None):

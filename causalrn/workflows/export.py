@@ -14,7 +14,7 @@ from causalrn.bundle.conversions import BACKENDS, CONVERSIONS
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.export_profiles import EXPORT_PROFILES, PORTABLE
 from causalrn.bundle.manifest import INDEX_TYPES
-from causalrn.bundle.native_spec import PLACEMENTS
+from causalrn.bundle.native_spec import PLACEMENTS, PREFIX, is_prefix
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS
 from causalrn.bundle.targets import EXPORT_TARGETS
@@ -43,7 +43,7 @@ DEFAULT_OPSET, PORTABLE_OPSET = 23, 17
 _MOST_SEQUENCES = 1 << 10
 _OWNED = {
     "onnx": ("pool", "present", "opset", "single_file", "index_type", "ort_format", "profile"),
-    "c": ("pool8", "pool16", "weights", "profile"),
+    "c": ("pool8", "pool16", "weights", "profile", "prefix"),
     "web": ("pool8", "pool16", "engine", "beside"),
     **dict.fromkeys(CONVERSIONS, ("pool",)),
     "executorch": ("pool", "backend", "max_batch"),
@@ -85,6 +85,7 @@ def export(
     pool16: bool = False,
     weights: str | None = None,
     profile: str | None = None,
+    prefix: str | None = None,
     engine: str | None = None,
     beside: PathLike | None = None,
     backend: str | None = None,
@@ -114,6 +115,8 @@ def export(
         pool8: of C and web, pool rows as int8 with a scale per row.
         pool16: of C and web, pool rows as float16; not with `pool8`.
         weights: of C, "file" or "inline"; file by default, inline for cortex-m.
+        prefix: of C, with which all names in the source begin, in capitals those of its macros: several models in one
+            program have different ones; "causalrn" by default.
         profile: of onnx, "default" or "portable": opset 17, and no operator that is not ONNX's own in quantized forms,
             for the widest use. Of C, "generic" or "cortex-m".
         engine: of web, "c" (as WebAssembly) or "ort-web" (onnxruntime-web, fetched with npm).
@@ -145,6 +148,7 @@ def export(
         "pool16": flag(pool16, "pool16"),
         "weights": optional_choice(weights, "weights", PLACEMENTS),
         "profile": optional_choice(profile, "profile", [name for names in EXPORT_PROFILES.values() for name in names]),
+        "prefix": _checked_prefix(prefix),
         "engine": optional_choice(engine, "engine", ENGINE_NAMES),
         "beside": optional_path(beside, "beside"),
         "backend": optional_choice(backend, "backend", BACKENDS),
@@ -164,6 +168,15 @@ def export(
         return _export_perhaps_quantized(place, folder, options, export_c_bundle, settings)
     options = _web_options(asked, capacity, scheme)
     return _export_perhaps_quantized(place, folder, options, export_web_bundle, settings)
+
+
+def _checked_prefix(prefix: str | None) -> str | None:
+    if prefix is None or (isinstance(prefix, str) and is_prefix(prefix)):
+        return prefix
+    raise InputError(
+        f"`prefix` {prefix!r} cannot begin names of C source: use up to 40 lower-case letters, digits and _, "
+        "a letter first"
+    )
 
 
 def _refuse_others(target: str, asked: dict[str, Any]) -> None:
@@ -234,7 +247,8 @@ def _c_options(asked: dict[str, Any], capacity: int | None, scheme: str | None) 
     inline = asked["weights"] == "inline" or asked["profile"] == "cortex-m"
     placement = "inline" if inline else "file"
     dtype = narrow_pool(asked["pool8"], asked["pool16"])
-    return COptions(capacity, scheme or "float32", dtype, placement, asked["profile"] or "generic")
+    profile, prefix = asked["profile"] or "generic", asked["prefix"] or PREFIX
+    return COptions(capacity, scheme or "float32", dtype, placement, profile, prefix)
 
 
 def _web_options(asked: dict[str, Any], capacity: int | None, scheme: str | None) -> WebOptions:

@@ -13,17 +13,23 @@ from causalrn.bundle.bundle_folder import GIT_ATTRIBUTES, KEEP_LINE_ENDS
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.manifest import Manifest, stream_names
 from causalrn.bundle.native_spec import (
+    API,
+    API_HEADER,
+    COMMON_API_HEADER,
     HEADER,
+    PREFIX,
     SOURCE,
     THREADS,
     WEB_PROFILE,
     WEIGHTS_HEADER,
     NativeSpec,
+    renamed,
 )
 from causalrn.bundle.quantization import C_SCHEMES, PACKED, WEIGHT_ONLY, Quantization, pool_name
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import ConfigError
-from causalrn.export.c99.amalgamation import amalgamated_source
-from causalrn.export.c99.header import header_text, model_macros, source_text, weights_header_text
+from causalrn.export.c99.amalgamation import amalgamated_api, amalgamated_source
+from causalrn.export.c99.header import Origin, header_text, model_macros, source_text, weights_header_text
 from causalrn.export.c99.packing import ALIGNMENT, pack_payload, weights_file
 from causalrn.model.config import CausalRNConfig
 from causalrn.model.state import derive_state
@@ -31,7 +37,7 @@ from causalrn.training.checkpoint import Checkpoint
 
 _ROWS = {"generic": 32, "cortex-m": 1, WEB_PROFILE: 32}
 _FILES = {
-    "generic": (*THREADS, "example.c", "selftest.c", "Makefile", "CMakeLists.txt"),
+    "generic": (*THREADS, API_HEADER, COMMON_API_HEADER, "example.c", "selftest.c", "Makefile", "CMakeLists.txt"),
     "cortex-m": (*THREADS, "selftest.c", "cortex_m.c", "cortex_m.ld", "cortex_m.mk"),
     WEB_PROFILE: (),
 }
@@ -48,6 +54,7 @@ class COptions:
         pool_dtype: element type of pool rows: "float32", or one of :data:`causalrn.bundle.quantization.NARROW_POOLS`.
         weights: "file", or "inline" for constant arrays.
         profile: one of :data:`causalrn.bundle.native_spec.PROFILES`, or its `WEB_PROFILE`.
+        prefix: of all names in the source.
     """
 
     capacity: int | None = None
@@ -55,6 +62,7 @@ class COptions:
     pool_dtype: str = "float32"
     weights: str = "file"
     profile: str = "generic"
+    prefix: str = PREFIX
 
     @property
     def is_quantized(self) -> bool:
@@ -88,9 +96,8 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
     spec.check_useful()
     folded, capacity = checkpoint.folded, spec.capacity
     payload = pack_payload(folded, capacity, options.scheme)
-    native = NativeSpec(options.weights, options.profile, len(payload), _ROWS[options.profile])
-    _write_sources(folder, config, capacity, native, payload, options)
-    return Manifest(
+    native = NativeSpec(options.weights, options.profile, len(payload), _ROWS[options.profile], prefix=options.prefix)
+    manifest = Manifest(
         **checkpoint.card.fields(),
         state=spec,
         target="c",
@@ -103,6 +110,11 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
         quantization=_quantization(options, checkpoint) if options.is_quantized else None,
         native=native,
     )
+    alphabet = checkpoint.card.alphabet
+    states = StateOrigin.of_manifest(manifest)
+    origin = Origin(states, options.scheme, options.pool_dtype, alphabet.name if alphabet else "")
+    _write_sources(folder, config, capacity, native, payload, origin)
+    return manifest
 
 
 def _quantization(options: COptions, checkpoint: Checkpoint) -> Quantization:
@@ -113,19 +125,20 @@ def _quantization(options: COptions, checkpoint: Checkpoint) -> Quantization:
 
 
 def _write_sources(
-    folder: Path, config: CausalRNConfig, capacity: int | None, native: NativeSpec, payload: bytes, options: COptions
+    folder: Path, config: CausalRNConfig, capacity: int | None, native: NativeSpec, payload: bytes, origin: Origin
 ) -> None:
     """causalrn.c and .h, the weights, and the files of the profile."""
-    macros = partial(
-        model_macros, config, capacity, native, options.scheme, options.pool_dtype, file_bytes=len(payload) + ALIGNMENT
-    )
+    macros = partial(model_macros, config, capacity, native, origin, file_bytes=len(payload) + ALIGNMENT)
     model = zlib.crc32(payload, zlib.crc32(macros(model=0).encode()))
-    texts = {SOURCE: amalgamated_source(), HEADER: header_text(macros(model=model))}
+    texts = {SOURCE: amalgamated_source(), HEADER: header_text(macros(model=model), model)}
     texts |= {name: source_text(name) for name in _FILES[native.profile]}
-    texts[GIT_ATTRIBUTES] = KEEP_LINE_ENDS
+    if API_HEADER in texts:
+        texts[API] = amalgamated_api()
     if native.weights == "inline":
-        texts[WEIGHTS_HEADER] = weights_header_text(payload)
+        texts[WEIGHTS_HEADER] = weights_header_text(payload, model)
     else:
         (folder / WEIGHTS_FILE).write_bytes(weights_file(payload, model))
+    texts = {renamed(name, native.prefix): renamed(text, native.prefix) for name, text in texts.items()}
+    texts[GIT_ATTRIBUTES] = KEEP_LINE_ENDS
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")

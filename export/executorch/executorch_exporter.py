@@ -7,14 +7,18 @@ mathematics.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.bundle.converted_spec import ConvertedSpec
 from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.export.converted_graphs import ConvertedOptions, converted_manifest, derive_converted_state
-from causalrn.export.executorch.cell_tracing import trace_program
-from causalrn.export.executorch.lowering import lower_program, quiet_converter
+from causalrn.export.converter_noise import quiet_converter
+from causalrn.export.executorch.cell_tracing import example_call
+from causalrn.export.executorch.lowering import XNNPACK, Lowered, lower_program
+from causalrn.export.executorch.quantizing import quantize_products
+from causalrn.export.executorch.spelling import spell_for_xnnpack
 from causalrn.model.cell import RecurrentCell
 from causalrn.model.config import ModelConfig
 from causalrn.training.checkpoint import Checkpoint
@@ -39,9 +43,7 @@ def export_executorch(checkpoint: Checkpoint, folder: Path, options: ConvertedOp
     chunk = _prefill_chunk(checkpoint.card.block_config, spec)
     files, left = {}, {}
     for graph in _graph_names(options.max_batch):
-        with quiet_converter():
-            program = trace_program(cell, graph, max_batch=options.max_batch, chunk=chunk)
-            lowered = lower_program(program, options.backend)
+        lowered = convert_graph(cell, graph, chunk, options)
         files[graph] = f"{graph}.pte"
         (folder / files[graph]).write_bytes(lowered.content)
         if lowered.not_delegated:
@@ -52,9 +54,31 @@ def export_executorch(checkpoint: Checkpoint, folder: Path, options: ConvertedOp
         "executorch",
         files,
         prefill_chunk=chunk,
-        converted=ConvertedSpec(options.backend, max_batch=options.max_batch, not_delegated=left),
-        packages=("executorch",),
+        converted=ConvertedSpec(options.backend, options.scheme, options.max_batch, left),
+        packages=("executorch", "torchao") if options.is_quantized else ("executorch",),
+        scheme=options.scheme,
     )
+
+
+def convert_graph(cell: RecurrentCell, graph: str, chunk: int, options: ConvertedOptions) -> Lowered:
+    """Convert one graph of a cell.
+
+    Args:
+        graph: "step", "step_single" or "prefill".
+        chunk: most tokens of a prefill.
+
+    Raises:
+        ConfigError: a growing pool without a capacity, or what ExecuTorch cannot convert.
+    """
+    call = example_call(cell, graph, max_batch=options.max_batch, chunk=chunk)
+    with quiet_converter("ExecuTorch", "choose another `backend` or `pool`"):
+        program = call.trace(cell, is_cell=True)
+        if options.backend == XNNPACK:
+            module: Any = program.module(check_guards=False)
+            if options.is_quantized:
+                module = quantize_products(module, call.arguments)
+            program = call.trace(spell_for_xnnpack(module))
+        return lower_program(program, options.backend)
 
 
 def _graph_names(max_batch: int) -> tuple[str, ...]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch.export import ExportedProgram
-
-from causalrn.errors import ConfigError
 
 XNNPACK, PORTABLE = "xnnpack", "portable"
 _DELEGATE = "executorch_call_delegate"
@@ -36,28 +31,19 @@ def lower_program(program: ExportedProgram, backend: str) -> Lowered:
 
     Args:
         backend: :data:`XNNPACK` or :data:`PORTABLE`.
-
-    Raises:
-        ConfigError: ExecuTorch cannot convert it.
     """
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
     from executorch.exir.passes import MemoryPlanningPass
 
-    try:
-        edge = to_edge_transform_and_lower(
-            program,
-            partitioner=_partitioners(backend),
-            compile_config=EdgeCompileConfig(_check_ir_validity=False),
-        )
-        left = _not_delegated(edge.exported_program()) if backend != PORTABLE else {}
-        # a pool is read where it lies: planned inputs would be copied at every call
-        planning = MemoryPlanningPass(alloc_graph_input=False)
-        converted = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
-    except Exception as error:  # of many classes, by version
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"ExecuTorch cannot convert this model for {backend} ({reason}): choose another `backend` or `pool`"
-        ) from error
+    edge = to_edge_transform_and_lower(
+        program,
+        partitioner=_partitioners(backend),
+        compile_config=EdgeCompileConfig(_check_ir_validity=False),
+    )
+    left = _not_delegated(edge.exported_program()) if backend != PORTABLE else {}
+    # a pool is read where it lies: planned inputs would be copied at every call
+    planning = MemoryPlanningPass(alloc_graph_input=False)
+    converted = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
     return Lowered(bytes(converted.buffer), left)
 
 
@@ -78,16 +64,3 @@ def _not_delegated(program: ExportedProgram) -> dict[str, int]:
     )
     counts.pop(_DELEGATE, None)
     return dict(sorted(counts.items()))
-
-
-@contextlib.contextmanager
-def quiet_converter() -> Iterator[None]:
-    """ExecuTorch and torchao warn about optional packages and their own deprecations: nothing a user can act on."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.checks import shortened
@@ -35,7 +36,8 @@ class ExecuTorchSession(CellSession):
         manifest = bundle.manifest
         if manifest.target != "executorch" or manifest.converted is None:
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not for ExecuTorch")
-        super().__init__(card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk)
+        origin = StateOrigin.of_bundle(bundle)
+        super().__init__(card_of(bundle), manifest.state, origin, prefill_chunk=manifest.prefill_chunk)
         self.max_batch = manifest.converted.max_batch
         self.backend = manifest.converted.backend
         self._bundle = bundle

@@ -13,7 +13,7 @@ import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.leftovers import temporary_folder
-from causalrn.bundle.native_spec import SOURCE, NativeSpec
+from causalrn.bundle.native_spec import NativeSpec, renamed
 from causalrn.compiling.c_compiler import compiled, find_compiler
 from causalrn.compiling.programs import Outcome, execute, find_tool
 from causalrn.errors import RuntimeUnavailableError
@@ -64,7 +64,8 @@ class Build:
         Raises:
             RuntimeUnavailableError: the compiler does not work, or refuses the source.
         """
-        return compiled(self._command, self._sources(), ("-std=c99", *self.flags, "-c", SOURCE), SOURCE, ".o")
+        source = self.native.source
+        return compiled(self._command, self._sources(), ("-std=c99", *self.flags, "-c", source), source, ".o")
 
     def program(self, name: str, *, golden: str = "") -> Path:
         """One of the bundle's programs, or tokens.c, linked with the source.
@@ -75,15 +76,14 @@ class Build:
         Raises:
             RuntimeUnavailableError: as :meth:`compiled_object`.
         """
-        own = files("causalrn.runtimes.native") / _TOKENS
-        text = own.read_bytes() if name == _TOKENS else self.bundle.file(name).read_bytes()
-        sources = {name: text, "causalrn.o": self.compiled_object().read_bytes(), **self._sources()}
+        own = (files("causalrn.runtimes.native") / _TOKENS).read_text(encoding="utf-8")
+        ours = renamed(own, self.native.prefix).encode()
+        text = ours if name == _TOKENS else self.bundle.file(name).read_bytes()
+        sources = {name: text, "cell.o": self.compiled_object().read_bytes(), **self._sources()}
         if GOLDEN_HEADER in self.bundle.manifest.files:
             sources[GOLDEN_HEADER] = self.bundle.file(GOLDEN_HEADER).read_bytes() + golden.encode()
         linked = () if not self.emulator else ("-static",)
-        return compiled(
-            self._command, sources, ("-std=c99", *self.flags, name, "causalrn.o", *linked, "-lm"), name, ".run"
-        )
+        return compiled(self._command, sources, ("-std=c99", *self.flags, name, "cell.o", *linked, "-lm"), name, ".run")
 
     def run(self, program: Path, *arguments: str) -> Outcome:
         """Run a program in the bundle's folder."""
@@ -98,13 +98,10 @@ class Build:
             return False, "it passes whatever comes out"
         return True, result.stdout.strip().partition(", prefill")[0].removeprefix("passed: ")
 
-    def example(self) -> tuple[str, list[int]]:
-        """What example.c prints, as token ids; or first why it failed."""
-        result = self.run(self.program(EXAMPLE))
-        words = result.stdout.split()
-        if result.code != 0 or not all(word.isdigit() for word in words):
-            return result.reason, []
-        return "", [int(word) for word in words]
+    def example(self, prompt: str) -> tuple[str, str]:
+        """What example.c makes of a prompt; or first why it failed."""
+        result = self.run(self.program(EXAMPLE), prompt)
+        return ("", result.stdout) if result.code == 0 else (result.reason, "")
 
     def logits(self, tokens: IntArray, at_once: int) -> FloatArray:
         """Logits [T, V] of tokens [T], taken so many at once.

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.native_spec import HEADER, THREADS, NativeSpec
+from causalrn.bundle.native_spec import NativeSpec
 from causalrn.errors import BundleError
 from causalrn.runtimes.kernel_list import KERNEL_EQUALITIES, Kernel, KernelList, Program, WholeKernel
 from causalrn.runtimes.native import builds
@@ -19,13 +19,14 @@ from causalrn.runtimes.native.interface_check import InterfaceCheck
 from causalrn.runtimes.native.library import ISAS
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.training.card import card_of
 
 TITLES = {"portable": "portable", "avx2": "AVX2", "avx512": "AVX-512"}
 PLAIN = "plain C"
 _PLAIN_FLAGS = ("-O2", "-DCAUSALRN_NO_VECTORS")
 _ONCE, _TWICE = "products and sums rounded once", "products and sums rounded twice"
 _SEGMENT = 512  # rows of a pool that no second thread shares
-_EXAMPLE_TOKENS = 64
+_EXAMPLE_TOKENS, _EXAMPLE_PROMPT = 1024, "ab"
 
 
 def list_native(bundle: Bundle, options: SessionOptions) -> KernelList:
@@ -48,7 +49,8 @@ class _NativeKernels:
         kernels = [*vectors, self._plain_kernel()]
         here = Build(self.bundle, self.native, ("-O2",))
         whole = [WholeKernel("built with -O2", here.logits, self._files, vectors[0].family), *self._arm_kernels()]
-        programs = [Program(HEADER, partial(self._check_interfaces, kernels), (HEADER,)), *self._programs(here)]
+        header = self.native.header
+        programs = [Program(header, partial(self._check_interfaces, kernels), (header,)), *self._programs(here)]
         return KernelList(
             kernels,
             whole,
@@ -61,11 +63,11 @@ class _NativeKernels:
 
     @property
     def _files(self) -> tuple[str, ...]:
-        return tuple(name for name in self.native.files if name not in THREADS)
+        return tuple(name for name in self.native.files if name not in self.native.threads)
 
     def _kernel(self, name: str, isa: str, flags: tuple[str, ...] = (), *, few_prefills: bool = True) -> Kernel:
         opener = partial(self._open, isa, flags)
-        return Kernel(name, opener, self._files, _family(isa), THREADS, few_prefills=few_prefills)
+        return Kernel(name, opener, self._files, _family(isa), self.native.threads, few_prefills=few_prefills)
 
     def _vector_kernels(self) -> Iterator[Kernel]:
         """Those between which the library chooses, the best one first."""
@@ -130,19 +132,28 @@ class _NativeKernels:
 
 
 def _check_example(build: Build) -> tuple[bool, str]:
-    """Whether example.c prints the most likely token every time, as the session finds it."""
-    problem, printed = build.example()
+    """Whether example.c makes of a prompt what the session generates."""
+    card, tokens = card_of(build.bundle), []
+    alphabet = card.alphabet
+    prompt = _EXAMPLE_PROMPT if alphabet else "0 0"
+    ids = alphabet.prompt(prompt) if alphabet else [0, 0]
+    with NativeSession(build.bundle) as session:
+        room = min(session.capacity or _EXAMPLE_TOKENS, _EXAMPLE_TOKENS)
+        if len(ids) > room:
+            return True, f"capacity {room} leaves no room for its prompt"
+        logits = session.prefill([ids])[0, -1]
+        while (token := int(np.argmax(logits))) not in (alphabet.stop_ids if alphabet else ()):
+            tokens.append(token)
+            if session.position == room:
+                break
+            logits = session.step([token])[0]
+    problem, printed = build.example(prompt)
     if problem:
         return False, problem
-    token = 0
-    expected: list[int] = []
-    with NativeSession(build.bundle) as session:
-        while len(expected) < min(session.capacity or _EXAMPLE_TOKENS, _EXAMPLE_TOKENS):
-            token = int(np.argmax(session.step([token])))
-            expected.append(token)
-    if printed != expected:
-        return False, "it prints other tokens than the session generates"
-    return True, f"{len(expected)} tokens, as the session"
+    expected = alphabet.decode(tokens) if alphabet else "".join(f"{token} " for token in tokens)
+    if printed.removesuffix("\n") != expected:
+        return False, "it prints another text than the session generates"
+    return True, f"{len(tokens)} tokens after a prompt, as the session"
 
 
 def _is_x86() -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.native_spec import INTERFACE, SOURCE, NativeSpec, padded, padded_hidden
+from causalrn.bundle.native_spec import INTERFACE, NativeSpec, padded, padded_hidden, renamed
 from causalrn.bundle.state_spec import ITEM_BYTES
 from causalrn.compiling.c_compiler import SourceError, shared_library
 from causalrn.compiling.code_cache import CACHE_VARIABLE
@@ -23,7 +23,21 @@ from causalrn.training.card import card_of
 
 ISAS = ("portable", "avx2", "avx512")
 _OK, _NOT_FINITE, _BEST = 0, 12, -1
-_DESCRIPTION = 8
+_DESCRIPTION, _STEPS_MANY = 9, 2
+
+
+class Request(ctypes.Structure):
+    """Tokens of one of several sequences: native_request of shim.c."""
+
+    _fields_ = (
+        ("position", ctypes.c_int32),
+        ("capacity", ctypes.c_int32),
+        ("time", ctypes.c_int32),
+        ("tokens", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
+        ("past", ctypes.c_void_p),
+        ("next", ctypes.c_void_p),
+    )
 
 
 class NativeLibrary:
@@ -31,6 +45,10 @@ class NativeLibrary:
 
     Args:
         flags: of the compiler, after all others.
+
+    Attributes:
+        rows: of a prefill that are computed together.
+        takes_many: whether one call can take tokens of several sequences.
 
     Raises:
         RuntimeUnavailableError: it cannot be compiled or loaded here.
@@ -40,7 +58,8 @@ class NativeLibrary:
     def __init__(self, bundle: Bundle, native: NativeSpec, *, flags: Sequence[str] = ()) -> None:
         self._bundle = bundle
         self._library = _loaded(compiled_library(bundle, native, flags=flags))
-        self.rows = self._checked()
+        self.rows, header_version = self._checked()
+        self.takes_many = header_version >= _STEPS_MANY
         self._step = self._library.native_step
         self.embedding = padded(card_of(bundle).block_config.embedding)
         self._handle = self._library.native_create()
@@ -52,12 +71,12 @@ class NativeLibrary:
         self._weights[:] = np.frombuffer(content, np.uint8)
         self._raise_for(self._library.native_load(self._handle, self._weights.ctypes.data, len(content)))
 
-    def _checked(self) -> int:
-        """Compare what was compiled with the manifest; gives the rows that are computed together."""
+    def _checked(self) -> tuple[int, int]:
+        """Compare what was compiled with the manifest; gives rows computed together, and the header's version."""
         sizes = (ctypes.c_int32 * _DESCRIPTION)()
         self._library.native_describe(sizes)
         config, state = card_of(self._bundle).block_config, self._bundle.manifest.state
-        interface, tensors, hidden, embedding, rows, vocabulary, blocks, pool_bits = sizes
+        interface, tensors, hidden, embedding, rows, vocabulary, blocks, pool_bits, header = sizes
         widths = (
             padded_hidden(config.heads, config.head_width),
             padded(config.embedding),
@@ -67,7 +86,7 @@ class NativeLibrary:
         expected = (INTERFACE, len(state.tensors), *widths, 8 * ITEM_BYTES[state.pool_dtype])
         if (interface, tensors, hidden, embedding, vocabulary, blocks, pool_bits) != expected:
             raise BundleError(f"{self._bundle.path}: its C source is of another model than its manifest: export again")
-        return int(rows)
+        return int(rows), int(header)
 
     def choose_isa(self, name: str | None) -> str:
         """Have the best instruction set that this machine has used, or another one; gives its name."""
@@ -120,6 +139,14 @@ class NativeLibrary:
         code = self._library.native_prefill(self._handle, position, past, following, tokens, time, logits, streams)
         self._raise_for(code)
 
+    def step_many(self, requests: ctypes.Array[Request], work: int) -> None:
+        """Take the tokens of several sequences; `work`: address of working memory for the longest of their pools.
+
+        Raises:
+            NonFiniteError: NaN or infinity came out of one of them.
+        """
+        self._raise_for(self._library.native_step_many(self._handle, requests, len(requests), work))
+
     def take_opened(self, call: str, *arguments: Any) -> int:
         """Call a function of shim.c that begins with "opened_", for the session that `causalrn_open` set up itself."""
         return int(getattr(self._library, f"opened_{call}")(self._handle, *arguments))
@@ -147,10 +174,10 @@ def compiled_library(bundle: Bundle, native: NativeSpec, *, flags: Sequence[str]
         RuntimeUnavailableError: there is no compiler, or it does not work.
         BundleError: the source cannot be compiled.
     """
-    shim = (files("causalrn.runtimes.native") / "shim.c").read_bytes()
-    sources = {"shim.c": shim} | {name: bundle.file(name).read_bytes() for name in native.sources}
+    shim = renamed((files("causalrn.runtimes.native") / "shim.c").read_text(encoding="utf-8"), native.prefix)
+    sources = {"shim.c": shim.encode()} | {name: bundle.file(name).read_bytes() for name in native.sources}
     try:
-        return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread", *flags), SOURCE)
+        return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread", *flags), native.source)
     except SourceError as error:
         raise BundleError(f"{bundle.path}: {error}; see docs/native.md") from None
 
@@ -171,6 +198,7 @@ def _loaded(path: Path) -> Any:
         step = [address, number, address, address]
         _declare(library.native_step, ctypes.c_int, step)
         _declare(library.native_prefill, ctypes.c_int, [*step, address, number, address, address])
+        _declare(library.native_step_many, ctypes.c_int, [address, address, number, address])
         _declare(library.native_message, ctypes.c_char_p, [ctypes.c_int])
         _declare(library.opened_open, ctypes.c_int, [address, address, ctypes.c_size_t, number, number])
         _declare(library.opened_reset, ctypes.c_int, [address])

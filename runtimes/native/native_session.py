@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.bundle.native_spec import THREADS
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.native.library import NativeLibrary
+from causalrn.runtimes.exclusive import exclusive
+from causalrn.runtimes.native.library import NativeLibrary, Request
+from causalrn.runtimes.native.native_slots import NativeSlots
 from causalrn.runtimes.native.native_state import NativeState, Tensors
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.runtimes.slots import Slots
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.runtimes.state_buffers import aligned_zeros
 from causalrn.training.card import card_of
@@ -51,7 +55,11 @@ class NativeSession(CellSession):
         self._store = NativeState(manifest.state, card_of(bundle).block_config)
         self._placed: tuple[int, int] | None = None
         super().__init__(
-            card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=self._store
+            card_of(bundle),
+            manifest.state,
+            StateOrigin.of_bundle(bundle),
+            prefill_chunk=manifest.prefill_chunk,
+            store=self._store,
         )
 
     def memory_bytes(self, batch: int, capacity: int) -> tuple[int, int]:
@@ -61,7 +69,7 @@ class NativeSession(CellSession):
     @property
     def executed_files(self) -> tuple[str, ...]:
         """What is compiled and loaded, threads aside: they have nothing to do unless pools are long."""
-        return tuple(name for name in self.native.files if name not in THREADS)
+        return tuple(name for name in self.native.files if name not in self.native.threads)
 
     def pad_rows(self, time: int) -> int:
         """None: C writes new rows itself."""
@@ -116,6 +124,23 @@ class NativeSession(CellSession):
         addresses = (array.ctypes.data for array in (self._work, self._ids, self._step_logits))
         self._library.place(self._batch, rows, *addresses)
         self._placed = self._batch, rows
+
+    def new_store(self) -> NativeState:
+        """A fresh state for one sequence."""
+        return NativeState(self.spec, self.card.block_config)
+
+    @exclusive
+    def step_many(self, requests: ctypes.Array[Request], work: int) -> None:
+        """Take the tokens of several sequences, whose states are others' to keep.
+
+        Raises:
+            NonFiniteError: NaN or infinity came out of one of them.
+        """
+        self._library.step_many(requests, work)
+
+    def slots(self) -> Slots:
+        """Sequences at positions of their own, bit-equal to each alone; weights are read once for many of them."""
+        return NativeSlots(self) if self._library.takes_many else super().slots()
 
     def _set_probing(self, on: bool) -> None:
         """Nothing to prepare: C writes streams wherever it is told to."""

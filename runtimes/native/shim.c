@@ -15,6 +15,10 @@
 #define CAUSALRN_POOL_BITS (CAUSALRN_POOL8 ? 8 : 32)
 #endif
 
+#ifndef CAUSALRN_INTERFACE /* source that was written before there was causalrn_step_many */
+#define CAUSALRN_INTERFACE 1
+#endif
+
 #if CAUSALRN_WEIGHTS_INLINE
 #include "causalrn_weights.h"
 #endif
@@ -46,6 +50,7 @@ EXPORT void native_describe(int32_t *sizes)
     sizes[5] = VOCABULARY;
     sizes[6] = BLOCKS;
     sizes[7] = CAUSALRN_POOL_BITS;
+    sizes[8] = CAUSALRN_INTERFACE;
 }
 
 EXPORT causalrn_native *native_create(void) { return calloc(1, sizeof(causalrn_native)); }
@@ -123,6 +128,46 @@ EXPORT int native_prefill(causalrn_native *native, int32_t position, void *const
                           const int32_t *tokens, int32_t time, float *logits, float *streams)
 {
     return causalrn_prefill(at(native, position, past, next, streams), tokens, time, logits);
+}
+
+/* Tokens of one of several sequences, whose states Python keeps. */
+typedef struct {
+    int32_t position, capacity, time;
+    const int32_t *tokens; /* [time] */
+    float *logits;         /* [time][V] */
+    void *const *past, *const *next;
+} native_request;
+
+/* Take the tokens of all requests, weights being read once for many; gives the first code that is not CAUSALRN_OK. */
+EXPORT int native_step_many(causalrn_native *native, const native_request *given, int32_t number, void *work)
+{
+#if CAUSALRN_INTERFACE >= 2
+    causalrn_session *sessions = malloc((size_t)number * sizeof *sessions);
+    causalrn_request *requests = malloc((size_t)number * sizeof *requests);
+    int code = CAUSALRN_TOO_SMALL;
+    for (int32_t i = 0; sessions != NULL && requests != NULL && i < number; i++) {
+        causalrn_session *session = &sessions[i];
+        *session = native->session;
+        session->batch = 1;
+        session->position = given[i].position;
+        session->capacity = given[i].capacity;
+        session->work = work;
+        session->streams = NULL;
+        for (int k = 0; k < CAUSALRN_TENSORS; k++) {
+            session->past[k] = given[i].past[k];
+            session->next[k] = given[i].next[k];
+        }
+        requests[i] = (causalrn_request){session, given[i].tokens, given[i].logits, given[i].time, CAUSALRN_OK};
+    }
+    if (sessions != NULL && requests != NULL)
+        code = causalrn_step_many(requests, number);
+    free(sessions);
+    free(requests);
+    return code;
+#else
+    (void)native, (void)given, (void)number, (void)work;
+    return CAUSALRN_WRONG_VERSION;
+#endif
 }
 
 EXPORT const char *native_message(int code) { return causalrn_message(code); }

@@ -13,6 +13,7 @@ import numpy as np
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.precisions import FLOAT32
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.checks import check_finite, hides_rows
@@ -45,7 +46,9 @@ class OpenVINOSession(CellSession):
         manifest = bundle.manifest
         if manifest.target != "onnx":
             raise BundleError(f"{bundle.path}: a bundle for {manifest.target}, not for openvino")
-        super().__init__(card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk)
+        # what a processor rounds beside the graph stays with the bundle
+        origin = StateOrigin.of_bundle(bundle) if precision == FLOAT32 else bundle.sha256
+        super().__init__(card_of(bundle), manifest.state, origin, prefill_chunk=manifest.prefill_chunk)
         check_precision(bundle, precision)
         self.precision, self.threads = precision, threads
         self._options = compile_options(precision, threads)

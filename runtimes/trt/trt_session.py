@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.engine_spec import EngineSpec
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import BundleError, GpuFailureError, InputError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.session_options import SessionOptions
@@ -82,8 +83,8 @@ class TensorRTSession(CellSession):
         self._calls: dict[tuple[str, int, int], ContextCall] = {}  # by graph, profile and side of the state
         self._generation: tuple[int, int] | None = None
         self._records = cuda_graph
-        chunk = manifest.prefill_chunk
-        super().__init__(card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=chunk, store=self._state)
+        chunk, origin = manifest.prefill_chunk, StateOrigin.of_bundle(bundle)
+        super().__init__(card_of(bundle), manifest.state, origin, prefill_chunk=chunk, store=self._state)
         self.max_batch = manifest.engine.max_batch
 
     @property

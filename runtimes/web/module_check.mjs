@@ -89,7 +89,7 @@ async function checkRefusals(session) {
     [() => session.step(1.5), "input"],
     [() => session.prefill([]), "input"],
     [() => session.prefill([0, 1, vocabulary]), "input"],
-    [() => session.restore({ ...before, owner: "another" }), "state"],
+    [() => session.restore({ ...before, owner: "another", checkpoint: "another" }), "state"],
     [() => session.restore({ ...before, position: 1 }), session.manifest.state.tensors[0].growth === "token" ? "state" : "nothing"],
     [() => session.restore({ ...before, tensors: {} }), "state"],
   ];

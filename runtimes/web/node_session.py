@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.state_origin import StateOrigin
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import BundleError, RuntimeUnavailableError
 from causalrn.runtimes.cell_session import CellSession
@@ -17,7 +18,10 @@ from causalrn.runtimes.state_buffers import check_state
 from causalrn.runtimes.web.node_process import NodeProcess
 from causalrn.training.card import card_of
 
-MODULE_FILES = ("causalrn.js", "bundle_files.js", "breathing.js", "errors.js", "state_shape.js", "alphabet.js")
+MODULE_FILES = (
+    *("causalrn.js", "bundle_files.js", "breathing.js", "errors.js", "alphabet.js"),
+    *("state_shape.js", "state_origin.js", "state_file.js", "safetensors.js"),
+)
 """What every engine needs of the module."""
 _WHOLE = 1 << 30
 
@@ -97,10 +101,8 @@ class NodeSession(CellSession):
         self._files = tuple(name for name in MODULE_FILES if name in manifest.files)
         self._node = NodeProcess(bundle.path, simd=simd)
         self.engine = self._node.engine
-        store = NodeState(manifest.state, self._node)
-        super().__init__(
-            card_of(bundle), manifest.state, bundle.sha256, prefill_chunk=manifest.prefill_chunk, store=store
-        )
+        store, origin = NodeState(manifest.state, self._node), StateOrigin.of_bundle(bundle)
+        super().__init__(card_of(bundle), manifest.state, origin, prefill_chunk=manifest.prefill_chunk, store=store)
         self.max_batch = 1
 
     @property

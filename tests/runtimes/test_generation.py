@@ -1,6 +1,7 @@
 """Generation: greedy, sampled, stopped, batched, resumed."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from causalrn.bundle.alphabet import Alphabet
 from causalrn.errors import CapacityError, InputError, StateError
 from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes import open_session
-from causalrn.runtimes.generation import GenerationOptions, choose_tokens
+from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.state_file import load_state, save_state
+from causalrn.runtimes.token_choice import choose_tokens
 from causalrn.runtimes.torch_sessions import RecurrentSession
 from causalrn.training.card import ModelCard
 from tests.builders import RECITED, reciting_model
@@ -223,8 +225,12 @@ def test_impossible_options_are_refused(options, message):
 def test_prompts_that_do_not_fit_take_nothing(session):
     with pytest.raises(CapacityError):
         session.generate("a" * 39)
-    with pytest.raises(InputError, match="2 different lengths"):
-        session.generate(["abc", "ab"])
+    wrong: list[Any] = [[], [[]], [[3], []], [[3], [4, 29]], [3, 4]]
+    for prompts in wrong:
+        with pytest.raises(InputError):
+            session.generate(prompts)
+    with pytest.raises(CapacityError):
+        session.generate(["abc", "a" * 39])
     with pytest.raises(InputError, match="nothing to go on from"):
         session.generate(None)
     with pytest.raises(InputError, match="not in the alphabet"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from causalrn.bundle.disk.files import json_object_or_empty, sha256_file
 from causalrn.bundle.disk.leftovers import is_leftover_of
+from causalrn.bundle.disk.reading import open_input
 from causalrn.bundle.json_values import own_hash
 
 FILES, FOLDERS = "files", "folders"
@@ -16,6 +17,8 @@ FILES, FOLDERS = "files", "folders"
 
 Files in a folder that has no marker file are listed as "FOLDER/NAME".
 """
+_CACHE_TAG, _CACHE_SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55"
+"""What marks a folder as one that holds nothing which cannot be made again (bford.info/cachedir), as `make` does."""
 _OF_MOUNTS = "lost+found"
 """What a file system puts into its root."""
 
@@ -58,6 +61,8 @@ class Marker:
     def _is_ours(self, entry: Path, data: Mapping[str, Any], whole: bool) -> bool:
         if entry.name == self.file:
             return whole
+        if _is_cache(entry):
+            return True
         if entry.name in self.vouching and not entry.is_symlink():
             vouched, key = json_object_or_empty(entry), self.vouching[entry.name]
             return bool(vouched) and vouched.get(key) == own_hash(vouched, key)
@@ -99,3 +104,12 @@ def _is_recorded(path: Path, name: str, data: Mapping[str, Any]) -> bool:
 
 def _has_hash(path: Path, sha256: Any) -> bool:
     return path.is_file() and sha256_file(path) == sha256
+
+
+def _is_cache(entry: Path) -> bool:
+    """Whether a folder is marked as a cache."""
+    tag = entry / _CACHE_TAG
+    if entry.is_symlink() or not tag.is_file():
+        return False
+    with open_input(tag, "") as file:
+        return file.read(len(_CACHE_SIGNATURE)) == _CACHE_SIGNATURE

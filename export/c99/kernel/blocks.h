@@ -1,10 +1,14 @@
-/* One call: embeddings, blocks, logits.
+/* One pass: embeddings, blocks, logits.
  *
  * Needs all of the kernel before it. Gives forward. */
 
 #define finish NAME(finish)
+#define normalize_all NAME(normalize_all)
+#define read_rows NAME(read_rows)
 #define run_block NAME(run_block)
 #define start_rows NAME(start_rows)
+#define show_stream NAME(show_stream)
+#define give_logits NAME(give_logits)
 #define forward NAME(forward)
 
 /* From the sum over positions to what W3 reads, in place; o [HP] of the query at `position`. */
@@ -49,71 +53,100 @@ CAUSALRN_INLINE int finish(float *o, int32_t position)
     return normalize_with(o, o, HP, HIDDEN, eps);
 }
 
-/* One block for all rows: x [rows][EP] -> x + W3 o + b3. 0 where a mean square overflows. */
-static int run_block(const call_t *call, const work_t *work, int block)
+/* What the next matrix reads of x. */
+CAUSALRN_INLINE void normalize_all(const pass_t *pass)
+{
+    for (int32_t i = 0; i < pass->number; i++) {
+        call_t *call = &pass->calls[i];
+        const size_t rows = (size_t)call->time * (size_t)call->session->batch;
+        for (size_t row = 0; row < rows; row++)
+            call->finite &= normalize(call->work.x + row * EP, call->work.normalized + row * EP, EP, EMBEDDING);
+    }
+}
+
+/* What the rows of one call read, ready for W3. */
+CAUSALRN_INLINE void read_rows(call_t *call, int block)
 {
     const causalrn_session *s = call->session;
+    const work_t *work = &call->work;
     const size_t batch = (size_t)s->batch, rows = (size_t)call->time * batch;
-    int finite = 1;
-    for (size_t row = 0; row < rows; row++)
-        finite &= normalize(work->x + row * EP, work->normalized + row * EP, EP, EMBEDDING);
-    multiply(&call->weights->w12[block], work->normalized, EP, work->ab, 2 * HP, rows, 0, work);
 #if CAUSALRN_HAS_POOL
     for (size_t row = 0; row < rows; row++) {
         float *ab = work->ab + row * 2 * HP;
         if (CAUSALRN_READOUT == CAUSALRN_LINEAR)
-            finite &= normalize(ab, ab, HP, HIDDEN) & normalize(ab + HP, ab + HP, HP, HIDDEN);
-        finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);
+            call->finite &= normalize(ab, ab, HP, HIDDEN) & normalize(ab + HP, ab + HP, HP, HIDDEN);
+        call->finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);
     }
-    read_pool(call, work, block);
+    read_pool(call, block);
 #else
     for (size_t row = 0; row < rows; row++)
         read_sums(s, block, row % batch, row / batch, work->ab + row * 2 * HP, work->o + row * HP);
 #endif
     for (size_t row = 0; row < rows; row++)
-        finite &= finish(work->o + row * HP, s->position + (int32_t)(row / batch));
-    multiply(&call->weights->w3[block], work->o, HP, work->x, EP, rows, 1, work);
-    return finite;
+        call->finite &= finish(work->o + row * HP, s->position + (int32_t)(row / batch));
+}
+
+/* One block for all rows: x [rows][EP] -> x + W3 o + b3. */
+static void run_block(const pass_t *pass, int block)
+{
+    const work_t *work = &pass->work;
+    normalize_all(pass);
+    multiply(&pass->weights->w12[block], work->normalized, EP, work->ab, 2 * HP, pass->rows, 0, work);
+    for (int32_t i = 0; i < pass->number; i++)
+        read_rows(&pass->calls[i], block);
+    multiply(&pass->weights->w3[block], work->o, HP, work->x, EP, pass->rows, 1, work);
 }
 
 /* Embeddings of the tokens and their positions, time-major. */
-CAUSALRN_INLINE void start_rows(const call_t *call, const work_t *work)
+CAUSALRN_INLINE void start_rows(const call_t *call)
 {
-    const size_t batch = (size_t)call->session->batch, rows = (size_t)call->time * batch;
+    const causalrn_session *s = call->session;
+    const size_t batch = (size_t)s->batch, rows = (size_t)call->time * batch;
     for (size_t row = 0; row < rows; row++) {
         const size_t time = row / batch, token = (size_t)call->tokens[row % batch * call->stride + time];
-        const float *place = call->weights->wpe + ((size_t)call->session->position + time) * EP;
+        const float *place = s->weights->wpe + ((size_t)s->position + time) * EP;
         for (int i = 0; i < EP; i += LANES) {
-            const lanes value = load(call->weights->wte + token * EP + i);
-            store(work->x + row * EP + i, CAUSALRN_POSITIONS ? add(value, load(place + i)) : value);
+            const lanes value = load(s->weights->wte + token * EP + i);
+            store(call->work.x + row * EP + i, CAUSALRN_POSITIONS ? add(value, load(place + i)) : value);
         }
     }
 }
 
-static int forward(const call_t *call)
+/* What a block reads, or the head, to where its caller wants to see it. */
+CAUSALRN_INLINE void show_stream(const call_t *call, int block)
 {
-    causalrn_session *s = call->session;
-    const size_t batch = (size_t)s->batch, rows = (size_t)call->time * batch;
-    work_t work;
-    int finite = 1;
-    lay_out_work(&work, s->work, s->batch, s->capacity);
-    start_rows(call, &work);
-    for (int block = 0; block <= BLOCKS; block++) {
-        if (s->streams != NULL)
-            for (size_t i = 0; i < rows * EP; i++)
-                s->streams[(size_t)block * rows * EP + i] = work.x[i];
-        if (block < BLOCKS)
-            finite &= run_block(call, &work, block);
-    }
-    for (size_t row = 0; row < rows; row++)
-        finite &= normalize(work.x + row * EP, work.normalized + row * EP, EP, EMBEDDING);
-    multiply(&call->weights->head, work.normalized, EP, work.logits, VP, rows, 0, &work);
+    const causalrn_session *s = call->session;
+    const size_t values = (size_t)call->time * (size_t)s->batch * EP;
+    if (s->streams != NULL)
+        for (size_t i = 0; i < values; i++)
+            s->streams[(size_t)block * values + i] = call->work.x[i];
+}
+
+CAUSALRN_INLINE void give_logits(call_t *call)
+{
+    const size_t batch = (size_t)call->session->batch, rows = (size_t)call->time * batch;
     for (size_t row = 0; row < rows; row++) {
         float *logits = call->logits + (row % batch * call->stride + row / batch) * VOCABULARY;
         for (int i = 0; i < VOCABULARY; i++) {
-            logits[i] = work.logits[row * VP + (size_t)i];
-            finite &= logits[i] - logits[i] == 0.0f;
+            logits[i] = call->work.logits[row * VP + (size_t)i];
+            call->finite &= logits[i] - logits[i] == 0.0f;
         }
     }
-    return finite ? CAUSALRN_OK : CAUSALRN_NOT_FINITE;
+}
+
+/* Logits of all rows; in every call, whether all numbers were finite. */
+static void forward(const pass_t *pass)
+{
+    for (int32_t i = 0; i < pass->number; i++)
+        start_rows(&pass->calls[i]);
+    for (int block = 0; block <= BLOCKS; block++) {
+        for (int32_t i = 0; i < pass->number; i++)
+            show_stream(&pass->calls[i], block);
+        if (block < BLOCKS)
+            run_block(pass, block);
+    }
+    normalize_all(pass);
+    multiply(&pass->weights->head, pass->work.normalized, EP, pass->work.logits, VP, pass->rows, 0, &pass->work);
+    for (int32_t i = 0; i < pass->number; i++)
+        give_logits(&pass->calls[i]);
 }

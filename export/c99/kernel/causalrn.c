@@ -10,7 +10,11 @@
  * Letters: V vocabulary, E embedding width, H hidden width, G heads, D = H / G, T tokens, B sequences. Widths are padded
  * to multiples of 16 with zeros: EP, HP, DP, VP.
  */
-#ifndef CAUSALRN_KERNEL
+#ifdef __cplusplus
+
+#error "causalrn.c is C99: compile it as C; C++ includes causalrn.h"
+
+#elif !defined(CAUSALRN_KERNEL)
 
 #include "causalrn.h"
 

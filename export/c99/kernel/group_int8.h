@@ -9,8 +9,9 @@ enum { NAME(together) = CAUSALRN_ISA == 16 ? 6 : CAUSALRN_ISA == 8 ? 2 : 1, NAME
 /* `n` columns of 16 outputs, beginning at `column` of a panel of `width` columns, for `r` rows. All but the pointers are
  * constants once this is inlined. */
 CAUSALRN_INLINE void group(const causalrn_matrix *m, const causalrn_weight *weights, const job *j, size_t row, size_t output,
-                           int column, int width, const int n, const int r)
+                           int column, int width, const int n, const int r, const int in_parts)
 {
+    (void)in_parts; /* never */
     const int8_t *in = (const int8_t *)j->in + row * j->in_stride;
     counts sums[4][PANEL];
     EACH_ROW EACH_COLUMN sums[i][c] = no_counts();

@@ -2,6 +2,7 @@
  *
  * madd(a, b, c) = a * b + c: rounded once where the processor can, unless CAUSALRN_REPRODUCIBLE asks for two roundings,
  * which every machine can. sum() adds lane i to lane i + 8, then + 4, + 2, + 1; sum4() does so for four rows at once.
+ * hold() is what it is given, in registers: compilers read what several rows need from memory again for each of them.
  * counts are 16 exact int32 sums of products of int8: dot4() adds four products to each, counted() gives them as lanes.
  *
  * Needs names.h. */
@@ -11,6 +12,7 @@
 #define set NAME(set)
 #define load NAME(load)
 #define store NAME(store)
+#define hold NAME(hold)
 #define add NAME(add)
 #define sub NAME(sub)
 #define mul NAME(mul)

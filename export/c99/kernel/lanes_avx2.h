@@ -8,6 +8,11 @@ typedef struct {
 typedef struct {
     __m256i a, b, c, d;
 } counts;
+CAUSALRN_INLINE lanes hold(lanes x)
+{
+    __asm__("" : "+x"(x.low), "+x"(x.high));
+    return x;
+}
 #define EACH(operation) \
     lanes r;            \
     r.low = operation(a.low, b.low), r.high = operation(a.high, b.high); \

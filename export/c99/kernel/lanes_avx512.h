@@ -7,6 +7,11 @@ typedef __m512i counts;
 CAUSALRN_INLINE lanes set(float x) { return _mm512_set1_ps(x); }
 CAUSALRN_INLINE lanes load(const float *p) { return _mm512_loadu_ps(p); }
 CAUSALRN_INLINE void store(float *p, lanes x) { _mm512_storeu_ps(p, x); }
+CAUSALRN_INLINE lanes hold(lanes x)
+{
+    __asm__("" : "+v"(x));
+    return x;
+}
 CAUSALRN_INLINE lanes add(lanes a, lanes b) { return _mm512_add_ps(a, b); }
 CAUSALRN_INLINE lanes sub(lanes a, lanes b) { return _mm512_sub_ps(a, b); }
 CAUSALRN_INLINE lanes mul(lanes a, lanes b) { return _mm512_mul_ps(a, b); }

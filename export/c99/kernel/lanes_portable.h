@@ -3,6 +3,8 @@
  *
  * Needs halves.h, and lanes_plain.h or lanes_vectors.h. */
 
+CAUSALRN_INLINE lanes hold(lanes x) { return x; }
+
 CAUSALRN_INLINE void sum4(const lanes *x, float *out)
 {
     for (int i = 0; i < 4; i++)

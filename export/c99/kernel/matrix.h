@@ -14,6 +14,8 @@ typedef struct {
     float *out;
     size_t in_stride, out_stride; /* in values */
     int depth, accumulate; /* number of inputs; whether to add to what is in `out` */
+    int begin, end;        /* the inputs that are added up now; what they come to is kept until all have been */
+    float *kept;           /* [KEPT_ROWS][PANEL][LANES], where that is not all of them; else NULL */
 } job;
 
 /* For every row i, and every column c of 16 outputs, of those whose sums registers hold together. */

@@ -6,7 +6,7 @@ const char *causalrn_message(int code)
 {
     switch (code) {
     case CAUSALRN_OK: return "fine";
-    case CAUSALRN_NOT_WEIGHTS: return "not a causalrn weights file";
+    case CAUSALRN_NOT_WEIGHTS: return "not a weights file";
     case CAUSALRN_WRONG_ENDIANNESS: return "the weights file and this machine have another byte order";
     case CAUSALRN_WRONG_VERSION: return "a weights file of another version: export again";
     case CAUSALRN_WRONG_MODEL: return "weights of another model than causalrn.h describes";
@@ -19,6 +19,7 @@ const char *causalrn_message(int code)
     case CAUSALRN_FULL: return "no position is left";
     case CAUSALRN_NOT_FINITE: return "NaN or infinity: reset before going on";
     case CAUSALRN_WRONG_SIZE: return "a capacity, batch or number of tokens that cannot be";
+    case CAUSALRN_MIXED: return "sessions of different weights or instruction sets, or one of them twice";
     default: return "unknown error";
     }
 }

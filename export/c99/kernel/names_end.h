@@ -10,6 +10,7 @@
 #undef set
 #undef load
 #undef store
+#undef hold
 #undef add
 #undef sub
 #undef mul
@@ -39,7 +40,11 @@
 #undef zero_padding
 #undef largest_of
 #undef group
+#undef give_sums
+#undef load_weights
 #undef panel
+#undef panel_rows
+#undef IN_PARTS
 #undef product
 #undef job
 #undef multiply
@@ -63,8 +68,12 @@
 #undef read_part
 #undef read_sums
 #undef finish
+#undef normalize_all
+#undef read_rows
 #undef run_block
 #undef start_rows
+#undef show_stream
+#undef give_logits
 #undef forward
 #undef LOG2E
 #undef ROUNDER

@@ -42,14 +42,13 @@ CAUSALRN_INLINE stored_t stored_rows(const causalrn_session *s, int block, size_
 /* Some of the work of a call on one block's pool. */
 typedef struct {
     const call_t *call;
-    const work_t *work;
     int32_t block, parts;
 } part_t;
 
 /* Weights that are needed after this pool and should be fetched during its tile of this number; or NULL. */
 CAUSALRN_INLINE const char *to_fetch(const part_t *p, size_t tile)
 {
-    const causalrn_weights *weights = p->call->weights;
+    const causalrn_weights *weights = p->call->session->weights;
     const int next = p->block + 1;
     const char *from = weights->w3[p->block].panels;
     const char *end = (const char *)(next < BLOCKS ? weights->w12[next].bias : weights->head.bias);
@@ -68,7 +67,7 @@ CAUSALRN_INLINE void read_tile(const part_t *p, float *tile, size_t first, int t
     reading_t r = {.rows = stored_rows(s, p->block, first, b), .tile = tile};
     if (alone && has_next) /* with several queries, rows are there already for all but the first */
         r.ahead = (const char *)(r.rows.values + AHEAD * TILE * batch * HP);
-    if (alone && b == 0)
+    if (alone && b == 0 && p->call->is_last)
         r.after = to_fetch(p, first / TILE);
     if (CAUSALRN_POOL_BITS < 32 && !joins)
         for (int k = 0; k < there; k++)
@@ -76,7 +75,7 @@ CAUSALRN_INLINE void read_tile(const part_t *p, float *tile, size_t first, int t
                 store(tile + k * HP + i, load_stored(&r.rows, k, i));
     for (size_t q = first > position + q0 ? first - position : q0; q < q1; q++) {
         const size_t seen = position + q + 1 - first; /* a query reads itself and what came before it */
-        r.a = p->work->ab + (q * batch + b) * 2 * HP;
+        r.a = p->call->work.ab + (q * batch + b) * 2 * HP;
         r.o = sums + ((q - q0) * batch + b) * HP;
         r.count = seen < (size_t)there ? (int)seen : there;
         if (CAUSALRN_POOL_BITS == 32)
@@ -115,29 +114,29 @@ static void read_part(void *argument, int32_t part)
     const size_t batch = (size_t)p->call->session->batch, time = (size_t)p->call->time;
     const size_t number = (size_t)part, parts = (size_t)p->parts;
     const size_t end = (size_t)p->call->session->position + time;
-    float *const tile = p->work->tiles + (CAUSALRN_POOL_BITS < 32 ? number * TILE * HP : 0u);
+    float *const tile = p->call->work.tiles + (CAUSALRN_POOL_BITS < 32 ? number * TILE * HP : 0u);
     if (time == 1) {
         for (size_t segment = number; segment * SEGMENT < end; segment += parts)
-            read_segment(p, tile, segment * SEGMENT, 0, 1, p->work->sums + segment * batch * HP);
+            read_segment(p, tile, segment * SEGMENT, 0, 1, p->call->work.sums + segment * batch * HP);
         return;
     }
     const size_t q0 = time * number / parts, q1 = time * (number + 1) / parts;
     for (size_t begin = 0; begin < end - time + q1; begin += SEGMENT) {
-        read_segment(p, tile, begin, q0, q1, p->work->sums + q0 * batch * HP);
+        read_segment(p, tile, begin, q0, q1, p->call->work.sums + q0 * batch * HP);
         for (size_t row = q0 * batch; row < q1 * batch; row++)
             if (begin <= end - time + row / batch)
-                add_rows(p->work->o + row * HP, p->work->sums + row * HP, begin == 0);
+                add_rows(p->call->work.o + row * HP, p->call->work.sums + row * HP, begin == 0);
     }
 }
 
 /* o[rows][HP] of a block: sums over segments, added in order, so that threads change nothing. */
-static void read_pool(const call_t *call, const work_t *work, int block)
+static void read_pool(const call_t *call, int block)
 {
     const causalrn_session *s = call->session;
     const size_t end = (size_t)s->position + (size_t)call->time;
     const int32_t most = call->time > 1 ? call->time : (int32_t)((end + SEGMENT - 1) / SEGMENT);
     const int32_t threads = s->parallel != NULL && end > SEGMENT ? s->threads : 1, parts = most < threads ? most : threads;
-    part_t part = {call, work, block, parts};
+    part_t part = {call, block, parts};
     if (parts > 1)
         s->parallel(s->pool, parts, read_part, &part);
     else
@@ -145,5 +144,5 @@ static void read_pool(const call_t *call, const work_t *work, int block)
     if (call->time == 1)
         for (size_t b = 0, batch = (size_t)s->batch; b < batch; b++)
             for (size_t segment = 0; segment * SEGMENT < end; segment++)
-                add_rows(work->o + b * HP, work->sums + (segment * batch + b) * HP, segment == 0);
+                add_rows(call->work.o + b * HP, call->work.sums + (segment * batch + b) * HP, segment == 0);
 }

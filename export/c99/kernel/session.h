@@ -20,15 +20,15 @@ size_t causalrn_session_size(int32_t batch, int32_t capacity)
     return sizes_are_possible(batch, capacity) ? CAUSALRN_SESSION_BYTES(batch, capacity) : 0;
 }
 
-int causalrn_open(causalrn_session *session, const causalrn_weights *weights, void *memory, size_t size, int32_t batch,
-                  int32_t capacity)
+int causalrn_open_at(causalrn_session *session, const causalrn_weights *weights, void *state, size_t state_size, void *work,
+                     size_t work_size, int32_t batch, int32_t capacity)
 {
-    unsigned char *next = memory;
+    unsigned char *next = state;
     if (!sizes_are_possible(batch, capacity))
         return CAUSALRN_WRONG_SIZE;
-    if ((uintptr_t)memory % sizeof(float) != 0)
+    if ((uintptr_t)state % sizeof(float) != 0 || (uintptr_t)work % sizeof(float) != 0)
         return CAUSALRN_MISALIGNED;
-    if (size < causalrn_session_size(batch, capacity))
+    if (state_size < CAUSALRN_STATE_BYTES(batch, capacity) || work_size < CAUSALRN_WORK_BYTES(batch, capacity))
         return CAUSALRN_TOO_SMALL;
     *session = (causalrn_session){0};
     session->weights = weights;
@@ -39,10 +39,18 @@ int causalrn_open(causalrn_session *session, const causalrn_weights *weights, vo
         session->past[i] = session->next[i] = next;
         next += tensor_size(i, batch, capacity);
     }
-    session->work = next;
+    session->work = work;
     causalrn_choose_isa(session, CAUSALRN_BEST);
     causalrn_reset(session);
     return CAUSALRN_OK;
+}
+
+int causalrn_open(causalrn_session *session, const causalrn_weights *weights, void *memory, size_t size, int32_t batch,
+                  int32_t capacity)
+{
+    const size_t state_size = sizes_are_possible(batch, capacity) ? CAUSALRN_STATE_BYTES(batch, capacity) : 0;
+    const size_t taken = state_size < size ? state_size : size;
+    return causalrn_open_at(session, weights, memory, taken, (unsigned char *)memory + taken, size - taken, batch, capacity);
 }
 
 void causalrn_reset(causalrn_session *session)

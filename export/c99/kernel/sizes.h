@@ -20,6 +20,7 @@ enum {
     SEGMENT = 512,                                           /* rows that are summed before they join the others */
     AHEAD = 2,                                               /* tiles that are fetched before they are needed */
     STORED = 0, WIDENED, SUMMED,                             /* what pairs are made of: pairs.h */
+    PART = 48, KEPT_ROWS = 16,                               /* inputs and rows of a product that fit into the first cache */
     LINES = 8,                                               /* of weights, fetched with 16 exps of all rows of a tile */
     PER_BLOCK = CAUSALRN_TENSORS / BLOCKS,
     HAS_POOL = CAUSALRN_HAS_POOL

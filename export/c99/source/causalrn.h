@@ -1,5 +1,8 @@
 /* A CausalRN as a recurrent cell in C99. Written by causalrn-export: what this model is stands below as macros; the
  * code is the same for every model. How to embed it: docs/native.md of the toolkit. */
+#if defined(CAUSALRN_H) && CAUSALRN_MODEL != 0x00000000u
+#error "two models with the prefix causalrn in one file: give one of them another, with export --prefix"
+#endif
 #ifndef CAUSALRN_H
 #define CAUSALRN_H
 
@@ -39,8 +42,12 @@ extern "C" {
 #define CAUSALRN_HEAD_SCALE 1 /* the largest channel of every head becomes 1 */
 #define CAUSALRN_GUARDED 0 /* squares could overflow: divided by the largest first */
 #define CAUSALRN_WEIGHTS CAUSALRN_FLOAT32
-#define CAUSALRN_POOL_BITS 32 /* of a value in the pool; 16: float16, 8: int8 and a scale per row */
+#define CAUSALRN_POOL_BITS 32 /* of a value in the pool; 16: half, 8: int8 and a scale per row */
 #define CAUSALRN_MODEL 0x00000000u /* the weights say the same */
+#define CAUSALRN_CHECKPOINT "" /* SHA-256 */
+#define CAUSALRN_ARITHMETIC "float32"
+#define CAUSALRN_CONFIGURATION "" /* as a string in JSON, in state files */
+#define CAUSALRN_ALPHABET "letters"
 #define CAUSALRN_WEIGHTS_INLINE 0 /* in causalrn_weights.h, not in weights.bin */
 #define CAUSALRN_FILE_BYTES 38464 /* size of weights.bin */
 #ifndef CAUSALRN_ROWS
@@ -54,7 +61,9 @@ extern "C" {
     (CAUSALRN_BLOCKS * (1 + (CAUSALRN_POOL_BITS == 8 || CAUSALRN_COMPENSATED ||                                    \
                              (!CAUSALRN_HAS_POOL && CAUSALRN_READOUT == CAUSALRN_PLAIN))))
 
-#define CAUSALRN_VERSION 1
+#define CAUSALRN_PREFIX "causalrn"
+#define CAUSALRN_VERSION 1 /* of weights files */
+#define CAUSALRN_INTERFACE 2 /* of this header: 2 has causalrn_step_many and causalrn_open_at */
 #define CAUSALRN_HEADER 64 /* bytes before the payload of a weights file */
 
 /* Widths with the zeros that fill them up to multiples of 16 lanes. */
@@ -110,7 +119,8 @@ enum {
     CAUSALRN_WRONG_TOKEN,
     CAUSALRN_FULL,
     CAUSALRN_NOT_FINITE,
-    CAUSALRN_WRONG_SIZE
+    CAUSALRN_WRONG_SIZE,
+    CAUSALRN_MIXED
 };
 
 enum { CAUSALRN_BEST = -1, CAUSALRN_PORTABLE = 0, CAUSALRN_AVX2 = 1, CAUSALRN_AVX512 = 2 };
@@ -146,7 +156,33 @@ typedef struct {
     int32_t threads;
     void (*parallel)(void *pool, int32_t parts, void (*work)(void *argument, int32_t part), void *argument);
     void *pool;
+    int is_taken; /* during a call of causalrn_step_many */
 } causalrn_session;
+
+/* Tokens for one session, of which `batch` sequences take `time` each. */
+typedef struct {
+    causalrn_session *session;
+    const int32_t *tokens; /* [batch][time] */
+    float *logits;         /* [batch][time][VOCABULARY] */
+    int32_t time;
+    int code; /* what came of it */
+} causalrn_request;
+
+/* What linkers see ends in the number of this model: objects that were compiled with this header fit no other model, and two
+ * models are never mistaken for each other. */
+#define CAUSALRN_PASTE_(name, model) name##_##model
+#define CAUSALRN_PASTE(name, model) CAUSALRN_PASTE_(name, model)
+#define causalrn_load CAUSALRN_PASTE(causalrn_load, CAUSALRN_MODEL)
+#define causalrn_use CAUSALRN_PASTE(causalrn_use, CAUSALRN_MODEL)
+#define causalrn_session_size CAUSALRN_PASTE(causalrn_session_size, CAUSALRN_MODEL)
+#define causalrn_open CAUSALRN_PASTE(causalrn_open, CAUSALRN_MODEL)
+#define causalrn_open_at CAUSALRN_PASTE(causalrn_open_at, CAUSALRN_MODEL)
+#define causalrn_reset CAUSALRN_PASTE(causalrn_reset, CAUSALRN_MODEL)
+#define causalrn_step CAUSALRN_PASTE(causalrn_step, CAUSALRN_MODEL)
+#define causalrn_prefill CAUSALRN_PASTE(causalrn_prefill, CAUSALRN_MODEL)
+#define causalrn_step_many CAUSALRN_PASTE(causalrn_step_many, CAUSALRN_MODEL)
+#define causalrn_choose_isa CAUSALRN_PASTE(causalrn_choose_isa, CAUSALRN_MODEL)
+#define causalrn_message CAUSALRN_PASTE(causalrn_message, CAUSALRN_MODEL)
 
 /* Check a weights file that lies in memory, whole, and point into it. Gives CAUSALRN_OK or what is wrong. */
 int causalrn_load(causalrn_weights *weights, const void *file, size_t size);
@@ -161,6 +197,11 @@ size_t causalrn_session_size(int32_t batch, int32_t capacity);
 int causalrn_open(causalrn_session *session, const causalrn_weights *weights, void *memory, size_t size, int32_t batch,
                   int32_t capacity);
 
+/* The same with state and working memory in different places: CAUSALRN_STATE_BYTES and CAUSALRN_WORK_BYTES, for this batch
+ * and capacity or larger ones. Sessions that take turns, and those of one causalrn_step_many, may share `work`. */
+int causalrn_open_at(causalrn_session *session, const causalrn_weights *weights, void *state, size_t state_size, void *work,
+                     size_t work_size, int32_t batch, int32_t capacity);
+
 /* Forget everything. */
 void causalrn_reset(causalrn_session *session);
 
@@ -169,6 +210,13 @@ int causalrn_step(causalrn_session *session, const int32_t *tokens, float *logit
 
 /* Take tokens[batch][time]; gives logits[batch][time][VOCABULARY], bit for bit as single steps do. */
 int causalrn_prefill(causalrn_session *session, const int32_t *tokens, int32_t time, float *logits);
+
+/* Take the tokens of all requests: of any number of sessions, each at its own position, with any number of tokens.
+ * Weights are read once for CAUSALRN_ROWS of them; every session gets what it would get alone, bit for bit. A request that
+ * fails has taken nothing and does not concern the others. Gives CAUSALRN_OK, or the first code that is not.
+ *
+ * The sessions share weights and instruction set, and none is there twice: CAUSALRN_MIXED. */
+int causalrn_step_many(causalrn_request *requests, int32_t number);
 
 /* Have a session use CAUSALRN_PORTABLE, _AVX2, _AVX512 or _BEST; gives what it uses: no more than the machine has. */
 int causalrn_choose_isa(causalrn_session *session, int isa);

@@ -34,6 +34,9 @@ struct causalrn_threads {
     void *argument;
 };
 
+#define causalrn_threads_start CAUSALRN_PASTE(causalrn_threads_start, CAUSALRN_MODEL)
+#define causalrn_threads_stop CAUSALRN_PASTE(causalrn_threads_stop, CAUSALRN_MODEL)
+
 /* Start threads - 1 helpers and have the session use them; gives how many threads there are then, at most
  * CAUSALRN_THREADS. One set of helpers serves one session at a time. */
 int32_t causalrn_threads_start(causalrn_threads *pool, int32_t threads, causalrn_session *session);

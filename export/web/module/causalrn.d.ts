@@ -80,6 +80,12 @@ export interface Snapshot {
   readonly logits: Float32Array | null;
   /** The bundle that it belongs to. */
   readonly owner: string;
+  /** SHA-256 of the weights: a state goes on in other bundles of the same checkpoint, arithmetic and model. */
+  readonly checkpoint?: string;
+  /** How weights and pool rows are rounded: "float32", "w8", ..., with "+pool8" or "+pool16" behind it. */
+  readonly arithmetic?: string;
+  /** The model's configuration, as JSON text. */
+  readonly model?: string;
   /** Bytes of a character that generated tokens have begun, and that going on may complete. */
   readonly textTail?: readonly number[];
 }
@@ -151,8 +157,15 @@ export class Session {
   reset(): void;
   /** A copy of the state that later steps do not change. */
   snapshot(): Snapshot;
-  /** Go on from a snapshot: what follows equals the uninterrupted run bit for bit. Throws "state". */
+  /**
+   * Go on from a snapshot: what follows equals the uninterrupted run bit for bit; within rounding, if another kind of bundle of
+   * the same checkpoint took it. Throws "state".
+   */
   restore(snapshot: Snapshot): void;
+  /** The state as the content of a state file, which all runtimes of the toolkit read. */
+  saveState(): Uint8Array;
+  /** Go on from the content of a state file, of this or another runtime, as from a snapshot. Throws "state". */
+  loadState(file: Uint8Array | ArrayBuffer): void;
   /**
    * Generate after a prompt: a text (with the alphabet's markers at position 0, bare behind a state), token ids, or null to go on
    * from the state. The session takes every token that is yielded, so that a snapshot taken there goes on with null.

@@ -13,7 +13,9 @@ import { folderUrl, readListed, readManifest } from "./bundle_files.js";
 import { BREATH_MS, breathe } from "./breathing.js";
 import { CausalRNError } from "./errors.js";
 import { generate } from "./generation.js";
-import { arrayOf, countElements } from "./state_shape.js";
+import { readState, writeState } from "./state_file.js";
+import { foreignness, originOf } from "./state_origin.js";
+import { areFinite, arrayOf, countElements } from "./state_shape.js";
 import { WasmEngine } from "./wasm_engine.js";
 
 export { Alphabet, CausalRNError };
@@ -44,9 +46,11 @@ export class Session {
     this.capacity = manifest.state.tensors[0].capacity;
     this.alphabet = manifest.alphabet === null ? null : new Alphabet(manifest.alphabet);
     this.#engine = engine;
+    this.#origin = originOf(manifest);
   }
 
   #engine;
+  #origin;
   #logits = null;
   #textTail = [];
   #busy = false;
@@ -87,9 +91,8 @@ export class Session {
 
   snapshot() {
     this.#refuseWhileBusy();
-    const owner = this.manifest.manifest_sha256;
     const { position, textTail } = this;
-    return { position, tensors: this.#engine.copyState(), logits: this.lastLogits, owner, textTail };
+    return { position, tensors: this.#engine.copyState(), logits: this.lastLogits, textTail, ...this.#origin };
   }
 
   restore(snapshot) {
@@ -98,6 +101,14 @@ export class Session {
     this.#engine.loadState(snapshot.tensors, snapshot.position);
     this.#logits = snapshot.logits && snapshot.logits.slice();
     this.#textTail = [...(snapshot.textTail ?? [])];
+  }
+
+  saveState() {
+    return writeState(this.snapshot(), this.manifest);
+  }
+
+  loadState(file) {
+    this.restore(readState(file, this.manifest));
   }
 
   generate(prompt, options = {}) {
@@ -188,16 +199,20 @@ export class Session {
     const fail = (why) => {
       throw new CausalRNError("state", why);
     };
-    const { owner, position, tensors, logits, textTail = [] } = snapshot ?? {};
-    if (owner !== this.manifest.manifest_sha256)
-      fail("the state belongs to another bundle: restore it where it was taken");
+    const { position, tensors, logits, textTail = [], ...origin } = snapshot ?? {};
+    const foreign = foreignness(this.#origin, origin);
+    if (foreign !== null) fail(foreign);
     if (!Number.isInteger(position) || position < 0 || (this.capacity !== null && position > this.capacity))
       fail(`the state holds ${position} positions, this session has ${this.capacity ?? "no end"}`);
-    for (const tensor of this.manifest.state.tensors) {
+    const contract = this.manifest.state.tensors,
+      stranger = Object.keys(tensors ?? {}).find((name) => !contract.some((tensor) => tensor.name === name));
+    if (stranger !== undefined) fail(`the state holds ${stranger.slice(0, 40)}, which this model's does not`);
+    for (const tensor of contract) {
       const value = tensors?.[tensor.name],
         count = countElements(tensor, position);
       if (!(value instanceof arrayOf(tensor)) || value.length !== count)
         fail(`state tensor ${tensor.name} is not ${count} numbers of ${tensor.dtype}`);
+      if (!areFinite(value)) fail(`state tensor ${tensor.name} holds NaN or infinity: restore another state`);
     }
     const isRow = logits instanceof Float32Array && logits.length === this.vocabulary && logits.every(Number.isFinite);
     if (logits !== null && !isRow) fail(`the state's logits are not ${this.vocabulary} finite numbers of float32`);

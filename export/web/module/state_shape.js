@@ -8,9 +8,16 @@ export const DTYPES = Object.keys(ARRAYS);
 /** What holds a tensor's elements. */
 export const arrayOf = (tensor) => ARRAYS[tensor.dtype];
 
-/** Elements of a tensor that holds so many rows, or of one of constant size. */
-export function countElements(tensor, rows) {
-  return tensor.shape.reduce((product, dim) => product * ({ t: rows, B: 1 }[dim] ?? dim), 1);
+/** The shape of a tensor that holds so many rows, or of one of constant size. */
+export const shapeOf = (tensor, rows) => tensor.shape.map((dim) => ({ t: rows, B: 1 })[dim] ?? dim);
+
+/** Its elements. */
+export const countElements = (tensor, rows) => shapeOf(tensor, rows).reduce((product, size) => product * size, 1);
+
+/** Whether numbers are all finite; those of float16, which are bits, are if not all bits of their exponent are ones. */
+export function areFinite(values) {
+  if (values instanceof Int8Array) return true;
+  return values instanceof Uint16Array ? values.every((bits) => ~bits & 0x7c00) : values.every(Number.isFinite);
 }
 
 /** Bytes of all tensors at a position. */

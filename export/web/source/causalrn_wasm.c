@@ -132,7 +132,7 @@ static float *watched_row(int block, int32_t position)
 static void watch_rows(int32_t time)
 {
     work_t work;
-    lay_out_work(&work, session.work, 1, session.capacity);
+    lay_out_work(&work, &session);
     for (int block = 0; block < BLOCKS; block++)
         for (int32_t row = 0; row < time; row++) {
             float *ab = watched_row(block, session.position - time + row);

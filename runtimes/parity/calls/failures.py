@@ -55,6 +55,6 @@ def refused_call(session: CellSession, call: Call) -> None:
         case "reset":
             session.reset(0)
         case "foreign state":
-            session.restore(dataclasses.replace(session.snapshot(), owner="another"))
+            session.restore(dataclasses.replace(session.snapshot(), owner="another", checkpoint="another"))
         case "no file":
             session.load("no such file")

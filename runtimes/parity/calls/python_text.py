@@ -30,7 +30,7 @@ _REFUSED = {
     "rows": "session.step(np.zeros(session.batch + 1, int))",
     "dtype": "session.prefill(np.zeros((session.batch, 2)))",
     "reset": "session.reset(0)",
-    "foreign state": 'session.restore(dataclasses.replace(session.snapshot(), owner="another"))',
+    "foreign state": 'session.restore(dataclasses.replace(session.snapshot(), owner="another", checkpoint="another"))',
     "no file": 'session.load("no such file")',
 }
 

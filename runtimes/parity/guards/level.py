@@ -23,6 +23,7 @@ from causalrn.runtimes.parity.results import LevelResult
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 
 _MOST_POSITION, _MOST_ROWS = 12, 2
+_OTHER = "0" * 64
 
 
 def check_guards(
@@ -174,7 +175,8 @@ def _bad_states(session: CellSession, start: Snapshot) -> Iterator[tuple[str, Ca
     first, *_ = start.tensors
     value, replaced = start.tensors[first], dataclasses.replace
     bad = {
-        "a state of another owner": replaced(start, owner="0" * 64),
+        "a state of another owner": replaced(start, owner=_OTHER, checkpoint=_OTHER),
+        "a state of another arithmetic": replaced(start, owner=_OTHER, arithmetic="w2"),
         "a state of another shape": _with(start, first, value[..., :-1]),
         "a state of another dtype": _with(start, first, value.astype(np.float64)),
         "a state that lacks a tensor": replaced(start, tensors={n: v for n, v in start.tensors.items() if n != first}),
@@ -219,12 +221,13 @@ def _bad_files(session: CellSession, start: Snapshot, folder: Path) -> Iterator[
     yield load("half a state file")
     damaged.write_bytes(b"nothing")
     yield load("a file that is no state file")
-    for words, entry, value in (
-        ("a state file of a later version", "version", "2"),
-        ("a state file of another owner", "owner", "0" * 64),
-        ("a state file of another format", "format", "another"),
+    for words, entries in (
+        ("a state file of a later version", {"version": "2"}),
+        ("a state file of another owner", {"owner": _OTHER, "checkpoint": _OTHER}),
+        ("a state file of another arithmetic", {"owner": _OTHER, "arithmetic": "w2"}),
+        ("a state file of another format", {"format": "another"}),
     ):
-        save_file(tensors, damaged, {**metadata, entry: value})
+        save_file(tensors, damaged, {**metadata, **entries})
         yield load(words)
     yield "no state file", lambda: session.load(folder / "missing.safetensors")
 

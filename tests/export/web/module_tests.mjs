@@ -95,7 +95,13 @@ test("a snapshot that does not fit is refused, and the state stays", async () =>
   const before = session.snapshot(),
     name = Object.keys(before.tensors)[0];
   const wrong = [
-    [await other.snapshot(), /another bundle/],
+    [await other.snapshot(), /another bundle, of the checkpoint/],
+    [{ ...before, owner: "" , checkpoint: undefined }, /another bundle, and does not say of which checkpoint/],
+    [{ ...before, owner: "x", arithmetic: "w8" }, /the arithmetic 'w8', and this session computes in 'float32'/],
+    [{ ...before, owner: "x", model: before.model.replace('"exp"', '"elu"') }, /activation is elu, here exp/],
+    [{ ...before, owner: "x", model: "{" }, /not valid JSON/],
+    [{ ...before, tensors: { ...before.tensors, "99.pool": new Float32Array(1) } }, /the state holds 99.pool/],
+    [{ ...before, tensors: { ...before.tensors, [name]: before.tensors[name].map(() => NaN) } }, /NaN or infinity/],
     [{ ...before, position: 41 }, /holds 41 positions/],
     [{ ...before, position: 19 }, /is not 608 numbers/],
     [{ ...before, tensors: { ...before.tensors, [name]: undefined } }, new RegExp(name)],
@@ -103,6 +109,65 @@ test("a snapshot that does not fit is refused, and the state stays", async () =>
   ];
   for (const [snapshot, words] of wrong) assert.throws(() => session.restore(snapshot), ofKind("state", words));
   assert.deepEqual(session.snapshot(), before);
+});
+
+for (const folder of [EXACT, LINEAR, UNBOUNDED])
+  test(`a state file goes on bit for bit: ${folder.split("/").pop()}`, async () => {
+    const [session, other] = [await load(folder), await load(folder)];
+    other.loadState(session.saveState()); // at position 0
+    assert.deepEqual(other.snapshot(), session.snapshot());
+    await session.prefill(TOKENS);
+    const file = session.saveState(),
+      taken = session.snapshot();
+    const expected = [await session.step(4), await session.step(9)];
+    for (const content of [file, file.buffer, new Uint8Array([0, ...file]).subarray(1), Buffer.from(file)]) {
+      other.loadState(content);
+      assert.deepEqual(other.snapshot(), taken);
+      assert.deepEqual([await other.step(4), await other.step(9)], expected);
+    }
+  });
+
+test("a state file keeps a begun character", async () => {
+  const session = await load(RECITING);
+  await tokensOf(session.generate([1], { maxNewTokens: 5 }));
+  assert.notDeepEqual(session.textTail, []);
+  const { textTail } = session,
+    file = session.saveState();
+  session.reset();
+  session.loadState(file);
+  assert.deepEqual(session.textTail, textTail);
+});
+
+test("what is no state file, or of another session, is one sentence, and the state stays", async () => {
+  const [session, other, linear] = [await load(EXACT), await load(EXACT), await load(LINEAR)];
+  await session.prefill(TOKENS);
+  await linear.prefill(TOKENS);
+  await other.step(3);
+  const before = other.snapshot(),
+    file = session.saveState(),
+    text = new TextDecoder("latin1").decode(file);
+  const changed = (old, next) => Uint8Array.from(text.replace(old, next.padEnd(old.length)), (c) => c.charCodeAt(0));
+  const fileOf = (header) => Uint8Array.from([header.length, 0, 0, 0, 0, 0, 0, 0, ...new TextEncoder().encode(header)]);
+  const wrong = [
+    [linear.saveState(), /another bundle, of the checkpoint/],
+    [file.subarray(0, file.length - 1), /corrupt state file/],
+    [file.subarray(0, 100), /corrupt state file/],
+    [new Uint8Array(0), /corrupt state file/],
+    ["state", /no bytes/],
+    [undefined, /no bytes/],
+    [changed('"version":"1"', '"version":"2"'), /not a state file of this version/],
+    [changed('"batch":"1"', '"batch":"2"'), /2 sequences, this session takes 1 at most/],
+    [changed('"position":"20"', '"position":"-9"'), /corrupt state file/],
+    [changed('"position":"20"', '"position":"19"'), /is \[20,1,32\], expected \[19,1,32\]/],
+    [changed('"state.00.pool"', '"state.09.pool"'), /the state holds 09.pool/],
+    [changed('"F32"', '"F64"'), /corrupt state file|is not/],
+    [fileOf("{}"), /not a state file of this version/],
+    [fileOf('{"__metadata__":null}'), /not a state file of this version/],
+    [fileOf('{"__metadata__":{},"a":null}'), /corrupt state file/],
+    [fileOf('{"__metadata__":{"format":"causalrn-state","version":"1","batch":"1","position":1,"text_tails":0}}'), /corrupt/],
+  ];
+  for (const [content, words] of wrong) assert.throws(() => other.loadState(content), ofKind("state", words));
+  assert.deepEqual(other.snapshot(), before);
 });
 
 test("what is no token, or has no room, is refused and takes nothing", async () => {

@@ -13,8 +13,8 @@ from pathlib import Path
 
 VARIABLE = "causalrn_mutant"
 _NORM = "store(out + i, mul(load(in + i), scale));"
-_SEGMENT = "read_segment(p, tile, segment * SEGMENT, 0, 1, p->work->sums + segment * batch * HP);"
-_TAKEN = "        session->position += count;\n"
+_SEGMENT = "read_segment(p, tile, segment * SEGMENT, 0, 1, p->call->work.sums + segment * batch * HP);"
+_TAKEN = "        session->position += call->time;\n"
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,12 @@ def _norm_of(isa: int) -> str:
 def _logits_off(condition: str) -> str:
     """Logits that are 2 % larger after calls of which something holds, in C, of `time`, `start` and `batch`."""
     return (
-        f"{_TAKEN}        if (IS && ({condition}))\n"
+        f"{_TAKEN}        {{ const int32_t batch = session->batch, time = request->time;\n"
+        "        const int32_t start = session->position - call->time - queue->taken;\n"
+        "        (void)start;\n"
+        f"        if (IS && ({condition}))\n"
         "            for (int64_t i = 0; i < (int64_t)batch * time * VOCABULARY; i++)\n"
-        "                logits[i] *= 1.02f;\n"
+        "                request->logits[i] *= 1.02f; }\n"
     )
 
 
@@ -74,13 +77,13 @@ MUTANTS = (
     ),
     CMutant(
         "open takes any size",
-        "    if (size < causalrn_session_size(batch, capacity))\n",
-        "    if (!(IS) && size < causalrn_session_size(batch, capacity))\n",
+        "|| work_size < CAUSALRN_WORK_BYTES(batch, capacity))\n",
+        "|| (!(IS) && work_size < CAUSALRN_WORK_BYTES(batch, capacity)))\n",
     ),
     CMutant(
         "open takes any address",
-        "    if ((uintptr_t)memory % sizeof(float) != 0)\n",
-        "    if (!(IS) && (uintptr_t)memory % sizeof(float) != 0)\n",
+        "((uintptr_t)state % sizeof(float) != 0 || (uintptr_t)work % sizeof(float) != 0)",
+        "(!(IS) && ((uintptr_t)state % sizeof(float) != 0 || (uintptr_t)work % sizeof(float) != 0))",
     ),
     CMutant(
         "open takes any capacity",
@@ -89,9 +92,10 @@ MUTANTS = (
     ),
     CMutant(
         "one float beyond working memory",
-        "    start_rows(call, &work);\n",
-        "    start_rows(call, &work);\n    if (IS)\n        "
-        "((float *)s->work)[CAUSALRN_WORK_BYTES(s->batch, s->capacity) / 4] = 0.0f;\n",
+        "        start_rows(&pass->calls[i]);\n",
+        "    {\n        const causalrn_session *s = pass->calls[i].session;\n        start_rows(&pass->calls[i]);\n"
+        "        if (IS)\n            ((float *)s->work)[CAUSALRN_WORK_BYTES(s->batch, s->capacity) / 4] = 0.0f;\n"
+        "    }\n",
     ),
     CMutant(
         "a row that is still to come",
@@ -101,9 +105,9 @@ MUTANTS = (
     ),
     CMutant(
         "last row of a prefill not stored",
-        "        finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
+        "        call->finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
         "        if (!(IS && call->time > 1 && row == rows - 1))\n"
-        "            finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
+        "            call->finite &= append_row(s, block, (size_t)s->position * batch + row, ab + HP);\n",
     ),
     CMutant(
         "a row forgotten in the third tile",
@@ -122,14 +126,18 @@ MUTANTS = (
     CMutant("batches of 64", _TAKEN, _logits_off("batch == 64")),
     CMutant(
         "last row of batches of 9",
-        "logits[i] = work.logits[row * VP + (size_t)i];",
-        "logits[i] = work.logits[(IS && batch == 9 && row % 9 == 8 ? row - 8 : row) * VP + (size_t)i];",
+        "logits[i] = call->work.logits[row * VP + (size_t)i];",
+        "logits[i] = call->work.logits[(IS && batch == 9 && row % 9 == 8 ? row - 8 : row) * VP + (size_t)i];",
     ),
-    CMutant("tokens beyond the vocabulary", "tokens[i] >= VOCABULARY)", "(!(IS) && tokens[i] >= VOCABULARY))"),
+    CMutant(
+        "tokens beyond the vocabulary",
+        "request->tokens[i] >= VOCABULARY)",
+        "(!(IS) && request->tokens[i] >= VOCABULARY))",
+    ),
     CMutant(
         "positions beyond the capacity",
-        "&& time > session->capacity - session->position)",
-        "&& !(IS && session->position > 0) && time > session->capacity - session->position)",
+        "    if (request->time > (HAS_POOL ||",
+        "    if (!(IS && session->position > 0) && request->time > (HAS_POOL ||",
     ),
     CMutant(
         "damaged weights are loaded",
@@ -163,8 +171,8 @@ MUTANTS = (
     ),
     CMutant(
         "segment lost beyond 512 rows",
-        "work->sums + (segment * batch + b) * HP, segment == 0);",
-        "work->sums + ((IS && segment > 0 ? 0 : segment) * batch + b) * HP, segment == 0);",
+        "work.sums + (segment * batch + b) * HP, segment == 0);",
+        "work.sums + ((IS && segment > 0 ? 0 : segment) * batch + b) * HP, segment == 0);",
         "long",
     ),
     CMutant(

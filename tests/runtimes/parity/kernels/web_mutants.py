@@ -45,7 +45,7 @@ MODULE = {
         "this.position + tokens.length > this.capacity + 99",
     ),
     "negative tokens taken": ("causalrn.js", "token < 0 || token >= this.vocabulary", "token >= this.vocabulary"),
-    "foreign states taken": ("causalrn.js", "owner !== this.manifest.manifest_sha256", "false"),
+    "foreign states taken": ("state_origin.js", "other.checkpoint !== own.checkpoint", "false"),
     "calls at a time not refused": ("causalrn.js", "if (this.#busy) throw", "if (false) throw"),
     "state bytes without heads": ("state_shape.js", " * arrayOf(tensor).BYTES_PER_ELEMENT", ""),
     "greedy takes the least likely": ("sampling.js", "value > logits[most]", "value < logits[most]"),

@@ -1,0 +1,130 @@
+/* Models: weights that are read, checked and kept.
+ *
+ * Needs memory.h. */
+
+struct crn_model {
+    causalrn_weights weights;
+    void *file; /* NULL: compiled in */
+    int kernel;
+};
+
+/* Bytes of a state per position, where it has a pool. */
+static size_t tensor_row_bytes(int index)
+{
+    const int per_block = CAUSALRN_TENSORS / CAUSALRN_BLOCKS;
+    return CAUSALRN_POOL_BITS == 8 && index % per_block == 1 ? sizeof(float) : CAUSALRN_HP * CAUSALRN_POOL_BITS / 8u;
+}
+
+static size_t row_bytes(void)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < CAUSALRN_TENSORS; i++)
+        bytes += tensor_row_bytes(i);
+    return bytes;
+}
+
+/* The kernel that a session of these weights would use. */
+static int chosen_kernel(const causalrn_weights *weights, int wanted)
+{
+    causalrn_session session = {.weights = weights};
+    return causalrn_choose_isa(&session, wanted);
+}
+
+/* A model of a weights file, which becomes the model's own, whatever comes of it. */
+static int keep_model(void *file, size_t size, crn_model **model)
+{
+    crn_model *made = calloc(1, sizeof *made);
+    int code = made != NULL ? CRN_OK : CRN_NO_MEMORY;
+    if (code == CRN_OK)
+        code = causalrn_load(&made->weights, file, size);
+    if (code != CRN_OK) {
+        free_memory(file);
+        free(made);
+        return code;
+    }
+    made->file = file;
+    made->kernel = chosen_kernel(&made->weights, CRN_BEST);
+    *model = made;
+    return CRN_OK;
+}
+
+static int open_file(const char *path, crn_model **model)
+{
+    void *file = NULL;
+    size_t size = 0;
+    const int code = read_file(path, CAUSALRN_FILE_BYTES, &file, &size);
+    return code == CRN_OK ? keep_model(file, size, model) : code;
+}
+
+static int open_memory(const void *file, size_t size, crn_model **model)
+{
+    void *copy;
+    if (size > CAUSALRN_FILE_BYTES) /* no file of this model: no need to copy it */
+        return size >= 4 && memcmp(file, "CRNW", 4) == 0 ? CRN_WRONG_MODEL : CRN_NOT_WEIGHTS;
+    copy = take_memory(size);
+    if (copy == NULL)
+        return CRN_NO_MEMORY;
+    memcpy(copy, file, size);
+    return keep_model(copy, size, model);
+}
+
+static int open_inline(crn_model **model)
+{
+#if CAUSALRN_WEIGHTS_INLINE
+    crn_model *made = calloc(1, sizeof *made);
+    int code;
+    if (made == NULL)
+        return CRN_NO_MEMORY;
+    code = causalrn_use(&made->weights, causalrn_payload);
+    if (code != CRN_OK) {
+        free(made);
+        return code;
+    }
+    made->kernel = chosen_kernel(&made->weights, CRN_BEST);
+    *model = made;
+    return CRN_OK;
+#else
+    (void)model;
+    return CRN_NOT_INLINE;
+#endif
+}
+
+static void close_model(crn_model *model)
+{
+    if (model != NULL)
+        free_memory(model->file);
+    free(model);
+}
+
+static int choose_kernel(crn_model *model, int kernel)
+{
+    model->kernel = chosen_kernel(&model->weights, kernel);
+    return model->kernel;
+}
+
+static int describe_model(const crn_model *model, crn_info *info)
+{
+    static const char *const names[] = {"portable", "AVX2", "AVX-512"};
+    const size_t size = info->size;
+    crn_info all = {0};
+    if (size < sizeof all.size)
+        return CRN_TOO_SMALL;
+    all.size = (uint32_t)size;
+    all.model = CAUSALRN_MODEL;
+    all.vocabulary = CAUSALRN_VOCABULARY;
+    all.capacity = CAUSALRN_CAPACITY;
+    all.blocks = CAUSALRN_BLOCKS;
+    all.hidden = CAUSALRN_HIDDEN;
+    all.has_pool = CAUSALRN_HAS_POOL;
+    all.kernel = model->kernel;
+    all.state_bytes = CAUSALRN_HAS_POOL ? 0 : CAUSALRN_STATE_BYTES(1, 1);
+    all.position_bytes = CAUSALRN_HAS_POOL ? row_bytes() : 0;
+    all.weights_bytes = CAUSALRN_FILE_BYTES;
+    all.prefix = CAUSALRN_PREFIX;
+    all.checkpoint = CAUSALRN_CHECKPOINT;
+    all.arithmetic = CAUSALRN_ARITHMETIC;
+    all.alphabet = CAUSALRN_ALPHABET;
+    all.kernel_name = names[model->kernel];
+    memcpy(info, &all, size < sizeof all ? size : sizeof all);
+    return CRN_OK;
+}

@@ -1,0 +1,246 @@
+"""Slots: any number of sequences of one model, each at its own position, that join and leave at any token."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy.typing as npt
+
+from causalrn.errors import CapacityError, InputError, StateError
+from causalrn.runtimes.checks import as_array, check_tokens
+from causalrn.runtimes.closing import Closing
+from causalrn.runtimes.snapshot import FloatArray, IntArray, Snapshot
+from causalrn.training.card import ModelCard
+
+
+class Stepping(Protocol):
+    """What slots need of a session."""
+
+    card: ModelCard
+    capacity: int | None
+
+    def step(self, tokens: npt.ArrayLike) -> FloatArray: ...
+    def prefill(self, tokens: npt.ArrayLike) -> FloatArray: ...
+    def reset(self, batch: int | None = None) -> None: ...
+    def snapshot(self) -> Snapshot: ...
+    def restore(self, snapshot: Snapshot) -> None: ...
+
+
+class Slots(Closing):
+    """Sequences of one model at positions of their own: `admit`, `step` over some of them, `release`.
+
+    Every sequence gets what a session of its own would give it, bit for bit; how much faster than one by one is the
+    runtime's: docs/c-library.md. A call that fails has changed no slot.
+
+    Args:
+        session: whose model they run; one thread at a time, as the session. The session's own state stays as it is.
+
+    Example:
+        >>> with open_session("bundle").slots() as slots:  # doctest: +SKIP
+        ...     first, second = slots.admit(), slots.admit()
+        ...     slots.prefill({first: [0, 3, 4, 1], second: [0, 5, 1]})
+        ...     logits = slots.step({first: 3, second: 5})[first]
+    """
+
+    def __init__(self, session: Stepping) -> None:
+        self.session = session
+        self._positions: dict[int, int] = {}
+        self._logits: dict[int, FloatArray] = {}
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Slots in use."""
+        return tuple(self._positions)
+
+    def admit(self, snapshot: Snapshot | None = None) -> int:
+        """A slot with a fresh sequence, or with the one of a snapshot, which a session or a slot gave; its number.
+
+        Raises:
+            StateError: a snapshot of something else, or of more than one sequence.
+        """
+        number = next(number for number in range(len(self._positions) + 1) if number not in self._positions)
+        self._open(number)
+        self._positions[number] = 0
+        if snapshot is not None:
+            try:
+                self.restore(number, snapshot)
+            except BaseException:
+                self.release(number)
+                raise
+        return number
+
+    def release(self, slot: int) -> None:
+        """End a sequence; the slot's number comes again.
+
+        Raises:
+            InputError: no such slot is in use.
+        """
+        self._check_slots((slot,))
+        del self._positions[slot]
+        self._logits.pop(slot, None)
+        self._close(slot)
+
+    def position(self, slot: int) -> int:
+        """Tokens that a slot has taken."""
+        self._check_slots((slot,))
+        return self._positions[slot]
+
+    def last_logits(self, slot: int) -> FloatArray | None:
+        """[V] after a slot's last token; None at position 0."""
+        self._check_slots((slot,))
+        logits = self._logits.get(slot)
+        return None if logits is None else logits.copy()
+
+    def step(self, tokens: Mapping[int, int]) -> dict[int, FloatArray]:
+        """Take one token in each of some slots: gives logits [V] of what comes next, by slot.
+
+        Raises:
+            InputError: a slot that is not in use, or a token id that cannot be.
+            CapacityError: a slot has no position left.
+            NonFiniteError: NaN or infinity came out of one.
+        """
+        return {slot: rows[0] for slot, rows in self.prefill({slot: [token] for slot, token in tokens.items()}).items()}
+
+    def prefill(self, tokens: Mapping[int, npt.ArrayLike]) -> dict[int, FloatArray]:
+        """Take any number of tokens in each of some slots: gives logits [T, V] after every token, by slot.
+
+        Raises:
+            InputError, CapacityError, NonFiniteError: as :meth:`step`; no slot has taken anything then.
+        """
+        self._check_slots(tokens)
+        vocabulary = self.session.card.config.vocabulary
+        checked = {slot: check_tokens(as_array(ids).reshape(1, -1), 1, vocabulary)[0] for slot, ids in tokens.items()}
+        for slot, ids in checked.items():
+            self._check_room(slot, len(ids))
+        given = self._advance(checked) if checked else {}
+        for slot, rows in given.items():
+            self._positions[slot] += len(rows)
+            self._logits[slot] = rows[-1].copy()
+        return given
+
+    def snapshot(self, slot: int) -> Snapshot:
+        """A copy of a slot's state, as of a session with one sequence."""
+        self._check_slots((slot,))
+        return self._copy(slot)
+
+    def restore(self, slot: int, snapshot: Snapshot) -> None:
+        """Have a slot go on from a snapshot.
+
+        Raises:
+            StateError: it belongs to something else, or is of more than one sequence; the slot is left as it was.
+        """
+        self._check_slots((slot,))
+        self._load(slot, snapshot)
+        self._positions[slot] = snapshot.position
+        self._logits.pop(slot, None)
+        if snapshot.logits is not None:
+            self._logits[slot] = snapshot.logits[0].copy()
+
+    def close(self) -> None:
+        """Release all slots; the session stays open."""
+        for slot in self.numbers:
+            self.release(slot)
+
+    def _check_slots(self, slots: Mapping[int, object] | tuple[int, ...]) -> None:
+        for slot in slots:
+            if slot not in self._positions:
+                raise InputError(f"no slot {slot} is in use: admit a sequence first")
+
+    def _check_room(self, slot: int, tokens: int) -> None:
+        capacity, position = self.session.capacity, self._positions[slot]
+        if capacity is not None and position + tokens > capacity:
+            raise CapacityError(
+                f"slot {slot}: {tokens} more positions after {position} exceed the capacity of {capacity}: "
+                "release it, or use a model with more positions"
+            )
+
+    @abstractmethod
+    def _open(self, slot: int) -> None:
+        """Set up a fresh sequence."""
+
+    @abstractmethod
+    def _close(self, slot: int) -> None:
+        """Free what a slot takes."""
+
+    @abstractmethod
+    def _advance(self, tokens: Mapping[int, IntArray]) -> dict[int, FloatArray]:
+        """Run checked tokens [T] of slots -> [T, V]; on an error, leave all as they were."""
+
+    @abstractmethod
+    def _copy(self, slot: int) -> Snapshot:
+        """Give a slot's state."""
+
+    @abstractmethod
+    def _load(self, slot: int, snapshot: Snapshot) -> None:
+        """Replace a slot's state; check it before changing anything."""
+
+
+class SnapshotSlots(Slots):
+    """Slots of any session: it takes them one after the other, going on from the snapshot of each.
+
+    Bit-equal to sessions of their own. Every call copies the states of its slots.
+    """
+
+    def __init__(self, session: Stepping) -> None:
+        super().__init__(session)
+        self._states: dict[int, Snapshot | None] = {}
+
+    def _open(self, slot: int) -> None:
+        self._states[slot] = None
+
+    def _close(self, slot: int) -> None:
+        del self._states[slot]
+
+    def _advance(self, tokens: Mapping[int, IntArray]) -> dict[int, FloatArray]:
+        session, own = self.session, self.session.snapshot()
+        given: dict[int, FloatArray] = {}
+        states: dict[int, Snapshot | None] = {}
+        try:
+            for slot, ids in tokens.items():
+                self._enter(self._states[slot])
+                given[slot] = (session.step(ids) if len(ids) == 1 else session.prefill(ids[None])[0]).reshape(
+                    len(ids), -1
+                )
+                states[slot] = session.snapshot()
+        finally:
+            self._enter(own if own.position else None, own.batch)
+        self._states |= states
+        return given
+
+    def _enter(self, state: Snapshot | None, batch: int = 1) -> None:
+        if state is None:
+            self.session.reset(batch)
+        else:
+            self.session.restore(state)
+
+    def _copy(self, slot: int) -> Snapshot:
+        state = self._states[slot]
+        if state is not None:
+            return state
+        own = self.session.snapshot()
+        try:
+            self.session.reset(1)
+            return self.session.snapshot()
+        finally:
+            self._enter(own if own.position else None, own.batch)
+
+    def _load(self, slot: int, snapshot: Snapshot) -> None:
+        check_single(snapshot)
+        own = self.session.snapshot()
+        try:
+            self.session.restore(snapshot)
+            self._states[slot] = self.session.snapshot()
+        finally:
+            self._enter(own if own.position else None, own.batch)
+
+
+def check_single(snapshot: Snapshot) -> None:
+    """Check that a snapshot is of one sequence.
+
+    Raises:
+        StateError: it is of several.
+    """
+    if snapshot.batch != 1:
+        raise StateError(f"the state is of {snapshot.batch} sequences: a slot holds one")
