@@ -20,7 +20,7 @@ the float32 bound that `verify` allows; bold where it is not; *no* where the gra
 loads and cannot run. Behind it the time of a step as a ratio to the newest onnxruntime's, which takes turns with the
 runtime (processor time, one thread, median of 7 paired ratios). Where the prefill graph fares otherwise, it is named.
 Small models (E = H = 64, 4 blocks, 48 positions) but for the rows that say otherwise; next to no work at this size, so
-that a ratio is mostly what a call costs, the runtime's Python interface included."""
+that a ratio is mostly what a call costs, the runtime's Python interface included. An empty cell was not measured."""
 PROFILES = {
     "portable": "`export --profile portable` (opset 17)",
     "default": "The default (opset 23)",
@@ -38,6 +38,7 @@ CAUSES = """\
   it stands, and onnxruntime fuses it all the same.
 - TVM does not import a slice whose start is the negative of a number of rows, as steps with growing pools have it: take
   `--pool fixed`.
+- MNN and IREE have no RMSNormalization (opset 23): take `--profile portable`, where it is written out.
 - ncnn has no Gather by integers: look up `wte` and `wpe` on the host, and convert what is behind them with fp16 off."""
 """What is behind the messages, found by hand."""
 

@@ -109,10 +109,9 @@ def pairs_to_sum(
         [..., 1, B * H].
     """
     if config.readout == "exact":
-        heads = (config.heads, config.head_width) if config.heads > 1 else (config.head_width,)
-        by_head = pairs if single_row else pairs.reshape(*pairs.shape[:-1], -1, *heads)  # [..., n, B, (G,) D]
+        by_head = pairs if single_row else pairs.reshape(*pairs.shape[:-1], -1, config.head_width)
         pairs = rms_norm(by_head, ones, config.norm_eps)
-        pairs = pairs if single_row else pairs.flatten(-len(heads) - 1)
+        pairs = pairs if single_row else pairs.flatten(-2)
     return weights @ ACTIVATIONS[config.activation](pairs)
 
 
