@@ -71,7 +71,10 @@ package has converted does not compute what was trained."""
     help="In ONNX: graphs in onnxruntime's own format, and the operators that its reduced builds take.",
 )
 @click.option(
-    "--scheme", type=click.Choice(SCHEMES), help="Quantize it, too: see `quantize`. C and web have w8, w8a8-dynamic."
+    "--scheme",
+    type=click.Choice(SCHEMES),
+    help="Quantize it, too: see `quantize`. C, web and LiteRT have w8 and "
+    "w8a8-dynamic, ExecuTorch the latter, Core ML fp16.",
 )
 @click.option(
     "--pool8", is_flag=True, help="In C and web: pool rows as int8 with a scale per row. For ONNX see `quantize`."

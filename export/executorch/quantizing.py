@@ -32,4 +32,14 @@ def quantize_products(module: GraphModule, example: tuple[Tensor, ...]) -> Graph
     with torch.no_grad():
         observed(*example)  # observers of weights look at them here
     quantized: GraphModule = convert_pt2e(observed)
+    _drop_unused(quantized)
     return quantized
+
+
+def _drop_unused(module: GraphModule) -> None:
+    """Delete weights that int8 ones have replaced: programs would keep them."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name, _ in list(module.named_buffers()):
+        if name not in used:
+            parent, _, leaf = name.rpartition(".")
+            delattr(module.get_submodule(parent), leaf)

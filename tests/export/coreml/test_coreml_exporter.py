@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from causalrn.bundle.alphabet import Alphabet
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.conversions import Conversion
+from causalrn.bundle.converted_spec import plain_name
 from causalrn.errors import BundleError, VerificationError
 from causalrn.export.coreml import coreml_exporter
 from causalrn.export.coreml.coreml_exporter import GRAPHS, MODEL_FILE, package_name
@@ -16,7 +18,9 @@ from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes.coreml.evaluator_session import evaluate
 from causalrn.runtimes.coreml.program import WEIGHTS_FILE, read_program
 from causalrn.runtimes.parity.golden import GOLDEN_NAME
-from causalrn.training.checkpoint import load_checkpoint
+from causalrn.training.card import ModelCard
+from causalrn.training.checkpoint import load_checkpoint, save_checkpoint
+from causalrn.training.tasks import CopyTask
 from causalrn.workflows.export import export
 from tests.builders import random_model
 from tests.converted_tools import names_swapped, needs, one_weight_off
@@ -110,6 +114,31 @@ def test_a_vector_of_zeros_normalizes_to_zeros(tmp_path):
     with torch.no_grad():
         expected = named(**inputs)["logits"]
     np.testing.assert_allclose(results["logits"], expected, atol=2e-6)
+
+
+OTHER_MODELS = {
+    "plain": {"readout": "plain"},
+    "elu": {"activation": "elu"},
+    "no post-norm": {"post_norm": False},
+    "eps": {"norm_eps": 1e-5},
+    "no positions": {"positions": "none", "capacity": None},
+}
+
+
+@needs_coreml
+@pytest.mark.cases(2)
+@pytest.mark.parametrize("options", OTHER_MODELS.values(), ids=OTHER_MODELS)
+def test_other_models_pass_and_have_the_contracts_inputs(options, tmp_path):
+    model = random_model(3, **{"embedding": 16, "hidden": 16, "capacity": 12, **options})
+    card = ModelCard(model.config, Alphabet("letters"), CopyTask(5))
+    save_checkpoint(tmp_path / "run", model, card, {})
+    bundle = export(tmp_path / "run", output=tmp_path / "out", target="coreml", capacity=12).bundle
+    tensors = bundle.manifest.state.tensors
+    for graph in GRAPHS:
+        program = read_program(bundle.path / package_name(graph))
+        assert set(program.inputs) == {"tokens", "position", *(plain_name(tensor.input) for tensor in tensors)}
+        for tensor in tensors:
+            assert program.inputs[plain_name(tensor.input)][0] == tensor.sized(batch=1)
 
 
 @needs_coreml

@@ -72,7 +72,11 @@ def test_missing_package_is_one_line_that_installs_it(runs, tmp_path, monkeypatc
     [
         ({"backend": "metal"}, "`backend` metal is nothing that ExecuTorch has: choose of xnnpack, portable"),
         ({"backend": "portable", "pool": "concat"}, "`pool` concat is nothing that ExecuTorch has"),
-        ({"backend": "portable", "scheme": "w4"}, "`scheme` w4 is nothing that ExecuTorch has"),
+        ({"backend": "xnnpack", "scheme": "w4"}, "`scheme` w4 is nothing that ExecuTorch has: choose of w8a8-dynamic"),
+        (
+            {"backend": "portable", "scheme": "w8a8-dynamic"},
+            "`backend` portable of ExecuTorch computes in float32 only, and `scheme` is w8a8-dynamic: choose xnnpack",
+        ),
     ],
 )
 def test_what_the_target_does_not_have_is_refused(options, message):

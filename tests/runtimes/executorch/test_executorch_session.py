@@ -18,6 +18,7 @@ from causalrn.runtimes import open_session
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import load_checkpoint, save_checkpoint
 from causalrn.training.tasks import CopyTask
+from causalrn.workflows.export import export
 from causalrn.workflows.export_converted import export_converted
 from causalrn.workflows.verify import verify
 from tests.builders import random_model, relative_error, run_cell
@@ -51,6 +52,19 @@ def portable(share):
 def xnnpack(share):
     """The same with XNNPACK."""
     return make_bundle(share, "exact", "xnnpack", "growing", 1)
+
+
+@pytest.fixture(scope="module")
+def quantized(share):
+    """The linear model with int8 products, and its RUN."""
+
+    def fill(folder):
+        model = random_model(3, **SIZES, readout="linear")
+        save_checkpoint(folder / "run", model, ModelCard(model.config, Alphabet("letters"), CopyTask(5)), {})
+        export(folder / "run", output=folder / "bundle", target="executorch", scheme="w8a8-dynamic")
+
+    folder = share("executorch-quantized", fill)
+    return folder / "run", folder / "bundle"
 
 
 def copied(bundle, folder):
@@ -124,6 +138,52 @@ def test_one_weight_of_a_file_that_is_off_is_found(graph, portable, tmp_path):
     seal_bundle(changed, Bundle.open(bundle).manifest)
     report = verify(changed, checkpoint=run, level=("logits", "state", "split")).report
     assert "executorch" in {result.subject for result in report.results if not result.passed}
+
+
+def test_quantized_bundles_are_within_their_budget(quantized):
+    run, bundle = quantized
+    manifest = Bundle.open(bundle).manifest
+    assert manifest.quantization.scheme == manifest.converted.precision == "w8a8-dynamic"
+    assert "torchao" in manifest.created_with
+    report = verify(bundle, checkpoint=run, samples=10).report
+    assert report.passed, [result for result in report.results if not result.passed]
+
+
+def test_int8_weights_are_in_the_programs(quantized):
+    run, bundle = quantized
+    cell = RecurrentCell.from_model(load_checkpoint(run).model)
+    for graph in ("step", "prefill"):
+        content = (bundle / f"{graph}.pte").read_bytes()
+        for weight in (cell.head, *(block.w12 for block in cell.blocks)):
+            assert weight.numpy().tobytes() not in content
+        assert cell.wte.numpy().tobytes() in content  # tables stay
+
+
+def test_one_scale_of_a_quantized_file_that_is_off_is_found(quantized, tmp_path):
+    run, bundle = quantized
+    changed = copied(bundle, tmp_path / "changed")
+    weight = RecurrentCell.from_model(load_checkpoint(run).model).blocks[1].w12
+    scales = weight.abs().amax(1).numpy() / np.float32(127)
+    path = changed / "step.pte"
+    path.write_bytes(rows_scaled(path.read_bytes(), scales, 4.0))
+    seal_bundle(changed, Bundle.open(bundle).manifest)
+    report = verify(changed, checkpoint=run, level=("logits", "state", "split")).report
+    assert "executorch" in {result.subject for result in report.results if not result.passed}
+
+
+def rows_scaled(content, scales, factor):
+    """The bytes of a file in which all scales of a weight are too large; they have to be in there."""
+    stored = np.frombuffer(content[: len(content) // 4 * 4], np.float32)
+    starts = [
+        start
+        for start in np.flatnonzero(np.isclose(stored, scales[0], rtol=1e-5))
+        if np.allclose(stored[start : start + len(scales)], scales, rtol=1e-5)
+    ]
+    assert starts, "the scales are not stored as they are"
+    changed = stored.copy()
+    for start in starts:
+        changed[start : start + len(scales)] *= factor
+    return changed.tobytes() + content[len(stored) * 4 :]
 
 
 def test_files_that_are_swapped_are_refused(portable, tmp_path):
