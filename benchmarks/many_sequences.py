@@ -2,8 +2,8 @@
 
     python benchmarks/many_sequences.py [--json FILE] [--repeats N]
 
-It needs `pip install 'causalrn[export]'`, gcc or clang, one quiet core and about three minutes. Models of the paper's size
-(E = H = 192, 12 blocks), float32, one thread; all candidates take turns, times are processor time per token, ratios are
+It needs `pip install 'causalrn[export]'`, gcc or clang, one quiet core and about three minutes. Models of the paper's
+size (E = H = 192, 12 blocks), float32, one thread; all candidates take turns, times are processor time per token, ratios are
 paired within a turn:
 
 - linear, 32 slots: a token in each by one call, against a session that takes one token at a time;
