@@ -3,8 +3,8 @@
     python benchmarks/many_sequences.py [--json FILE] [--repeats N]
 
 It needs `pip install 'causalrn[export]'`, gcc or clang, one quiet core and about three minutes. Models of the paper's
-size (E = H = 192, 12 blocks), float32, one thread; all candidates take turns, times are processor time per token, ratios are
-paired within a turn:
+size (E = H = 192, 12 blocks), float32, one thread; all candidates take turns, times are processor time per token, and
+ratios are paired within a turn:
 
 - linear, 32 slots: a token in each by one call, against a session that takes one token at a time;
 - exact, 16 slots at positions from 16 to 1,024: by one call, against the same slots one by one, and against a batch in

@@ -23,9 +23,11 @@ PLACEMENTS = ("file", "inline")
 """Where weights stand: in a file that is loaded, or as constant arrays that are compiled in."""
 PREFIX = "causalrn"
 """Of names of C source: of its files, functions, types, build targets, and in capitals of its macros."""
+BINDINGS = ("cpp", "python", "rust")
+"""Languages for which there is one over the handles."""
 _PREFIXES = re.compile(r"[a-z][a-z0-9_]{0,38}[a-z0-9]")
 _RESERVED = ("crn", "golden", "example", "selftest", "lib")
-_NAMES = re.compile(r"causalrn(?!-export)|CAUSALRN")
+_NAMES = re.compile(r"causalrn(?![-\\])|CAUSALRN")  # not in commands, formats and configurations
 PROFILES = ("generic", "cortex-m")
 WEB_PROFILE = "web"
 """Of the source in a web bundle: no threads, no files around it."""

@@ -11,7 +11,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.conversions import BACKENDS, CONVERSIONS
 from causalrn.bundle.export_profiles import EXPORT_PROFILES
 from causalrn.bundle.manifest import BUNDLE_MARKER, INDEX_TYPES
-from causalrn.bundle.native_spec import PLACEMENTS
+from causalrn.bundle.native_spec import BINDINGS, PLACEMENTS
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
 from causalrn.bundle.targets import EXPORT_TARGETS
@@ -91,6 +91,13 @@ package has converted does not compute what was trained."""
     "--prefix",
     metavar="NAME",
     help="In C: what all names begin with, so that several models fit into one program.  [default: causalrn]",
+)
+@click.option(
+    "--binding",
+    "bindings",
+    type=click.Choice(BINDINGS),
+    multiple=True,
+    help="In C: write what this language needs to use the library; repeat it for several.",
 )
 @click.option(
     "--profile",

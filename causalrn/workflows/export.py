@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from causalrn.bundle.conversions import BACKENDS, CONVERSIONS
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.export_profiles import EXPORT_PROFILES, PORTABLE
 from causalrn.bundle.manifest import INDEX_TYPES
-from causalrn.bundle.native_spec import PLACEMENTS, PREFIX, is_prefix
+from causalrn.bundle.native_spec import BINDINGS, PLACEMENTS, PREFIX, is_prefix
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS
 from causalrn.bundle.targets import EXPORT_TARGETS
@@ -43,7 +43,7 @@ DEFAULT_OPSET, PORTABLE_OPSET = 23, 17
 _MOST_SEQUENCES = 1 << 10
 _OWNED = {
     "onnx": ("pool", "present", "opset", "single_file", "index_type", "ort_format", "profile"),
-    "c": ("pool8", "pool16", "weights", "profile", "prefix"),
+    "c": ("pool8", "pool16", "weights", "profile", "prefix", "bindings"),
     "web": ("pool8", "pool16", "engine", "beside"),
     **dict.fromkeys(CONVERSIONS, ("pool",)),
     "executorch": ("pool", "backend", "max_batch"),
@@ -86,6 +86,7 @@ def export(
     weights: str | None = None,
     profile: str | None = None,
     prefix: str | None = None,
+    bindings: Sequence[str] = (),
     engine: str | None = None,
     beside: PathLike | None = None,
     backend: str | None = None,
@@ -117,6 +118,7 @@ def export(
         weights: of C, "file" or "inline"; file by default, inline for cortex-m.
         prefix: of C, with which all names in the source begin, in capitals those of its macros: several models in one
             program have different ones; "causalrn" by default.
+        bindings: of C, files with which other languages use the library, beside it: "cpp", "python", "rust".
         profile: of onnx, "default" or "portable": opset 17, and no operator that is not ONNX's own in quantized forms,
             for the widest use. Of C, "generic" or "cortex-m".
         engine: of web, "c" (as WebAssembly) or "ort-web" (onnxruntime-web, fetched with npm).
@@ -149,6 +151,7 @@ def export(
         "weights": optional_choice(weights, "weights", PLACEMENTS),
         "profile": optional_choice(profile, "profile", [name for names in EXPORT_PROFILES.values() for name in names]),
         "prefix": _checked_prefix(prefix),
+        "bindings": tuple(choice(name, "bindings", BINDINGS) for name in dict.fromkeys(bindings)),
         "engine": optional_choice(engine, "engine", ENGINE_NAMES),
         "beside": optional_path(beside, "beside"),
         "backend": optional_choice(backend, "backend", BACKENDS),
@@ -248,7 +251,9 @@ def _c_options(asked: dict[str, Any], capacity: int | None, scheme: str | None) 
     placement = "inline" if inline else "file"
     dtype = narrow_pool(asked["pool8"], asked["pool16"])
     profile, prefix = asked["profile"] or "generic", asked["prefix"] or PREFIX
-    return COptions(capacity, scheme or "float32", dtype, placement, profile, prefix)
+    if asked["bindings"] and profile != "generic":
+        raise InputError("`bindings` need the handles, which `profile` cortex-m leaves out: leave one of them out")
+    return COptions(capacity, scheme or "float32", dtype, placement, profile, prefix, asked["bindings"])
 
 
 def _web_options(asked: dict[str, Any], capacity: int | None, scheme: str | None) -> WebOptions:

@@ -7,6 +7,8 @@ import zlib
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import GIT_ATTRIBUTES, KEEP_LINE_ENDS
@@ -55,6 +57,7 @@ class COptions:
         weights: "file", or "inline" for constant arrays.
         profile: one of :data:`causalrn.bundle.native_spec.PROFILES`, or its `WEB_PROFILE`.
         prefix: of all names in the source.
+        bindings: of :data:`causalrn.bundle.native_spec.BINDINGS`: written beside it, in folders of their own.
     """
 
     capacity: int | None = None
@@ -63,6 +66,7 @@ class COptions:
     weights: str = "file"
     profile: str = "generic"
     prefix: str = PREFIX
+    bindings: tuple[str, ...] = ()
 
     @property
     def is_quantized(self) -> bool:
@@ -114,7 +118,21 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
     states = StateOrigin.of_manifest(manifest)
     origin = Origin(states, options.scheme, options.pool_dtype, alphabet.name if alphabet else "")
     _write_sources(folder, config, capacity, native, payload, origin)
+    for name in options.bindings:
+        _copy_files(files("causalrn.export.c99") / "bindings" / name, folder / "bindings" / name)
     return manifest
+
+
+def _copy_files(source: Traversable, target: Path) -> None:
+    """Copy a folder of text files, and those in it."""
+    target.mkdir(parents=True)
+    for entry in source.iterdir():
+        if entry.name == "__pycache__":
+            continue
+        if entry.is_dir():
+            _copy_files(entry, target / entry.name)
+        else:
+            (target / entry.name).write_text(entry.read_text(encoding="utf-8"), encoding="utf-8", newline="\n")
 
 
 def _quantization(options: COptions, checkpoint: Checkpoint) -> Quantization:
