@@ -78,8 +78,16 @@ def test_self_test_and_example_build_with_make(c_bundles, tmp_path):
         assert result.returncode == 0, result.stderr
         assert "warning" not in result.stderr
         assert words in result.stdout
-    said = subprocess.run(["build/example"], cwd=tmp_path / "source", capture_output=True, text=True, check=True)
-    assert len(said.stdout.split()) == 40
+    example = {"args": ["build/example"], "cwd": tmp_path / "source", "capture_output": True, "text": True}
+    said = subprocess.run(**example, input="ab\nA\nab\n", check=True)
+    first, wrong, again, end = said.stdout.split("> ")[1:]
+    assert (first, wrong, end) == (again, "", "")
+    assert first.endswith("\n")
+    assert "letters" in said.stderr
+    example["args"] = ["build/example", "ab"]
+    assert subprocess.run(**example, check=True).stdout == first
+    example["args"] = ["build/example", "a" * 99]
+    assert subprocess.run(**example, check=False).returncode != 0
     weights = tmp_path / "source" / "weights.bin"
     weights.write_bytes(weights.read_bytes()[:-1])
     failed = subprocess.run(["build/selftest"], cwd=tmp_path / "source", capture_output=True, text=True, check=False)
