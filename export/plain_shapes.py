@@ -46,10 +46,10 @@ def _fix_target(graph: ir.Graph, node: ir.Node) -> None:
         return
     sizes = list(_target_sizes(x.shape.dims, output.dims))
     beside_sum = _WHAT_IS_LEFT in sizes and any("+" in str(_size(dim)) for dim in x.shape.dims)
-    if beside_sum or sizes.count(_WHAT_IS_LEFT) > 1:
-        _compute_target(graph, node, sizes, output.dims)
+    several = sizes.count(_WHAT_IS_LEFT) > 1
+    if (beside_sum or several) and _compute_target(graph, node, sizes, output.dims):
         return
-    if _WHAT_IS_LEFT in sizes and _MAY_BE_EMPTY in map(_size, x.shape.dims):
+    if several or (_WHAT_IS_LEFT in sizes and _MAY_BE_EMPTY in map(_size, x.shape.dims)):
         return
     name = f"constant.shape_{'_'.join(map(str, sizes))}".replace("-1", "rest")
     node.replace_input_with(1, constant(graph, name, np.array(sizes, np.int64)))
@@ -58,17 +58,18 @@ def _fix_target(graph: ir.Graph, node: ir.Node) -> None:
 
 def _compute_target(
     graph: ir.Graph, node: ir.Node, sizes: Sequence[int], wanted: Sequence[int | ir.SymbolicDim]
-) -> None:
-    """Give a Reshape a target of sizes that other values have, without arithmetic; it stays where nothing has one."""
+) -> bool:
+    """Give a Reshape a target of sizes that other values have, without arithmetic; False where nothing has one."""
     parts = []
     for size, dim in zip(sizes, wanted, strict=True):
         part = _size_of_value(graph, node, str(_size(dim))) if size == _WHAT_IS_LEFT else _number(graph, size)
         if part is None:
-            return
+            return False
         parts.append(part)
     name = "shape_of_" + "_".join(name_of(part).rpartition(".")[2] for part in parts)
     node.replace_input_with(1, _computed(graph, name, "Concat", parts, axis=0))
     node.attributes.pop("allowzero", None)
+    return True
 
 
 def _size_of_value(graph: ir.Graph, reader: ir.Node, text: str) -> ir.Value | None:
