@@ -93,8 +93,7 @@ package has converted does not compute what was trained."""
     help="In C: what all names begin with, so that several models fit into one program.  [default: causalrn]",
 )
 @click.option(
-    "--binding",
-    "bindings",
+    "--bindings",
     type=click.Choice(BINDINGS),
     multiple=True,
     help="In C: write what this language needs to use the library; repeat it for several.",
