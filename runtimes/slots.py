@@ -101,7 +101,12 @@ class Slots(Closing):
             CapacityError: a slot has no position left.
             NonFiniteError: NaN or infinity came out of one.
         """
-        return {slot: rows[0] for slot, rows in self.prefill({slot: [token] for slot, token in tokens.items()}).items()}
+        self._check_slots(tokens)
+        if not tokens:
+            return {}
+        ids = check_tokens(as_array(list(tokens.values())).reshape(1, -1), 1, self.session.card.config.vocabulary)[0]
+        given = self._take({slot: ids[place : place + 1] for place, slot in enumerate(tokens)})
+        return {slot: rows[0] for slot, rows in given.items()}
 
     def prefill(self, tokens: Mapping[int, npt.ArrayLike]) -> dict[int, FloatArray]:
         """Take any number of tokens in each of some slots: gives logits [T, V] after every token, by slot.
@@ -111,10 +116,15 @@ class Slots(Closing):
         """
         self._check_slots(tokens)
         vocabulary = self.session.card.config.vocabulary
-        checked = {slot: check_tokens(as_array(ids).reshape(1, -1), 1, vocabulary)[0] for slot, ids in tokens.items()}
-        for slot, ids in checked.items():
+        return self._take(
+            {slot: check_tokens(as_array(ids).reshape(1, -1), 1, vocabulary)[0] for slot, ids in tokens.items()}
+        )
+
+    def _take(self, tokens: Mapping[int, IntArray]) -> dict[int, FloatArray]:
+        """Take checked tokens [T] of slots in use."""
+        for slot, ids in tokens.items():
             self._check_room(slot, len(ids))
-        given = self._advance(checked) if checked else {}
+        given = self._advance(tokens) if tokens else {}
         for slot, rows in given.items():
             self._positions[slot] += len(rows)
             self._logits[slot] = rows[-1].copy()

@@ -172,7 +172,11 @@ def unknown_options(text: str) -> list[str]:
     commands = [group.get_command(click.Context(group), name) for name in COMMANDS]
     known = {option for command in commands if command for parameter in command.params for option in parameter.opts}
     prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
-    spans = [span for span in re.findall(r"`([^`\n]+)`", prose) if not re.search(r"\.py |torchrun |gcc |ruff |cmake |pkg-config ", span)]
+    spans = [
+        span
+        for span in re.findall(r"`([^`\n]+)`", prose)
+        if not re.search(r"\.py |torchrun |gcc |ruff |cmake |pkg-config ", span)
+    ]
     given = [option for span in spans for option in re.findall(r"(?<![\w-])(--[a-z][\w-]*)", span)]
     return sorted({*given} - known - {"--help", "--every-case"})  # the last is the tests' own
 

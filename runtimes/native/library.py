@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.native_spec import INTERFACE, NativeSpec, padded, padded_hidden, renamed
@@ -23,21 +24,12 @@ from causalrn.training.card import card_of
 
 ISAS = ("portable", "avx2", "avx512")
 _OK, _NOT_FINITE, _BEST = 0, 12, -1
-_DESCRIPTION, _STEPS_MANY = 9, 2
+_DESCRIPTION, _STEPS_MANY, _ADDRESS_BYTES = 9, 2, 8
 
 
-class Request(ctypes.Structure):
-    """Tokens of one of several sequences: native_request of shim.c."""
-
-    _fields_ = (
-        ("position", ctypes.c_int32),
-        ("capacity", ctypes.c_int32),
-        ("time", ctypes.c_int32),
-        ("tokens", ctypes.c_void_p),
-        ("logits", ctypes.c_void_p),
-        ("past", ctypes.c_void_p),
-        ("next", ctypes.c_void_p),
-    )
+_FIELDS = {"position": "i4", "capacity": "i4", "time": "i4"} | dict.fromkeys(("tokens", "logits", "past", "next"), "u8")
+REQUEST = np.dtype(list(_FIELDS.items()), align=True)
+"""Tokens of one of several sequences: native_request of shim.c, on machines with addresses of 64 bits."""
 
 
 class NativeLibrary:
@@ -59,7 +51,7 @@ class NativeLibrary:
         self._bundle = bundle
         self._library = _loaded(compiled_library(bundle, native, flags=flags))
         self.rows, header_version = self._checked()
-        self.takes_many = header_version >= _STEPS_MANY
+        self.takes_many = header_version >= _STEPS_MANY and ctypes.sizeof(ctypes.c_void_p) == _ADDRESS_BYTES
         self._step = self._library.native_step
         self.embedding = padded(card_of(bundle).block_config.embedding)
         self._handle = self._library.native_create()
@@ -139,13 +131,16 @@ class NativeLibrary:
         code = self._library.native_prefill(self._handle, position, past, following, tokens, time, logits, streams)
         self._raise_for(code)
 
-    def step_many(self, requests: ctypes.Array[Request], work: int) -> None:
-        """Take the tokens of several sequences; `work`: address of working memory for the longest of their pools.
+    def step_many(self, requests: npt.NDArray[np.void], work: int) -> None:
+        """Take the tokens of several sequences, as :data:`REQUEST`.
+
+        Args:
+            work: address of working memory for the longest of their pools.
 
         Raises:
             NonFiniteError: NaN or infinity came out of one of them.
         """
-        self._raise_for(self._library.native_step_many(self._handle, requests, len(requests), work))
+        self._raise_for(self._library.native_step_many(self._handle, requests.ctypes.data, len(requests), work))
 
     def take_opened(self, call: str, *arguments: Any) -> int:
         """Call a function of shim.c that begins with "opened_", for the session that `causalrn_open` set up itself."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.exclusive import exclusive
-from causalrn.runtimes.native.library import NativeLibrary, Request
+from causalrn.runtimes.native.library import NativeLibrary
 from causalrn.runtimes.native.native_slots import NativeSlots
 from causalrn.runtimes.native.native_state import NativeState, Tensors
 from causalrn.runtimes.session_options import SessionOptions
@@ -130,7 +129,7 @@ class NativeSession(CellSession):
         return NativeState(self.spec, self.card.block_config)
 
     @exclusive
-    def step_many(self, requests: ctypes.Array[Request], work: int) -> None:
+    def step_many(self, requests: Array, work: int) -> None:
         """Take the tokens of several sequences, whose states are others' to keep.
 
         Raises:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,10 +11,10 @@ from causalrn.bundle.state_origin import StateOrigin
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import CapacityError
 from causalrn.runtimes.checks import check_snapshot
-from causalrn.runtimes.native.library import Request
-from causalrn.runtimes.native.native_state import NativeState, Tensors
+from causalrn.runtimes.native.library import REQUEST
+from causalrn.runtimes.native.native_state import NativeState
 from causalrn.runtimes.slots import Slots, Stepping, check_single
-from causalrn.runtimes.snapshot import FloatArray, IntArray, Snapshot
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_buffers import aligned_zeros
 
 _MOST_POSITION = (1 << 31) - 1
@@ -30,18 +28,8 @@ class SteppingMany(Stepping, Protocol):
     owner: str
 
     def new_store(self) -> NativeState: ...
-    def step_many(self, requests: ctypes.Array[Request], work: int) -> None: ...
+    def step_many(self, requests: Array, work: int) -> None: ...
     def memory_bytes(self, batch: int, capacity: int) -> tuple[int, int]: ...
-
-
-@dataclass
-class _Call:
-    """One slot's part of a call, and what keeps its memory alive."""
-
-    store: NativeState
-    target: Tensors
-    tokens: IntArray
-    logits: FloatArray
 
 
 class NativeSlots(Slots):
@@ -52,6 +40,7 @@ class NativeSlots(Slots):
     def __init__(self, session: SteppingMany) -> None:
         super().__init__(session)
         self._stores: dict[int, NativeState] = {}
+        self._has_pool = session.spec.has_pool
         self._work, self._rows = aligned_zeros((0,), np.uint8), 0
 
     def _open(self, slot: int) -> None:
@@ -61,30 +50,38 @@ class NativeSlots(Slots):
         del self._stores[slot]
 
     def _advance(self, tokens: Mapping[int, IntArray]) -> dict[int, FloatArray]:
-        calls = {slot: self._call(slot, ids) for slot, ids in tokens.items()}
-        requests = (Request * len(calls))()
-        rows = 1
-        for request, (slot, call) in zip(requests, calls.items(), strict=True):
-            past = call.store.arrays
-            request.position, request.time = self._positions[slot], len(call.tokens)
-            request.capacity = len(past[0]) if self.session.spec.has_pool else self.session.capacity or _MOST_POSITION
-            request.tokens, request.logits = call.tokens.ctypes.data, call.logits.ctypes.data
-            request.past = ctypes.cast(past.addresses, ctypes.c_void_p)
-            request.next = ctypes.cast(call.target.addresses, ctypes.c_void_p)
-            rows = max(rows, len(past[0]) if self.session.spec.has_pool else 1)
-        self.session.step_many(requests, self._work_for(rows))
-        for slot, call in calls.items():
-            call.store.update(self._positions[slot], call.target)
-        return {slot: call.logits for slot, call in calls.items()}
+        """Arrays are made once for all slots: what C does for one of them takes no longer than a few of those would."""
+        times = [len(ids) for ids in tokens.values()]
+        begins = np.cumsum([0, *times])
+        stores, has_pool = (
+            [self._reserved(slot, time) for slot, time in zip(tokens, times, strict=True)],
+            self._has_pool,
+        )
+        ids = np.concatenate(list(tokens.values()), dtype=np.int32)
+        logits = np.empty((len(ids), self.session.card.config.vocabulary), np.float32)
+        past, following = [store.arrays for store in stores], [store.target(reused=True) for store in stores]
+        rows = [len(arrays[0]) if has_pool else 1 for arrays in past]
+        requests = np.zeros(len(times), REQUEST)
+        requests["position"] = [self._positions[slot] for slot in tokens]
+        requests["capacity"] = rows if has_pool else self.session.capacity or _MOST_POSITION
+        requests["time"] = times
+        requests["tokens"] = ids.ctypes.data + begins[:-1] * ids.itemsize
+        requests["logits"] = logits.ctypes.data + begins[:-1] * logits.strides[0]
+        requests["past"] = [arrays.place for arrays in past]
+        requests["next"] = [arrays.place for arrays in following]
+        self.session.step_many(requests, self._work_for(max(rows)))
+        for slot, store, target in zip(tokens, stores, following, strict=True):
+            store.update(self._positions[slot], target)
+        ends = begins.tolist()
+        return {slot: logits[ends[n] : ends[n + 1]] for n, slot in enumerate(tokens)}
 
-    def _call(self, slot: int, ids: IntArray) -> _Call:
+    def _reserved(self, slot: int, time: int) -> NativeState:
         store, position = self._stores[slot], self._positions[slot]
-        if position + len(ids) > _MOST_POSITION:
+        if position + time > _MOST_POSITION:
             raise CapacityError(f"slot {slot}: C counts positions up to {_MOST_POSITION:,}: release it")
         if self.session.capacity is None:
-            store.reserve(position + len(ids))
-        logits = np.empty((len(ids), self.session.card.config.vocabulary), np.float32)
-        return _Call(store, store.target(reused=True), ids.astype(np.int32), logits)
+            store.reserve(position + time)
+        return store
 
     def _work_for(self, rows: int) -> int:
         """Address of working memory for pools of so many rows."""

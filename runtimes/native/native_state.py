@@ -23,6 +23,11 @@ class Tensors(list[Array]):
         """Where they lie, as C takes it."""
         return (ctypes.c_void_p * len(self))(*(array.ctypes.data for array in self))
 
+    @functools.cached_property
+    def place(self) -> int:
+        """Where :attr:`addresses` lie, as a number."""
+        return ctypes.addressof(self.addresses)
+
 
 class NativeState(StateBuffers):
     """The state of a native session.
