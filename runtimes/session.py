@@ -181,8 +181,8 @@ class Session(Closing):
             prompt: one text, several, token ids [B, T], a list of token ids, or None to go on from the state. Those
                 of different lengths run in :meth:`slots`.
             options: settings as an object.
-            settings: fields of :class:`~causalrn.runtimes.generation_options.GenerationOptions`: max_new_tokens, temperature,
-                top_k, top_p, seed, stop.
+            settings: fields of :class:`~causalrn.runtimes.generation_options.GenerationOptions`: max_new_tokens,
+                temperature, top_k, top_p, seed, stop.
 
         Raises:
             InputError: a prompt or setting that does not fit; CapacityError: a prompt beyond the capacity.

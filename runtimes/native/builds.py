@@ -55,6 +55,11 @@ class Build:
     def _command(self) -> list[str]:
         return list(self.compiler) or find_compiler()
 
+    @property
+    def _flags(self) -> tuple[str, ...]:
+        """The flags, with macros as the source calls them."""
+        return tuple(renamed(flag, self.native.prefix) for flag in self.flags)
+
     def _sources(self) -> dict[str, bytes]:
         return {name: self.bundle.file(name).read_bytes() for name in self.native.sources}
 
@@ -65,7 +70,7 @@ class Build:
             RuntimeUnavailableError: the compiler does not work, or refuses the source.
         """
         source = self.native.source
-        return compiled(self._command, self._sources(), ("-std=c99", *self.flags, "-c", source), source, ".o")
+        return compiled(self._command, self._sources(), ("-std=c99", *self._flags, "-c", source), source, ".o")
 
     def program(self, name: str, *, golden: str = "") -> Path:
         """One of the bundle's programs, or tokens.c, linked with the source.
@@ -83,7 +88,8 @@ class Build:
         if GOLDEN_HEADER in self.bundle.manifest.files:
             sources[GOLDEN_HEADER] = self.bundle.file(GOLDEN_HEADER).read_bytes() + golden.encode()
         linked = () if not self.emulator else ("-static",)
-        return compiled(self._command, sources, ("-std=c99", *self.flags, name, "cell.o", *linked, "-lm"), name, ".run")
+        arguments = ("-std=c99", *self._flags, name, "cell.o", *linked, "-lm")
+        return compiled(self._command, sources, arguments, name, ".run")
 
     def run(self, program: Path, *arguments: str) -> Outcome:
         """Run a program in the bundle's folder."""

@@ -170,6 +170,7 @@ def compiled_library(bundle: Bundle, native: NativeSpec, *, flags: Sequence[str]
         BundleError: the source cannot be compiled.
     """
     shim = renamed((files("causalrn.runtimes.native") / "shim.c").read_text(encoding="utf-8"), native.prefix)
+    flags = [renamed(flag, native.prefix) for flag in flags]
     sources = {"shim.c": shim.encode()} | {name: bundle.file(name).read_bytes() for name in native.sources}
     try:
         return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread", *flags), native.source)

@@ -53,17 +53,14 @@ class NativeSlots(Slots):
         """Arrays are made once for all slots: what C does for one of them takes no longer than a few of those would."""
         times = [len(ids) for ids in tokens.values()]
         begins = np.cumsum([0, *times])
-        stores, has_pool = (
-            [self._reserved(slot, time) for slot, time in zip(tokens, times, strict=True)],
-            self._has_pool,
-        )
+        stores = [self._reserved(slot, time) for slot, time in zip(tokens, times, strict=True)]
         ids = np.concatenate(list(tokens.values()), dtype=np.int32)
         logits = np.empty((len(ids), self.session.card.config.vocabulary), np.float32)
         past, following = [store.arrays for store in stores], [store.target(reused=True) for store in stores]
-        rows = [len(arrays[0]) if has_pool else 1 for arrays in past]
+        rows = [len(arrays[0]) if self._has_pool else 1 for arrays in past]
         requests = np.zeros(len(times), REQUEST)
         requests["position"] = [self._positions[slot] for slot in tokens]
-        requests["capacity"] = rows if has_pool else self.session.capacity or _MOST_POSITION
+        requests["capacity"] = rows if self._has_pool else self.session.capacity or _MOST_POSITION
         requests["time"] = times
         requests["tokens"] = ids.ctypes.data + begins[:-1] * ids.itemsize
         requests["logits"] = logits.ctypes.data + begins[:-1] * logits.strides[0]

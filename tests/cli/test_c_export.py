@@ -251,3 +251,13 @@ def test_quantize_and_compile_take_no_c(call, c_bundles, tmp_path):
         code, _, err = call(command[0], c_bundles["exact"], "-o", tmp_path / "out", *command[1:])
         assert code == 2
         assert "takes ONNX bundles" in err
+
+
+def test_bundle_with_a_prefix_and_bindings_verifies_with_every_kernel(call, runs, tmp_path):
+    """Macros that choose kernels are called otherwise, too."""
+    words = ("--target", "c", "--prefix", "copier", "--bindings", "cpp", "--bindings", "python")
+    assert call("export", runs["exact"], "-o", tmp_path / "c", *words)[0] == 0
+    assert (tmp_path / "c" / "bindings" / "cpp" / "crn.hpp").is_file()
+    code, out, _ = call("verify", tmp_path / "c", "--checkpoint", runs["exact"], "--level", "kernels", "--samples", 5)
+    assert code == 0, out
+    assert "copier.h" in out
