@@ -87,7 +87,7 @@ def generate(session: Generating, prompts: Prompts, options: GenerationOptions) 
         InputError: prompts that do not fit; CapacityError: a prompt beyond the capacity. Before anything is taken.
     """
     rows = _prompt_rows(session, prompts)
-    if rows is not None and (len({len(row) for row in rows}) > 1 or len(rows) > (session.max_batch or len(rows))):
+    if rows is not None and _need_slots(session, rows):
         return generate_ragged(session, rows, options)
     ids = None if rows is None else np.stack(rows)
     limit = _limit(session, 0 if ids is None else ids.shape[1], options)
@@ -103,6 +103,20 @@ def generate(session: Generating, prompts: Prompts, options: GenerationOptions) 
         raise InputError("nothing to go on from: give a prompt, or restore a state first")
     texts = GeneratedTexts(session.card.alphabet, session.batch, tails, goes_on=ids is None)
     return _generate(session, logits, limit, options, stops, texts)
+
+
+def runs_in_slots(session: Generating, prompts: Prompts) -> bool:
+    """Whether :func:`generate` takes these prompts in slots, which leaves the session's own state as it is.
+
+    Raises:
+        InputError: as :func:`generate`.
+    """
+    rows = _prompt_rows(session, prompts)
+    return rows is not None and _need_slots(session, rows)
+
+
+def _need_slots(session: Generating, rows: Sequence[IntArray]) -> bool:
+    return len({len(row) for row in rows}) > 1 or len(rows) > (session.max_batch or len(rows))
 
 
 def _generate(

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-import numpy.typing as npt
 
 from causalrn.bundle.alphabet import REPLACEMENT, parse_token_ids
 from causalrn.bundle.disk.files import check_output_file, written_file
 from causalrn.cli.terminal import as_shown
 from causalrn.errors import InputError
+from causalrn.runtimes.generation import Prompts, runs_in_slots
 from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.session import Session
@@ -34,21 +34,29 @@ def generate_text(
         session.load(state_in)
     if state_out is not None:
         check_output_file(state_out)
+    given = _prompts(session, prompts)
+    in_slots = runs_in_slots(session, given)
+    if in_slots and state_out is not None:
+        raise InputError(
+            "--state-out keeps one state, and prompts of different lengths end at different positions: run them singly"
+        )
     started = time.perf_counter()
-    count, texts = _print_tokens(session, prompts, options, sys.stdout, pause, is_end=state_out is None)
+    count, texts = _print_tokens(session, given, len(prompts), options, sys.stdout, pause, is_end=state_out is None)
     seconds = time.perf_counter() - started
     if len(texts) > 1:
         lines = (text.rstrip(" ") if session.card.alphabet is None else text for text in texts)
         print(as_shown("\n".join(lines), sys.stdout))
     note = f"{count} tokens, {1e3 * seconds / max(count, 1):.2f} ms per token" if not pause else f"{count} tokens"
-    print(f"[{session.runtime}: {note}, position {session.position}]", file=sys.stderr)
+    where = "positions of their own" if in_slots else f"position {session.position}"
+    print(f"[{session.runtime}: {note}, {where}]", file=sys.stderr)
     if state_out is not None:
         session.save(state_out)
 
 
 def _print_tokens(
     session: Session,
-    prompts: tuple[str, ...],
+    prompts: Prompts,
+    rows: int,
     options: GenerationOptions,
     stream: TextIO,
     pause: float,
@@ -60,10 +68,10 @@ def _print_tokens(
     Args:
         is_end: nothing goes on from here: a begun character is shown as a replacement character.
     """
-    batch = max(len(prompts), session.batch)
+    batch = max(rows, session.batch)
     texts = [""] * batch
     count = 0
-    for step in session.generate(_prompts(session, prompts), options):
+    for step in session.generate(prompts, options):
         count += 1
         texts = [text + more for text, more in zip(texts, step.texts, strict=True)]
         if batch == 1:
@@ -77,15 +85,15 @@ def _print_tokens(
     return count, [text + end for text, end in zip(texts, ends, strict=True)]
 
 
-def _prompts(session: Session, prompts: tuple[str, ...]) -> list[str] | npt.NDArray[np.int64] | None:
+def _prompts(session: Session, prompts: tuple[str, ...]) -> Prompts:
     if not prompts:
         return None
     if session.card.alphabet is not None:
         return list(prompts)
     rows = [parse_token_ids(prompt.split()) for prompt in prompts]
-    if len({len(row) for row in rows}) != 1 or not rows[0]:
-        raise InputError("prompts of a batch need equal, non-zero numbers of token ids")
-    return np.array(rows, dtype=np.int64)
+    if not all(rows):
+        raise InputError("a prompt holds no token id: give at least one")
+    return [np.array(row, np.int64) for row in rows]
 
 
 def write_logits(session: Session, input_ids: Path, output: Path, mode: str) -> None:

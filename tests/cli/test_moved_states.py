@@ -76,3 +76,16 @@ def test_parallel_form_of_the_checkpoint_says_why_it_cannot(call, runs, bundles,
     assert code == 0, err
     words = "the parallel form computes everything anew"
     check_refusal(call, runs["exact"], state, tmp_path / "next.safetensors", words)
+
+
+def test_prompts_of_different_lengths_are_answered_and_leave_no_state(call, runs, tmp_path):
+    code, out, err = call("run", runs["exact"], "--prompt", "ab", "--prompt", "abcd", "--max-new-tokens", 3)
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert "positions of their own" in err
+    singly = [call("run", runs["exact"], "--prompt", prompt, "--max-new-tokens", 3)[1] for prompt in ("ab", "abcd")]
+    assert out == "".join(singly)
+    words = ("--prompt", "ab", "--prompt", "abcd", "--state-out", tmp_path / "state")
+    code, _, err = call("run", runs["exact"], *words)
+    assert code == 2
+    assert "run them singly" in err
+    assert not list(tmp_path.iterdir())
