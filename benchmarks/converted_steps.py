@@ -12,20 +12,18 @@ within a turn, times are processor time.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from interleaved import Spread, Verdict, measure, paired_ratio
 from models import unit_gain_model
 from reporting import write_json
 from rich.console import Console
 from rich.table import Table
+from session_steps import sample_steps
 
 import causalrn
 from causalrn.model.config import CausalRNConfig
@@ -41,25 +39,6 @@ READOUTS = {"linear": {}, "exact": {"pool": "fixed"}}
 TARGETS = {"litert": None, "executorch": 2.0}
 """At most how many times onnxruntime's time a step may take in float32; None where nothing was promised."""
 BESIDE = "onnxruntime"
-
-
-def sample_steps(session: Session) -> Callable[[], float]:
-    """Median processor time of some steps from the middle of a sequence, in microseconds."""
-    tokens = np.random.default_rng(0).integers(0, 29, (1, DEPTH))
-    session.reset()
-    session.prefill(tokens)
-    before, token = session.snapshot(), np.full(1, 3)
-
-    def step_us() -> float:
-        start = time.process_time_ns()
-        session.step(token)
-        return (time.process_time_ns() - start) / 1e3
-
-    def sample() -> float:
-        session.restore(before)
-        return statistics.median(step_us() for _ in range(STEPS))
-
-    return sample
 
 
 def open_candidates(readout: str, target: str, schemes: Sequence[str], folder: Path) -> dict[str, Session]:
@@ -85,7 +64,8 @@ def measure_readout(
 ) -> list[dict[str, Any]]:
     """Rows of one readout: candidate, its time and its ratio to onnxruntime's."""
     candidates = {
-        name: sample_steps(session) for name, session in open_candidates(readout, target, schemes, folder).items()
+        name: sample_steps(session, DEPTH, STEPS)
+        for name, session in open_candidates(readout, target, schemes, folder).items()
     }
     with show_progress(f"{readout}, steps", repeats * len(candidates)) as advance:
         times = measure(candidates, repeats, advance)

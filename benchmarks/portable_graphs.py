@@ -11,26 +11,22 @@ all candidates in turns; ratios are paired within a turn, times are processor ti
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from interleaved import Spread, Verdict, measure, paired_ratio
 from models import unit_gain_model
 from reporting import write_json
 from rich.console import Console
 from rich.table import Table
+from session_steps import sample_steps
 
 import causalrn
 from causalrn.model.config import CausalRNConfig
 from causalrn.runtimes.environment import describe_environment
 from causalrn.runtimes.progress import show_progress
-from causalrn.runtimes.session import Session
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 
@@ -55,25 +51,6 @@ TARGET = 1.25
 LEAST_STEPS = 20
 
 
-def sample_steps(session: Session, depth: int) -> Callable[[], float]:
-    """Median processor time of some steps from a depth, in microseconds."""
-    tokens = np.random.default_rng(0).integers(0, 29, (1, depth))
-    session.reset()
-    session.prefill(tokens)
-    before, token = session.snapshot(), np.full(1, 3)
-
-    def step_us() -> float:
-        start = time.process_time_ns()
-        session.step(token)
-        return (time.process_time_ns() - start) / 1e3
-
-    def sample() -> float:
-        session.restore(before)
-        return statistics.median(step_us() for _ in range(LEAST_STEPS))
-
-    return sample
-
-
 def measure_readout(readout: str, folder: Path, repeats: int) -> list[dict[str, Any]]:
     """Rows of one readout: depth, candidate, its time and its ratio to what it stands beside."""
     config = CausalRNConfig(
@@ -87,7 +64,7 @@ def measure_readout(readout: str, folder: Path, repeats: int) -> list[dict[str, 
     }
     rows: list[dict[str, Any]] = []
     for depth in DEPTHS:
-        candidates = {name: sample_steps(session, depth) for name, session in sessions.items()}
+        candidates = {name: sample_steps(session, depth, LEAST_STEPS) for name, session in sessions.items()}
         with show_progress(f"{readout}, depth {depth}", repeats * len(candidates)) as advance:
             times = measure(candidates, repeats, advance)
         for name in names:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy.typing as npt
@@ -195,55 +196,44 @@ class SnapshotSlots(Slots):
 
     def __init__(self, session: Stepping) -> None:
         super().__init__(session)
-        self._states: dict[int, Snapshot | None] = {}
+        self._states: dict[int, Snapshot] = {}
+
+    @contextlib.contextmanager
+    def _keeping_own_state(self) -> Iterator[Stepping]:
+        """The session, whose own state comes back afterwards."""
+        own = self.session.snapshot()
+        try:
+            yield self.session
+        finally:
+            self.session.restore(own)
 
     def _open(self, slot: int) -> None:
-        self._states[slot] = None
+        with self._keeping_own_state() as session:
+            session.reset(1)
+            self._states[slot] = session.snapshot()
 
     def _close(self, slot: int) -> None:
         del self._states[slot]
 
     def _advance(self, tokens: Mapping[int, IntArray]) -> dict[int, FloatArray]:
-        session, own = self.session, self.session.snapshot()
         given: dict[int, FloatArray] = {}
-        states: dict[int, Snapshot | None] = {}
-        try:
+        states: dict[int, Snapshot] = {}
+        with self._keeping_own_state() as session:
             for slot, ids in tokens.items():
-                self._enter(self._states[slot])
-                given[slot] = (session.step(ids) if len(ids) == 1 else session.prefill(ids[None])[0]).reshape(
-                    len(ids), -1
-                )
+                session.restore(self._states[slot])
+                given[slot] = session.step(ids) if len(ids) == 1 else session.prefill(ids[None])[0]
                 states[slot] = session.snapshot()
-        finally:
-            self._enter(own if own.position else None, own.batch)
         self._states |= states
         return given
 
-    def _enter(self, state: Snapshot | None, batch: int = 1) -> None:
-        if state is None:
-            self.session.reset(batch)
-        else:
-            self.session.restore(state)
-
     def _copy(self, slot: int) -> Snapshot:
-        state = self._states[slot]
-        if state is not None:
-            return state
-        own = self.session.snapshot()
-        try:
-            self.session.reset(1)
-            return self.session.snapshot()
-        finally:
-            self._enter(own if own.position else None, own.batch)
+        return self._states[slot]
 
     def _load(self, slot: int, snapshot: Snapshot) -> None:
         check_single(snapshot)
-        own = self.session.snapshot()
-        try:
-            self.session.restore(snapshot)
-            self._states[slot] = self.session.snapshot()
-        finally:
-            self._enter(own if own.position else None, own.batch)
+        with self._keeping_own_state() as session:
+            session.restore(snapshot)
+            self._states[slot] = session.snapshot()
 
 
 def check_single(snapshot: Snapshot) -> None:

@@ -82,6 +82,11 @@ class NativeSpec:
         return WEIGHTS_FILE if self.weights == "file" else renamed(WEIGHTS_HEADER, self.prefix)
 
     @property
+    def cell_files(self) -> tuple[str, ...]:
+        """Files without which there is no cell; threads have nothing to do unless pools are long."""
+        return self.source, self.header, self.weights_name
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Files that the bundle cannot do without."""
         return self.source, self.header, *self.threads, self.weights_name

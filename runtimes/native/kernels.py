@@ -48,7 +48,8 @@ class _NativeKernels:
         vectors = list(self._vector_kernels())
         kernels = [*vectors, self._plain_kernel()]
         here = Build(self.bundle, self.native, ("-O2",))
-        whole = [WholeKernel("built with -O2", here.logits, self._files, vectors[0].family), *self._arm_kernels()]
+        built = WholeKernel("built with -O2", here.logits, self.native.cell_files, vectors[0].family)
+        whole = [built, *self._arm_kernels()]
         header = self.native.header
         programs = [Program(header, partial(self._check_interfaces, kernels), (header,)), *self._programs(here)]
         return KernelList(
@@ -61,13 +62,10 @@ class _NativeKernels:
             tuple(self.preparations),
         )
 
-    @property
-    def _files(self) -> tuple[str, ...]:
-        return tuple(name for name in self.native.files if name not in self.native.threads)
-
     def _kernel(self, name: str, isa: str, flags: tuple[str, ...] = (), *, few_prefills: bool = True) -> Kernel:
         opener = partial(self._open, isa, flags)
-        return Kernel(name, opener, self._files, _family(isa), self.native.threads, few_prefills=few_prefills)
+        cell, threads = self.native.cell_files, self.native.threads
+        return Kernel(name, opener, cell, _family(isa), threads, few_prefills=few_prefills)
 
     def _vector_kernels(self) -> Iterator[Kernel]:
         """Those between which the library chooses, the best one first."""
@@ -105,7 +103,7 @@ class _NativeKernels:
         for name, (flags, like) in ways.items():
             build = Build(self.bundle, self.native, flags, compiler, emulator)
             self.preparations.append(build.compiled_object)
-            yield WholeKernel(name, build.logits, self._files, _family(like) if _is_x86() else "")
+            yield WholeKernel(name, build.logits, self.native.cell_files, _family(like) if _is_x86() else "")
 
     def _check_interfaces(self, kernels: Sequence[Kernel]) -> tuple[bool, str]:
         """causalrn.h as programs use it, with every kernel."""
@@ -127,7 +125,7 @@ class _NativeKernels:
         if lacking := builds.missing_tools(builds.FIRMWARE_TOOLS):
             self.missing.append(f"the firmware for a Cortex-M7: needs {', '.join(lacking)}")
             return
-        files = (*builds.FIRMWARE, builds.SELFTEST, builds.GOLDEN_HEADER, *self._files)
+        files = (*builds.FIRMWARE, builds.SELFTEST, builds.GOLDEN_HEADER, *self.native.cell_files)
         yield Program("Cortex-M7 (emulated)", partial(builds.run_firmware, self.bundle), files)
 
 

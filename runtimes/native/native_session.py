@@ -67,8 +67,8 @@ class NativeSession(CellSession):
 
     @property
     def executed_files(self) -> tuple[str, ...]:
-        """What is compiled and loaded, threads aside: they have nothing to do unless pools are long."""
-        return tuple(name for name in self.native.files if name not in self.native.threads)
+        """What is compiled and loaded, threads aside."""
+        return self.native.cell_files
 
     def pad_rows(self, time: int) -> int:
         """None: C writes new rows itself."""

@@ -8,11 +8,15 @@ struct crn_model {
     int kernel;
 };
 
+enum { PER_BLOCK = CAUSALRN_TENSORS / CAUSALRN_BLOCKS };
+
+/* Whether a tensor of the state holds a scale for every row of an int8 pool. */
+static int is_scale(int index) { return CAUSALRN_POOL_BITS == 8 && index % PER_BLOCK == 1; }
+
 /* Bytes of a state per position, where it has a pool. */
 static size_t tensor_row_bytes(int index)
 {
-    const int per_block = CAUSALRN_TENSORS / CAUSALRN_BLOCKS;
-    return CAUSALRN_POOL_BITS == 8 && index % per_block == 1 ? sizeof(float) : CAUSALRN_HP * CAUSALRN_POOL_BITS / 8u;
+    return is_scale(index) ? sizeof(float) : CAUSALRN_HP * CAUSALRN_POOL_BITS / 8u;
 }
 
 static size_t row_bytes(void)

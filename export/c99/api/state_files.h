@@ -4,7 +4,6 @@
 
 enum {
     WIDTH = CAUSALRN_HIDDEN / CAUSALRN_HEADS,
-    PER_BLOCK = CAUSALRN_TENSORS / CAUSALRN_BLOCKS,
     MOST_NAME = 32,
     ENTRY_BYTES = 128,                                            /* of a header, at most, for a tensor */
     HEADER_BYTES = (CAUSALRN_TENSORS + 8) * ENTRY_BYTES + sizeof(CAUSALRN_CONFIGURATION),
@@ -27,7 +26,7 @@ static tensor_t tensor_of(int index)
                                : CAUSALRN_READOUT == CAUSALRN_PLAIN ? maximum
                                : PER_BLOCK == 2                     ? carry
                                                                     : alone;
-    tensor_t tensor = {.is_scale = CAUSALRN_POOL_BITS == 8 && index % PER_BLOCK == 1};
+    tensor_t tensor = {.is_scale = is_scale(index)};
     snprintf(tensor.name, sizeof tensor.name, "state.%02d.%s", index / PER_BLOCK, roles[index % PER_BLOCK]);
     tensor.dtype = tensor.is_scale || CAUSALRN_POOL_BITS == 32 ? "F32" : CAUSALRN_POOL_BITS == 16 ? "F16" : "I8";
     tensor.value_bytes = tensor.is_scale ? sizeof(float) : CAUSALRN_POOL_BITS / 8u;
