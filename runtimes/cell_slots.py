@@ -60,19 +60,30 @@ class CellSlots(StoredSlots[StateBuffers]):
     """Slots of a recurrent cell, which takes one after the other."""
 
     def _advance(self, slots: tuple[int, ...], ids: IntArray, times: tuple[int, ...]) -> FloatArray:
-        given: list[FloatArray] = []
         begun: list[tuple[StateBuffers, int, Any]] = []
         try:
-            for slot, row in zip(slots, np.split(ids, np.cumsum(times)[:-1]), strict=True):
-                store, position = self._stores[slot], self._positions[slot]
-                before = store.mark()
-                given.append(self.session.take_into(store, position, row[None])[0])
-                begun.append((store, position, before))
+            return self._take_each(slots, np.split(ids, np.cumsum(times)[:-1]), begun)
         except BaseException:
-            for store, position, before in begun:
-                store.truncate(position, before)
+            undo(begun)
             raise
+
+    def _take_each(
+        self, slots: Sequence[int], rows: Sequence[IntArray], begun: list[tuple[StateBuffers, int, Any]]
+    ) -> FloatArray:
+        """Take tokens [T] of slots one after the other -> [T, V]; `begun` gets what :func:`undo` needs."""
+        given: list[FloatArray] = []
+        for slot, row in zip(slots, rows, strict=True):
+            store, position = self._stores[slot], self._positions[slot]
+            before = store.mark()
+            given.append(self.session.take_into(store, position, row[None])[0])
+            begun.append((store, position, before))
         return np.concatenate(given)
+
+
+def undo(begun: Sequence[tuple[StateBuffers, int, Any]]) -> None:
+    """Have states go back to positions and marks."""
+    for store, position, before in begun:
+        store.truncate(position, before)
 
 
 class SteppingRows(Lending, Protocol):
@@ -96,9 +107,29 @@ class RowSlots(CellSlots):
         self._joined: tuple[tuple[int, ...], list[Array]] = ((), [])
 
     def _advance(self, slots: tuple[int, ...], ids: IntArray, times: tuple[int, ...]) -> FloatArray:
-        if len(slots) == 1 or max(times) > 1:
+        counts = np.array(times)
+        joins = (counts == 1).sum() > 1
+        if not joins or (counts > 1).any():
             self._part()
+        if not joins:
             return super()._advance(slots, ids, times)
+        is_single = np.repeat(counts == 1, counts)  # [T], by token
+        logits = np.empty((len(ids), self.session.card.config.vocabulary), np.float32)
+        begun: list[tuple[StateBuffers, int, Any]] = []
+        try:
+            if not is_single.all():
+                longer = [slot for slot, time in zip(slots, times, strict=True) if time > 1]
+                rows = np.split(ids[~is_single], np.cumsum(counts[counts > 1])[:-1])
+                logits[~is_single] = self._take_each(longer, rows, begun)
+            singles = tuple(slot for slot, time in zip(slots, times, strict=True) if time == 1)
+            logits[is_single] = self._step_rows(singles, ids[is_single])
+        except BaseException:
+            undo(begun)
+            raise
+        return logits
+
+    def _step_rows(self, slots: tuple[int, ...], ids: IntArray) -> FloatArray:
+        """A token in each of several slots: logits [B, V]."""
         positions = np.array([self._positions[slot] for slot in slots], np.int64)
         logits, state = self.session.step_rows(ids[:, None], positions, self._join(slots))
         check_finite(logits)

@@ -23,8 +23,9 @@ CASES = {
 }
 
 
-@pytest.fixture(params=["linear", "w8", *CASES])
-def case(request, tmp_path, bundles):
+@pytest.fixture(scope="module", params=["linear", "w8", *CASES])
+def case(request, tmp_path_factory, bundles):
+    tmp_path = tmp_path_factory.mktemp("rows")
     options, exported, takes_rows = CASES.get(request.param, ({}, {}, True))
     folder = tmp_path / "bundle"
     if request.param in CASES:
@@ -60,6 +61,23 @@ def test_rows_at_positions_of_their_own_are_what_each_is_alone(case):
                 slots.release(numbers[2])
                 assert slots.admit(moved) == numbers[2]
     assert min(taken) >= 9
+
+
+def test_prompts_and_steps_go_together(case):
+    session, _ = case
+    rows = [np.random.default_rng(n).integers(0, 29, 10) for n in range(4)]
+    expected = [session_logits(session, row) for row in rows]
+    bound = TOLERANCES["float32", "onnxruntime"].relative
+    with session.slots() as slots:
+        numbers = [slots.admit() for _ in rows]
+        taken = [0] * 4
+        for counts in ((1, 1, 1, 1), (1, 3, 1, 1), (2, 1, 4, 1), (1, 1, 1, 5), (4, 2, 2, 1), (1, 1, 1, 1)):
+            calls = {n: row[t : t + c] for n, row, t, c in zip(numbers, rows, taken, counts, strict=True)}
+            given = slots.prefill(calls)
+            for place, count in enumerate(counts):
+                wanted = expected[place][taken[place] : taken[place] + count]
+                assert relative_error(given[numbers[place]], wanted) <= bound
+                taken[place] += count
 
 
 def session_logits(session, tokens):
