@@ -23,7 +23,8 @@ MEMORY_cortex-m55 = -Wl,--defsym=flash=0x01000000,--defsym=flash_size=2M,--defsy
 
 CPU ?= -mcpu=$(CORE) -mthumb -mfloat-abi=hard $(FPU_$(CORE))
 MEMORY ?= $(MEMORY_$(CORE))
-QEMU ?= qemu-system-arm -M $(BOARD_$(CORE)) -display none -monitor none -serial none \
+QEMU_OPTIONS ?= # e.g. -s -S, to wait for a debugger
+QEMU ?= qemu-system-arm -M $(BOARD_$(CORE)) $(QEMU_OPTIONS) -display none -monitor none -serial none \
 	-chardev stdio,id=out -semihosting-config enable=on,chardev=out -kernel
 
 $(BUILD)/$(CORE).elf: $(SOURCES) causalrn.c causalrn.h golden.h causalrn_weights.h cortex_m.ld
