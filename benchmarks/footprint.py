@@ -4,8 +4,8 @@
 
 For linear models of the sizes tiny and paper (untrained: their values change nothing of this), in float32 and as
 w8a8-dynamic, with this processor's int8 products and with those of plain C. Everything runs emulated, so there are no
-times: a plugin of QEMU, compiled here, counts the instructions of eight steps. Both ways of w8a8-dynamic have to give the
-same logits, bit for bit. It needs gcc, make, clang and the packages gcc-arm-none-eabi, gcc-aarch64-linux-gnu,
+times: a plugin of QEMU, compiled here, counts the instructions of eight steps. Both ways of w8a8-dynamic have to give
+the same logits, bit for bit. It needs gcc, make, clang and the packages gcc-arm-none-eabi, gcc-aarch64-linux-gnu,
 gcc-riscv64-linux-gnu, gcc-riscv64-unknown-elf, picolibc-riscv64-unknown-elf, qemu-system-arm, qemu-system-misc and
 qemu-user, and takes a few minutes.
 """
@@ -92,7 +92,8 @@ RISCV32_LINKER = (
     "--crt0=semihost",
     *(f"-Wl,--defsym={symbol}" for symbol in RISCV32_MEMORY.split(",")),
 )
-RISCV32_BOARD = "-M virt -bios none -display none -monitor none -serial none -chardev stdio,id=out".split()
+RISCV32_BOARD = ("-M", "virt", "-bios", "none", "-display", "none", "-monitor", "none", "-serial", "none")
+SEMIHOSTING = ("-chardev", "stdio,id=out", "-semihosting-config", "enable=on,chardev=out")
 RISCV64 = ("clang", "--target=riscv64-linux-gnu", "-march=rv64gcv", "-isystem", "/usr/riscv64-linux-gnu/include")
 ARM64 = "aarch64-linux-gnu-gcc"
 TARGETS = (
@@ -104,7 +105,7 @@ TARGETS = (
         "RV32IMF",
         "",
         RISCV32,
-        ("qemu-system-riscv32", *RISCV32_BOARD, "-semihosting-config", "enable=on,chardev=out", "-kernel"),
+        ("qemu-system-riscv32", *RISCV32_BOARD, *SEMIHOSTING, "-kernel"),
         RISCV32_LINKER,
     ),
     Target(
@@ -328,10 +329,8 @@ def main() -> None:
         rows = measure_all(targets, Path(place).resolve())
     check_bits(rows)
     for size, (width, blocks, capacity) in SIZES.items():
-        macs = macs_per_token(config_of(size))
-        print(
-            f"\n{size}: E = H = {width}, {blocks} blocks, {capacity} positions; {macs:,} multiply-accumulates per token\n"
-        )
+        macs = f"{macs_per_token(config_of(size)):,} multiply-accumulates per token"
+        print(f"\n{size}: E = H = {width}, {blocks} blocks, {capacity} positions; {macs}\n")
         print("\n".join(markdown(rows, size)))
     data = {"benchmark": "footprint", "flags": FLAGS, "steps": STEPS, "tools": tool_versions(targets)}
     write_json(options.json, {**data, "rows": [asdict(row) for row in rows]})

@@ -25,12 +25,12 @@
 #if CAUSALRN_WEIGHTS != CAUSALRN_INT8_DYNAMIC || !defined(__GNUC__) || defined(CAUSALRN_NO_VECTORS) || \
     defined(CAUSALRN_PLAIN_INT8)
 #define CAUSALRN_INT8_BY CAUSALRN_C
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && defined(__ARM_NEON)
 #define CAUSALRN_INT8_BY CAUSALRN_NEON
 #elif defined(__ARM_FEATURE_MVE)
 #define CAUSALRN_INT8_BY CAUSALRN_HELIUM
 #include <arm_mve.h>
-#elif defined(__ARM_FEATURE_SIMD32)
+#elif defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_NEON)
 #define CAUSALRN_INT8_BY CAUSALRN_DSP
 #include <arm_acle.h>
 #elif defined(__riscv_vector) && __riscv_v_min_vlen >= 128 && \
@@ -40,7 +40,6 @@
 #else
 #define CAUSALRN_INT8_BY CAUSALRN_C
 #endif
-#define CAUSALRN_WHOLE_COLUMNS (CAUSALRN_INT8_BY >= CAUSALRN_HELIUM)
 
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(_M_FP_FAST)

@@ -35,7 +35,7 @@ CAUSALRN_INLINE void group(const causalrn_matrix *m, const causalrn_weight *weig
     const size_t place = output + (size_t)column * LANES, step = (size_t)width * LANES * 4;
     const int8_t *w = weights + (size_t)column * LANES * 4;
     (void)in_parts; /* never */
-#if CAUSALRN_WHOLE_COLUMNS
+#if CAUSALRN_ISA == 0
     EACH_ROW EACH_COLUMN give_counts(m, j, row + (size_t)i, place + (size_t)c * LANES,
                                      dots(w + c * LANES * 4, step, in + (size_t)i * j->in_stride, j->depth));
 #else

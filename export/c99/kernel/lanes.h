@@ -4,7 +4,7 @@
  * which every machine can. sum() adds lane i to lane i + 8, then + 4, + 2, + 1; sum4() does so for four rows at once.
  * hold() is what it is given, in registers: compilers read what several rows need from memory again for each of them.
  * counts are 16 exact int32 sums of products of int8: dot4() adds four products to each, counted() gives them as lanes.
- * Where sums had better stay in registers one after the other, dots() gives all of a column instead of dot4().
+ * Without vectors they would not fit into registers: there dots() gives all of a column instead, a few sums at a time.
  *
  * Needs names.h. */
 
