@@ -48,6 +48,18 @@
 #endif
 #endif
 #include "lanes_portable.h"
+#if CAUSALRN_INT8_BY == CAUSALRN_NEON
+#include "dots_neon.h"
+#elif CAUSALRN_ISA == 0 || !defined(__wasm_simd128__)
+#include "dots_plain.h"
+#endif
+#if CAUSALRN_INT8_BY == CAUSALRN_DSP
+#include "dots_dsp.h"
+#elif CAUSALRN_INT8_BY == CAUSALRN_HELIUM
+#include "dots_helium.h"
+#elif CAUSALRN_INT8_BY == CAUSALRN_RVV
+#include "dots_rvv.h"
+#endif
 #endif
 #include "arithmetic.h"
 #include "rows.h"

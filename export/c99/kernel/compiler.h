@@ -16,6 +16,31 @@
 #include <arm_neon.h>
 #endif
 
+/* Whose instructions multiply int8 x int8, where no kernel of its own is compiled for them (instruction_sets.h). */
+#define CAUSALRN_C 0
+#define CAUSALRN_NEON 1   /* aarch64; with the dot product, where the compiler may use it */
+#define CAUSALRN_HELIUM 2 /* Cortex-M55 and M85 */
+#define CAUSALRN_DSP 3    /* Cortex-M4, M7 and M33 */
+#define CAUSALRN_RVV 4    /* RISC-V with vectors of 128 bits or more */
+#if CAUSALRN_WEIGHTS != CAUSALRN_INT8_DYNAMIC || !defined(__GNUC__) || defined(CAUSALRN_NO_VECTORS) || \
+    defined(CAUSALRN_PLAIN_INT8)
+#define CAUSALRN_INT8_BY CAUSALRN_C
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+#define CAUSALRN_INT8_BY CAUSALRN_NEON
+#elif defined(__ARM_FEATURE_MVE)
+#define CAUSALRN_INT8_BY CAUSALRN_HELIUM
+#include <arm_mve.h>
+#elif defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_NEON)
+#define CAUSALRN_INT8_BY CAUSALRN_DSP
+#include <arm_acle.h>
+#elif defined(__riscv_vector) && __riscv_v_min_vlen >= 128 && \
+    ((defined(__clang__) && __clang_major__ <= 15) || (defined(__riscv_v_intrinsic) && __riscv_v_intrinsic >= 12000))
+#define CAUSALRN_INT8_BY CAUSALRN_RVV
+#include <riscv_vector.h>
+#else
+#define CAUSALRN_INT8_BY CAUSALRN_C
+#endif
+
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(_M_FP_FAST)
 #error "causalrn.c needs IEEE arithmetic: -ffast-math breaks the rounding inside exp and the compensated sums"

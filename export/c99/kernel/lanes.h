@@ -4,6 +4,7 @@
  * which every machine can. sum() adds lane i to lane i + 8, then + 4, + 2, + 1; sum4() does so for four rows at once.
  * hold() is what it is given, in registers: compilers read what several rows need from memory again for each of them.
  * counts are 16 exact int32 sums of products of int8: dot4() adds four products to each, counted() gives them as lanes.
+ * Without vectors they would not fit into registers: there dots() gives all of a column instead, a few sums at a time.
  *
  * Needs names.h. */
 
@@ -29,4 +30,5 @@
 #define store_half NAME(store_half)
 #define no_counts NAME(no_counts)
 #define dot4 NAME(dot4)
+#define dots NAME(dots)
 #define counted NAME(counted)

@@ -27,6 +27,7 @@
 #undef store_half
 #undef no_counts
 #undef dot4
+#undef dots
 #undef counted
 #undef four
 #undef bits
@@ -41,6 +42,7 @@
 #undef largest_of
 #undef group
 #undef give_sums
+#undef give_counts
 #undef load_weights
 #undef panel
 #undef panel_rows
