@@ -86,7 +86,8 @@ package has converted does not compute what was trained."""
 @click.option(
     "--weights",
     type=click.Choice(PLACEMENTS),
-    help="In C: weights in a file, or inline as constant arrays for flash.  [default: file; inline for cortex-m and packages]",
+    help="In C: weights in a file, or inline as constant arrays for flash.  [default: file; inline for cortex-m and "
+    "packages]",
 )
 @click.option(
     "--prefix",

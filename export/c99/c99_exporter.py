@@ -57,8 +57,8 @@ class COptions:
         profile: one of :data:`causalrn.bundle.native_spec.PROFILES`, or its `WEB_PROFILE`.
         prefix: of all names in the source.
         bindings: of :data:`causalrn.bundle.native_spec.BINDINGS`: written beside it, in folders of their own.
-        packages: of :data:`causalrn.bundle.native_spec.PACKAGES`, which need inline weights; a folder for them is written
-            by :func:`causalrn.export.c99.companions.write_package`, once there are golden vectors.
+        packages: of :data:`causalrn.bundle.native_spec.PACKAGES`, which need inline weights; their folder is written by
+            :func:`causalrn.export.c99.companions.write_package`, once there are golden vectors.
     """
 
     capacity: int | None = None

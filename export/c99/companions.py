@@ -1,7 +1,7 @@
 """Folders beside the source: what other languages, and the build systems of microcontrollers, need of it.
 
-bindings/NAME/ has the file of a language as it is, or for Go, whose compiler takes C from a package's own folder only, a
-module with the source in it. packages/PREFIX/ is one folder for all worlds that were asked for, as libraries that are
+bindings/NAME/ has the files of a language as they are; for Go, whose compiler takes C from a package's own folder only,
+a module with the source in it. packages/PREFIX/ is one folder for all worlds that were asked for, as libraries that are
 for several of them are laid out: source in src/, and around it the files that each looks for.
 """
 

@@ -60,8 +60,17 @@ def go_module(bundle, tmp_path_factory):
     text = (module / "crn.go").read_text()
     assert "#cgo CFLAGS: -std=c99 -O3\n" in text
     (module / "crn.go").write_text(text.replace("-O3", "-O0"))
-    settings = {"GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOCACHE": str(folder / "cache"), "GOPATH": str(folder / "path")}
-    settings |= {"CGO_ENABLED": "1", "CGO_CFLAGS": "-DCOPIER_NO_VECTORS", "CRN_WEIGHTS": str(bundle.path / "weights.bin")}
+    settings = {
+        "GOFLAGS": "-mod=mod",
+        "GOPROXY": "off",
+        "GOCACHE": str(folder / "cache"),
+        "GOPATH": str(folder / "path"),
+    }
+    settings |= {
+        "CGO_ENABLED": "1",
+        "CGO_CFLAGS": "-DCOPIER_NO_VECTORS",
+        "CRN_WEIGHTS": str(bundle.path / "weights.bin"),
+    }
     return module, partial(run, "go", env={**os.environ, **settings})
 
 

@@ -13,8 +13,17 @@ MODELS = {
     "exact, pool8, w8": ({"heads": 2, "hidden": 44}, {"pool_dtype": "int8", "scheme": "w8"}),
     "linear": ({"readout": "linear"}, {}),
 }
-COMMAND = ["gcc", "-std=c99", "-D_POSIX_C_SOURCE=200809L", "-DCAUSALRN_REPRODUCIBLE", "-Wall", "-Wextra", "-Werror", "-g"]
-RACES, PLAIN = ["-O1", "-fsanitize=thread"], ["-O0", "-DCAUSALRN_NO_VECTORS"]
+COMMAND = [
+    "gcc",
+    "-std=c99",
+    "-D_POSIX_C_SOURCE=200809L",
+    "-DCAUSALRN_REPRODUCIBLE",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-g",
+]
+RACES, PLAIN = ["-O1", "-fsanitize=thread"], ["-O1", "-DCAUSALRN_NO_VECTORS"]
 SOURCES = ["causalrn.c", "causalrn_api.c"]
 
 
@@ -95,6 +104,8 @@ def test_what_is_wrong_is_found(bundle_of, tmp_path, mutant):
         assert "data race" in result.stderr or "save" in result.stdout or "not whole" in result.stdout
     else:
         program = program_of(bundle, tmp_path, PLAIN, {old: new})
-        result = outcome(["valgrind", "-q", "--error-exitcode=9", "--leak-check=full", program], bundle, tmp_path, 1, 500)
+        result = outcome(
+            ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full", program], bundle, tmp_path, 1, 4000
+        )
         assert "definitely lost" in result.stderr or "thread 0, call" in result.stdout
     assert result.returncode != 0
