@@ -41,7 +41,8 @@ QEMU += ["-chardev", "stdio,id=out", "-semihosting-config", "enable=on,chardev=o
 @pytest.fixture(scope="module")
 def bundle(runs, tmp_path_factory) -> Bundle:
     output = tmp_path_factory.mktemp("packages") / "out"
-    return causalrn.export(runs["exact"], output=output, target="c", prefix="copier", package=PACKAGES).bundle
+    causalrn.export(runs["exact"], output=output, target="c", prefix="copier", package=PACKAGES)
+    return Bundle.open(output)
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,14 @@ def test_nothing_is_fused_in_gnu_mode(package, bundle, tmp_path):
         fused[folder] = len(re.findall(r"\tvfn?m[as]\.", run("arm-none-eabi-objdump", "-d", tmp_path / "x.o")))
     assert fused[package / "src"] == 0
     assert fused[bundle.path] > 0
+
+
+@needs("gcc", packages="gcc")
+def test_small_processors_are_refused_in_a_sentence(package, tmp_path):
+    command = ["gcc", "-std=gnu11", "-U__SIZEOF_INT__", "-D__SIZEOF_INT__=2", "-Wfatal-errors", "-fsyntax-only"]
+    result = subprocess.run([*command, package / "src" / "copier.c"], capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "needs a processor with an int of 32 bits" in result.stderr
 
 
 # --- PlatformIO -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Random calls over slots (random_slots.c): by threads under ThreadSanitizer, and under valgrind; what is wrong is found."""
+"""Random calls over slots (random_slots.c), by threads under ThreadSanitizer, and under valgrind; mutants are found."""
 
 import subprocess
 
@@ -13,16 +13,9 @@ MODELS = {
     "exact, pool8, w8": ({"heads": 2, "hidden": 44}, {"pool_dtype": "int8", "scheme": "w8"}),
     "linear": ({"readout": "linear"}, {}),
 }
-COMMAND = [
-    "gcc",
-    "-std=c99",
-    "-D_POSIX_C_SOURCE=200809L",
-    "-DCAUSALRN_REPRODUCIBLE",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-g",
-]
+COMMAND = ["gcc", "-std=c99", "-D_POSIX_C_SOURCE=200809L", "-DCAUSALRN_REPRODUCIBLE", "-g"]
+COMMAND += ["-Wall", "-Wextra", "-Werror"]
+VALGRIND = ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=all"]
 RACES, PLAIN = ["-O1", "-fsanitize=thread"], ["-O1", "-DCAUSALRN_NO_VECTORS"]
 SOURCES = ["causalrn.c", "causalrn_api.c"]
 
@@ -80,8 +73,7 @@ def test_threads_with_sessions_of_one_model_do_not_race(bundle_of, tmp_path, nam
 def test_valgrind_finds_nothing_in_random_calls(bundle_of, tmp_path, name):
     bundle = bundle_of(name)
     program = program_of(bundle, tmp_path, ["-O1"])
-    valgrind = ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=all", program]
-    check(outcome(valgrind, bundle, tmp_path, 1, 1000), 1000)
+    check(outcome([*VALGRIND, program], bundle, tmp_path, 1, 1000), 1000)
 
 
 MUTANTS = {
@@ -104,8 +96,6 @@ def test_what_is_wrong_is_found(bundle_of, tmp_path, mutant):
         assert "data race" in result.stderr or "save" in result.stdout or "not whole" in result.stdout
     else:
         program = program_of(bundle, tmp_path, PLAIN, {old: new})
-        result = outcome(
-            ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full", program], bundle, tmp_path, 1, 4000
-        )
+        result = outcome([*VALGRIND, program], bundle, tmp_path, 1, 4000)
         assert "definitely lost" in result.stderr or "thread 0, call" in result.stdout
     assert result.returncode != 0
