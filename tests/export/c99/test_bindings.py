@@ -77,7 +77,7 @@ def go_module(bundle, tmp_path_factory):
 @pytest.fixture(scope="module")
 def go(go_module):
     module, call = go_module
-    call("build", "-o", module.parent / "copy", "./copy", cwd=module)
+    call("build", "-o", module.parent / "copy", "./copystring", cwd=module)
     return [module.parent / "copy"]
 
 

@@ -1,5 +1,8 @@
-// Copy prints what the model makes of a string of letters: go run ./copy WEIGHTS TEXT [STATE_IN [STATE_OUT]]. With STATE_IN,
-// it goes on from there; STATE_OUT gets where it ends.
+// Copystring prints what the model makes of a string of letters:
+//
+//	go run ./copystring WEIGHTS TEXT [STATE_IN [STATE_OUT]]
+//
+// With STATE_IN, it goes on from there; STATE_OUT gets where it ends.
 package main
 
 import (
@@ -83,7 +86,7 @@ func run(weights, text string, states []string) (string, error) {
 
 func main() {
 	if len(os.Args) < 3 {
-		fmt.Fprintln(os.Stderr, "usage: copy WEIGHTS TEXT [STATE_IN [STATE_OUT]]")
+		fmt.Fprintln(os.Stderr, "usage: copystring WEIGHTS TEXT [STATE_IN [STATE_OUT]]")
 		os.Exit(2)
 	}
 	copied, err := run(os.Args[1], os.Args[2], os.Args[3:])
