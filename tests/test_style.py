@@ -132,7 +132,7 @@ OWN_READS = {
     "compiling": {"processor": "files of the system"},
     "export": {
         "c99.amalgamation": "files of the package",
-        "c99.c99_exporter": "files of the package",
+        "c99.companions": "files of the package, and what it has just written",
         "c99.header": "files of the package",
         "web.web_exporter": "files of the package",
     },

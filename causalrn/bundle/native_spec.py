@@ -23,8 +23,12 @@ PLACEMENTS = ("file", "inline")
 """Where weights stand: in a file that is loaded, or as constant arrays that are compiled in."""
 PREFIX = "causalrn"
 """Of names of C source: of its files, functions, types, build targets, and in capitals of its macros."""
-BINDINGS = ("cpp", "python", "rust")
+BINDINGS = ("cpp", "go", "python", "rust")
 """Languages for which there is one over the handles."""
+PACKAGES = ("arduino", "esp-idf", "platformio", "zephyr")
+"""Worlds of microcontrollers whose build systems take a folder that is laid out in their way."""
+PACKAGE_FOLDER = "packages"
+"""Where it lies in a bundle, in a folder of the prefix's name; one for all of them."""
 _PREFIXES = re.compile(r"[a-z][a-z0-9_]{0,38}[a-z0-9]")
 _RESERVED = ("crn", "golden", "example", "selftest", "lib")
 _NAMES = re.compile(r"causalrn(?![-\\])|CAUSALRN")  # not in commands, formats and configurations
@@ -44,6 +48,7 @@ class NativeSpec:
         rows: of a prefill that are computed together.
         interface: version of its header.
         prefix: of its names: :data:`PREFIX`, or another one, so that several models fit into one program.
+        packages: of :data:`PACKAGES`, for which there is a folder.
     """
 
     weights: str
@@ -52,12 +57,15 @@ class NativeSpec:
     rows: int
     interface: int = INTERFACE
     prefix: str = PREFIX
+    packages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not is_prefix(self.prefix):
             raise ValueError(f"C source with names that begin with {self.prefix!r} cannot be")
         if self.weights not in PLACEMENTS or self.profile not in (*PROFILES, WEB_PROFILE):
             raise ValueError(f"C with weights {self.weights!r} for profile {self.profile!r} is unknown")
+        if any(name not in PACKAGES for name in self.packages) or (self.packages and self.weights != "inline"):
+            raise ValueError(f"C with weights {self.weights!r} in packages for {self.packages!r} is unknown")
         if not all(size > 0 for size in (self.weights_bytes, self.rows, self.interface)):
             raise ValueError("sizes or interface of the C source are no positive integers")
 
@@ -98,7 +106,8 @@ class NativeSpec:
 
     def describe(self) -> str:
         """A few words for people."""
-        return f"profile {self.profile}, weights in {self.weights_name} ({self.weights_bytes / 1e6:.2f} MB)"
+        packages = f", packages for {', '.join(self.packages)}" if self.packages else ""
+        return f"profile {self.profile}, weights in {self.weights_name} ({self.weights_bytes / 1e6:.2f} MB){packages}"
 
 
 def is_prefix(name: str) -> bool:

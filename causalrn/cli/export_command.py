@@ -11,7 +11,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.conversions import BACKENDS, CONVERSIONS
 from causalrn.bundle.export_profiles import EXPORT_PROFILES
 from causalrn.bundle.manifest import BUNDLE_MARKER, INDEX_TYPES
-from causalrn.bundle.native_spec import BINDINGS, PLACEMENTS
+from causalrn.bundle.native_spec import BINDINGS, PACKAGES, PLACEMENTS
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
 from causalrn.bundle.targets import EXPORT_TARGETS
@@ -33,6 +33,7 @@ Examples:
   causalrn-export export run -o small --scheme w8          export and quantize in one go
   causalrn-export export run -o source --target c          C99 source that needs nothing
   causalrn-export export run -o firmware --target c --scheme w8a8-dynamic --profile cortex-m
+  causalrn-export export run -o board --target c --scheme w8a8-dynamic --package arduino
   causalrn-export export run -o site --target web          a page and an ES module: then `serve site`
   causalrn-export export run -o site --target web --beside other-site
   causalrn-export export run -o phone --target executorch  .pte programs, computed by XNNPACK
@@ -85,7 +86,8 @@ package has converted does not compute what was trained."""
 @click.option(
     "--weights",
     type=click.Choice(PLACEMENTS),
-    help="In C: weights in a file, or inline as constant arrays for flash.  [default: file; inline for cortex-m]",
+    help="In C: weights in a file, or inline as constant arrays for flash.  [default: file; inline for cortex-m and "
+    "packages]",
 )
 @click.option(
     "--prefix",
@@ -97,6 +99,12 @@ package has converted does not compute what was trained."""
     type=click.Choice(BINDINGS),
     multiple=True,
     help="In C: write what this language needs to use the library; repeat it for several.",
+)
+@click.option(
+    "--package",
+    type=click.Choice(PACKAGES),
+    multiple=True,
+    help="In C: lay out a folder for this build system of microcontrollers; repeat it for several.",
 )
 @click.option(
     "--profile",

@@ -14,7 +14,7 @@ from causalrn.bundle.conversions import BACKENDS, CONVERSIONS
 from causalrn.bundle.disk.files import as_path
 from causalrn.bundle.export_profiles import EXPORT_PROFILES, PORTABLE
 from causalrn.bundle.manifest import INDEX_TYPES
-from causalrn.bundle.native_spec import BINDINGS, PLACEMENTS, PREFIX, is_prefix
+from causalrn.bundle.native_spec import BINDINGS, PACKAGES, PLACEMENTS, PREFIX, is_prefix
 from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS
 from causalrn.bundle.targets import EXPORT_TARGETS
@@ -28,6 +28,7 @@ from causalrn.workflows.arguments import (
     PathLike,
     choice,
     flag,
+    listed,
     narrow_pool,
     optional_choice,
     optional_path,
@@ -43,7 +44,7 @@ DEFAULT_OPSET, PORTABLE_OPSET = 23, 17
 _MOST_SEQUENCES = 1 << 10
 _OWNED = {
     "onnx": ("pool", "present", "opset", "single_file", "index_type", "ort_format", "profile"),
-    "c": ("pool8", "pool16", "weights", "profile", "prefix", "bindings"),
+    "c": ("pool8", "pool16", "weights", "profile", "prefix", "bindings", "package"),
     "web": ("pool8", "pool16", "engine", "beside"),
     **dict.fromkeys(CONVERSIONS, ("pool",)),
     "executorch": ("pool", "backend", "max_batch"),
@@ -87,6 +88,7 @@ def export(
     profile: str | None = None,
     prefix: str | None = None,
     bindings: Sequence[str] = (),
+    package: Sequence[str] = (),
     engine: str | None = None,
     beside: PathLike | None = None,
     backend: str | None = None,
@@ -115,10 +117,12 @@ def export(
         scheme: quantize it, too: see :func:`causalrn.quantize`. C and web have "w8" and "w8a8-dynamic".
         pool8: of C and web, pool rows as int8 with a scale per row.
         pool16: of C and web, pool rows as float16; not with `pool8`.
-        weights: of C, "file" or "inline"; file by default, inline for cortex-m.
+        weights: of C, "file" or "inline"; file by default, inline for cortex-m and packages.
         prefix: of C, with which all names in the source begin, in capitals those of its macros: several models in one
             program have different ones; "causalrn" by default.
-        bindings: of C, files with which other languages use the library, beside it: "cpp", "python", "rust".
+        bindings: of C, files with which other languages use the library, beside it: "cpp", "go", "python", "rust".
+        package: of C, worlds of microcontrollers that a folder beside it is laid out for: "arduino", "esp-idf",
+            "platformio", "zephyr". One row is computed at a time, and weights are inline.
         profile: of onnx, "default" or "portable": opset 17, and no operator that is not ONNX's own in quantized forms,
             for the widest use. Of C, "generic" or "cortex-m".
         engine: of web, "c" (as WebAssembly) or "ort-web" (onnxruntime-web, fetched with npm).
@@ -151,7 +155,8 @@ def export(
         "weights": optional_choice(weights, "weights", PLACEMENTS),
         "profile": optional_choice(profile, "profile", [name for names in EXPORT_PROFILES.values() for name in names]),
         "prefix": _checked_prefix(prefix),
-        "bindings": tuple(choice(name, "bindings", BINDINGS) for name in dict.fromkeys(bindings)),
+        "bindings": tuple(choice(name, "bindings", BINDINGS) for name in dict.fromkeys(listed(bindings, "bindings"))),
+        "package": tuple(sorted({choice(name, "package", PACKAGES) for name in listed(package, "package")})),
         "engine": optional_choice(engine, "engine", ENGINE_NAMES),
         "beside": optional_path(beside, "beside"),
         "backend": optional_choice(backend, "backend", BACKENDS),
@@ -245,15 +250,17 @@ def _export_converted(
 
 
 def _c_options(asked: dict[str, Any], capacity: int | None, scheme: str | None) -> COptions:
-    if asked["profile"] == "cortex-m" and asked["weights"] == "file":
+    profile, prefix, packages = asked["profile"] or "generic", asked["prefix"] or PREFIX, asked["package"]
+    if profile == "cortex-m" and asked["weights"] == "file":
         raise InputError("`weights` file and `profile` cortex-m contradict each other: firmware has no files")
-    inline = asked["weights"] == "inline" or asked["profile"] == "cortex-m"
-    placement = "inline" if inline else "file"
-    dtype = narrow_pool(asked["pool8"], asked["pool16"])
-    profile, prefix = asked["profile"] or "generic", asked["prefix"] or PREFIX
+    if packages and asked["weights"] == "file":
+        raise InputError("`weights` file and `package` contradict each other: microcontrollers have no files")
     if asked["bindings"] and profile != "generic":
         raise InputError("`bindings` need the handles, which `profile` cortex-m leaves out: leave one of them out")
-    return COptions(capacity, scheme or "float32", dtype, placement, profile, prefix, asked["bindings"])
+    inline = asked["weights"] == "inline" or profile == "cortex-m" or bool(packages)
+    dtype = narrow_pool(asked["pool8"], asked["pool16"])
+    weights = "inline" if inline else "file"
+    return COptions(capacity, scheme or "float32", dtype, weights, profile, prefix, asked["bindings"], packages)
 
 
 def _web_options(asked: dict[str, Any], capacity: int | None, scheme: str | None) -> WebOptions:

@@ -75,7 +75,8 @@ def export_c_bundle(
 
 
 def _finish_c(options: COptions, folder: Path, reference: Reference, session: Session, recorded: FloatArray) -> None:
-    """Golden vectors as a C header, and what the source takes on a device."""
+    """Golden vectors as a C header, packages with them, and what the source takes on a device."""
+    from causalrn.export.c99.companions import GOLDEN_HEADER, write_package
     from causalrn.export.c99.golden_header import golden_header_text
     from causalrn.runtimes.native.native_session import NativeSession
     from causalrn.workflows.firmware_size import write_size
@@ -85,8 +86,9 @@ def _finish_c(options: COptions, folder: Path, reference: Reference, session: Se
         expected = recorded[0]
         bounds = 0 * bounds + BUDGETS[options.scheme].repeat * reference.largest_logit
     text = golden_header_text(reference.tokens[0], expected, bounds)
-    (folder / "golden.h").write_text(text, encoding="utf-8")
+    (folder / GOLDEN_HEADER).write_text(text, encoding="utf-8")
     assert isinstance(session, NativeSession)
+    write_package(folder, session.native)
     write_size(folder, session)
 
 

@@ -7,8 +7,6 @@ import zlib
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import GIT_ATTRIBUTES, KEEP_LINE_ENDS
@@ -31,6 +29,7 @@ from causalrn.bundle.quantization import C_SCHEMES, PACKED, WEIGHT_ONLY, Quantiz
 from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import ConfigError
 from causalrn.export.c99.amalgamation import amalgamated_api, amalgamated_source
+from causalrn.export.c99.companions import write_bindings
 from causalrn.export.c99.header import Origin, header_text, model_macros, source_text, weights_header_text
 from causalrn.export.c99.packing import ALIGNMENT, pack_payload, weights_file
 from causalrn.model.config import CausalRNConfig
@@ -58,6 +57,8 @@ class COptions:
         profile: one of :data:`causalrn.bundle.native_spec.PROFILES`, or its `WEB_PROFILE`.
         prefix: of all names in the source.
         bindings: of :data:`causalrn.bundle.native_spec.BINDINGS`: written beside it, in folders of their own.
+        packages: of :data:`causalrn.bundle.native_spec.PACKAGES`, which need inline weights; their folder is written by
+            :func:`causalrn.export.c99.companions.write_package`, once there are golden vectors.
     """
 
     capacity: int | None = None
@@ -67,6 +68,7 @@ class COptions:
     profile: str = "generic"
     prefix: str = PREFIX
     bindings: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     @property
     def is_quantized(self) -> bool:
@@ -100,7 +102,10 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
     spec.check_useful()
     folded, capacity = checkpoint.folded, spec.capacity
     payload = pack_payload(folded, capacity, options.scheme)
-    native = NativeSpec(options.weights, options.profile, len(payload), _ROWS[options.profile], prefix=options.prefix)
+    rows = 1 if options.packages else _ROWS[options.profile]
+    native = NativeSpec(
+        options.weights, options.profile, len(payload), rows, prefix=options.prefix, packages=options.packages
+    )
     manifest = Manifest(
         **checkpoint.card.fields(),
         state=spec,
@@ -118,21 +123,8 @@ def export_c(checkpoint: Checkpoint, folder: Path, options: COptions) -> Manifes
     states = StateOrigin.of_manifest(manifest)
     origin = Origin(states, options.scheme, options.pool_dtype, alphabet.name if alphabet else "")
     _write_sources(folder, config, capacity, native, payload, origin)
-    for name in options.bindings:
-        _copy_files(files("causalrn.export.c99") / "bindings" / name, folder / "bindings" / name)
+    write_bindings(folder, native, options.bindings)
     return manifest
-
-
-def _copy_files(source: Traversable, target: Path) -> None:
-    """Copy a folder of text files, and those in it."""
-    target.mkdir(parents=True)
-    for entry in source.iterdir():
-        if entry.name == "__pycache__":
-            continue
-        if entry.is_dir():
-            _copy_files(entry, target / entry.name)
-        else:
-            (target / entry.name).write_text(entry.read_text(encoding="utf-8"), encoding="utf-8", newline="\n")
 
 
 def _quantization(options: COptions, checkpoint: Checkpoint) -> Quantization:

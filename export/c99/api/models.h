@@ -5,7 +5,7 @@
 struct crn_model {
     causalrn_weights weights;
     void *file; /* NULL: compiled in */
-    int kernel;
+    int kernel; /* by kernel_of and set_kernel alone: threads may change it while others open sessions */
 };
 
 enum { PER_BLOCK = CAUSALRN_TENSORS / CAUSALRN_BLOCKS };
@@ -32,6 +32,24 @@ static int chosen_kernel(const causalrn_weights *weights, int wanted)
 {
     causalrn_session session = {.weights = weights};
     return causalrn_choose_isa(&session, wanted);
+}
+
+static int kernel_of(const crn_model *model)
+{
+#if defined(__GNUC__)
+    return __atomic_load_n(&model->kernel, __ATOMIC_RELAXED);
+#else
+    return *(const volatile int *)&model->kernel;
+#endif
+}
+
+static void set_kernel(crn_model *model, int kernel)
+{
+#if defined(__GNUC__)
+    __atomic_store_n(&model->kernel, kernel, __ATOMIC_RELAXED);
+#else
+    *(volatile int *)&model->kernel = kernel;
+#endif
 }
 
 /* A model of a weights file, which becomes the model's own, whatever comes of it. */
@@ -102,14 +120,16 @@ static void close_model(crn_model *model)
 
 static int choose_kernel(crn_model *model, int kernel)
 {
-    model->kernel = chosen_kernel(&model->weights, kernel);
-    return model->kernel;
+    const int chosen = chosen_kernel(&model->weights, kernel);
+    set_kernel(model, chosen);
+    return chosen;
 }
 
 static int describe_model(const crn_model *model, crn_info *info)
 {
     static const char *const names[] = {"portable", "AVX2", "AVX-512"};
     const size_t size = info->size;
+    const int kernel = kernel_of(model);
     crn_info all = {0};
     if (size < sizeof all.size)
         return CRN_TOO_SMALL;
@@ -120,7 +140,7 @@ static int describe_model(const crn_model *model, crn_info *info)
     all.blocks = CAUSALRN_BLOCKS;
     all.hidden = CAUSALRN_HIDDEN;
     all.has_pool = CAUSALRN_HAS_POOL;
-    all.kernel = model->kernel;
+    all.kernel = kernel;
     all.state_bytes = CAUSALRN_HAS_POOL ? 0 : CAUSALRN_STATE_BYTES(1, 1);
     all.position_bytes = CAUSALRN_HAS_POOL ? row_bytes() : 0;
     all.weights_bytes = CAUSALRN_FILE_BYTES;
@@ -128,7 +148,7 @@ static int describe_model(const crn_model *model, crn_info *info)
     all.checkpoint = CAUSALRN_CHECKPOINT;
     all.arithmetic = CAUSALRN_ARITHMETIC;
     all.alphabet = CAUSALRN_ALPHABET;
-    all.kernel_name = names[model->kernel];
+    all.kernel_name = names[kernel];
     memcpy(info, &all, size < sizeof all ? size : sizeof all);
     return CRN_OK;
 }

@@ -16,6 +16,7 @@ typedef struct {
 struct crn_session {
     const crn_model *model;
     int32_t capacity; /* 0: no bound */
+    int kernel;       /* of all its slots, whatever the model's becomes */
     slot_t **slots;
     int32_t number; /* of slots, free ones among them */
     void *work;     /* shared by all slots, for `work_rows` positions */
@@ -62,7 +63,7 @@ static int make_state(const crn_session *session, int32_t rows, causalrn_session
         free_memory(*state);
         return code;
     }
-    causalrn_choose_isa(made, session->model->kernel);
+    causalrn_choose_isa(made, session->kernel);
     return CRN_OK;
 }
 
@@ -233,6 +234,7 @@ static int open_session(const crn_model *model, int32_t capacity, crn_session **
     if (made == NULL)
         return CRN_NO_MEMORY;
     made->model = model;
+    made->kernel = kernel_of(model);
     made->capacity = capacity != 0 ? capacity : CAUSALRN_CAPACITY;
     if (widen_work(made, first_rows(made)) != CRN_OK) {
         close_session(made);

@@ -257,17 +257,18 @@ static int load_file(crn_session *session, int32_t slot, const char *path)
     return code;
 }
 
-/* Write a file beside `path`, then let it take its place. */
+/* Write a file beside `path`, then let it take its place. Its name is that of the content's place in memory: of several
+ * threads that save to one path, each writes a file of its own. */
 static int replace_file(const char *path, const void *content, size_t size)
 {
-    static const char ending[] = ".partial";
-    char *beside = malloc(strlen(path) + sizeof ending);
+    static const char form[] = "%s.%llx.partial";
+    const size_t room = strlen(path) + sizeof form + 2 * sizeof(unsigned long long);
+    char *beside = malloc(room);
     FILE *file;
     int done;
     if (beside == NULL)
         return CRN_NO_MEMORY;
-    strcpy(beside, path);
-    strcat(beside, ending);
+    snprintf(beside, room, form, path, (unsigned long long)(uintptr_t)content);
     file = fopen(beside, "wb");
     done = file != NULL && fwrite(content, 1, size, file) == size;
     done = (file == NULL || fclose(file) == 0) && done;

@@ -1,8 +1,11 @@
 """Bindings over the handles: each copies a string, goes on from what another one has saved, and reports errors."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -21,7 +24,7 @@ FIRST, THEN = "abcde", "xyz"
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return c_bundle(random_model(seed=3), tmp_path_factory.mktemp("bindings"), prefix="copier")
+    return c_bundle(random_model(seed=3), tmp_path_factory.mktemp("bindings"), prefix="copier", bindings=("go",))
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,35 @@ def rust(bundle, tmp_path_factory):
     run(*command, manifest, env={**os.environ, **settings})
     run(*command[:4], "--lib", "--no-default-features", "--manifest-path", manifest, env={**os.environ, **settings})
     return [folder / "debug" / "examples" / "copy"]
+
+
+@pytest.fixture(scope="module")
+def go_module(bundle, tmp_path_factory):
+    """The module as export writes it, compiled in a moment, and how to call go: nothing is fetched, nothing is kept."""
+    folder = tmp_path_factory.mktemp("go")
+    module = shutil.copytree(bundle.path / "bindings" / "go", folder / "module")
+    text = (module / "crn.go").read_text()
+    assert "#cgo CFLAGS: -std=c99 -O3\n" in text
+    (module / "crn.go").write_text(text.replace("-O3", "-O0"))
+    settings = {
+        "GOFLAGS": "-mod=mod",
+        "GOPROXY": "off",
+        "GOCACHE": str(folder / "cache"),
+        "GOPATH": str(folder / "path"),
+    }
+    settings |= {
+        "CGO_ENABLED": "1",
+        "CGO_CFLAGS": "-DCOPIER_NO_VECTORS",
+        "CRN_WEIGHTS": str(bundle.path / "weights.bin"),
+    }
+    return module, partial(run, "go", env={**os.environ, **settings})
+
+
+@pytest.fixture(scope="module")
+def go(go_module):
+    module, call = go_module
+    call("build", "-o", module.parent / "copy", "./copystring", cwd=module)
+    return [module.parent / "copy"]
 
 
 PYTHON = """
@@ -83,8 +115,8 @@ def python(bundle, tmp_path_factory):
     return [sys.executable, "-I", "-S", "-c", PYTHON, str(BINDINGS / "python"), str(library)]  # nothing is installed
 
 
-def run(*command: object, env: dict[str, str] | None = None) -> str:
-    result = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env)
+def run(*command: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+    result = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env, cwd=cwd)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout.strip()
 
@@ -108,6 +140,7 @@ def spoken(bundle, *texts: str) -> list[str]:
 
 needs_cpp = needs("g++", packages="g++")
 needs_rust = needs("cargo", packages="cargo")
+needs_go = needs("go", packages="golang")
 
 
 @pytest.mark.parametrize(
@@ -117,6 +150,8 @@ needs_rust = needs("cargo", packages="cargo")
         pytest.param("cpp", "python", marks=needs_cpp),
         pytest.param("cpp", "rust", marks=[needs_cpp, needs_rust]),
         pytest.param("rust", "python", marks=needs_rust),
+        pytest.param("cpp", "go", marks=[needs_cpp, needs_go]),
+        pytest.param("go", "python", marks=needs_go),
     ],
 )
 def test_bindings_answer_and_go_on_from_each_others_states(bundle, tmp_path, request, writer, reader):
@@ -137,7 +172,13 @@ def test_bindings_answer_and_go_on_from_each_others_states(bundle, tmp_path, req
 
 
 @pytest.mark.parametrize(
-    "binding", ["python", pytest.param("cpp", marks=needs_cpp), pytest.param("rust", marks=needs_rust)]
+    "binding",
+    [
+        "python",
+        pytest.param("cpp", marks=needs_cpp),
+        pytest.param("rust", marks=needs_rust),
+        pytest.param("go", marks=needs_go),
+    ],
 )
 def test_bindings_report_errors_in_words(bundle, tmp_path, request, binding):
     program, weights = request.getfixturevalue(binding), bundle.path / "weights.bin"
@@ -165,7 +206,47 @@ def test_export_writes_the_bindings_that_are_asked_for(tmp_path):
     assert not (bundle.path / "bindings" / "python").exists()
 
 
-def test_the_python_binding_knows_every_function_of_the_header():
+@needs_go
+@needs("gofmt", packages="golang")
+def test_the_module_for_go_passes_its_tests_vet_and_gofmt(go_module):
+    module, call = go_module
+    shutil.copy(Path(__file__).parent / "go" / "crn_test.go", module)
+    assert run("gofmt", "-l", ".", cwd=module) == ""
+    call("vet", "./...", cwd=module)
+    assert "ok" in call("test", "-count=1", ".", cwd=module)
+
+
+@needs_go
+def test_the_tests_for_go_notice_a_slot_that_is_lost(go_module, tmp_path):
+    module, call = go_module
+    broken = shutil.copytree(module, tmp_path / "module")
+    shutil.copy(Path(__file__).parent / "go" / "crn_test.go", broken)
+    text = (broken / "crn.go").read_text()
+    wrong = text.replace("copy(tokens[begin:], request.Tokens)", "copy(tokens, request.Tokens)")
+    assert wrong != text
+    (broken / "crn.go").write_text(wrong)
+    with pytest.raises(AssertionError, match="TestManySlotsGiveWhatEachGivesAlone"):
+        call("test", "-count=1", ".", cwd=broken)
+
+
+@pytest.mark.parametrize("weights", ["file", "inline"])
+def test_the_module_for_go_has_all_source_in_it(tmp_path, weights):
+    """Go hashes and vendors a package's own folder alone."""
+    bundle = c_bundle(random_model(), tmp_path, prefix="v2", bindings=("go",), weights=weights)
+    module = bundle.path / "bindings" / "go"
+    source = {path.name for path in module.iterdir() if path.suffix in (".c", ".h")}
+    inline = {"v2_weights.h"} if weights == "inline" else set()
+    assert source == {"v2.c", "v2.h", "v2_api.c", "v2_api.h", "crn_api.h"} | inline
+    assert all((module / name).read_bytes() == (bundle.path / name).read_bytes() for name in source)
+    assert (module / "go.mod").read_text().startswith("module crn_v2\n")
+    assert '#include "v2_api.h"' in (module / "crn.go").read_text()
+    for path in module.rglob("*"):
+        if path.is_file():
+            assert path.relative_to(bundle.path).as_posix() in bundle.manifest.files
+            assert "causalrn" not in re.sub(r"causalrn-(export|state)|\\\"causalrn\\\\", "", path.read_text())
+
+
+def test_bindings_know_every_function_of_the_header():
     """Names in their order, which is what counts."""
     header = (ROOT / "export" / "c99" / "source" / "crn_api.h").read_text()
     table = header[header.index("typedef struct {\n    uint32_t version, size;") : header.index("} crn_api;")]
@@ -179,3 +260,5 @@ def test_the_python_binding_knows_every_function_of_the_header():
     rust = (BINDINGS / "rust" / "src" / "lib.rs").read_text()
     fields = rust[rust.index("struct Api {") :].split("}")[0]
     assert [line.split(":")[0].strip() for line in fields.splitlines() if ":" in line][2:] == names
+    go = (BINDINGS / "go" / "crn.go").read_text()
+    assert {name for name in names if f"causalrn_api()->{name}(" not in go} == {"step"}  # a prefill of one token

@@ -374,6 +374,19 @@ def test_a_model_says_what_it_is_and_takes_kernels(libraries):
         assert model.use_kernel(crn.BEST) == max(model.use_kernel(kernel) for kernel in (0, 1, 2))
 
 
+def test_a_session_keeps_the_kernel_that_it_was_opened_with(libraries):
+    """Else slots of one session would compute with different ones, and no longer together."""
+    bundle, library = libraries("exact, pool8, w8", "-O1")
+    with opened(bundle, library) as model, model.session() as session:
+        first = session.admit()
+        expected = session.step(first, 5)
+        assert model.use_kernel(crn.PORTABLE) == crn.PORTABLE
+        second, third = session.admit(), session.copy(first)
+        rows = session.step_many({second: [5, 3], third: [3]})
+        assert rows[second][0] == expected
+        assert rows[second][1] == rows[third][0]
+
+
 def test_weights_that_are_compiled_in(tmp_path):
     bundle = c_bundle(random_model(), tmp_path, weights="inline")
     with crn.Library(shared_library(bundle, tmp_path, *PLAIN), "causalrn").open() as model, model.session() as session:

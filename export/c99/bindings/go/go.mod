@@ -1,0 +1,3 @@
+module crn_causalrn
+
+go 1.19
