@@ -19,10 +19,11 @@ from causalrn.cli.console import (
     require_extra,
     write_json,
 )
-from causalrn.cli.options import PATH, FiniteRange, check_places, checked_place, given_options, json_option
+from causalrn.cli.number_types import Real, Whole
+from causalrn.cli.options import PATH, check_places, checked_place, given_options, json_option
+from causalrn.cli.verbosity import show_progress
 from causalrn.errors import InputError
 from causalrn.interrupts import EXIT_INTERRUPTED
-from causalrn.runtimes.progress import show_progress
 from causalrn.workflows.bench_arguments import MOST_THREADS, MOST_TOKENS
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 @click.option(
     "-n",
     "--decode",
-    type=click.IntRange(0, MOST_TOKENS),
+    type=Whole(0, MOST_TOKENS),
     default=16,
     show_default=True,
     help="Tokens to decode; 0: none.",
@@ -125,12 +126,8 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 @click.option(
     "-t", "--threads", type=Numbers(1, MOST_THREADS), multiple=True, help="Threads of each candidate.  [default: 1]"
 )
-@click.option(
-    "-r", "--repeats", type=click.IntRange(3, 10000), default=9, show_default=True, help="Turns of each candidate."
-)
-@click.option(
-    "--turn-ms", type=FiniteRange(1, 60000), default=60, show_default=True, help="Milliseconds of a turn, about."
-)
+@click.option("-r", "--repeats", type=Whole(3, 10000), default=9, show_default=True, help="Turns of each candidate.")
+@click.option("--turn-ms", type=Real(1, 60000), default=60, show_default=True, help="Milliseconds of a turn, about.")
 @click.option(
     "--runtime",
     multiple=True,
@@ -158,7 +155,7 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 @click.option("--against", type=PATH, help="Compare with what `bench --json` wrote before, as ratios.")
 @click.option(
     "--fail-above",
-    type=FiniteRange(min=0.01),
+    type=Real(0.01),
     help="With --against: exit code 1 where a row takes more than so many times as long as before, floors taken out.",
 )
 @click.pass_context
@@ -236,7 +233,7 @@ def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
             print_comparisons(result.earlier, result.comparisons, result.report.environment)
     for path in places:
         if path != STANDARD_OUTPUT:
-            console().print(f"wrote {path}", soft_wrap=True)
+            console().print(f"wrote {path}")
     return _exit_code(result)
 
 

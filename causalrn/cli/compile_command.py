@@ -11,6 +11,7 @@ from causalrn.bundle.engine_spec import Range
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.trt_flavors import FLAVORS, HARDWARE_LEVELS
 from causalrn.cli.console import require_extra, write_all_json
+from causalrn.cli.number_types import Whole
 from causalrn.cli.options import (
     PATH,
     check_places,
@@ -20,7 +21,7 @@ from causalrn.cli.options import (
     overwrite_option,
     tell_what_goes,
 )
-from causalrn.runtimes.progress import show_progress
+from causalrn.cli.verbosity import show_progress
 
 _MOST = 1 << 20
 
@@ -63,7 +64,7 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
 @click.option(
     "--capacity",
     multiple=True,
-    type=click.IntRange(2, _MOST),
+    type=Whole(2, _MOST),
     help="Of a fixed pool: also compile steps that read so many rows; the session moves up as the pool fills. May be "
     "repeated.  [default: the pool's own only]",
 )
@@ -73,8 +74,8 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
     type=_RangeType(),
     help="Of a growing pool: rows that steps read. Repeated, each begins one row after the one before.",
 )
-@click.option("--max-batch", type=click.IntRange(1, _MOST), default=16, show_default=True, help="Most sequences.")
-@click.option("--prefill-chunk", type=click.IntRange(1, _MOST), help="Most tokens at once.  [default: the bundle's]")
+@click.option("--max-batch", type=Whole(1, _MOST), default=16, show_default=True, help="Most sequences.")
+@click.option("--prefill-chunk", type=Whole(1, _MOST), help="Most tokens at once.  [default: the bundle's]")
 @click.option("--tf32", is_flag=True, help="Let float32 products round to TF32: faster, 1e-3 instead of 1e-6.")
 @click.option(
     "--compute-capability",
@@ -89,7 +90,7 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
     help="Of trt: other GPUs that may run it.",
 )
 @click.option("--version-compatible", is_flag=True, help="Of trt: later versions of the same major one may run it.")
-@click.option("--workspace", type=click.IntRange(1, _MOST), help="Most scratch memory, in MiB.")
+@click.option("--workspace", type=Whole(1, _MOST), help="Most scratch memory, in MiB.")
 @click.option("--timing-cache", type=PATH, callback=checked_place, help="Of trt: keep what was timed in this file.")
 @click.option("--export-layer-info", "layer_info", type=PATH, callback=checked_place, help="Write the layers, JSON.")
 @json_option

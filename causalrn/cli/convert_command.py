@@ -11,9 +11,10 @@ import click
 from causalrn.bundle.known_by import caution
 from causalrn.cli.console import console, require_extra
 from causalrn.cli.flags import in_flags
-from causalrn.cli.options import PATH, FiniteRange, seed_option, tell_what_goes
+from causalrn.cli.number_types import Real, Whole
+from causalrn.cli.options import PATH, seed_option, tell_what_goes
+from causalrn.cli.verbosity import show_progress
 from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS, READOUTS
-from causalrn.runtimes.progress import show_progress
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER
 from causalrn.training.tasks import TASKS
 from causalrn.workflows.model_options import MODELS
@@ -39,11 +40,11 @@ Examples:
 @click.argument("weights", type=PATH)
 @click.option("--readout", type=click.Choice(READOUTS), help="How positions read the past.")
 @click.option("--model", type=click.Choice(MODELS), help="What the weights are.  [default: what their keys say]")
-@click.option("--heads", type=click.IntRange(min=1))
+@click.option("--heads", type=Whole(1))
 @click.option("--norm", type=click.Choice(NORMS))
 @click.option(
     "--eps",
-    type=FiniteRange(0, 1),
+    type=Real(0, 1),
     help="normalization_eps of the paper's code, which every norm adds beside its root.",
 )
 @click.option("--activation", type=click.Choice(ACTIVATIONS))
@@ -65,12 +66,12 @@ Examples:
     type=click.Choice(tuple(TASKS)),
     help="What to compare settings on, as the model was trained.  [default: copy, where there are 29 tokens]",
 )
-@click.option("--length", type=click.IntRange(min=1), help="Letters per string.  [default: what the positions allow]")
+@click.option("--length", type=Whole(1), help="Letters per string.  [default: what the positions allow]")
 @click.option("--text", type=PATH, help="Compare settings on the bytes of this file.")
 @click.option("--tokens", type=PATH, help="Compare settings on token ids [N, T] in this .npy file.")
 @click.option(
     "--samples",
-    type=click.IntRange(min=2),
+    type=Whole(2),
     help="Sequences to compare settings on at most.  [default: 2000]",
 )
 @click.option("--force", is_flag=True, help="Convert with what is named even if something else is clearly better.")
@@ -94,15 +95,15 @@ def command(weights: Path, output: Path, **options: Any) -> None:
     tell_what_goes(output, CHECKPOINT_MARKER, options["overwrite"])
     result = convert(weights, output=output, **options, progress=show_progress)
     out = console()
-    out.print(f"{result.source}: {result.run.card.config.describe()}", soft_wrap=True)
+    out.print(f"{result.source}: {result.run.card.config.describe()}")
     if result.unwrapped:
-        out.print(f"unwrapped: {'; '.join(result.unwrapped)}", soft_wrap=True)
+        out.print(f"unwrapped: {'; '.join(result.unwrapped)}")
     if result.ranking is not None:
-        out.print(f"settings by their loss on {result.ranking.data}, in nats per token:", soft_wrap=True)
+        out.print(f"settings by their loss on {result.ranking.data}, in nats per token:")
         out.print(_table(result.ranking, result))
         out.print(f"{len(result.ranking.rows)} settings were tried; chance would be {result.ranking.chance:.3g}")
     for line in _describe(result, output):
-        out.print(in_flags(line), soft_wrap=True)
+        out.print(in_flags(line))
 
 
 def _table(ranking: Ranking, result: ConvertResult) -> Table:

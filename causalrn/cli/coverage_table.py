@@ -28,15 +28,15 @@ def print_gaps(coverage: Coverage) -> None:
     """What is not covered, a line each."""
     out = console()
     for words in coverage.not_executed:
-        out.print(f"not executed here: {words}", style="yellow", soft_wrap=True)
+        out.print(f"not executed here: {words}", style="yellow")
     for words in coverage.not_covered:
-        out.print(f"not covered: {words}", soft_wrap=True)
+        out.print(f"not covered: {words}")
 
 
 def print_hashed_only(coverage: Coverage) -> None:
     """Which files nothing read, and what could not run here."""
     out = console()
     if coverage.hashed_only:
-        out.print(f"hashed only: {', '.join(coverage.hashed_only)}", soft_wrap=True)
+        out.print(f"hashed only: {', '.join(coverage.hashed_only)}")
     for words in coverage.not_executed:
-        out.print(f"not executed here: {words}", style="yellow", soft_wrap=True)
+        out.print(f"not executed here: {words}", style="yellow")

@@ -17,9 +17,10 @@ from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
 from causalrn.bundle.targets import EXPORT_TARGETS
 from causalrn.bundle.web_spec import ENGINE_NAMES
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra
+from causalrn.cli.number_types import Whole
 from causalrn.cli.options import PATH, output_option, overwrite_option, tell_what_goes
+from causalrn.cli.verbosity import show_progress
 from causalrn.errors import BudgetExceededError
-from causalrn.runtimes.progress import show_progress
 from causalrn.training.card import card_of
 
 
@@ -59,8 +60,8 @@ package has converted does not compute what was trained."""
     is_flag=True,
     help="In ONNX, of a fixed pool: give all of it with the new rows in their places, for runtimes that keep states.",
 )
-@click.option("--capacity", type=click.IntRange(min=1), help="Most positions.  [default: the model's]")
-@click.option("--opset", type=int, help="ONNX opset, 17 to 23.  [default: 23; 17 if portable]")
+@click.option("--capacity", type=Whole(1), help="Most positions.  [default: the model's]")
+@click.option("--opset", type=int, metavar="N", help="ONNX opset, 17 to 23.  [default: 23; 17 if portable]")
 @click.option("--single-file", is_flag=True, help="Weights inside each ONNX graph, instead of a file that they share.")
 @click.option(
     "--index-type", type=click.Choice(INDEX_TYPES), help="In ONNX: type of tokens and position.  [default: int64]"
@@ -117,7 +118,7 @@ package has converted does not compute what was trained."""
 )
 @click.option(
     "--max-batch",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     help="In executorch: most sequences at once; memory is planned for so many.  [default: 1]",
 )
 @output_option
@@ -155,13 +156,13 @@ def _print_written(bundle: Bundle) -> None:
     kind = f"opset {manifest.opset}" if manifest.native is None else f"C99, {manifest.native.describe()}"
     for spec in (manifest.web, manifest.converted):
         kind = kind if spec is None else spec.describe()
-    out.print(f"wrote {bundle.path}: {card_of(bundle).config.describe()}", soft_wrap=True)
-    out.print(f"{len(manifest.files)} files, {size / 1e6:.2f} MB, {kind}, {_describe(manifest.state)}", soft_wrap=True)
+    out.print(f"wrote {bundle.path}: {card_of(bundle).config.describe()}")
+    out.print(f"{len(manifest.files)} files, {size / 1e6:.2f} MB, {kind}, {_describe(manifest.state)}")
     if manifest.target == "c":
         from causalrn.workflows.firmware_size import describe_size
 
         for line in describe_size(bundle):
-            out.print(line, soft_wrap=True)
+            out.print(line)
 
 
 def _describe(state: StateSpec) -> str:

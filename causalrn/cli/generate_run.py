@@ -12,10 +12,10 @@ import numpy as np
 from causalrn.bundle.alphabet import REPLACEMENT, parse_token_ids
 from causalrn.bundle.disk.files import check_output_file, written_file
 from causalrn.cli.terminal import as_shown
+from causalrn.cli.verbosity import show_progress
 from causalrn.errors import InputError
 from causalrn.runtimes.generation import Prompts, runs_in_slots
 from causalrn.runtimes.generation_options import GenerationOptions
-from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.session import Session
 from causalrn.workflows.token_ids import load_token_ids
 

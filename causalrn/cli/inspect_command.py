@@ -46,6 +46,8 @@ def command(context: click.Context, folder: Path, certificate: Path | None, json
     are shown.
     """
     from causalrn.bundle.bundle_folder import is_bundle
+    from causalrn.bundle.disk.wrong_folder import EITHER, describe_wrong
+    from causalrn.training.checkpoint_folder import is_checkpoint
 
     if certificate is not None and not is_bundle(folder):
         raise InputError(f"{folder} is no bundle: --certificate is about one")
@@ -64,6 +66,8 @@ def command(context: click.Context, folder: Path, certificate: Path | None, json
     if shown is not None:  # before the bundle: a file that changed may keep it from being opened
         faults = shown.faults(folder)
         _print_certificate(shown, faults)
+    elif not is_bundle(folder) and not is_checkpoint(folder):
+        raise InputError(describe_wrong(folder, EITHER))
     data = _inspect_bundle(folder) if is_bundle(folder) else _inspect_run(folder)
     _print_contents(data)
     if shown is not None:
@@ -92,25 +96,25 @@ def _print_certificate(certificate: Certificate, faults: list[str]) -> None:
 
     out, report = console(), certificate.report
     if faults:
-        out.print(f"certificate VOID: {'; '.join(faults)}; verify the bundle again", style="bold red", soft_wrap=True)
+        out.print(f"certificate VOID: {'; '.join(faults)}; verify the bundle again", style="bold red")
     else:
         out.print("certificate holds: every file is the one that was verified", style="bold green")
     versions = ", ".join(f"{name} {report.environment[name]}" for name in SHOWN_VERSIONS)
     family = report.environment.get("processor_family")  # certificates of earlier versions have none
     versions += "" if family is None else f", {family}"
-    out.print(f"issued {certificate.issued} with {versions}, against {report.against}", soft_wrap=True)
+    out.print(f"issued {certificate.issued} with {versions}, against {report.against}")
     if report.known_by is not None:
-        out.print(f"architecture: {report.known_by.describe()}", soft_wrap=True)
+        out.print(f"architecture: {report.known_by.describe()}")
     out.print(results_table(report.results, report.measured))
     if report.settings.budget is not None:
         limits = to_json(report.settings.budget).items()
         budget = ", ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits)
-        out.print(f"judged by a budget, not by rounding: {budget}", style="yellow", soft_wrap=True)
+        out.print(f"judged by a budget, not by rounding: {budget}", style="yellow")
     missing = [level for level in LEVELS if level not in {result.level for result in report.results}]
     if missing:
         out.print(f"not checked: {', '.join(missing)}", style="yellow")
     for note in report.notes:
-        out.print(f"note: {note}", soft_wrap=True)
+        out.print(f"note: {note}")
     if report.coverage is None:
         out.print("which files were executed it does not say: verify the bundle again", style="yellow")
     else:
@@ -131,13 +135,13 @@ def _print_contents(data: dict[str, Any]) -> None:
             table.add_row(key, _text(value))
         out.print(table)
         out.print()
-    out.print(data["state"]["title"], style="bold", soft_wrap=True)
+    out.print(data["state"]["title"], style="bold")
     state = Table("tensor", "shape", "update", box=None, padding=(0, 2, 0, 1))
     for row in data["state"]["rows"]:
         state.add_row(*row)
     out.print(state)
     memory = ", ".join(f"{tokens}: {size / 1e3:,.1f} kB" for tokens, size in data["state"]["bytes"].items())
-    out.print(f"state bytes by tokens seen (batch 1): {memory}", soft_wrap=True)
+    out.print(f"state bytes by tokens seen (batch 1): {memory}")
 
 
 def _inspect_bundle(folder: Path) -> dict[str, Any]:
@@ -202,9 +206,9 @@ def _inspect_table(path: Path) -> dict[str, Any]:
 
     table, out = CalibrationTable.load(path), console()
     limits = {method: table.limits(method) for method in CALIBRATION_METHODS}
-    out.print(f"calibration table: {table.source}", style="bold", soft_wrap=True)
-    out.print(f"{len(table.rollouts)} rollouts, {table.sequences} sequences of {table.steps} steps", soft_wrap=True)
-    out.print(f"weights sha256 {table.checkpoint_sha256}\n", soft_wrap=True)
+    out.print(f"calibration table: {table.source}", style="bold")
+    out.print(f"{len(table.rollouts)} rollouts, {table.sequences} sequences of {table.steps} steps")
+    out.print(f"weights sha256 {table.checkpoint_sha256}\n")
     rows = Table("largest |value|", *CALIBRATION_METHODS, "first step", "last step", box=None, padding=(0, 2, 0, 1))
     for name, ranges in (*table.activation_ranges.items(), *table.states.items()):
         known = [f"{limits[method][name]:.4g}" if name in limits[method] else "" for method in CALIBRATION_METHODS]

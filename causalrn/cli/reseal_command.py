@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
-from causalrn.cli.options import PATH, FiniteRange, json_option, seed_option
-from causalrn.runtimes.progress import show_progress
+from causalrn.cli.number_types import Real, Whole
+from causalrn.cli.options import PATH, json_option, seed_option
+from causalrn.cli.verbosity import show_progress
 
 
 @click.command(
@@ -24,15 +25,13 @@ Exit code 1, and the bundle is left as it is, if anything is out of tolerance.""
 @click.option("--tool", default="", help="What changed the graphs, for the record.")
 @click.option(
     "--samples",
-    type=click.IntRange(1, 1 << 31),
+    type=Whole(1),
     default=1000,
     show_default=True,
     help="Sequences to measure accuracy on.",
 )
 @seed_option
-@click.option(
-    "--time-budget", type=FiniteRange(min=1), default=300, show_default=True, help="Seconds for the verification."
-)
+@click.option("--time-budget", type=Real(1), default=300, show_default=True, help="Seconds for the verification.")
 @json_option
 @click.pass_context
 def command(context: click.Context, /, bundle: Path, json_path: Path | None, **options: Any) -> None:
@@ -53,7 +52,7 @@ def command(context: click.Context, /, bundle: Path, json_path: Path | None, **o
     write_json(json_path, {"report": "causalrn-reseal", "version": 1, **_as_json(report)})
     print_report(result.verification.report)
     if result.bundle is None:
-        console().print(f"{bundle} was left as it is", soft_wrap=True)
+        console().print(f"{bundle} was left as it is")
         context.exit(EXIT_CHECK_FAILED)
     _print_changes(result.resealing, result.bundle)
 
@@ -66,9 +65,9 @@ def _as_json(report: dict[str, Any]) -> dict[str, Any]:
 
 def _print_changes(resealing: Any, bundle: Any) -> None:
     out = console()
-    out.print(f"resealed {bundle.path}: {resealing.describe()}", soft_wrap=True)
+    out.print(f"resealed {bundle.path}: {resealing.describe()}")
     for file, operators in resealing.nodes.items():
         counts = ", ".join(f"{count:+d} {operator}" for operator, count in operators.items())
-        out.print(f"  {file}: {counts} nodes", soft_wrap=True)
+        out.print(f"  {file}: {counts} nodes")
     if resealing.restored:
-        out.print(f"  entries of the manifest restored in {', '.join(resealing.restored)}", soft_wrap=True)
+        out.print(f"  entries of the manifest restored in {', '.join(resealing.restored)}")

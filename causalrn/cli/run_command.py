@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import PATH, pop_session_options, runtime_options, seed_option
 from causalrn.errors import InputError
 
@@ -22,10 +23,12 @@ Examples:
 )
 @click.argument("folder", metavar="BUNDLE_OR_RUN", type=PATH)
 @click.option("--prompt", "prompts", multiple=True, help="Text to go on from; repeat it for several.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), help="Most tokens to generate.  [default: the capacity]")
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-k", type=int, default=0, show_default=True, help="Keep the k most likely tokens; 0 keeps all.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="Keep tokens up to this probability.")
+@click.option("--max-new-tokens", type=Whole(1), help="Most tokens to generate.  [default: the capacity]")
+@click.option("--temperature", type=Real(), default=0.0, show_default=True, help="0 is greedy.")
+@click.option(
+    "--top-k", type=int, metavar="N", default=0, show_default=True, help="Keep the k most likely tokens; 0 keeps all."
+)
+@click.option("--top-p", type=Real(), default=1.0, show_default=True, help="Keep tokens up to this probability.")
 @seed_option
 @click.option("--stop", help="Stop after this text; EOS stops letters by itself.")
 @click.option(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import re
+import shutil
 import sys
 import warnings
 from typing import Any, TextIO
 
+from causalrn.cli.verbosity import note
 from causalrn.errors import FallbackWarning
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -29,6 +31,46 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
+_WIDEST = 100
+"""Columns that sentences take at most: longer lines are hard to read."""
+
+
+def wraps(stream: Any) -> bool:
+    """Whether sentences break at a width: in terminals, and where COLUMNS says how wide what shows them is.
+
+    Files and pipes get a sentence as one line, so that `grep` finds it.
+    """
+    return bool(os.environ.get("COLUMNS", "").isdigit() or stream.isatty())
+
+
+def breaks(text: str, width: int) -> list[int]:
+    """Where lines of a text break, between words and behind the blanks there; a word that is too long stays whole.
+
+    Example:
+        >>> breaks("one two three", 8)
+        [8]
+    """
+    places, start = [], 0
+    for line in text.splitlines(keepends=True):
+        column = 0
+        for word in re.finditer(r"\s*\S+\s?", line):
+            if column and column + len(word[0].rstrip()) > width:
+                places.append(start + word.start() + len(word[0]) - len(word[0].lstrip()))
+                column = 0
+            column += len(word[0])
+        start += len(line)
+    return places
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """A sentence as a stream shows it: broken between words in a terminal, one line elsewhere."""
+    if not wraps(stream):
+        return text
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    ends = [0, *breaks(text, width), len(text)]
+    return "\n".join(text[start:end].rstrip() for start, end in itertools.pairwise(ends))
+
+
 def as_shown(text: str, stream: TextIO) -> str:
     """A model's text for a stream: as it is in files and pipes, visible in a terminal."""
     return visible(text) if stream.isatty() else text
@@ -40,8 +82,7 @@ def show_fallbacks_as_notes() -> None:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, FallbackWarning):
-            with contextlib.suppress(OSError):
-                print(f"Note: {visible(str(message))}", file=sys.stderr)
+            note(wrapped(f"Note: {visible(str(message))}", sys.stderr))
         else:
             before(message, category, *place, **more)
 

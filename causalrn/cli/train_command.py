@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from causalrn.cli.console import console, require_extra
+from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import (
     PATH,
     family_options,
@@ -16,14 +17,12 @@ from causalrn.cli.options import (
     output_option,
     seed_option,
 )
+from causalrn.cli.verbosity import show_progress
 from causalrn.errors import InputError
 from causalrn.model.config import POSITIONS, READOUTS
 from causalrn.model.operators.functions import KERNEL_CHOICES
-from causalrn.runtimes.progress import show_progress
 from causalrn.training.tasks import TASKS
 from causalrn.workflows.model_options import MODELS
-
-_MOST = 2**31 - 1
 
 
 @click.command(
@@ -47,10 +46,10 @@ Examples:
 )
 @click.option(
     "--length",
-    type=click.IntRange(1, _MOST),
+    type=Whole(1),
     help="Letters per string, or bytes per window of a text.  [default: 16; 128 for text]",
 )
-@click.option("--key", type=click.IntRange(1, _MOST), help="Letters of the k-gram to look up.  [default: 3]")
+@click.option("--key", type=Whole(1), help="Letters of the k-gram to look up.  [default: 3]")
 @click.option("--text", type=PATH, help="The file to learn; its last tenth is kept for evaluation.")
 @click.option(
     "--model", type=click.Choice(MODELS), default="causalrn", show_default=True, help="A CausalRN, or a baseline."
@@ -71,16 +70,16 @@ Examples:
     show_default=True,
     help="tiny E=H=64, 4 blocks; small 128, 6; paper 192, 12, batch 320. A Transformer's H is 4 E.",
 )
-@click.option("--embedding", type=click.IntRange(2, _MOST), help="Embedding width E.  [default: the preset's]")
-@click.option("--hidden", type=click.IntRange(2, _MOST), help="Hidden width H.  [default: E, or 4 E]")
-@click.option("--blocks", type=click.IntRange(1, 1000), help="Number of blocks.  [default: the preset's]")
-@click.option("--steps", type=click.IntRange(1, _MOST), help="Optimizer steps.  [default: the preset's]")
+@click.option("--embedding", type=Whole(2), help="Embedding width E.  [default: the preset's]")
+@click.option("--hidden", type=Whole(2), help="Hidden width H.  [default: E, or 4 E]")
+@click.option("--blocks", type=Whole(1, 1000), help="Number of blocks.  [default: the preset's]")
+@click.option("--steps", type=Whole(1), help="Optimizer steps.  [default: the preset's]")
 @click.option(
     "--batch",
-    type=click.IntRange(1, _MOST),
+    type=Whole(1),
     help="Sequences per step, over all processes.  [default: the preset's]",
 )
-@click.option("--learning-rate", type=float, help="Peak learning rate.  [default: the preset's]")
+@click.option("--learning-rate", type=Real(), help="Peak learning rate.  [default: the preset's]")
 @click.option(
     "--schedule",
     type=click.Choice(["cosine", "constant"]),
@@ -90,11 +89,11 @@ Examples:
 )
 @click.option(
     "--evaluate-every",
-    type=click.IntRange(1, _MOST),
+    type=Whole(1),
     help="Evaluate so often.  [default: an eighth of all, at least 25]",
 )
-@click.option("--accumulate", type=click.IntRange(1, _MOST), help="Take a step's sequences in so many parts.")
-@click.option("--until", type=float, help="Stop early once this share is right, e.g. 0.995 of all strings.")
+@click.option("--accumulate", type=Whole(1), help="Take a step's sequences in so many parts.")
+@click.option("--until", type=Real(), help="Stop early once this share is right, e.g. 0.995 of all strings.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option(
     "--precision",
@@ -105,7 +104,7 @@ Examples:
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=Whole(1, 1024),
     help="Of one operation on a CPU.  [default: the physical cores that are free]",
 )
 @click.option(
@@ -146,4 +145,4 @@ def command(context: click.Context, /, output: Path, overwrite: bool, resume: bo
             options[name] = options[name] if name in given else None
         result = train(output=output, overwrite=overwrite, **options, progress=show_progress)
     if result is not None:
-        console().print(result.summary(), soft_wrap=True)
+        console().print(result.summary())
