@@ -90,11 +90,12 @@ class _ListCommand(click.Command):
     epilog="""\b
 Examples:
   causalrn-export bench bundle
-  causalrn-export bench bundle source run -d 16,128,1024 --html bench.html
+  causalrn-export bench bundle source run -d 16,128 --html bench.html
   causalrn-export bench bundle -p 512,2048 -n 0 --threads 1,2
-  causalrn-export bench bundle --json new.json --against old.json --fail-above 1.1
-  causalrn-export bench bundle --profile -d 128             where a step's time goes
+  causalrn-export bench bundle --against old.json --fail-above 1.1
+  causalrn-export bench bundle --profile -d 128      where a step's time goes
   causalrn-export bench run --predict --device raspberry-pi-5
+
 The depth of a token is the number of tokens before it. Exit code 1 if a row is slower than --fail-above allows,
 2 if a folder cannot be opened, 3 for engines that cannot run here: the others are measured all the same.""",
 )

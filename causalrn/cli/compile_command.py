@@ -44,11 +44,12 @@ class _RangeType(click.ParamType[Range]):
 @click.command(
     epilog="""\b
 Examples:
-  causalrn-export compile bundle -o engine                            fixed pool, or linear
+  causalrn-export compile bundle -o engine           fixed pool, or linear
   causalrn-export compile bundle -o engine --capacity 64 --capacity 256
-  causalrn-export compile bundle -o engine --profile 1/64/128 --profile 129/512/1024
+  causalrn-export compile bundle -o engine --profile 1/64/128
   causalrn-export compile bundle -o engine --compute-capability 8.9 --tf32
   causalrn-export compile bundle -o engine --export-layer-info layers.json
+
 Then, on a machine with a GPU: causalrn-export verify engine"""
 )
 @click.argument("bundle", type=PATH)

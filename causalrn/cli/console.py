@@ -9,12 +9,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from causalrn.cli.flags import in_flags
-from causalrn.cli.terminal import ReaderGoneError, breaks, drop_output, visible, wrapped, wraps
+from causalrn.cli.terminal import ReaderGoneError, breaks, drop_output, visible, wrapped
 from causalrn.cli.verbosity import explain_error, is_quiet
 from causalrn.errors import CausalRNError, RuntimeUnavailableError
 from causalrn.interrupts import EXIT_INTERRUPTED
@@ -147,7 +147,8 @@ def console() -> Console:
             super().print(*objects, style=style, soft_wrap=soft_wrap, **settings)
 
         def _between_words(self, text: Text) -> Text:
-            places = breaks(visible(text.plain), self.width) if wraps(self.file) else []
+            has_width = self.is_terminal or "COLUMNS" in os.environ  # else a sentence is a line, for `grep`
+            places = breaks(visible(text.plain), self.width) if has_width else []
             lines = text.divide(places)
             for line in lines[:-1]:
                 line.rstrip()
@@ -160,11 +161,16 @@ def console() -> Console:
             for text, style, control in super().render(renderable, options):
                 yield Segment(text if control else visible(text), style, control)
 
-    context = click.get_current_context(silent=True)
-    to_stderr = context is not None and context.meta.get(_JSON_ONLY, False)
+    to_stderr = output_stream() is sys.stderr
     # no markup: what is printed may hold a path with brackets in it
     width = min(Console().width, 100)
     return LastingConsole(highlight=False, markup=False, width=width, stderr=to_stderr, quiet=is_quiet())
+
+
+def output_stream() -> TextIO:
+    """Where text goes that was asked for: standard output, unless a JSON report takes it."""
+    context = click.get_current_context(silent=True)
+    return sys.stderr if context is not None and context.meta.get(_JSON_ONLY, False) else sys.stdout
 
 
 def free_standard_output() -> None:

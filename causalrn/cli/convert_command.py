@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.bundle.known_by import caution
-from causalrn.cli.console import console, require_extra
+from causalrn.cli.console import console, require_extra, write_json
 from causalrn.cli.flags import in_flags
 from causalrn.cli.number_types import Real, Whole
-from causalrn.cli.options import PATH, seed_option, tell_what_goes
+from causalrn.cli.options import PATH, check_places, json_option, run_output_option, seed_option, tell_what_goes
 from causalrn.cli.verbosity import show_progress
 from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS, READOUTS
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER
@@ -31,11 +31,13 @@ _SHOWN = 6
 @click.command(
     epilog="""\b
 Examples:
-  causalrn-export convert model.pth -o run --reference logits.npz     settles it exactly
-  causalrn-export convert model.pth -o run                            letters: ranked by copying
-  causalrn-export convert model.pth -o run --readout exact --heads 4  refused if clearly wrong
-  causalrn-export convert model.pth -o run --text book.txt            bytes
-  causalrn-export convert model.pth -o run --tokens ids.npy           any other vocabulary"""
+  causalrn-export convert model.pth -o run                  ranked by copying
+  causalrn-export convert model.pth -o run --reference logits.npz    settles it
+  causalrn-export convert model.pth -o run --readout exact --heads 4
+  causalrn-export convert model.pth -o run --text book.txt  bytes
+  causalrn-export convert model.pth -o run --tokens ids.npy    other ids
+
+What is named and clearly wrong is refused."""
 )
 @click.argument("weights", type=PATH)
 @click.option("--readout", type=click.Choice(READOUTS), help="How positions read the past.")
@@ -77,8 +79,9 @@ Examples:
 @click.option("--force", is_flag=True, help="Convert with what is named even if something else is clearly better.")
 @seed_option
 @click.option("--overwrite", is_flag=True, help="Replace an earlier RUN in the output folder, and say what goes.")
-@click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
-def command(weights: Path, output: Path, **options: Any) -> None:
+@run_output_option
+@json_option
+def command(weights: Path, output: Path, json_path: Path | None, **options: Any) -> None:
     """Turn weights saved by the paper's training script, or by one of your own, into a RUN.
 
     Reads what torch.save or safetensors wrote, under any name: a state dict, with whatever prefixes wrappers gave its
@@ -91,9 +94,12 @@ def command(weights: Path, output: Path, **options: Any) -> None:
     """
     require_extra("torch")
     from causalrn.workflows.convert import convert
+    from causalrn.workflows.reports import ConvertReport, report_values
 
+    check_places([json_path], [weights, options["reference"], options["text"], options["tokens"]], output)
     tell_what_goes(output, CHECKPOINT_MARKER, options["overwrite"])
     result = convert(weights, output=output, **options, progress=show_progress)
+    write_json(json_path, report_values(ConvertReport.of(result, str(output))))
     out = console()
     out.print(f"{result.source}: {result.run.card.config.describe()}")
     if result.unwrapped:

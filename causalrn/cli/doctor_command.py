@@ -166,7 +166,8 @@ class DoctorReport:
 Examples:
   causalrn-export doctor
   causalrn-export doctor --json doctor.json
-  causalrn-export doctor --measure --json device.json    for `bench --predict --device device.json`
+  causalrn-export doctor --measure --json device.json   for `bench --device`
+
 Exit code 1 if bundles cannot be run here."""
 )
 @click.option("--measure", is_flag=True, help="Also measure how fast this machine reads, multiplies and takes exps.")

@@ -16,9 +16,9 @@ from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
 from causalrn.bundle.targets import EXPORT_TARGETS
 from causalrn.bundle.web_spec import ENGINE_NAMES
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
 from causalrn.cli.number_types import Whole
-from causalrn.cli.options import PATH, output_option, overwrite_option, tell_what_goes
+from causalrn.cli.options import PATH, check_places, json_option, output_option, overwrite_option, tell_what_goes
 from causalrn.cli.verbosity import show_progress
 from causalrn.errors import BudgetExceededError
 from causalrn.training.card import card_of
@@ -28,16 +28,18 @@ from causalrn.training.card import card_of
     epilog="""\b
 Examples:
   causalrn-export export run -o bundle
-  causalrn-export export run -o bundle --profile portable  for other and older runtimes
+  causalrn-export export run -o bundle --profile portable  for older runtimes
   causalrn-export export run -o bundle --pool fixed --capacity 34
-  causalrn-export export run -o bundle --ort-format        for onnxruntime's reduced builds
-  causalrn-export export run -o small --scheme w8          export and quantize in one go
-  causalrn-export export run -o source --target c          C99 source that needs nothing
-  causalrn-export export run -o firmware --target c --scheme w8a8-dynamic --profile cortex-m
-  causalrn-export export run -o site --target web          a page and an ES module: then `serve site`
+  causalrn-export export run -o bundle --ort-format   for its reduced builds
+  causalrn-export export run -o small --scheme w8   export and quantize in one
+  causalrn-export export run -o source --target c     C99 that needs nothing
+  causalrn-export export run -o firmware --target c --profile cortex-m
+  causalrn-export export run -o site --target web   a page: then `serve site`
   causalrn-export export run -o site --target web --beside other-site
-  causalrn-export export run -o phone --target executorch  .pte programs, computed by XNNPACK
-  causalrn-export export run -o phone --target litert      a .tflite file; --target coreml: .mlpackage folders
+  causalrn-export export run -o phone --target executorch    .pte programs
+  causalrn-export export run -o phone --target litert        a .tflite file
+  causalrn-export export run -o apple --target coreml      .mlpackage folders
+
 Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more than is allowed, or if what another
 package has converted does not compute what was trained."""
 )
@@ -123,8 +125,11 @@ package has converted does not compute what was trained."""
 )
 @output_option
 @overwrite_option
+@json_option
 @click.pass_context
-def command(context: click.Context, /, run: Path, output: Path, target: str, **options: Any) -> None:
+def command(
+    context: click.Context, /, run: Path, output: Path, target: str, json_path: Path | None, **options: Any
+) -> None:
     """Export a RUN's recurrent cell as a bundle for a device.
 
     The bundle holds graphs, C99 source or WebAssembly for steps and prefill, their weights, a manifest with the state
@@ -137,13 +142,17 @@ def command(context: click.Context, /, run: Path, output: Path, target: str, **o
         CONVERSIONS[target].check_installed()
     from causalrn.cli.quantize_report import print_report
     from causalrn.workflows.export import export
+    from causalrn.workflows.reports import ExportReport, report_values
 
+    check_places([json_path], [options["beside"]], output)
     tell_what_goes(output, BUNDLE_MARKER, options["overwrite"])
     try:
         result = export(run, output=output, target=target, **options, progress=show_progress)
     except BudgetExceededError as error:
+        write_json(json_path, report_values(ExportReport.of_refused(str(output), target, error.report)))
         print_report(error.report, str(output), automatic=False)
         context.exit(EXIT_CHECK_FAILED)
+    write_json(json_path, report_values(ExportReport.of(result)))
     if result.report is not None:
         print_report(result.report, str(output), automatic=False)
     if result.report is None or target != "onnx":

@@ -32,7 +32,8 @@ Examples:
   causalrn-export inspect bundle
   causalrn-export inspect bundle --certificate certificate.json
   causalrn-export inspect run --json run.json
-  causalrn-export inspect calibration.json             what `quantize --save-calibration` wrote
+  causalrn-export inspect calibration.json    of `quantize --save-calibration`
+
 Exit code 1 if a certificate does not hold for the bundle."""
 )
 @click.argument("folder", metavar="BUNDLE_OR_RUN_OR_TABLE", type=PATH)

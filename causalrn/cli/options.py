@@ -26,7 +26,18 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PATH = click.Path(path_type=Path)
 
 output_option: Decorator = click.option(
-    "-o", "--output", type=PATH, required=True, help="Folder to write; replaces what was written there before."
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    help="Folder to write. An earlier bundle there is replaced, unless files were added or changed since.",
+)
+run_output_option: Decorator = click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    help="Folder to write. An earlier RUN there is replaced with --overwrite only.",
 )
 overwrite_option: Decorator = click.option(
     "--overwrite",

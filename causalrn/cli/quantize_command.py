@@ -48,10 +48,12 @@ class _CountOrAuto(click.ParamType[int | str]):
     epilog="""\b
 Examples:
   causalrn-export quantize bundle -o bundle-w8 --scheme w8
-  causalrn-export quantize bundle -o small --scheme w4 --keep-blocks-fp32 auto --pool8
-  causalrn-export quantize bundle -o engine --scheme w8 --form qdq            for TensorRT
-  causalrn-export quantize bundle -o int8 --scheme w8a8 --method entropy --save-calibration table.json
-  causalrn-export quantize bundle -o int8 --scheme w8a8 --sensitivity tensor --plot sensitivity.png
+  causalrn-export quantize bundle -o small --scheme w8 --pool8
+  causalrn-export quantize bundle -o small --scheme w4 --keep-blocks-fp32 auto
+  causalrn-export quantize bundle -o engine --scheme w8 --form qdq    TensorRT
+  causalrn-export quantize bundle -o int8 --scheme w8a8 --method entropy
+  causalrn-export quantize bundle -o int8 --scheme w8a8 --sensitivity tensor
+
 Exit code 1, and no bundle written, if the result loses more than is allowed."""
 )
 @click.argument("bundle", type=PATH)

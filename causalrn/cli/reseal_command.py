@@ -18,6 +18,7 @@ from causalrn.cli.verbosity import show_progress
 Examples:
   onnxslim bundle/step.onnx bundle/step.onnx
   causalrn-export reseal bundle --checkpoint run --tool "onnxslim 0.1.90"
+
 Exit code 1, and the bundle is left as it is, if anything is out of tolerance."""
 )
 @click.argument("bundle", type=PATH)

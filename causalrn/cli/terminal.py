@@ -35,14 +35,6 @@ _WIDEST = 100
 """Columns that sentences take at most: longer lines are hard to read."""
 
 
-def wraps(stream: Any) -> bool:
-    """Whether sentences break at a width: in terminals, and where COLUMNS says how wide what shows them is.
-
-    Files and pipes get a sentence as one line, so that `grep` finds it.
-    """
-    return bool(os.environ.get("COLUMNS", "").isdigit() or stream.isatty())
-
-
 def breaks(text: str, width: int) -> list[int]:
     """Where lines of a text break, between words and behind the blanks there; a word that is too long stays whole.
 
@@ -63,8 +55,8 @@ def breaks(text: str, width: int) -> list[int]:
 
 
 def wrapped(text: str, stream: TextIO) -> str:
-    """A sentence as a stream shows it: broken between words in a terminal, one line elsewhere."""
-    if not wraps(stream):
+    """A sentence as a stream shows it: broken between words in a terminal, elsewhere one line, which `grep` finds."""
+    if not stream.isatty():
         return text
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     ends = [0, *breaks(text, width), len(text)]

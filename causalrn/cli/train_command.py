@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
-from causalrn.cli.console import console, require_extra
+from causalrn.cli.console import console, require_extra, write_json
 from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import (
     PATH,
+    check_places,
     family_options,
     given_options,
-    output_option,
+    json_option,
+    run_output_option,
     seed_option,
 )
 from causalrn.cli.verbosity import show_progress
@@ -29,12 +31,12 @@ from causalrn.workflows.model_options import MODELS
     epilog="""\b
 Examples:
   causalrn-export train --task copy --length 16 -o run
-  causalrn-export train --task copy --length 64 --preset paper --until 0.995 -o run64
+  causalrn-export train --length 64 --preset paper --until 0.995 -o run64
   causalrn-export train --model transformer --length 16 -o transformer
-  causalrn-export train --task lookup --length 8 --key 2 --steps 2000 -o lookup
-  causalrn-export train --task text --text book.txt --length 128 --readout linear -o book
+  causalrn-export train --task lookup --length 8 --key 2 -o lookup
+  causalrn-export train --task text --text book.txt --readout linear -o book
   causalrn-export train --resume -o run64
-  torchrun --nproc-per-node 2 --no-python causalrn-export train --length 32 -o run32"""
+  torchrun --nproc-per-node 2 --no-python causalrn-export train -o run"""
 )
 @click.option(
     "--task",
@@ -119,9 +121,12 @@ Examples:
 @seed_option
 @click.option("--overwrite", is_flag=True, help="Replace an earlier RUN in the output folder.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted training in the output folder.")
-@output_option
+@run_output_option
+@json_option
 @click.pass_context
-def command(context: click.Context, /, output: Path, overwrite: bool, resume: bool, **options: Any) -> None:
+def command(
+    context: click.Context, /, output: Path, overwrite: bool, resume: bool, json_path: Path | None, **options: Any
+) -> None:
     """Train a CausalRN, or one of its baselines, in parallel mode on a task.
 
     Writes model.safetensors, config.json and log.jsonl (loss and accuracy) into the output folder. The checkpoint is
@@ -134,10 +139,13 @@ def command(context: click.Context, /, output: Path, overwrite: bool, resume: bo
     from causalrn.workflows.train import resume_training, train
 
     return_freed_memory()
+    check_places([json_path], [options["text"]], output)
     given = given_options(context)
     if resume:
-        if overwrite or given - {"device", "output", "resume", "threads"}:
-            raise InputError("--resume goes on with the options of the start: give -o, --device and --threads only")
+        if overwrite or given - {"device", "json_path", "output", "resume", "threads"}:
+            raise InputError(
+                "--resume goes on with the options of the start: give -o, --device, --threads and --json only"
+            )
         device = options["device"] if "device" in given else None
         result = resume_training(output, device, threads=options["threads"], progress=show_progress)
     else:
@@ -145,4 +153,7 @@ def command(context: click.Context, /, output: Path, overwrite: bool, resume: bo
             options[name] = options[name] if name in given else None
         result = train(output=output, overwrite=overwrite, **options, progress=show_progress)
     if result is not None:
+        from causalrn.workflows.reports import TrainReport, report_values
+
+        write_json(json_path, report_values(TrainReport.of(result)))
         console().print(result.summary())

@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Examples:
-  causalrn-export verify bundle --checkpoint run             against the float64 oracle
-  causalrn-export verify bundle                              on a device, without torch
-  causalrn-export verify bundle --checkpoint run --html report.html --certificate certificate.json
-  causalrn-export verify bundle --checkpoint run --level drift --drift-steps 100000
-  causalrn-export verify bundle --checkpoint run --max-kl 0.01 --max-accuracy-drop 0.5
+  causalrn-export verify bundle --checkpoint run    against the float64 oracle
+  causalrn-export verify bundle                     on a device, without torch
+  causalrn-export verify bundle --checkpoint run --html report.html
+  causalrn-export verify bundle --checkpoint run --certificate cert.json
+  causalrn-export verify bundle --level drift --drift-steps 100000
+  causalrn-export verify bundle --checkpoint run --max-kl 0.01
+
 Exit code 1 if anything is out of tolerance, 3 if engines are compiled and cannot run here."""
 )
 @click.argument("bundle", type=PATH)
@@ -44,7 +46,8 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
     "--level",
     multiple=True,
     type=click.Choice(LEVELS),
-    help="Check only this; may be repeated.  [default: all]",
+    metavar="LEVEL",
+    help=f"Check only this; may be repeated: {', '.join(LEVELS)}.  [default: all]",
 )
 @click.option(
     "--runtime",

@@ -22,8 +22,10 @@ Examples:
   causalrn-export verify-model my_model.py:make
   causalrn-export verify-model my_model.py:make --steps 512 --html report.html
   causalrn-export verify-model my_model.py:make --level isolation --level rows
-The function returns a module with step, initial_state and vocabulary, or a dict
-of parallel, step, initial_state, vocabulary and, if there is one, prefill.
+
+The function returns a module with step, initial_state and vocabulary, or a dict of parallel, step, initial_state,
+vocabulary and, if there is one, prefill.
+
 Exit code 1 if anything is out of tolerance.""",
 )
 @click.argument("model", metavar="FILE.py:FUNCTION")
@@ -36,7 +38,8 @@ Exit code 1 if anything is out of tolerance.""",
     "levels",
     multiple=True,
     type=click.Choice(MODEL_LEVELS),
-    help="Check only this; may be repeated.  [default: all]",
+    metavar="LEVEL",
+    help=f"Check only this; may be repeated: {', '.join(MODEL_LEVELS)}.  [default: all]",
 )
 @click.option("--drift-steps", type=Whole(2), default=512, show_default=True, help="Tokens of the long run, at most.")
 @seed_option
