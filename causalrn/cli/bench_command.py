@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from causalrn.bundle.disk.files import STANDARD_OUTPUT
 from causalrn.bundle.targets import runtime_words
 from causalrn.cli.console import (
     EXIT_BAD_INPUT,
     EXIT_CHECK_FAILED,
     EXIT_FINE,
     complain,
-    console,
+    name_written,
     require_extra,
     write_json,
 )
@@ -197,6 +196,7 @@ def _predict(folders: Sequence[Path], options: dict[str, Any]) -> None:
     result = predict(folders, depth=options["depth"], device=options["device"], progress=show_progress)
     print_predictions(result)
     write_json(options["json_path"], result.to_json())
+    name_written(options["json_path"])
 
 
 def _profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
@@ -211,6 +211,7 @@ def _profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
     result = profile(folders, depth=options["depth"], threads=threads, provider=provider, progress=show_progress)
     print_profiles(result)
     write_json(options["json_path"], result.to_json())
+    name_written(options["json_path"])
 
 
 def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
@@ -232,9 +233,7 @@ def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
         print_report(result.report)
         if result.earlier is not None:
             print_comparisons(result.earlier, result.comparisons, result.report.environment)
-    for path in places:
-        if path != STANDARD_OUTPUT:
-            console().print(f"wrote {path}")
+    name_written(*places)
     return _exit_code(result)
 
 

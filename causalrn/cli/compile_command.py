@@ -10,7 +10,7 @@ import click
 from causalrn.bundle.engine_spec import Range
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.trt_flavors import FLAVORS, HARDWARE_LEVELS
-from causalrn.cli.console import require_extra, write_all_json
+from causalrn.cli.console import name_written, require_extra, write_all_json
 from causalrn.cli.number_types import Whole
 from causalrn.cli.options import (
     PATH,
@@ -116,3 +116,4 @@ def command(bundle: Path, output: Path, flavor: str, **options: Any) -> None:
     layer_details = places["layer_info"] is not None
     asked = {"output": output, "flavor": flavor, "layer_details": layer_details, **options}
     print_compiled(compile(bundle, **asked, progress=show_progress, on_result=write_reports), output)
+    name_written(*places.values())

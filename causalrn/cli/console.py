@@ -178,6 +178,15 @@ def free_standard_output() -> None:
     click.get_current_context().meta[_JSON_ONLY] = True
 
 
+def name_written(*paths: Path | None) -> None:
+    """Name the files that a command has written; standard output is none."""
+    from causalrn.bundle.disk.files import STANDARD_OUTPUT
+
+    for path in paths:
+        if path not in (None, STANDARD_OUTPUT):
+            console().print(f"wrote {path}")
+
+
 def write_json(path: Path | None, data: Any) -> None:
     """Write a report where `--json` was given."""
     write_all_json([(path, data)])

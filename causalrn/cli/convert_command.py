@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.bundle.known_by import caution
-from causalrn.cli.console import console, require_extra, write_json
+from causalrn.cli.console import console, name_written, require_extra, write_json
 from causalrn.cli.flags import in_flags
 from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import PATH, check_places, json_option, run_output_option, seed_option, tell_what_goes
@@ -32,7 +32,7 @@ _SHOWN = 6
     epilog="""\b
 Examples:
   causalrn-export convert model.pth -o run                  ranked by copying
-  causalrn-export convert model.pth -o run --reference logits.npz    settles it
+  causalrn-export convert model.pth -o run --reference logits.npz   settles it
   causalrn-export convert model.pth -o run --readout exact --heads 4
   causalrn-export convert model.pth -o run --text book.txt  bytes
   causalrn-export convert model.pth -o run --tokens ids.npy    other ids
@@ -110,6 +110,7 @@ def command(weights: Path, output: Path, json_path: Path | None, **options: Any)
         out.print(f"{len(result.ranking.rows)} settings were tried; chance would be {result.ranking.chance:.3g}")
     for line in _describe(result, output):
         out.print(in_flags(line))
+    name_written(json_path)
 
 
 def _table(ranking: Ranking, result: ConvertResult) -> Table:

@@ -16,7 +16,7 @@ from causalrn import __version__
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults
 from causalrn.cli import doctor_converted, doctor_litert_coreml, doctor_probes, doctor_tensorrt, doctor_tools
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, name_written, write_json
 from causalrn.cli.doctor_probe import Probe
 from causalrn.cli.number_types import Whole
 from causalrn.cli.options import json_option
@@ -193,6 +193,7 @@ def command(context: click.Context, measure: bool, threads: int, json_path: Path
             fault = error
     print_report(report)
     write_json(json_path, report.entries())
+    name_written(json_path)
     if fault is not None:
         raise InputError(f"this machine was not measured: {fault}")
     if not report.works["run"]:

@@ -16,7 +16,7 @@ from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
 from causalrn.bundle.targets import EXPORT_TARGETS
 from causalrn.bundle.web_spec import ENGINE_NAMES
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, name_written, require_extra, write_json
 from causalrn.cli.number_types import Whole
 from causalrn.cli.options import PATH, check_places, json_option, output_option, overwrite_option, tell_what_goes
 from causalrn.cli.verbosity import show_progress
@@ -157,6 +157,7 @@ def command(
         print_report(result.report, str(output), automatic=False)
     if result.report is None or target != "onnx":
         _print_written(result.bundle)
+    name_written(json_path)
 
 
 def _print_written(bundle: Bundle) -> None:

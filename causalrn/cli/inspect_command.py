@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,8 @@ import click
 
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.manifest import INDEX_TYPES
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
-from causalrn.cli.options import PATH, json_option
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, name_written, require_extra, write_json
+from causalrn.cli.options import PATH, check_places, checked_place, json_option
 from causalrn.errors import InputError
 from causalrn.model.config import ModelConfig
 from causalrn.model.state import derive_state
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 Examples:
   causalrn-export inspect bundle
   causalrn-export inspect bundle --certificate certificate.json
+  causalrn-export inspect bundle --card README.md      for a model hub
   causalrn-export inspect run --json run.json
   causalrn-export inspect calibration.json    of `quantize --save-calibration`
 
@@ -38,9 +38,17 @@ Exit code 1 if a certificate does not hold for the bundle."""
 )
 @click.argument("folder", metavar="BUNDLE_OR_RUN_OR_TABLE", type=PATH)
 @click.option("--certificate", type=PATH, help="What `verify --certificate` wrote: show whether it holds.")
+@click.option(
+    "--card",
+    type=PATH,
+    callback=checked_place,
+    help="Write a bundle's model card, with what a certificate found.",
+)
 @json_option
 @click.pass_context
-def command(context: click.Context, folder: Path, certificate: Path | None, json_path: Path | None) -> None:
+def command(
+    context: click.Context, folder: Path, certificate: Path | None, card: Path | None, json_path: Path | None
+) -> None:
     """Show what a RUN or a bundle holds: the model, its state, its files. Checks every hash.
 
     A file certificate.json in a bundle's folder is shown without being asked for. Of a calibration table, the ranges
@@ -52,15 +60,13 @@ def command(context: click.Context, folder: Path, certificate: Path | None, json
 
     if certificate is not None and not is_bundle(folder):
         raise InputError(f"{folder} is no bundle: --certificate is about one")
-    if (
-        certificate is not None
-        and json_path is not None
-        and os.path.realpath(certificate) == os.path.realpath(json_path)
-    ):
-        raise InputError(f"{json_path} is the certificate itself: name another file for --json")
+    if card is not None and not is_bundle(folder):
+        raise InputError(f"{folder} is no bundle: --card is about one")
+    check_places([card, json_path], [certificate])
     if folder.is_file():
         data = _inspect_table(folder)
         write_json(json_path, {"report": "causalrn-inspect", "version": 1, **data})
+        name_written(json_path)
         return
     faults: list[str] = []
     shown = _certificate(folder, certificate) if is_bundle(folder) else None
@@ -75,8 +81,23 @@ def command(context: click.Context, folder: Path, certificate: Path | None, json
         report = to_json(shown.report)
         data["certificate"] = {"holds": not faults, "faults": faults, "issued": shown.issued, "report": report}
     write_json(json_path, {"report": "causalrn-inspect", "version": 1, **data})
+    if card is not None:
+        _write_card(card, folder, None if faults else shown)
+    name_written(card, json_path)
     if faults:
         context.exit(EXIT_CHECK_FAILED)
+
+
+def _write_card(path: Path, folder: Path, certificate: Certificate | None) -> None:
+    """Write a bundle's model card, with what a certificate that holds has found."""
+    from causalrn.bundle.disk.files import written_file
+    from causalrn.bundle.manifest import Manifest
+    from causalrn.bundle.model_card import model_card
+    from causalrn.workflows.certified_figures import certified_figures
+
+    figures = () if certificate is None else certified_figures(certificate)
+    with written_file(path) as partial:
+        partial.write_text(model_card(Manifest.read(folder), figures), encoding="utf-8")
 
 
 def _certificate(folder: Path, path: Path | None) -> Certificate | None:

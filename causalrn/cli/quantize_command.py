@@ -9,7 +9,7 @@ import click
 
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.quantization import CALIBRATION_METHODS, FORMS, SCHEMES
-from causalrn.cli.console import EXIT_CHECK_FAILED, require_extra, write_json
+from causalrn.cli.console import EXIT_CHECK_FAILED, name_written, require_extra, write_json
 from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import (
     PATH,
@@ -159,8 +159,10 @@ def command(context: click.Context, /, bundle: Path, output: Path, **options: An
         result = quantize(bundle, output=output, **options, progress=show_progress, on_report=write_reports)
     except BudgetExceededError as error:
         print_report(error.report, str(output), automatic=automatic)
+        name_written(*places.values())
         context.exit(EXIT_CHECK_FAILED)
     print_report(result.report, str(output), automatic=automatic)
+    name_written(*places.values(), options["save_calibration"])
 
 
 def _check_places(output: Path, places: dict[str, Path | None], options: dict[str, Any]) -> None:

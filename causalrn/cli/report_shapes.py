@@ -200,7 +200,7 @@ class BenchRow(ReportEntry, frozen=True):
     batch: int
     time_us: Spread | UnsetType = UNSET
     tokens_per_s: float | UnsetType = UNSET
-    share_of_floor: float | None | UnsetType = UNSET
+    share_of_floor: float | UnsetType | None = UNSET
     noisy: bool | UnsetType = UNSET
 
 

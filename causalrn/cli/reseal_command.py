@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, name_written, require_extra, write_json
 from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import PATH, json_option, seed_option
 from causalrn.cli.verbosity import show_progress
@@ -52,6 +52,7 @@ def command(context: click.Context, /, bundle: Path, json_path: Path | None, **o
     report = {"resealed": result.bundle is not None, "what": result.resealing, "verification": result.verification}
     write_json(json_path, {"report": "causalrn-reseal", "version": 1, **_as_json(report)})
     print_report(result.verification.report)
+    name_written(json_path)
     if result.bundle is None:
         console().print(f"{bundle} was left as it is")
         context.exit(EXIT_CHECK_FAILED)

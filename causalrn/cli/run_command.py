@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from causalrn.bundle.disk.files import STANDARD_OUTPUT
 from causalrn.cli.console import write_json
 from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import PATH, check_places, json_option, pop_session_options, runtime_options, seed_option
+from causalrn.cli.verbosity import note
 from causalrn.errors import InputError
 
 
@@ -103,6 +105,9 @@ def command(
             asked = read_prompts(session, prompts, prompt_file)
             report = generate_run.generate_text(session, asked, choice, state_in, state_out, path=folder)
         write_json(json_path, report_values(report))
+        for written in (logits, state_out, json_path):
+            if written not in (None, STANDARD_OUTPUT):
+                note(f"wrote {written}")  # standard output has what was generated, and nothing else
 
 
 def _check_combinations(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from causalrn.cli.console import console, require_extra, write_json
+from causalrn.cli.console import console, name_written, require_extra, write_json
 from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import (
     PATH,
@@ -157,3 +157,4 @@ def command(
 
         write_json(json_path, report_values(TrainReport.of(result)))
         console().print(result.summary())
+        name_written(json_path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.bundle.targets import runtime_words
-from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_NOT_EXECUTED, console, require_extra
+from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_NOT_EXECUTED, console, name_written, require_extra
 from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import (
     PATH,
@@ -132,4 +132,4 @@ def _certify(verified: VerifyResult, path: Path) -> None:
         console().print(f"{path} was not written: {why}")
     else:
         verified.certify(path)
-        console().print(f"wrote {path}")
+        name_written(path)

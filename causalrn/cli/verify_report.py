@@ -13,7 +13,7 @@ from rich.text import Text
 
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.tolerances import BOUND_FACTOR
-from causalrn.cli.console import console, write_json
+from causalrn.cli.console import console, name_written, write_json
 from causalrn.cli.coverage_table import print_hashed_only
 from causalrn.cli.flags import in_flags
 from causalrn.cli.results_table import figure_text, results_table
@@ -38,6 +38,7 @@ def write_and_print(
             verified.save_outputs(save_outputs)
     finally:
         print_report(verified.report)
+    name_written(json_path, html, save_outputs)
 
 
 def print_report(report: VerifyReport) -> None:

@@ -63,9 +63,6 @@ def _what_is_in(path: Path, wanted: str) -> str:
         return f"it holds {inside[other]}, {other}; {_MADE_BY[wanted]}"
     if not entries:
         return f"it is empty; {_MADE_BY[wanted]}"
-    marker = next((name for name in _MARKERS if (path / name).exists()), None)
-    if marker is not None:
-        return f"its {marker} is none of causalrn's; {_MADE_BY[wanted]}"
     weights = next((entry for entry in entries if entry.suffix.lower() in _WEIGHTS), None)
     if weights is not None:
         return f"it holds weights, {weights.name}: `convert` makes a RUN of them"
