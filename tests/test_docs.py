@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import importlib
 import importlib.util
@@ -37,9 +38,15 @@ DOCUMENTS = sorted(
 # --- blocks of a document ---------------------------------------------------------------------------------------------
 
 
+GOES_ON = "goes on"
+
+
 @dataclass(frozen=True)
 class Block:
-    """A block of code, and what an HTML comment before it says to its test: "run OLD as NEW", or "no run: REASON"."""
+    """A block of code, and what an HTML comment before it says to its test.
+
+    "run OLD as NEW"; "no run: REASON"; or "goes on": the blocks before it run first, in the same process.
+    """
 
     line: int
     language: str
@@ -51,6 +58,8 @@ class Block:
         """Its text, as it is to be run; empty where it is not."""
         if self.comment.startswith("no run: "):
             return ""
+        if self.comment == GOES_ON:
+            return self.text
         old, _, new = self.comment.removeprefix("run ").partition(" as ")
         assert not self.comment or old in self.text, f"line {self.line}: {old!r} is not in the block"
         return self.text.replace(old, new) if self.comment else self.text
@@ -99,12 +108,22 @@ def test_blocks_are_found() -> None:
 
 
 def python_blocks() -> list[tuple[Path, Block]]:
-    return [
-        (path, block)
-        for path in DOCUMENTS
-        for block in blocks(path.read_text(encoding="utf-8"))
-        if block.language == "python" and block.runnable
-    ]
+    found = []
+    for path in DOCUMENTS:
+        before = ""
+        for block in blocks(path.read_text(encoding="utf-8")):
+            if block.language == "python" and block.runnable:
+                text = block.runnable if block.comment != GOES_ON else f"{before}\n{block.text}"
+                found.append((path, dataclasses.replace(block, text=text)))
+                before = text
+    return found
+
+
+def test_blocks_that_go_on_have_those_before_them() -> None:
+    texts = [block.text for path, block in python_blocks() if path.name == "bundle-only.md"]
+    assert len(texts) == 3
+    assert texts[1].startswith(texts[0])
+    assert texts[2].startswith(texts[1])
 
 
 # --- command lines ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Model cards: every bundle has one, its snippets run, it cannot be spoiled by what a manifest says, old bundles open."""
+"""Model cards: every bundle has one whose snippets run, whatever a manifest says; bundles of before open without."""
 
 from __future__ import annotations
 
