@@ -121,6 +121,7 @@ def test_whoever_has_a_checkpoint(trained: dict[str, str], folder: Path, shell: 
     torch.save(load_file(folder / "run" / "model.safetensors"), folder / "model.pth")
     tokens = np.random.default_rng(0).integers(0, 29, (8, 34))
     with causalrn.open_session(folder / "run", "parallel") as session:
+        session.reset(len(tokens))
         np.savez(folder / "logits.npz", tokens=tokens, logits=session.prefill(tokens))
     for name in ("run", "bundle"):
         shutil.move(folder / name, folder / f"{name}-trained")

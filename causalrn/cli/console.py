@@ -140,11 +140,11 @@ def console() -> Console:
         def on_broken_pipe(self) -> None:
             drop_output()
 
-        def print(self, *objects: Any, style: str | None = None, soft_wrap: bool = False, **settings: Any) -> None:
-            if len(objects) == 1 and isinstance(objects[0], str | Text) and not soft_wrap:
+        def print(self, *objects: Any, **settings: Any) -> None:
+            if len(objects) == 1 and isinstance(objects[0], str | Text) and not settings.get("soft_wrap"):
                 text = objects[0] if isinstance(objects[0], Text) else Text(objects[0])
-                objects, soft_wrap = (self._between_words(text),), True
-            super().print(*objects, style=style, soft_wrap=soft_wrap, **settings)
+                objects, settings = (self._between_words(text),), {**settings, "soft_wrap": True}
+            super().print(*objects, **settings)
 
         def _between_words(self, text: Text) -> Text:
             has_width = self.is_terminal or "COLUMNS" in os.environ  # else a sentence is a line, for `grep`

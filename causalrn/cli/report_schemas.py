@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from causalrn.cli import report_shapes as shapes
+from causalrn.cli import bench_shapes, report_shapes
 from causalrn.runtimes.parity.report import report_schema, schema_of
 from causalrn.workflows.reports import ConvertReport, ExportReport, RunReport, TrainReport
 
@@ -13,14 +13,14 @@ _REPORTS = {
     "convert": (ConvertReport, "convert"),
     "export": (ExportReport, "export"),
     "run": (RunReport, "run"),
-    "inspect": (shapes.InspectJson, "inspect"),
-    "reseal": (shapes.ResealJson, "reseal"),
-    "quantize": (shapes.QuantizeJson, "quantize"),
-    "compile": (shapes.CompileJson, "compile"),
-    "bench": (shapes.BenchJson, "bench"),
-    "predict": (shapes.PredictJson, "bench --predict"),
-    "profile": (shapes.ProfileJson, "bench --profile"),
-    "doctor": (shapes.DoctorJson, "doctor"),
+    "inspect": (report_shapes.InspectJson, "inspect"),
+    "reseal": (report_shapes.ResealJson, "reseal"),
+    "quantize": (report_shapes.QuantizeJson, "quantize"),
+    "compile": (report_shapes.CompileJson, "compile"),
+    "bench": (bench_shapes.BenchJson, "bench"),
+    "predict": (bench_shapes.PredictJson, "bench --predict"),
+    "profile": (bench_shapes.ProfileJson, "bench --profile"),
+    "doctor": (report_shapes.DoctorJson, "doctor"),
 }
 """By what a report's entry "report" has behind "causalrn-": its type, and the command that writes it."""
 

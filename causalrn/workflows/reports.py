@@ -223,7 +223,7 @@ class GeneratedRow(ReportEntry, frozen=True):
         prompt: as it was given; None where generation went on from a state file.
         text: what was generated; token ids with blanks between them where the model has no alphabet.
         tokens: the ids, those that end it included.
-        ended: whether a token or text ended it; else it stopped at --max-new-tokens or the capacity.
+        ended: whether a token or text ended it; else it stopped at `max_new_tokens` or the capacity.
     """
 
     prompt: str | None

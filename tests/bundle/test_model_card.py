@@ -26,7 +26,8 @@ Call = Callable[..., tuple[int, str, str]]
 
 def snippet(folder: Path, language: str, number: int = 0) -> str:
     text = (folder / MODEL_CARD).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)[number]
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return found[number]
 
 
 def run_in(folder: Path, *command: object) -> str:
@@ -124,6 +125,14 @@ def test_bundles_of_before_have_none_and_open(exact_bundle: Path, call: Call, tm
     assert MODEL_CARD not in Bundle.open(folder).manifest.files
     assert call("run", folder, "--prompt", "abc", "--max-new-tokens", 2)[0] == 0
     assert call("verify", folder, "--level", "logits")[0] == 0
+
+
+def test_line_ends_of_a_card_do_not_matter(exact_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(exact_bundle, folder)
+    card = folder / MODEL_CARD
+    card.write_bytes(card.read_bytes().replace(b"\n", b"\r\n"))
+    assert Bundle.open(folder).sha256 == Bundle.open(exact_bundle).sha256
 
 
 def test_a_linked_card_of_another_bundle_stays(exact_bundle: Path, tmp_path: Path) -> None:
