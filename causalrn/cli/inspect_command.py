@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from causalrn.model.state import derive_state
 from causalrn.training.card import card_of
 
 _MOST_TENSORS = 12
+_WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+"""How texts are broken."""
 
 if TYPE_CHECKING:
     from causalrn.bundle.engine_spec import EngineSpec
@@ -150,12 +153,8 @@ def _print_contents(data: dict[str, Any]) -> None:
     out = console()
     for title in ("about", "model"):
         out.print(title, style="bold")
-        table = Table(show_header=False, box=None, padding=(0, 1))
-        table.add_column(overflow="fold")
-        table.add_column(overflow="fold")
-        for key, value in data[title].items():
-            table.add_row(key, _text(value))
-        out.print(table)
+        for line in _lines(data[title], out.width):
+            out.print(line, soft_wrap=True)
         out.print()
     out.print(data["state"]["title"], style="bold")
     state = Table("tensor", "shape", "update", box=None, padding=(0, 2, 0, 1))
@@ -164,6 +163,19 @@ def _print_contents(data: dict[str, Any]) -> None:
     out.print(state)
     memory = ", ".join(f"{tokens}: {size / 1e3:,.1f} kB" for tokens, size in data["state"]["bytes"].items())
     out.print(f"state bytes by tokens seen (batch 1): {memory}")
+
+
+def _lines(entries: dict[str, Any], width: int) -> Iterator[str]:
+    """Names and values side by side, broken between words; a hash that is too long for that has a line of its own."""
+    indent = 3 + max(map(len, entries))
+    for name, value in entries.items():
+        lines = [line for part in _text(value).split("\n") for line in textwrap.wrap(part, width - indent, **_WHOLE)]
+        if max(map(len, lines), default=0) > width - indent:
+            yield f" {name}"
+            yield from (f"   {line}" for line in lines)
+        else:
+            labels = [f" {name}".ljust(indent), *[" " * indent] * (len(lines) - 1)]
+            yield from (f"{label}{line}" for label, line in zip(labels, lines or [""], strict=True))
 
 
 def _inspect_bundle(folder: Path) -> dict[str, Any]:
