@@ -268,7 +268,11 @@ def test_quick_command_lines_of_documents_run(
 
 # --- docstrings -------------------------------------------------------------------------------------------------------
 
-DOCTESTED = ["causalrn", *modules_of("bundle", "model", "training", "runtimes", "workflows"), "causalrn.cli.flags"]
+DOCTESTED = [
+    "causalrn",
+    *modules_of("bundle", "model", "training", "runtimes", "workflows"),
+    *(f"causalrn.cli.{name}" for name in ("flags", "number_types", "text_lines")),
+]
 
 
 @pytest.mark.parametrize("name", [name for name in DOCTESTED if "trt_" not in name])

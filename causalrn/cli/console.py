@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from causalrn.cli.flags import in_flags
-from causalrn.cli.terminal import ReaderGoneError, breaks, drop_output, visible, wrapped
+from causalrn.cli.terminal import ReaderGoneError, drop_output
+from causalrn.cli.text_lines import breaks, visible, wrapped
 from causalrn.cli.verbosity import explain_error, is_quiet
 from causalrn.errors import CausalRNError, RuntimeUnavailableError
 from causalrn.interrupts import EXIT_INTERRUPTED
@@ -148,7 +149,9 @@ def console() -> Console:
 
         def _between_words(self, text: Text) -> Text:
             has_width = self.is_terminal or "COLUMNS" in os.environ  # else a sentence is a line, for `grep`
-            places = breaks(visible(text.plain), self.width) if has_width else []
+            if visible(text.plain) != text.plain:  # which is longer: places would be others
+                text = Text(visible(text.plain), style=text.style)
+            places = breaks(text.plain, self.width) if has_width else []
             lines = text.divide(places)
             for line in lines[:-1]:
                 line.rstrip()

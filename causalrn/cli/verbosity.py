@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn import __version__
+from causalrn.cli.text_lines import visible, wrapped
 
 if TYPE_CHECKING:
     from causalrn.runtimes.progress import Advance
@@ -75,13 +76,14 @@ def note(words: str) -> None:
     """A line on standard error, if somebody reads there and `-q` was not given."""
     if not is_quiet():
         with contextlib.suppress(OSError):
-            click.echo(words, err=True)
+            click.echo(wrapped(visible(words), sys.stderr), err=True)
 
 
 def explain_error(error: BaseException) -> None:
     """Where an error arose, for `-v`."""
     if is_verbose():
-        note("".join(traceback.format_exception(error)).rstrip())
+        with contextlib.suppress(OSError):
+            click.echo(visible("".join(traceback.format_exception(error)).rstrip()), err=True)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from causalrn.cli import COMMANDS, group
 from causalrn.cli.console import console
-from causalrn.cli.terminal import breaks
+from causalrn.cli.text_lines import breaks
 from tests.builders import ROOT
 
 Call = Callable[..., tuple[int, str, str]]
