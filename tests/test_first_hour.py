@@ -27,9 +27,8 @@ AS_WRITTEN = bool(os.environ.get("CAUSALRN_AS_WRITTEN"))
 SHORTER = {
     "train --task copy --length 16": "--steps 150 --embedding 32 --hidden 48 --blocks 2 --kernel tiles",
     "verify ": "--samples 50",
-    "verify-model ": "--steps 16 --drift-steps 32 --time-budget 10",
+    "verify-model ": "--steps 16 --drift-steps 32",
     "bench bundle": "-n 2 -p 4 -r 3 --turn-ms 2",
-    "convert ": "",
 }
 """What is added to a command that would take its time."""
 STRING = "causalrelationxy"
