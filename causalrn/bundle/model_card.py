@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 MODEL_CARD = "MODEL_CARD.md"
 _TITLES = {"causalrn": "CausalRN", "transformer": "Transformer", "linear-transformer": "Linear Transformer"}
 _NOT_KNOWN = "nobody recorded it: take it as assumed"
-_TRACED = "the graphs were traced from functions that were brought; nothing was assumed about them"
 _PLAIN = re.compile(r"[^\w .,:;+=%()/-]")
 
 _SHELL = """\
 ```sh
 causalrn-export inspect .
 causalrn-export verify .
-causalrn-export run . {option}
+causalrn-export run . {option} --max-new-tokens 32
 ```
 """
 _PYTHON = """\
@@ -33,7 +32,7 @@ _PYTHON = """\
 import causalrn
 
 with causalrn.open_session(".") as session:  # this folder
-    for step in session.generate({prompt}, max_new_tokens=16):
+    for step in session.generate({prompt}, max_new_tokens=32):
         print(step, end="")
 ```
 """
@@ -72,7 +71,7 @@ _JAVASCRIPT = """\
 import {{ load }} from "./causalrn.js";
 
 const session = await load("./"); // this folder: a URL, or in Node a path
-for await (const {{ text }} of session.generate({prompt}, {{ maxNewTokens: 16 }})) console.log(text);
+for await (const {{ text }} of session.generate({prompt}, {{ maxNewTokens: 32 }})) console.log(text);
 ```
 """
 
@@ -89,8 +88,6 @@ def model_card(manifest: Manifest, figures: Sequence[str] = ()) -> str:
     tags = ["causalrn", manifest.target, *([str(model["readout"])] if "readout" in model else [])]
     pipeline = [] if manifest.alphabet is None else ["pipeline_tag: text-generation"]
     head = ["---", "library_name: causalrn", *pipeline, "tags:", *(f"- {_plain(tag)}" for tag in tags), "---"]
-    unknown = _TRACED if manifest.state.is_own else _NOT_KNOWN
-    known = unknown if manifest.known_by is None else manifest.known_by.describe()
     parts = [
         *head,
         "",
@@ -105,9 +102,7 @@ def model_card(manifest: Manifest, figures: Sequence[str] = ()) -> str:
         "",
         "## How it is known",
         "",
-        "Weights alone do not say which architecture they were trained with. Of these it is known as follows:",
-        "",
-        f"> {_plain(known)}",
+        *_known(manifest),
         "",
         "## Figures",
         "",
@@ -151,12 +146,20 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, Any]]:
     yield "made with", ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())
 
 
+def _known(manifest: Manifest) -> Iterator[str]:
+    if manifest.state.is_own:
+        yield "Its graphs were traced from the functions of the model itself: nothing about it was assumed."
+        return
+    yield "Weights alone do not say which architecture they were trained with. Of these it is known as follows:"
+    yield ""
+    yield f"> {_plain(_NOT_KNOWN if manifest.known_by is None else manifest.known_by.describe())}"
+
+
 def _no_figures(manifest: Manifest) -> list[str]:
     lines = [
         "The bundle carries golden vectors: logits and states of the model in float64. `causalrn-export verify .`",
-        "compares them with what runs here, within the rounding that these weights allow. With the checkpoint,",
-        "`causalrn-export verify . --checkpoint RUN --certificate certificate.json` checks everything, and",
-        "`causalrn-export inspect . --card README.md` writes this card with what it found.",
+        "compares them with what runs here, within the rounding that these weights allow. `--certificate`",
+        "keeps what it found in a file, and `causalrn-export inspect . --card README.md` writes this card with it.",
     ]
     if manifest.quantization is not None:
         lines.append("It was written because it kept the budget of its scheme; `verify` judges it by the same.")
@@ -184,7 +187,6 @@ def _snippets(manifest: Manifest) -> Iterator[str]:
         option, prompt = "--prompt '" + " ".join(map(str, ids)) + "'", str([ids])
     else:
         option, prompt = f"--prompt {text}", f'"{text}"'
-    option += " --max-new-tokens 16" if manifest.state.capacity is None else ""
     yield _SHELL.format(option=option)
     yield from ("In Python:", "", _PYTHON.format(prompt=prompt))
     if manifest.target == "onnx" and not manifest.state.is_own:
