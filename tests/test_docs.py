@@ -346,8 +346,8 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert {"index.html", "readme.html", "contributing.html", "reference/cli.html", "reference/api.html"} < pages
     manual = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "man", "-d", str(tmp_path / "site" / ".doctrees")]
     subprocess.run([*manual, "docs", str(tmp_path / "man")], cwd=ROOT, check=True)
-    page = (tmp_path / "man" / "causalrn-export.1").read_text(encoding="utf-8")
-    assert all(f"Usage: causalrn-export {name} [OPTIONS]" in page.replace("\\-", "-") for name in COMMANDS)
+    shown = (tmp_path / "man" / "causalrn-export.1").read_text(encoding="utf-8").replace("\\-", "-")
+    assert all(f"Usage: causalrn-export {name} [OPTIONS]" in shown for name in COMMANDS)
     index = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     for page in [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "deploy").glob("*.md")]:
         link = page.relative_to(ROOT / "docs").with_suffix(".html").as_posix()

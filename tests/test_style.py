@@ -88,7 +88,7 @@ FOREIGN_FLAGS = {
     "export/web/wasm_builder.py": {"--target", "--stack-first", "--strip-all", "--no-entry", "--export"},  # clang's
     "causalrn/compiling/c_compiler.py": {"--version"},  # of any C compiler
     # a page for people, who call the command in a shell
-    "causalrn/bundle/model_card.py": {"--card", "--certificate", "--checkpoint", "--max-new-tokens", "--prompt"},
+    "causalrn/bundle/model_card.py": {"--card", "--certificate", "--max-new-tokens", "--prompt"},
     "runtimes/web/kernels.py": {"--json"},  # of verify.mjs in a web bundle
     "runtimes/web/node_process.py": {"--preserve-symlinks", "--preserve-symlinks-main"},  # node's
 }
