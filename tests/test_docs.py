@@ -114,7 +114,7 @@ def python_blocks() -> list[tuple[Path, Block]]:
         for block in blocks(path.read_text(encoding="utf-8")):
             if block.language == "python" and block.runnable:
                 text = block.runnable if block.comment != GOES_ON else f"{before}\n{block.text}"
-                found.append((path, dataclasses.replace(block, text=text)))
+                found.append((path, dataclasses.replace(block, text=text, comment="")))
                 before = text
     return found
 
@@ -138,7 +138,7 @@ def command_lines(text: str) -> Iterator[str]:
         if block.language in ("", "sh", "text", "console"):
             for line in block.text.splitlines():
                 if found := _LINE.match(line):
-                    yield re.split(r"\s+#|\s{4,}", found[1])[0].strip()
+                    yield re.split(r"\s+#|\s{4,}| \| ", found[1])[0].strip()
     yield from (found.removeprefix("causalrn-export ") for found in _INLINE.findall(text.replace("\n", " ")))
 
 
@@ -252,7 +252,8 @@ QUICK = ("inspect", "run")
 
 def quick_lines() -> list[str]:
     lines = [line for path in DOCUMENTS for line in command_lines(path.read_text(encoding="utf-8"))]
-    return sorted({line for line in lines if line.startswith(tuple(f"{name} bundle" for name in QUICK))})
+    quick = {line for line in lines if line.startswith(tuple(f"{name} bundle" for name in QUICK))}
+    return sorted(line for line in quick if not line.endswith(("--interactive", "--prompt -")))  # nobody types here
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -16,7 +17,7 @@ from causalrn.cli.prompt_input import note_lengths, typed_prompts
 from causalrn.cli.terminal import as_shown
 from causalrn.cli.verbosity import note, show_progress
 from causalrn.errors import CapacityError, InputError
-from causalrn.runtimes.generation import Prompts, runs_in_slots
+from causalrn.runtimes.generation import GeneratedStep, Prompts, runs_in_slots
 from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.session import Session
 from causalrn.workflows.reports import GeneratedRow, RunReport
@@ -57,9 +58,11 @@ def generate_text(
         raise InputError(
             "--state-out keeps one state, and prompts of different lengths end at different positions: run them singly"
         )
-    notes = note_lengths(session, prompts)
+    fresh = () if session.position else prompts
     started, stream = time.perf_counter(), output_stream()
-    generated = _print_tokens(session, given, len(prompts), options, stream, pause, is_end=state_out is None)
+    steps = session.generate(given, options)  # refuses what does not fit
+    notes = note_lengths(session, fresh)
+    generated = _print_tokens(session, steps, len(prompts), stream, pause, is_end=state_out is None)
     ms_per_token = 1e3 * (time.perf_counter() - started) / max(generated.steps, 1)
     if len(generated.texts) > 1:
         lines = (text.rstrip(" ") if session.card.alphabet is None else text for text in generated.texts)
@@ -86,9 +89,9 @@ def answer_lines(session: Session, options: GenerationOptions) -> None:
     for prompt in typed_prompts(session):
         session.reset(1)
         try:
-            given = _prompts(session, (prompt,))
+            steps = session.generate(_prompts(session, (prompt,)), options)
             note_lengths(session, (prompt,))
-            _print_tokens(session, given, 1, options, stream, 0.0, is_end=True)
+            _print_tokens(session, steps, 1, stream, 0.0, is_end=True)
         except (CapacityError, InputError) as error:
             note(f"{error}")
 
@@ -109,15 +112,14 @@ def _rows(
 
 def _print_tokens(
     session: Session,
-    prompts: Prompts,
+    steps: Iterable[GeneratedStep],
     rows: int,
-    options: GenerationOptions,
     stream: TextIO,
     pause: float,
     *,
     is_end: bool,
 ) -> Generated:
-    """Generate; a single row is written to the stream as it comes.
+    """Take what is generated; a single row is written to the stream as it comes.
 
     Args:
         is_end: nothing goes on from here: a begun character is shown as a replacement character.
@@ -126,7 +128,7 @@ def _print_tokens(
     texts: list[str] = [""] * batch
     tokens: list[list[int]] = [[] for _ in range(batch)]
     count = 0
-    for step in session.generate(prompts, options):
+    for step in steps:
         count += 1
         texts = [text + more for text, more in zip(texts, step.texts, strict=True)]
         for row in np.flatnonzero(step.active):

@@ -64,9 +64,13 @@ def typed_prompts(session: Session) -> Iterator[str]:
 
 
 def note_lengths(session: Session, prompts: Sequence[str]) -> tuple[str, ...]:
-    """Say on standard error which prompts have a length that the model was not trained on; gives the sentences."""
+    """Say on standard error which prompts have a length that the model was not trained on; gives the sentences.
+
+    Args:
+        prompts: into a fresh state.
+    """
     task = session.card.task
-    if task is None or session.position:
+    if task is None:
         return ()
     words = dict.fromkeys(task.unlike_training(prompt) for prompt in prompts)
     notes = tuple(f"{each}: what comes may be wrong" for each in words if each)

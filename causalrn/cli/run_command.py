@@ -93,7 +93,8 @@ def command(
 
     has_prompts = bool(prompts) or prompt_file is not None
     _check_combinations(has_prompts, interactive, (input_ids, logits, mode), (state_in, state_out), json_path)
-    check_places([json_path, logits, state_out], [input_ids, prompt_file])
+    check_places([json_path, logits, state_out], [prompt_file])
+    check_places([json_path], [input_ids])
     choice = GenerationOptions(max_new_tokens, temperature, top_k, top_p, seed, stop)
     with open_folder(folder, runtime, pop_session_options(options)) as session:
         if interactive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,19 +31,21 @@ def write_and_print(
     verified: VerifyResult, json_path: Path | None, html: Path | None, save_outputs: Path | None
 ) -> None:
     """Write what was asked for, before anything is printed: whoever reads may be gone. Then print the report."""
+    written: list[Path | None] = []
     try:
         write_json(json_path, verified.to_json())
+        written.append(json_path)
         if html is not None:
-            verified.save_html(html)
+            written.append(verified.save_html(html))
         if save_outputs is not None:
             verified.save_outputs(save_outputs)
+            written.append(save_outputs)
     finally:
-        print_report(verified.report)
-    name_written(json_path, html, save_outputs)
+        print_report(verified.report, written)
 
 
-def print_report(report: VerifyReport) -> None:
-    """Print the table, what failed and why, and the verdict."""
+def print_report(report: VerifyReport, written: Sequence[Path | None] = ()) -> None:
+    """Print the table, what failed and why, files that were written, and last the verdict."""
     out = console()
     if report.state is None:
         out.print(f"{report.bundle.path}: {report.card.config.describe()}")
@@ -74,6 +77,7 @@ def print_report(report: VerifyReport) -> None:
     if report.not_executed:
         what = "the bundle's runtime did" if report.verdict == CONVERTED else "the engines were"
         out.print(f"{what} not run: {in_flags(report.not_executed)}", style="yellow")
+    name_written(*written)
     out.print(report.verdict, style=_STYLES[report.verdict])
 
 
