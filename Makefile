@@ -14,7 +14,7 @@ QUICK_TESTS := tests/test_house.py tests/test_style.py tests/model --ignore=test
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check fuzz lint docs examples bench bench-more gpu-check faults clean
+.PHONY: help demo test test-all check fuzz lint docs man examples bench bench-more gpu-check faults clean
 
 FUZZ_SECONDS ?= 300
 # onnxruntime reports to its maker unless this is set before it is imported; docs/security.md has the rest.
@@ -48,6 +48,10 @@ docs: $(VENV)/installed-dev ## the documentation as a site, into build/docs; war
 	$(BIN)/python docs/make_architecture_picture.py
 	$(BIN)/sphinx-build -E -W --keep-going -n -q docs build/docs
 	@echo "open build/docs/index.html"
+
+man: $(VENV)/installed-dev ## the command line's manual page, build/man/causalrn-export.1
+	$(BIN)/python docs/make_cli_reference.py
+	$(BIN)/sphinx-build -E -W --keep-going -q -b man docs build/man
 
 examples: $(VENV)/installed-dev ## run what is in examples/; writes build/examples
 	$(BIN)/python examples/train_export_verify.py build/examples

@@ -46,6 +46,8 @@ html_css_files = ["site.css"]
 html_show_copyright = False
 html_theme_options = {"navigation_with_keys": True}
 
+man_pages = [("reference/cli", "causalrn-export", "recurrent models from training to the device", [author], 1)]
+
 _ROOT = Path(__file__).parents[1]
 _ELSEWHERE = {"readme": "README.md", "contributing": "CONTRIBUTING.md", "examples": "examples/README.md"}
 """Pages whose text lies outside docs/, where people look for it."""

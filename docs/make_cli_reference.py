@@ -17,8 +17,21 @@ _COLUMNS = 80
 _HEAD = """\
 # Command line
 
-What `causalrn-export COMMAND --help` prints. In Python every command is a function with the same arguments:
-[the API](api.md).
+What `causalrn-export COMMAND --help` prints. In Python every command is a function with the same
+arguments: [the API](api.md). What `--json` writes: [reports as JSON](../json-reports.md).
+
+`make man` writes this page as `build/man/causalrn-export.1`: `man -l build/man/causalrn-export.1`
+shows it, in a folder `man1` of your MANPATH it is `man causalrn-export`.
+
+## Completion
+
+In bash, zsh and fish the Tab key completes commands, options, their choices and files, after one of
+
+```sh
+eval "$(_CAUSALRN_EXPORT_COMPLETE=bash_source causalrn-export)"   # in ~/.bashrc
+eval "$(_CAUSALRN_EXPORT_COMPLETE=zsh_source causalrn-export)"    # in ~/.zshrc
+_CAUSALRN_EXPORT_COMPLETE=fish_source causalrn-export | source    # in ~/.config/fish/config.fish
+```
 """
 
 

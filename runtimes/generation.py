@@ -67,6 +67,10 @@ class GeneratedStep:
         """Text of the first row, which is all there is where one prompt was given."""
         return self.texts[0] if self.texts else ""
 
+    def __str__(self) -> str:
+        """As :attr:`text`: ``print(step, end="")`` shows what is generated as it comes."""
+        return self.text
+
 
 def generate(session: Generating, prompts: Prompts, options: GenerationOptions) -> Iterator[GeneratedStep]:
     """Generate after a prompt.

@@ -8,10 +8,11 @@ from pathlib import Path
 from causalrn.bundle.bundle_folder import Bundle, is_bundle
 from causalrn.bundle.conversions import CONVERSIONS
 from causalrn.bundle.disk.files import as_path
+from causalrn.bundle.disk.wrong_folder import EITHER, describe_wrong
 from causalrn.bundle.manifest import Manifest
 from causalrn.bundle.precisions import FLOAT32
 from causalrn.bundle.targets import Target, checkpoint_runtimes, find_target, runtime_row, runtimes_of_target
-from causalrn.errors import InputError, NotExecutedError
+from causalrn.errors import BundleError, InputError, NotExecutedError
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.training.checkpoint_folder import is_checkpoint
@@ -70,6 +71,8 @@ def open_folder(path: Path, runtime: str | None = None, options: SessionOptions 
         options.check_for(row, path)
         session: Session = row.load_session()(path, options)
         return session
+    if not is_bundle(path):
+        raise BundleError(describe_wrong(path, EITHER))
     bundle = Bundle.open(path)
     possible = runtimes_of_target(target_of(bundle).name)
     return open_bundle(bundle, options, _choose(path, runtime, possible, f"a bundle for {bundle.manifest.target}"))
@@ -83,6 +86,8 @@ def default_row(path: Path) -> Target:
     """
     if not is_bundle(path) and is_checkpoint(path):
         return runtime_row(checkpoint_runtimes()[0])
+    if not is_bundle(path):
+        raise BundleError(describe_wrong(path, EITHER))
     return find_target(Manifest.read(path).target, path)
 
 

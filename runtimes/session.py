@@ -189,7 +189,7 @@ class Session(Closing):
 
         Example:
             >>> for step in session.generate("abc", max_new_tokens=8):  # doctest: +SKIP
-            ...     print(step.tokens, step.text)
+            ...     print(step, end="")  # its text; step.tokens are the ids
         """
         return generate(self, prompt, choose_options(options, settings))
 

@@ -16,6 +16,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Some tests import onnxruntime before the package, which sets this.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# Where readline is loaded it sets this for all that is started: what is printed would depend on it.
+os.environ.pop("COLUMNS", None)
 import onnx
 import onnx_ir as ir
 import pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import importlib
 import importlib.util
@@ -37,9 +38,15 @@ DOCUMENTS = sorted(
 # --- blocks of a document ---------------------------------------------------------------------------------------------
 
 
+GOES_ON = "goes on"
+
+
 @dataclass(frozen=True)
 class Block:
-    """A block of code, and what an HTML comment before it says to its test: "run OLD as NEW", or "no run: REASON"."""
+    """A block of code, and what an HTML comment before it says to its test.
+
+    "run OLD as NEW"; "no run: REASON"; or "goes on": the blocks before it run first, in the same process.
+    """
 
     line: int
     language: str
@@ -51,6 +58,8 @@ class Block:
         """Its text, as it is to be run; empty where it is not."""
         if self.comment.startswith("no run: "):
             return ""
+        if self.comment == GOES_ON:
+            return self.text
         old, _, new = self.comment.removeprefix("run ").partition(" as ")
         assert not self.comment or old in self.text, f"line {self.line}: {old!r} is not in the block"
         return self.text.replace(old, new) if self.comment else self.text
@@ -99,12 +108,22 @@ def test_blocks_are_found() -> None:
 
 
 def python_blocks() -> list[tuple[Path, Block]]:
-    return [
-        (path, block)
-        for path in DOCUMENTS
-        for block in blocks(path.read_text(encoding="utf-8"))
-        if block.language == "python" and block.runnable
-    ]
+    found = []
+    for path in DOCUMENTS:
+        before = ""
+        for block in blocks(path.read_text(encoding="utf-8")):
+            if block.language == "python" and block.runnable:
+                text = block.runnable if block.comment != GOES_ON else f"{before}\n{block.text}"
+                found.append((path, dataclasses.replace(block, text=text, comment="")))
+                before = text
+    return found
+
+
+def test_blocks_that_go_on_have_those_before_them() -> None:
+    texts = [block.text for path, block in python_blocks() if path.name == "bundle-only.md"]
+    assert len(texts) == 3
+    assert texts[1].startswith(texts[0])
+    assert texts[2].startswith(texts[1])
 
 
 # --- command lines ----------------------------------------------------------------------------------------------------
@@ -119,7 +138,7 @@ def command_lines(text: str) -> Iterator[str]:
         if block.language in ("", "sh", "text", "console"):
             for line in block.text.splitlines():
                 if found := _LINE.match(line):
-                    yield re.split(r"\s+#|\s{4,}", found[1])[0].strip()
+                    yield re.split(r"\s+#|\s{4,}| \| ", found[1])[0].strip()
     yield from (found.removeprefix("causalrn-export ") for found in _INLINE.findall(text.replace("\n", " ")))
 
 
@@ -233,7 +252,8 @@ QUICK = ("inspect", "run")
 
 def quick_lines() -> list[str]:
     lines = [line for path in DOCUMENTS for line in command_lines(path.read_text(encoding="utf-8"))]
-    return sorted({line for line in lines if line.startswith(tuple(f"{name} bundle" for name in QUICK))})
+    quick = {line for line in lines if line.startswith(tuple(f"{name} bundle" for name in QUICK))}
+    return sorted(line for line in quick if not line.endswith(("--interactive", "--prompt -")))  # nobody types here
 
 
 @pytest.mark.slow
@@ -249,7 +269,11 @@ def test_quick_command_lines_of_documents_run(
 
 # --- docstrings -------------------------------------------------------------------------------------------------------
 
-DOCTESTED = ["causalrn", *modules_of("bundle", "model", "training", "runtimes", "workflows"), "causalrn.cli.flags"]
+DOCTESTED = [
+    "causalrn",
+    *modules_of("bundle", "model", "training", "runtimes", "workflows"),
+    *(f"causalrn.cli.{name}" for name in ("flags", "number_types", "text_lines")),
+]
 
 
 @pytest.mark.parametrize("name", [name for name in DOCTESTED if "trt_" not in name])
@@ -321,6 +345,10 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     pages = {page.relative_to(tmp_path / "site").as_posix() for page in (tmp_path / "site").rglob("*.html")}
     assert {"index.html", "readme.html", "contributing.html", "reference/cli.html", "reference/api.html"} < pages
+    manual = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "man", "-d", str(tmp_path / "site" / ".doctrees")]
+    subprocess.run([*manual, "docs", str(tmp_path / "man")], cwd=ROOT, check=True)
+    shown = (tmp_path / "man" / "causalrn-export.1").read_text(encoding="utf-8").replace("\\-", "-")
+    assert all(f"Usage: causalrn-export {name} [OPTIONS]" in shown for name in COMMANDS)
     index = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     for page in [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "deploy").glob("*.md")]:
         link = page.relative_to(ROOT / "docs").with_suffix(".html").as_posix()

@@ -137,7 +137,12 @@ NEEDS_ONNX = {
     "causalrn.workflows.compile",
     *(f"causalrn.workflows.{name}" for name in ("quantize", "quantize_bundle", "quantize_options", "quantize_result")),
 }
-NEEDS_OTHER = {"causalrn.cli.quantize_report", "causalrn.workflows.pages.quantize_plot"}
+NEEDS_OTHER = {
+    "causalrn.cli.quantize_report",
+    "causalrn.cli.report_schemas",
+    "causalrn.cli.report_shapes",
+    "causalrn.workflows.pages.quantize_plot",
+}
 """What imports calibration/, which needs onnx."""
 
 SHADOWING_NAMES = {"onnx", "onnxruntime", "tensorrt", "torch", "copy"}

@@ -87,10 +87,12 @@ FOREIGN_FLAGS = {
     "export/web/npm_package.py": {"--json", "--loglevel", "--prefer-offline"},  # npm's
     "export/web/wasm_builder.py": {"--target", "--stack-first", "--strip-all", "--no-entry", "--export"},  # clang's
     "causalrn/compiling/c_compiler.py": {"--version"},  # of any C compiler
+    # a page for people, who call the command in a shell
+    "causalrn/bundle/model_card.py": {"--card", "--certificate", "--max-new-tokens", "--prompt"},
     "runtimes/web/kernels.py": {"--json"},  # of verify.mjs in a web bundle
     "runtimes/web/node_process.py": {"--preserve-symlinks", "--preserve-symlinks-main"},  # node's
 }
-"""Flags of other programs, which only their callers know."""
+"""Flags of other programs, which only their callers know; and of what is shown as a shell has it."""
 
 
 @pytest.mark.parametrize(

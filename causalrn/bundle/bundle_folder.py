@@ -14,6 +14,7 @@ from causalrn.bundle.disk.folders import recover_to_read
 from causalrn.bundle.disk.reading import check_input, read_input
 from causalrn.bundle.json_values import json_text
 from causalrn.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest_text, writing_verb
+from causalrn.bundle.model_card import MODEL_CARD, model_card
 from causalrn.errors import BundleError
 
 GIT_ATTRIBUTES = ".gitattributes"
@@ -75,7 +76,7 @@ class Bundle:
 
 
 def seal_bundle(folder: Path, manifest: Manifest, hashed: Mapping[str, FileEntry] | None = None) -> Bundle:
-    """Hash every file in `folder` and bundle in it, and write the manifest beside them.
+    """Write the model card, hash every file in `folder` and bundle in it, and write the manifest beside them.
 
     Args:
         hashed: files that were hashed before and have not changed since.
@@ -83,7 +84,9 @@ def seal_bundle(folder: Path, manifest: Manifest, hashed: Mapping[str, FileEntry
     Raises:
         BundleError: the manifest contradicts itself or the files.
     """
-    known = hashed or {}
+    (folder / MODEL_CARD).unlink(missing_ok=True)  # it may be another bundle's, linked
+    (folder / MODEL_CARD).write_text(model_card(manifest), encoding="utf-8")
+    known = {name: entry for name, entry in (hashed or {}).items() if name != MODEL_CARD}
     inside = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and _holds_bundle(path)}
     files = {
         name: known.get(name) or FileEntry(sha256_file(path), path.stat().st_size)
@@ -128,6 +131,8 @@ def _check_file(path: Path, entry: FileEntry, remedy: str) -> None:
     if size == entry.size_bytes and sha256_file(path) == entry.sha256:
         return
     if _has_other_line_ends(path, size, entry):
+        if path.name == MODEL_CARD:  # the one text that bundles without .gitattributes have: it says the same
+            return
         raise BundleError(
             f"{path}: its line ends were turned into CRLF (by git's core.autocrlf, or an editor): check it out again "
             f"with a .gitattributes beside it that says {KEEP_LINE_ENDS.strip()!r}, or {remedy}"

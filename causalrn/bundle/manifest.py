@@ -17,6 +17,7 @@ from causalrn.bundle.disk.folders import recover_to_read
 from causalrn.bundle.disk.leftovers import is_inner_name
 from causalrn.bundle.disk.ownership import FOLDERS, Marker
 from causalrn.bundle.disk.reading import read_json_text
+from causalrn.bundle.disk.wrong_folder import BUNDLE, describe_wrong
 from causalrn.bundle.engine_spec import EngineSpec
 from causalrn.bundle.json_values import from_json, own_hash, parse_json_object, to_json
 from causalrn.bundle.known_by import KnownBy
@@ -286,12 +287,9 @@ def read_manifest_text(path: Path) -> str:
         BundleError: no folder, or no manifest in it that can be read.
     """
     recover_to_read(path)
-    if not path.is_dir():
-        what = "a file, not a folder" if path.exists() else "no such folder"
-        raise BundleError(f"{path}: {what}: name a bundle that `causalrn-export export` wrote")
     manifest = path / MANIFEST_NAME
     if not manifest.exists() and not manifest.is_symlink():
-        raise BundleError(f"{path}: no {MANIFEST_NAME} in it: not a bundle; `export` makes one of a RUN")
+        raise BundleError(describe_wrong(path, BUNDLE))
     return read_json_text(manifest, "export the bundle again", BundleError)
 
 

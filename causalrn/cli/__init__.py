@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import io
 import os
@@ -15,6 +16,7 @@ import click
 from causalrn import __version__
 from causalrn.cli.flags import use_flags_of
 from causalrn.cli.terminal import ReaderGoneError, show_fallbacks_as_notes
+from causalrn.cli.verbosity import reset_verbosity, verbosity_options
 from causalrn.interrupts import end_process, raise_interrupts
 
 COMMANDS = {
@@ -61,10 +63,26 @@ class _LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"causalrn.cli.{name.replace('-', '_')}_command")
         command: click.Command = module.command
+        if not any(parameter.name == "verbose" for parameter in command.params):
+            command.params += verbosity_options()
         use_flags_of(command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        if name in COMMANDS or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        near = difflib.get_close_matches(name, COMMANDS, n=2)
+        if near:
+            ctx.fail(f"there is no command {name}: did you mean {' or '.join(near)}?")
+        if os.path.lexists(name):
+            ctx.fail(f"there is no command {name}, but a file or folder: name a command before it, as inspect {name}")
+        ctx.fail(f"there is no command {name}: causalrn-export --help lists them")
+
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        reset_verbosity()
         with _kept_from_click():  # help is printed here
             return super().make_context(*arguments, **settings)
 
@@ -83,7 +101,7 @@ class _LazyGroup(click.Group):
     epilog="Exit codes: 0 fine, 1 a check failed, 2 bad usage or input, 3 compiled but not executed here, "
     "130 interrupted, 141 nobody reads standard output any more.",
 )
-@click.version_option(__version__, prog_name="causalrn-export")
+@click.version_option(__version__, "-V", "--version", prog_name="causalrn-export")
 def group() -> None:
     """Take Causal Relation Networks from training to the device, verifiably unchanged.
 
@@ -94,6 +112,9 @@ def group() -> None:
     causalrn-export verify bundle --checkpoint run         verify parity
     causalrn-export run bundle --prompt causalrelationxy   copy 16 letters
     """  # noqa: D301 - \\b has to be the control character that click looks for
+
+
+group.params += verbosity_options()
 
 
 def main() -> None:

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from causalrn.bundle.disk.files import STANDARD_OUTPUT
 from causalrn.bundle.targets import runtime_words
 from causalrn.cli.console import (
     EXIT_BAD_INPUT,
     EXIT_CHECK_FAILED,
     EXIT_FINE,
     complain,
-    console,
+    name_written,
     require_extra,
     write_json,
 )
-from causalrn.cli.options import PATH, FiniteRange, check_places, checked_place, given_options, json_option
+from causalrn.cli.number_types import Real, Whole
+from causalrn.cli.options import PATH, check_places, checked_place, given_options, json_option
+from causalrn.cli.verbosity import show_progress
 from causalrn.errors import InputError
 from causalrn.interrupts import EXIT_INTERRUPTED
-from causalrn.runtimes.progress import show_progress
 from causalrn.workflows.bench_arguments import MOST_THREADS, MOST_TOKENS
 
 if TYPE_CHECKING:
@@ -89,11 +89,12 @@ class _ListCommand(click.Command):
     epilog="""\b
 Examples:
   causalrn-export bench bundle
-  causalrn-export bench bundle source run -d 16,128,1024 --html bench.html
+  causalrn-export bench bundle source run -d 16,128 --html bench.html
   causalrn-export bench bundle -p 512,2048 -n 0 --threads 1,2
-  causalrn-export bench bundle --json new.json --against old.json --fail-above 1.1
-  causalrn-export bench bundle --profile -d 128             where a step's time goes
+  causalrn-export bench bundle --against old.json --fail-above 1.1
+  causalrn-export bench bundle --profile -d 128      where a step's time goes
   causalrn-export bench run --predict --device raspberry-pi-5
+
 The depth of a token is the number of tokens before it. Exit code 1 if a row is slower than --fail-above allows,
 2 if a folder cannot be opened, 3 for engines that cannot run here: the others are measured all the same.""",
 )
@@ -109,7 +110,7 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 @click.option(
     "-n",
     "--decode",
-    type=click.IntRange(0, MOST_TOKENS),
+    type=Whole(0, MOST_TOKENS),
     default=16,
     show_default=True,
     help="Tokens to decode; 0: none.",
@@ -125,12 +126,8 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 @click.option(
     "-t", "--threads", type=Numbers(1, MOST_THREADS), multiple=True, help="Threads of each candidate.  [default: 1]"
 )
-@click.option(
-    "-r", "--repeats", type=click.IntRange(3, 10000), default=9, show_default=True, help="Turns of each candidate."
-)
-@click.option(
-    "--turn-ms", type=FiniteRange(1, 60000), default=60, show_default=True, help="Milliseconds of a turn, about."
-)
+@click.option("-r", "--repeats", type=Whole(3, 10000), default=9, show_default=True, help="Turns of each candidate.")
+@click.option("--turn-ms", type=Real(1, 60000), default=60, show_default=True, help="Milliseconds of a turn, about.")
 @click.option(
     "--runtime",
     multiple=True,
@@ -158,7 +155,7 @@ The depth of a token is the number of tokens before it. Exit code 1 if a row is 
 @click.option("--against", type=PATH, help="Compare with what `bench --json` wrote before, as ratios.")
 @click.option(
     "--fail-above",
-    type=FiniteRange(min=0.01),
+    type=Real(0.01),
     help="With --against: exit code 1 where a row takes more than so many times as long as before, floors taken out.",
 )
 @click.pass_context
@@ -199,6 +196,7 @@ def _predict(folders: Sequence[Path], options: dict[str, Any]) -> None:
     result = predict(folders, depth=options["depth"], device=options["device"], progress=show_progress)
     print_predictions(result)
     write_json(options["json_path"], result.to_json())
+    name_written(options["json_path"])
 
 
 def _profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
@@ -213,6 +211,7 @@ def _profile(folders: Sequence[Path], options: dict[str, Any]) -> None:
     result = profile(folders, depth=options["depth"], threads=threads, provider=provider, progress=show_progress)
     print_profiles(result)
     write_json(options["json_path"], result.to_json())
+    name_written(options["json_path"])
 
 
 def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
@@ -234,9 +233,7 @@ def _bench(folders: Sequence[Path], options: dict[str, Any]) -> int:
         print_report(result.report)
         if result.earlier is not None:
             print_comparisons(result.earlier, result.comparisons, result.report.environment)
-    for path in places:
-        if path != STANDARD_OUTPUT:
-            console().print(f"wrote {path}", soft_wrap=True)
+    name_written(*places)
     return _exit_code(result)
 
 

@@ -20,14 +20,14 @@ _HOW_FAR = (
 def print_devices() -> None:
     """Print the devices that have names."""
     for device in DEVICES.values():
-        console().print(f"{device.name}: {device.source}", soft_wrap=True)
+        console().print(f"{device.name}: {device.source}")
 
 
 def print_predictions(result: PredictResult) -> None:
     """Print the machine, then tables and advice for every model."""
     machine = result.machine
     memory = "" if machine.memory_bytes is None else f", {bytes_text(machine.memory_bytes)} of memory"
-    console().print(f"on {machine.name}: {machine.source}{memory}", soft_wrap=True)
+    console().print(f"on {machine.name}: {machine.source}{memory}")
     for model in result.models:
         _print_tables(model)
         _print_notes(model, machine)
@@ -35,7 +35,7 @@ def print_predictions(result: PredictResult) -> None:
 
 def _print_tables(model: ModelPrediction) -> None:
     out = console()
-    out.print(f"\n{model.folder}: {model.model}", soft_wrap=True)
+    out.print(f"\n{model.folder}: {model.model}")
     times = _table("time per token after", *(f"{depth:,}" for depth in model.predictions[0].native_us))
     sizes = _table("memory", "weights", "per token", "tokens that fit")
     for prediction in model.predictions:
@@ -55,11 +55,11 @@ def _print_notes(model: ModelPrediction, machine: Machine) -> None:
     out = console()
     shown = any(model.held.holds(each, where) for each in model.predictions for where in _times(each))
     star = "* what the folder holds" if shown else "nothing is predicted for what the folder itself holds"
-    out.print(f"{star}; one sequence, {threads_text(machine.threads)}; memory for the model alone\n", soft_wrap=True)
+    out.print(f"{star}; one sequence, {threads_text(machine.threads)}; memory for the model alone\n")
     how_far = "a first guess, off by up to 2 times" if machine.source.startswith("data sheet") else _HOW_FAR
-    out.print(f"times: {how_far}", soft_wrap=True)
+    out.print(f"times: {how_far}")
     for sentence in model.advice:
-        out.print(sentence, soft_wrap=True)
+        out.print(sentence)
 
 
 def _times(prediction: Prediction) -> dict[str, dict[int, float]]:

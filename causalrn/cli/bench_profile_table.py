@@ -20,9 +20,7 @@ def print_profiles(result: ProfileResult) -> None:
 
 def _print(folder: Path, found: Profile) -> None:
     out = console()
-    out.print(
-        f"{folder}, depth {found.depth:,}: microseconds by block and role, mean of {found.steps} steps", soft_wrap=True
-    )
+    out.print(f"{folder}, depth {found.depth:,}: microseconds by block and role, mean of {found.steps} steps")
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("block", no_wrap=True)
     for name in (*ROLES, "all"):
@@ -39,5 +37,4 @@ def _print(folder: Path, found: Profile) -> None:
     out.print(
         f"a step takes {plain}; its {len(found.nodes)} nodes take {counted} while they are counted: onnxruntime's "
         "profiler adds 1 to 2 us to each\n",
-        soft_wrap=True,
     )

@@ -29,9 +29,9 @@ def print_report(report: BenchReport) -> None:
         out.print(_table(rows, narrow=out.width < _NARROW))
         out.print()
     for name, reason in dict.fromkeys((row.name, row.reason) for row in report.rows if row.reason):
-        out.print(Text.assemble((f"{name}: ", "yellow"), reason), soft_wrap=True)
+        out.print(Text.assemble((f"{name}: ", "yellow"), reason))
     for line in notes_of(report):
-        out.print(line, soft_wrap=True)
+        out.print(line)
 
 
 def _table(rows: Sequence[Row], *, narrow: bool) -> Table:
@@ -90,7 +90,7 @@ def print_comparisons(before: Earlier, comparisons: Sequence[Comparison], enviro
     gone = before.missing(comparisons)
     if gone:
         names = ", ".join(dict.fromkeys(row.name for row in gone))
-        out.print(f"only measured before: {len(gone)} rows of {names}", soft_wrap=True)
+        out.print(f"only measured before: {len(gone)} rows of {names}")
     for name in before.changes(environment):
         out.print(f"not the same {name} as before", style="yellow")
     out.print()

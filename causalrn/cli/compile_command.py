@@ -10,7 +10,8 @@ import click
 from causalrn.bundle.engine_spec import Range
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.trt_flavors import FLAVORS, HARDWARE_LEVELS
-from causalrn.cli.console import require_extra, write_all_json
+from causalrn.cli.console import name_written, require_extra, write_all_json
+from causalrn.cli.number_types import Whole
 from causalrn.cli.options import (
     PATH,
     check_places,
@@ -20,7 +21,7 @@ from causalrn.cli.options import (
     overwrite_option,
     tell_what_goes,
 )
-from causalrn.runtimes.progress import show_progress
+from causalrn.cli.verbosity import show_progress
 
 _MOST = 1 << 20
 
@@ -43,11 +44,12 @@ class _RangeType(click.ParamType[Range]):
 @click.command(
     epilog="""\b
 Examples:
-  causalrn-export compile bundle -o engine                            fixed pool, or linear
+  causalrn-export compile bundle -o engine           fixed pool, or linear
   causalrn-export compile bundle -o engine --capacity 64 --capacity 256
-  causalrn-export compile bundle -o engine --profile 1/64/128 --profile 129/512/1024
+  causalrn-export compile bundle -o engine --profile 1/64/128
   causalrn-export compile bundle -o engine --compute-capability 8.9 --tf32
   causalrn-export compile bundle -o engine --export-layer-info layers.json
+
 Then, on a machine with a GPU: causalrn-export verify engine"""
 )
 @click.argument("bundle", type=PATH)
@@ -63,7 +65,7 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
 @click.option(
     "--capacity",
     multiple=True,
-    type=click.IntRange(2, _MOST),
+    type=Whole(2, _MOST),
     help="Of a fixed pool: also compile steps that read so many rows; the session moves up as the pool fills. May be "
     "repeated.  [default: the pool's own only]",
 )
@@ -73,8 +75,8 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
     type=_RangeType(),
     help="Of a growing pool: rows that steps read. Repeated, each begins one row after the one before.",
 )
-@click.option("--max-batch", type=click.IntRange(1, _MOST), default=16, show_default=True, help="Most sequences.")
-@click.option("--prefill-chunk", type=click.IntRange(1, _MOST), help="Most tokens at once.  [default: the bundle's]")
+@click.option("--max-batch", type=Whole(1, _MOST), default=16, show_default=True, help="Most sequences.")
+@click.option("--prefill-chunk", type=Whole(1, _MOST), help="Most tokens at once.  [default: the bundle's]")
 @click.option("--tf32", is_flag=True, help="Let float32 products round to TF32: faster, 1e-3 instead of 1e-6.")
 @click.option(
     "--compute-capability",
@@ -89,7 +91,7 @@ Then, on a machine with a GPU: causalrn-export verify engine"""
     help="Of trt: other GPUs that may run it.",
 )
 @click.option("--version-compatible", is_flag=True, help="Of trt: later versions of the same major one may run it.")
-@click.option("--workspace", type=click.IntRange(1, _MOST), help="Most scratch memory, in MiB.")
+@click.option("--workspace", type=Whole(1, _MOST), help="Most scratch memory, in MiB.")
 @click.option("--timing-cache", type=PATH, callback=checked_place, help="Of trt: keep what was timed in this file.")
 @click.option("--export-layer-info", "layer_info", type=PATH, callback=checked_place, help="Write the layers, JSON.")
 @json_option
@@ -114,3 +116,4 @@ def command(bundle: Path, output: Path, flavor: str, **options: Any) -> None:
     layer_details = places["layer_info"] is not None
     asked = {"output": output, "flavor": flavor, "layer_details": layer_details, **options}
     print_compiled(compile(bundle, **asked, progress=show_progress, on_result=write_reports), output)
+    name_written(*places.values())

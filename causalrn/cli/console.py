@@ -9,12 +9,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from causalrn.cli.flags import in_flags
-from causalrn.cli.terminal import ReaderGoneError, drop_output, visible
+from causalrn.cli.terminal import ReaderGoneError, drop_output
+from causalrn.cli.text_lines import breaks, visible, wrapped
+from causalrn.cli.verbosity import explain_error, is_quiet
 from causalrn.errors import CausalRNError, RuntimeUnavailableError
 from causalrn.interrupts import EXIT_INTERRUPTED
 
@@ -42,7 +44,7 @@ _NO_MEMORY = "not enough memory for this: ask for less (batch, length, samples),
 def run_reporting_errors(action: Callable[[], Any]) -> int:
     """Run a command; turn what goes wrong into one line on standard error and an exit code."""
     try:
-        result = action()
+        result = _explained(action)
         sys.stdout.flush()
         return result if isinstance(result, int) else EXIT_FINE
     except click.exceptions.Exit as error:
@@ -50,7 +52,8 @@ def run_reporting_errors(action: Callable[[], Any]) -> int:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        print(visible(shown.getvalue()), end="", file=sys.stderr)
+        for line in visible(shown.getvalue()).splitlines():
+            print(wrapped(line, sys.stderr), file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)
@@ -74,6 +77,17 @@ def run_reporting_errors(action: Callable[[], Any]) -> int:
         return _fail(_NO_MEMORY)
 
 
+def _explained(action: Callable[[], Any]) -> Any:
+    """What an action gives; where it fails and `-v` was given, standard error shows where."""
+    try:
+        return action()
+    except (click.exceptions.Exit, click.ClickException, ReaderGoneError, BrokenPipeError):
+        raise
+    except Exception as error:
+        explain_error(error)
+        raise
+
+
 def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
     """One line on standard error; under torchrun from the first process only."""
     if os.environ.get("RANK", "0") == "0":
@@ -82,9 +96,9 @@ def _fail(message: str, code: int = EXIT_BAD_INPUT) -> int:
 
 
 def complain(message: str) -> None:
-    """One line on standard error, if somebody reads there."""
+    """One sentence on standard error, if somebody reads there: a line, which a terminal shows between words."""
     with contextlib.suppress(OSError):
-        print("Error: " + visible(" ".join(message.split())), file=sys.stderr)
+        print(wrapped("Error: " + visible(" ".join(message.split())), sys.stderr), file=sys.stderr)
 
 
 def _describe_os_error(error: OSError) -> str:
@@ -112,18 +126,36 @@ def _permission_remedy(name: Any) -> str:
 
 
 def console() -> Console:
-    """The console for what people read: standard output, at most 100 columns wide."""
+    """The console for what people read: standard output, at most 100 columns wide; nothing where `-q` was given."""
     from rich.console import Console
     from rich.segment import Segment
+    from rich.text import Text
 
     class LastingConsole(Console):
         """Goes on when whoever reads has gone away: the verdict and the files still count.
 
-        Control characters are spelled out, on the way in for widths, and on the way out whatever has made them.
+        Control characters are spelled out, on the way in for widths, and on the way out whatever has made them. What
+        is no table breaks between words; `soft_wrap=True` leaves it as it is, as code.
         """
 
         def on_broken_pipe(self) -> None:
             drop_output()
+
+        def print(self, *objects: Any, **settings: Any) -> None:
+            if len(objects) == 1 and isinstance(objects[0], str | Text) and not settings.get("soft_wrap"):
+                text = objects[0] if isinstance(objects[0], Text) else Text(objects[0])
+                objects, settings = (self._between_words(text),), {**settings, "soft_wrap": True}
+            super().print(*objects, **settings)
+
+        def _between_words(self, text: Text) -> Text:
+            has_width = self.is_terminal or "COLUMNS" in os.environ  # else a sentence is a line, for `grep`
+            if visible(text.plain) != text.plain:  # which is longer: places would be others
+                text = Text(visible(text.plain), style=text.style)
+            places = breaks(text.plain, self.width) if has_width else []
+            lines = text.divide(places)
+            for line in lines[:-1]:
+                line.rstrip()
+            return Text("\n").join(lines)
 
         def render_str(self, text: str, **settings: Any) -> Text:
             return super().render_str(visible(text), **settings)
@@ -132,15 +164,30 @@ def console() -> Console:
             for text, style, control in super().render(renderable, options):
                 yield Segment(text if control else visible(text), style, control)
 
-    context = click.get_current_context(silent=True)
-    to_stderr = context is not None and context.meta.get(_JSON_ONLY, False)
+    to_stderr = output_stream() is sys.stderr
     # no markup: what is printed may hold a path with brackets in it
-    return LastingConsole(highlight=False, markup=False, width=min(Console().width, 100), stderr=to_stderr)
+    width = min(Console().width, 100)
+    return LastingConsole(highlight=False, markup=False, width=width, stderr=to_stderr, quiet=is_quiet())
+
+
+def output_stream() -> TextIO:
+    """Where text goes that was asked for: standard output, unless a JSON report takes it."""
+    context = click.get_current_context(silent=True)
+    return sys.stderr if context is not None and context.meta.get(_JSON_ONLY, False) else sys.stdout
 
 
 def free_standard_output() -> None:
     """Leave standard output to a JSON report: what people read goes to standard error for the rest of the command."""
     click.get_current_context().meta[_JSON_ONLY] = True
+
+
+def name_written(*paths: Path | None) -> None:
+    """Name the files that a command has written; standard output is none."""
+    from causalrn.bundle.disk.files import STANDARD_OUTPUT
+
+    for path in paths:
+        if path not in (None, STANDARD_OUTPUT):
+            console().print(f"wrote {path}")
 
 
 def write_json(path: Path | None, data: Any) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.bundle.known_by import caution
-from causalrn.cli.console import console, require_extra
+from causalrn.cli.console import console, name_written, require_extra, write_json
 from causalrn.cli.flags import in_flags
-from causalrn.cli.options import PATH, FiniteRange, seed_option, tell_what_goes
+from causalrn.cli.number_types import Real, Whole
+from causalrn.cli.options import PATH, check_places, json_option, run_output_option, seed_option, tell_what_goes
+from causalrn.cli.verbosity import show_progress
 from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS, READOUTS
-from causalrn.runtimes.progress import show_progress
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER
 from causalrn.training.tasks import TASKS
 from causalrn.workflows.model_options import MODELS
@@ -30,20 +31,22 @@ _SHOWN = 6
 @click.command(
     epilog="""\b
 Examples:
-  causalrn-export convert model.pth -o run --reference logits.npz     settles it exactly
-  causalrn-export convert model.pth -o run                            letters: ranked by copying
-  causalrn-export convert model.pth -o run --readout exact --heads 4  refused if clearly wrong
-  causalrn-export convert model.pth -o run --text book.txt            bytes
-  causalrn-export convert model.pth -o run --tokens ids.npy           any other vocabulary"""
+  causalrn-export convert model.pth -o run                  ranked by copying
+  causalrn-export convert model.pth -o run --reference logits.npz   settles it
+  causalrn-export convert model.pth -o run --readout exact --heads 4
+  causalrn-export convert model.pth -o run --text book.txt  bytes
+  causalrn-export convert model.pth -o run --tokens ids.npy    other ids
+
+What is named and clearly wrong is refused."""
 )
 @click.argument("weights", type=PATH)
 @click.option("--readout", type=click.Choice(READOUTS), help="How positions read the past.")
 @click.option("--model", type=click.Choice(MODELS), help="What the weights are.  [default: what their keys say]")
-@click.option("--heads", type=click.IntRange(min=1))
+@click.option("--heads", type=Whole(1))
 @click.option("--norm", type=click.Choice(NORMS))
 @click.option(
     "--eps",
-    type=FiniteRange(0, 1),
+    type=Real(0, 1),
     help="normalization_eps of the paper's code, which every norm adds beside its root.",
 )
 @click.option("--activation", type=click.Choice(ACTIVATIONS))
@@ -65,19 +68,20 @@ Examples:
     type=click.Choice(tuple(TASKS)),
     help="What to compare settings on, as the model was trained.  [default: copy, where there are 29 tokens]",
 )
-@click.option("--length", type=click.IntRange(min=1), help="Letters per string.  [default: what the positions allow]")
+@click.option("--length", type=Whole(1), help="Letters per string.  [default: what the positions allow]")
 @click.option("--text", type=PATH, help="Compare settings on the bytes of this file.")
 @click.option("--tokens", type=PATH, help="Compare settings on token ids [N, T] in this .npy file.")
 @click.option(
     "--samples",
-    type=click.IntRange(min=2),
+    type=Whole(2),
     help="Sequences to compare settings on at most.  [default: 2000]",
 )
 @click.option("--force", is_flag=True, help="Convert with what is named even if something else is clearly better.")
 @seed_option
 @click.option("--overwrite", is_flag=True, help="Replace an earlier RUN in the output folder, and say what goes.")
-@click.option("-o", "--output", type=PATH, required=True, help="Folder to write.")
-def command(weights: Path, output: Path, **options: Any) -> None:
+@run_output_option
+@json_option
+def command(weights: Path, output: Path, json_path: Path | None, **options: Any) -> None:
     """Turn weights saved by the paper's training script, or by one of your own, into a RUN.
 
     Reads what torch.save or safetensors wrote, under any name: a state dict, with whatever prefixes wrappers gave its
@@ -90,19 +94,23 @@ def command(weights: Path, output: Path, **options: Any) -> None:
     """
     require_extra("torch")
     from causalrn.workflows.convert import convert
+    from causalrn.workflows.reports import ConvertReport, report_values
 
+    check_places([json_path], [weights, options["reference"], options["text"], options["tokens"]], output)
     tell_what_goes(output, CHECKPOINT_MARKER, options["overwrite"])
     result = convert(weights, output=output, **options, progress=show_progress)
+    write_json(json_path, report_values(ConvertReport.of(result, str(output))))
     out = console()
-    out.print(f"{result.source}: {result.run.card.config.describe()}", soft_wrap=True)
+    out.print(f"{result.source}: {result.run.card.config.describe()}")
     if result.unwrapped:
-        out.print(f"unwrapped: {'; '.join(result.unwrapped)}", soft_wrap=True)
+        out.print(f"unwrapped: {'; '.join(result.unwrapped)}")
     if result.ranking is not None:
-        out.print(f"settings by their loss on {result.ranking.data}, in nats per token:", soft_wrap=True)
+        out.print(f"settings by their loss on {result.ranking.data}, in nats per token:")
         out.print(_table(result.ranking, result))
         out.print(f"{len(result.ranking.rows)} settings were tried; chance would be {result.ranking.chance:.3g}")
     for line in _describe(result, output):
-        out.print(in_flags(line), soft_wrap=True)
+        out.print(in_flags(line))
+    name_written(json_path)
 
 
 def _table(ranking: Ranking, result: ConvertResult) -> Table:

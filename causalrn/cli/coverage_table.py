@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from causalrn.bundle.model_card import MODEL_CARD
 from causalrn.cli.console import console
 from causalrn.runtimes.parity.coverage import Coverage
 
@@ -28,15 +31,15 @@ def print_gaps(coverage: Coverage) -> None:
     """What is not covered, a line each."""
     out = console()
     for words in coverage.not_executed:
-        out.print(f"not executed here: {words}", style="yellow", soft_wrap=True)
+        out.print(f"not executed here: {words}", style="yellow")
     for words in coverage.not_covered:
-        out.print(f"not covered: {words}", soft_wrap=True)
+        out.print(f"not covered: {words}")
 
 
 def print_hashed_only(coverage: Coverage) -> None:
     """Which files nothing read, and what could not run here."""
     out = console()
-    if coverage.hashed_only:
-        out.print(f"hashed only: {', '.join(coverage.hashed_only)}", soft_wrap=True)
+    if names := [name for name in coverage.hashed_only if Path(name).name != MODEL_CARD]:  # nothing executes a text
+        out.print(f"hashed only: {', '.join(names)}")
     for words in coverage.not_executed:
-        out.print(f"not executed here: {words}", style="yellow", soft_wrap=True)
+        out.print(f"not executed here: {words}", style="yellow")

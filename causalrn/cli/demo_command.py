@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from causalrn.cli.console import EXIT_CHECK_FAILED, require_extra
+from causalrn.cli.number_types import Whole
 from causalrn.cli.options import PATH, seed_option
 
 
@@ -17,7 +18,7 @@ Examples:
   causalrn-export demo -o demo --overwrite     once more"""
 )
 @click.option("-o", "--output", type=PATH, default=Path("demo"), show_default=True, help="Folder for run and bundle.")
-@click.option("--length", type=click.IntRange(min=2), default=16, show_default=True, help="Letters per string.")
+@click.option("--length", type=Whole(2), default=16, show_default=True, help="Letters per string.")
 @seed_option
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run and bundle in that folder, and say what goes.")
 @click.pass_context

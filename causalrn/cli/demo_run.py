@@ -15,11 +15,11 @@ from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.cli.console import console
 from causalrn.cli.generate_run import generate_text
 from causalrn.cli.options import tell_what_goes
+from causalrn.cli.verbosity import show_progress
 from causalrn.cli.verify_report import print_report
 from causalrn.errors import InputError
 from causalrn.runtimes import open_session
 from causalrn.runtimes.generation_options import GenerationOptions
-from causalrn.runtimes.progress import show_progress
 from causalrn.training.checkpoint_folder import CHECKPOINT_MARKER, is_checkpoint
 from causalrn.training.tasks import random_source
 from causalrn.workflows.export import export
@@ -47,10 +47,10 @@ def demonstrate(output: Path, length: int, seed: int, overwrite: bool = False) -
     trained = train(task="copy", length=length, seed=seed, output=run, overwrite=True, progress=show_progress)
     if trained is None:
         raise InputError("the demonstration runs in one process: start it without torchrun")
-    out.print(trained.summary() + "\n", soft_wrap=True)
+    out.print(trained.summary() + "\n")
     out.print("2. export its recurrent cell to ONNX", style="bold")
     written = export(run, output=bundle, overwrite=overwrite, progress=show_progress).bundle
-    out.print(f"wrote {bundle}: {', '.join(written.manifest.files)}\n", soft_wrap=True)
+    out.print(f"wrote {bundle}: {', '.join(written.manifest.files)}\n")
     out.print("3. verify every runtime against the float64 oracle", style="bold")
     report = verify(bundle, checkpoint=run, seed=seed, progress=show_progress).report
     print_report(report)
@@ -82,4 +82,4 @@ def _show_generation(out: Console, bundle: Path, prompt: str) -> None:
     with open_session(bundle) as session:
         generate_text(session, (prompt,), GenerationOptions(), pause=0.05)
     program = "causalrn-export" if shutil.which("causalrn-export") else sys.argv[0]
-    out.print(f"\nagain: {program} run {bundle} --prompt {prompt}", soft_wrap=True)
+    out.print(f"\nagain: {program} run {bundle} --prompt {prompt}")

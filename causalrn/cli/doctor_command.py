@@ -16,14 +16,15 @@ from causalrn import __version__
 from causalrn.bundle.json_values import to_json
 from causalrn.bundle.targets import CHECKPOINT, Target, all_targets, installed_faults
 from causalrn.cli import doctor_converted, doctor_litert_coreml, doctor_probes, doctor_tensorrt, doctor_tools
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, name_written, write_json
 from causalrn.cli.doctor_probe import Probe
+from causalrn.cli.number_types import Whole
 from causalrn.cli.options import json_option
+from causalrn.cli.verbosity import show_progress
 from causalrn.compiling import programs
 from causalrn.compiling.processor import processor_family
 from causalrn.errors import InputError
 from causalrn.runtimes.environment import describe_environment, processor_name
-from causalrn.runtimes.progress import show_progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -165,11 +166,12 @@ class DoctorReport:
 Examples:
   causalrn-export doctor
   causalrn-export doctor --json doctor.json
-  causalrn-export doctor --measure --json device.json    for `bench --predict --device device.json`
+  causalrn-export doctor --measure --json device.json   for `bench --device`
+
 Exit code 1 if bundles cannot be run here."""
 )
 @click.option("--measure", is_flag=True, help="Also measure how fast this machine reads, multiplies and takes exps.")
-@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="To measure with.")
+@click.option("--threads", type=Whole(1, 256), default=1, show_default=True, help="To measure with.")
 @json_option
 @click.pass_context
 def command(context: click.Context, measure: bool, threads: int, json_path: Path | None) -> None:
@@ -191,6 +193,7 @@ def command(context: click.Context, measure: bool, threads: int, json_path: Path
             fault = error
     print_report(report)
     write_json(json_path, report.entries())
+    name_written(json_path)
     if fault is not None:
         raise InputError(f"this machine was not measured: {fault}")
     if not report.works["run"]:
@@ -220,15 +223,15 @@ def print_report(report: DoctorReport) -> None:
 
     out = console()
     out.print(_table(report))
-    out.print(f"Processor: {processor_name()}, {processor_family()}.", soft_wrap=True)
+    out.print(f"Processor: {processor_name()}, {processor_family()}.")
     working = ", ".join(verb for verb, works in report.works.items() if works)
     failing = ", ".join(verb for verb, works in report.works.items() if not works)
     sentence = Text.assemble("Works here: ", (working or "nothing", "bold green"), ".")
     if failing:
         sentence.append_text(Text.assemble(" Does not: ", (failing, "bold red"), "."))
-    out.print(sentence, soft_wrap=True)
+    out.print(sentence)
     for fault in installed_faults():
-        out.print(f"target of another package: {fault}", style="yellow", soft_wrap=True)
+        out.print(f"target of another package: {fault}", style="yellow")
     if report.machine is not None:
         print_machine(report.machine)
 

@@ -16,10 +16,11 @@ from causalrn.bundle.quantization import SCHEMES
 from causalrn.bundle.state_spec import POOL_KINDS, StateSpec
 from causalrn.bundle.targets import EXPORT_TARGETS
 from causalrn.bundle.web_spec import ENGINE_NAMES
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra
-from causalrn.cli.options import PATH, output_option, overwrite_option, tell_what_goes
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, name_written, require_extra, write_json
+from causalrn.cli.number_types import Whole
+from causalrn.cli.options import PATH, check_places, json_option, output_option, overwrite_option, tell_what_goes
+from causalrn.cli.verbosity import show_progress
 from causalrn.errors import BudgetExceededError
-from causalrn.runtimes.progress import show_progress
 from causalrn.training.card import card_of
 
 
@@ -27,17 +28,19 @@ from causalrn.training.card import card_of
     epilog="""\b
 Examples:
   causalrn-export export run -o bundle
-  causalrn-export export run -o bundle --profile portable  for other and older runtimes
+  causalrn-export export run -o bundle --profile portable  for older runtimes
   causalrn-export export run -o bundle --pool fixed --capacity 34
-  causalrn-export export run -o bundle --ort-format        for onnxruntime's reduced builds
-  causalrn-export export run -o small --scheme w8          export and quantize in one go
-  causalrn-export export run -o source --target c          C99 source that needs nothing
-  causalrn-export export run -o firmware --target c --scheme w8a8-dynamic --profile cortex-m
-  causalrn-export export run -o board --target c --scheme w8a8-dynamic --package arduino
-  causalrn-export export run -o site --target web          a page and an ES module: then `serve site`
+  causalrn-export export run -o bundle --ort-format   for its reduced builds
+  causalrn-export export run -o small --scheme w8   export and quantize in one
+  causalrn-export export run -o source --target c     C99 that needs nothing
+  causalrn-export export run -o firmware --target c --profile cortex-m
+  causalrn-export export run -o board --target c --package arduino
+  causalrn-export export run -o site --target web   a page: then `serve site`
   causalrn-export export run -o site --target web --beside other-site
-  causalrn-export export run -o phone --target executorch  .pte programs, computed by XNNPACK
-  causalrn-export export run -o phone --target litert      a .tflite file; --target coreml: .mlpackage folders
+  causalrn-export export run -o phone --target executorch    .pte programs
+  causalrn-export export run -o phone --target litert        a .tflite file
+  causalrn-export export run -o apple --target coreml      .mlpackage folders
+
 Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more than is allowed, or if what another
 package has converted does not compute what was trained."""
 )
@@ -60,8 +63,8 @@ package has converted does not compute what was trained."""
     is_flag=True,
     help="In ONNX, of a fixed pool: give all of it with the new rows in their places, for runtimes that keep states.",
 )
-@click.option("--capacity", type=click.IntRange(min=1), help="Most positions.  [default: the model's]")
-@click.option("--opset", type=int, help="ONNX opset, 17 to 23.  [default: 23; 17 if portable]")
+@click.option("--capacity", type=Whole(1), help="Most positions.  [default: the model's]")
+@click.option("--opset", type=int, metavar="N", help="ONNX opset, 17 to 23.  [default: 23; 17 if portable]")
 @click.option("--single-file", is_flag=True, help="Weights inside each ONNX graph, instead of a file that they share.")
 @click.option(
     "--index-type", type=click.Choice(INDEX_TYPES), help="In ONNX: type of tokens and position.  [default: int64]"
@@ -125,13 +128,16 @@ package has converted does not compute what was trained."""
 )
 @click.option(
     "--max-batch",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     help="In executorch: most sequences at once; memory is planned for so many.  [default: 1]",
 )
 @output_option
 @overwrite_option
+@json_option
 @click.pass_context
-def command(context: click.Context, /, run: Path, output: Path, target: str, **options: Any) -> None:
+def command(
+    context: click.Context, /, run: Path, output: Path, target: str, json_path: Path | None, **options: Any
+) -> None:
     """Export a RUN's recurrent cell as a bundle for a device.
 
     The bundle holds graphs, C99 source or WebAssembly for steps and prefill, their weights, a manifest with the state
@@ -144,17 +150,22 @@ def command(context: click.Context, /, run: Path, output: Path, target: str, **o
         CONVERSIONS[target].check_installed()
     from causalrn.cli.quantize_report import print_report
     from causalrn.workflows.export import export
+    from causalrn.workflows.reports import ExportReport, report_values
 
+    check_places([json_path], [options["beside"]], output)
     tell_what_goes(output, BUNDLE_MARKER, options["overwrite"])
     try:
         result = export(run, output=output, target=target, **options, progress=show_progress)
     except BudgetExceededError as error:
+        write_json(json_path, report_values(ExportReport.of_refused(str(output), target, error.report)))
         print_report(error.report, str(output), automatic=False)
         context.exit(EXIT_CHECK_FAILED)
+    write_json(json_path, report_values(ExportReport.of(result)))
     if result.report is not None:
         print_report(result.report, str(output), automatic=False)
     if result.report is None or target != "onnx":
         _print_written(result.bundle)
+    name_written(json_path)
 
 
 def _print_written(bundle: Bundle) -> None:
@@ -163,13 +174,13 @@ def _print_written(bundle: Bundle) -> None:
     kind = f"opset {manifest.opset}" if manifest.native is None else f"C99, {manifest.native.describe()}"
     for spec in (manifest.web, manifest.converted):
         kind = kind if spec is None else spec.describe()
-    out.print(f"wrote {bundle.path}: {card_of(bundle).config.describe()}", soft_wrap=True)
-    out.print(f"{len(manifest.files)} files, {size / 1e6:.2f} MB, {kind}, {_describe(manifest.state)}", soft_wrap=True)
+    out.print(f"wrote {bundle.path}: {card_of(bundle).config.describe()}")
+    out.print(f"{len(manifest.files)} files, {size / 1e6:.2f} MB, {kind}, {_describe(manifest.state)}")
     if manifest.target == "c":
         from causalrn.workflows.firmware_size import describe_size
 
         for line in describe_size(bundle):
-            out.print(line, soft_wrap=True)
+            out.print(line)
 
 
 def _describe(state: StateSpec) -> str:

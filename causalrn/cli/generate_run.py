@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -11,13 +12,25 @@ import numpy as np
 
 from causalrn.bundle.alphabet import REPLACEMENT, parse_token_ids
 from causalrn.bundle.disk.files import check_output_file, written_file
+from causalrn.cli.console import output_stream
+from causalrn.cli.prompt_input import note_lengths, typed_prompts
 from causalrn.cli.terminal import as_shown
-from causalrn.errors import InputError
-from causalrn.runtimes.generation import Prompts, runs_in_slots
+from causalrn.cli.verbosity import note, show_progress
+from causalrn.errors import CapacityError, InputError
+from causalrn.runtimes.generation import GeneratedStep, Prompts, runs_in_slots
 from causalrn.runtimes.generation_options import GenerationOptions
-from causalrn.runtimes.progress import show_progress
 from causalrn.runtimes.session import Session
+from causalrn.workflows.reports import GeneratedRow, RunReport
 from causalrn.workflows.token_ids import load_token_ids
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What was generated: per row its text and token ids; steps are those of the longest row."""
+
+    texts: tuple[str, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    steps: int
 
 
 def generate_text(
@@ -28,8 +41,13 @@ def generate_text(
     state_out: Path | None = None,
     *,
     pause: float = 0.0,
-) -> None:
-    """Print generated text: one prompt as it comes, token by token; a batch when it is done, a line each."""
+    path: Path | None = None,
+) -> RunReport:
+    """Print generated text: one prompt as it comes, token by token; a batch when it is done, a line each.
+
+    Args:
+        path: of the folder, for the report.
+    """
     if state_in is not None:
         session.load(state_in)
     if state_out is not None:
@@ -40,40 +58,81 @@ def generate_text(
         raise InputError(
             "--state-out keeps one state, and prompts of different lengths end at different positions: run them singly"
         )
-    started = time.perf_counter()
-    count, texts = _print_tokens(session, given, len(prompts), options, sys.stdout, pause, is_end=state_out is None)
-    seconds = time.perf_counter() - started
-    if len(texts) > 1:
-        lines = (text.rstrip(" ") if session.card.alphabet is None else text for text in texts)
-        print(as_shown("\n".join(lines), sys.stdout))
-    note = f"{count} tokens, {1e3 * seconds / max(count, 1):.2f} ms per token" if not pause else f"{count} tokens"
+    fresh = () if session.position else prompts
+    started, stream = time.perf_counter(), output_stream()
+    steps = session.generate(given, options)  # refuses what does not fit
+    notes = note_lengths(session, fresh)
+    generated = _print_tokens(session, steps, len(prompts), stream, pause, is_end=state_out is None)
+    ms_per_token = 1e3 * (time.perf_counter() - started) / max(generated.steps, 1)
+    if len(generated.texts) > 1:
+        lines = (text.rstrip(" ") if session.card.alphabet is None else text for text in generated.texts)
+        print(as_shown("\n".join(lines), stream), file=stream)
+    words = f"{generated.steps} tokens" + ("" if pause else f", {ms_per_token:.2f} ms per token")
     where = "positions of their own" if in_slots else f"position {session.position}"
-    print(f"[{session.runtime}: {note}, {where}]", file=sys.stderr)
+    note(f"[{session.runtime}: {words}, {where}]")
     if state_out is not None:
         session.save(state_out)
+    return RunReport(
+        path=str(path),
+        runtime=session.runtime,
+        rows=_rows(session, prompts, generated, options),
+        steps=generated.steps,
+        ms_per_token=ms_per_token,
+        state=None if state_out is None else str(state_out),
+        notes=notes,
+    )
+
+
+def answer_lines(session: Session, options: GenerationOptions) -> None:
+    """Take prompts as they are typed, each from a fresh state; what is wrong with one does not end it."""
+    stream = output_stream()
+    for prompt in typed_prompts(session):
+        session.reset(1)
+        try:
+            steps = session.generate(_prompts(session, (prompt,)), options)
+            note_lengths(session, (prompt,))
+            _print_tokens(session, steps, 1, stream, 0.0, is_end=True)
+        except (CapacityError, InputError) as error:
+            note(f"{error}")
+
+
+def _rows(
+    session: Session, prompts: tuple[str, ...], generated: Generated, options: GenerationOptions
+) -> tuple[GeneratedRow, ...]:
+    """Rows of a report."""
+    alphabet = session.card.alphabet
+    stops = options.stop_ids if options.stop_ids is not None else alphabet.stop_ids if alphabet else ()
+    rows = []
+    for index, (text, tokens) in enumerate(zip(generated.texts, generated.tokens, strict=True)):
+        ended = bool(tokens and tokens[-1] in stops) or bool(options.stop and text.endswith(options.stop))
+        prompt = prompts[index] if prompts else None
+        rows.append(GeneratedRow(prompt, text.rstrip(" ") if alphabet is None else text, tokens, ended))
+    return tuple(rows)
 
 
 def _print_tokens(
     session: Session,
-    prompts: Prompts,
+    steps: Iterable[GeneratedStep],
     rows: int,
-    options: GenerationOptions,
     stream: TextIO,
     pause: float,
     *,
     is_end: bool,
-) -> tuple[int, list[str]]:
-    """Generate; a single row is written to the stream as it comes. Gives tokens per row and the texts of all rows.
+) -> Generated:
+    """Take what is generated; a single row is written to the stream as it comes.
 
     Args:
         is_end: nothing goes on from here: a begun character is shown as a replacement character.
     """
     batch = max(rows, session.batch)
-    texts = [""] * batch
+    texts: list[str] = [""] * batch
+    tokens: list[list[int]] = [[] for _ in range(batch)]
     count = 0
-    for step in session.generate(prompts, options):
+    for step in steps:
         count += 1
         texts = [text + more for text, more in zip(texts, step.texts, strict=True)]
+        for row in np.flatnonzero(step.active):
+            tokens[row].append(int(step.tokens[row]))
         if batch == 1:
             stream.write(as_shown(step.text, stream))
             stream.flush()
@@ -82,7 +141,9 @@ def _print_tokens(
     ends = [REPLACEMENT if tail and is_end else "" for tail in tails]
     if batch == 1:
         stream.write(f"{ends[0]}\n")
-    return count, [text + end for text, end in zip(texts, ends, strict=True)]
+        stream.flush()
+    whole = tuple(text + end for text, end in zip(texts, ends, strict=True))
+    return Generated(whole, tuple(map(tuple, tokens)), count)
 
 
 def _prompts(session: Session, prompts: tuple[str, ...]) -> Prompts:
@@ -96,8 +157,12 @@ def _prompts(session: Session, prompts: tuple[str, ...]) -> Prompts:
     return [np.array(row, np.int64) for row in rows]
 
 
-def write_logits(session: Session, input_ids: Path, output: Path, mode: str) -> None:
-    """Teacher-forced logits of token ids, as float32 .npy [B, T, V], whole or not at all."""
+def write_logits(session: Session, input_ids: Path, output: Path, mode: str, *, path: Path) -> RunReport:
+    """Teacher-forced logits of token ids, as float32 .npy [B, T, V], whole or not at all.
+
+    Args:
+        path: of the folder, for the report.
+    """
     ids = load_token_ids(input_ids)
     check_output_file(output)
     if output.exists() and output.samefile(input_ids):
@@ -118,3 +183,6 @@ def write_logits(session: Session, input_ids: Path, output: Path, mode: str) -> 
     logits = np.concatenate(parts, axis=1).astype(np.float32)
     with written_file(output) as partial, partial.open("wb") as file:
         np.save(file, logits)
+    return RunReport(
+        path=str(path), runtime=session.runtime, logits=str(output), shape=tuple(logits.shape), steps=length
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from click.core import ParameterSource
 
 from causalrn.bundle.precisions import FLOAT32, PRECISIONS
 from causalrn.cli.console import free_standard_output
+from causalrn.cli.number_types import Whole
+from causalrn.cli.verbosity import note
 from causalrn.errors import InputError
 from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS
 
@@ -25,7 +26,18 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PATH = click.Path(path_type=Path)
 
 output_option: Decorator = click.option(
-    "-o", "--output", type=PATH, required=True, help="Folder to write; replaces what was written there before."
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    help="Folder to write. An earlier bundle there is replaced, unless files were added or changed since.",
+)
+run_output_option: Decorator = click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    help="Folder to write. An earlier RUN there is replaced with --overwrite only.",
 )
 overwrite_option: Decorator = click.option(
     "--overwrite",
@@ -40,11 +52,9 @@ def tell_what_goes(output: Path, marker: Marker, overwrite: bool) -> None:
     from causalrn.bundle.disk.inplace import must_write_inside
 
     if foreign := check_replaceable(output, marker, overwrite):
-        click.echo(f"--overwrite deletes what else is in {output}: {shown(foreign, len(foreign))}", err=True)
+        note(f"--overwrite deletes what else is in {output}: {shown(foreign, len(foreign))}")
     if must_write_inside(output):
-        click.echo(
-            f"note: {output} cannot be renamed (a mount, or its parent is not yours): renewed in place", err=True
-        )
+        note(f"note: {output} cannot be renamed (a mount, or its parent is not yours): renewed in place")
 
 
 def checked_place(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -99,17 +109,6 @@ def check_places(outputs: Sequence[Path | None], inputs: Sequence[Path | None], 
         written.add(os.path.realpath(path))
 
 
-class FiniteRange(click.FloatRange):
-    """A range of numbers that NaN and infinity are not in."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        """Read a number; NaN compares with nothing, so the range alone would let it through."""
-        number: float = super().convert(value, parameter, context)
-        if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", parameter, context)
-        return number
-
-
 json_option: Decorator = click.option(
     "--json",
     "json_path",
@@ -118,7 +117,9 @@ json_option: Decorator = click.option(
     is_eager=True,
     help="Also write the report to this file; - is standard output, and the rest goes to standard error.",
 )
-seed_option: Decorator = click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
+seed_option: Decorator = click.option(
+    "--seed", type=Whole(0, 2**63 - 1), default=0, show_default=True, help="Of random numbers: which ones are drawn."
+)
 
 
 def _all_of(*decorators: Decorator) -> Decorator:
@@ -133,7 +134,7 @@ def _all_of(*decorators: Decorator) -> Decorator:
 
 
 family_options: Decorator = _all_of(
-    click.option("--heads", type=click.IntRange(min=1), default=1, show_default=True),
+    click.option("--heads", type=Whole(1), default=1, show_default=True),
     click.option("--norm", type=click.Choice(NORMS), default="layer", show_default=True),
     click.option("--activation", type=click.Choice(ACTIVATIONS), default="exp", show_default=True),
     click.option("--no-post-norm", is_flag=True, help="Do not normalize the readout's output."),
@@ -161,7 +162,7 @@ runtime_options: Decorator = _all_of(
     ),
     click.option(
         "--threads",
-        type=click.IntRange(1, 256),
+        type=Whole(1, 256),
         default=1,
         show_default=True,
         help="Threads inside one operator, or of C.",

@@ -9,10 +9,10 @@ import click
 
 from causalrn.bundle.manifest import BUNDLE_MARKER
 from causalrn.bundle.quantization import CALIBRATION_METHODS, FORMS, SCHEMES
-from causalrn.cli.console import EXIT_CHECK_FAILED, require_extra, write_json
+from causalrn.cli.console import EXIT_CHECK_FAILED, name_written, require_extra, write_json
+from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import (
     PATH,
-    FiniteRange,
     check_places,
     checked_place,
     given_options,
@@ -22,8 +22,8 @@ from causalrn.cli.options import (
     seed_option,
     tell_what_goes,
 )
+from causalrn.cli.verbosity import show_progress
 from causalrn.errors import BudgetExceededError, InputError
-from causalrn.runtimes.progress import show_progress
 
 if TYPE_CHECKING:
     from causalrn.calibration.report import QuantizeReport
@@ -48,10 +48,12 @@ class _CountOrAuto(click.ParamType[int | str]):
     epilog="""\b
 Examples:
   causalrn-export quantize bundle -o bundle-w8 --scheme w8
-  causalrn-export quantize bundle -o small --scheme w4 --keep-blocks-fp32 auto --pool8
-  causalrn-export quantize bundle -o engine --scheme w8 --form qdq            for TensorRT
-  causalrn-export quantize bundle -o int8 --scheme w8a8 --method entropy --save-calibration table.json
-  causalrn-export quantize bundle -o int8 --scheme w8a8 --sensitivity tensor --plot sensitivity.png
+  causalrn-export quantize bundle -o small --scheme w8 --pool8
+  causalrn-export quantize bundle -o small --scheme w4 --keep-blocks-fp32 auto
+  causalrn-export quantize bundle -o engine --scheme w8 --form qdq    TensorRT
+  causalrn-export quantize bundle -o int8 --scheme w8a8 --method entropy
+  causalrn-export quantize bundle -o int8 --scheme w8a8 --sensitivity tensor
+
 Exit code 1, and no bundle written, if the result loses more than is allowed."""
 )
 @click.argument("bundle", type=PATH)
@@ -80,7 +82,7 @@ Exit code 1, and no bundle written, if the result loses more than is allowed."""
 )
 @click.option(
     "--percentile",
-    type=FiniteRange(50, 100),
+    type=Real(50, 100),
     default=99.99,
     show_default=True,
     help="Percent of the values that --method percentile does not clip.",
@@ -97,22 +99,22 @@ Exit code 1, and no bundle written, if the result loses more than is allowed."""
 @click.option("--text", type=PATH, help="Calibrate and measure a text model on the last tenth of this file.")
 @click.option(
     "--sequences",
-    type=click.IntRange(1, _MOST),
+    type=Whole(1, _MOST),
     default=64,
     show_default=True,
     help="Sequences of the task to calibrate on: prompts, and the model's own answers fed back.",
 )
 @click.option("--calibration", type=PATH, help="Use this table instead of calibrating.")
 @click.option("--save-calibration", type=PATH, callback=checked_place, help="Also write the calibration table, JSON.")
-@click.option("--samples", type=click.IntRange(1, _MOST), help="Strings to measure accuracy on.  [default: 1000]")
+@click.option("--samples", type=Whole(1, _MOST), help="Strings to measure accuracy on.  [default: 1000]")
 @click.option(
     "--max-accuracy-drop",
-    type=FiniteRange(0, 100),
+    type=Real(0, 100),
     help="Percentage points of accuracy that may be lost.  [default: as `verify`: 0.5; w8a8 1, w4 5]",
 )
 @click.option(
     "--max-kl",
-    type=FiniteRange(min=0),
+    type=Real(0),
     help="KL divergence allowed, in nats.  [default: as `verify`]",
 )
 @click.option(
@@ -157,8 +159,10 @@ def command(context: click.Context, /, bundle: Path, output: Path, **options: An
         result = quantize(bundle, output=output, **options, progress=show_progress, on_report=write_reports)
     except BudgetExceededError as error:
         print_report(error.report, str(output), automatic=automatic)
+        name_written(*places.values())
         context.exit(EXIT_CHECK_FAILED)
     print_report(result.report, str(output), automatic=automatic)
+    name_written(*places.values(), options["save_calibration"])
 
 
 def _check_places(output: Path, places: dict[str, Path | None], options: dict[str, Any]) -> None:

@@ -23,27 +23,25 @@ def print_report(report: QuantizeReport, output: str, *, automatic: bool) -> Non
         automatic: whether blocks were kept until the budget held, or all but one.
     """
     out = console()
-    out.print(f"{report.source}: {report.quantization.describe()}", style="bold", soft_wrap=True)
+    out.print(f"{report.source}: {report.quantization.describe()}", style="bold")
     out.print(_figures(report))
     worst = report.after.worst_unit
     out.print(
         f"lowest SQNR: {_db(report.after.sqnr_db[worst])}, the output of {worst}, inherited errors included\n"
         f"measured on {report.measured_on}\ncompared with {report.against}",
-        soft_wrap=True,
     )
     if report.sensitivities:
         out.print(_sensitivity_table(report.sensitivities, report.granularity))
     for note in report.notes:
-        out.print(f"note: {note}", style="yellow", soft_wrap=True)
+        out.print(f"note: {note}", style="yellow")
     if report.passed:
-        out.print(f"wrote {output}", soft_wrap=True)
+        out.print(f"wrote {output}")
         return
     for fault in report.faults:
-        out.print(f"FAIL {fault}", style="bold red", soft_wrap=True)
+        out.print(f"FAIL {fault}", style="bold red")
     kept = "" if automatic or report.quantization.scheme == "float32" else "--keep-blocks-fp32 auto, "
     out.print(
         f"nothing was written to {output}: try {kept}another scheme, or allow more (--max-accuracy-drop, --max-kl)",
-        soft_wrap=True,
     )
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from causalrn.cli.console import EXIT_CHECK_FAILED, console, require_extra, write_json
-from causalrn.cli.options import PATH, FiniteRange, json_option, seed_option
-from causalrn.runtimes.progress import show_progress
+from causalrn.cli.console import EXIT_CHECK_FAILED, console, name_written, require_extra, write_json
+from causalrn.cli.number_types import Real, Whole
+from causalrn.cli.options import PATH, json_option, seed_option
+from causalrn.cli.verbosity import show_progress
 
 
 @click.command(
@@ -17,6 +18,7 @@ from causalrn.runtimes.progress import show_progress
 Examples:
   onnxslim bundle/step.onnx bundle/step.onnx
   causalrn-export reseal bundle --checkpoint run --tool "onnxslim 0.1.90"
+
 Exit code 1, and the bundle is left as it is, if anything is out of tolerance."""
 )
 @click.argument("bundle", type=PATH)
@@ -24,15 +26,13 @@ Exit code 1, and the bundle is left as it is, if anything is out of tolerance.""
 @click.option("--tool", default="", help="What changed the graphs, for the record.")
 @click.option(
     "--samples",
-    type=click.IntRange(1, 1 << 31),
+    type=Whole(1),
     default=1000,
     show_default=True,
     help="Sequences to measure accuracy on.",
 )
 @seed_option
-@click.option(
-    "--time-budget", type=FiniteRange(min=1), default=300, show_default=True, help="Seconds for the verification."
-)
+@click.option("--time-budget", type=Real(1), default=300, show_default=True, help="Seconds for the verification.")
 @json_option
 @click.pass_context
 def command(context: click.Context, /, bundle: Path, json_path: Path | None, **options: Any) -> None:
@@ -52,8 +52,9 @@ def command(context: click.Context, /, bundle: Path, json_path: Path | None, **o
     report = {"resealed": result.bundle is not None, "what": result.resealing, "verification": result.verification}
     write_json(json_path, {"report": "causalrn-reseal", "version": 1, **_as_json(report)})
     print_report(result.verification.report)
+    name_written(json_path)
     if result.bundle is None:
-        console().print(f"{bundle} was left as it is", soft_wrap=True)
+        console().print(f"{bundle} was left as it is")
         context.exit(EXIT_CHECK_FAILED)
     _print_changes(result.resealing, result.bundle)
 
@@ -66,9 +67,9 @@ def _as_json(report: dict[str, Any]) -> dict[str, Any]:
 
 def _print_changes(resealing: Any, bundle: Any) -> None:
     out = console()
-    out.print(f"resealed {bundle.path}: {resealing.describe()}", soft_wrap=True)
+    out.print(f"resealed {bundle.path}: {resealing.describe()}")
     for file, operators in resealing.nodes.items():
         counts = ", ".join(f"{count:+d} {operator}" for operator, count in operators.items())
-        out.print(f"  {file}: {counts} nodes", soft_wrap=True)
+        out.print(f"  {file}: {counts} nodes")
     if resealing.restored:
-        out.print(f"  entries of the manifest restored in {', '.join(resealing.restored)}", soft_wrap=True)
+        out.print(f"  entries of the manifest restored in {', '.join(resealing.restored)}")

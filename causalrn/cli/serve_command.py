@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from causalrn.cli.number_types import Whole
 from causalrn.cli.options import PATH
 
 _DEFAULT_PORT = 8000
@@ -20,7 +21,7 @@ Examples:
 @click.argument("bundle", metavar="WEB_BUNDLE", type=PATH)
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=Whole(0, 65535),
     help=f"Port to listen on; 0 takes a free one.  [default: {_DEFAULT_PORT}, or a free one]",
 )
 def command(bundle: Path, port: int | None) -> None:
@@ -32,5 +33,5 @@ def command(bundle: Path, port: int | None) -> None:
     from causalrn.cli.serve_run import open_server
 
     with open_server(bundle, _DEFAULT_PORT if port is None else port, or_any=port is None) as server:
-        console().print(f"{bundle} at {server.url}, until Ctrl-C", soft_wrap=True)
+        console().print(f"{bundle} at {server.url}, until Ctrl-C")
         server.serve()

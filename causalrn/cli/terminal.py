@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import sys
 import warnings
 from typing import Any, TextIO
 
+from causalrn.cli.text_lines import visible
+from causalrn.cli.verbosity import note
 from causalrn.errors import FallbackWarning
-
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""All but tab and line feed: with the others, names in files could move the cursor, hide text or ask the terminal."""
 
 
 class ReaderGoneError(Exception):
     """Whoever read standard output has gone away, as `head` does."""
-
-
-def visible(text: str) -> str:
-    r"""Text of others with its control characters spelled out.
-
-    Example:
-        >>> visible("weights\x1b[2J.bin")
-        'weights\\x1b[2J.bin'
-    """
-    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def as_shown(text: str, stream: TextIO) -> str:
@@ -40,8 +27,7 @@ def show_fallbacks_as_notes() -> None:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, FallbackWarning):
-            with contextlib.suppress(OSError):
-                print(f"Note: {visible(str(message))}", file=sys.stderr)
+            note(f"Note: {message}")
         else:
             before(message, category, *place, **more)
 

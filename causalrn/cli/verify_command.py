@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from causalrn.bundle.targets import runtime_words
-from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_NOT_EXECUTED, console, require_extra
+from causalrn.cli.console import EXIT_CHECK_FAILED, EXIT_NOT_EXECUTED, console, name_written, require_extra
+from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import (
     PATH,
-    FiniteRange,
     check_places,
     checked_certificate,
     checked_place,
@@ -19,25 +19,25 @@ from causalrn.cli.options import (
     runtime_options,
     seed_option,
 )
+from causalrn.cli.verbosity import show_progress
 from causalrn.runtimes.parity.report import CONVERTED, NOT_EXECUTED
 from causalrn.runtimes.parity.results import LEVELS
-from causalrn.runtimes.progress import show_progress
 from causalrn.training.tasks import TASKS
 
 if TYPE_CHECKING:
     from causalrn.workflows.verify_result import VerifyResult
 
-_MOST = 1 << 31
-
 
 @click.command(
     epilog="""\b
 Examples:
-  causalrn-export verify bundle --checkpoint run             against the float64 oracle
-  causalrn-export verify bundle                              on a device, without torch
-  causalrn-export verify bundle --checkpoint run --html report.html --certificate certificate.json
-  causalrn-export verify bundle --checkpoint run --level drift --drift-steps 100000
-  causalrn-export verify bundle --checkpoint run --max-kl 0.01 --max-accuracy-drop 0.5
+  causalrn-export verify bundle --checkpoint run    against the float64 oracle
+  causalrn-export verify bundle                     on a device, without torch
+  causalrn-export verify bundle --checkpoint run --html report.html
+  causalrn-export verify bundle --checkpoint run --certificate cert.json
+  causalrn-export verify bundle --level drift --drift-steps 100000
+  causalrn-export verify bundle --checkpoint run --max-kl 0.01
+
 Exit code 1 if anything is out of tolerance, 3 if engines are compiled and cannot run here."""
 )
 @click.argument("bundle", type=PATH)
@@ -46,7 +46,8 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
     "--level",
     multiple=True,
     type=click.Choice(LEVELS),
-    help="Check only this; may be repeated.  [default: all]",
+    metavar="LEVEL",
+    help=f"Check only this; may be repeated: {', '.join(LEVELS)}.  [default: all]",
 )
 @click.option(
     "--runtime",
@@ -57,17 +58,15 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
 @click.option("--text", type=PATH, help="Measure a text model's accuracy on the last tenth of this file.")
 @click.option(
     "--samples",
-    type=click.IntRange(1, _MOST),
+    type=Whole(1),
     default=1000,
     show_default=True,
     help="Sequences to measure accuracy on.",
 )
-@click.option(
-    "--steps", type=click.IntRange(2, _MOST), help="Tokens per sequence.  [default: the capacity, at most 256]"
-)
+@click.option("--steps", type=Whole(2), help="Tokens per sequence.  [default: the capacity, at most 256]")
 @click.option(
     "--drift-steps",
-    type=click.IntRange(2, _MOST),
+    type=Whole(2),
     help="Tokens of the long run, all of them.  [default: the capacity, at most 4,096, and what time allows]",
 )
 @click.option("--load-inputs", type=PATH, help="Compare on these token ids, .npy [B, T].")
@@ -75,23 +74,21 @@ Exit code 1 if anything is out of tolerance, 3 if engines are compiled and canno
 @runtime_options
 @click.option(
     "--time-budget",
-    type=FiniteRange(min=1),
+    type=Real(1),
     default=300,
     show_default=True,
     help="Seconds: task and drift stop early where it gets short, and what is not reached is named.",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop after the first level at which anything fails.")
-@click.option("--min-accuracy", type=FiniteRange(0, 100), help="Fail below this accuracy on the task, in percent.")
-@click.option("--max-kl", type=FiniteRange(min=0), help="Budget for a quantized bundle: KL divergence, in nats.")
+@click.option("--min-accuracy", type=Real(0, 100), help="Fail below this accuracy on the task, in percent.")
+@click.option("--max-kl", type=Real(0), help="Budget for a quantized bundle: KL divergence, in nats.")
 @click.option(
     "--max-argmax-changes",
-    type=FiniteRange(0, 100),
+    type=Real(0, 100),
     help="Budget for a quantized bundle: positions whose most likely token changes, in percent; ties (5 points of "
     "probability) are not counted.",
 )
-@click.option(
-    "--max-accuracy-drop", type=FiniteRange(0, 100), help="Budget for a quantized bundle: percentage points lost."
-)
+@click.option("--max-accuracy-drop", type=Real(0, 100), help="Budget for a quantized bundle: percentage points lost.")
 @json_option
 @click.option("--html", type=PATH, callback=checked_place, help="Also write the report as one page to this file.")
 @click.option("--certificate", type=PATH, callback=checked_certificate, help="If all is well, certify it in this file.")
@@ -132,7 +129,7 @@ def _certify(verified: VerifyResult, path: Path) -> None:
     """Write a certificate, or tell why there is none."""
     why = verified.report.why_not_certified
     if why:
-        console().print(f"{path} was not written: {why}", soft_wrap=True)
+        console().print(f"{path} was not written: {why}")
     else:
         verified.certify(path)
-        console().print(f"wrote {path}", soft_wrap=True)
+        name_written(path)

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from causalrn.cli.console import EXIT_CHECK_FAILED, require_extra
-from causalrn.cli.options import PATH, FiniteRange, check_places, checked_place, json_option, seed_option
+from causalrn.cli.number_types import Real, Whole
+from causalrn.cli.options import PATH, check_places, checked_place, json_option, seed_option
+from causalrn.cli.verbosity import show_progress
 from causalrn.runtimes.parity.results import MODEL_LEVELS
-from causalrn.runtimes.progress import show_progress
 
 _MOST = 1 << 16
 
@@ -21,27 +22,28 @@ Examples:
   causalrn-export verify-model my_model.py:make
   causalrn-export verify-model my_model.py:make --steps 512 --html report.html
   causalrn-export verify-model my_model.py:make --level isolation --level rows
-The function returns a module with step, initial_state and vocabulary, or a dict
-of parallel, step, initial_state, vocabulary and, if there is one, prefill.
+
+The function returns a module with step, initial_state and vocabulary, or a dict of parallel, step, initial_state,
+vocabulary and, if there is one, prefill.
+
 Exit code 1 if anything is out of tolerance.""",
 )
 @click.argument("model", metavar="FILE.py:FUNCTION")
-@click.option("--steps", type=click.IntRange(4, _MOST), default=128, show_default=True, help="Tokens per sequence.")
-@click.option("--batch", type=click.IntRange(1, 1024), default=2, show_default=True, help="Sequences.")
-@click.option("--vocabulary", type=click.IntRange(2), help="Number of token ids.  [default: what the function says]")
-@click.option("--capacity", type=click.IntRange(4), help="Most positions.  [default: what the function says]")
+@click.option("--steps", type=Whole(4, _MOST), default=128, show_default=True, help="Tokens per sequence.")
+@click.option("--batch", type=Whole(1, 1024), default=2, show_default=True, help="Sequences.")
+@click.option("--vocabulary", type=Whole(2), help="Number of token ids.  [default: what the function says]")
+@click.option("--capacity", type=Whole(4), help="Most positions.  [default: what the function says]")
 @click.option(
     "--level",
     "levels",
     multiple=True,
     type=click.Choice(MODEL_LEVELS),
-    help="Check only this; may be repeated.  [default: all]",
+    metavar="LEVEL",
+    help=f"Check only this; may be repeated: {', '.join(MODEL_LEVELS)}.  [default: all]",
 )
-@click.option(
-    "--drift-steps", type=click.IntRange(2), default=512, show_default=True, help="Tokens of the long run, at most."
-)
+@click.option("--drift-steps", type=Whole(2), default=512, show_default=True, help="Tokens of the long run, at most.")
 @seed_option
-@click.option("--time-budget", type=FiniteRange(min=1), default=120, show_default=True, help="Seconds.")
+@click.option("--time-budget", type=Real(1), default=120, show_default=True, help="Seconds.")
 @json_option
 @click.option("--html", type=PATH, callback=checked_place, help="Also write the report as one page to this file.")
 @click.option("--save-outputs", type=PATH, callback=checked_place, help="Also write tokens and all logits, .npz.")

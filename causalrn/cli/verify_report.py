@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.bundle.tolerances import BOUND_FACTOR
-from causalrn.cli.console import console, write_json
+from causalrn.cli.console import console, name_written, write_json
 from causalrn.cli.coverage_table import print_hashed_only
 from causalrn.cli.flags import in_flags
 from causalrn.cli.results_table import figure_text, results_table
@@ -30,34 +31,37 @@ def write_and_print(
     verified: VerifyResult, json_path: Path | None, html: Path | None, save_outputs: Path | None
 ) -> None:
     """Write what was asked for, before anything is printed: whoever reads may be gone. Then print the report."""
+    written: list[Path | None] = []
     try:
         write_json(json_path, verified.to_json())
+        written.append(json_path)
         if html is not None:
-            verified.save_html(html)
+            written.append(verified.save_html(html))
         if save_outputs is not None:
             verified.save_outputs(save_outputs)
+            written.append(save_outputs)
     finally:
-        print_report(verified.report)
+        print_report(verified.report, written)
 
 
-def print_report(report: VerifyReport) -> None:
-    """Print the table, what failed and why, and the verdict."""
+def print_report(report: VerifyReport, written: Sequence[Path | None] = ()) -> None:
+    """Print the table, what failed and why, files that were written, and last the verdict."""
     out = console()
     if report.state is None:
-        out.print(f"{report.bundle.path}: {report.card.config.describe()}", soft_wrap=True)
+        out.print(f"{report.bundle.path}: {report.card.config.describe()}")
     else:
-        out.print(report.card.config.describe(), soft_wrap=True)
+        out.print(report.card.config.describe())
         out.print(state_table(report.state))
     if report.known_by is not None:
-        out.print(f"architecture: {report.known_by.describe()}", soft_wrap=True)
+        out.print(f"architecture: {report.known_by.describe()}")
     if report.results or report.measured:
-        out.print(f"compared with {report.against}", soft_wrap=True)
+        out.print(f"compared with {report.against}")
         out.print(results_table(report.results, report.measured))
     for attribution in report.attributions:
         if attribution.sides:
             out.print(_attribution(attribution))
         else:
-            out.print(_title(attribution), style="bold red", soft_wrap=True)
+            out.print(_title(attribution), style="bold red")
         out.print(attribution.verdict + "\n")
     for result in report.results:
         _print_refusals_and_calls(result)
@@ -65,14 +69,15 @@ def print_report(report: VerifyReport) -> None:
     if report.measured:
         out.print("-: measured, and nothing to compare it with: neither passed nor failed")
     for note in report.notes:
-        out.print(f"note: {in_flags(note)}", soft_wrap=True)
+        out.print(f"note: {in_flags(note)}")
     if report.coverage is not None:
         print_hashed_only(report.coverage)
     for problem in report.problems:
-        out.print(f"problem: {in_flags(problem)}", style="red", soft_wrap=True)
+        out.print(f"problem: {in_flags(problem)}", style="red")
     if report.not_executed:
         what = "the bundle's runtime did" if report.verdict == CONVERTED else "the engines were"
-        out.print(f"{what} not run: {in_flags(report.not_executed)}", style="yellow", soft_wrap=True)
+        out.print(f"{what} not run: {in_flags(report.not_executed)}", style="yellow")
+    name_written(*written)
     out.print(report.verdict, style=_STYLES[report.verdict])
 
 
@@ -93,20 +98,20 @@ def _print_refusals_and_calls(result: LevelResult) -> None:
     out, guards, calls = console(), result.figures.guards, result.figures.calls
     for check in () if result.figures.checks is UNSET else result.figures.checks:
         if not check.passed:
-            out.print(f"{result.runtime} fails at {result.level}: {check.outcome}", style="red", soft_wrap=True)
+            out.print(f"{result.runtime} fails at {result.level}: {check.outcome}", style="red")
     for guard in () if guards is UNSET else guards:
         if not guard.passed:
-            out.print(f"{result.runtime} fails at guards, {guard.name}: {guard.outcome}", style="red", soft_wrap=True)
+            out.print(f"{result.runtime} fails at guards, {guard.name}: {guard.outcome}", style="red")
     if calls is UNSET or calls.failing is None:
         return
     walk = calls.failing
     threads = "" if walk.threads is None else f", {walk.threads} threads"
     out.print(f"{result.runtime} fails at calls{threads} (seed {calls.seed}); these calls do it:", style="bold red")
-    out.print(Text(f"  {'; '.join(walk.calls)}"), soft_wrap=True)
-    out.print(Text(f"  {walk.problem}"), soft_wrap=True)
+    out.print(Text(f"  {'; '.join(walk.calls)}"))
+    out.print(Text(f"  {walk.problem}"))
     if not walk.repeats:
         out.print("  alone, in a session that has just been opened, they do not: something before them matters")
-    out.print(Text("\n" + walk.python), soft_wrap=True)
+    out.print(Text("\n" + walk.python))
 
 
 def _title(attribution: Attribution) -> str:

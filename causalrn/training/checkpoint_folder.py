@@ -13,6 +13,7 @@ from causalrn.bundle.disk.files import sha256_file
 from causalrn.bundle.disk.folders import recover_to_read
 from causalrn.bundle.disk.ownership import Marker
 from causalrn.bundle.disk.reading import check_input, read_json_object
+from causalrn.bundle.disk.wrong_folder import RUN, describe_wrong
 from causalrn.bundle.json_values import json_text, own_hash
 from causalrn.bundle.known_by import TRAINED_HERE
 from causalrn.errors import CausalRNError, CheckpointError
@@ -79,12 +80,11 @@ class CheckpointFolder:
             CheckpointError: the folder or one of its files is missing or malformed.
         """
         recover_to_read(path)
-        if not path.is_dir():
-            what = "not a folder" if path.exists() else "no such folder"
-            raise CheckpointError(f"{path}: {what}: name a RUN that train or convert wrote")
+        if not (path / CONFIG_NAME).exists():
+            raise CheckpointError(describe_wrong(path, RUN))
         for name in (CONFIG_NAME, WEIGHTS_NAME):
             if not (path / name).exists():
-                raise CheckpointError(f"{path}: no {name} in it: name a RUN that train or convert wrote")
+                raise CheckpointError(f"{path}: no {name} in it: {_COPY}")
             check_input(path / name, _COPY, CheckpointError)
         source = path / CONFIG_NAME
         try:

@@ -35,7 +35,8 @@ class BenchResult(JsonReport):
     @property
     def failures(self) -> list[str]:
         """What could not be opened or run, a line each with its reason."""
-        return list(dict.fromkeys(f"{row.name}: {row.reason}" for row in self.report.rows if row.status == "failed"))
+        failed = (row for row in self.report.rows if row.status == "failed")
+        return list(dict.fromkeys(f"{row.name}: {row.reason.removeprefix(f'{row.name}: ')}" for row in failed))
 
     @property
     def slower(self) -> list[Comparison]:

@@ -237,8 +237,13 @@ def environment() -> dict[str, str]:
 
 
 def report_schema() -> dict[str, Any]:
-    """The JSON Schema of a report's JSON. Entries with a default are always written: they are required."""
-    schema = json_schema(VerifyReport, "report of causalrn-export verify")
+    """The JSON Schema of a report's JSON."""
+    return schema_of(VerifyReport, "report of causalrn-export verify")
+
+
+def schema_of(kind: type[Any], title: str) -> dict[str, Any]:
+    """The JSON Schema of a report of some kind. Entries with a default are always written: they are required."""
+    schema = json_schema(kind, title)
     for definition in schema["$defs"].values():
         entries = definition.get("properties", {})
         required = definition.get("required", [])

@@ -228,7 +228,7 @@ def test_batch_prints_a_line_per_prompt(call, exact_bundle):
         (["export", "RUN", "-o", "OUT", "--capacity", "1"], ["capacity 1", "at least 2"]),
         (["train", "-o", "OUT", "--learning-rate", "1e300"], ["learning rate is 1e+300", "at most 1000"]),
         (["run", "RUN", "--prompt", "a", "--provider", "cuda"], ["cuda", "onnxruntime"]),
-        (["export", "BUNDLE", "-o", "OUT"], ["config.json"]),
+        (["export", "BUNDLE", "-o", "OUT"], ["a bundle, not a RUN"]),
         (["train", "-o", "RUN", "--steps", "1"], ["--overwrite"]),
         (["train", "-o", "OUT", "--heads", "7"], ["heads 7", "hidden 64"]),
         (["train", "-o", "OUT", "--readout", "linear", "--head-scale", "max"], ["head_scale max", "linear"]),

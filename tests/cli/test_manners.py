@@ -17,7 +17,8 @@ from rich.text import Text
 
 from causalrn.cli import inspect_command
 from causalrn.cli.console import complain, console, run_reporting_errors
-from causalrn.cli.terminal import as_shown, visible
+from causalrn.cli.terminal import as_shown
+from causalrn.cli.text_lines import visible
 from tests.builders import ROOT
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -159,7 +159,7 @@ def test_onnxruntimes_own_format_comes_with_the_operators_that_reduced_builds_ne
     bundle = causalrn.export(runs["exact"], output=tmp_path / "b", ort_format=True).bundle
     files = {path.name for path in bundle.path.iterdir()}
     graphs = {"step.ort", "step_single.ort", "prefill.ort"}
-    assert files == graphs | {"required_operators.config", "manifest.json", "golden.safetensors"}
+    assert files == graphs | {"required_operators.config", "manifest.json", "MODEL_CARD.md", "golden.safetensors"}
     text = (bundle.path / "required_operators.config").read_text()
     assert str(tmp_path) not in text
     assert "RMSNormalization" in text

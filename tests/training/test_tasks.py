@@ -193,3 +193,24 @@ def test_token_ids_are_read_from_text():
 def test_card_refuses_an_alphabet_of_another_size():
     with pytest.raises(ConfigError, match="alphabet bytes has 256 tokens, the model 29"):
         ModelCard(CausalRNConfig(29, 8, 8, 1, 10), Alphabet("bytes"))
+
+
+@pytest.mark.parametrize(
+    ("task", "prompt", "words"),
+    [
+        (CopyTask(3), "abc", ""),
+        (CopyTask(3), "a", "a prompt of 1 letter; trained on 3"),
+        (CopyTask(3), "abcd", "a prompt of 4 letters; trained on 3"),
+        (CopyMixedTask(3), "a", ""),
+        (CopyMixedTask(3), "abc", ""),
+        (CopyMixedTask(3), "abcd", "a prompt of 4 letters; trained on 1 to 3"),
+        (LookupTask(8, 2), "abcdefgh cd", ""),
+        (LookupTask(8, 2), "abcdefgh c", "a prompt of 8 letters, a blank and 1 letter; trained on 8, a blank and 2"),
+        (LookupTask(8, 2), "abcdefgh", "a prompt of 8 letters and no blank; trained on 8, a blank and 2 of them"),
+    ],
+    ids=str,
+)
+def test_prompts_unlike_those_of_training_are_told_apart(task, prompt, words):
+    found = task.unlike_training(prompt)
+    assert found.startswith(words)
+    assert bool(found) == bool(words)

@@ -37,7 +37,7 @@ def counted(monkeypatch):
 def test_export_hashes_each_file_at_most_twice_and_folds_once(runs, tmp_path, counted):
     hashed, folded = counted
     bundle = causalrn.export(runs["exact"], output=tmp_path / "bundle").bundle
-    assert len(bundle.manifest.files) == 5
+    assert len(bundle.manifest.files) == 6
     assert set(hashed) == set(bundle.manifest.files)
     assert max(hashed.values()) <= 2
     assert len(folded) == 1

@@ -125,6 +125,13 @@ class Task(ABC):
             )
         return self.sample(random_source(purpose, seed, step), count, held_out=purpose != "train")
 
+    def unlike_training(self, prompt: str) -> str:
+        """What sets the length of a prompt apart from those that were trained, in words; empty where nothing does.
+
+        A model may do the task for it all the same; most do not.
+        """
+        return ""
+
     @classmethod
     def settings(cls) -> tuple[str, ...]:
         """Fields that make a task what it is, and are written down; a text's content is not."""
@@ -147,3 +154,8 @@ def random_letters(rng: np.random.Generator, shape: tuple[int, ...]) -> IntArray
 def next_tokens(tokens: IntArray, counts: npt.NDArray[np.bool_]) -> Examples:
     """Examples from whole sequences [B, T + 1]; `counts` [B, T + 1] says which tokens should be known."""
     return Examples(tokens[:, :-1], np.where(counts[:, 1:], tokens[:, 1:], IGNORE))
+
+
+def letters_text(text: str) -> str:
+    """How many letters a text has, in words."""
+    return "1 letter" if len(text) == 1 else f"{len(text):,} letters"

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from causalrn.bundle.alphabet import BOS, EOS, SEP
-from causalrn.training.tasks.base import Examples, IntArray, Task, next_tokens, random_letters
+from causalrn.training.tasks.base import Examples, IntArray, Task, letters_text, next_tokens, random_letters
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class CopyTask(Task):
     def length_for(cls, capacity: int) -> int:
         """Letters of the strings that a model with so many positions was made for."""
         return capacity // 2 - 1
+
+    def unlike_training(self, prompt: str) -> str:
+        """Strings of one length alone were trained."""
+        return "" if len(prompt) == self.length else f"a prompt of {letters_text(prompt)}; trained on {self.length}"
 
     def examples(self, strings: IntArray) -> Examples:
         """What copying these strings [B, L] looks like."""
@@ -60,6 +64,11 @@ class CopyMixedTask(Task):
             tokens[inside] = np.take_along_axis(letters, source, 1)[inside]
         tokens[np.arange(count), length[:, 0] + 1] = SEP
         return next_tokens(tokens, (place > length + 1) & (place <= 2 * length + 2))
+
+    def unlike_training(self, prompt: str) -> str:
+        """Strings of up to a length were trained."""
+        is_trained = 1 <= len(prompt) <= self.length
+        return "" if is_trained else f"a prompt of {letters_text(prompt)}; trained on 1 to {self.length}"
 
     def describe(self) -> str:
         """A few words for people."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from causalrn.bundle.alphabet import BOS, EOS, SEP
 from causalrn.errors import ConfigError
-from causalrn.training.tasks.base import LETTERS, Examples, IntArray, Task, next_tokens, random_letters
+from causalrn.training.tasks.base import LETTERS, Examples, IntArray, Task, letters_text, next_tokens, random_letters
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,14 @@ class LookupTask(Task):
         tokens[inside] = np.take_along_axis(letters, index.clip(0, self.length - 1), 1)[inside]
         answer = (place > self.length + 1 + self.key) & (index <= self.length)
         return next_tokens(tokens, answer)
+
+    def unlike_training(self, prompt: str) -> str:
+        """Strings of one length were trained, each with a k-gram behind a blank."""
+        text, _, key = prompt.partition(" ")
+        if (len(text), len(key)) == (self.length, self.key):
+            return ""
+        asked = letters_text(text) + (f", a blank and {letters_text(key)}" if key else " and no blank")
+        return f"a prompt of {asked}; trained on {self.length}, a blank and {self.key} of them"
 
     def _choose_start(self, rng: np.random.Generator, letters: IntArray) -> IntArray:
         """Where a k-gram begins that stands in its string once and has something behind it; -1 if there is none."""

@@ -74,7 +74,7 @@ def test_the_same_conversion_unchanged_is_written_and_replaced(coreml_bundles, r
     names = {
         f"{package_name(graph)}/{name}" for graph in GRAPHS for name in ("Manifest.json", MODEL_FILE, WEIGHTS_FILE)
     }
-    assert set(Bundle.open(tmp_path / "out").manifest.files) == {GOLDEN_NAME, *names}
+    assert set(Bundle.open(tmp_path / "out").manifest.files) == {GOLDEN_NAME, "MODEL_CARD.md", *names}
 
 
 @needs_coreml

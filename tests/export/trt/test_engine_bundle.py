@@ -74,7 +74,12 @@ def test_all_precisions_build_at_the_papers_width(kind, paper_bundles, tensorrt,
         folder.mkdir()
         compiled = compile_bundle(bundle, folder, tensorrt, sizes, BuildOptions())
         manifest = compiled.bundle.manifest
-        assert {path.name for path in folder.iterdir()} == {"step.engine", "prefill.engine", "manifest.json"}
+        assert {path.name for path in folder.iterdir()} == {
+            "step.engine",
+            "prefill.engine",
+            "manifest.json",
+            "MODEL_CARD.md",
+        }
         assert manifest.quantization == bundle.manifest.quantization
         assert manifest.engine.onnx_sha256["step"] == bundle.manifest.files["step.onnx"].sha256
         assert all(layers for layers in compiled.layers.values())
