@@ -137,7 +137,8 @@ def _of_error(result: Json, place: str) -> Judged:
 
 
 def _of_budget(figure: Json, place: str) -> Judged:
-    name, value, limit = figure["name"], figure["value"], figure["limit"]
+    name: str = figure["name"]
+    value, limit = figure["value"], figure["limit"]
     text: Callable[[float], str] = {"changed": _percent, "scale": "{:.4g}".format}.get(name, figure_text)
     shown, passed = "-" if value is None else text(value), figure["passed"]
     places, sign = (f"{place}.value", f"{place}.limit"), _sign(value, limit, passed=passed)
