@@ -12,6 +12,7 @@ import numpy as np
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.json_values import to_json
+from causalrn.runtimes.bench.timing import Spread, paired_ratio
 from causalrn.runtimes.parity.comparison import Agreement, compare_distributions
 from causalrn.runtimes.parity.reference import run_in_chunks
 from causalrn.runtimes.session import Session
@@ -172,36 +173,43 @@ class StepTimes:
 
     Attributes:
         before_us, after_us: medians in microseconds.
+        paired: after / before, turn by turn.
     """
 
     before_us: float
     after_us: float
+    paired: Spread
 
     @property
     def ratio(self) -> float:
-        """After / before."""
-        return self.after_us / self.before_us
+        """After / before: the median over the turns."""
+        return self.paired.median
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the turns do not tell the two apart."""
+        return self.paired.low <= 1 <= self.paired.high
 
 
 def time_steps(before: Session, after: Session, tokens: IntArray) -> StepTimes:
     """Time the steps in the middle of the first of `tokens`, two sessions in turns."""
     middle = max(1, (tokens.shape[1] - _TIMED_STEPS) // 2)
-    timed, times = tokens[0, middle : middle + _TIMED_STEPS], []
-    starts = []
+    timed, starts = tokens[0, middle : middle + _TIMED_STEPS], []
+    times: dict[str, list[float]] = {"before": [], "after": []}
     for session in (before, after):
         session.reset(1)
         session.prefill(tokens[:1, :middle])
         starts.append(session.snapshot())
-    for _ in range(_REPEATS + 1):  # the first one warms up
-        pair = []
-        for session, start in zip((before, after), starts, strict=True):
+    sessions = list(zip(("before", "after"), (before, after), starts, strict=True))
+    for repeat in range(_REPEATS + 1):  # the first one warms up
+        for name, session, start in sessions if repeat % 2 else reversed(sessions):
             session.restore(start)
             began = time.perf_counter()
             for token in timed:
                 session.step(token)
-            pair.append(1e6 * (time.perf_counter() - began) / len(timed))
-        times.append(pair)
+            times[name].append(1e6 * (time.perf_counter() - began) / len(timed))
     for session in (before, after):
         session.reset(1)
-    kept = np.array(times[1:])  # [repeats, 2]
-    return StepTimes(*np.median(kept, axis=0).tolist())
+    kept = {name: values[1:] for name, values in times.items()}
+    before_us, after_us = (float(np.median(values)) for values in kept.values())
+    return StepTimes(before_us, after_us, paired_ratio(kept, "after", "before"))

@@ -44,7 +44,7 @@ def _print_tables(model: ModelPrediction) -> None:
             shown = map(time_text, by_depth.values()) if prediction.fits else ["does not fit"]
             star = " *" if model.held.holds(prediction, where) else ""
             times.add_row(f"{name}, {where}{star}", *shown)
-        longest = "any number" if prediction.longest is None else f"{_two_digits(prediction.longest):,}"
+        longest = _tokens_that_fit(prediction.longest, model.capacity)
         sizes.add_row(name, bytes_text(prediction.weights_bytes), bytes_text(prediction.bytes_per_token), longest)
     out.print(times)
     out.print()
@@ -66,6 +66,13 @@ def _times(prediction: Prediction) -> dict[str, dict[int, float]]:
     """What is predicted, by where it runs."""
     in_ort = {} if prediction.onnxruntime_us is None else {"onnxruntime": prediction.onnxruntime_us}
     return {"C": prediction.native_us, **in_ort}
+
+
+def _tokens_that_fit(longest: int | None, capacity: int | None) -> str:
+    """How many tokens there is memory for: a model with positions has no more than those."""
+    if capacity is not None and (longest is None or longest >= capacity):
+        return f"all {capacity:,}"
+    return "any number" if longest is None else f"{_two_digits(longest):,}"
 
 
 def _two_digits(number: int) -> int:

@@ -11,15 +11,17 @@ from rich.text import Text
 from causalrn.cli.console import console
 from causalrn.runtimes.bench.results import BenchReport, Row
 from causalrn.workflows.bench_comparison import Comparison, Earlier
-from causalrn.workflows.bench_notes import notes_of
+from causalrn.workflows.bench_notes import headline, notes_of
 from causalrn.workflows.pages.figures import bytes_text, rate_text, ratio_text, share_text, time_text
 
 _NARROW, _NAME_WIDTH = 72, 26
 
 
 def print_report(report: BenchReport) -> None:
-    """Print all tables and notes."""
+    """Print the outcome in a sentence, all tables and notes."""
     out = console()
+    if words := headline(report):
+        out.print(words + "\n", soft_wrap=True)
     for workload in dict.fromkeys(row.workload for row in report.rows):
         rows = [row for row in report.rows if row.workload == workload]
         if all(row.status != "measured" for row in rows):

@@ -11,6 +11,7 @@ from causalrn.calibration.report import QuantizeReport
 from causalrn.calibration.sensitivity import Sensitivity
 from causalrn.cli.console import console
 from causalrn.runtimes.task_accuracy import TaskAccuracy
+from causalrn.workflows.pages.figures import time_text
 
 _MOST_ROWS = 14
 
@@ -30,6 +31,8 @@ def print_report(report: QuantizeReport, output: str, *, automatic: bool) -> Non
         f"lowest SQNR: {_db(report.after.sqnr_db[worst])}, the output of {worst}, inherited errors included\n"
         f"measured on {report.measured_on}\ncompared with {report.against}",
     )
+    if report.times.is_noise:
+        out.print("~: the turns, taken by both in pairs, do not tell the times apart", soft_wrap=True)
     if report.sensitivities:
         out.print(_sensitivity_table(report.sensitivities, report.granularity))
     for note in report.notes:
@@ -68,8 +71,9 @@ def _figures(report: QuantizeReport) -> Table:
     for name, form in (("scale", ".4f"), ("offset", ".0e")):
         values = (getattr(agreement, name) for agreement in agreements)
         table.add_row(f"{name} of logits", *("-" if value is None else format(value, form) for value in values), "")
-    times = (f"{time:,.0f} us" for time in (report.times.before_us, report.times.after_us))
-    table.add_row("time per token, one thread", *times, _ratio(report.times.ratio))
+    times = (time_text(time) for time in (report.times.before_us, report.times.after_us))
+    mark = "~" if report.times.is_noise else ""
+    table.add_row("time per token, one thread", *times, mark + _ratio(report.times.ratio))
     return table
 
 

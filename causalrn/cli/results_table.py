@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from causalrn.runtimes.parity.results import ALL_LEVELS, LevelResult
+from causalrn.workflows.pages.verify_words import figure_text
 
 
 def results_table(results: Iterable[LevelResult], measured: Iterable[LevelResult] = ()) -> Table:
@@ -30,8 +31,3 @@ def results_table(results: Iterable[LevelResult], measured: Iterable[LevelResult
         verdict = verdict if is_verdict else Text("-", "dim")
         table.add_row(shown, result.runtime, *figures, result.summary, verdict)
     return table
-
-
-def figure_text(value: float | None) -> str:
-    """An error as people read it; a dash where there is none."""
-    return "-" if value is None else "0" if value == 0 else f"{value:.1e}"

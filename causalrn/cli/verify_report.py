@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from causalrn.bundle.state_spec import StateSpec
-from causalrn.bundle.tolerances import BOUND_FACTOR
 from causalrn.cli.console import console, name_written, write_json
 from causalrn.cli.coverage_table import print_hashed_only
 from causalrn.cli.flags import in_flags
-from causalrn.cli.results_table import figure_text, results_table
+from causalrn.cli.results_table import results_table
 from causalrn.runtimes.parity.report import CONVERTED, FAIL, NOT_EXECUTED, PASS, VerifyReport
-from causalrn.runtimes.parity.results import Attribution, LevelResult, Side
+from causalrn.runtimes.parity.results import Attribution, LevelResult
+from causalrn.workflows.pages.verify_words import describe_side, explain_limits
 
 if TYPE_CHECKING:
     from causalrn.workflows.verify_result import VerifyResult
@@ -65,7 +65,7 @@ def print_report(report: VerifyReport, written: Sequence[Path | None] = ()) -> N
         out.print(attribution.verdict + "\n")
     for result in report.results:
         _print_refusals_and_calls(result)
-    out.print(_explain(report))
+    out.print(explain_limits(report))
     if report.measured:
         out.print("-: measured, and nothing to compare it with: neither passed nor failed")
     for note in report.notes:
@@ -133,38 +133,5 @@ def _attribution(attribution: Attribution) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("first wrong")
     for side in attribution.sides:
-        table.add_row(*_side(side))
+        table.add_row(*describe_side(side))
     return table
-
-
-def _side(side: Side) -> tuple[str, str, str, str, str]:
-    shown = side.first or side.worst
-    if side.problem or shown is None:
-        return side.runtime, side.state.name.lower(), "-", "-", side.problem
-    wrong = "nothing" if side.first is None else f"{side.first.place}, {side.first.tensor}"
-    return side.runtime, side.state.name.lower(), figure_text(shown.error), figure_text(shown.allowed), wrong
-
-
-def _explain(report: VerifyReport) -> str:
-    if not report.results:
-        return ""
-    if report.state is not None:
-        return (
-            "error: relative to the largest |value| (logits: "
-            f"{report.reference.largest_logit:.3g}); allowed: {BOUND_FACTOR:g} x what float32 rounding does to this "
-            "model's operations on these tokens (docs/parity.md)."
-        )
-    budget = report.settings.budget
-    if budget is not None:
-        return (
-            f"the bundle is judged by budgets, not by rounding: KL divergence {budget.kl_divergence:g} nats, most "
-            f"likely token changed {100 * budget.argmax_changes:g} % (ties not counted), accuracy lost "
-            f"{100 * budget.accuracy_drop:g} points, all logits scaled by {100 * budget.scale:g} % or shifted by "
-            f"{100 * budget.offset:g} % of the largest; parallel and recurrent by rounding."
-        )
-    return (
-        "error: relative to the largest |value| (logits: "
-        f"{report.reference.largest_logit:.3g}); allowed: {BOUND_FACTOR:g} x what float32 rounding does to this "
-        "model on these tokens (docs/parity.md). States are compared with the float64 recurrent form, itself "
-        f"{report.reference.float64_recurrent_relative_error:.0e} from the oracle."
-    )

@@ -77,7 +77,7 @@ class VerifyResult(JsonReport):
         """
         from causalrn.workflows.pages.verify_page import render_page
 
-        return save_text(path, lambda: render_page(self.to_json()))
+        return save_text(path, lambda: render_page(self.report))
 
     def save_outputs(self, path: PathLike) -> None:
         """Write token ids and all logits as .npz.

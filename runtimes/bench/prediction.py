@@ -200,7 +200,9 @@ def _advise_pool(own: Prediction, by_name: dict[str, Prediction], capacity: int 
     if capacity is not None and wide.longest >= capacity:
         yield f"pool: float32; all {capacity:,} positions of the model fit; pool16 takes half of it"
         return
-    fits = f"{half.longest:,} tokens fit with pool16, {small.longest:,} with pool8, instead of {wide.longest:,}"
+    most = max(small.longest, half.longest) if capacity is None else capacity  # beyond it there are no positions
+    held = (f"{min(each.longest or 0, most):,}" for each in (half, small, wide))
+    fits = "{} tokens fit with pool16, {} with pool8, instead of {}".format(*held)
     if capacity is None:
         yield f"pool: float32, unless there are more tokens than fit: {fits}"
     else:

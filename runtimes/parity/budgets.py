@@ -49,14 +49,17 @@ class JudgedFigure(ReportEntry, frozen=True):
         return away / most if most else 0.0 if away == 0 else math.inf
 
     def describe(self) -> str:
-        """The value with its limit: "scale 1.031 (limit 1.01)"."""
+        """The value with its limit: "scale 1.005 (limit 1.01)", "KL 8.0e-04 > 1e-06"."""
         value = math.nan if self.value is None else self.value
-        if self.name == "changed":
-            return f"{100 * value:.3g}% changed (limit {100 * self.limit:.3g}%)"
-        if self.name == "scale":
-            return f"scale {value:.4g} (limit {self.limit:g})"
         short = {"KL divergence": "KL", "itself": "off itself by", "state": "a state is off by"}
-        return f"{short.get(self.name, self.name)} {value:.1e} (limit {self.limit:.2g})"
+        measured, limit = f"{short.get(self.name, self.name)} {value:.1e}", f"{self.limit:.2g}"
+        if self.name == "changed":
+            measured, limit = f"{100 * value:.3g}% changed", f"{100 * self.limit:.3g}%"
+        elif self.name == "scale":
+            measured, limit = f"scale {value:.4g}", f"{self.limit:g}"
+        if self.passed or math.isnan(value):
+            return f"{measured} (limit {limit})"
+        return f"{measured} {'>' if value > self.limit else '<'} {limit}"
 
 
 def _aim(name: FigureName) -> float:
@@ -107,9 +110,14 @@ def judge_repeats(
 
 
 def describe_judged(figures: Sequence[JudgedFigure]) -> str:
-    """For people: everything beyond its limit; or where all is within, what is nearest to its limit."""
+    """For people: what decides, see :func:`decisive_figures`."""
+    return ", ".join(figure.describe() for figure in decisive_figures(figures))
+
+
+def decisive_figures(figures: Sequence[JudgedFigure]) -> list[JudgedFigure]:
+    """Everything beyond its limit; or where all is within, what is nearest to its limit."""
     beyond = [figure for figure in figures if not figure.passed]
-    if not beyond:
-        lossy = [figure for figure in figures if figure.name != "state"]  # whose limit is for another tensor's values
-        beyond = [max(lossy, key=lambda figure: figure.load)]
-    return ", ".join(figure.describe() for figure in beyond)
+    if beyond:
+        return beyond
+    lossy = [figure for figure in figures if figure.name != "state"]  # whose limit is for another tensor's values
+    return [max(lossy, key=lambda figure: figure.load)]

@@ -186,7 +186,7 @@ def _result(
         passed,
         f"{growth.name} over {curve.steps[-1]:,} steps{', ' if words else ''}{words}",
         curve.maxima[curve.worst],
-        curve.allowed[curve.worst],
+        None if judged else curve.allowed[curve.worst],
         None if passed else curve.first_bad,
         next((each.block for each in session.spec.tensors if each.name == tensor), None),
         tensor,

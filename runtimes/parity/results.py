@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Literal, get_args
 
 import msgspec
+from msgspec import UNSET
 
 from causalrn.runtimes.parity.comparison import Deviation
 from causalrn.runtimes.parity.entries import Figure, ReportEntry
@@ -70,7 +71,7 @@ class LevelResult(ReportEntry, frozen=True):
         passed: whether everything is within tolerance.
         summary: the outcome in a few words.
         error, allowed: the worst relative error for what is allowed, and what is allowed there; None where a level
-            does not measure one.
+            does not measure one, and what is allowed also where a budget judges: `figures.judged` has its limits.
         step, block, tensor: where it is first out of tolerance; None where it is not, or not known.
         figures: everything measured.
     """
@@ -122,7 +123,7 @@ class LevelResult(ReportEntry, frozen=True):
             passed,
             summary if worst is not None else "nothing came out that could be compared",
             None if worst is None else worst.error,
-            None if worst is None else worst.allowed,
+            None if worst is None or figures.judged is not UNSET else worst.allowed,
             None if first is None else first.first_bad_step,
             None if first is None else first.block,
             None if first is None else first.tensor,

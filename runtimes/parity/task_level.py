@@ -105,10 +105,11 @@ def judge_task(
         most = ties if budget is None else budget.most_lost(before.counted)
         passed = lost <= most and (budget is not None or -lost <= ties)
         if not passed:
-            summary += f", before {describe_accuracy(before)}"
+            change = f"{lost:,} lost > {most:,}" if lost > 0 else f"{-lost:,} more > {ties:,}"
+            summary += f", before {before.right:,}: {change}"
     if least is not None and after.accuracy < least:
         passed = False
-        summary += f", asked for {100 * least:.4g}%"
+        summary += f": {100 * after.accuracy:.4g}% < {100 * least:.4g}% asked for"
     figures = Figures(
         examples=sum(counted for counted, _ in after.by_length.values()),
         after=AccuracyFigures.of(after),

@@ -132,7 +132,8 @@ def test_time_is_measured_in_turns(source):
         assert one.position == two.position == 0
     assert times.before_us > 0
     assert times.after_us > 0
-    assert times.ratio > 0
+    assert 0 < times.paired.low <= times.ratio <= times.paired.high
+    assert times.is_noise == (times.paired.low <= 1 <= times.paired.high)
 
 
 def test_units_are_blocks_or_weights(source):

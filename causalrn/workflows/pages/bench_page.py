@@ -5,18 +5,22 @@ Every number on it comes from the report's JSON, which the page carries; cells n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from causalrn.runtimes.bench.report_file import report_json
 from causalrn.runtimes.bench.results import BenchReport, Row
 from causalrn.workflows.bench_comparison import Comparison, comparison_json
-from causalrn.workflows.bench_notes import notes_of
+from causalrn.workflows.bench_notes import headline, notes_of
 from causalrn.workflows.pages.figures import bytes_text, rate_text, ratio_text, share_text, time_text
 from causalrn.workflows.pages.page import embedded_json, page_environment
-from causalrn.workflows.pages.svg_chart import COLOURS, Chart, Curve, draw_chart
+from causalrn.workflows.pages.svg_chart import COLOURS, Axis, Chart, Curve, draw_chart
 
 _NEAREST_TICKS = 1.8
+_ZEROS = re.compile(r"\.0+(?= )")
+_UNITS = {"turn_ms": ("turn", "{} ms"), "cpu_count": ("processors", "{}"), "load_average": ("load before", "{}")}
 
 
 def render_page(report: BenchReport, comparisons: Sequence[Comparison] = ()) -> str:
@@ -32,7 +36,9 @@ def render_page(report: BenchReport, comparisons: Sequence[Comparison] = ()) -> 
         groups=[(work.title, [(i, row) for i, row in indexed if row.workload == work]) for work in workloads],
         charts=[chart for chart in charts_of(report) if chart is not None],
         notes=list(notes_of(report)),
-        models=dict.fromkeys((row.name, row.model) for row in report.rows if row.model),
+        headline=headline(report),
+        models=[(name, model) for model, name in _names_by_model(report).items()],
+        settings=list(_settings(report)),
         reasons=dict.fromkeys((row.name, row.reason) for row in report.rows if row.reason),
     )
 
@@ -48,17 +54,25 @@ def charts_of(report: BenchReport) -> list[Chart | None]:
         ]
         sequences = f", {batch} sequences" if batch > 1 else ""
         latency = [*_curves(rows, "time_us.median", lambda row: row.time_us.median), *_floors(rows)]
-        memory = [*_curves(rows, "resident_bytes", _grown), *_formulas(rows)]
+        memory = [*_curves(rows, "resident_bytes", lambda row: row.resident_bytes or None), *_formulas(rows)]
         peak = _curves(rows, "peak_bytes", lambda row: row.peak_bytes)
-        ticks = _spaced(sorted({row.workload.depth for _, row in rows}))
-        for title, curves, label in (
-            ("Time per step", latency, time_text),
-            ("Growth of the process with the state", memory, bytes_text),
-            ("Peak memory of the process", peak, bytes_text),
+        depth = Axis("tokens before", "{:,.0f}".format, _spaced(sorted({row.workload.depth for _, row in rows})))
+        for title, curves, axis in (
+            ("Time per step", latency, Axis("time of a step", _short(time_text))),
+            (
+                "State: growth of the process (dots), and by the contract (dashed)",
+                memory,
+                Axis("memory", _short(bytes_text)),
+            ),
+            ("Peak memory of the process", peak, Axis("memory", _short(bytes_text))),
         ):
-            caption = "over the depth: tokens before the one that is decoded"
-            charts.append(draw_chart(title + sequences, caption, curves, logarithmic=True, label=label, ticks=ticks))
+            charts.append(draw_chart(title + sequences, curves, depth, axis, logarithmic=True))
     return charts
+
+
+def _short(text: Callable[[float], str]) -> Callable[[float], str]:
+    """Round numbers without the digits that measured ones have: "10 us" instead of "10.0 us"."""
+    return lambda value: _ZEROS.sub("", text(value))
 
 
 def _spaced(depths: Sequence[int]) -> list[float]:
@@ -70,9 +84,24 @@ def _spaced(depths: Sequence[int]) -> list[float]:
     return kept[::-1]
 
 
-def _grown(row: Row) -> float | None:
-    """What the process grew by, where it is more than a few pages of memory."""
-    return None if row.memory_ratio is None else row.resident_bytes
+def _names_by_model(report: BenchReport) -> dict[str, str]:
+    """Who runs a model, once for each model."""
+    names: dict[str, dict[str, None]] = {}
+    for row in report.rows:
+        if row.model:
+            names.setdefault(row.model, {})[row.name] = None
+    return {model: ", ".join(own) for model, own in names.items()}
+
+
+def _settings(report: BenchReport) -> Iterator[tuple[str, str]]:
+    """Settings, machine and versions, by name."""
+    packages = report.environment.get("packages", {})
+    for name, value in (*report.settings.items(), *report.environment.items(), *packages.items()):
+        if isinstance(value, Mapping) or value in (None, ""):
+            continue
+        words, unit = _UNITS.get(name, (name.replace("_", " "), "{}"))
+        shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        yield words, unit.format(f"{shown:.3g}" if isinstance(shown, float) else shown)
 
 
 _Rows = Sequence[tuple[int, Row]]
@@ -92,21 +121,23 @@ def _curves(rows: _Rows, figure: str, value: Callable[[Row], float | None]) -> l
 
 
 def _floors(rows: _Rows) -> list[Curve]:
-    """The floor of each kind of model, once."""
+    """The floor of each kind of model, once, in the colour of the first candidate that has it."""
     return _reference(rows, "floor", "floor_us", lambda row: row.floor_us)
 
 
 def _formulas(rows: _Rows) -> list[Curve]:
-    """The state contract's size, once for each."""
-    return _reference(rows, "state contract", "formula_bytes", lambda row: row.formula_bytes)
+    """The state contract's size, likewise."""
+    return _reference(rows, "contract", "formula_bytes", lambda row: row.formula_bytes)
 
 
 def _reference(rows: _Rows, title: str, figure: str, value: Callable[[Row], float | None]) -> list[Curve]:
     curves: dict[tuple[Any, ...], Curve] = {}
-    for name in dict.fromkeys(row.name for _, row in rows):
+    for number, name in enumerate(dict.fromkeys(row.name for _, row in rows)):
         own = [(index, row) for index, row in rows if row.name == name and value(row) is not None]
         if own:
             values, depths = tuple(value(row) for _, row in own), [float(row.workload.depth) for _, row in own]
             places = f"rows.{','.join(str(index) for index, _ in own)}.{figure}"
-            curves.setdefault(values, Curve(f"{title}, {name}", depths, values, places, 0, dashed=True))
+            first = Curve(f"{title}: {name}", depths, values, places, 1 + number % COLOURS, dashed=True)
+            same = curves.get(values)
+            curves[values] = first if same is None else replace(same, name=f"{same.name}, {name}")
     return list(curves.values())

@@ -10,13 +10,15 @@ import jinja2
 
 def page_environment() -> jinja2.Environment:
     """Where this package's templates are rendered."""
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("causalrn.workflows.pages", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    return environment
 
 
 def embedded_json(report: Any) -> str:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-_WIDTH, _HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 92, 12, 12, 34
-COLOURS = 6
+_WIDTH, _HEIGHT = 640, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 92, 16, 40, 64
+_MOST_TICKS = 6
+COLOURS = 8
 """How many there are beside that of dashed lines, which are limits and formulas."""
 
 
@@ -45,11 +46,27 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """What an axis shows.
+
+    Attributes:
+        title: the quantity with its unit.
+        label: of a value.
+        ticks: where labels stand; empty for round numbers.
+    """
+
+    title: str
+    label: Callable[[float], str]
+    ticks: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
 class Chart:
     """Curves, values in logarithms."""
 
     title: str
-    caption: str
+    x_title: str
+    y_title: str
     lines: tuple[Line, ...]
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
@@ -60,35 +77,25 @@ class Chart:
     bottom: int = _HEIGHT - _BOTTOM
 
 
-def draw_chart(
-    title: str,
-    caption: str,
-    curves: Sequence[Curve],
-    *,
-    logarithmic: bool,
-    label: Callable[[float], str],
-    ticks: Sequence[float] = (),
-) -> Chart | None:
+def draw_chart(title: str, curves: Sequence[Curve], x_axis: Axis, y_axis: Axis, *, logarithmic: bool) -> Chart | None:
     """A chart of curves; None where there is nothing to draw.
 
     Args:
-        caption: what x is.
         logarithmic: whether x is drawn in logarithms, too.
-        label: of a value on the y axis.
-        ticks: of the x axis; empty for round numbers.
     """
     known = [value for curve in curves for value in curve.values if value]
     steps = [max(step, 1.0) if logarithmic else step for curve in curves for step in curve.x]
     if not known or len(set(steps)) < 2:
         return None
     x = _Scale(min(steps), max(steps), _LEFT, _WIDTH - _RIGHT, logarithmic)
-    y = _Scale(min(known) / 2, max(known) * 2, _HEIGHT - _BOTTOM, _TOP, True)
+    y = _Scale(min(known) / 1.5, max(known) * 1.5, _HEIGHT - _BOTTOM, _TOP, True)
     return Chart(
         title,
-        caption,
+        x_axis.title,
+        y_axis.title,
         tuple(_line(curve, x, y) for curve in curves),
-        tuple((x.at(tick), f"{tick:,.0f}") for tick in ticks or x.ticks()),
-        tuple((y.at(tick), label(tick)) for tick in y.ticks()),
+        tuple((x.at(tick), x_axis.label(tick)) for tick in x_axis.ticks or x.ticks()),
+        tuple((y.at(tick), y_axis.label(tick)) for tick in y_axis.ticks or y.ticks()),
     )
 
 
@@ -105,11 +112,37 @@ class _Scale:
         return round(self.start + (self.end - self.start) * (value - low) / (high - low), 1)
 
     def ticks(self) -> list[float]:
-        if not self.logarithmic:
-            return [round(self.low + part * (self.high - self.low) / 4) for part in range(5)]
-        first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
-        every = max(1, (last - first) // 5)
-        return [10.0**power for power in range(first, last + 1, every)]
+        return round_logarithms(self.low, self.high) if self.logarithmic else round_numbers(self.low, self.high)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten, at most six, evenly spread.
+
+    Example:
+        >>> round_numbers(0, 17)
+        [0.0, 5.0, 10.0, 15.0]
+    """
+    unit = 10.0 ** math.floor(math.log10((high - low) / _MOST_TICKS))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if (high - low) / (unit * factor) < _MOST_TICKS)
+    return [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def round_logarithms(low: float, high: float) -> list[float]:
+    """Powers of ten; with 2 and 5 of each where there are few.
+
+    Example:
+        >>> round_logarithms(1, 18)
+        [1.0, 2.0, 5.0, 10.0]
+        >>> round_logarithms(2e-8, 1e-1)
+        [1e-07, 1e-05, 0.001, 0.1]
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    powers = [float(f"1e{power}") for power in range(first, last + 1)]
+    inside = [power for power in powers if low <= power <= high]
+    if len(inside) > 2:
+        return inside[:: -(-len(inside) // _MOST_TICKS)]
+    finer = [float(f"{factor * power:.0e}") for power in powers for factor in (1, 2, 5)]
+    return [tick for tick in finer if low <= tick <= high]
 
 
 def _line(curve: Curve, x: _Scale, y: _Scale) -> Line:

@@ -1,4 +1,4 @@
-/** Reading a bundle's files: from the server that a page came from, or in Node from disk. */
+/** Reading a bundle's files: from the server that a page came from, or in Node and Electron from disk. */
 
 import { CausalRNError } from "./errors.js";
 import { DTYPES } from "./state_shape.js";
@@ -8,15 +8,25 @@ const FORMAT = "causalrn-bundle",
 const LIMITS = ["kl_divergence", "argmax_changes", "tie_probability"];
 const REMEDY = "copy it again, or export again";
 
-const IN_NODE = typeof process !== "undefined" && Boolean(process.versions?.node);
+const HAS_NODE = Boolean(globalThis.process?.versions?.node),
+  HAS_PAGE = Boolean(globalThis.document ?? globalThis.location); // Electron's windows have both
 
-/** The folder that a URL, or in Node a path, names. In a browser it is relative to the page, or to the worker's script. */
+/** A module of Node. Its name is no literal, and Electron gets it without an import: bundlers for browsers find none. */
+const nodeModule = (name) =>
+  globalThis.process.getBuiltinModule?.(name) ??
+  globalThis.require?.(name) ??
+  import(/* webpackIgnore: true */ /* @vite-ignore */ name);
+
+/**
+ * The folder that a URL, or in Node a path, names. Where there is a page it is relative to the page, or to the worker's
+ * script.
+ */
 export async function folderUrl(url) {
   if (url === undefined) throw new CausalRNError("input", "no folder: give load the bundle's URL, or in Node its path");
   const text = String(url),
     isUrl = url instanceof URL || /^[a-z]+:\/\//i.test(text);
   let folder;
-  if (IN_NODE && !isUrl) folder = (await import("node:url")).pathToFileURL(text);
+  if (HAS_NODE && !HAS_PAGE && !isUrl) folder = (await nodeModule("node:url")).pathToFileURL(text);
   else folder = new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href);
   if (!folder.pathname.endsWith("/")) folder.pathname += "/";
   return folder;
@@ -89,8 +99,8 @@ const lookedAt = (url) => `looked at ${url.href}; name the bundle's folder, or $
 
 async function readAll(url, onBytes = () => {}) {
   const name = url.pathname.split("/").pop();
-  if (url.protocol === "file:" && IN_NODE) {
-    const { readFile } = await import("node:fs/promises");
+  if (url.protocol === "file:" && HAS_NODE) {
+    const { readFile } = await nodeModule("node:fs/promises");
     let content;
     try {
       content = new Uint8Array(await readFile(url));

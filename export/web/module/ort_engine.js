@@ -18,7 +18,7 @@ export class OrtEngine {
   static async open(folder, manifest, [step, prefill, binary, weights]) {
     const { loader, glue } = manifest.web.modules;
     try {
-      const ort = await import(new URL(loader, folder));
+      const ort = await import(/* webpackIgnore: true */ /* @vite-ignore */ new URL(loader, folder).href);
       ort.env.wasm.numThreads = 1;
       ort.env.wasm.wasmPaths = { mjs: new URL(glue, folder).href };
       ort.env.wasm.wasmBinary = binary;

@@ -2,7 +2,7 @@
 
 import { colorLegend } from "./color_scale.js";
 import { bytesInWords, element, errorInWords, showMessage } from "./elements.js";
-import { positionLimit } from "./model_run.js";
+import { lengthRemark, positionLimit } from "./model_run.js";
 import { ParityTable } from "./parity_table.js";
 import { ReadoutPicture } from "./readout_picture.js";
 import { countBytes } from "./state_shape.js";
@@ -20,9 +20,9 @@ export class ModelPanel {
       "section",
       { className: "panel", "aria-labelledby": `${name}-title` },
       this.#title,
-      this.#facts,
       this.#error,
       this.#body,
+      this.#facts,
     );
     this.root.dataset.model = name;
   }
@@ -33,6 +33,7 @@ export class ModelPanel {
   #body;
   #prompt = element("ol", { className: "tape", role: "list", "aria-label": "Prompt" });
   #output = element("ol", { className: "tape", role: "list", "aria-label": "Output" });
+  #tape = null;
   #summary = element("p", { className: "summary", role: "status" }, "Nothing was run yet.");
   #rate = figure("Engine");
   #position = figure("Position");
@@ -61,7 +62,7 @@ export class ModelPanel {
       Ready: readyAfter,
     });
     this.#body.append(
-      this.#tapes(),
+      (this.#tape = this.#tapes()),
       this.#summary,
       element("dl", { className: "figures" }, this.#rate.root, this.#position.root, this.#state.root),
       this.#readout(),
@@ -85,6 +86,12 @@ export class ModelPanel {
   /** What came of the last run, in words. */
   get summary() {
     return this.#summary.textContent;
+  }
+
+  /** Scroll as far as it takes to see the tape. */
+  showTape() {
+    const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.#tape.scrollIntoView({ block: "nearest", behavior: isCalm ? "instant" : "smooth" });
   }
 
   /** A run starts: clear what the last one left. */
@@ -122,7 +129,8 @@ export class ModelPanel {
   finishRun(run, rate, stopped) {
     this.#showRate(rate);
     const how = stopped ? "; stopped before its end" : run.ranOut ? "; no position is left" : "";
-    this.#summary.textContent = `${outcome(run, this.session)}${how}.`;
+    const remark = lengthRemark(this.session, run.prompt.length - 2);
+    this.#summary.textContent = `${outcome(run, this.session)}${how}.${run.expected && remark ? ` ${remark}` : ""}`;
     this.#reading.textContent = this.#strongest(run);
   }
 

@@ -15,6 +15,13 @@ export const positionLimit = (session) => session.capacity ?? PAGE_POSITIONS;
 /** Whether the model was trained to copy strings of letters, so that its outputs can be judged. */
 export const copies = ({ alphabet, manifest }) => alphabet?.name === "letters" && manifest.task?.name === "copy";
 
+/** What to expect of a string to copy that is not as long as those of the training; "" where it is, or none is known. */
+export function lengthRemark(session, letters) {
+  const { length } = session.manifest.task ?? {};
+  if (!copies(session) || !Number.isInteger(length) || letters < 1 || letters === length) return "";
+  return `It was trained on strings of ${length} letters and has not seen any of ${letters}: expect mistakes.`;
+}
+
 /** Token ids of what was typed. Throws CausalRNError where this model cannot take it. */
 export function promptIds(session, text) {
   const ids = session.alphabet === null ? typedIds(text) : session.alphabet.prompt(text);

@@ -4,7 +4,7 @@ import { BREATH_MS, breathe } from "./breathing.js";
 import { load } from "./causalrn.js";
 import { errorInWords, isEnabled, setEnabled, showMessage } from "./elements.js";
 import { ModelPanel } from "./model_panel.js";
-import { copies, ModelRun, positionLimit, promptIds } from "./model_run.js";
+import { copies, lengthRemark, ModelRun, positionLimit, promptIds } from "./model_run.js";
 
 const WATCHED_MS = 1e3 / 12; // of a token at the speed that can be watched
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
@@ -99,10 +99,18 @@ function listen() {
     "click",
     guard(random, () => {
       text.value = randomText(panels[0].session);
-      refuse("");
+      noteText();
     }),
   );
-  text.addEventListener("input", () => refuse(""));
+  text.addEventListener("input", noteText);
+}
+
+/** What was typed has changed: its error is gone, and the hint says what to expect of its length. */
+function noteText() {
+  refuse("");
+  const typed = text.value.trim(),
+    letters = /\s/.test(typed) ? 0 : [...typed].length;
+  byId("length-hint").textContent = panels.length > 0 ? lengthRemark(panels[0].session, letters) : "";
 }
 
 /** One thing at a time; Stop ends it. */
@@ -129,6 +137,7 @@ function enable(idle) {
 async function runAll(signal) {
   const runs = startRuns();
   if (runs.length === 0) return showStatus("ready");
+  runs[0].panel.showTape();
   showStatus("running");
   let breath = performance.now();
   for (

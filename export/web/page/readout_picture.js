@@ -3,7 +3,9 @@
 import { emptyColor, inkColor, onSchemeChange, shareColor } from "./color_scale.js";
 import { element } from "./elements.js";
 
-const LETTER_PX = 7; // cells that are smaller have no letters
+const LETTER_PX = 9, // smaller cells have numbers instead of letters, every so often
+  NUMBER_PX = 28, // from one to the next
+  FONT_PX = 12;
 
 export class ReadoutPicture {
   /**
@@ -20,13 +22,14 @@ export class ReadoutPicture {
       "aria-orientation": "vertical",
       "aria-valuemin": "0",
     });
-    this.figure = element("figure", {}, element("figcaption", {}, `Block ${block + 1}`), this.canvas);
+    this.figure = element("figure", {}, element("figcaption", {}, `Block ${block + 1}`), this.canvas, this.#empty);
     this.#onReading = onReading;
     this.#listen();
     this.clear([], extent, 0);
   }
 
   #onReading;
+  #empty = element("p", { className: "hint empty" }, "Empty: a run adds a row for every token.");
   #rows = []; // of every output: shares times the number of positions, 1 is an even share
   #symbols = [];
   #extent;
@@ -46,6 +49,7 @@ export class ReadoutPicture {
 
   /** Draw one more row from the shares of the output there. */
   addRow(shares) {
+    this.#empty.hidden = true;
     this.#rows.push(shares.map((share) => share * shares.length));
     const row = this.#rows.length - 1;
     if (this.#rows.length > this.#extent) {
@@ -59,9 +63,9 @@ export class ReadoutPicture {
   draw() {
     const { canvas } = this,
       room = this.figure.clientWidth * devicePixelRatio;
-    const labelled = room / (this.#extent + 2),
-      hasLetters = labelled >= LETTER_PX * devicePixelRatio;
-    this.#margin = hasLetters ? Math.round(labelled * 1.5) : 0;
+    const labelled = room / (this.#extent + 2);
+    this.#hasLetters = labelled >= LETTER_PX * devicePixelRatio;
+    this.#margin = Math.round(this.#hasLetters ? labelled * 1.5 : 2 * FONT_PX * devicePixelRatio);
     const cell = (room - this.#margin) / this.#extent;
     this.#cell = cell >= 3 ? Math.floor(cell) : cell; // whole device pixels are sharp
     const side = this.#edge(this.#extent);
@@ -76,6 +80,7 @@ export class ReadoutPicture {
   #context = null;
   #cell = 0;
   #margin = 0;
+  #hasLetters = true;
 
   /** How many times its even share the most read position of an output has. */
   most(row) {
@@ -122,20 +127,24 @@ export class ReadoutPicture {
       border = this.#edge(this.#promptLength);
     if (row >= this.#promptLength) context.fillRect(border - line, top, line, height);
     if (row === this.#promptLength) context.fillRect(this.#margin, top - line, border - this.#margin, line);
-    if (this.#margin > 0) this.#letters(row);
+    this.#label(row);
   }
 
-  /** The token's letter at the left of its row and above its column; markers are dots. */
-  #letters(row) {
+  /** The token's letter at the left of its row and above its column; markers are dots. Of small cells some numbers. */
+  #label(row) {
     const context = this.#context,
       symbol = this.#symbols[row] ?? "",
       middle = this.#edge(row) + this.#cell / 2;
-    context.font = `${Math.min(this.#cell * 1.15, 11 * devicePixelRatio)}px ui-monospace, Menlo, Consolas, monospace`;
+    const every = 10 * Math.ceil((NUMBER_PX * devicePixelRatio) / (10 * this.#cell));
+    if (!this.#hasLetters && row % every !== 0) return;
+    const size = this.#hasLetters ? Math.min(this.#cell * 1.15, FONT_PX * devicePixelRatio) : FONT_PX * devicePixelRatio;
+    context.font = `${size}px ui-monospace, Menlo, Consolas, monospace`;
     context.textAlign = "center";
     context.textBaseline = "middle";
-    const letter = [...symbol].length === 1 ? symbol : "·";
-    context.fillText(letter, this.#margin / 2, middle);
-    context.fillText(letter, middle, this.#margin / 2);
+    const letter = [...symbol].length === 1 ? symbol : "·",
+      label = this.#hasLetters ? letter : String(row);
+    context.fillText(label, this.#margin / 2, middle);
+    context.fillText(label, middle, this.#margin / 2);
   }
 
   #outline({ row }) {

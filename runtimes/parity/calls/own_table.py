@@ -12,6 +12,7 @@ from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.parity.budgets import describe_judged, judge_agreement
 from causalrn.runtimes.parity.calls.table import CallTable
 from causalrn.runtimes.parity.comparison import compare_distributions
+from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.results import LevelResult, not_finite
 from causalrn.runtimes.snapshot import FloatArray, IntArray
 
@@ -43,7 +44,8 @@ def table_of_steps(
     table = table.cut(own.shape[1])
     judged = judge_agreement(compare_distributions(own[:, table.known], table.logits), budget.between_calls)
     if not all(figure.passed for figure in judged):
-        return LevelResult("calls", runtime, False, f"step by step: {describe_judged(judged)}")
+        words, figures = f"step by step: {describe_judged(judged)}", Figures(judged=judged)
+        return LevelResult("calls", runtime, False, words, figures=figures)
     return table.of_own(own, budget.split * table.largest)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from msgspec.structs import replace
 
 from causalrn.bundle.tolerances import Budget
 from causalrn.runtimes.parity.budgets import JudgedFigure, describe_judged, judge_agreement
@@ -31,14 +32,19 @@ def judge_answers(name: str, answers: Answers, case: Case, session: Session) -> 
     wrong = next(((answer, bad) for answer, many in found for bad in many if _is_wrong(bad, limit)), None)
     traces = Traces(tuple(answer.trace for answer in answers.all))
     fault = "" if wrong is None else f"{wrong[0].words}: {wrong[1].tensor} off by {wrong[1].error:.0e}"
-    if not fault and case.budget is not None:
-        fault = _beyond_budget(answers, case.budget, case.reference)
     deviations, figures = traces.deviations(session), Figures(distribution=traces.agreement())
+    if case.budget is not None:
+        group, judged = _nearest_to_budget(answers, case.budget, case.reference)
+        figures = replace(figures, judged=judged)
+        if not fault and not all(figure.passed for figure in judged):
+            fault = f"{group}: {describe_judged(judged)}"
     return LevelResult.from_deviations("kernels", name, deviations, figures, summary=fault, verdict=not fault)
 
 
-def _beyond_budget(answers: Answers, budget: Budget, reference: Reference) -> str:
-    """Why a quantized form is wrong; empty where it is not. No group is diluted by the others, nor a call by its group.
+def _nearest_to_budget(answers: Answers, budget: Budget, reference: Reference) -> tuple[str, tuple[JudgedFigure, ...]]:
+    """The first group of calls beyond a budget, or the one that is nearest to it, with its figures.
+
+    No group is diluted by the others, nor a call by its group.
 
     Each group of calls has to keep what distributions may lose, batches together: one is short. Each answer has to be
     the form's own for these tokens, as near as splits of calls have to be.
@@ -48,6 +54,7 @@ def _beyond_budget(answers: Answers, budget: Budget, reference: Reference) -> st
         groups.setdefault(answer.group, []).append(answer)
         if answer.group == answer.words:
             groups.setdefault("batches", []).append(answer)
+    nearest: tuple[str, tuple[JudgedFigure, ...]] = "", ()
     for group, several in groups.items():
         judged: tuple[JudgedFigure, ...] = ()
         if group != several[0].words:
@@ -55,8 +62,9 @@ def _beyond_budget(answers: Answers, budget: Budget, reference: Reference) -> st
             judged = judge_agreement(agreement, budget.between_calls, reference.tokens.size)
         judged += _judge_repeats(answers, several, budget, reference.largest_logit)
         if not all(figure.passed for figure in judged):
-            return f"{group}: {describe_judged(judged)}"
-    return ""
+            return group, judged
+        nearest = max(nearest, (group, judged), key=lambda each: max((figure.load for figure in each[1]), default=-1.0))
+    return nearest
 
 
 def _judge_repeats(

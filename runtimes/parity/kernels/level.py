@@ -17,6 +17,7 @@ from causalrn.compiling.programs import ending_at, stop_running
 from causalrn.errors import CausalRNError, GpuFailureError, NonFiniteError, NotExecutedError
 from causalrn.runtimes.cell_session import CellSession
 from causalrn.runtimes.kernel_list import Kernel, KernelList, Program, WholeKernel
+from causalrn.runtimes.parity.budgets import describe_judged
 from causalrn.runtimes.parity.comparison import compare_run
 from causalrn.runtimes.parity.figures import Figures
 from causalrn.runtimes.parity.kernels.answers import Answers, DeepRun, NoTimeError, ask, deep_tokens, run_deep
@@ -176,6 +177,8 @@ class KernelLevel:
             self._default = self._default or deep
             self._families.setdefault(kernel.family, (kernel.name, answers.alone, deep))
         words = fault or _count(len(answers.all), len(claimed))
+        if not fault and (judged := result.figures.judged):
+            words += f", {describe_judged(judged)}"
         return _with_differences(result, differences, claimed, words, passed=not fault)
 
     def _ask(self, kernel: Kernel, session: CellSession) -> Answers:
@@ -221,6 +224,8 @@ class KernelLevel:
         budget = self.case.budget
         verdict = None if budget is None else all(d.error <= budget.wrong_value for d in deviations)
         result = LevelResult.from_deviations("kernels", title, deviations, Figures(), summary="", verdict=verdict)
+        if budget is not None:
+            result = replace(result, allowed=budget.wrong_value)
         fault = result.summary if not result.passed else broken_equality(differences, claimed)
         return _with_differences(result, differences, claimed, fault or _count(2, len(claimed)), passed=not fault)
 
