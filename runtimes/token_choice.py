@@ -40,16 +40,13 @@ def choose_tokens(logits: FloatArray, options: GenerationOptions, position: int 
     if options.temperature == 0:
         greedy: IntArray = logits.argmax(-1).astype(np.int64)
         return greedy
-    return np.array(
-        [
-            _draw(row, options, np.random.default_rng([options.seed, index, place]))
-            for index, (row, place) in enumerate(zip(logits, np.broadcast_to(position, len(logits)), strict=True))
-        ],
-        dtype=np.int64,
-    )
+    places = enumerate(zip(logits, np.broadcast_to(position, len(logits)), strict=True))
+    return np.array([draw_token(values, options, row, int(place)) for row, (values, place) in places], dtype=np.int64)
 
 
-def _draw(logits: FloatArray, options: GenerationOptions, rng: np.random.Generator) -> int:
+def draw_token(logits: FloatArray, options: GenerationOptions, row: int, position: int) -> int:
+    """Draw the next token of one row, logits [V], at a temperature above 0: by seed, row and position alone."""
+    rng = np.random.default_rng([options.seed, row, position])
     with np.errstate(over="ignore"):  # a tiny temperature is greedy
         scaled = (logits.astype(np.float64) - logits.max()) / options.temperature
     order = np.argsort(-scaled, kind="stable")
