@@ -16,7 +16,7 @@ _PAGE_OPTIONS = ("bundles", "http", "port")
 
 def _mib(name: str, default: int, what: str) -> Any:
     return click.option(
-        name, type=click.IntRange(1, 1 << 24), default=default, show_default=True, metavar="MIB", help=what
+        name, type=click.IntRange(0, 1 << 24), default=default, show_default=True, metavar="MIB", help=what
     )
 
 

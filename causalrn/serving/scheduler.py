@@ -17,7 +17,6 @@ from causalrn.errors import CausalRNError
 from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import FloatArray, Snapshot
-from causalrn.runtimes.token_choice import draw_token
 from causalrn.serving.prefix_cache import PrefixCache
 from causalrn.serving.requests import (
     CANCELLED,
@@ -37,7 +36,7 @@ from causalrn.serving.requests import (
     start_position,
 )
 from causalrn.serving.reservations import Reservations
-from causalrn.serving.sequences import RunningSequence, call_ends, kept_ends, log_probabilities
+from causalrn.serving.sequences import RunningSequence, call_ends, choose_for, kept_ends, log_probabilities
 from causalrn.serving.slot_calls import take_tokens
 from causalrn.serving.waiting import WaitingRequests
 
@@ -248,19 +247,15 @@ class Scheduler:
         """Choose the next token of sequences by their logits [V]."""
         if not going:
             return
-        greedy = np.stack([logits for _, logits in going]).argmax(-1).tolist()
-        for (sequence, logits), best in zip(going, greedy, strict=True):
-            request, options = sequence.request, sequence.request.options
-            assert options is not None
-            position = self._slots.position(sequence.slot)
-            if options.temperature > 0:
-                best = draw_token(logits, options, request.first_row + sequence.choice, position)
+        chosen = choose_for(going, [self._slots.position(sequence.slot) for sequence, _ in going])
+        for (sequence, logits), best in zip(going, chosen, strict=True):
+            request = sequence.request
             asked = request.logprobs
             logprobs = None if asked is None else log_probabilities(logits, best, asked)
             self._events.append(Token(sequence.number, sequence.choice, best, logprobs))
             self.generated_tokens += 1
-            sequence.note_token(best, self._stops(options))
-            if self.session.capacity is not None and position >= self.session.capacity:
+            sequence.note_token(best, self._stops(sequence.options))
+            if self._slots.position(sequence.slot) == self.session.capacity:
                 self._finish(sequence, sequence.reason or LENGTH)  # the token finds no room
             elif sequence.reason and not request.keeps_state:
                 self._finish(sequence, sequence.reason)

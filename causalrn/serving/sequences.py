@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import FloatArray, IntArray
+from causalrn.runtimes.token_choice import draw_tokens
 from causalrn.serving.requests import LENGTH, STOP, Logprobs, Request
 
 
@@ -42,6 +44,12 @@ class RunningSequence:
     token: int | None = None
     reason: str = ""
     recent: list[int] = field(default_factory=list)
+
+    @property
+    def options(self) -> GenerationOptions:
+        """How its tokens are chosen."""
+        assert self.request.options is not None, "it generates"
+        return self.request.options
 
     @property
     def is_prefilling(self) -> bool:
@@ -96,6 +104,20 @@ def kept_ends(ends: Items[int]) -> set[int]:
     """
     powers = {1 << n for n in range(len(ends).bit_length())}
     return {end for number, end in enumerate(ends, 1) if number in powers or number >= len(ends) - 1}
+
+
+def choose_for(going: Items[tuple[RunningSequence, FloatArray]], positions: Items[int]) -> list[int]:
+    """The next token of sequences by their logits [V] and positions."""
+    logits = np.stack([values for _, values in going])  # [B, V]
+    chosen = logits.argmax(-1)
+    draws = [n for n, (sequence, _) in enumerate(going) if sequence.options.temperature > 0]
+    if draws:
+        sequences = [going[n][0] for n in draws]
+        rows = [sequence.request.first_row + sequence.choice for sequence in sequences]
+        options = [sequence.options for sequence in sequences]
+        chosen[draws] = draw_tokens(logits[draws], options, rows, [positions[n] for n in draws])
+    tokens: list[int] = chosen.tolist()
+    return tokens
 
 
 def log_probabilities(logits: FloatArray, token: int, top: int) -> Logprobs:
