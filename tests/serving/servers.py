@@ -8,8 +8,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Running:
 
     port: int
     models: dict[str, ServedModel]
+    end: Callable[[], None] = lambda: None
+    connections: list[socket.socket] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -52,9 +54,14 @@ class Running:
         assert status == 200, answer
         return answer
 
-    def connect(self, data: bytes = b"") -> socket.socket:
-        """A raw connection that has sent something."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+    def connect(self, data: bytes = b"", receives: int | None = None) -> socket.socket:
+        """A raw connection that has sent something, with room for so many bytes that it has not read."""
+        connection = socket.socket()
+        connection.settimeout(20)
+        if receives is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        connection.connect(("127.0.0.1", self.port))
+        self.connections.append(connection)
         connection.sendall(data)
         return connection
 
@@ -91,11 +98,18 @@ def running(folders: dict[str, Path], keys: tuple[str, ...] = (), **settings: An
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         wait_for(lambda: server.started)
-        try:
-            yield Running(listener.getsockname()[1], models)
-        finally:
+
+        def end() -> None:
             server.should_exit = True
+
+        shown = Running(listener.getsockname()[1], models, end)
+        try:
+            yield shown
+        finally:
+            end()
             thread.join()
+            for connection in shown.connections:
+                connection.close()
 
 
 def head(path: str = "/v1/completions", length: int | None = None, method: str = "POST") -> bytes:
@@ -121,3 +135,12 @@ def is_closed(connection: socket.socket, within_s: float = 15.0) -> bool:
     except OSError:
         return True
     return True
+
+
+def is_refused(connection: socket.socket, data: bytes) -> bool:
+    """Whether the other side takes no more."""
+    try:
+        connection.sendall(data)
+    except OSError:
+        return True
+    return False

@@ -112,11 +112,9 @@ class App:
         if isinstance(error, HTTPException):
             allowed = dict(error.headers or {})
             problem = AnswerError(error.status_code, error.detail.lower(), code="no_such_endpoint", headers=allowed)
-        elif isinstance(error, AnswerError):
-            problem = error
         else:
             problem = problem_of(error)
-            if not isinstance(error, CausalRNError):
+            if not isinstance(error, CausalRNError | AnswerError):
                 LOG.exception("a request has failed", exc_info=error, extra={"fields": {"event": "failure"}})
         if answering.has_begun:
             raise error  # half an answer: the connection is closed

@@ -9,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from causalrn.serving.http.settings import ServerSettings
 
+_MOST_WAITING = 16
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
     b'\r\n{"error":{"message":"too many connections: try again later","type":"server_error","param":null,'
@@ -26,7 +27,7 @@ class GuardedProtocol(HttpToolsProtocol):
     settings: ServerSettings
     _timer: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
-    _head_bytes = _field_bytes = 0
+    _head_bytes = 0
     _since = 0.0
 
     @property
@@ -62,20 +63,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._timer is None:
                 self._await_head()
-            if self._head_bytes > self.settings.head_bytes + self.settings.body_bytes:
-                self.transport.abort()
-                return
         super().data_received(data)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Refuse heads without end."""
-        super().on_header(name, value)
-        self._field_bytes += len(name) + len(value)
-        if self._field_bytes > self.settings.head_bytes:
+        if self.is_waiting and self._head_bytes > self.settings.head_bytes:
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
-        """A head is whole: its request is answered."""
+        """A head is whole: its request is answered, after those before it.
+
+        Raises:
+            ValueError: too many of them wait; the parser ends then.
+        """
+        if len(self.pipeline) >= _MOST_WAITING:
+            self.transport.abort()
+            raise ValueError("too many requests that do not wait for their answer")
         self._end_waiting()
         super().on_headers_complete()
 
@@ -99,7 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.settings.head_s, self.transport.abort)
 
     def _end_waiting(self) -> None:
-        self._head_bytes = self._field_bytes = 0
+        self._head_bytes = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -64,6 +64,8 @@ _RETRY_AFTER = (409, 429, 503)
 
 def problem_of(error: Exception) -> AnswerError:
     """The answer to an error of the layers below; what is none of theirs says nothing of itself."""
+    if isinstance(error, AnswerError):
+        return error
     for kind, status, title, code in _KINDS:
         if isinstance(error, kind):
             headers = {"retry-after": str(_RETRY_S)} if status in _RETRY_AFTER else {}

@@ -97,11 +97,14 @@ def listening(settings: ServerSettings, *, or_any: bool = False) -> socket.socke
     except (OSError, UnicodeError) as error:
         raise InputError(f"`host` {host} is no address of this machine ({error}): choose another one") from None
     try:
-        listener.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE and or_any:
+        try:
+            listener.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not or_any:
+                raise
             listener.bind((address[0], 0, *address[2:]))
-            return listener
+        listener.listen(settings.connections)
+    except OSError as error:
         listener.close()
         raise InputError(f"{host} port {port} cannot be used ({error.strerror}): choose another `port`") from None
     return listener
