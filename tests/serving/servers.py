@@ -89,11 +89,15 @@ def wait_for(condition) -> None:
 
 
 @contextlib.contextmanager
-def running(folders: dict[str, Path], keys: tuple[str, ...] = (), **settings: Any) -> Iterator[Running]:
-    """A server of some bundles, in a thread."""
+def running(
+    folders: dict[str, Path], keys: tuple[str, ...] = (), *, sends: int | None = None, **settings: Any
+) -> Iterator[Running]:
+    """A server of some bundles, in a thread; the system keeps so many bytes of an answer that is not read."""
     chosen = ServerSettings(port=0, keys=ApiKeys(keys), **{"drain_s": 1.0, **settings})
     sessions = {name: open_session(folder) for name, folder in folders.items()}
     with listening(chosen) as listener, serving(sessions, chosen) as models:
+        if sends is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sends)
         server = Server(server_config(models, chosen))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
