@@ -28,6 +28,7 @@ class Running:
     port: int
     models: dict[str, ServedModel]
     end: Callable[[], None] = lambda: None
+    count_connections: Callable[[], int] = lambda: 0
     connections: list[socket.socket] = field(default_factory=list)
 
     @property
@@ -106,7 +107,7 @@ def running(
         def end() -> None:
             server.should_exit = True
 
-        shown = Running(listener.getsockname()[1], models, end)
+        shown = Running(listener.getsockname()[1], models, end, lambda: len(server.server_state.connections))
         try:
             yield shown
         finally:
