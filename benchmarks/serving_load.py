@@ -4,7 +4,7 @@
 
 It needs `pip install 'causalrn[export,serve]'`, gcc or clang, and two cores for a quarter of an hour: the server has a
 process of its own, the clients another one, both on this machine. Models of the paper's size (E = H = 192, 12 blocks),
-C, float32, one thread, untrained; 48 requests of mixed lengths (prompts of 8 to 256 tokens, 32 to 96 new ones), greedy and
+C, float32, one thread, untrained; 48 requests of mixed lengths (prompts of 4 to 128 tokens, 64 to 192 new ones), greedy and
 drawn, whose answers are known beforehand from `session.generate`. The prefix cache is off, so that every prompt is computed.
 
 In each round the same requests come one at a time, streamed, over one connection, and then from all clients at once;
@@ -37,7 +37,7 @@ from rich.table import Table
 from causalrn.runtimes.environment import describe_environment
 from causalrn.runtimes.opening import open_session
 
-LENGTHS, NEW_TOKENS, CASES = (8, 16, 32, 64, 128, 256), (32, 64, 96), 48
+LENGTHS, NEW_TOKENS, CASES = (4, 8, 16, 32, 64, 128), (64, 128, 192), 48
 STATE_MIB = {"linear": 64, "exact": 1024}
 TARGETS = {"linear": 5.0, "exact": None}
 TOGETHER, ALONE = "together", "one at a time"

@@ -53,6 +53,8 @@ class ChoiceText:
 
     def take(self, token: int) -> Piece:
         """What a token makes certain."""
+        if not self._stops:
+            return Piece((self._text(token),))
         self._held.append(token)
         return Piece(self._decoded(len(self._held) - self._begun()))
 
@@ -73,9 +75,10 @@ class ChoiceText:
 
     def _decoded(self, count: int) -> tuple[str, ...]:
         tokens, self._held = self._held[:count], self._held[count:]
-        if self._stream is None:
-            return tuple(f"{token} " for token in tokens)
-        return tuple(self._stream.take(token) for token in tokens)
+        return tuple(self._text(token) for token in tokens)
+
+    def _text(self, token: int) -> str:
+        return f"{token} " if self._stream is None else self._stream.take(token)
 
     def _ends_with(self, tokens: tuple[int, ...]) -> bool:
         return tuple(self._held[-len(tokens) :]) == tokens

@@ -11,14 +11,15 @@ from causalrn.serving.requests import Event, Failed, Finished, Request
 
 
 class Channel:
-    """Events of the requests of one HTTP request, in the order of their numbers.
+    """Events of the requests of one HTTP request.
 
     Attributes:
-        numbers: of the engine, in the order of the requests.
+        places: of the requests in their order, by number of the engine.
+        left: choices of each that have not ended; requests without are not there.
     """
 
     def __init__(self) -> None:
-        self.numbers: list[int] = []
+        self.places: dict[int, int] = {}
         self.left: dict[int, int] = {}
         self._events: list[Event] = []
         self._ready = asyncio.Event()
@@ -66,14 +67,14 @@ class AsyncAnswers:
         try:
             for request in requests:
                 number = self._engine.submit(request, self._sink)
-                channel.numbers.append(number)
+                channel.places[number] = len(channel.places)
                 channel.left[number] = request.choices
                 self._channels[number] = channel
             yield channel
         finally:
             for number in channel.left:
                 self._engine.cancel(number)
-            for number in channel.numbers:
+            for number in channel.places:
                 self._channels.pop(number, None)
 
     def _sink(self, events: list[Event]) -> None:

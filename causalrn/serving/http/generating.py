@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -61,49 +62,57 @@ class Plan:
 
 
 class _ChoiceParts:
-    """One choice as it comes."""
+    """One choice as it comes: what is certain gathers until it is taken."""
 
     def __init__(self, model: ServedModel, plan: Plan, index: int, tail: bytes, before: str) -> None:
-        self._alphabet = model.session.card.alphabet
-        self._logprobs = plan.logprobs
-        self._held: list[Token] = []
-        self._before, self._length = before, 0
+        self._alphabet, self._logprobs = model.session.card.alphabet, plan.logprobs
+        self._held: list[Token] = []  # of which nothing is certain yet
+        self._text, self._length = before, len(before)
+        self._shown, self._reason = ChoiceLogprobs(), ""
         self.index = index
         self.text = ChoiceText(self._alphabet, plan.stops, tail)
 
-    def take(self, event: Token) -> Choice | None:
-        """What a token adds; None where nothing is certain yet."""
-        self._held.append(event)
+    def add(self, event: Token) -> None:
+        """A token has come."""
         piece = self.text.take(event.token)
-        return self._choice(piece) if piece.texts else None
+        if self._logprobs is not None:
+            self._held.append(event)
+            self._show(piece)
+        self._text += piece.text
+        self._length += len(piece.text)
 
-    def end(self, event: Finished) -> Choice:
-        """The last part."""
+    def end(self, event: Finished) -> None:
+        """It has ended."""
         goes_on = event.state is not None and event.reason != STOP and event.state.logits is not None
         piece = self.text.end(is_stopped=event.reason == STOP, keeps_tail=goes_on)
-        choice = self._choice(piece)
-        choice.finish_reason = "stop" if event.reason == STOP else "length"
+        if self._logprobs is not None:
+            self._show(piece)
+        self._text += piece.text
+        self._reason = event.reason
+
+    def take(self) -> Choice | None:
+        """What has gathered since the last time; None where that is nothing."""
+        if not (self._text or self._shown.tokens or self._reason):
+            return None
+        shown = self._shown if self._logprobs is not None else None
+        reason: Literal["stop", "length"] | None = (
+            ("stop" if self._reason == STOP else "length") if self._reason else None
+        )
+        choice = Choice(self.index, self._text, shown, reason)
+        self._text, self._shown, self._reason = "", ChoiceLogprobs(), ""
         return choice
 
-    def _choice(self, piece: Piece) -> Choice:
+    def _show(self, piece: Piece) -> None:
         certain, self._held = self._held[: len(piece.texts)], self._held[len(piece.texts) :]
-        shown = None
-        if self._logprobs is not None:
-            shown = ChoiceLogprobs()
-            place = self._length + len(self._before)
-            for event, text in zip(certain, piece.texts, strict=True):
-                self._show(shown, event, place)
-                place += len(text)
-        text, self._before = self._before + piece.text, ""
-        self._length += len(text)
-        return Choice(self.index, text, shown)
-
-    def _show(self, shown: ChoiceLogprobs, event: Token, place: int) -> None:
-        assert event.logprobs is not None
-        shown.tokens.append(token_text(self._alphabet, event.token))
-        shown.token_logprobs.append(event.logprobs.chosen)
-        shown.top_logprobs.append({token_text(self._alphabet, token): value for token, value in event.logprobs.top})
-        shown.text_offset.append(place)
+        place, shown = self._length, self._shown
+        for event, text in zip(certain, piece.texts, strict=True):
+            assert event.logprobs is not None
+            likeliest = {token_text(self._alphabet, token): value for token, value in event.logprobs.top}
+            shown.tokens.append(token_text(self._alphabet, event.token))
+            shown.token_logprobs.append(event.logprobs.chosen)
+            shown.top_logprobs.append(likeliest)
+            shown.text_offset.append(place)
+            place += len(text)
 
 
 class Generating:
@@ -146,20 +155,20 @@ class Generating:
         """Everything at once.
 
         Raises:
-            AnswerError: a request has failed or is late.
+            CausalRNError: a request has failed; AnswerError: it is late.
         """
-        texts: dict[int, list[Choice]] = {part.index: [] for part in self._parts}
-        async for choices in self._choices_of(channel):
-            for choice in choices:
-                texts[choice.index].append(choice)
-        return self._completion([_joined(parts) for parts in texts.values()], self.usage)
+        async for events in channel:
+            await self._note(events, channel)
+        choices = [part.take() or Choice(part.index, "") for part in self._parts]
+        return self._completion(choices, self.usage)
 
     async def stream(self, channel: Channel, *, with_usage: bool) -> AsyncIterator[bytes]:
         """Server-sent events; an error is one of them, and the last."""
         try:
-            async for choices in self._choices_of(channel):
-                for choice in _merged(choices):
-                    yield _event(self._completion([choice]))
+            async for events in channel:
+                for part in await self._note(events, channel):
+                    if (choice := part.take()) is not None:
+                        yield _event(self._completion([choice]))
         except Exception as error:  # the head has gone out: what failed is told here
             yield b"data: " + problem_of(error).body + b"\n\n"
             return
@@ -167,30 +176,33 @@ class Generating:
             yield _event(self._completion([], self.usage))
         yield b"data: [DONE]\n\n"
 
-    async def _choices_of(self, channel: Channel) -> AsyncIterator[list[Choice]]:
-        first = {number: place * self._choices for place, number in enumerate(channel.numbers)}
-        async for events in channel:
-            choices = [await self._choice(event, first[event.request]) for event in events]
-            yield [choice for choice in choices if choice is not None]
+    async def _note(self, events: Sequence[Event], channel: Channel) -> Iterable[_ChoiceParts]:
+        """Take what has happened together; gives the choices that it has happened to."""
+        concerned: dict[int, _ChoiceParts] = {}
+        for event in events:
+            if isinstance(event, Failed):
+                raise event.error
+            part = self._parts[channel.places[event.request] * self._choices + event.choice]
+            concerned[part.index] = part
+            if isinstance(event, Token):
+                part.add(event)
+                self.usage.completion_tokens += 1
+            else:
+                await self._end(part, event)
+        self.usage.total_tokens = self.usage.prompt_tokens + self.usage.completion_tokens
+        if self.first_s is None and self.usage.completion_tokens:
+            self.first_s = time.monotonic() - self._begun
+        return concerned.values()
 
-    async def _choice(self, event: Event, first: int) -> Choice | None:
-        if isinstance(event, Failed):
-            raise event.error
-        part = self._parts[first + event.choice]
-        if isinstance(event, Token):
-            self.first_s = time.monotonic() - self._begun if self.first_s is None else self.first_s
-            self.usage.completion_tokens += 1
-            self.usage.total_tokens += 1
-            return part.take(event)
+    async def _end(self, part: _ChoiceParts, event: Finished) -> None:
         if event.reason == DEADLINE:
             raise late()
         self.finish.append(event.reason)
         self.usage.prompt_tokens_details.cached_tokens += event.cached_tokens if event.choice == 0 else 0
-        choice = part.end(event)
+        part.end(event)
         if self._keep is not None and event.state is not None:
             tails = (part.text.tail,) if part.text.tail else ()
             await self._keep(dataclasses.replace(event.state, text_tails=tails))
-        return choice
 
     def _completion(self, choices: list[Choice], usage: Usage | None = None) -> Completion:
         return Completion(self.id, self.created, self._model.name, choices, self._model.fingerprint, usage=usage)
@@ -198,26 +210,3 @@ class Generating:
 
 def _event(completion: Completion) -> bytes:
     return b"data: " + msgspec.json.encode(completion) + b"\n\n"
-
-
-def _merged(choices: Sequence[Choice]) -> list[Choice]:
-    """What has come of one choice together is one part."""
-    parts: dict[int, list[Choice]] = {}
-    for choice in choices:
-        parts.setdefault(choice.index, []).append(choice)
-    return [_joined(group) for group in parts.values()]
-
-
-def _joined(parts: Sequence[Choice]) -> Choice:
-    """Parts of one choice as one."""
-    if len(parts) == 1:
-        return parts[0]
-    shown = [part.logprobs for part in parts if part.logprobs is not None]
-    logprobs = ChoiceLogprobs(
-        tokens=[token for part in shown for token in part.tokens],
-        token_logprobs=[value for part in shown for value in part.token_logprobs],
-        top_logprobs=[top for part in shown for top in part.top_logprobs],
-        text_offset=[place for part in shown for place in part.text_offset],
-    )
-    text = "".join(part.text for part in parts)
-    return Choice(parts[0].index, text, logprobs if shown else None, parts[-1].finish_reason)
