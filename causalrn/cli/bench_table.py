@@ -21,7 +21,7 @@ def print_report(report: BenchReport) -> None:
     """Print the outcome in a sentence, all tables and notes."""
     out = console()
     if words := headline(report):
-        out.print(words + "\n", soft_wrap=True)
+        out.print(words + "\n")
     for workload in dict.fromkeys(row.workload for row in report.rows):
         rows = [row for row in report.rows if row.workload == workload]
         if all(row.status != "measured" for row in rows):

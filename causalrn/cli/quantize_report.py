@@ -32,7 +32,7 @@ def print_report(report: QuantizeReport, output: str, *, automatic: bool) -> Non
         f"measured on {report.measured_on}\ncompared with {report.against}",
     )
     if report.times.is_noise:
-        out.print("~: the turns, taken by both in pairs, do not tell the times apart", soft_wrap=True)
+        out.print("~: the turns, taken by both in pairs, do not tell the times apart")
     if report.sensitivities:
         out.print(_sensitivity_table(report.sensitivities, report.granularity))
     for note in report.notes:
