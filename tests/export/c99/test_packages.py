@@ -46,12 +46,12 @@ def bundle(runs, tmp_path_factory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def package(bundle) -> Path:
+def package(bundle: Bundle) -> Path:
     return bundle.path / "packages" / "copier"
 
 
 @pytest.fixture(scope="module")
-def answers(bundle) -> str:
+def answers(bundle: Bundle) -> str:
     """What the programs print of the lines "fox", "Fox" and "a"."""
 
     def answer(prompt: str) -> str:

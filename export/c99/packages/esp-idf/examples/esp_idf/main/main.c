@@ -28,10 +28,11 @@ void app_main(void)
     printf("golden vectors: largest error %.2f %% of what is allowed%s %s\n", (double)worst, worst <= 100.0f ? "" : ": wrong",
            code == CAUSALRN_OK ? "" : causalrn_message(code));
     for (;;) {
-        const int letter = getchar(); /* EOF: nothing has been typed */
-        if (letter == EOF)
+        const int letter = getchar();
+        if (letter == EOF) { /* nothing has been typed */
+            clearerr(stdin);
             vTaskDelay(1);
-        else if (letter != '\n' && letter != '\r') {
+        } else if (letter != '\n' && letter != '\r') {
             if (length < sizeof line - 1)
                 line[length++] = (char)letter;
         } else if (length > 0) {
