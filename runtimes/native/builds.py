@@ -22,6 +22,7 @@ from causalrn.training.card import card_of
 
 SELFTEST, EXAMPLE, GOLDEN_HEADER = "selftest.c", "example.c", "golden.h"
 ARM_COMPILER = "aarch64-linux-gnu-gcc"
+ARM_DOT_PRODUCT = "-march=armv8.2-a+dotprod"
 ARM_EMULATORS = ("qemu-aarch64", "qemu-aarch64-static")
 """Names of one program: systems have the one, the other or both."""
 FIRMWARE = ("cortex_m.mk", "cortex_m.c", "cortex_m.ld")
@@ -149,9 +150,9 @@ def cannot_build(compiler: Sequence[str], emulator: Sequence[str]) -> str:
 
 
 def arm_emulator() -> tuple[str, ...]:
-    """The command that runs programs for ARM; the usual one where there is none."""
+    """The command that runs programs for ARM, dot products too; the usual one where there is none."""
     name = next((name for name in ARM_EMULATORS if find_tool(name)), ARM_EMULATORS[0])
-    return (name, "-cpu", "cortex-a53")
+    return (name, "-cpu", "cortex-a76")
 
 
 def missing_tools(names: Sequence[str]) -> list[str]:

@@ -100,6 +100,9 @@ class _NativeKernels:
             "ARM (emulated)": (("-O2",), ""),
             "ARM (reproducible)": (("-O1", "-DCAUSALRN_REPRODUCIBLE"), "portable"),
         }
+        quantization = self.bundle.manifest.quantization
+        if quantization is not None and quantization.scheme == "w8a8-dynamic":
+            ways["ARM dot product (emulated)"] = (("-O2", builds.ARM_DOT_PRODUCT), "")
         for name, (flags, like) in ways.items():
             build = Build(self.bundle, self.native, flags, compiler, emulator)
             self.preparations.append(build.compiled_object)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.runtimes.native.builds import ARM_COMPILER, arm_emulator
+from causalrn.runtimes.native.builds import ARM_COMPILER, ARM_DOT_PRODUCT, arm_emulator
 from tests.builders import ROOT, random_model
 from tests.c_tools import CLANG, c_bundle, compile_c, logits_of, needs
 
@@ -18,7 +18,6 @@ PRODUCTS = ROOT / "tests" / "export" / "c99" / "products.c"
 STEPPER = ROOT / "tests" / "export" / "c99" / "step_tokens.c"
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-O1")
 TOKENS = np.random.default_rng(0).integers(0, 29, 24)
-DOT_PRODUCT = "-march=armv8.2-a+dotprod"
 RISCV_COMPILER, RISCV_EMULATOR = "riscv64-linux-gnu-gcc", "qemu-riscv64"
 CORES = ("cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
 PACKAGES = (
@@ -64,7 +63,7 @@ def riscv(*widths: int) -> Processor:
 
 PROCESSORS = {
     "NEON": arm(cpu="cortex-a53", mistake=("vmull_high_s8(weights, all)", "vmull_high_s8(all, all)")),
-    "dot product": arm(DOT_PRODUCT, cpu="cortex-a76", mistake=("vdotq_s32(c.v[i]", "vdotq_s32(c.v[0]")),
+    "dot product": arm(ARM_DOT_PRODUCT, cpu="cortex-a76", mistake=("vdotq_s32(c.v[i]", "vdotq_s32(c.v[0]")),
     "RISC-V vectors": riscv(128, 512),
 }
 each_processor = pytest.mark.parametrize(

@@ -215,3 +215,13 @@ def test_a_mistake_on_another_processor_is_caught_by_default(quick_compiler, c_b
     failed = [result for result in verify(folder).report.results if not result.passed]
     assert [result.runtime for result in failed] == ["native, ARM (emulated)", "native, ARM (reproducible)"]
     assert all(result.error is not None and result.error > result.allowed for result in failed)
+
+
+@needs_gcc
+@needs(builds.ARM_COMPILER, builds.arm_emulator()[0], packages="gcc-aarch64-linux-gnu, qemu-user")
+def test_a_mistake_in_dot_products_of_arm_is_caught(quick_compiler, runs, tmp_path):
+    bundle = export_c_bundle(runs["linear"], tmp_path / "bundle", COptions(scheme="w8a8-dynamic")).path
+    edit = ("causalrn.c", "vdotq_s32(c.v[i]", "vdotq_s32(c.v[0]")
+    folder = edited_copy(bundle, tmp_path / "source", [edit])
+    failed = [result.runtime for result in verify(folder, level="kernels").report.results if not result.passed]
+    assert failed == ["native, ARM dot product (emulated)"]
