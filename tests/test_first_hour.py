@@ -22,6 +22,7 @@ import causalrn
 from tests.builders import ROOT
 from tests.test_docs import blocks
 
+pytestmark = pytest.mark.slow
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 AS_WRITTEN = bool(os.environ.get("CAUSALRN_AS_WRITTEN"))
 SHORTER = {

@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,14 +15,13 @@ import click
 
 from causalrn.cli.flags import in_flags
 from causalrn.cli.terminal import ReaderGoneError, drop_output
-from causalrn.cli.text_lines import breaks, visible, wrapped
+from causalrn.cli.text_lines import visible, wrapped
 from causalrn.cli.verbosity import explain_error, is_quiet
 from causalrn.errors import CausalRNError, RuntimeUnavailableError
 from causalrn.interrupts import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
 EXIT_FINE, EXIT_CHECK_FAILED, EXIT_BAD_INPUT, EXIT_NOT_EXECUTED = 0, 1, 2, 3
 EXIT_READER_GONE = 141
@@ -128,41 +127,8 @@ def _permission_remedy(name: Any) -> str:
 def console() -> Console:
     """The console for what people read: standard output, at most 100 columns wide; nothing where `-q` was given."""
     from rich.console import Console
-    from rich.segment import Segment
-    from rich.text import Text
 
-    class LastingConsole(Console):
-        """Goes on when whoever reads has gone away: the verdict and the files still count.
-
-        Control characters are spelled out, on the way in for widths, and on the way out whatever has made them. What
-        is no table breaks between words; `soft_wrap=True` leaves it as it is, as code.
-        """
-
-        def on_broken_pipe(self) -> None:
-            drop_output()
-
-        def print(self, *objects: Any, **settings: Any) -> None:
-            if len(objects) == 1 and isinstance(objects[0], str | Text) and not settings.get("soft_wrap"):
-                text = objects[0] if isinstance(objects[0], Text) else Text(objects[0])
-                objects, settings = (self._between_words(text),), {**settings, "soft_wrap": True}
-            super().print(*objects, **settings)
-
-        def _between_words(self, text: Text) -> Text:
-            has_width = self.is_terminal or "COLUMNS" in os.environ  # else a sentence is a line, for `grep`
-            if visible(text.plain) != text.plain:  # which is longer: places would be others
-                text = Text(visible(text.plain), style=text.style)
-            places = breaks(text.plain, self.width) if has_width else []
-            lines = text.divide(places)
-            for line in lines[:-1]:
-                line.rstrip()
-            return Text("\n").join(lines)
-
-        def render_str(self, text: str, **settings: Any) -> Text:
-            return super().render_str(visible(text), **settings)
-
-        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-            for text, style, control in super().render(renderable, options):
-                yield Segment(text if control else visible(text), style, control)
+    from causalrn.cli.lasting_console import LastingConsole
 
     to_stderr = output_stream() is sys.stderr
     # no markup: what is printed may hold a path with brackets in it

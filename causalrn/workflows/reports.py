@@ -1,6 +1,6 @@
 """What commands report as JSON, beside the reports that are objects of their own: `train`, `convert`, `export`, `run`.
 
-The schemas of all reports are made in :mod:`causalrn.workflows.report_schemas`, and published in docs/.
+The schemas of all reports are made in `causalrn/cli/report_schemas.py`, and published in docs/.
 """
 
 from __future__ import annotations
