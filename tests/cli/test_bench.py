@@ -228,6 +228,8 @@ def test_prediction_is_printed_and_written(call, runs, tmp_path):
     assert code == 0
     assert "exact, C *" in out
     assert "readout: a step of exact takes" in out
+    sizes = out.partition("tokens that fit")[2].partition("\n*")[0].strip().splitlines()
+    assert {" ".join(line.split()[-2:]) for line in sizes} == {"all 40"}, "a model has no more tokens than positions"
     data = json.loads((tmp_path / "p.json").read_text())
     assert data["machine"]["name"] == "raspberry-pi-5"
     (model,) = data["models"]

@@ -88,6 +88,12 @@ export class ModelPanel {
     return this.#summary.textContent;
   }
 
+  /** Whether a part of the tape can be seen. */
+  get showsTape() {
+    const { top, bottom } = this.#tape.getBoundingClientRect();
+    return top < innerHeight && bottom > 0;
+  }
+
   /** Scroll as far as it takes to see the tape. */
   showTape() {
     const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -100,6 +106,7 @@ export class ModelPanel {
     this.#symbols = [];
     this.#prompt.replaceChildren(...run.prompt.map((id) => cell(this.#symbol(id), "waiting")));
     this.#output.replaceChildren();
+    this.#output.style.minHeight = `${this.#prompt.clientHeight}px`; // nothing moves while it fills
     this.#output.classList.toggle("aligned", run.expected?.length === run.prompt.length - 1);
     this.#summary.textContent = "Running.";
     this.#reading.textContent = "";

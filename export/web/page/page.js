@@ -154,7 +154,10 @@ async function runAll(signal) {
     breath = performance.now();
   }
   for (const { panel, run: one, failed } of runs) if (!failed) await finish(panel, one, signal);
+  const [{ panel: first }] = runs,
+    isSeen = first.showsTape;
   conclude(runs.filter(({ failed }) => !failed).map(({ panel }) => [panel, panel.summary]));
+  if (isSeen) first.showTape(); // the outcome above has moved it
   showStatus(signal.aborted ? "stopped" : "ready");
 }
 

@@ -35,17 +35,17 @@ def packed(web_bundles, tmp_path_factory) -> Path:
     """The linear bundle as `npm pack` writes it."""
     if shutil.which("npm") is None:
         pytest.skip("needs npm: apt-get install npm")
-    folder = tmp_path_factory.mktemp("packed")
+    folder: Path = tmp_path_factory.mktemp("packed")
     result = npm(folder, "pack", web_bundles["linear"])
     assert result.returncode == 0, result.stderr
-    (archive,) = folder.glob("*.tgz")
+    archive = next(folder.glob("*.tgz"))
     return archive
 
 
 @pytest.fixture(scope="module")
 def app(packed, tmp_path_factory) -> Path:
     """The example with the package installed."""
-    folder = tmp_path_factory.mktemp("app")
+    folder: Path = tmp_path_factory.mktemp("app")
     for file in EXAMPLE.iterdir():
         shutil.copy(file, folder / file.name)
     (folder / "package.json").write_text(json.dumps({"name": "app", "private": True, "type": "module"}))

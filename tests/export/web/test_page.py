@@ -10,32 +10,30 @@ import pytest
 from causalrn.cli.serve_run import open_server
 from causalrn.export.web.web_exporter import WebOptions
 from causalrn.workflows.export_targets import export_web_bundle
+from tests.browser_tools import SCHEMES, SIZES, faults_of, open_browser
 from tests.builders import random_model
 from tests.c_tools import checkpoint_of
-from tests.web_tools import CHROMIUM, needs_chromium, needs_web
+from tests.npm_tools import AXE, install
+from tests.web_tools import needs_chromium, needs_web
 
 pytest.importorskip("playwright", reason="needs playwright: pip install 'causalrn[dev]'")
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 pytestmark = [needs_web, needs_chromium, pytest.mark.slow]
 
-_ARGUMENTS = [
-    "--no-sandbox",  # it does not start for root and in most containers; the only pages here are our own
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PARITY_CHECKS = 8
 CONTROLS = ["Copy", "Stop", "Random string", "Verify"]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+    with open_browser() as opened:
         yield opened
-        opened.close()
+
+
+@pytest.fixture(scope="module")
+def axe(share):
+    return install(share, "axe", AXE) / "axe-core" / "axe.min.js"
 
 
 @pytest.fixture
@@ -288,6 +286,99 @@ def test_page_fits_a_phone_and_can_be_used_by_touch_and_keyboard(open_page, serv
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     light = sum(int(part) for part in background.strip("rgb()").split(",")[:3]) > 3 * 128
     assert light == (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("size", SIZES)
+def test_page_fits_and_can_be_read(open_page, serve, axe, web_bundles, size, scheme):
+    """Before anything is run, and with everything that it can show."""
+    width, height = SIZES[size]
+    page = ready(open_page(serve(web_bundles["exact"]), width=width, height=height, color_scheme=scheme))
+    assert faults_of(page, axe) == []
+    run(page, "abcd")
+    expect(page.locator(".summary").last).to_contain_text("of 4 copied")
+    page.click("#verify")
+    expect(page.locator(".parity tr[data-passed=true]")).to_have_count(2 * PARITY_CHECKS)
+    run(page, "abC")
+    expect(page.locator("#text-error")).to_be_visible()
+    assert faults_of(page, axe) == []
+
+
+def test_tape_is_in_view_when_it_copies_on_a_phone(open_page, serve, web_bundles):
+    page = ready(open_page(serve(web_bundles["exact"]), width=390, height=700))
+    page.fill("#text", "abcdefghijklmnopqrs")
+    page.click("#run")
+    expect(page.locator(".out").first).to_be_attached()
+    tape = page.locator(".panel[data-model=main] .tape").last
+    expect(tape).to_be_in_viewport(ratio=1)
+
+
+def test_reduced_motion_is_respected(open_page, serve, web_bundles):
+    page = ready(open_page(serve(web_bundles["exact"]), width=390, height=700, reduced_motion="reduce"))
+    assert page.input_value("#speed") == "full"
+    page.fill("#text", "abc")
+    page.click("#run")
+    expect(page.locator(".summary").first).to_contain_text("of 3 copied")
+    assert page.evaluate("document.getAnimations().length") == 0
+    assert page.locator(".tape").first.evaluate("(tape) => tape.getBoundingClientRect().bottom <= innerHeight")
+
+
+def test_everything_is_reached_by_the_keyboard(open_page, serve, web_bundles):
+    page = ready(open_page(serve(web_bundles["linear"]), width=390, height=700))
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+    pictures = page.locator(".readout canvas").count()
+    assert reached[: 6 + pictures + 1] == [
+        "text",
+        "run",
+        "stop",
+        "random",
+        "speed",
+        "verify",
+        *["CANVAS"] * pictures,
+        "A",
+    ]
+    page.focus("#text")
+    page.keyboard.type("abc")
+    page.keyboard.press("Enter")
+    page.select_option("#speed", "full")
+    expect(page.locator(".summary")).to_contain_text("copied")
+    for _ in range(6):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Home")
+    expect(page.locator(".reading")).to_contain_text("the output at 0 (after BOS")
+
+
+def test_strings_of_other_lengths_are_explained(open_page, serve, web_bundles):
+    page = ready(open_page(serve(web_bundles["exact"])))
+    expect(page.locator("#length-hint")).to_be_hidden()  # the string that it starts with is as long as trained ones
+    page.fill("#text", "abc")
+    words = "It was trained on strings of 19 letters and has not seen any of 3: expect mistakes."
+    expect(page.locator("#length-hint")).to_have_text(words)
+    run(page, "abc")
+    expect(page.locator(".summary").first).to_contain_text(words)
+    page.click("#random")
+    expect(page.locator("#length-hint")).to_be_hidden()
+
+
+def test_empty_picture_says_what_fills_it_and_letters_can_be_read(open_page, serve, web_bundles):
+    page = ready(open_page(serve(web_bundles["exact"]), width=390, height=700))
+    hint = page.locator(".readout .empty").first
+    expect(hint).to_have_text("Empty: a run adds a row for every token.")
+    page.evaluate("""() => {
+        const { fillText } = CanvasRenderingContext2D.prototype;
+        globalThis.fonts = [];
+        CanvasRenderingContext2D.prototype.fillText = function (...given) {
+            fonts.push(parseFloat(this.font) / devicePixelRatio);
+            return fillText.apply(this, given);
+        };
+    }""")
+    run(page, "abc")
+    expect(page.locator(".summary").first).to_contain_text("copied")
+    expect(hint).to_be_hidden()
+    assert page.evaluate("Math.min(...fonts)") >= 10
 
 
 def test_engine_of_onnxruntime_works_on_the_page(open_page, serve, ort_web_bundle):

@@ -109,3 +109,11 @@ def test_nodes_of_a_block_are_those_of_the_exporter(bundles, readout):
 def test_names_of_variants():
     assert Variant("exact", "w8", "int8").name == "exact, w8, pool8"
     assert Variant("linear").name == "linear"
+
+
+def test_advice_counts_no_more_tokens_than_positions():
+    """Memory for 3,000 rows of float32, and of narrow pools for more than the model has positions."""
+    weights = by_name()["exact"].weights_bytes
+    machine = dataclasses.replace(MACHINE, memory_bytes=weights + 3000 * 9216)
+    (pool,) = [words for words in advise(predict_all(CONFIG, machine, DEPTHS), machine, 4224) if "pool:" in words]
+    assert pool == "pool: pool16; 4,224 tokens fit with pool16, 4,224 with pool8, instead of 3,000, of 4,224 positions"
