@@ -25,6 +25,10 @@ OPTIONAL_PACKAGES = (
     "tensorrt_rtx",
     "tensorrt",
     "cuda",
+    "starlette",
+    "uvicorn",
+    "httptools",
+    "prometheus_client",
 )
 
 # Makes packages look uninstalled, to `import` as to `importlib.util.find_spec`: every finder is asked through a filter.
