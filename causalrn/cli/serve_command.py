@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from causalrn.cli.options import PATH, FiniteRange, given_options, pop_session_options, runtime_options
+from causalrn.cli.options import PATH, Decorator, FiniteRange, given_options, pop_session_options, runtime_options
 from causalrn.errors import InputError
 
 _DEFAULT_PORT = 8000
 _PAGE_OPTIONS = ("bundles", "http", "port")
 
 
-def _mib(name: str, default: int, what: str) -> Any:
+def _mib(name: str, default: int, what: str) -> Decorator:
     return click.option(
         name, type=click.IntRange(0, 1 << 24), default=default, show_default=True, metavar="MIB", help=what
     )

@@ -9,7 +9,7 @@ from causalrn.errors import CapacityError, QueueFullError, RuntimeUnavailableErr
 from causalrn.runtimes import open_session
 from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.serving import Engine, Failed, Finished, Limits, Request, Token
-from tests.serving.traffic import lone_tokens, random_request, tokens_of
+from tests.serving.traffic import random_request, tokens_alone, tokens_of
 
 
 def endless(**settings) -> Request:
@@ -41,8 +41,8 @@ def test_threads_hear_their_own_answers(engine, served) -> None:
     requests = [random_request(seed) for seed in range(40)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda request: tokens_of(engine.answer(request)), requests))
-    with open_session(served["linear"]) as lone:
-        assert answers == [lone_tokens(lone, request) for request in requests]
+    with open_session(served["linear"]) as single:
+        assert answers == [tokens_alone(single, request) for request in requests]
     now = engine.statistics()
     assert (now.running, now.waiting, now.reserved_bytes) == (0, 0, 0)
     assert now.generated_tokens == sum(map(len, answers))
