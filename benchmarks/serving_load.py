@@ -4,11 +4,11 @@
 
 It needs `pip install 'causalrn[export,serve]'`, gcc or clang, and two cores for a quarter of an hour: the server has a
 process of its own, the clients another one, both on this machine. Models of the paper's size (E = H = 192, 12 blocks),
-C, float32, one thread, untrained; 48 requests of mixed lengths (prompts of 4 to 128 tokens, 64 to 192 new ones), greedy and
-drawn, whose answers are known beforehand from `session.generate`. The prefix cache is off, so that every prompt is computed.
+C, float32, one thread, untrained; 48 requests of mixed lengths (prompts of 4 to 128 tokens, 64 to 192 new ones), greedy
+and drawn, whose answers are known beforehand from `session.generate`. The prefix cache is off.
 
 In each round the same requests come one at a time, streamed, over one connection, and then from all clients at once;
-the ratio of tokens per second is paired within a round. Every answer is compared with its lone run, token by token.
+the ratio of tokens per second is paired within a round. Every answer is compared with its run alone, token by token.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import contextlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -74,7 +75,7 @@ def cases() -> list[dict[str, Any]]:
     ]
 
 
-def lone_answers(bundle: Path, bodies: list[dict[str, Any]]) -> list[tuple[int, ...]]:
+def answers_alone(bundle: Path, bodies: list[dict[str, Any]]) -> list[tuple[int, ...]]:
     """What each request gets alone, without a server."""
     names = {"max_tokens": "max_new_tokens"}
     answers = []
@@ -101,16 +102,33 @@ def served(bundle: Path, state_mib: int) -> Iterator[tuple[int, psutil.Process]]
         process.terminate()
 
 
+@contextlib.contextmanager
+def watched_memory(process: psutil.Process) -> Iterator[list[int]]:
+    """Bytes that a process has in memory, several times a second."""
+    seen, ends = [process.memory_info().rss], threading.Event()
+
+    def watch() -> None:
+        while not ends.wait(0.1):
+            seen.append(process.memory_info().rss)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield seen
+    finally:
+        ends.set()
+        watching.join()
+
+
 def measured(readout: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """One model: rounds of one at a time and of all together."""
     bundle, bodies = bundle_of(readout, folder).path, cases()
-    expected = lone_answers(bundle, bodies)
+    expected = answers_alone(bundle, bodies)
     seconds = arguments.seconds / arguments.rounds
     times: dict[str, list[float]] = {TOGETHER: [], ALONE: []}
     answers: list[Answered] = []
     shares: dict[str, list[float]] = {TOGETHER: [], ALONE: []}
-    most_bytes = 0
-    with served(bundle, STATE_MIB[readout]) as (port, process):
+    with served(bundle, STATE_MIB[readout]) as (port, process), watched_memory(process) as memory:
         asyncio.run(ask_all(port, bodies, 1, 2))
         base_bytes = process.memory_info().rss
         for _ in range(arguments.rounds):
@@ -121,15 +139,16 @@ def measured(readout: str, folder: Path, arguments: argparse.Namespace) -> dict[
                 tokens = sum(len(answer.tokens) for answer in got)
                 times[name].append(wall / tokens * 1e6)
                 shares[name].append(cpu / tokens * 1e6)
-                most_bytes = max(most_bytes, process.memory_info().rss)
                 answers += got if name == TOGETHER else []
-                print(readout, name, f"{tokens / wall:.0f} tokens/s, {cpu / tokens * 1e6:.0f} us of processor", flush=True)
+                print(
+                    readout, name, f"{tokens / wall:.0f} tokens/s, {cpu / tokens * 1e6:.0f} us of processor", flush=True
+                )
     return row_of(readout, times, shares, answers, expected) | {
         "seconds": arguments.seconds,
         "clients": arguments.clients,
         "state_budget_mib": STATE_MIB[readout],
         "memory_idle_mib": base_bytes / 2**20,
-        "memory_most_mib": most_bytes / 2**20,
+        "memory_most_mib": max(memory) / 2**20,
     }
 
 
@@ -152,6 +171,7 @@ def row_of(
         "tokens_per_s": {name: 1e6 / Spread.of(values).median for name, values in times.items()},
         "processor_us_per_token": {name: Spread.of(values).median for name, values in shares.items()},
         "throughput": asdict(ratio),
+        "processor": asdict(paired_ratio(shares, ALONE, TOGETHER)),
         "target": TARGETS[readout],
         "verdict": Verdict(ratio, TARGETS[readout]).word,
         "first_token_s": {f"p{p}": float(np.percentile(firsts, p)) for p in (50, 90, 99)},
@@ -160,7 +180,9 @@ def row_of(
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """One line per model."""
-    table = Table("readout", "answers", "errors", "different", "tokens/s", "alone", "ratio", "first token p50, p99", "MiB")
+    table = Table(
+        "readout", "answers", "errors", "different", "tokens/s", "alone", "ratio", "first token p50, p99", "MiB"
+    )
     for row in rows:
         rate, ratio, first = row["tokens_per_s"], row["throughput"], row["first_token_s"]
         table.add_row(

@@ -26,6 +26,12 @@ _REMEDY = "name a state file that a session saved"
 
 def save_state(path: Path, snapshot: Snapshot) -> None:
     """Write a snapshot, whole or not at all."""
+    with written_file(path) as partial:
+        partial.write_bytes(state_content(snapshot))  # not save_file: a full disk has to be an OSError
+
+
+def state_content(snapshot: Snapshot) -> bytes:
+    """What a snapshot's file holds."""
     # np.ascontiguousarray would give a counter without axes one
     tensors = {f"state.{name}": np.asarray(tensor, order="C") for name, tensor in snapshot.tensors.items()}
     if snapshot.logits is not None:
@@ -40,8 +46,8 @@ def save_state(path: Path, snapshot: Snapshot) -> None:
     metadata |= {name: value for name, value in zip(_KINDS, snapshot.origin.kinds, strict=True) if value}
     if snapshot.text_tails:
         metadata[_TAILS] = " ".join(tail.hex() or "-" for tail in snapshot.text_tails)
-    with written_file(path) as partial:
-        partial.write_bytes(save(tensors, metadata=metadata))  # not save_file: a full disk has to be an OSError
+    content: bytes = save(tensors, metadata=metadata)
+    return content
 
 
 def load_state(path: Path) -> Snapshot:

@@ -25,6 +25,10 @@ OPTIONAL_PACKAGES = (
     "tensorrt_rtx",
     "tensorrt",
     "cuda",
+    "starlette",
+    "uvicorn",
+    "httptools",
+    "prometheus_client",
 )
 
 # Makes packages look uninstalled, to `import` as to `importlib.util.find_spec`: every finder is asked through a filter.
@@ -202,3 +206,10 @@ def test_engine_bundle_without_tensorrt_says_what_to_install(
 
 def _in_one_line(result: subprocess.CompletedProcess[str]) -> str:
     return " ".join((result.stdout + result.stderr).split())
+
+
+def test_serving_over_http_names_its_extra(exact_bundle: Path, tmp_path: Path) -> None:
+    result = run_on_device("serve", exact_bundle, "--http", cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "serving over HTTP needs starlette, which is not installed: pip install 'causalrn[serve]'" in line

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from causalrn.cli.number_types import Real, Whole
-from causalrn.cli.options import PATH, given_options, pop_session_options, runtime_options
+from causalrn.cli.options import PATH, Decorator, given_options, pop_session_options, runtime_options
 from causalrn.errors import InputError
 
 _DEFAULT_PORT = 8000
 _PAGE_OPTIONS = ("bundles", "http", "port")
 
 
-def _mib(name: str, default: int, what: str) -> Any:
+def _mib(name: str, default: int, what: str) -> Decorator:
     return click.option(
         name, type=Whole(0, 1 << 24), default=default, show_default=True, metavar="MIB", help=what
     )

@@ -1,4 +1,4 @@
-"""Completions as clients of OpenAI's know them: every answer equals the lone run, by the real client and by curl."""
+"""Completions as clients of OpenAI's know them: every answer equals the run alone, by the real client and by curl."""
 
 import concurrent.futures
 import json
@@ -29,7 +29,7 @@ def client(server):
 
 
 @pytest.fixture(scope="module")
-def lone(served):
+def single(served):
     """What generation gives without a server: texts of so many rows."""
     with open_session(served["linear"]) as linear, open_session(served["exact"]) as exact:
         sessions = {"linear": linear, "exact": exact}
@@ -54,10 +54,10 @@ def test_models_are_listed(client, server) -> None:
 
 @pytest.mark.parametrize("model", ["linear", "exact"])
 @pytest.mark.parametrize("temperature", [0, 1.3])
-def test_answers_equal_lone_runs(client, lone, model, temperature) -> None:
+def test_answers_equal_runs_alone(client, single, model, temperature) -> None:
     settings = {"temperature": temperature, "seed": 11, "top_p": 0.95}
     answer = client.completions.create(model=model, prompt="abcdef", max_tokens=20, n=3, **settings)
-    assert [choice.text for choice in answer.choices] == lone(model, "abcdef", 3, max_new_tokens=20, **settings)
+    assert [choice.text for choice in answer.choices] == single(model, "abcdef", 3, max_new_tokens=20, **settings)
     assert {choice.finish_reason for choice in answer.choices} <= {"stop", "length"}
     assert answer.usage.prompt_tokens == 8
     assert answer.usage.total_tokens == 8 + answer.usage.completion_tokens
@@ -77,7 +77,7 @@ def test_stream_is_the_whole_in_parts(client) -> None:
     assert (last.choices, last.usage.total_tokens) == ([], whole.usage.total_tokens)
 
 
-def test_many_clients_hear_their_own_answer(client, lone) -> None:
+def test_many_clients_hear_their_own_answer(client, single) -> None:
     def ask(seed: int) -> str:
         prompt = LETTERS.decode(np.random.default_rng(seed).integers(3, 29, 1 + seed % 17))
         stream = client.completions.create(
@@ -89,7 +89,7 @@ def test_many_clients_hear_their_own_answer(client, lone) -> None:
         answers = list(pool.map(ask, range(48)))
     for seed, answer in enumerate(answers):
         prompt = LETTERS.decode(np.random.default_rng(seed).integers(3, 29, 1 + seed % 17))
-        assert answer == lone("linear", prompt, max_new_tokens=20, seed=seed, temperature=1)[0]
+        assert answer == single("linear", prompt, max_new_tokens=20, seed=seed, temperature=1)[0]
 
 
 def test_stop_is_no_part_of_the_text(client) -> None:
@@ -177,14 +177,14 @@ def test_impossible_requests_are_refused(server, changes, status, reason) -> Non
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
-def test_curl_streams(server, lone) -> None:
+def test_curl_streams(server, single) -> None:
     body = json.dumps({"model": "exact", "prompt": "abc", "max_tokens": 9, "temperature": 0, "stream": True})
     command = ["curl", "-sN", f"{server.url}/v1/completions", "-H", "content-type: application/json", "-d", body]
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     *events, end = [line.removeprefix("data: ") for line in output.splitlines() if line]
     assert end == "[DONE]"
     text = "".join(choice["text"] for event in events for choice in json.loads(event)["choices"])
-    assert text == lone("exact", "abc", max_new_tokens=9)[0]
+    assert text == single("exact", "abc", max_new_tokens=9)[0]
 
 
 def test_metrics_count(server) -> None:

@@ -24,7 +24,7 @@ def server(served):
 
 
 @pytest.fixture(scope="module")
-def lone(served):
+def single(served):
     with open_session(served["linear"]) as session:
         yield session
 
@@ -49,7 +49,7 @@ class Session:
         return {name: value.ravel().tolist() for name, value in load(self.ask("GET", "/state")).items()}
 
     def generate(self, **body) -> str:
-        return self.ask("POST", "/generate", {"temperature": 1, "seed": 4, **body})["choices"][0]["text"]
+        return str(self.ask("POST", "/generate", {"temperature": 1, "seed": 4, **body})["choices"][0]["text"])
 
 
 def alone(session, prompt: str, most: int) -> str:
@@ -57,8 +57,8 @@ def alone(session, prompt: str, most: int) -> str:
     return "".join(step.text for step in session.generate(prompt, max_new_tokens=most, temperature=1.0, seed=4))
 
 
-def test_session_goes_on_as_one_run(server, lone) -> None:
-    whole = alone(lone, "abcdef", 12)
+def test_session_goes_on_as_one_run(server, single) -> None:
+    whole = alone(single, "abcdef", 12)
     session = Session(server, prompt="abcdef")
     assert session.info["position"] == 8
     parts = [session.generate(max_tokens=count) for count in (1, 4, 3, 4)]
@@ -66,11 +66,11 @@ def test_session_goes_on_as_one_run(server, lone) -> None:
     assert session.ask("GET")["position"] == 20
 
 
-def test_appended_text_equals_one_prompt(server, lone) -> None:
-    lone.reset(1)
-    lone.prefill([[0, 3, 4, 1]])
-    lone.prefill([[5, 6, 7]])
-    expected = "".join(step.text for step in lone.generate(None, max_new_tokens=6, temperature=1.0, seed=4))
+def test_appended_text_equals_one_prompt(server, single) -> None:
+    single.reset(1)
+    single.prefill([[0, 3, 4, 1]])
+    single.prefill([[5, 6, 7]])
+    expected = "".join(step.text for step in single.generate(None, max_new_tokens=6, temperature=1.0, seed=4))
     session = Session(server)
     assert session.info["position"] == 0
     assert session.ask("POST", "/append", {"prompt": "ab"})["position"] == 4
@@ -90,7 +90,7 @@ def test_forks_go_their_own_ways(server) -> None:
     assert session.ask("GET")["position"] == 16
 
 
-def test_state_files_come_and_go(server, lone, served, tmp_path) -> None:
+def test_state_files_come_and_go(server, single, served, tmp_path) -> None:
     session = Session(server, prompt="abcdef")
     session.generate(max_tokens=3)
     content = session.ask("GET", "/state")
@@ -100,8 +100,8 @@ def test_state_files_come_and_go(server, lone, served, tmp_path) -> None:
     assert restored.generate(max_tokens=5) == rest
     path = tmp_path / "state.safetensors"
     path.write_bytes(content)
-    lone.load(path)  # and out of the server
-    assert "".join(s.text for s in lone.generate(None, max_new_tokens=5, temperature=1.0, seed=4)) == rest
+    single.load(path)  # and out of the server
+    assert "".join(s.text for s in single.generate(None, max_new_tokens=5, temperature=1.0, seed=4)) == rest
 
 
 def test_foreign_and_damaged_states_are_refused(server, served) -> None:

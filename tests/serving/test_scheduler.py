@@ -1,4 +1,4 @@
-"""The scheduler: every answer equals the lone run, bit for bit, whoever shares the batch; limits and turns hold."""
+"""The scheduler: every answer equals the run alone, bit for bit, whoever shares the batch; limits and turns hold."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from causalrn.serving import Failed, Finished, Limits, Request, Scheduler, Token
 from causalrn.serving.state_cost import state_bytes
 from tests.builders import overflowing_model
 from tests.c_tools import HAS_C_COMPILER, c_bundle, needs_c_compiler
-from tests.serving.traffic import ends_of, lone_tokens, parted, random_request, run_all, tokens_of
+from tests.serving.traffic import ends_of, parted, random_request, run_all, tokens_alone, tokens_of
 
 KINDS = [
     (runtime, readout)
@@ -55,12 +55,12 @@ def greedy(most: int = 4, **settings) -> GenerationOptions:
     return GenerationOptions(max_new_tokens=most, stop_ids=(), **settings)
 
 
-def test_answers_equal_lone_runs(pair) -> None:
-    session, lone = pair
+def test_answers_equal_runs_alone(pair) -> None:
+    session, single = pair
     requests = [random_request(seed) for seed in range(24)]
     events = run_all(Scheduler(session, Limits(max_slots=7, chunk_tokens=5, prefill_tokens=12)), requests)
     for request, got in zip(requests, events.values(), strict=True):
-        assert tokens_of(got) == lone_tokens(lone, request)
+        assert tokens_of(got) == tokens_alone(single, request)
 
 
 def test_neighbours_change_no_answer(pair) -> None:
@@ -71,15 +71,15 @@ def test_neighbours_change_no_answer(pair) -> None:
 
 
 def test_choices_equal_rows_of_a_batch(pair) -> None:
-    session, lone = pair
+    session, single = pair
     request = dataclasses.replace(random_request(2, choices=3), options=greedy(9, temperature=1.5, seed=8))
     events = run_all(Scheduler(session), [request])[0]
     answers = [tokens_of(events, choice) for choice in range(3)]
     assert answers[0] != answers[1]
     if session.runtime == "native":  # a batch of rows has the bits of rows alone
-        assert answers == [lone_tokens(lone, request, row) for row in range(3)]
+        assert answers == [tokens_alone(single, request, row) for row in range(3)]
     else:
-        assert answers[0] == lone_tokens(lone, request)
+        assert answers[0] == tokens_alone(single, request)
     assert [type(end) for end in ends_of(events)] == [Finished] * 3
 
 
@@ -91,21 +91,21 @@ def test_draws_depend_on_the_row(session) -> None:
 
 
 def test_state_goes_on_bit_for_bit(pair) -> None:
-    session, lone = pair
+    session, single = pair
     request = Request(tokens=tuple(range(3, 20)), options=greedy(6), keeps_state=True)
     head, tail = parted(request, 8)
     scheduler = Scheduler(session, Limits(chunk_tokens=4))
     (taken,) = run_all(scheduler, [head])[0]
     assert (taken.reason, taken.state.position) == ("taken", 8)
     whole = run_all(scheduler, [dataclasses.replace(tail, state=taken.state)])[1]
-    assert tokens_of(whole) == lone_tokens(lone, request)[:6]
+    assert tokens_of(whole) == tokens_alone(single, request)[:6]
     end = ends_of(whole)[0].state
-    expected = lone.snapshot()
+    expected = single.snapshot()
     assert end.position == expected.position == 23
     assert np.array_equal(end.logits, expected.logits)
     assert all(np.array_equal(end.tensors[name], value) for name, value in expected.tensors.items())
     going_on = Request(options=greedy(3), state=end)
-    more = lone.generate(None, going_on.options)
+    more = single.generate(None, going_on.options)
     assert tokens_of(run_all(scheduler, [going_on])[2]) == [int(step.tokens[0]) for step in more]
 
 
@@ -130,16 +130,16 @@ def test_stops_end_choices(session) -> None:
 
 
 def test_logprobs_are_of_the_model(pair) -> None:
-    session, lone = pair
+    session, single = pair
     request = Request(tokens=(0, 3, 4, 1), options=greedy(5, temperature=0.5), logprobs=3)
     events = run_all(Scheduler(session), [request])[0]
-    lone.reset(1)
-    logits = lone.prefill([request.tokens])[0, -1].astype(np.float64)
+    single.reset(1)
+    logits = single.prefill([request.tokens])[0, -1].astype(np.float64)
     for event in (event for event in events if isinstance(event, Token)):
         expected = np.log(np.exp(logits) / np.exp(logits).sum())
         assert event.logprobs.chosen == pytest.approx(expected[event.token])
         assert [index for index, _ in event.logprobs.top] == np.argsort(-expected)[:3].tolist()
-        logits = lone.step([event.token])[0].astype(np.float64)
+        logits = single.step([event.token])[0].astype(np.float64)
 
 
 # --- the prefix cache -----------------------------------------------------------------------------------------------

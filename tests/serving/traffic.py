@@ -25,7 +25,7 @@ def random_request(seed: int, *, capacity: int = 40, choices: int = 1) -> Reques
     return Request(tokens=tuple(rng.integers(3, 29, length).tolist()), options=options, choices=choices)
 
 
-def lone_tokens(session: Session, request: Request, row: int = 0) -> list[int]:
+def tokens_alone(session: Session, request: Request, row: int = 0) -> list[int]:
     """What a request generates by itself, through `session.generate`; in a batch of equal rows, its row."""
     session.reset(row + 1)
     prompt = np.array([request.tokens] * (row + 1))

@@ -17,7 +17,7 @@ _TOO_MANY = (
 )
 
 
-class GuardedProtocol(HttpToolsProtocol):
+class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with deadlines where it has none: a subclass names the settings.
 
     A connection has `head_s` for each request's head, `idle_s` between requests, and `stuck_s` to take something of an
@@ -40,7 +40,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._since = time.monotonic()
         if len(self.connections) > self.settings.connections:
-            others = [c for c in self.connections if c is not self and isinstance(c, GuardedProtocol) and c.is_waiting]
+            others = [c for c in self.connections if c is not self and isinstance(c, LimitedProtocol) and c.is_waiting]
             if not others:
                 transport.write(_TOO_MANY)
                 transport.close()

@@ -68,7 +68,8 @@ class _ChoiceParts:
         self._alphabet, self._logprobs = model.session.card.alphabet, plan.logprobs
         self._held: list[Token] = []  # of which nothing is certain yet
         self._text, self._length = before, len(before)
-        self._shown, self._reason = ChoiceLogprobs(), ""
+        self._shown = ChoiceLogprobs()
+        self._reason: Literal["stop", "length"] | None = None
         self.index = index
         self.text = ChoiceText(self._alphabet, plan.stops, tail)
 
@@ -88,18 +89,15 @@ class _ChoiceParts:
         if self._logprobs is not None:
             self._show(piece)
         self._text += piece.text
-        self._reason = event.reason
+        self._reason = "stop" if event.reason == STOP else "length"
 
     def take(self) -> Choice | None:
         """What has gathered since the last time; None where that is nothing."""
         if not (self._text or self._shown.tokens or self._reason):
             return None
         shown = self._shown if self._logprobs is not None else None
-        reason: Literal["stop", "length"] | None = (
-            ("stop" if self._reason == STOP else "length") if self._reason else None
-        )
-        choice = Choice(self.index, self._text, shown, reason)
-        self._text, self._shown, self._reason = "", ChoiceLogprobs(), ""
+        choice = Choice(self.index, self._text, shown, self._reason)
+        self._text, self._shown, self._reason = "", ChoiceLogprobs(), None
         return choice
 
     def _show(self, piece: Piece) -> None:

@@ -17,7 +17,7 @@ import uvicorn
 from causalrn.errors import InputError
 from causalrn.runtimes.session import Session
 from causalrn.serving.http.app import LOG, App
-from causalrn.serving.http.connections import GuardedProtocol
+from causalrn.serving.http.connections import LimitedProtocol
 from causalrn.serving.http.models import ServedModel, serving
 from causalrn.serving.http.settings import ServerSettings
 
@@ -60,7 +60,7 @@ def server_config(models: dict[str, ServedModel], settings: ServerSettings) -> u
 
     return uvicorn.Config(
         App(models, settings),
-        http=type("_Protocol", (GuardedProtocol,), {"settings": settings}),
+        http=type("_Protocol", (LimitedProtocol,), {"settings": settings}),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -16,7 +16,7 @@ from causalrn.bundle.alphabet import REPLACEMENT
 from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.errors import StateError
 from causalrn.runtimes.snapshot import Snapshot
-from causalrn.runtimes.state_file import load_state, save_state
+from causalrn.runtimes.state_file import load_state, state_content
 from causalrn.serving.http.bodies import read_body, read_json, while_connected
 from causalrn.serving.http.completions import answer, json_response
 from causalrn.serving.http.generating import Generating, Plan
@@ -88,7 +88,7 @@ class Sessions:
         """A session's state file."""
         model, name = self._named(request)
         state = await self._read(request, model, name)
-        return Response(await asyncio.to_thread(_state_to_bytes, state), media_type=_STATE_TYPE)
+        return Response(await asyncio.to_thread(state_content, state), media_type=_STATE_TYPE)
 
     async def restore(self, request: HttpRequest) -> Response:
         """Have a session go on from a state file."""
@@ -176,13 +176,6 @@ class Sessions:
     def _described(model: ServedModel, name: str, state: Snapshot, status: int = 200) -> Response:
         info = SessionInfo(f"{model.name}.{name}", model.name, state.position, model.session.capacity)
         return json_response(info, status)
-
-
-def _state_to_bytes(state: Snapshot) -> bytes:
-    with temporary_folder() as folder:
-        path = folder / "state.safetensors"
-        save_state(path, state)
-        return path.read_bytes()
 
 
 def _state_from_bytes(content: bytes) -> Snapshot:
