@@ -16,9 +16,7 @@ _PAGE_OPTIONS = ("bundles", "http", "port")
 
 
 def _mib(name: str, default: int, what: str) -> Decorator:
-    return click.option(
-        name, type=Whole(0, 1 << 24), default=default, show_default=True, metavar="MIB", help=what
-    )
+    return click.option(name, type=Whole(0, 1 << 24), default=default, show_default=True, metavar="MIB", help=what)
 
 
 @click.command(
