@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import pty
+import shutil
 import struct
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def test_folder_in_place_of_a_command_is_told_so(call: Call, tmp_path: Path) -> 
         (["verify", "PARENT"], "not a bundle: it holds a RUN, PARENT/mine; name a bundle, which `export` writes"),
         (["export", "WEIGHTS", "-o", "new"], "it holds weights, model.pth: `convert` makes a RUN of them"),
         (["export", "WEIGHTS/model.pth", "-o", "new"], "a file of weights, not a RUN: `convert` makes a RUN of it"),
+        (["verify", "REST"], "its manifest.json is missing: copy the bundle again, or `export` it again"),
         (["inspect", "EMPTY"], "it is empty; name a RUN (`train`, `convert`) or a bundle (`export`)"),
         (["bench", "NOWHERE"], "no such folder"),
     ],
@@ -69,12 +71,14 @@ def test_folder_in_place_of_a_command_is_told_so(call: Call, tmp_path: Path) -> 
 def test_wrong_folder_is_told_what_it_is_and_who_takes_it(
     call: Call, exact_bundle: Path, runs: dict[str, Path], tmp_path: Path, words: list[str], answer: str
 ) -> None:
-    for name in ("EMPTY", "PARENT", "WEIGHTS"):
+    for name in ("EMPTY", "PARENT", "WEIGHTS", "REST"):
         (tmp_path / name).mkdir()
     (tmp_path / "PARENT" / "mine").symlink_to(runs["exact"])
     (tmp_path / "WEIGHTS" / "model.pth").write_bytes(b"weights")
+    for name in ("golden.safetensors", "weights.bin"):
+        shutil.copy(exact_bundle / name, tmp_path / "REST")
     known = {"RUN": str(runs["exact"]), "BUNDLE": str(exact_bundle), "new": str(tmp_path / "new")}
-    names = ("EMPTY", "PARENT", "WEIGHTS", "NOWHERE")
+    names = ("EMPTY", "PARENT", "WEIGHTS", "REST", "NOWHERE")
     placed = [str(tmp_path / word) if word.startswith(names) else known.get(word, word) for word in words]
     code, _, error = call(*placed)
     assert code == 2

@@ -14,6 +14,8 @@ _MADE_BY = {
     EITHER: "name a RUN (`train`, `convert`) or a bundle (`export`)",
 }
 _WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+_OF_BUNDLES = "golden.safetensors"
+"""What a bundle has beside its manifest, and nothing else has."""
 _MOST_ENTRIES = 1000
 _TAKEN_BY = {
     BUNDLE: "`verify`, `quantize`, `run`, `bench` and `inspect` take it; its RUN is what `train` or `convert` wrote",
@@ -63,6 +65,8 @@ def _what_is_in(path: Path, wanted: str) -> str:
         return f"it holds {inside[other]}, {other}; {_MADE_BY[wanted]}"
     if not entries:
         return f"it is empty; {_MADE_BY[wanted]}"
+    if (path / _OF_BUNDLES).exists():
+        return "its manifest.json is missing: copy the bundle again, or `export` it again"
     weights = next((entry for entry in entries if entry.suffix.lower() in _WEIGHTS), None)
     if weights is not None:
         return f"it holds weights, {weights.name}: `convert` makes a RUN of them"
