@@ -222,12 +222,15 @@ class KernelLevel:
         claimed = [equality for equality in differences if equality in self.equalities]
         deviations = [d for run in (stepped, chunked) for d in compare_run(Run(run, {}), window, ())]
         budget = self.case.budget
-        verdict = None if budget is None else all(d.error <= budget.wrong_value for d in deviations)
-        result = LevelResult.from_deviations("kernels", title, deviations, Figures(), summary="", verdict=verdict)
+        wrong = [d for d in deviations if budget is not None and not d.error <= budget.wrong_value]
+        fault = f"{wrong[0].tensor} off by {wrong[0].error:.0e}" if wrong else ""
+        verdict = None if budget is None else not wrong
+        result = LevelResult.from_deviations("kernels", title, deviations, Figures(), summary=fault, verdict=verdict)
         if budget is not None:
             result = replace(result, allowed=budget.wrong_value)
-        fault = result.summary if not result.passed else broken_equality(differences, claimed)
-        return _with_differences(result, differences, claimed, fault or _count(2, len(claimed)), passed=not fault)
+        broken = broken_equality(differences, claimed)
+        words = result.summary if not result.passed else broken or _count(2, len(claimed))
+        return _with_differences(result, differences, claimed, words, passed=result.passed and not broken)
 
 
 def _count(calls: int, equalities: int) -> str:

@@ -27,7 +27,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Processor:
-    """What compiles for it and runs that, in one way or more; its int8 products (compiler.h), a mistake in them."""
+    """What compiles for it, and runs that, in one way or more; its int8 products in compiler.h; a mistake in them."""
 
     compiler: tuple[str, ...]
     emulators: tuple[tuple[str, ...], ...]

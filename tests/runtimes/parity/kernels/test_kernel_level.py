@@ -15,7 +15,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.tolerances import BUDGETS
 from causalrn.compiling import programs
 from causalrn.errors import BundleError
-from causalrn.runtimes.kernel_list import KernelList, Program, list_kernels
+from causalrn.runtimes.kernel_list import KernelList, Program, WholeKernel, list_kernels
 from causalrn.runtimes.native import builds
 from causalrn.runtimes.parity.golden import load_golden
 from causalrn.runtimes.parity.kernels.answers import NoTimeError, ask
@@ -81,6 +81,21 @@ def test_runs_without_or_with_other_parts_are_not_equal():
 
 def level_of(list_them, seconds=60.0):
     return KernelLevel("native", list_them, None, time.monotonic() + seconds)
+
+
+@pytest.mark.parametrize("error", [0.6, math.nan])
+def test_program_that_is_beyond_what_a_budget_allows_fails(answered, error):
+    reference = answered[1].reference
+    right = reference.logits[-1].astype(np.float32)
+    wrong = right.copy()
+    wrong[3, 0] += error * reference.largest_logit
+    programs = [WholeKernel("right", lambda tokens, _: right[: len(tokens)])]
+    programs += [WholeKernel("wrong", lambda tokens, _: wrong[: len(tokens)])]
+    level = level_of(lambda: KernelList((), programs))
+    level.case = Case(reference, BUDGETS["w8a8-dynamic"], 0)
+    results = level.check()
+    assert [result.passed for result in results] == [True, False]
+    assert results[1].summary.startswith("logits off by ")
 
 
 def test_kernels_that_cannot_be_listed_are_a_failure_and_break_nothing_off():
