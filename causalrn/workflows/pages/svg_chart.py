@@ -128,7 +128,7 @@ def round_numbers(low: float, high: float) -> list[float]:
 
 
 def round_logarithms(low: float, high: float) -> list[float]:
-    """Powers of ten; with 2 and 5 of each where there are few.
+    """Powers of ten; with 5, or 2 and 5, of each where there are few.
 
     Example:
         >>> round_logarithms(1, 18)
@@ -141,8 +141,13 @@ def round_logarithms(low: float, high: float) -> list[float]:
     inside = [power for power in powers if low <= power <= high]
     if len(inside) > 2:
         return inside[:: -(-len(inside) // _MOST_TICKS)]
-    finer = [float(f"{factor * power:.0e}") for power in powers for factor in (1, 2, 5)]
-    return [tick for tick in finer if low <= tick <= high]
+    finer: list[float] = []
+    for factors in ((1, 2, 5), (1, 5)):
+        ticks = [float(f"{factor * power:.0e}") for power in powers for factor in factors]
+        finer = [tick for tick in ticks if low <= tick <= high]
+        if len(finer) <= _MOST_TICKS:
+            break
+    return finer
 
 
 def _line(curve: Curve, x: _Scale, y: _Scale) -> Line:

@@ -161,7 +161,7 @@ def _details(figures: Json) -> Iterator[str]:
     if "calls" in figures:
         calls = figures["calls"]
         batches = " or ".join(map(str, calls["batches"]))
-        yield f"calls of walks: {calls['calls']:,} of {calls['walks']:,}; sequences at once: {batches}"
+        yield f"calls: {calls['calls']:,}, walks: {calls['walks']:,}, sequences at once: {batches}"
     if claimed := figures.get("claimed"):
         yield f"equal bit for bit: {', '.join(claimed)}"
 

@@ -196,5 +196,5 @@ export class Session {
   end(): void;
 }
 
-/** Open the bundle in the folder that `url` names: relative to the page, or in Node to the working directory. Throws "bundle", "unavailable". */
+/** Open the bundle in the folder that `url` names: relative to the page, or in Node without one to the working directory. Throws "bundle", "unavailable". */
 export function load(url: string | URL, options?: LoadOptions): Promise<Session>;

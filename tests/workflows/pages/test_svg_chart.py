@@ -24,7 +24,12 @@ def test_linear_ticks_are_round(low, high, ticks):
 
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
-    [(1, 18, [1, 2, 5, 10]), (2e-8, 1e-1, [1e-7, 1e-5, 1e-3, 1e-1]), (1e-7, 1e-4, [1e-7, 1e-6, 1e-5, 1e-4])],
+    [
+        (1, 18, [1, 2, 5, 10]),
+        (2e-8, 1e-1, [1e-7, 1e-5, 1e-3, 1e-1]),
+        (1.5, 750, [5, 10, 50, 100, 500]),
+        (1e-7, 1e-4, [1e-7, 1e-6, 1e-5, 1e-4]),
+    ],
 )
 def test_logarithmic_ticks_are_round(low, high, ticks):
     assert round_logarithms(low, high) == pytest.approx(ticks)
