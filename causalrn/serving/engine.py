@@ -26,8 +26,12 @@ class Statistics:
         running: sequences that run.
         waiting: requests without a slot.
         reserved_bytes: what running states can come to take.
-        cache_bytes: what the prefix cache takes; its `cache_entries`, `cache_hits` and `cache_misses`.
-        prompt_tokens, generated_tokens: how many so far.
+        cache_bytes: what the prefix cache takes.
+        cache_entries: how many states it has.
+        cache_hits: prompts whose beginning was in it.
+        cache_misses: prompts whose beginning was not.
+        prompt_tokens: that were computed so far.
+        generated_tokens: how many so far.
     """
 
     running: int

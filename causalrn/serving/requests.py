@@ -60,7 +60,8 @@ class Request:
         tokens: ids of the prompt, [T]; none goes on from `state`.
         options: how tokens are chosen and how many; None takes the prompt and generates nothing. Its `stop` is not
             used: see `stops`.
-        stops: token ids that end a choice once it has generated them in a row (:func:`stop_sequences`).
+        stops: token ids that end a choice once it has generated them in a row: see
+            :func:`causalrn.serving.stop_sequences`.
         choices: how many answers to the same prompt; choice i draws as row `first_row` + i of a batch would.
         first_row: see there.
         state: a sequence's to go on from, of this model.

@@ -54,7 +54,8 @@ class Scheduler:
 
     Attributes:
         cache: states after beginnings of prompts.
-        prompt_tokens, generated_tokens: how many so far; those from the cache are not counted.
+        prompt_tokens: how many were computed so far; those from the cache are not counted.
+        generated_tokens: how many so far.
 
     Example:
         >>> scheduler = Scheduler(session)  # doctest: +SKIP

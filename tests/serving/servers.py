@@ -53,8 +53,8 @@ class Running:
         """A completion's body."""
         status, _, answer = self.ask("POST", "/v1/completions", {"model": "linear", **body})
         assert status == 200, answer
-        body_of: dict[str, Any] = answer
-        return body_of
+        completion: dict[str, Any] = answer
+        return completion
 
     def connect(self, data: bytes = b"", receives: int | None = None) -> socket.socket:
         """A raw connection that has sent something, with room for so many bytes that it has not read."""

@@ -154,10 +154,10 @@ def test_two_requests_do_not_share_a_session(served) -> None:
 
 
 def test_failed_request_leaves_the_session_as_it_was(served) -> None:
-    with running(served, deadline_s=0.3) as server:
+    with running(served, deadline_s=2.0) as server:
         session = Session(server, key="", prompt="abcdef")
         before = session.values()
-        server.slow_down(0.1)
+        server.slow_down(0.2)
         assert session.ask("POST", "/generate", {"max_tokens": 30}, status=504)["error"]["code"] == "deadline_exceeded"
         assert session.ask("POST", "/append", {"prompt": "a" * 40}, status=400)["error"]["param"] is None
         assert session.values() == before
@@ -176,17 +176,20 @@ def test_evicted_sessions_go_on_bit_for_bit(served) -> None:
         assert [session.generate(max_tokens=9) for session in sessions] == expected
 
 
-def test_kept_sessions_outlive_the_server(served, tmp_path) -> None:
-    with running(served, KEYS, state_dir=tmp_path) as server:
-        session, other = Session(server, prompt="abcdef"), Session(server, prompt="abcdef")
+@pytest.mark.parametrize("keys", [KEYS, ()], ids=["keys", "no keys"])
+def test_kept_sessions_outlive_the_server(served, tmp_path, keys) -> None:
+    key = keys[0] if keys else ""
+    with running(served, keys, state_dir=tmp_path) as server:
+        session, other = (Session(server, key, prompt="abcdef") for _ in range(2))
         session.generate(max_tokens=3)
         other.generate(max_tokens=3)
         expected = other.generate(max_tokens=6)
     assert (tmp_path / "linear").stat().st_mode & 0o077 == 0
-    with running(served, KEYS, state_dir=tmp_path) as server:
+    with running(served, keys, state_dir=tmp_path) as server:
         session.server = server
         assert session.generate(max_tokens=6) == expected
-        session.ask("GET", status=404, key=KEYS[1])
+        if keys:
+            session.ask("GET", status=404, key=keys[1])
 
 
 def test_begun_characters_are_completed(tmp_path) -> None:

@@ -30,6 +30,8 @@ from causalrn.serving.http.settings import ServerSettings, is_loopback
 LOG = logging.getLogger("causalrn.serving")
 _OPEN = ("/healthz", "/openapi.json")
 _HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+ANYONE = "anyone"
+"""The one client of a server without keys."""
 _CLIENT_GONE = 499
 """Status in logs and metrics where nobody was left to take an answer."""
 
@@ -91,7 +93,7 @@ class App:
         """
         headers = Headers(scope=scope)
         scope["app"] = self  # so that the router raises what it finds wrong
-        scope["state"] = {"owner": "", "record": {}}
+        scope["state"] = {"owner": ANYONE, "record": {}}
         if is_loopback(self._settings.host) and not is_loopback(_host_name(headers.get("host", ""))):
             raise AnswerError(421, "this server answers to localhost and 127.0.0.1 only", code="misdirected")
         if scope["path"] in _OPEN or not len(self._settings.keys):
