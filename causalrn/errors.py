@@ -43,6 +43,14 @@ class SharedSessionError(CausalRNError):
     """A session that two threads called at once. The second call has done nothing."""
 
 
+class QueueFullError(CausalRNError):
+    """A server that has as many requests as it may keep waiting, of one client or of all. Nothing has been queued."""
+
+
+class ServerClosedError(CausalRNError):
+    """A server that is about to end, or has failed: it takes no more requests."""
+
+
 class NonFiniteError(CausalRNError):
     """The model produced NaN or infinity. The session's state is left as it was."""
 

@@ -133,7 +133,7 @@ class CellSession(Session):
         try:
             while taken < tokens.shape[1]:
                 position = start + taken
-                chunk = tokens[:, taken : taken + self._next_chunk(position, tokens.shape[1] - taken)]
+                chunk = tokens[:, taken : taken + self.next_chunk(position, tokens.shape[1] - taken)]
                 logits, outputs = self._run_at(chunk, position, self._run)
                 check_finite(logits)
                 self._buffers.update(position, outputs)
@@ -144,8 +144,11 @@ class CellSession(Session):
             raise
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _next_chunk(self, position: int, left: int) -> int:
-        """Tokens of the next chunk, of so many that are left; where a graph has one shape, all of it or a step."""
+    def next_chunk(self, position: int, left: int) -> int:
+        """Tokens of the next chunk, of so many that are left; where a graph has one shape, all of it or a step.
+
+        A prefill in parts that end where chunks do gives the bits of the whole one.
+        """
         return min(left, self._chunk_at(position))
 
     def _chunk_at(self, position: int) -> int:

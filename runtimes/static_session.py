@@ -59,7 +59,7 @@ class StaticSession(CellSession):
     def _time(self, graph: str) -> int:
         return self.prefill_chunk if graph == "prefill" else 1
 
-    def _next_chunk(self, position: int, left: int) -> int:
+    def next_chunk(self, position: int, left: int) -> int:
         return self.prefill_chunk if left >= self.prefill_chunk else 1
 
     def _run(self, tokens: IntArray, position: int, state: Sequence[Array]) -> tuple[FloatArray, Sequence[Array]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +11,9 @@ from causalrn.bundle.alphabet import Alphabet
 from causalrn.errors import InputError
 from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.snapshot import FloatArray, IntArray
+
+_MANY = 4
+"""Rows from which on arrays of rows pay."""
 
 
 class Stops:
@@ -40,16 +45,32 @@ def choose_tokens(logits: FloatArray, options: GenerationOptions, position: int 
     if options.temperature == 0:
         greedy: IntArray = logits.argmax(-1).astype(np.int64)
         return greedy
-    return np.array(
-        [
-            _draw(row, options, np.random.default_rng([options.seed, index, place]))
-            for index, (row, place) in enumerate(zip(logits, np.broadcast_to(position, len(logits)), strict=True))
-        ],
-        dtype=np.int64,
-    )
+    batch = len(logits)
+    return draw_tokens(logits, [options] * batch, range(batch), np.broadcast_to(position, batch).tolist())
 
 
-def _draw(logits: FloatArray, options: GenerationOptions, rng: np.random.Generator) -> int:
+def draw_tokens(
+    logits: FloatArray, options: Sequence[GenerationOptions], rows: Sequence[int], positions: Sequence[int]
+) -> IntArray:
+    """Draw the next token of sequences at temperatures above 0, each by its seed, row and position alone.
+
+    Args:
+        logits: [B, V].
+        options: of each sequence; `rows` and `positions` likewise.
+
+    Returns:
+        int64 [B]; what a sequence gets does not depend on the others.
+    """
+    seeds = zip(options, rows, positions, strict=True)
+    drawn = [np.random.default_rng([each.seed, row, place]).random() for each, row, place in seeds]
+    if len(logits) < _MANY or any(each.top_k for each in options):
+        tokens = [_draw(*row) for row in zip(logits, options, drawn, strict=True)]
+        return np.array(tokens, np.int64)
+    return _draw_many(logits, options, drawn)
+
+
+def _draw(logits: FloatArray, options: GenerationOptions, drawn: float) -> int:
+    """One row, [V], by a number in [0, 1)."""
     with np.errstate(over="ignore"):  # a tiny temperature is greedy
         scaled = (logits.astype(np.float64) - logits.max()) / options.temperature
     order = np.argsort(-scaled, kind="stable")
@@ -59,4 +80,22 @@ def _draw(logits: FloatArray, options: GenerationOptions, rng: np.random.Generat
     cumulative = np.cumsum(weights / weights.sum())
     kept = int(np.searchsorted(cumulative, options.top_p)) + 1 if options.top_p < 1 else len(order)
     cumulative = cumulative[:kept] / cumulative[min(kept, len(order)) - 1]
-    return int(order[min(int(np.searchsorted(cumulative, rng.random(), side="right")), len(cumulative) - 1)])
+    return int(order[min(int(np.searchsorted(cumulative, drawn, side="right")), len(cumulative) - 1)])
+
+
+def _draw_many(logits: FloatArray, options: Sequence[GenerationOptions], drawn: Sequence[float]) -> IntArray:
+    """:func:`_draw` of many rows without top-k, [B, V] -> [B], the same bits, in less time."""
+    with np.errstate(over="ignore"):
+        scaled = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+        scaled /= np.array([[each.temperature] for each in options])
+    order = np.argsort(-scaled, axis=-1, kind="stable")
+    scaled = np.take_along_axis(scaled, order, -1)
+    weights = np.exp(scaled - scaled[:, :1])
+    cumulative = np.cumsum(weights / weights.sum(-1, keepdims=True), -1)
+    top_p, most = np.array([[each.top_p] for each in options]), logits.shape[1]
+    kept = np.where(top_p < 1, (cumulative < top_p).sum(-1, keepdims=True) + 1, most)  # [B, 1]
+    last = np.minimum(kept, most) - 1
+    cumulative /= np.take_along_axis(cumulative, last, -1)
+    places = np.minimum((cumulative <= np.array(drawn)[:, None]).sum(-1, keepdims=True), last)
+    tokens: IntArray = np.take_along_axis(order, places, -1)[:, 0]
+    return tokens

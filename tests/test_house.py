@@ -24,6 +24,7 @@ ROOMS = (
     "runtimes",
     "calibration",
     "export",
+    "serving",
     "workflows",
     "cli",
 )

@@ -30,7 +30,7 @@ COMMANDS = {
     "compile": "Compile a bundle to TensorRT engines for an NVIDIA GPU.",
     "run": "Generate text, or compute logits for token ids.",
     "bench": "Measure what tokens cost, beside the machine's floor; or predict it.",
-    "serve": "Try a web bundle in a browser on this machine.",
+    "serve": "Try a web bundle in a browser, or serve models over HTTP.",
     "doctor": "Find out what works on this machine, by trying it.",
 }
 

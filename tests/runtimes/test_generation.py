@@ -12,7 +12,7 @@ from causalrn.model.cell import RecurrentCell
 from causalrn.runtimes import open_session
 from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.state_file import load_state, save_state
-from causalrn.runtimes.token_choice import choose_tokens
+from causalrn.runtimes.token_choice import choose_tokens, draw_tokens
 from causalrn.runtimes.torch_sessions import RecurrentSession
 from causalrn.training.card import ModelCard
 from tests.builders import RECITED, reciting_model
@@ -186,6 +186,31 @@ def _shares(**options):
         [choose_tokens(LOGITS, GenerationOptions(temperature=1.0, **options), p) for p in range(4000)]
     )
     return np.bincount(draws, minlength=4) / 4000
+
+
+@pytest.mark.parametrize("vocabulary", [2, 7, 29, 256, 1001])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 30.0])
+def test_rows_are_drawn_as_alone(vocabulary, spread):
+    rng = np.random.default_rng(vocabulary)
+    for batch in (4, 5, 16, 33):
+        logits = rng.normal(0, spread, (batch, vocabulary)).astype(np.float32)
+        logits[0] = logits[0, 0]  # ties
+        options = [
+            GenerationOptions(temperature=float(t), top_p=float(p), seed=int(seed))
+            for t, p, seed in zip(
+                rng.choice([1e-300, 0.3, 1.0, 2.0], batch),
+                rng.choice([1e-9, 0.5, 0.9, 1.0], batch),
+                rng.integers(0, 2**63, batch),
+                strict=True,
+            )
+        ]
+        rows, places = rng.integers(0, 9, batch).tolist(), rng.integers(0, 9999, batch).tolist()
+        together = draw_tokens(logits, options, rows, places)
+        alone = [
+            int(draw_tokens(logits[[n]], options[n : n + 1], rows[n : n + 1], places[n : n + 1])[0])
+            for n in range(batch)
+        ]
+        assert together.tolist() == alone
 
 
 @pytest.mark.parametrize(
