@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,6 +20,8 @@ MOST_LINE_BYTES = 16 << 20
 
 Id = msgspec.Raw | msgspec.UnsetType
 """Any JSON value as it is written, or none."""
+_Whole = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""As numpy has them."""
 
 
 class Line(NamedTuple):
@@ -37,12 +39,12 @@ class Prompt(msgspec.Struct, forbid_unknown_fields=True):
 
     id: Id = msgspec.UNSET
     prompt: str | None = None
-    tokens: list[int] | None = None
-    max_tokens: int | None = None
+    tokens: list[_Whole] | None = None
+    max_tokens: _Whole | None = None
     temperature: float | None = None
-    top_k: int | None = None
+    top_k: _Whole | None = None
     top_p: float | None = None
-    seed: int | None = None
+    seed: _Whole | None = None
     stop: str | list[str] | None = None
 
 
@@ -136,11 +138,11 @@ def request_of(prompt: Prompt, index: int, defaults: Defaults, alphabet: Alphabe
         "seed": prompt.seed,
     }
     given = {name: value for name, value in asked.items() if value is not None}
-    stops = defaults.stops if prompt.stop is None else tuple([prompt.stop] if isinstance(prompt.stop, str) else prompt.stop)
+    stops = (prompt.stop,) if isinstance(prompt.stop, str) else tuple(prompt.stop or ())
     return Request(
         tokens=np.array(_token_ids(prompt, alphabet), np.int64),
         options=dataclasses.replace(defaults.options, **given),
-        stops=stop_sequences(alphabet, stops),
+        stops=stop_sequences(alphabet, defaults.stops if prompt.stop is None else stops),
         first_row=index if prompt.seed is None else 0,
     )
 
