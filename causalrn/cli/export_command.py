@@ -36,6 +36,7 @@ Examples:
   causalrn-export export run -o site --target web          a page and an ES module: then `serve site`
   causalrn-export export run -o site --target web --beside other-site
   causalrn-export export run -o phone --target executorch  .pte programs, computed by XNNPACK
+  causalrn-export export run -o models/copy --target triton  a model folder for Triton
   causalrn-export export run -o phone --target litert      a .tflite file; --target coreml: .mlpackage folders
 Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more than is allowed, or if what another
 package has converted does not compute what was trained."""
@@ -46,7 +47,7 @@ package has converted does not compute what was trained."""
     type=click.Choice(EXPORT_TARGETS),
     default="onnx",
     show_default=True,
-    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch, LiteRT or Core ML run.",
+    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch, LiteRT, Core ML or Triton run.",
 )
 @click.option(
     "--pool",
@@ -118,7 +119,8 @@ package has converted does not compute what was trained."""
 @click.option(
     "--max-batch",
     type=click.IntRange(min=1),
-    help="In executorch: most sequences at once; memory is planned for so many.  [default: 1]",
+    help="In executorch: most sequences at once; memory is planned for so many.  [default: 1] In triton: most sequences "
+    "that are open.  [default: 64]",
 )
 @output_option
 @overwrite_option
