@@ -13,6 +13,11 @@ class ModelFolderSession(OnnxRuntimeSession):
 
     runtime = "triton"
 
+    @property
+    def executed_files(self) -> tuple[str, ...]:
+        """As the model folder names them."""
+        return tuple(f"{BUNDLE_FOLDER}/{name}" for name in super().executed_files)
+
 
 def open_model_folder(bundle: Bundle, options: SessionOptions) -> OnnxRuntimeSession:
     """Open the bundle inside a model folder.

@@ -18,7 +18,13 @@ from causalrn.training.checkpoint import Checkpoint
 _MODEL = '''\
 """One token or many of a sequence in, logits out; the sequence's state stays here. Needs: pip install causalrn."""
 
-from causalrn.serving.triton import TritonPythonModel
+import os
+import sys
+
+# some builds of the server's Python look at no PYTHONPATH
+sys.path += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
+
+from causalrn.serving.triton import TritonPythonModel  # noqa: E402
 
 __all__ = ["TritonPythonModel"]
 '''
