@@ -50,7 +50,9 @@ def server_command(repository: Path, backends: Path, grpc: int) -> tuple[list[st
         sys.exit("Error: the server is not installed: pip install nvidia-pytriton")
     server = Path(spec.origin).parent / "tritonserver"
     shutil.copytree(server / "backends", backends, dirs_exist_ok=True)
-    stub = server / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}" / "triton_python_backend_stub"
+    stub = (
+        server / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}" / "triton_python_backend_stub"
+    )
     shutil.copy(stub, backends / "python")
     command = [
         *(str(server / "bin" / "tritonserver"), f"--model-repository={repository}", f"--backend-directory={backends}"),
@@ -102,7 +104,9 @@ def _is_ready(asked: Any) -> bool:
         return False
 
 
-def run_sequence(address: str, model: str, number: int, parts: list[np.ndarray]) -> tuple[list[np.ndarray], list[float]]:
+def run_sequence(
+    address: str, model: str, number: int, parts: list[np.ndarray]
+) -> tuple[list[np.ndarray], list[float]]:
     """Send a sequence part by part: logits [T, V] of each, and the seconds that it took."""
     import tritonclient.grpc as client
 

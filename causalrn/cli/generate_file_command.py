@@ -49,6 +49,8 @@ Exit code 1 if lines could not run: they say why."""
 )
 @click.option("--runtime", help="Of the bundle; its default otherwise.")
 @runtime_options
+@click.option("--ray", is_flag=True, help="Run on workers of Ray: of the cluster of RAY_ADDRESS, or of this machine.")
+@click.option("--workers", type=click.IntRange(1, 4096), help="How many of them.  [default: 2]")
 @click.option("--restart", is_flag=True, help="Forget what an earlier run has left in OUT.jsonl.part.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl, once the new one is whole.")
 @json_option
@@ -74,7 +76,8 @@ def command(
     resumed = f", {result.resumed_lines:,} of them by an earlier run" if result.resumed_lines else ""
     out.print(f"{output}: {result.lines:,} lines{resumed}", soft_wrap=True)
     out.print(
-        f"{result.generated_tokens:,} tokens in {result.seconds:.1f} s, {result.tokens_per_s:,.0f} tokens/s", soft_wrap=True
+        f"{result.generated_tokens:,} tokens in {result.seconds:.1f} s, {result.tokens_per_s:,.0f} tokens/s",
+        soft_wrap=True,
     )
     if result.errors:
         out.print(f'{result.errors:,} lines could not run: see "error" in them', soft_wrap=True)

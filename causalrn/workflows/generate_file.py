@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from causalrn.workflows.saving import JsonReport
 
 REPORT_VERSION = 1
 _MIB = 1 << 20
-_MOST_MIB, _MOST_SLOTS = 1 << 24, 65536
+_MOST_MIB, _MOST_SLOTS, _MOST_WORKERS = 1 << 24, 65536, 4096
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def generate_file(
     no_cuda_graph: bool = False,
     runtime_cache: PathLike | None = None,
     precision: str = FLOAT32,
+    ray: bool = False,
+    workers: int | None = None,
     restart: bool = False,
     overwrite: bool = False,
     progress: Progress = no_progress,
@@ -103,6 +106,8 @@ def generate_file(
         cache_memory: MiB for states after beginnings that prompts share; 0 for none.
         runtime: that runs the bundle; None takes its default.
         provider, threads, no_cuda_graph, runtime_cache, precision: as for :func:`causalrn.open_session`.
+        ray: run on workers of Ray: of the cluster that RAY_ADDRESS names, or of this machine.
+        workers: how many of them, 2 by default; each has as many slots and as much memory.
         restart: forget what an earlier run has left.
         overwrite: replace an output that is there.
         progress: shows progress.
@@ -131,9 +136,12 @@ def generate_file(
     )
     defaults = Defaults(options, tuple(text_argument(text, "stop") for text in listed(stop, "stop")))
     job = BulkJob(as_path(bundle, "bundle"), runtime, session, defaults, limits)
+    if workers is not None and not flag(ray, "ray"):
+        raise InputError("`workers` are Ray's: add `ray`")
+    several = whole_number(2 if workers is None else workers, "workers", 1, _MOST_WORKERS) if ray else 0
     source, place = as_path(input, "input"), as_path(output, "output")
     _check_output(place, source, overwrite=flag(overwrite, "overwrite"))
-    return _run(job, source, place.resolve(), restart=flag(restart, "restart"), progress=progress)
+    return _run(job, several, source, place.resolve(), restart=flag(restart, "restart"), progress=progress)
 
 
 def _check_output(output: Path, source: Path, *, overwrite: bool) -> None:
@@ -149,16 +157,26 @@ def _check_output(output: Path, source: Path, *, overwrite: bool) -> None:
         raise InputError(f"{output} is there already: name another file, or `overwrite` it")
 
 
-def _run(job: BulkJob, source: Path, output: Path, *, restart: bool, progress: Progress) -> GenerateFileResult:
+def _run(
+    job: BulkJob, workers: int, source: Path, output: Path, *, restart: bool, progress: Progress
+) -> GenerateFileResult:
     dependencies = job.dependencies()
     lines = InputFile.look_through(source)
     belongs = {**dependencies, "input": lines.sha256, "version": __version__}
-    with job.open() as run, PartFile(output, belongs, restart=restart) as part:
+    with _opened(job, workers) as run, PartFile(output, belongs, restart=restart) as part:
         first, started = part.lines, time.perf_counter()
         prompts, generated = _write_answers(lines, part, run, progress)
         part.finish()
         seconds = time.perf_counter() - started
         return GenerateFileResult(output, part.lines, part.errors, first, prompts, generated, seconds, belongs)
+
+
+def _opened(job: BulkJob, workers: int) -> AbstractContextManager[RunLines]:
+    if not workers:
+        return job.open()
+    from causalrn.serving.ray.bulk import open_workers
+
+    return open_workers(job, workers)
 
 
 def _write_answers(lines: InputFile, part: PartFile, run: RunLines, progress: Progress) -> tuple[int, int]:

@@ -60,7 +60,9 @@ class InputFile:
                     yield Line(index, content if index or content is None else content.removeprefix(_MARK))
             digest.update(file.read(1))
         if digest.hexdigest() != self.sha256:
-            raise InputError(f"{self.path} has changed while it was read: what was written belongs to neither: `restart`")
+            raise InputError(
+                f"{self.path} has changed while it was read: what was written belongs to neither: `restart`"
+            )
 
 
 def _read_line(file: io.BufferedReader, digest: hashlib._Hash) -> bytes | None:
@@ -69,7 +71,7 @@ def _read_line(file: io.BufferedReader, digest: hashlib._Hash) -> bytes | None:
     digest.update(content)
     if len(content) <= MOST_LINE_BYTES or content.endswith(b"\n"):
         return content
-    while (part := file.readline(_PART_BYTES)):
+    while part := file.readline(_PART_BYTES):
         digest.update(part)
         if part.endswith(b"\n"):
             break

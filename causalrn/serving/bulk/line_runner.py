@@ -159,4 +159,3 @@ def _finish(going: _Going, event: Finished) -> None:
         answer.text = "".join(going.parts)
     answer.tokens, answer.finish_reason = going.tokens, event.reason
     going.is_done = True
-

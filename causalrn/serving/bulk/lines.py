@@ -121,11 +121,16 @@ def line_id(content: bytes | None) -> Id:
         return msgspec.UNSET
 
 
-def request_of(prompt: Prompt, index: int, defaults: Defaults, alphabet: Alphabet | None) -> Request:
+def request_of(
+    prompt: Prompt, index: int, defaults: Defaults, alphabet: Alphabet | None, *, goes_on: bool = False
+) -> Request:
     """The request of line number `index`.
 
     A line with a seed draws as a lone run with that seed does; the others draw from the settings' seed, each as
     another row of one batch: the same prompt twice gives two answers.
+
+    Args:
+        goes_on: from a state: text is appended as it is, and there may be none.
 
     Raises:
         InputError: a prompt that the alphabet cannot spell, or a setting out of range.
@@ -140,14 +145,16 @@ def request_of(prompt: Prompt, index: int, defaults: Defaults, alphabet: Alphabe
     given = {name: value for name, value in asked.items() if value is not None}
     stops = (prompt.stop,) if isinstance(prompt.stop, str) else tuple(prompt.stop or ())
     return Request(
-        tokens=np.array(_token_ids(prompt, alphabet), np.int64),
+        tokens=np.array(_token_ids(prompt, alphabet, goes_on=goes_on), np.int64),
         options=dataclasses.replace(defaults.options, **given),
         stops=stop_sequences(alphabet, defaults.stops if prompt.stop is None else stops),
         first_row=index if prompt.seed is None else 0,
     )
 
 
-def _token_ids(prompt: Prompt, alphabet: Alphabet | None) -> list[int]:
+def _token_ids(prompt: Prompt, alphabet: Alphabet | None, *, goes_on: bool) -> list[int]:
+    if goes_on and prompt.prompt is prompt.tokens is None:
+        return []
     if (prompt.prompt is None) == (prompt.tokens is None):
         raise InputError("give `prompt` or `tokens`, and not both")
     if prompt.tokens is not None:
@@ -156,4 +163,5 @@ def _token_ids(prompt: Prompt, alphabet: Alphabet | None) -> list[int]:
         return prompt.tokens
     if alphabet is None:
         raise InputError("this model has no alphabet: give `tokens`, not `prompt`")
-    return alphabet.prompt(prompt.prompt or "")
+    spell = alphabet.encode if goes_on else alphabet.prompt
+    return spell(prompt.prompt or "")

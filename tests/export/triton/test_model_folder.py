@@ -65,9 +65,7 @@ def model(folder, monkeypatch):
         "parameters": {"threads": {"string_value": "1"}, "provider": {"string_value": "cpu"}},
         "sequence_batching": {"oldest": {"max_candidate_sequences": MOST}},
     }
-    model.initialize(
-        {"model_config": json.dumps(config), "model_repository": str(folder), "model_version": "1"}
-    )
+    model.initialize({"model_config": json.dumps(config), "model_repository": str(folder), "model_version": "1"})
     yield model
     model.finalize()
 
