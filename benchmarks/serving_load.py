@@ -123,9 +123,7 @@ def measured(readout: str, folder: Path, arguments: argparse.Namespace) -> dict[
                 shares[name].append(cpu / tokens * 1e6)
                 most_bytes = max(most_bytes, process.memory_info().rss)
                 answers += got if name == TOGETHER else []
-                print(
-                    readout, name, f"{tokens / wall:.0f} tokens/s, {cpu / tokens * 1e6:.0f} us of processor", flush=True
-                )
+                print(readout, name, f"{tokens / wall:.0f} tokens/s, {cpu / tokens * 1e6:.0f} us of processor", flush=True)
     return row_of(readout, times, shares, answers, expected) | {
         "seconds": arguments.seconds,
         "clients": arguments.clients,
@@ -162,9 +160,7 @@ def row_of(
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """One line per model."""
-    table = Table(
-        "readout", "answers", "errors", "different", "tokens/s", "alone", "ratio", "first token p50, p99", "MiB"
-    )
+    table = Table("readout", "answers", "errors", "different", "tokens/s", "alone", "ratio", "first token p50, p99", "MiB")
     for row in rows:
         rate, ratio, first = row["tokens_per_s"], row["throughput"], row["first_token_s"]
         table.add_row(

@@ -1,11 +1,11 @@
 """Sequences through a real Triton Inference Server, interleaved: is each bit-equal to a run of its own?
 
-    pip install nvidia-pytriton 'tritonclient[grpc]'    # brings the server itself; Linux, x86-64, no GPU needed
+    pip install nvidia-pytriton 'tritonclient[grpc]'    # with the server itself; Linux, x86-64, no GPU
     causalrn-export export run -o repository/copy --target triton
     python benchmarks/triton_server.py repository/copy
 
-Starts the server on 127.0.0.1 on free ports, drives it with a client per sequence, compares, and ends it. Exit code 1 if
-anything differs.
+Starts the server on 127.0.0.1 on a free port, drives it with a client per sequence, compares, and ends it. Exit code 1
+if anything differs.
 """
 
 from __future__ import annotations
@@ -155,8 +155,9 @@ def main() -> int:
             expected = [lone.prefill(part[None])[0] for part in parts]
             different += not all(map(np.array_equal, expected, answers))
     requests = [second for _, seconds in results for second in seconds]
+    tokens = sum(len(part) for parts in inputs for part in parts)
     print(
-        f"{len(inputs)} sequences, {len(requests)} requests, {sum(len(p) for parts in inputs for p in parts)} tokens in "
+        f"{len(inputs)} sequences, {len(requests)} requests, {tokens} tokens in "
         f"{total:.2f} s; median of a request {1e3 * statistics.median(requests):.1f} ms"
     )
     print(f"{different} of {len(inputs)} sequences differ from lone runs in any bit")

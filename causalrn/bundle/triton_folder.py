@@ -5,5 +5,5 @@ from __future__ import annotations
 BUNDLE_FOLDER = "1/bundle"
 """In a model folder, version 1: the bundle that the server's Python model runs."""
 
-TOKENS, LOGITS, NEXT_TOKEN = "TOKENS", "LOGITS", "NEXT_TOKEN"  # noqa: S105 - names of tensors
+TOKENS, LOGITS, NEXT_TOKEN = "TOKENS", "LOGITS", "NEXT_TOKEN"
 START, END, READY, CORRELATION = "START", "END", "READY", "CORRID"

@@ -47,7 +47,8 @@ package has converted does not compute what was trained."""
     type=click.Choice(EXPORT_TARGETS),
     default="onnx",
     show_default=True,
-    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch, LiteRT, Core ML or Triton run.",
+    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch, LiteRT, Core ML or Triton "
+    "run.",
 )
 @click.option(
     "--pool",
@@ -119,8 +120,8 @@ package has converted does not compute what was trained."""
 @click.option(
     "--max-batch",
     type=click.IntRange(min=1),
-    help="In executorch: most sequences at once; memory is planned for so many.  [default: 1] In triton: most sequences "
-    "that are open.  [default: 64]",
+    help="In executorch: most sequences at once; memory is planned for so many. In triton: most sequences that "
+    "are open.  [default: 1; 64 in triton]",
 )
 @output_option
 @overwrite_option

@@ -193,6 +193,7 @@ def _write_answers(lines: InputFile, part: PartFile, run: RunLines, progress: Pr
                     advance(len(batch.lines), f"{speed:,.0f} tokens/s")
     except KeyboardInterrupt:
         raise GenerationInterruptedError(
-            f"interrupted: {part.path} keeps {part.lines:,} of {lines.lines:,} lines: the same command goes on from there"
+            f"interrupted: {part.path} keeps {part.lines:,} of {lines.lines:,} lines: "
+            "the same command goes on from there"
         ) from None
     return prompts, generated

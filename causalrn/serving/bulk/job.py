@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ class BulkJob:
 
     path: Path
     runtime: str | None = None
-    session: SessionOptions = SessionOptions()
-    defaults: Defaults = Defaults()
-    limits: Limits = Limits()
+    session: SessionOptions = field(default_factory=SessionOptions)
+    defaults: Defaults = field(default_factory=Defaults)
+    limits: Limits = field(default_factory=Limits)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[RunLines]:

@@ -57,7 +57,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
     index: int
     id: Id = msgspec.UNSET
-    text: str | None | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType | None = msgspec.UNSET
     tokens: list[int] | msgspec.UnsetType = msgspec.UNSET
     finish_reason: str | msgspec.UnsetType = msgspec.UNSET
     error: str | msgspec.UnsetType = msgspec.UNSET
@@ -82,7 +82,7 @@ class Defaults:
         stops: texts that end a line.
     """
 
-    options: GenerationOptions = GenerationOptions()
+    options: GenerationOptions = dataclasses.field(default_factory=GenerationOptions)
     stops: tuple[str, ...] = ()
 
 

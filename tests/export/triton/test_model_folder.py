@@ -116,7 +116,8 @@ def test_one_request_that_cannot_run_is_no_others(model, lone) -> None:
     np.testing.assert_array_equal(good.values["LOGITS"], lone.prefill([[0, 3]]))
     assert "sequence 2 is not open here: begin it again" in strange.error
     assert "outside the vocabulary" in bad.error
-    assert not idle.values and idle.error is None
+    assert not idle.values
+    assert idle.error is None
     (late,) = model.execute([request(1, [3] * 39)])
     assert "exceed the capacity of 40" in late.error
     (after,) = model.execute([request(1, [4], end=True)])
@@ -156,7 +157,8 @@ def test_server_reads_the_configuration() -> None:
     from google.protobuf import text_format
 
     config = text_format.Parse(config_text(29, 6), config_pb2.ModelConfig())
-    assert config.backend == "python" and config.max_batch_size == 6
+    assert config.backend == "python"
+    assert config.max_batch_size == 6
     assert [(each.name, list(each.dims)) for each in config.output] == [("LOGITS", [-1, 29]), ("NEXT_TOKEN", [1])]
     assert config.input[0].allow_ragged_batch
     assert config.sequence_batching.oldest.max_candidate_sequences == 6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ def run(bundle, tmp_path):
         answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
         assert len(answers) == result.lines
         assert [answer["index"] for answer in answers] == list(range(result.lines))
-        assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "out.jsonl"]
+        assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl"}
         return answers, result
 
     return run_lines
@@ -37,9 +36,11 @@ def test_lines_equal_lone_runs(bundle, prompts, expected) -> None:
     assert len(asked) == len(answers) == 40
     with open_session(bundle) as session:
         for index, (line, answer) in enumerate(zip(asked, answers, strict=True)):
-            assert answer["index"] == index and answer.get("id") == line.get("id")
+            assert answer["index"] == index
+            assert answer.get("id") == line.get("id")
             if line["prompt"] == "A":
-                assert "'A'" in answer["error"] and "tokens" not in answer
+                assert "'A'" in answer["error"]
+                assert "tokens" not in answer
                 continue
             row = 0 if "seed" in line else index
             session.reset(row + 1)
@@ -65,7 +66,8 @@ def test_equal_lines_draw_each_for_itself(run) -> None:
     line = {"prompt": "abc", "temperature": 2.0, "max_tokens": 12}
     same = "\n".join([json.dumps(line)] * 2 + [json.dumps({**line, "seed": 3})] * 2).encode()
     first, second, third, fourth = (answer["tokens"] for answer in run(same)[0])
-    assert first != second and third == fourth
+    assert first != second
+    assert third == fourth
 
 
 BAD_LINES = {
@@ -101,8 +103,11 @@ def test_bad_lines_stop_nothing(run) -> None:
     assert result.errors == len(BAD_LINES)
     for words, bad, fine in zip(BAD_LINES.values(), answers[::2], answers[1::2], strict=True):
         assert words in bad["error"]
-        assert "tokens" not in bad and "\n" not in bad["error"]
-        assert fine["id"] == 7 and len(fine["tokens"]) == 2 and "error" not in fine
+        assert "tokens" not in bad
+        assert "\n" not in bad["error"]
+        assert fine["id"] == 7
+        assert len(fine["tokens"]) == 2
+        assert "error" not in fine
     assert answers[2 * list(BAD_LINES).index(b'{"id": 3}')]["id"] == 3
 
 
@@ -127,7 +132,8 @@ def test_stops_end_a_line_and_are_no_text(run) -> None:
     stop = whole["text"][2:4]
     content = json.dumps({"prompt": "abcdefgh", "stop": ["zzzz", stop]}).encode()
     stopped = run(content)[0][0]
-    assert stopped["finish_reason"] == "stop" and stopped["text"] == whole["text"].split(stop)[0]
+    assert stopped["finish_reason"] == "stop"
+    assert stopped["text"] == whole["text"].split(stop)[0]
     assert run(b'{"prompt": "abcdefgh"}', stop=stop)[0][0] == {**stopped, "index": 0}
 
 
@@ -158,7 +164,7 @@ def test_mistakes_are_found_before_anything_is_written(bundle, tmp_path, monkeyp
     (tmp_path / "in.jsonl").write_bytes(b'{"prompt": "a"}')
     with pytest.raises(InputError, match=words.replace("`", "`")):
         generate_file(bundle, **{"input": "in.jsonl", "output": "out.jsonl", **settings})
-    assert os.listdir(tmp_path) == ["in.jsonl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 def test_output_that_is_there_is_kept(bundle, prompts, tmp_path) -> None:
@@ -176,6 +182,7 @@ def test_tokens_of_models_without_alphabet(tmp_path) -> None:
     (tmp_path / "in.jsonl").write_text('{"tokens": [3, 4], "max_tokens": 2}\n{"prompt": "a"}\n')
     generate_file(bare, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     first, second = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())
-    assert first["text"] is None and len(first["tokens"]) == 2
+    assert first["text"] is None
+    assert len(first["tokens"]) == 2
     assert "give `tokens`, not `prompt`" in second["error"]
     assert np.asarray(first["tokens"]).max() < 29

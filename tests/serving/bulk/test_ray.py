@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -104,7 +103,8 @@ def test_streams_go_on_when_replicas_are_killed(bundle, tmp_path) -> None:
         done.set()
         killer.join()
     assert killed
-    assert addresses and addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     answers = json.loads(Path(tmp_path / "answers.json").read_text())
     with open_session(bundle) as session:
         for name, parts in answers.items():

@@ -53,12 +53,14 @@ def test_run_that_was_killed_goes_on(bundle, prompts, expected, tmp_path, monkey
         patch.setattr(part_file.os, "write", dies_after(count))
         assert in_child(lambda: generate_file(bundle, prompts, output, **SETTINGS)) == -signal.SIGKILL
     begun = (tmp_path / "out.jsonl.part").read_bytes()
-    assert len(begun) == count and expected.startswith(begun) and not output.exists()
+    assert len(begun) == count
+    assert expected.startswith(begun)
+    assert not output.exists()
     result = generate_file(bundle, prompts, output, **SETTINGS)
     assert output.read_bytes() == expected
     assert result.resumed_lines == begun.count(b"\n")
     assert (result.lines, result.errors) == (40, 4)
-    assert os.listdir(tmp_path) == ["out.jsonl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
 def test_run_that_was_killed_at_a_change_of_files_goes_on(bundle, prompts, expected, tmp_path) -> None:
@@ -87,7 +89,7 @@ def test_run_that_was_killed_at_a_change_of_files_goes_on(bundle, prompts, expec
             with pytest.raises(InputError, match="is there already"):
                 generate_file(bundle, prompts, place / "out.jsonl", **SETTINGS)
         assert (place / "out.jsonl").read_bytes() == expected
-        assert [name for name in os.listdir(place) if not name.endswith(".partial")] == ["out.jsonl"]
+        assert [path.name for path in place.iterdir() if path.suffix != ".partial"] == ["out.jsonl"]
         if ended == 0:
             break
     assert 5 < number < 99
@@ -126,7 +128,8 @@ def test_other_input_is_refused_unless_begun_anew(bundle, prompts, begun, tmp_pa
     with pytest.raises(InputError, match="another `input`"):
         generate_file(bundle, other, begun, **SETTINGS)
     result = generate_file(bundle, other, begun, **SETTINGS, restart=True)
-    assert result.resumed_lines == 0 and result.lines == 40
+    assert result.resumed_lines == 0
+    assert result.lines == 40
 
 
 def test_part_without_settings_is_refused(bundle, prompts, begun) -> None:
@@ -170,9 +173,10 @@ def test_full_disk_keeps_what_is_there(bundle, prompts, expected, tmp_path, monk
         room -= sent
         return sent
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left") as raised:
+    with monkeypatch.context() as patch:
         patch.setattr(part_file.os, "write", fills_up)
-        generate_file(bundle, prompts, output, **SETTINGS)
+        with pytest.raises(OSError, match="No space left") as raised:
+            generate_file(bundle, prompts, output, **SETTINGS)
     assert raised.value.filename == str(output)
     assert not output.exists()
     generate_file(bundle, prompts, output, **SETTINGS)
