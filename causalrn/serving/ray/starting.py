@@ -12,6 +12,8 @@ from causalrn.errors import RuntimeUnavailableError
 
 _LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Despite its name, "0" makes Ray of every system use 127.0.0.1; the address that `ray.init` takes does not."""
+_NICENESS = "RAY_worker_niceness"
+"""15 by default: beside anything else that works, Ray's workers hardly run."""
 _STORE_BYTES = 128 << 20
 
 
@@ -43,6 +45,7 @@ def running_ray(cpus: int) -> Iterator[None]:
     is_local = not os.environ.get("RAY_ADDRESS")
     if is_local and "ray" not in sys.modules:
         os.environ.setdefault(_LOOPBACK_ALONE, "0")
+        os.environ.setdefault(_NICENESS, "0")
     import ray
 
     if ray.is_initialized():

@@ -62,7 +62,7 @@ def started(*arguments: object):
 
 
 def kill_now_and_then(parent: psutil.Process, name: str, most: int, killed: list[int], done: threading.Event) -> None:
-    while len(killed) < most and not done.wait(0.5):
+    while len(killed) < most and not done.wait(3):
         with contextlib.suppress(psutil.Error):
             for process in processes_of(parent, name)[:1]:
                 process.kill()
@@ -70,7 +70,7 @@ def kill_now_and_then(parent: psutil.Process, name: str, most: int, killed: list
 
 
 def test_bulk_generation_loses_no_line_when_workers_are_killed(bundle, tmp_path) -> None:
-    lines = [{"prompt": "abcdefgh"[: 1 + index % 8], "temperature": 1.0, "max_tokens": 20} for index in range(1500)]
+    lines = [{"prompt": "abcdefgh"[: 1 + index % 8], "temperature": 1.0, "max_tokens": 20} for index in range(600)]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
     from causalrn.workflows.generate_file import generate_file
 
