@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -68,7 +69,12 @@ def _start(cpus: int, *, is_local: bool) -> None:
         ray.init(log_to_driver=False)
         return
     ray.init(
-        address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, object_store_memory=_STORE_BYTES
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=_STORE_BYTES,
     )
     address = ray.util.get_node_ip_address()
     if not ipaddress.ip_address(address).is_loopback and os.environ.get(_LOOPBACK_ALONE) in (None, "0"):

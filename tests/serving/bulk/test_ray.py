@@ -59,6 +59,7 @@ def started(*arguments: object):
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def kill_now_and_then(parent: psutil.Process, name: str, most: int, killed: list[int], done: threading.Event) -> None:
