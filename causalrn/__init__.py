@@ -31,6 +31,7 @@ from causalrn.errors import (
     CompileError,
     ConfigError,
     FallbackWarning,
+    GenerationInterruptedError,
     InputError,
     NonFiniteError,
     NotExecutedError,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from causalrn.workflows.convert import convert
     from causalrn.workflows.export import export
     from causalrn.workflows.export_recurrent import export_recurrent
+    from causalrn.workflows.generate_file import generate_file
     from causalrn.workflows.predict import predict
     from causalrn.workflows.profile import profile
     from causalrn.workflows.quantize import quantize
@@ -81,6 +83,7 @@ __all__ = [
     "CompileError",
     "ConfigError",
     "FallbackWarning",
+    "GenerationInterruptedError",
     "InputError",
     "NonFiniteError",
     "NotExecutedError",
@@ -99,6 +102,7 @@ __all__ = [
     "convert",
     "export",
     "export_recurrent",
+    "generate_file",
     "open_model",
     "open_session",
     "predict",
@@ -123,6 +127,7 @@ _LAZY = {
     "compile": "causalrn.workflows.compile",
     "convert": "causalrn.workflows.convert",
     "export_recurrent": "causalrn.workflows.export_recurrent",
+    "generate_file": "causalrn.workflows.generate_file",
     "open_model": "causalrn.runtimes.own_model.opening",
     "open_session": "causalrn.runtimes.opening",
     "predict": "causalrn.workflows.predict",

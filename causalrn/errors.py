@@ -107,6 +107,12 @@ class TrainingInterruptedError(TrainingError):
     exit_code = 130
 
 
+class GenerationInterruptedError(CausalRNError):
+    """Generation over a file that the user stopped; what was generated is kept."""
+
+    exit_code = 130
+
+
 class VerificationError(CausalRNError):
     """A converted bundle that does not compute what was trained: nothing was written."""
 

@@ -37,9 +37,9 @@ def checkpoint_of(model: SequenceModel, folder: Path, alphabet: Alphabet | None 
     return load_checkpoint(folder)
 
 
-def c_bundle(model: SequenceModel, folder: Path, **options: Any) -> Bundle:
+def c_bundle(model: SequenceModel, folder: Path, alphabet: Alphabet | None = None, **options: Any) -> Bundle:
     """C source of a model, without golden vectors: nothing has to be compiled for it."""
-    checkpoint = checkpoint_of(model, folder / "run")
+    checkpoint = checkpoint_of(model, folder / "run", alphabet)
     target = folder / "bundle"
     target.mkdir()
     return seal_bundle(target, export_c(checkpoint, target, COptions(**options)))

@@ -155,6 +155,7 @@ OWN_READS = {
         "trt.engine": "of an opened bundle",
         "web.kernels": "its own copy of an opened bundle",
     },
+    "serving": {"bulk.part_file": "its own file, once it is known to be one"},
     "training": {"checkpoint": "after tensor_files.py"},
     "workflows": {"recorded_logits": "after tensor_files.py", "training_run": "its own log"},
 }

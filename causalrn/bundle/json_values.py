@@ -74,6 +74,22 @@ def _in_words(fault: str) -> str:
     return f"{place}: {what}" if place else what
 
 
+def parse_json_line(line: bytes, kind: type[_T]) -> _T:
+    """Parse one line of a JSON Lines file; every entry's type is checked.
+
+    Raises:
+        ConfigError: no JSON, or not of this kind.
+    """
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except msgspec.ValidationError as fault:
+        raise ConfigError(_in_words(str(fault))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
+        raise ConfigError(f"not valid JSON ({fault})") from None
+    except RecursionError:
+        raise ConfigError("not valid JSON (nested too deeply)") from None
+
+
 def json_schema(kind: type[Any], title: str) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of an object's file; docstrings are its descriptions."""
     schema = msgspec.json.schema(kind)

@@ -21,7 +21,7 @@ from causalrn.bundle.target import Target as Target
 from causalrn.errors import InputError
 
 ENTRY_POINTS = "causalrn.targets"
-EXPORT_TARGETS = ("onnx", "c", "web", *CONVERSIONS)
+EXPORT_TARGETS = ("onnx", "c", "web", *CONVERSIONS, "triton")
 """What `export` writes; engines come from `compile`, and what other packages add from their own exporters."""
 _ROWS = (
     Target(
@@ -131,6 +131,16 @@ _ROWS = (
         has_graphs=True,
         has_opset=False,
         needs=("numpy", "safetensors", "Core ML"),
+    ),
+    Target(  # the server is another program: this is what it runs
+        "triton",
+        "triton",
+        "a Triton model folder",
+        "causalrn.runtimes.triton_session:open_model_folder",
+        options=("provider", "threads"),
+        equalities=tuple(EQUALITIES),
+        has_opset=False,
+        needs=("numpy", "safetensors", "onnxruntime, CPU"),
     ),
 )
 _registered: dict[str, Target] = {}

@@ -31,6 +31,7 @@ COMMANDS = {
     "quantize": "Make a bundle smaller and faster, if it stays good enough.",
     "compile": "Compile a bundle to TensorRT engines for an NVIDIA GPU.",
     "run": "Generate text, or compute logits for token ids.",
+    "generate-file": "Generate after every prompt of a file; resumable.",
     "bench": "Measure what tokens cost, beside the machine's floor; or predict it.",
     "serve": "Try a web bundle in a browser, or serve models over HTTP.",
     "doctor": "Find out what works on this machine, by trying it.",

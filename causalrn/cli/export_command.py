@@ -40,6 +40,7 @@ Examples:
   causalrn-export export run -o phone --target executorch    .pte programs
   causalrn-export export run -o phone --target litert        a .tflite file
   causalrn-export export run -o apple --target coreml      .mlpackage folders
+  causalrn-export export run -o models/copy --target triton   for its server
 
 Exit code 1, and no bundle written, if --scheme, --pool8 or --pool16 loses more than is allowed, or if what another
 package has converted does not compute what was trained."""
@@ -50,7 +51,8 @@ package has converted does not compute what was trained."""
     type=click.Choice(EXPORT_TARGETS),
     default="onnx",
     show_default=True,
-    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch, LiteRT or Core ML run.",
+    help="What to write: ONNX graphs, C99 source, a folder for browsers, or what ExecuTorch, LiteRT, Core ML or Triton "
+    "run.",
 )
 @click.option(
     "--pool",
@@ -129,7 +131,8 @@ package has converted does not compute what was trained."""
 @click.option(
     "--max-batch",
     type=Whole(1),
-    help="In executorch: most sequences at once; memory is planned for so many.  [default: 1]",
+    help="In executorch: most sequences at once; memory is planned for so many. In triton: most sequences that "
+    "are open.  [default: 1; 64 in triton]",
 )
 @output_option
 @overwrite_option

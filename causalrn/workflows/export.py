@@ -35,7 +35,7 @@ from causalrn.workflows.arguments import (
     optional_whole,
 )
 from causalrn.workflows.export_converted import check_conversion, export_converted
-from causalrn.workflows.export_targets import export_bundle, export_c_bundle, export_web_bundle
+from causalrn.workflows.export_targets import export_bundle, export_c_bundle, export_web_bundle, write_bundle
 
 if TYPE_CHECKING:  # calibration/ needs onnx, and exports to C do not
     from causalrn.calibration.report import QuantizeReport
@@ -48,6 +48,7 @@ _OWNED = {
     "web": ("pool8", "pool16", "engine", "beside"),
     **dict.fromkeys(CONVERSIONS, ("pool",)),
     "executorch": ("pool", "backend", "max_batch"),
+    "triton": ("max_batch",),
 }
 """Arguments that not every target has."""
 
@@ -101,8 +102,8 @@ def export(
     Args:
         run: checkpoint folder.
         output: folder to write; an earlier bundle there is replaced.
-        target: "onnx", "c" (C99 source), "web" (a folder for browsers), or one of
-            ``causalrn.bundle.conversions.CONVERSIONS``, whose graphs another package converts.
+        target: "onnx", "c" (C99 source), "web" (a folder for browsers), "triton" (a model folder for that server), or
+            one of ``causalrn.bundle.conversions.CONVERSIONS``, whose graphs another package converts.
         pool: of onnx and converted graphs, how a growing state goes in and out: "growing", "fixed" or, of onnx,
             "concat"; growing by default.
         present: of a fixed pool in onnx, give all of it with the new rows in their places, for runtimes that keep the
@@ -128,7 +129,8 @@ def export(
         engine: of web, "c" (as WebAssembly) or "ort-web" (onnxruntime-web, fetched with npm).
         beside: of web, another web bundle, which the page shows beside this one.
         backend: of converted graphs, what computes them: of executorch, "xnnpack" by default, or "portable".
-        max_batch: of converted graphs, most sequences; 1 by default: memory is planned for so many.
+        max_batch: of converted graphs, most sequences; 1 by default: memory is planned for so many. Of triton, most
+            sequences that the server keeps at once; 64 by default.
         overwrite: replace a bundle whose folder holds files that were added or changed since; they are deleted.
         progress: shows progress.
 
@@ -174,6 +176,8 @@ def export(
     if target == "c":
         options: COptions | WebOptions = _c_options(asked, capacity, scheme)
         return _export_perhaps_quantized(place, folder, options, export_c_bundle, settings)
+    if target == "triton":
+        return ExportResult(_export_triton(place, folder, asked, capacity, scheme, settings))
     options = _web_options(asked, capacity, scheme)
     return _export_perhaps_quantized(place, folder, options, export_web_bundle, settings)
 
@@ -247,6 +251,18 @@ def _export_converted(
     check = partial(check_conversion, run=run, output=output, progress=settings["progress"])
     quantized = export_quantized_c(run, output, options, write, check=check, **settings)
     return ExportResult(quantized.bundle, quantized.report)
+
+
+def _export_triton(
+    run: Path, output: Path, asked: dict[str, Any], capacity: int | None, scheme: str | None, settings: dict[str, Any]
+) -> Bundle:
+    if scheme is not None:
+        raise InputError("`target` triton is float32: leave `scheme` out")
+    from causalrn.export.triton.triton_exporter import TritonOptions, export_triton
+
+    options = TritonOptions(capacity, asked["max_batch"] or TritonOptions.max_sequences)
+    write = partial(export_triton, options=options)
+    return write_bundle(run, output, "model folder", write, settings["overwrite"], settings["progress"])
 
 
 def _c_options(asked: dict[str, Any], capacity: int | None, scheme: str | None) -> COptions:

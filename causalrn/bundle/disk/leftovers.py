@@ -146,6 +146,17 @@ def is_dead(leftover: Path) -> bool:
 
 def _lock(handle: int) -> None:
     """Lock an open file or folder; where the file system has no locks, others cannot take it for dead either."""
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try_lock(handle)
+
+
+def try_lock(handle: int) -> bool:
+    """Lock an open file or folder until it is closed; False where another one has it. True where there are no locks."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system has no locks
+        return True
+    return True
