@@ -8,32 +8,40 @@ from typing import Any
 import click
 
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
+from causalrn.cli.number_types import Real, Whole
 from causalrn.cli.options import PATH, check_places, json_option, runtime_options, seed_option
-from causalrn.runtimes.progress import show_progress
+from causalrn.cli.verbosity import show_progress
 
 
 @click.command(
     epilog="""\b
 Examples:
-  causalrn-export generate-file bundle prompts.jsonl answers.jsonl --max-new-tokens 64
-  causalrn-export generate-file bundle prompts.jsonl answers.jsonl --temperature 0.8 --seed 1
-A line of prompts.jsonl:  {"id": "a7", "prompt": "abc", "max_tokens": 8, "seed": 3}
-One of answers.jsonl:     {"index":0,"id":"a7","text":"abc","tokens":[3,4,5,2],"finish_reason":"stop"}
+  causalrn-export generate-file bundle in.jsonl out.jsonl --max-new-tokens 64
+  causalrn-export generate-file bundle in.jsonl out.jsonl --temperature 0.8
+
+A line in:   {"id": "a7", "prompt": "abc", "max_tokens": 8, "seed": 3}
+A line out:  {"index":0,"id":"a7","text":"abc","tokens":[3,4,5,2],
+              "finish_reason":"stop"}
+
 Exit code 1 if lines could not run: they say why."""
 )
 @click.argument("bundle", type=PATH)
 @click.argument("input", metavar="IN.jsonl", type=PATH)
 @click.argument("output", metavar="OUT.jsonl", type=PATH)
-@click.option("--max-new-tokens", type=click.IntRange(min=1), help="Most tokens to generate.  [default: the capacity]")
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-k", type=int, default=0, show_default=True, help="Keep the k most likely tokens; 0 keeps all.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="Keep tokens up to this probability.")
+@click.option("--max-new-tokens", type=Whole(1), help="Most tokens to generate.  [default: the capacity]")
+@click.option("--temperature", type=Real(0.0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option(
+    "--top-k", type=Whole(0), default=0, show_default=True, help="Keep the k most likely tokens; 0 keeps all."
+)
+@click.option(
+    "--top-p", type=Real(0.0, 1.0), default=1.0, show_default=True, help="Keep tokens up to this probability."
+)
 @seed_option
 @click.option("--stop", multiple=True, help="Stop after this text; may be repeated. EOS stops letters by itself.")
-@click.option("--max-slots", type=click.IntRange(1, 65536), default=64, show_default=True, help="Lines at once.")
+@click.option("--max-slots", type=Whole(1, 65536), default=64, show_default=True, help="Lines at once.")
 @click.option(
     "--state-memory",
-    type=click.IntRange(1, 1 << 24),
+    type=Whole(1, 1 << 24),
     default=1024,
     show_default=True,
     metavar="MIB",
@@ -41,7 +49,7 @@ Exit code 1 if lines could not run: they say why."""
 )
 @click.option(
     "--cache-memory",
-    type=click.IntRange(0, 1 << 24),
+    type=Whole(0, 1 << 24),
     default=64,
     show_default=True,
     metavar="MIB",
@@ -50,7 +58,7 @@ Exit code 1 if lines could not run: they say why."""
 @click.option("--runtime", help="Of the bundle; its default otherwise.")
 @runtime_options
 @click.option("--ray", is_flag=True, help="Run on workers of Ray: of the cluster of RAY_ADDRESS, or of this machine.")
-@click.option("--workers", type=click.IntRange(1, 4096), help="How many of them.  [default: 2]")
+@click.option("--workers", type=Whole(1, 4096), help="How many of them.  [default: 2]")
 @click.option("--restart", is_flag=True, help="Forget what an earlier run has left in OUT.jsonl.part.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.jsonl, once the new one is whole.")
 @json_option
@@ -74,11 +82,10 @@ def command(
     write_json(json_path, result.to_json())
     out = console()
     resumed = f", {result.resumed_lines:,} of them by an earlier run" if result.resumed_lines else ""
-    out.print(f"{output}: {result.lines:,} lines{resumed}", soft_wrap=True)
+    out.print(f"{output}: {result.lines:,} lines{resumed}")
     out.print(
         f"{result.generated_tokens:,} tokens in {result.seconds:.1f} s, {result.tokens_per_s:,.0f} tokens/s",
-        soft_wrap=True,
     )
     if result.errors:
-        out.print(f'{result.errors:,} lines could not run: see "error" in them', soft_wrap=True)
+        out.print(f'{result.errors:,} lines could not run: see "error" in them')
         context.exit(EXIT_CHECK_FAILED)
