@@ -20,6 +20,7 @@ _REPORTS = {
     "bench": (bench_shapes.BenchJson, "bench"),
     "predict": (bench_shapes.PredictJson, "bench --predict"),
     "profile": (bench_shapes.ProfileJson, "bench --profile"),
+    "generate-file": (report_shapes.GenerateFileJson, "generate-file"),
     "doctor": (report_shapes.DoctorJson, "doctor"),
 }
 """By what a report's entry "report" has behind "causalrn-": its type, and the command that writes it."""

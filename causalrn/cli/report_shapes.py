@@ -174,3 +174,19 @@ class InspectJson(ReportEntry, frozen=True):
     certificate: InspectedCertificate | UnsetType = UNSET
     calibration: CalibrationTable | UnsetType = UNSET
     limits: Mapping[str, Mapping[str, float]] | UnsetType = UNSET
+
+
+class GenerateFileJson(ReportEntry, frozen=True):
+    """Generation over a file: how many lines, and what their answers depend on."""
+
+    report: Literal["causalrn-generate-file"]
+    version: Literal[1]
+    output: str
+    lines: int
+    errors: int
+    resumed_lines: int
+    prompt_tokens: int
+    generated_tokens: int
+    seconds: float
+    tokens_per_s: float
+    belongs: Mapping[str, Any]

@@ -97,6 +97,13 @@ def test_generating_and_computing_logits(
     assert (data["rows"], data["shape"], np.load(tmp_path / "out.npy").shape) == ([], [1, 3, 29], (1, 3, 29))
 
 
+def test_generating_over_a_file(report: Callable[..., dict[str, Any]], exact_bundle: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "in.jsonl"
+    lines.write_text('{"prompt": "abc"}\n{"prompt": "d"}\n', encoding="utf-8")
+    data = report("generate-file", exact_bundle, lines, tmp_path / "out.jsonl", "--max-new-tokens", 3)
+    assert (data["lines"], data["errors"]) == (2, 0)
+
+
 def test_verifying(report: Callable[..., dict[str, Any]], damaged: Path, exact_bundle: Path, tmp_path: Path) -> None:
     assert report("verify", exact_bundle, "--level", "logits")["passed"]
     assert not report("verify", damaged, "--level", "logits", code=1)["passed"]
