@@ -61,6 +61,7 @@ def test_functions_are_documented(name):
 
 NOT_AN_ARGUMENT = {
     "json", "csv", "html", "certificate", "save_outputs", "plot", "export_layer_info", "resume",
+    "quiet", "verbose",
 }  # fmt: skip
 """What the command line does with a result, or calls another function for."""
 

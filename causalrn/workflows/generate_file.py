@@ -39,7 +39,9 @@ class GenerateFileResult(JsonReport):
         output: the file.
         lines: that it has, as many as the input; `errors` of them say why their prompt could not run.
         resumed_lines: that an earlier run had written.
-        prompt_tokens, generated_tokens, seconds: of this run.
+        prompt_tokens: of this run; those of an earlier one are not counted.
+        generated_tokens: of this run.
+        seconds: of this run.
         belongs: what the answers depend on: bundle and input by SHA-256, runtime and settings.
     """
 
