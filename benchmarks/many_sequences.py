@@ -9,7 +9,9 @@ ratios are paired within a turn:
 - linear, 32 slots: a token in each by one call, against a session that takes one token at a time;
 - exact, 16 slots at positions from 16 to 1,024: by one call, against the same slots one by one, and against a batch in
   lockstep at their mean position;
-- linear, prompts of 32 lengths, 32 tokens after each: generated together, against one prompt after the other.
+- linear, prompts of 32 lengths, 32 tokens after each: generated together, against one prompt after the other;
+- the same slots in onnxruntime, against one at a time there: linear takes positions of rows in one call, exact one slot
+  after the other.
 
 What no number of sequences can go below is their products: on a processor with two fused units of 8 (AVX2) 24
 microseconds per token at 3.5 GHz, with two of 16 (AVX-512) half of that.
@@ -36,11 +38,13 @@ from rich.table import Table
 from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.export.c99.c99_exporter import COptions, export_c
 from causalrn.model.config import CausalRNConfig
+from causalrn.runtimes import Session, open_session
 from causalrn.runtimes.environment import describe_environment
 from causalrn.runtimes.native.native_session import NativeSession
 from causalrn.runtimes.progress import show_progress
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import load_checkpoint, save_checkpoint
+from causalrn.workflows.export import export
 
 CAPACITY = 2048
 LINEAR_SLOTS, EXACT_SLOTS, FIRST, LAST = 32, 16, 16, 1024
@@ -50,6 +54,8 @@ TARGETS = {
     "exact, 16 slots": ("one at a time", 1.25),
     "exact, 16 slots, lockstep": ("in lockstep", 1.0),
     "linear, 32 prompts": ("one by one", 4.0),
+    "linear, 32 slots, onnxruntime": ("one at a time", 1.0),
+    "exact, 16 slots, onnxruntime": ("one at a time", 1.0),
 }
 _SECONDS = 0.2
 _Step = Callable[[], int]
@@ -68,6 +74,7 @@ def main() -> None:
             **linear_slots(linear, stack),
             **exact_slots(exact, stack),
             **linear_prompts(linear, stack),
+            **onnxruntime_slots(Path(temporary), stack),
         }
         times: dict[str, dict[str, list[float]]] = {}
         with show_progress("many sequences", len(cases) * arguments.repeats * 2) as advance:
@@ -100,9 +107,26 @@ def token_us(step: _Step) -> float:
     return float(np.median(times))
 
 
+def onnxruntime_slots(folder: Path, stack: ExitStack) -> dict[str, dict[str, _Step]]:
+    """Slots of onnxruntime, by readout."""
+    opened = {}
+    for readout in ("linear", "exact"):
+        graphs = export(folder / f"{readout}-run", output=folder / f"{readout}-graphs")
+        opened[readout] = [stack.enter_context(open_session(graphs.path, "onnxruntime")) for _ in range(3)]
+    linear = linear_candidates(*opened["linear"][:2], stack)
+    exact = exact_candidates(*opened["exact"], stack)
+    del exact["in lockstep"]
+    return {"linear, 32 slots, onnxruntime": linear, "exact, 16 slots, onnxruntime": exact}
+
+
 def linear_slots(bundle: Bundle, stack: ExitStack) -> dict[str, dict[str, _Step]]:
     """32 slots by one call, and a session by itself."""
     session, lone = (stack.enter_context(NativeSession(bundle)) for _ in range(2))
+    return {"linear, 32 slots": linear_candidates(session, lone, stack)}
+
+
+def linear_candidates(session: Session, lone: Session, stack: ExitStack) -> dict[str, _Step]:
+    """A token in each of 32 slots of one session, and in another by itself."""
     slots = stack.enter_context(session.slots())
     numbers = [slots.admit() for _ in range(LINEAR_SLOTS)]
 
@@ -121,14 +145,23 @@ def linear_slots(bundle: Bundle, stack: ExitStack) -> dict[str, dict[str, _Step]
             lone.step([5])
         return LINEAR_SLOTS
 
-    return {"linear, 32 slots": {"together": together, "one at a time": alone}}
+    return {"together": together, "one at a time": alone}
 
 
 def exact_slots(bundle: Bundle, stack: ExitStack) -> dict[str, dict[str, _Step]]:
     """16 slots at positions of their own by one call, the same one by one, and a batch in lockstep."""
-    session, batch = (stack.enter_context(NativeSession(bundle)) for _ in range(2))
+    first, second, batch = (stack.enter_context(NativeSession(bundle)) for _ in range(3))
+    steps = exact_candidates(first, second, batch, stack)
+    return {
+        "exact, 16 slots": {name: steps[name] for name in ("together", "one at a time")},
+        "exact, 16 slots, lockstep": {name: steps[name] for name in ("together", "in lockstep")},
+    }
+
+
+def exact_candidates(first: Session, second: Session, batch: Session, stack: ExitStack) -> dict[str, _Step]:
+    """16 slots of one session by one call, those of another one by one, and a third's batch at their mean position."""
     positions = np.linspace(FIRST, LAST, EXACT_SLOTS).astype(int)
-    both = [stack.enter_context(session.slots()) for _ in range(2)]
+    both = [stack.enter_context(session.slots()) for session in (first, second)]
     held: list[dict[int, Any]] = []
     for slots in both:
         numbers = [slots.admit() for _ in positions]
@@ -162,10 +195,7 @@ def exact_slots(bundle: Bundle, stack: ExitStack) -> dict[str, dict[str, _Step]]
         batch.step([5] * EXACT_SLOTS)
         return EXACT_SLOTS
 
-    return {
-        "exact, 16 slots": {"together": together, "one at a time": one_by_one},
-        "exact, 16 slots, lockstep": {"together": together, "in lockstep": in_lockstep},
-    }
+    return {"together": together, "one at a time": one_by_one, "in lockstep": in_lockstep}
 
 
 def linear_prompts(bundle: Bundle, stack: ExitStack) -> dict[str, dict[str, _Step]]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from causalrn.bundle.state_origin import StateOrigin
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.runtimes.checks import check_finite
+from causalrn.runtimes.exclusive import exclusive
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_buffers import StateBuffers
@@ -93,6 +94,24 @@ class CellSession(Session):
     def pad_rows(self, time: int) -> int:
         """Rows of zeros that the graph for T tokens expects behind a growing pool."""
         return self.spec.step_pad_rows if time == 1 else 0
+
+    def new_store(self) -> StateBuffers:
+        """A fresh state for one sequence, for :meth:`take_into`."""
+        return StateBuffers(self.spec, self.dtype)
+
+    @exclusive
+    def take_into(self, store: StateStore, position: int, tokens: IntArray) -> FloatArray:
+        """Take checked tokens [B, T] into a state that is another's to keep: logits [B, T, V].
+
+        Raises:
+            NonFiniteError: NaN or infinity came out; the state is as it was.
+        """
+        own = self._buffers, self._position, self._batch
+        self._buffers, self._position, self._batch = store, position, len(tokens)
+        try:
+            return self._prefill(tokens)
+        finally:
+            self._buffers, self._position, self._batch = own
 
     def _advance(self, tokens: IntArray, *, single: bool) -> FloatArray:
         if single:

@@ -181,14 +181,16 @@ def _generate_ragged(
         numbers = [slots.admit() for _ in rows]
         given = slots.prefill(dict(zip(numbers, rows, strict=True)))
         logits = np.stack([given[number][-1] for number in numbers])
+        lengths = np.array([len(row) for row in rows])
         for count in range(1, int(limits.max()) + 1):
-            positions = np.array([slots.position(number) for number in numbers])
+            positions = lengths + (count - 1)  # those of rows that have ended do not count
             tokens, active = choose_tokens(logits, options, positions), ~finished
             finished = finished | stops.reached(tokens) | (count >= limits)
             room = np.ones_like(active) if session.capacity is None else positions < session.capacity
             going = np.flatnonzero(active & room & ~finished)
-            for number, row in slots.step({numbers[r]: int(tokens[r]) for r in going}).items():
-                logits[numbers.index(number)] = row
+            if len(going):
+                taken = zip((numbers[row] for row in going), tokens[going].tolist(), strict=True)
+                logits[going] = list(slots.step(dict(taken)).values())
             yield GeneratedStep(tokens, active, finished.copy(), texts.add(tokens, active, finished))
             if finished.all():
                 return

@@ -8,7 +8,7 @@ model's bytes adds an output and changes nothing else.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +17,10 @@ import numpy.typing as npt
 Shape = Sequence[int | str]
 """Sizes, or names of sizes that are known when the graph runs."""
 
-_VARINT, _BYTES, _FLOAT32 = 0, 2, 5
+_VARINT, _FLOAT64, _BYTES, _FLOAT32 = 0, 1, 2, 5
 _IR_VERSION = 10
 _FLOAT = 1
+_INTEGERS = {"int32": 6, "int64": 7}
 _MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_OPSET = 1, 7, 8
 _OPSET_VERSION = 2
 _GRAPH_NODE, _GRAPH_NAME, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 2, 5, 11, 12
@@ -44,6 +45,71 @@ def with_outputs(model: bytes, names: Iterable[str]) -> bytes:
     """An encoded ONNX model that also gives the named intermediate values, after its own outputs."""
     outputs = b"".join(_message(_GRAPH_OUTPUT, _text(_VALUE_NAME, name)) for name in names)
     return model + _message(_MODEL_GRAPH, outputs)
+
+
+def with_vector_input(model: bytes, name: str, dtype: npt.DTypeLike, size: str) -> bytes:
+    """An encoded ONNX model whose input `name` is a vector [size] of int64 or int32, where it was a scalar.
+
+    What made a vector [1] of the scalar passes it on as it is.
+
+    Raises:
+        ValueError: something else reads the scalar.
+    """
+    vector = _encode_value(name, [size], _INTEGERS[np.dtype(dtype).name])
+
+    def changed(number: int, content: bytes) -> bytes:
+        if number == _GRAPH_INPUT and name in _texts(content, _VALUE_NAME):
+            return vector
+        if number == _GRAPH_NODE and name in _texts(content, _NODE_INPUT):
+            operator, inputs = _texts(content, _NODE_OP), _texts(content, _NODE_INPUT)
+            if operator not in (["Reshape"], ["Unsqueeze"]) or inputs.index(name) > 0:
+                raise ValueError(f"{', '.join(operator)} reads {name}, not a reshape alone")
+            return _encode_node(Node("Identity", [name], _texts(content, _NODE_OUTPUT)))
+        return content
+
+    return _rewritten(
+        model, lambda number, content: _rewritten(content, changed) if number == _MODEL_GRAPH else content
+    )
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Of every field: its number, and where it, its content and what follows it begin."""
+    place = 0
+    while place < len(message):
+        begin = place
+        key, place = _read_varint(message, place)
+        kind = key & 7
+        size = {_FLOAT32: 4, _FLOAT64: 8}.get(kind, 0)
+        if kind == _BYTES:
+            size, place = _read_varint(message, place)
+        elif kind == _VARINT:
+            size = _read_varint(message, place)[1] - place
+        yield key >> 3, begin, place, place + size
+        place += size
+
+
+def _texts(message: bytes, number: int) -> list[str]:
+    """The texts of a message's fields of one number."""
+    return [message[place:end].decode() for field, _, place, end in _fields(message) if field == number]
+
+
+def _rewritten(message: bytes, change: Callable[[int, bytes], bytes]) -> bytes:
+    """A message, the content of each of its fields as `change(number, content)` gives it."""
+    parts = []
+    for number, begin, place, end in _fields(message):
+        content = message[place:end]
+        new = change(number, content)
+        parts.append(message[begin:end] if new is content else _message(number, new))
+    return b"".join(parts)
+
+
+def _read_varint(message: bytes, place: int) -> tuple[int, int]:
+    """A number, and the place after it."""
+    value = shift = 0
+    while message[place] > 0x7F:
+        value |= (message[place] & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+    return value | message[place] << shift, place + 1
 
 
 def encode_model(
@@ -82,12 +148,12 @@ def _encode_node(node: Node) -> bytes:
     return content
 
 
-def _encode_value(name: str, shape: Shape) -> bytes:
+def _encode_value(name: str, shape: Shape, element: int = _FLOAT) -> bytes:
     dims = b"".join(
         _message(_SHAPE_DIM, _text(_DIM_NAME, dim) if isinstance(dim, str) else _number(_DIM_VALUE, dim))
         for dim in shape
     )
-    tensor = _number(_TENSOR_ELEMENT, _FLOAT) + _message(_TENSOR_SHAPE, dims)
+    tensor = _number(_TENSOR_ELEMENT, element) + _message(_TENSOR_SHAPE, dims)
     return _text(_VALUE_NAME, name) + _message(_VALUE_TYPE, _message(_TYPE_TENSOR, tensor))
 
 

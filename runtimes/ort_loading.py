@@ -27,14 +27,21 @@ def session_options(threads: int = 1) -> Any:
     return options
 
 
-def load_graph(bundle: Bundle, file: str, provider: str, options: Any, streams: tuple[str, ...]) -> Any:
-    """Load a graph; `streams` are intermediate values that it should give, too."""
+def load_graph(
+    bundle: Bundle,
+    file: str,
+    provider: str,
+    options: Any,
+    streams: tuple[str, ...],
+    changed: bytes = b"",
+) -> Any:
+    """Load a graph; `streams` are intermediate values that it should give, too; `changed` is loaded in its place."""
     providers = use_provider(options, provider)
     path = bundle.file(file)
     source: Any = path
     weights = b""
-    if streams or _is_linked(bundle, path):
-        source = with_outputs(read_input(path, "export the bundle again", BundleError), streams)
+    if streams or changed or _is_linked(bundle, path):
+        source = with_outputs(changed or read_graph(bundle, file), streams)
         weights = _hand_over_weights(bundle, options)
     try:
         session = onnxruntime.InferenceSession(source, options, providers=providers)
@@ -49,6 +56,11 @@ def load_graph(bundle: Bundle, file: str, provider: str, options: Any, streams: 
             "check its driver and libraries, or use `provider` cpu"
         )
     return session
+
+
+def read_graph(bundle: Bundle, file: str) -> bytes:
+    """A graph as bytes."""
+    return read_input(bundle.file(file), "export the bundle again", BundleError)
 
 
 def _is_linked(bundle: Bundle, graph: Path) -> bool:

@@ -13,11 +13,16 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import WEIGHTS_FILE
 from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import BundleError
+from causalrn.model.config import CausalRNConfig, TransformerConfig
 from causalrn.runtimes.cell_session import CellSession
+from causalrn.runtimes.cell_slots import CellSlots, RowSlots
 from causalrn.runtimes.checks import check_finite, hides_rows, shortened
-from causalrn.runtimes.ort_loading import load_graph, session_options
+from causalrn.runtimes.exclusive import exclusive
+from causalrn.runtimes.onnx_bytes import with_vector_input
+from causalrn.runtimes.ort_loading import load_graph, read_graph, session_options
 from causalrn.runtimes.output_shapes import check_outputs, expected_outputs
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.runtimes.slots import Slots
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
 
@@ -62,6 +67,7 @@ class OnnxRuntimeSession(CellSession):
         self._hides_rows = hides_rows(self.card.config, self.spec)
         self._binds = provider == "cpu" and not self.spec.has_pool and not self.spec.is_own
         self._bound: _BoundStep | None = None
+        self._row_graph: Any = None
         self._graph(manifest.graph_for(batch=1, time=1))  # what cannot load fails here
 
     @classmethod
@@ -112,10 +118,7 @@ class OnnxRuntimeSession(CellSession):
         feed: dict[str, Any] = dict(zip(self._inputs, state, strict=True))
         feed["tokens"] = tokens.astype(self.index_dtype, copy=False)
         feed["position"] = self._position_input
-        try:
-            results = graph.run([*self._outputs, *self._shown], feed)
-        except Exception as error:  # onnxruntime's own classes, by version
-            raise BundleError(f"{self._bundle.path}: a graph cannot run: {shortened(error)}: export again") from None
+        results = self._call(graph, [*self._outputs, *self._shown], feed)
         if graph not in self._known_shapes:
             self._check_shapes(results, position, *tokens.shape)
             self._known_shapes.append(graph)
@@ -127,6 +130,13 @@ class OnnxRuntimeSession(CellSession):
         if self._hides_rows:
             check_finite(np.concatenate([value[-tokens.shape[1] :] for value in rows]))
         return results[0], rows
+
+    def _call(self, graph: Any, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[Array]:
+        try:
+            results: list[Array] = graph.run(outputs, feed)
+        except Exception as error:  # onnxruntime's own classes, by version
+            raise BundleError(f"{self._bundle.path}: a graph cannot run: {shortened(error)}: export again") from None
+        return results
 
     def _check_shapes(self, results: Sequence[Array], position: int, batch: int, time: int) -> None:
         """Refuse what is not shaped as the contract says, before it reaches the state."""
@@ -167,9 +177,37 @@ class OnnxRuntimeSession(CellSession):
             self._bound = _BoundStep(self, self._graph("step"))
         return self._bound.run(tokens, position, state)
 
+    def slots(self) -> Slots:
+        """Sequences at positions of their own; where a position only chooses an embedding, a step takes all at once."""
+        if self._row_graph is None and self._takes_rows:
+            file, options = self._bundle.manifest.graphs["step"].file, session_options(self.threads)
+            with contextlib.suppress(ValueError):  # another tool has written the graph anew
+                source = with_vector_input(read_graph(self._bundle, file), "position", self.index_dtype, "B")
+                self._row_graph = load_graph(self._bundle, file, self.provider, options, (), source)
+        return CellSlots(self) if self._row_graph is None else RowSlots(self)
+
+    @property
+    def _takes_rows(self) -> bool:
+        """Whether a step could take sequences at positions of their own as rows of a batch."""
+        config, file = self.card.config, self._bundle.manifest.graphs["step"].file
+        if self.spec.is_own or self.provider != "cpu" or not file.endswith(".onnx"):
+            return False
+        is_linear = isinstance(config, CausalRNConfig) and config.readout == "linear" and not config.counts_positions
+        return not self.spec.has_pool and (is_linear or isinstance(config, TransformerConfig))
+
+    @exclusive
+    def step_rows(
+        self, tokens: IntArray, positions: IntArray, state: Sequence[Array]
+    ) -> tuple[FloatArray, list[Array]]:
+        """A step [B, 1] whose rows have positions [B] of their own: logits [B, 1, V], and the next state."""
+        feed: dict[str, Any] = dict(zip(self._inputs, state, strict=True))
+        feed["tokens"], feed["position"] = tokens.astype(self.index_dtype), positions.astype(self.index_dtype)
+        logits, *present = self._call(self._row_graph, self._outputs, feed)
+        return logits, present
+
     def _release(self) -> None:
         """Release onnxruntime's sessions."""
-        self._graphs, self._bound = {}, None
+        self._graphs, self._bound, self._row_graph = {}, None, None
 
 
 class _BoundStep:

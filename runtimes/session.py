@@ -196,7 +196,8 @@ class Session(Closing):
     def slots(self) -> Slots:
         """Sequences of the same model at positions of their own, that join and leave at any token.
 
-        Native sessions read weights once for many of them; other runtimes take one after the other.
+        Native sessions read weights once for many of them, and so does onnxruntime where the state has one size; other
+        runtimes take one after the other.
         """
         return SnapshotSlots(self)
 

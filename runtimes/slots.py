@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from causalrn.errors import CapacityError, InputError, StateError
@@ -78,19 +79,19 @@ class Slots(Closing):
         Raises:
             InputError: no such slot is in use.
         """
-        self._check_slots((slot,))
+        self._checked_slots((slot,))
         del self._positions[slot]
         self._logits.pop(slot, None)
         self._close(slot)
 
     def position(self, slot: int) -> int:
         """Tokens that a slot has taken."""
-        self._check_slots((slot,))
+        self._checked_slots((slot,))
         return self._positions[slot]
 
     def last_logits(self, slot: int) -> FloatArray | None:
         """[V] after a slot's last token; None at position 0."""
-        self._check_slots((slot,))
+        self._checked_slots((slot,))
         logits = self._logits.get(slot)
         return None if logits is None else logits.copy()
 
@@ -102,12 +103,11 @@ class Slots(Closing):
             CapacityError: a slot has no position left.
             NonFiniteError: NaN or infinity came out of one.
         """
-        self._check_slots(tokens)
-        if not tokens:
+        slots = self._checked_slots(tokens)
+        if not slots:
             return {}
         ids = check_tokens(as_array(list(tokens.values())).reshape(1, -1), 1, self.session.card.config.vocabulary)[0]
-        given = self._take({slot: ids[place : place + 1] for place, slot in enumerate(tokens)})
-        return {slot: rows[0] for slot, rows in given.items()}
+        return dict(zip(slots, self._take(slots, ids, (1,) * len(slots)), strict=True))
 
     def prefill(self, tokens: Mapping[int, npt.ArrayLike]) -> dict[int, FloatArray]:
         """Take any number of tokens in each of some slots: gives logits [T, V] after every token, by slot.
@@ -115,25 +115,27 @@ class Slots(Closing):
         Raises:
             InputError, CapacityError, NonFiniteError: as :meth:`step`; no slot has taken anything then.
         """
-        self._check_slots(tokens)
-        vocabulary = self.session.card.config.vocabulary
-        return self._take(
-            {slot: check_tokens(as_array(ids).reshape(1, -1), 1, vocabulary)[0] for slot, ids in tokens.items()}
-        )
+        slots, vocabulary = self._checked_slots(tokens), self.session.card.config.vocabulary
+        if not slots:
+            return {}
+        rows = [check_tokens(as_array(ids).reshape(1, -1), 1, vocabulary)[0] for ids in tokens.values()]
+        times = tuple(len(ids) for ids in rows)
+        logits = self._take(slots, np.concatenate(rows), times)
+        return dict(zip(slots, np.split(logits, np.cumsum(times)[:-1]), strict=True))
 
-    def _take(self, tokens: Mapping[int, IntArray]) -> dict[int, FloatArray]:
-        """Take checked tokens [T] of slots in use."""
-        for slot, ids in tokens.items():
-            self._check_room(slot, len(ids))
-        given = self._advance(tokens) if tokens else {}
-        for slot, rows in given.items():
-            self._positions[slot] += len(rows)
-            self._logits[slot] = rows[-1].copy()
-        return given
+    def _take(self, slots: tuple[int, ...], ids: IntArray, times: tuple[int, ...]) -> FloatArray:
+        """Take checked tokens, `times` of them in each of `slots`, which lie in `ids` one after the other -> [T, V]."""
+        ends = [self._positions[slot] + time for slot, time in zip(slots, times, strict=True)]
+        self._check_room(slots, ends)
+        logits = self._advance(slots, ids, times)
+        last = logits if len(logits) == len(slots) else logits[np.cumsum(times) - 1]
+        self._positions.update(zip(slots, ends, strict=True))
+        self._logits.update(zip(slots, last.copy(), strict=True))  # what is given is the caller's to change
+        return logits
 
     def snapshot(self, slot: int) -> Snapshot:
         """A copy of a slot's state, as of a session with one sequence."""
-        self._check_slots((slot,))
+        self._checked_slots((slot,))
         return self._copy(slot)
 
     def restore(self, slot: int, snapshot: Snapshot) -> None:
@@ -142,7 +144,7 @@ class Slots(Closing):
         Raises:
             StateError: it belongs to something else, or is of more than one sequence; the slot is left as it was.
         """
-        self._check_slots((slot,))
+        self._checked_slots((slot,))
         self._load(slot, snapshot)
         self._positions[slot] = snapshot.position
         self._logits.pop(slot, None)
@@ -154,18 +156,23 @@ class Slots(Closing):
         for slot in self.numbers:
             self.release(slot)
 
-    def _check_slots(self, slots: Mapping[int, object] | tuple[int, ...]) -> None:
-        for slot in slots:
+    def _checked_slots(self, slots: Iterable[int]) -> tuple[int, ...]:
+        given = tuple(slots)
+        for slot in given:
             if slot not in self._positions:
                 raise InputError(f"no slot {slot} is in use: admit a sequence first")
+        return given
 
-    def _check_room(self, slot: int, tokens: int) -> None:
-        capacity, position = self.session.capacity, self._positions[slot]
-        if capacity is not None and position + tokens > capacity:
-            raise CapacityError(
-                f"slot {slot}: {tokens} more positions after {position} exceed the capacity of {capacity}: "
-                "release it, or use a model with more positions"
-            )
+    def _check_room(self, slots: tuple[int, ...], ends: Sequence[int]) -> None:
+        capacity = self.session.capacity
+        if capacity is None or max(ends) <= capacity:
+            return
+        slot, end = next((slot, end) for slot, end in zip(slots, ends, strict=True) if end > capacity)
+        position = self._positions[slot]
+        raise CapacityError(
+            f"slot {slot}: {end - position} more positions after {position} exceed the capacity of {capacity}: "
+            "release it, or use a model with more positions"
+        )
 
     @abstractmethod
     def _open(self, slot: int) -> None:
@@ -176,8 +183,8 @@ class Slots(Closing):
         """Free what a slot takes."""
 
     @abstractmethod
-    def _advance(self, tokens: Mapping[int, IntArray]) -> dict[int, FloatArray]:
-        """Run checked tokens [T] of slots -> [T, V]; on an error, leave all as they were."""
+    def _advance(self, slots: tuple[int, ...], ids: IntArray, times: tuple[int, ...]) -> FloatArray:
+        """Run checked tokens, as :meth:`_take`; on an error, leave all slots as they were."""
 
     @abstractmethod
     def _copy(self, slot: int) -> Snapshot:
@@ -215,16 +222,16 @@ class SnapshotSlots(Slots):
     def _close(self, slot: int) -> None:
         del self._states[slot]
 
-    def _advance(self, tokens: Mapping[int, IntArray]) -> dict[int, FloatArray]:
-        given: dict[int, FloatArray] = {}
+    def _advance(self, slots: tuple[int, ...], ids: IntArray, times: tuple[int, ...]) -> FloatArray:
+        given: list[FloatArray] = []
         states: dict[int, Snapshot] = {}
         with self._keeping_own_state() as session:
-            for slot, ids in tokens.items():
+            for slot, row in zip(slots, np.split(ids, np.cumsum(times)[:-1]), strict=True):
                 session.restore(self._states[slot])
-                given[slot] = session.step(ids) if len(ids) == 1 else session.prefill(ids[None])[0]
+                given.append(session.step(row) if len(row) == 1 else session.prefill(row[None])[0])
                 states[slot] = session.snapshot()
         self._states |= states
-        return given
+        return np.concatenate(given)
 
     def _copy(self, slot: int) -> Snapshot:
         return self._states[slot]

@@ -2,83 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from operator import add
 from typing import Protocol
 
 import numpy as np
 
-from causalrn.bundle.state_origin import StateOrigin
-from causalrn.bundle.state_spec import StateSpec
 from causalrn.errors import CapacityError
-from causalrn.runtimes.checks import check_snapshot
+from causalrn.runtimes.cell_slots import Lending, StoredSlots
 from causalrn.runtimes.native.library import REQUEST
 from causalrn.runtimes.native.native_state import NativeState
-from causalrn.runtimes.slots import Slots, Stepping, check_single
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_buffers import aligned_zeros
 
 _MOST_POSITION = (1 << 31) - 1
 
 
-class SteppingMany(Stepping, Protocol):
+class SteppingMany(Lending, Protocol):
     """What these slots need of a native session."""
 
-    spec: StateSpec
-    origin: StateOrigin
-    owner: str
-
-    def new_store(self) -> NativeState: ...
     def step_many(self, requests: Array, work: int) -> None: ...
     def memory_bytes(self, batch: int, capacity: int) -> tuple[int, int]: ...
 
 
-class NativeSlots(Slots):
+class _Lineup:
+    """Slots that are taken together: what C is told of them, kept from call to call while they stay the same.
+
+    What Python does for one slot in every call would take as long as what C does for it: so columns of all slots.
+    """
+
+    def __init__(self, slots: tuple[int, ...], stores: Sequence[NativeState], *, has_pool: bool) -> None:
+        self.slots, self._stores, self._has_pool = slots, stores, has_pool
+        self.requests = np.zeros(len(slots), REQUEST)
+        self._past = np.array([store.arrays.place for store in stores], np.uint64)
+        self._next = np.array([store.target(reused=True).place for store in stores], np.uint64)
+        self.rows = min(len(store.arrays[0]) for store in stores) if has_pool else 0
+        if has_pool:
+            self.requests["capacity"] = [len(store.arrays[0]) for store in stores]
+        self.most_rows = int(self.requests["capacity"].max()) if has_pool else 1
+
+    def prepare(self, positions: Sequence[int], ids: Array, times: tuple[int, ...], logits: FloatArray) -> None:
+        """Write down one call."""
+        requests, begins = self.requests, np.cumsum((0, *times[:-1]))
+        requests["position"] = positions
+        requests["time"] = times
+        requests["tokens"] = ids.ctypes.data + begins * ids.itemsize
+        requests["logits"] = logits.ctypes.data + begins * logits.strides[0]
+        requests["past"], requests["next"] = self._past, self._next
+
+    def settle(self) -> None:
+        """Take over what a call has written: states of constant size go to and fro between two sets of tensors."""
+        if not self._has_pool:
+            self._past, self._next = self._next, self._past
+            for store in self._stores:
+                store.swap()
+
+
+class NativeSlots(StoredSlots[NativeState]):
     """Slots of a native session; bit-equal to sequences alone, whatever others there are."""
 
     session: SteppingMany
 
     def __init__(self, session: SteppingMany) -> None:
         super().__init__(session)
-        self._stores: dict[int, NativeState] = {}
         self._has_pool = session.spec.has_pool
         self._work, self._rows = aligned_zeros((0,), np.uint8), 0
+        self._lineup: _Lineup | None = None
 
     def _open(self, slot: int) -> None:
-        self._stores[slot] = self.session.new_store()
+        super()._open(slot)
+        self._lineup = None
 
     def _close(self, slot: int) -> None:
-        del self._stores[slot]
+        super()._close(slot)
+        self._lineup = None
 
-    def _advance(self, tokens: Mapping[int, IntArray]) -> dict[int, FloatArray]:
-        """Arrays are made once for all slots: what C does for one of them takes no longer than a few of those would."""
-        times = [len(ids) for ids in tokens.values()]
-        begins = np.cumsum([0, *times])
-        stores = [self._reserved(slot, time) for slot, time in zip(tokens, times, strict=True)]
-        ids = np.concatenate(list(tokens.values()), dtype=np.int32)
+    def _advance(self, slots: tuple[int, ...], ids: IntArray, times: tuple[int, ...]) -> FloatArray:
+        positions = [self._positions[slot] for slot in slots]
+        lineup = self._line_up(slots, max(map(add, positions, times)))
+        tokens = ids.astype(np.int32)
         logits = np.empty((len(ids), self.session.card.config.vocabulary), np.float32)
-        past, following = [store.arrays for store in stores], [store.target(reused=True) for store in stores]
-        rows = [len(arrays[0]) if self._has_pool else 1 for arrays in past]
-        requests = np.zeros(len(times), REQUEST)
-        requests["position"] = [self._positions[slot] for slot in tokens]
-        requests["capacity"] = rows if self._has_pool else self.session.capacity or _MOST_POSITION
-        requests["time"] = times
-        requests["tokens"] = ids.ctypes.data + begins[:-1] * ids.itemsize
-        requests["logits"] = logits.ctypes.data + begins[:-1] * logits.strides[0]
-        requests["past"] = [arrays.place for arrays in past]
-        requests["next"] = [arrays.place for arrays in following]
-        self.session.step_many(requests, self._work_for(max(rows)))
-        for slot, store, target in zip(tokens, stores, following, strict=True):
-            store.update(self._positions[slot], target)
-        ends = begins.tolist()
-        return {slot: logits[ends[n] : ends[n + 1]] for n, slot in enumerate(tokens)}
+        lineup.prepare(positions, tokens, times, logits)
+        self.session.step_many(lineup.requests, self._work_for(lineup.most_rows))
+        lineup.settle()
+        return logits
 
-    def _reserved(self, slot: int, time: int) -> NativeState:
-        store, position = self._stores[slot], self._positions[slot]
-        if position + time > _MOST_POSITION:
-            raise CapacityError(f"slot {slot}: C counts positions up to {_MOST_POSITION:,}: release it")
-        if self.session.capacity is None:
-            store.reserve(position + time)
-        return store
+    def _line_up(self, slots: tuple[int, ...], end: int) -> _Lineup:
+        """The slots of one call, with room up to the position `end`."""
+        if end > _MOST_POSITION:
+            raise CapacityError(f"a slot would reach position {end:,}: C counts up to {_MOST_POSITION:,}: release it")
+        lineup, has_room = self._lineup, self.session.capacity is not None
+        if lineup is not None and lineup.slots == slots and (has_room or not self._has_pool or end <= lineup.rows):
+            return lineup
+        stores = [self._stores[slot] for slot in slots]
+        if self._has_pool and not has_room:
+            for store in stores:
+                store.reserve(end)
+        lineup = _Lineup(slots, stores, has_pool=self._has_pool)
+        if not self._has_pool:
+            lineup.requests["capacity"] = self.session.capacity or _MOST_POSITION
+        self._lineup = lineup
+        return lineup
 
     def _work_for(self, rows: int) -> int:
         """Address of working memory for pools of so many rows."""
@@ -87,14 +111,6 @@ class NativeSlots(Slots):
             self._work = aligned_zeros((self.session.memory_bytes(1, rows)[1],), np.uint8)
         return int(self._work.ctypes.data)
 
-    def _copy(self, slot: int) -> Snapshot:
-        position, logits = self._positions[slot], self._logits.get(slot)
-        row = None if logits is None else logits[None].copy()
-        belongs = self.session.owner, (), *self.session.origin.kinds
-        return Snapshot(position, 1, self._stores[slot].copies(position), row, *belongs)
-
     def _load(self, slot: int, snapshot: Snapshot) -> None:
-        check_single(snapshot)
-        session = self.session
-        check_snapshot(snapshot, session.origin, session.card, capacity=session.capacity, max_batch=1)
-        self._stores[slot].load(snapshot.tensors, snapshot.position, 1)
+        super()._load(slot, snapshot)
+        self._lineup = None

@@ -74,6 +74,11 @@ class NativeState(StateBuffers):
         if not self._appends:
             self._tensors, self._spare = outputs, self._tensors
 
+    def swap(self) -> None:
+        """Take over what :meth:`target` gave, where that is not the state itself."""
+        assert self._spare is not None
+        self._tensors, self._spare = self._spare, self._tensors
+
     def truncate(self, position: int, mark: Sequence[Array]) -> None:
         """Undo updates after `position`: rows beyond it do not count."""
         if not self._appends:

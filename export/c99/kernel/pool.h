@@ -6,6 +6,7 @@
 #define stored_rows NAME(stored_rows)
 #define part_t NAME(part_t)
 #define to_fetch NAME(to_fetch)
+#define rows_ahead NAME(rows_ahead)
 #define read_tile NAME(read_tile)
 #define read_segment NAME(read_segment)
 #define add_rows NAME(add_rows)
@@ -56,17 +57,33 @@ CAUSALRN_INLINE const char *to_fetch(const part_t *p, size_t tile)
     return (tile + 1) * bytes <= (size_t)(end - from) ? from + tile * bytes : NULL;
 }
 
+/* Rows to be fetched during a step's tile at `first`: those of the tile that comes AHEAD tiles later, and towards the `end`
+ * of a pool those of the next call's pool, which lies anywhere; or NULL. */
+CAUSALRN_INLINE const char *rows_ahead(const part_t *p, const stored_t *rows, size_t first, size_t end)
+{
+    const size_t batch = rows->batch, left = (end - first + TILE - 1) / TILE - 1; /* tiles of this pool */
+    if (first + (AHEAD + 1) * TILE <= end)
+        return (const char *)(rows->values + AHEAD * TILE * batch * HP);
+    if (left >= AHEAD || p->call->is_last || p->parts > 1)
+        return NULL;
+    const causalrn_session *next = p->call[1].session;
+    const size_t from = (AHEAD - 1 - left) * TILE;
+    if ((size_t)next->batch != batch || p->call[1].time > 1 || (size_t)next->position < from + TILE)
+        return NULL;
+    return (const char *)((const causalrn_pooled *)next->next[p->block * PER_BLOCK] + from * batch * HP);
+}
+
 /* What queries q0 .. q1 - 1 of sequence b read of a tile of `there` rows, into sums[query][sequence][HP]. */
-CAUSALRN_INLINE void read_tile(const part_t *p, float *tile, size_t first, int there, size_t b, size_t q0, size_t q1,
-                               int has_next, float *sums)
+CAUSALRN_INLINE void read_tile(const part_t *p, float *tile, size_t first, size_t end, size_t b, size_t q0, size_t q1,
+                               float *sums)
 {
     const causalrn_session *s = p->call->session;
     const size_t batch = (size_t)s->batch, position = (size_t)s->position;
-    const int alone = q1 - q0 == 1;
+    const int alone = q1 - q0 == 1, there = end - first < TILE ? (int)(end - first) : TILE;
     const int joins = CAUSALRN_POOL_BITS < 32 && CAUSALRN_ISA >= 8 && CAUSALRN_READOUT == CAUSALRN_EXACT && alone;
     reading_t r = {.rows = stored_rows(s, p->block, first, b), .tile = tile};
-    if (alone && has_next) /* with several queries, rows are there already for all but the first */
-        r.ahead = (const char *)(r.rows.values + AHEAD * TILE * batch * HP);
+    if (alone) /* with several queries, rows are there already for all but the first */
+        r.ahead = rows_ahead(p, &r.rows, first, p->parts > 1 ? end : position + 1);
     if (alone && b == 0 && p->call->is_last)
         r.after = to_fetch(p, first / TILE);
     if (CAUSALRN_POOL_BITS < 32 && !joins)
@@ -94,11 +111,9 @@ CAUSALRN_INLINE void read_segment(const part_t *p, float *tile, size_t begin, si
     const size_t end = begin + SEGMENT < after ? begin + SEGMENT : after;
     for (size_t i = 0; i < (q1 - q0) * batch * HP; i += LANES)
         store(sums + i, set(0.0f));
-    for (size_t first = begin; first < end; first += TILE) {
-        const int there = end - first < TILE ? (int)(end - first) : TILE, has_next = first + (AHEAD + 1) * TILE <= end;
+    for (size_t first = begin; first < end; first += TILE)
         for (size_t b = 0; b < batch; b++)
-            read_tile(p, tile, first, there, b, q0, q1, has_next, sums);
-    }
+            read_tile(p, tile, first, end, b, q0, q1, sums);
 }
 
 CAUSALRN_INLINE void add_rows(float *o, const float *sums, int is_first)
