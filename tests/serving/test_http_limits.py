@@ -309,7 +309,7 @@ def test_engine_that_fails_is_seen(linear) -> None:
     with running(linear) as server:
         slots = server.models["linear"].engine._scheduler._slots
 
-        def broken(tokens):
+        def broken(*arguments):
             raise MemoryError("no memory is left")
 
         slots._advance = broken
