@@ -72,9 +72,9 @@ class Running:
         slots = self.models[model].engine._scheduler._slots
         quick = type(slots)._advance
 
-        def slow(*call):
+        def slow(*arguments):
             time.sleep(seconds)
-            return quick(slots, *call)
+            return quick(slots, *arguments)
 
         slots._advance = slow
 

@@ -28,9 +28,9 @@ def held(engine):
     gate, slots = threading.Event(), engine._scheduler._slots
     quick = type(slots)._advance
 
-    def slow(*call):
+    def slow(*arguments):
         assert gate.wait(20)
-        return quick(slots, *call)
+        return quick(slots, *arguments)
 
     slots._advance = slow
     yield engine, gate
@@ -104,10 +104,10 @@ def test_closed_engine_ends_what_runs(served) -> None:
     slots, begun = engine._scheduler._slots, threading.Event()
     quick = type(slots)._advance
 
-    def slow(*call):
+    def slow(*arguments):
         begun.set()
         threading.Event().wait(0.05)
-        return quick(slots, *call)
+        return quick(slots, *arguments)
 
     slots._advance = slow
     answers = [engine.answer(endless()) for _ in range(3)]
@@ -123,7 +123,7 @@ def test_closed_engine_ends_what_runs(served) -> None:
 def test_failed_engine_tells_everybody(served) -> None:
     with Engine(open_session(served["linear"])) as engine:
 
-        def broken(*call):
+        def broken(*arguments):
             raise MemoryError("no memory is left")
 
         engine._scheduler._slots._advance = broken

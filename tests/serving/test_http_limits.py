@@ -16,6 +16,8 @@ from causalrn.serving.http.settings import ApiKeys, ServerSettings, read_keys
 from tests.builders import ROOT
 from tests.serving.servers import KEYS, Running, completion_request, head, is_closed, is_refused, running, wait_for
 
+LONG = {"prompt": "a", "max_tokens": 35, "temperature": 0}
+"""Comes to no stop before."""
 ONE = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
@@ -82,7 +84,7 @@ def test_idle_connections_make_room(linear) -> None:
 def test_busy_connections_are_not_dropped(linear) -> None:
     with running(linear, connections=3) as server:
         server.slow_down(0.1)
-        request = completion_request(prompt="abc", max_tokens=20, stream=True, temperature=0)
+        request = completion_request(**LONG, stream=True)
         busy = [server.connect(request) for _ in range(3)]
         for connection in busy:
             connection.recv(16)
@@ -107,7 +109,7 @@ def test_clients_that_take_nothing_are_dropped(linear) -> None:
 def test_requests_do_not_pile_up_on_a_connection(linear) -> None:
     with running(linear) as server:
         server.slow_down(0.2)
-        connection = server.connect(completion_request(prompt="abc", max_tokens=30))
+        connection = server.connect(completion_request(**LONG))
         assert any(is_refused(connection, ONE * 10) for _ in range(100_000))
         fine(server)
 
@@ -116,7 +118,7 @@ def test_requests_do_not_pile_up_on_a_connection(linear) -> None:
 def test_vanished_clients_free_their_slots(linear, stream) -> None:
     with running(linear, limits=Limits(max_slots=2)) as server:
         server.slow_down(0.1)
-        gone = [server.connect(completion_request(prompt="abc", max_tokens=35, stream=stream)) for _ in range(6)]
+        gone = [server.connect(completion_request(**LONG, stream=stream)) for _ in range(6)]
         wait_for(lambda: server.models["linear"].engine.statistics().waiting == 4)
         for connection in gone:
             connection.close()
@@ -129,7 +131,7 @@ def test_vanished_clients_free_their_slots(linear, stream) -> None:
 def test_full_queue_says_when_to_come_again(linear) -> None:
     with running(linear, limits=Limits(max_slots=1, max_waiting=2)) as server:
         server.slow_down(0.1)
-        request = completion_request(prompt="abc", max_tokens=35, stream=True, temperature=0)
+        request = completion_request(**LONG, stream=True)
         now = server.models["linear"].engine.statistics
         connections = [server.connect(request)]
         wait_for(lambda: now().running == 1)
@@ -147,7 +149,7 @@ def test_full_queue_says_when_to_come_again(linear) -> None:
 def test_late_requests_end(linear, stream) -> None:
     with running(linear, deadline_s=0.3) as server:
         server.slow_down(0.1)
-        body = {"model": "linear", "prompt": "abc", "max_tokens": 30, "stream": stream}
+        body = {"model": "linear", **LONG, "stream": stream}
         status, _, answer = server.ask("POST", "/v1/completions", body)
         assert status == (200 if stream else 504)
         error = json.loads(answer.split(b"data: ")[-1]) if stream else answer
@@ -307,7 +309,7 @@ def test_engine_that_fails_is_seen(linear) -> None:
     with running(linear) as server:
         slots = server.models["linear"].engine._scheduler._slots
 
-        def broken(*call):
+        def broken(*arguments):
             raise MemoryError("no memory is left")
 
         slots._advance = broken
@@ -321,7 +323,7 @@ def test_engine_that_fails_is_seen(linear) -> None:
 def test_draining_ends_what_runs(linear) -> None:
     with running(linear, drain_s=20.0) as server:
         server.slow_down(0.05)
-        connection = server.connect(completion_request(prompt="abc", max_tokens=15, stream=True, temperature=0))
+        connection = server.connect(completion_request(**LONG, stream=True))
         received = connection.recv(64)
         server.end()
         while data := connection.recv(1 << 16):

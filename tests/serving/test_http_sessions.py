@@ -143,7 +143,7 @@ def test_two_requests_do_not_share_a_session(served) -> None:
     with running(served) as server:
         session = Session(server, key="", prompt="abc")
         server.slow_down(0.05)
-        content = json.dumps({"max_tokens": 30, "stream": True}).encode()
+        content = json.dumps({"max_tokens": 30, "seed": 0, "stream": True}).encode()  # comes to no stop before
         first = server.connect(head(f"{session.path}/generate", len(content)) + content)
         first.recv(64)
         answer = session.ask("POST", "/append", {"prompt": "a"}, status=409)
@@ -158,7 +158,8 @@ def test_failed_request_leaves_the_session_as_it_was(served) -> None:
         session = Session(server, key="", prompt="abcdef")
         before = session.values()
         server.slow_down(0.2)
-        assert session.ask("POST", "/generate", {"max_tokens": 30}, status=504)["error"]["code"] == "deadline_exceeded"
+        late = session.ask("POST", "/generate", {"max_tokens": 30, "seed": 4}, status=504)  # comes to no stop before
+        assert late["error"]["code"] == "deadline_exceeded"
         assert session.ask("POST", "/append", {"prompt": "a" * 40}, status=400)["error"]["param"] is None
         assert session.values() == before
 
