@@ -24,7 +24,7 @@ from causalrn.runtimes.snapshot import Snapshot
 from causalrn.serving.bulk.job import BulkJob
 from causalrn.serving.bulk.lines import Prompt, request_of
 from causalrn.serving.engine import Engine
-from causalrn.serving.ray.starting import check_installed
+from causalrn.serving.ray.starting import check_installed, keep_replica_to_loopback
 from causalrn.serving.ray.states import StateStore
 from causalrn.serving.requests import Event, Failed, Finished, Request, Token
 
@@ -50,6 +50,7 @@ class ModelReplica:
     """
 
     def __init__(self, job: BulkJob, store: Any) -> None:
+        keep_replica_to_loopback()
         session = open_bundle(Bundle.open(job.path), job.session, job.runtime)
         self._job, self._store, self._engine = job, store, Engine(session, job.limits)
 
@@ -119,6 +120,7 @@ class Front:
     """
 
     def __init__(self, replicas: Any) -> None:
+        keep_replica_to_loopback()
         self._replicas = replicas.options(stream=True)
 
     async def generate(self, prompt: dict[str, Any], session: str = "") -> AsyncIterator[list[int] | str]:

@@ -62,6 +62,20 @@ def running_ray(cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
+def keep_replica_to_loopback() -> None:
+    """Called in a replica before its port is opened: where Ray is on this machine alone, that port is, too.
+
+    Ray Serve (2.60) opens the port between replicas on all interfaces, whatever the node's address is.
+    """
+    import ray
+    from ray.serve._private import replica
+
+    if not ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
+        return
+    open_port = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: open_port(server, address.replace("[::]", "127.0.0.1"))
+
+
 def _start(cpus: int, *, is_local: bool) -> None:
     import ray
 

@@ -62,8 +62,10 @@ def started(*arguments: object):
         process.stdout.close()
 
 
-def kill_now_and_then(parent: psutil.Process, name: str, most: int, killed: list[int], done: threading.Event) -> None:
-    while len(killed) < most and not done.wait(3):
+def kill_now_and_then(
+    parent: psutil.Process, name: str, most: int, killed: list[int], done: threading.Event, pause_s: float
+) -> None:
+    while len(killed) < most and not done.wait(pause_s):
         with contextlib.suppress(psutil.Error):
             for process in processes_of(parent, name)[:1]:
                 process.kill()
@@ -78,7 +80,7 @@ def test_bulk_generation_loses_no_line_when_workers_are_killed(bundle, tmp_path)
     generate_file(bundle, tmp_path / "in.jsonl", tmp_path / "expected.jsonl", max_slots=8)
     killed, done = [], threading.Event()
     with started("generate", bundle, tmp_path / "in.jsonl", tmp_path / "out.jsonl") as process:
-        arguments = psutil.Process(process.pid), "ray::BulkWorker", 3, killed, done
+        arguments = psutil.Process(process.pid), "ray::BulkWorker.run", 3, killed, done, 0.2
         killer = threading.Thread(target=kill_now_and_then, args=arguments)
         killer.start()
         assert process.wait(300) == 0
@@ -97,7 +99,7 @@ def test_streams_go_on_when_replicas_are_killed(bundle, tmp_path) -> None:
         assert process.stdout.readline().strip() == "serving"
         addresses |= listening_addresses(parent)
         killer = threading.Thread(
-            target=kill_now_and_then, args=(parent, "ray::ServeReplica:default:ModelReplica", 2, killed, done)
+            target=kill_now_and_then, args=(parent, "ray::ServeReplica:default:ModelReplica", 2, killed, done, 3.0)
         )
         killer.start()
         assert process.wait(300) == 0
