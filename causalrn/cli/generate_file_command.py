@@ -30,12 +30,8 @@ Exit code 1 if lines could not run: they say why."""
 @click.argument("output", metavar="OUT.jsonl", type=PATH)
 @click.option("--max-new-tokens", type=Whole(1), help="Most tokens to generate.  [default: the capacity]")
 @click.option("--temperature", type=Real(0.0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option(
-    "--top-k", type=Whole(0), default=0, show_default=True, help="Keep the k likeliest tokens; 0 keeps all."
-)
-@click.option(
-    "--top-p", type=Real(0.0, 1.0), default=1.0, show_default=True, help="Keep tokens up to this sum."
-)
+@click.option("--top-k", type=Whole(0), default=0, show_default=True, help="Keep the k likeliest tokens; 0 keeps all.")
+@click.option("--top-p", type=Real(0.0, 1.0), default=1.0, show_default=True, help="Keep tokens up to this sum.")
 @seed_option
 @click.option("--stop", multiple=True, help="Stop after this text; may be repeated. EOS stops letters by itself.")
 @click.option("--max-slots", type=Whole(1, 65536), default=64, show_default=True, help="Lines at once.")

@@ -151,12 +151,10 @@ def _lock(handle: int) -> None:
 
 def try_lock(handle: int) -> bool:
     """Lock an open file or folder until it is closed; False where another one has it. True where there are no locks."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # the file system has no locks
-        return True
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # the file system has no locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
     return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -24,7 +25,8 @@ _Whole = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """As numpy has them."""
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Line:
     """A line of a file, by number from 0 on; `content` is None where it is longer than a line may be."""
 
     index: int
@@ -142,7 +144,7 @@ def request_of(
         "top_p": prompt.top_p,
         "seed": prompt.seed,
     }
-    given = {name: value for name, value in asked.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     stops = (prompt.stop,) if isinstance(prompt.stop, str) else tuple(prompt.stop or ())
     return Request(
         tokens=np.array(_token_ids(prompt, alphabet, goes_on=goes_on), np.int64),
@@ -153,7 +155,7 @@ def request_of(
 
 
 def _token_ids(prompt: Prompt, alphabet: Alphabet | None, *, goes_on: bool) -> list[int]:
-    if goes_on and prompt.prompt is prompt.tokens is None:
+    if goes_on and prompt.prompt is None and prompt.tokens is None:
         return []
     if (prompt.prompt is None) == (prompt.tokens is None):
         raise InputError("give `prompt` or `tokens`, and not both")

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import sys
 import types
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ MOST = 6
 
 
 @pytest.fixture(scope="module")
-def folder(runs, tmp_path_factory) -> Path:
+def folder(runs, tmp_path_factory):
     output = tmp_path_factory.mktemp("repository") / "copy"
     causalrn.export(runs["exact"], output=output, target="triton", max_batch=MOST)
     return output
@@ -53,7 +53,7 @@ class Response:
 @pytest.fixture
 def model(folder, monkeypatch):
     """The class in model.py, as the server loads it, with a stand-in for the module that it brings."""
-    server = types.ModuleType("triton_python_backend_utils")
+    server: Any = types.ModuleType("triton_python_backend_utils")
     server.Tensor, server.InferenceResponse, server.TritonError = Tensor, Response, str
     server.get_input_tensor_by_name = lambda request, name: Tensor(name, request[name])
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", server)
@@ -154,7 +154,7 @@ def test_server_reads_the_configuration() -> None:
     config_pb2 = pytest.importorskip(
         "tritonclient.grpc.model_config_pb2", reason="needs tritonclient: pip install 'tritonclient[grpc]'"
     )
-    from google.protobuf import text_format
+    text_format = pytest.importorskip("google.protobuf.text_format", reason="comes with tritonclient")
 
     config = text_format.Parse(config_text(29, 6), config_pb2.ModelConfig())
     assert config.backend == "python"
@@ -175,7 +175,7 @@ def test_server_reads_the_configuration() -> None:
 
 def test_folder_is_a_bundle_of_its_own(folder) -> None:
     bundle = Bundle.open(folder)
-    assert set(bundle.manifest.files) >= {"config.pbtxt", "1/model.py", "1/bundle/manifest.json", "golden.npz"}
+    assert set(bundle.manifest.files) >= {"config.pbtxt", "1/model.py", "1/bundle/manifest.json", "golden.safetensors"}
     assert causalrn.verify(folder, level=("logits", "split")).passed
 
 

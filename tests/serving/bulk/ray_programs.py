@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.serving.bulk.job import BulkJob
@@ -27,7 +28,7 @@ def serve(bundle: str, output: str) -> None:
     handle = serve.run(build_application(job, min_replicas=2, max_replicas=2)).options(stream=True)
     print("serving", flush=True)
 
-    async def part(name: str, body: dict) -> list[int]:
+    async def part(name: str, body: dict[str, Any]) -> list[int]:
         parts = [piece async for piece in handle.generate.remote(body, name)]
         assert parts[-1] in ("length", "stop"), parts
         return [token for piece in parts[:-1] for token in piece]

@@ -78,7 +78,8 @@ def test_bulk_generation_loses_no_line_when_workers_are_killed(bundle, tmp_path)
     from causalrn.workflows.generate_file import generate_file
 
     generate_file(bundle, tmp_path / "in.jsonl", tmp_path / "expected.jsonl", max_slots=8)
-    killed, done = [], threading.Event()
+    killed: list[int] = []
+    done = threading.Event()
     with started("generate", bundle, tmp_path / "in.jsonl", tmp_path / "out.jsonl") as process:
         arguments = psutil.Process(process.pid), "ray::BulkWorker.run", 3, killed, done, 0.2
         killer = threading.Thread(target=kill_now_and_then, args=arguments)
@@ -92,7 +93,8 @@ def test_bulk_generation_loses_no_line_when_workers_are_killed(bundle, tmp_path)
 
 def test_streams_go_on_when_replicas_are_killed(bundle, tmp_path) -> None:
     """Sessions of three requests each: all tokens are those of lone runs."""
-    killed, done = [], threading.Event()
+    killed: list[int] = []
+    done = threading.Event()
     with started("serve", bundle, tmp_path / "answers.json") as process:
         parent = psutil.Process(process.pid)
         addresses = listening_addresses(parent)

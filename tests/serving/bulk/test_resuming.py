@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from causalrn.errors import GenerationInterruptedError, InputError
-from causalrn.serving.bulk import part_file
+from causalrn.serving.bulk.part_file import PartFile
 from causalrn.workflows.generate_file import generate_file
 from tests.serving.bulk.conftest import SETTINGS
 
@@ -50,7 +50,7 @@ def dies_after(count: int):
 def test_run_that_was_killed_goes_on(bundle, prompts, expected, tmp_path, monkeypatch, number) -> None:
     output, count = tmp_path / "out.jsonl", 1 + number * (len(expected) - 1) // (KILLS - 1)
     with monkeypatch.context() as patch:
-        patch.setattr(part_file.os, "write", dies_after(count))
+        patch.setattr("causalrn.serving.bulk.part_file.os.write", dies_after(count))
         assert in_child(lambda: generate_file(bundle, prompts, output, **SETTINGS)) == -signal.SIGKILL
     begun = (tmp_path / "out.jsonl.part").read_bytes()
     assert len(begun) == count
@@ -96,11 +96,11 @@ def test_run_that_was_killed_at_a_change_of_files_goes_on(bundle, prompts, expec
 
 
 @pytest.fixture
-def begun(bundle, prompts, expected, tmp_path) -> Path:
+def begun(bundle, prompts, expected, tmp_path):
     """An output whose run was stopped after half of its bytes."""
     output = tmp_path / "out.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(part_file.os, "write", dies_after(len(expected) // 2))
+        patch.setattr("causalrn.serving.bulk.part_file.os.write", dies_after(len(expected) // 2))
         in_child(lambda: generate_file(bundle, prompts, output, **SETTINGS))
     return output
 
@@ -156,7 +156,7 @@ def test_something_else_in_the_parts_place_is_left_alone(bundle, prompts, tmp_pa
 
 def test_two_processes_do_not_write_one_output(bundle, prompts, tmp_path) -> None:
     belongs = {"seed": 0}
-    with part_file.PartFile(tmp_path / "out.jsonl", belongs):
+    with PartFile(tmp_path / "out.jsonl", belongs):
         with pytest.raises(InputError, match="another process writes it"):
             generate_file(bundle, prompts, tmp_path / "out.jsonl", **SETTINGS)
         assert json.loads((tmp_path / "out.jsonl.part.json").read_text()) == belongs
@@ -174,7 +174,7 @@ def test_full_disk_keeps_what_is_there(bundle, prompts, expected, tmp_path, monk
         return sent
 
     with monkeypatch.context() as patch:
-        patch.setattr(part_file.os, "write", fills_up)
+        patch.setattr("causalrn.serving.bulk.part_file.os.write", fills_up)
         with pytest.raises(OSError, match="No space left") as raised:
             generate_file(bundle, prompts, output, **SETTINGS)
     assert raised.value.filename == str(output)
@@ -184,7 +184,7 @@ def test_full_disk_keeps_what_is_there(bundle, prompts, expected, tmp_path, monk
 
 
 def test_interrupt_keeps_what_is_there_and_says_how_to_go_on(bundle, prompts, expected, tmp_path, monkeypatch) -> None:
-    output, append = tmp_path / "out.jsonl", part_file.PartFile.append
+    output, append = tmp_path / "out.jsonl", PartFile.append
 
     def interrupt(part, lines, errors=0) -> None:
         append(part, lines, errors)
@@ -192,7 +192,7 @@ def test_interrupt_keeps_what_is_there_and_says_how_to_go_on(bundle, prompts, ex
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(part_file.PartFile, "append", interrupt)
+        patch.setattr(PartFile, "append", interrupt)
         with pytest.raises(GenerationInterruptedError, match=r"keeps \d+ of 40 lines: the same command goes on"):
             generate_file(bundle, prompts, output, **SETTINGS)
     assert generate_file(bundle, prompts, output, **SETTINGS).resumed_lines > 9
@@ -200,7 +200,7 @@ def test_interrupt_keeps_what_is_there_and_says_how_to_go_on(bundle, prompts, ex
 
 
 def test_input_that_changes_meanwhile_is_found(bundle, prompts, tmp_path, monkeypatch) -> None:
-    source, append = tmp_path / "in.jsonl", part_file.PartFile.append
+    source, append = tmp_path / "in.jsonl", PartFile.append
     source.write_bytes(prompts.read_bytes())
 
     def change(part, lines, errors=0) -> None:
@@ -208,7 +208,7 @@ def test_input_that_changes_meanwhile_is_found(bundle, prompts, tmp_path, monkey
         with source.open("ab") as file:
             file.write(b"\n{}")
 
-    monkeypatch.setattr(part_file.PartFile, "append", change)
+    monkeypatch.setattr(PartFile, "append", change)
     with pytest.raises(InputError, match=r"has changed while it was read.*`restart`"):
         generate_file(bundle, source, tmp_path / "out.jsonl", **SETTINGS)
     assert not (tmp_path / "out.jsonl").exists()
