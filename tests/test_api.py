@@ -17,6 +17,7 @@ FUNCTIONS = (
     "compile",
     "convert",
     "export",
+    "generate_file",
     "predict",
     "profile",
     "quantize",
@@ -31,7 +32,7 @@ def workflow(name):
     """A function; `export` is a package that can be called."""
     from causalrn.workflows import export
 
-    return export.export if name == "export" else getattr(causalrn, name)
+    return export.export if name == "export" else getattr(causalrn, name.replace("-", "_"))
 
 
 def test_every_public_name_is_there():
@@ -66,7 +67,7 @@ NOT_AN_ARGUMENT = {
 """What the command line does with a result, or calls another function for."""
 
 
-@pytest.mark.parametrize("name", ["compile", "convert", "export", "quantize", "reseal", "train", "verify"])
+@pytest.mark.parametrize("name", ["compile", "convert", "export", "generate-file", "quantize", "reseal", "train", "verify"])
 def test_keyword_arguments_are_the_command_lines_options(name):
     command = group.get_command(None, name)
     flags = {
