@@ -9,7 +9,7 @@ import click
 
 from causalrn.cli.console import EXIT_CHECK_FAILED, console, write_json
 from causalrn.cli.number_types import Real, Whole
-from causalrn.cli.options import PATH, check_places, json_option, runtime_options, seed_option
+from causalrn.cli.options import PATH, check_places, json_option, memory_option, runtime_options, seed_option
 from causalrn.cli.verbosity import show_progress
 
 
@@ -35,22 +35,8 @@ Exit code 1 if lines could not run: they say why."""
 @seed_option
 @click.option("--stop", multiple=True, help="Stop after this text; may be repeated. EOS stops letters by itself.")
 @click.option("--max-slots", type=Whole(1, 65536), default=64, show_default=True, help="Lines at once.")
-@click.option(
-    "--state-memory",
-    type=Whole(1, 1 << 24),
-    default=1024,
-    show_default=True,
-    metavar="MIB",
-    help="Memory of their states.",
-)
-@click.option(
-    "--cache-memory",
-    type=Whole(0, 1 << 24),
-    default=64,
-    show_default=True,
-    metavar="MIB",
-    help="Memory for states after beginnings that prompts share.",
-)
+@memory_option("--state-memory", 1024, "Memory of their states.", least=1)
+@memory_option("--cache-memory", 64, "Memory for states after beginnings that prompts share.")
 @click.option("--runtime", help="Of the bundle; its default otherwise.")
 @runtime_options
 @click.option("--ray", is_flag=True, help="Run on workers of Ray: of the cluster of RAY_ADDRESS, or of this machine.")

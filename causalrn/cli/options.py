@@ -192,3 +192,9 @@ def pop_session_options(options: dict[str, Any]) -> SessionOptions:
     names = ("provider", "threads", "no_cuda_graph", "runtime_cache", "precision")
     provider, threads, no_cuda_graph, runtime_cache, precision = (options.pop(name) for name in names)
     return SessionOptions(provider, threads, not no_cuda_graph, runtime_cache, precision)
+
+
+def memory_option(name: str, default: int, what: str, *, least: int = 0) -> Decorator:
+    """An option whose number is MiB."""
+    kind = Whole(least, 1 << 24)
+    return click.option(name, type=kind, default=default, show_default=True, metavar="MIB", help=what)

@@ -8,15 +8,11 @@ from typing import Any
 import click
 
 from causalrn.cli.number_types import Real, Whole
-from causalrn.cli.options import PATH, Decorator, given_options, pop_session_options, runtime_options
+from causalrn.cli.options import PATH, given_options, memory_option, pop_session_options, runtime_options
 from causalrn.errors import InputError
 
 _DEFAULT_PORT = 8000
 _PAGE_OPTIONS = ("bundles", "http", "port")
-
-
-def _mib(name: str, default: int, what: str) -> Decorator:
-    return click.option(name, type=Whole(0, 1 << 24), default=default, show_default=True, metavar="MIB", help=what)
 
 
 @click.command(
@@ -39,10 +35,10 @@ Examples:
 @click.option("--keys", type=PATH, help="File with an API key a line; the variable CAUSALRN_API_KEYS does the same.")
 @click.option("--max-slots", type=Whole(1, 65536), default=256, show_default=True, help="Running sequences.")
 @click.option("--max-waiting", type=Whole(1, 1 << 20), default=1024, show_default=True, help="Requests.")
-@_mib("--state-memory", 1024, "Memory of running sequences' states, per model.")
-@_mib("--cache-memory", 64, "Memory of the prefix cache, per model.")
-@_mib("--session-memory", 256, "Memory of sessions' states, per model; others lie on disk.")
-@_mib("--session-disk", 4096, "Disk of sessions' states, per model.")
+@memory_option("--state-memory", 1024, "Memory of running sequences' states, per model.")
+@memory_option("--cache-memory", 64, "Memory of the prefix cache, per model.")
+@memory_option("--session-memory", 256, "Memory of sessions' states, per model; others lie on disk.")
+@memory_option("--session-disk", 4096, "Disk of sessions' states, per model.")
 @click.option("--state-dir", type=PATH, help="Folder that keeps sessions when the server ends.  [default: none does]")
 @click.option(
     "--deadline",
