@@ -67,7 +67,9 @@ NOT_AN_ARGUMENT = {
 """What the command line does with a result, or calls another function for."""
 
 
-@pytest.mark.parametrize("name", ["compile", "convert", "export", "generate-file", "quantize", "reseal", "train", "verify"])
+@pytest.mark.parametrize(
+    "name", ["compile", "convert", "export", "generate-file", "quantize", "reseal", "train", "verify"]
+)
 def test_keyword_arguments_are_the_command_lines_options(name):
     command = group.get_command(None, name)
     flags = {

@@ -50,11 +50,20 @@ class BundleFigures(ReportEntry, frozen=True):
     sqnr_db: Mapping[str, float | None]
 
 
+class PairedRatio(ReportEntry, frozen=True):
+    """After / before within each turn: the median, and quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
 class StepTimes(ReportEntry, frozen=True):
     """Medians of a step of either bundle, in microseconds."""
 
     before_us: float
     after_us: float
+    paired: PairedRatio
 
 
 class Ratios(ReportEntry, frozen=True):

@@ -274,7 +274,7 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
         "packages",
     ]
     assert report["environment"]["packages"]["numpy"]
-    assert [verb for verb, works in report["works"].items() if works] == ["run"]
+    assert [verb for verb, works in report["works"].items() if works] == ["run", "run triton"]
     assert list(report["works"]) == [
         "run",
         "train",
@@ -303,13 +303,13 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
 def test_exit_code_is_1_when_bundles_cannot_run(name, status, invoke):
     result = invoke({**dict.fromkeys(ESSENTIAL, "works"), name: status})
     assert result.exit_code == 1
-    assert f"Works here: nothing. Does not: run, train, {MORE}." in result.output
+    assert f"Works here: nothing. Does not: run, train, {MORE}, run triton." in result.output
 
 
 def test_table_shows_status_detail_and_remedy(invoke):
     result = invoke({**dict.fromkeys([*ESSENTIAL, "torch, CPU"], "works"), "onnx": "missing"})
     assert "onnx              missing  detail [extra]: remedy" in result.output
-    assert f"Works here: run, train. Does not: {MORE}." in result.output
+    assert f"Works here: run, train, run triton. Does not: {MORE}." in result.output
 
 
 def test_train_needs_no_onnxruntime():
