@@ -289,6 +289,7 @@ def test_json_has_the_documented_keys(invoke, tmp_path):
         "run executorch",
         "run litert",
         "run coreml",
+        "run triton",
     ]
     assert report["groups"][0]["probes"][0] == {
         "name": "numpy",
