@@ -133,5 +133,5 @@ def test_manifest_that_is_no_json_is_one_clear_error(bundle, content):
 def test_missing_folder_and_missing_manifest_differ(tmp_path):
     with pytest.raises(BundleError, match="no such folder"):
         Bundle.open(tmp_path / "nowhere")
-    with pytest.raises(BundleError, match=r"no manifest\.json in it"):
+    with pytest.raises(BundleError, match=r"not a bundle: it is empty"):
         Bundle.open(tmp_path)
