@@ -66,13 +66,11 @@ def open_folder(path: Path, runtime: str | None = None, options: SessionOptions 
     options = options or SessionOptions()
     if runtime is not None:
         runtime_row(runtime)
-    if not is_bundle(path) and is_checkpoint(path):
+    if _is_run(path):
         row = runtime_row(_choose(path, runtime, checkpoint_runtimes(), "a checkpoint folder"))
         options.check_for(row, path)
         session: Session = row.load_session()(path, options)
         return session
-    if not is_bundle(path):
-        raise BundleError(describe_wrong(path, EITHER))
     bundle = Bundle.open(path)
     possible = runtimes_of_target(target_of(bundle).name)
     return open_bundle(bundle, options, _choose(path, runtime, possible, f"a bundle for {bundle.manifest.target}"))
@@ -84,11 +82,22 @@ def default_row(path: Path) -> Target:
     Raises:
         InputError, BundleError: the folder is neither, or of a kind that this version does not know.
     """
-    if not is_bundle(path) and is_checkpoint(path):
+    if _is_run(path):
         return runtime_row(checkpoint_runtimes()[0])
-    if not is_bundle(path):
-        raise BundleError(describe_wrong(path, EITHER))
     return find_target(Manifest.read(path).target, path)
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is a RUN; a bundle is not.
+
+    Raises:
+        BundleError: it is neither.
+    """
+    if is_bundle(path):
+        return False
+    if not is_checkpoint(path):
+        raise BundleError(describe_wrong(path, EITHER))
+    return True
 
 
 def target_of(bundle: Bundle, runtime: str | None = None) -> Target:

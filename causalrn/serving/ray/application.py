@@ -137,14 +137,13 @@ class Front:
         name, sent = uuid.uuid4().hex, 0
         for _ in range(_TRIES):
             place = self._replicas.options(multiplexed_model_id=session) if session else self._replicas
-            skipped = 0
+            seen = 0
             try:
                 async for part in place.generate.remote(asked, name, session):
-                    if isinstance(part, list) and skipped < sent:
-                        skipped += 1  # the first time that it was sent, it came through
-                        continue
-                    sent += isinstance(part, list)
-                    skipped += isinstance(part, list)
+                    seen += isinstance(part, list)
+                    if isinstance(part, list) and seen <= sent:
+                        continue  # the first time that it was sent, it came through
+                    sent = seen
                     yield part
                     if isinstance(part, str):
                         return

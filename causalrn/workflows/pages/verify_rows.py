@@ -23,6 +23,15 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A number that nothing limits: as people read it, its place in the report, and as that has it."""
+
+    text: str
+    place: str
+    raw: float
+
+
+@dataclass(frozen=True)
 class Judged:
     """A number beside its limit.
 
@@ -52,7 +61,7 @@ class LevelRow:
         rule: what judges it, e.g. "rounding" or "budget"; empty where nothing has a limit.
         judged: what decides: all that is beyond its limit, or what came nearest.
         others: what else is judged.
-        details: what was measured beside, a sentence each.
+        details: what was measured beside, a sentence each, in parts.
         lists: what was looked at one by one, by title.
     """
 
@@ -62,7 +71,7 @@ class LevelRow:
     rule: str
     judged: tuple[Judged, ...]
     others: tuple[Judged, ...]
-    details: tuple[str, ...]
+    details: tuple[tuple[str | Measured, ...], ...]
     lists: Mapping[str, list[Json]]
 
 
@@ -119,7 +128,7 @@ def _row(place: str, found: LevelResult, data: Json, budget: bool) -> LevelRow:
         rule, judged = _rule(result, budget), (_of_error(result, place),)
     lists = {"what has to be refused": figures.get("guards", []), "checks": figures.get("checks", [])}
     shown = {title: each for title, each in lists.items() if each}
-    return LevelRow(result, verdict, outcome, rule, judged, others, tuple(_details(figures)), shown)
+    return LevelRow(result, verdict, outcome, rule, judged, others, tuple(_details(figures, f"{place}.figures")), shown)
 
 
 def _rule(result: Json, budget: bool) -> str:
@@ -149,21 +158,23 @@ def _sign(value: float | None, limit: float, *, passed: bool) -> str:
     return "of" if passed or value is None else ">" if value > limit else "<"
 
 
-def _details(figures: Json) -> Iterator[str]:
+def _details(figures: Json, place: str) -> Iterator[tuple[str | Measured, ...]]:
     if "after" in figures:
         after = figures["after"]
-        yield f"accuracy {_percent(after['accuracy'])}, of single tokens {_percent(after['token_accuracy'])}"
+        names = "accuracy", "token_accuracy"
+        whole, single = (Measured(_percent(after[name]), f"{place}.after.{name}", after[name]) for name in names)
+        yield "accuracy ", whole, ", of single tokens ", single
         positions = [str(position + 1) for position in range(len(after["by_position"]))]
-        yield f"{describe_shares(after['by_position'], positions, 'position')} of the answer"
+        yield (f"{describe_shares(after['by_position'], positions, 'position')} of the answer",)
         if len(lengths := after["by_length"]) > 1:
             ordered = sorted(lengths, key=int)
-            yield describe_shares([lengths[length] for length in ordered], ordered, "length")
+            yield (describe_shares([lengths[length] for length in ordered], ordered, "length"),)
     if "calls" in figures:
         calls = figures["calls"]
         batches = " or ".join(map(str, calls["batches"]))
-        yield f"calls: {calls['calls']:,}, walks: {calls['walks']:,}, sequences at once: {batches}"
+        yield (f"calls: {calls['calls']:,}, walks: {calls['walks']:,}, sequences at once: {batches}",)
     if claimed := figures.get("claimed"):
-        yield f"equal bit for bit: {', '.join(claimed)}"
+        yield (f"equal bit for bit: {', '.join(claimed)}",)
 
 
 def _percent(share: float) -> str:

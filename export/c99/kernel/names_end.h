@@ -62,6 +62,7 @@
 #undef to_fetch
 #undef append_row
 #undef stored_rows
+#undef rows_ahead
 #undef read_tile
 #undef read_segment
 #undef read_pool

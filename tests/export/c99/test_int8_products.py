@@ -58,7 +58,7 @@ def riscv(*widths: int) -> Processor:
     headers = f"/usr/{RISCV_COMPILER.removesuffix('-gcc')}/include"
     flags = ("--target=riscv64-linux-gnu", "-march=rv64gcv", "-isystem", headers, "-Wno-unused-command-line-argument")
     emulators = tuple((RISCV_EMULATOR, "-cpu", f"rv64,v=true,vext_spec=v1.0,vlen={bits}") for bits in widths)
-    return Processor((CLANG or "clang", *flags), emulators, 4, ("in[k + 3]", "in[k + 2]"))
+    return Processor((CLANG or "clang", *flags), emulators, 4, ("two, in[k + 3]", "two, in[k + 2]"))
 
 
 PROCESSORS = {
@@ -107,7 +107,8 @@ def run_products(processor: Processor, bundle: Bundle, folder: Path) -> set[str]
 
 
 def run_firmware(core: str, folder: Path, build: Path) -> str:
-    command = ["make", "-f", "cortex_m.mk", f"CORE={core}", "SOURCES=cortex_m.c products.c", "CFLAGS=-O1 -Werror"]
+    command = ["make", "--no-print-directory", "-f", "cortex_m.mk", f"CORE={core}"]
+    command += ["SOURCES=cortex_m.c products.c", "CFLAGS=-O1 -Werror"]
     result = subprocess.run(
         [*command, f"BUILD={build}", "run"], cwd=folder, capture_output=True, text=True, check=False
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from causalrn.runtimes.bench.measuring import ISAS, Kernels, _library, measure_machine
-from causalrn.runtimes.bench.ort_measuring import _readout, _readout_s, measure_onnxruntime
+from causalrn.runtimes.bench.ort_measuring import _readout, _readout_s, _rest, measure_onnxruntime
 from tests.c_tools import HAS_C_COMPILER, needs_c_compiler
 
 
@@ -70,9 +70,16 @@ def test_readout_graph_is_the_exact_readout():
     assert np.allclose(found[0], expected, rtol=1e-4)
 
 
+def test_what_is_left_of_a_time_is_never_nothing():
+    """On a busy machine the parts may take longer by themselves than the whole did."""
+    assert _rest(3.0, 1.0) == 2.0
+    assert _rest(3.0, 2.9) == pytest.approx(0.3)
+    assert _rest(3.0, 5.0) == pytest.approx(0.3)
+
+
 def test_onnxruntime_rates_are_plausible():
     rates = measure_onnxruntime()
-    assert 1e-9 < rates.node_s < 1e-2
+    assert 1e-10 < rates.node_s < 1e-2
     assert all(1e7 < rate < 1e13 for _, rate in rates.weight_bytes_per_s)
     assert all(1e6 < rate < 1e12 for _, rate in rates.pairs_per_s)
     assert _readout_s(64, 1) > 0
