@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+ARM_DOT_PRODUCT = "-march=armv8.2-a+dotprod"
 _X86, _ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
 _X86_FAMILIES = (
     ({"avx512f", "avx512_vnni"}, "x86-64 AVX-512 VNNI"),
@@ -55,6 +56,12 @@ def vector_flags() -> tuple[str, ...]:
     if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
         return ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma")
     return ("-mavx2", "-mfma") if {"avx2", "fma"} <= flags else ()
+
+
+def dot_product_flags() -> tuple[str, ...]:
+    """What GCC and Clang have to be told to use an ARM processor's dot product of int8; nothing on other processors."""
+    is_arm = platform.machine().lower() in _ARM
+    return (ARM_DOT_PRODUCT,) if is_arm and "asimddp" in _flags() else ()
 
 
 def usable_processors() -> int:

@@ -22,7 +22,6 @@ from causalrn.training.card import card_of
 
 SELFTEST, EXAMPLE, GOLDEN_HEADER = "selftest.c", "example.c", "golden.h"
 ARM_COMPILER = "aarch64-linux-gnu-gcc"
-ARM_DOT_PRODUCT = "-march=armv8.2-a+dotprod"
 ARM_EMULATORS = ("qemu-aarch64", "qemu-aarch64-static")
 """Names of one program: systems have the one, the other or both."""
 FIRMWARE = ("cortex_m.mk", "cortex_m.c", "cortex_m.ld")

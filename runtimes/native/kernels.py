@@ -11,6 +11,7 @@ import numpy as np
 
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.native_spec import NativeSpec
+from causalrn.compiling.processor import ARM_DOT_PRODUCT
 from causalrn.errors import BundleError
 from causalrn.runtimes.kernel_list import KERNEL_EQUALITIES, Kernel, KernelList, Program, WholeKernel
 from causalrn.runtimes.native import builds
@@ -102,7 +103,7 @@ class _NativeKernels:
         }
         quantization = self.bundle.manifest.quantization
         if quantization is not None and quantization.scheme == "w8a8-dynamic":
-            ways["ARM dot product (emulated)"] = (("-O2", builds.ARM_DOT_PRODUCT), "")
+            ways["ARM dot product (emulated)"] = (("-O2", ARM_DOT_PRODUCT), "")
         for name, (flags, like) in ways.items():
             build = Build(self.bundle, self.native, flags, compiler, emulator)
             self.preparations.append(build.compiled_object)

@@ -17,6 +17,7 @@ from causalrn.bundle.native_spec import INTERFACE, NativeSpec, padded, padded_hi
 from causalrn.bundle.state_spec import ITEM_BYTES
 from causalrn.compiling.c_compiler import SourceError, shared_library
 from causalrn.compiling.code_cache import CACHE_VARIABLE
+from causalrn.compiling.processor import dot_product_flags
 from causalrn.errors import BundleError, NonFiniteError, RuntimeUnavailableError
 from causalrn.runtimes.checks import NON_FINITE
 from causalrn.runtimes.state_buffers import aligned_zeros
@@ -173,7 +174,9 @@ def compiled_library(bundle: Bundle, native: NativeSpec, *, flags: Sequence[str]
     flags = [renamed(flag, native.prefix) for flag in flags]
     sources = {"shim.c": shim.encode()} | {name: bundle.file(name).read_bytes() for name in native.sources}
     try:
-        return shared_library(sources, ("-fvisibility=hidden", "-lm", "-pthread", *flags), native.source)
+        # kernels for x86 are chosen as they run: there it takes no flags
+        always = ("-fvisibility=hidden", "-lm", "-pthread", *dot_product_flags())
+        return shared_library(sources, (*always, *flags), native.source)
     except SourceError as error:
         raise BundleError(f"{bundle.path}: {error}; see docs/native.md") from None
 

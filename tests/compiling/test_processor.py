@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from causalrn.compiling import processor as module
-from causalrn.compiling.processor import processor_family, vector_flags
+from causalrn.compiling.processor import ARM_DOT_PRODUCT, dot_product_flags, processor_family, vector_flags
 from causalrn.runtimes.parity import report
 
 FAMILY = processor_family.__wrapped__
@@ -78,6 +78,19 @@ def test_family_follows_from_instruction_sets(monkeypatch, name, flags, extensio
 def test_vectors_are_as_wide_as_the_processor_has_them(monkeypatch, flags, extensions, widest):
     machine(monkeypatch, "x86_64", flags, extensions)
     assert (vector_flags() or (None,))[0] == widest
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "expected"),
+    [
+        ("aarch64", "Features : fp asimd asimddp", (ARM_DOT_PRODUCT,)),
+        ("arm64", "Features : fp asimd", ()),
+        ("x86_64", "flags : avx2 fma", ()),
+    ],
+)
+def test_dot_product_is_asked_for_where_it_is(monkeypatch, name, flags, expected):
+    machine(monkeypatch, name, flags, NONE)
+    assert dot_product_flags() == expected
 
 
 @pytest.mark.parametrize("found", [lambda mode: None, lambda mode: {}, lambda mode: 1 / 0])

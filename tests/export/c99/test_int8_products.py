@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from causalrn.bundle.bundle_folder import Bundle
-from causalrn.runtimes.native.builds import ARM_COMPILER, ARM_DOT_PRODUCT, arm_emulator
+from causalrn.compiling.processor import ARM_DOT_PRODUCT
+from causalrn.runtimes.native.builds import ARM_COMPILER, arm_emulator
 from tests.builders import ROOT, random_model
 from tests.c_tools import CLANG, c_bundle, compile_c, logits_of, needs
 
