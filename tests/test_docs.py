@@ -235,7 +235,7 @@ def test_python_blocks_of_documents_run(path: Path, block: Block, workspace: Pat
         shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)
     (tmp_path / "script.py").write_text(block.runnable, encoding="utf-8")
     result = subprocess.run(
-        [sys.executable, "-W", "error", "script.py"],
+        [sys.executable, "-W", "error", "-W", "ignore:steps take", "script.py"],  # as pyproject.toml has it
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
