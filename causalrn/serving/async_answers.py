@@ -39,17 +39,21 @@ class Channel:
             await self._ready.wait()
             self._ready.clear()
             events, self._events = self._events, []
-            yield [self._noted(event) for event in events]
+            came: list[Token | Finished] = []
+            for event in events:
+                if isinstance(event, Failed):
+                    del self.left[event.request]
+                    yield came  # what was there before it failed
+                    raise event.error
+                if isinstance(event, Finished):
+                    self._note_end(event)
+                came.append(event)
+            yield came
 
-    def _noted(self, event: Event) -> Token | Finished:
-        if isinstance(event, Failed):
+    def _note_end(self, event: Finished) -> None:
+        self.left[event.request] -= 1
+        if not self.left[event.request]:
             del self.left[event.request]
-            raise event.error
-        if isinstance(event, Finished):
-            self.left[event.request] -= 1
-            if not self.left[event.request]:
-                del self.left[event.request]
-        return event
 
 
 class AsyncAnswers:
