@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from causalrn.bundle.state_origin import StateOrigin
 from causalrn.bundle.state_spec import StateSpec
+from causalrn.runtimes.cell_slots import CellSlots
 from causalrn.runtimes.checks import check_finite
 from causalrn.runtimes.exclusive import exclusive
 from causalrn.runtimes.session import Session
+from causalrn.runtimes.slots import Slots
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.runtimes.state_buffers import StateBuffers
 from causalrn.training.card import ModelCard
@@ -98,6 +100,10 @@ class CellSession(Session):
     def new_store(self) -> StateBuffers:
         """A fresh state for one sequence, for :meth:`take_into`."""
         return StateBuffers(self.spec, self.dtype)
+
+    def slots(self) -> Slots:
+        """Sequences at positions of their own, one after the other; states in numpy are not copied to and fro."""
+        return CellSlots(self) if isinstance(self._buffers, StateBuffers) else super().slots()
 
     @exclusive
     def take_into(self, store: StateStore, position: int, tokens: IntArray) -> FloatArray:

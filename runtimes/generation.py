@@ -90,8 +90,8 @@ def generate(session: Generating, prompts: Prompts, options: GenerationOptions) 
     Raises:
         InputError: prompts that do not fit; CapacityError: a prompt beyond the capacity. Before anything is taken.
     """
-    rows = _prompt_rows(session, prompts)
-    if rows is not None and _need_slots(session, rows):
+    rows = prompt_rows(session, prompts)
+    if rows is not None and need_slots(session, rows):
         return generate_ragged(session, rows, options)
     ids = None if rows is None else np.stack(rows)
     limit = _limit(session, 0 if ids is None else ids.shape[1], options)
@@ -109,17 +109,8 @@ def generate(session: Generating, prompts: Prompts, options: GenerationOptions) 
     return _generate(session, logits, limit, options, stops, texts)
 
 
-def runs_in_slots(session: Generating, prompts: Prompts) -> bool:
-    """Whether :func:`generate` takes these prompts in slots, which leaves the session's own state as it is.
-
-    Raises:
-        InputError: as :func:`generate`.
-    """
-    rows = _prompt_rows(session, prompts)
-    return rows is not None and _need_slots(session, rows)
-
-
-def _need_slots(session: Generating, rows: Sequence[IntArray]) -> bool:
+def need_slots(session: Generating, rows: Sequence[IntArray]) -> bool:
+    """Whether :func:`generate` takes these prompts [T] in slots, which leaves the session's own state as it is."""
     return len({len(row) for row in rows}) > 1 or len(rows) > (session.max_batch or len(rows))
 
 
@@ -200,8 +191,12 @@ def _generate_ragged(
                 return
 
 
-def _prompt_rows(session: Generating, prompts: Prompts) -> list[IntArray] | None:
-    """Token ids of every row; None where there is no prompt."""
+def prompt_rows(session: Generating, prompts: Prompts) -> list[IntArray] | None:
+    """Token ids [T] of every row, which :func:`generate` takes as well; None where there is no prompt.
+
+    Raises:
+        InputError: as :func:`generate`.
+    """
     if prompts is None:
         return None
     if isinstance(prompts, np.ndarray) and (prompts.ndim != 2 or prompts.size == 0):
@@ -227,7 +222,7 @@ def _encoded(session: Generating, texts: Sequence[str]) -> list[list[int]]:
         raise InputError("this model has no alphabet: give prompts as token ids, an array [B, T]")
     if not all(texts):
         raise InputError("the prompt is empty")
-    return [alphabet.prompt(text) if session.position == 0 else alphabet.encode(text) for text in texts]
+    return [alphabet.encode_at(text, session.position) for text in texts]
 
 
 def _limit(session: Generating, prompt_tokens: int, options: GenerationOptions) -> int:

@@ -15,7 +15,7 @@ from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import BundleError
 from causalrn.model.config import CausalRNConfig, TransformerConfig
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.cell_slots import CellSlots, RowSlots
+from causalrn.runtimes.cell_slots import RowSlots
 from causalrn.runtimes.checks import check_finite, hides_rows, shortened
 from causalrn.runtimes.exclusive import exclusive
 from causalrn.runtimes.onnx_bytes import with_vector_input
@@ -184,7 +184,7 @@ class OnnxRuntimeSession(CellSession):
             with contextlib.suppress(ValueError):  # another tool has written the graph anew
                 source = with_vector_input(read_graph(self._bundle, file), "position", self.index_dtype, "B")
                 self._row_graph = load_graph(self._bundle, file, self.provider, options, (), source)
-        return CellSlots(self) if self._row_graph is None else RowSlots(self)
+        return super().slots() if self._row_graph is None else RowSlots(self)
 
     @property
     def _takes_rows(self) -> bool:

@@ -20,11 +20,9 @@ from causalrn.model.config import TransformerConfig
 from causalrn.model.normalization import centre
 from causalrn.model.sequence_model import SequenceModel
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.cell_slots import CellSlots
 from causalrn.runtimes.checks import check_finite
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.runtimes.slots import Slots
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray, Snapshot
 from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import Checkpoint, load_checkpoint
@@ -213,10 +211,6 @@ class RecurrentSession(CellSession):
                     logits, *outputs = self._cell(torch.from_numpy(tokens), torch.tensor(position), *tensors)
                 self._record_streams([stream.numpy() for stream in calls[0]])
             return logits.numpy(), [output.numpy() for output in outputs]
-
-    def slots(self) -> Slots:
-        """Sequences at positions of their own, one after the other."""
-        return CellSlots(self)
 
     def _chunk_at(self, position: int) -> int:
         return self.prefill_chunk if self._cell.reads_fused else super()._chunk_at(position)

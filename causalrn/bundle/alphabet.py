@@ -79,6 +79,14 @@ class Alphabet:
             raise InputError("a blank stands for SEP: write one, between a string and what is asked of it")
         return [BOS, *ids]
 
+    def encode_at(self, text: str, position: int) -> list[int]:
+        """Token ids of text that a state takes: a :meth:`prompt` at position 0, later appended as it is.
+
+        Raises:
+            InputError: as :meth:`prompt` and :meth:`encode`.
+        """
+        return self.encode(text) if position else self.prompt(text)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; markers are left out, bytes that are no UTF-8 are replaced."""
         if self.name == "bytes":

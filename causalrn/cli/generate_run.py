@@ -17,7 +17,7 @@ from causalrn.cli.prompt_input import note_lengths, typed_prompts
 from causalrn.cli.terminal import as_shown
 from causalrn.cli.verbosity import note, show_progress
 from causalrn.errors import CapacityError, InputError
-from causalrn.runtimes.generation import GeneratedStep, Prompts, runs_in_slots
+from causalrn.runtimes.generation import GeneratedStep, Prompts, need_slots, prompt_rows
 from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.session import Session
 from causalrn.workflows.reports import GeneratedRow, RunReport
@@ -52,15 +52,15 @@ def generate_text(
         session.load(state_in)
     if state_out is not None:
         check_output_file(state_out)
-    given = _prompts(session, prompts)
-    in_slots = runs_in_slots(session, given)
+    rows = prompt_rows(session, _prompts(session, prompts))
+    in_slots = rows is not None and need_slots(session, rows)
     if in_slots and state_out is not None:
         raise InputError(
             "--state-out keeps one state, and prompts of different lengths end at different positions: run them singly"
         )
     fresh = () if session.position else prompts
     started, stream = time.perf_counter(), output_stream()
-    steps = session.generate(given, options)  # refuses what does not fit
+    steps = session.generate(rows, options)  # refuses what does not fit
     notes = note_lengths(session, fresh)
     generated = _print_tokens(session, steps, len(prompts), stream, pause, is_end=state_out is None)
     ms_per_token = 1e3 * (time.perf_counter() - started) / max(generated.steps, 1)

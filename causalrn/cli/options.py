@@ -16,6 +16,7 @@ from causalrn.cli.number_types import Whole
 from causalrn.cli.verbosity import note
 from causalrn.errors import InputError
 from causalrn.model.config import ACTIVATIONS, HEAD_SCALES, NORMS
+from causalrn.workflows.arguments import MOST_MIB
 
 if TYPE_CHECKING:
     from causalrn.bundle.disk.ownership import Marker
@@ -196,5 +197,5 @@ def pop_session_options(options: dict[str, Any]) -> SessionOptions:
 
 def memory_option(name: str, default: int, what: str, *, least: int = 0) -> Decorator:
     """An option whose number is MiB."""
-    kind = Whole(least, 1 << 24)
+    kind = Whole(least, MOST_MIB)
     return click.option(name, type=kind, default=default, show_default=True, metavar="MIB", help=what)

@@ -10,9 +10,9 @@ from pathlib import Path
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.runtimes.opening import open_folder
 from causalrn.runtimes.session_options import SessionOptions
+from causalrn.workflows.arguments import mib
 
 _PACKAGES = ("starlette", "uvicorn", "httptools", "prometheus_client")
-_MIB = 1 << 20
 
 
 def serve_models(
@@ -59,10 +59,12 @@ def serve_models(
             max_slots=max_slots,
             max_waiting=max_waiting,
             max_waiting_per_client=max_waiting,
-            state_bytes=state_memory * _MIB,
-            cache_bytes=cache_memory * _MIB,
+            state_bytes=mib(state_memory, "state_memory"),
+            cache_bytes=mib(cache_memory, "cache_memory"),
         ),
-        store=StoreLimits(memory_bytes=session_memory * _MIB, disk_bytes=session_disk * _MIB),
+        store=StoreLimits(
+            memory_bytes=mib(session_memory, "session_memory"), disk_bytes=mib(session_disk, "session_disk")
+        ),
         state_dir=state_dir,
         deadline_s=deadline,
         drain_s=drain,

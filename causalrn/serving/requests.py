@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -124,12 +125,16 @@ class Failed(NamedTuple):
 Event = Token | Finished | Failed
 
 
-def stop_sequences(alphabet: Alphabet | None, texts: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+def stop_sequences(alphabet: Alphabet | None, stop: str | Sequence[str] | None) -> tuple[tuple[int, ...], ...]:
     """Stop texts as token ids.
+
+    Args:
+        stop: one text, several, or none.
 
     Raises:
         InputError: a text that is empty, or that the alphabet cannot spell.
     """
+    texts = (stop,) if isinstance(stop, str) else stop or ()
     if texts and alphabet is None:
         raise InputError("this model has no alphabet: a stop text means nothing to it, use stop token ids")
     if not all(texts):

@@ -99,7 +99,7 @@ class SessionStore:
         """A session's state; it stays where it is.
 
         Raises:
-            UnknownSessionError: there is no such session.
+            UnknownSessionError: there is no such session; QueueFullError: its file cannot be read at the moment.
         """
         with self._lock:
             entry = self._entry(owner, name)
@@ -109,7 +109,8 @@ class SessionStore:
         """A session's state, which no other request can take before :meth:`give_back`.
 
         Raises:
-            UnknownSessionError: there is no such session; BusySessionError: another request has taken it.
+            UnknownSessionError: there is no such session; BusySessionError: another request has taken it;
+            QueueFullError: its file cannot be read at the moment.
         """
         with self._lock:
             entry = self._entry(owner, name)
@@ -129,10 +130,13 @@ class SessionStore:
         """Give a session that has been taken another state.
 
         Raises:
-            UnknownSessionError: it has been deleted.
+            UnknownSessionError: it has been deleted; QueueFullError: it grows, and memory and disk have no room for
+                that. It is left as it was.
         """
         with self._lock:
-            self._entry(owner, name)
+            growth = snapshot_bytes(state) - self._entry(owner, name).size
+            if growth > 0:
+                self._check_bytes(growth)
             self._place(name, state)
 
     def delete(self, owner: str, name: str) -> None:
@@ -166,6 +170,11 @@ class SessionStore:
             raise QueueFullError(f"there are {len(self._entries):,} sessions, as many as may: try again later")
         if self._counts.get(owner, 0) >= limits.max_sessions_per_client:
             raise QueueFullError(f"this client has {self._counts[owner]:,} sessions, as many as may: delete some")
+        self._check_bytes(size)
+
+    def _check_bytes(self, size: int) -> None:
+        """Refuse so many bytes more where there is no room for them."""
+        limits = self._limits
         if self.memory_bytes + self.disk_bytes + size > limits.memory_bytes + limits.disk_bytes:
             raise QueueFullError("sessions take all memory and disk that they may: delete some, or try again later")
         if self._fault and self.memory_bytes + size > limits.memory_bytes:
@@ -210,8 +219,8 @@ class SessionStore:
         if entry.state is not None:
             self.memory_bytes -= entry.size
         elif entry.size:
+            self._path(name, entry).unlink(missing_ok=True)  # first: what cannot be deleted is still there
             self.disk_bytes -= entry.size
-            self._path(name, entry).unlink(missing_ok=True)
         entry.state, entry.size = None, 0
 
     def _remove(self, name: str, entry: _Entry) -> None:
@@ -237,7 +246,12 @@ class SessionStore:
         """Read a state back into memory."""
         try:
             state = load_state(self._path(name, entry))
-        except StateError:
+        except (StateError, OSError) as error:
+            fault = error if isinstance(error, OSError) else error.__context__
+            if isinstance(fault, OSError) and not isinstance(fault, FileNotFoundError):  # e.g. too many open files
+                raise QueueFullError(
+                    f"the session's state file cannot be read now ({fault.strerror}): try again later"
+                ) from None
             self._remove(name, entry)
             raise UnknownSessionError("the session's state file is gone or damaged: begin anew") from None
         self._place(name, state)

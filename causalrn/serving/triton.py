@@ -22,6 +22,7 @@ from causalrn.runtimes.session import Session
 from causalrn.runtimes.session_options import SessionOptions
 from causalrn.runtimes.slots import Slots
 from causalrn.runtimes.snapshot import FloatArray, IntArray
+from causalrn.serving.slot_calls import call_together
 
 Answer = FloatArray | CausalRNError
 
@@ -72,30 +73,20 @@ class SequenceSlots:
         return [answers[number] for number in range(len(requests))]
 
     def _answer_each_once(self, requests: Mapping[int, SequenceRequest]) -> dict[int, Answer]:
-        calls: dict[int, int] = {}  # slots by request
+        slots: dict[int, int] = {}  # by request
         answers: dict[int, Answer] = {}
         for number, request in requests.items():
             try:
-                calls[number] = self._slot(request)
+                slots[number] = self._slot(request)
             except CausalRNError as error:
                 answers[number] = error
-        answers |= self._take({number: requests[number].tokens for number in calls}, calls)
-        for number in calls:
+        calls = {slot: requests[number].tokens for number, slot in slots.items()}
+        given, failed = call_together(self._slots.prefill, calls)
+        for number, slot in slots.items():
+            answers[number] = failed[slot] if slot in failed else given[slot]
             if requests[number].is_end:
                 self._release(requests[number].correlation)
         return answers
-
-    def _take(self, tokens: Mapping[int, IntArray], slots: Mapping[int, int]) -> dict[int, Answer]:
-        """One call; where it fails, which has changed nothing, one for each."""
-        if not tokens:
-            return {}
-        try:
-            given = self._slots.prefill({slots[number]: ids for number, ids in tokens.items()})
-            return {number: given[slots[number]] for number in tokens}
-        except CausalRNError as error:
-            if len(tokens) == 1:
-                return dict.fromkeys(tokens, error)
-        return {number: self._take({number: ids}, slots)[number] for number, ids in tokens.items()}
 
     def _slot(self, request: SequenceRequest) -> int:
         name = request.correlation

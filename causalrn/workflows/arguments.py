@@ -20,6 +20,7 @@ PathLike = str | os.PathLike[str]
 MOST = 1 << 31
 """More than anybody asks for: sequences, steps, sizes."""
 LARGEST_SEED = (1 << 63) - 1
+MOST_MIB = 1 << 24
 
 
 def optional_path(value: PathLike | None, field: str) -> Path | None:
@@ -40,6 +41,15 @@ def whole_number(value: Any, field: str, least: int = 0, most: int = MOST) -> in
     if isinstance(value, bool) or not hasattr(value, "__index__") or not least <= value.__index__() <= most:
         raise InputError(f"`{field}` is {value!r}: it must be a whole number from {least:,} to {most:,}")
     return int(value.__index__())
+
+
+def mib(value: Any, field: str, least: int = 0) -> int:
+    """Bytes of a whole number of MiB.
+
+    Raises:
+        InputError: something else.
+    """
+    return whole_number(value, field, least, MOST_MIB) << 20
 
 
 def optional_whole(value: Any, field: str, least: int = 0, most: int = MOST) -> int | None:
@@ -95,6 +105,17 @@ def flag(value: Any, field: str) -> bool:
     """
     if not isinstance(value, bool):
         raise InputError(f"`{field}` is {value!r}: it must be True or False")
+    return value
+
+
+def text_argument(value: str, field: str) -> str:
+    """A name whose values are not known beforehand.
+
+    Raises:
+        InputError: no text.
+    """
+    if not isinstance(value, str):
+        raise InputError(f"`{field}` is {value!r}: give a name as text")
     return value
 
 

@@ -19,8 +19,8 @@ from causalrn.runtimes.bench.running import Bench, BenchPlan
 from causalrn.runtimes.environment import describe_environment
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.training.checkpoint_folder import CheckpointFolder, is_checkpoint
-from causalrn.workflows.arguments import PathLike, finite_number, listed, whole_number
-from causalrn.workflows.bench_arguments import MOST_THREADS, Counts, Paths, folder_paths, text_argument, whole_numbers
+from causalrn.workflows.arguments import PathLike, finite_number, listed, text_argument, whole_number
+from causalrn.workflows.bench_arguments import MOST_THREADS, Counts, Paths, folder_paths, whole_numbers
 from causalrn.workflows.bench_comparison import Earlier
 from causalrn.workflows.bench_result import BenchResult
 

@@ -33,14 +33,3 @@ def whole_numbers(value: Counts, field: str, least: int, most: int = MOST_TOKENS
         InputError: something else, or a number out of bounds.
     """
     return tuple(dict.fromkeys(whole_number(each, field, least, most) for each in listed(value, field)))
-
-
-def text_argument(value: str, field: str) -> str:
-    """A name whose values are not known beforehand.
-
-    Raises:
-        InputError: no text.
-    """
-    if not isinstance(value, str):
-        raise InputError(f"`{field}` is {value!r}: give a name as text")
-    return value

@@ -22,13 +22,20 @@ from causalrn.serving.bulk.job import BulkJob, RunLines
 from causalrn.serving.bulk.lines import Defaults
 from causalrn.serving.bulk.part_file import PartFile, forget_settings
 from causalrn.serving.requests import Limits
-from causalrn.workflows.arguments import LARGEST_SEED, PathLike, flag, listed, optional_path, whole_number
-from causalrn.workflows.bench_arguments import text_argument
+from causalrn.workflows.arguments import (
+    LARGEST_SEED,
+    PathLike,
+    flag,
+    listed,
+    mib,
+    optional_path,
+    text_argument,
+    whole_number,
+)
 from causalrn.workflows.saving import JsonReport
 
 REPORT_VERSION = 1
-_MIB = 1 << 20
-_MOST_MIB, _MOST_SLOTS, _MOST_WORKERS = 1 << 24, 65536, 4096
+_MOST_SLOTS, _MOST_WORKERS = 65536, 4096
 
 
 @dataclass(frozen=True)
@@ -133,8 +140,8 @@ def generate_file(
     options = GenerationOptions(max_new_tokens, temperature, top_k, top_p, whole_number(seed, "seed", 0, LARGEST_SEED))
     limits = Limits(
         max_slots=whole_number(max_slots, "max_slots", 1, _MOST_SLOTS),
-        state_bytes=whole_number(state_memory, "state_memory", 1, _MOST_MIB) * _MIB,
-        cache_bytes=whole_number(cache_memory, "cache_memory", 0, _MOST_MIB) * _MIB,
+        state_bytes=mib(state_memory, "state_memory", least=1),
+        cache_bytes=mib(cache_memory, "cache_memory"),
     )
     defaults = Defaults(options, tuple(text_argument(text, "stop") for text in listed(stop, "stop")))
     job = BulkJob(as_path(bundle, "bundle"), runtime, session, defaults, limits)

@@ -10,8 +10,8 @@ from causalrn.bundle.json_values import to_json
 from causalrn.runtimes.bench.profiling import Profile, profile_step
 from causalrn.runtimes.progress import Progress, no_progress
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.workflows.arguments import whole_number
-from causalrn.workflows.bench_arguments import MOST_THREADS, Counts, Paths, folder_paths, text_argument, whole_numbers
+from causalrn.workflows.arguments import text_argument, whole_number
+from causalrn.workflows.bench_arguments import MOST_THREADS, Counts, Paths, folder_paths, whole_numbers
 from causalrn.workflows.saving import JsonReport
 
 PROFILE_VERSION = 1

@@ -16,7 +16,7 @@ from causalrn.runtimes.native.library import NativeLibrary
 from causalrn.runtimes.native.native_slots import NativeSlots
 from causalrn.runtimes.native.native_state import NativeState, Tensors
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.runtimes.slots import Slots
+from causalrn.runtimes.slots import Slots, SnapshotSlots
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.runtimes.state_buffers import aligned_zeros
 from causalrn.training.card import card_of
@@ -139,7 +139,7 @@ class NativeSession(CellSession):
 
     def slots(self) -> Slots:
         """Sequences at positions of their own, bit-equal to each alone; weights are read once for many of them."""
-        return NativeSlots(self) if self._library.takes_many else super().slots()
+        return NativeSlots(self) if self._library.takes_many else SnapshotSlots(self)
 
     def _set_probing(self, on: bool) -> None:
         """Nothing to prepare: C writes streams wherever it is told to."""

@@ -70,9 +70,9 @@ class NativeState(StateBuffers):
 
     def update(self, position: int, outputs: Sequence[Array]) -> None:
         """Take over what :meth:`target` gave."""
-        assert isinstance(outputs, Tensors)
         if not self._appends:
-            self._tensors, self._spare = outputs, self._tensors
+            assert outputs is self._spare
+            self.swap()
 
     def swap(self) -> None:
         """Take over what :meth:`target` gave, where that is not the state itself."""

@@ -16,13 +16,11 @@ from causalrn.bundle.precisions import FLOAT32
 from causalrn.bundle.state_origin import StateOrigin
 from causalrn.errors import BundleError
 from causalrn.runtimes.cell_session import CellSession
-from causalrn.runtimes.cell_slots import CellSlots
 from causalrn.runtimes.checks import check_finite, hides_rows
 from causalrn.runtimes.output_shapes import check_outputs, expected_outputs
 from causalrn.runtimes.ov.compiled_call import CompiledGraph, Request
 from causalrn.runtimes.ov.ov_loading import check_precision, compile_graph, compile_options
 from causalrn.runtimes.session_options import SessionOptions
-from causalrn.runtimes.slots import Slots
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import card_of
 
@@ -139,10 +137,6 @@ class OpenVINOSession(CellSession):
     def index_dtype(self) -> np.dtype[np.generic]:
         """Of tokens and position."""
         return self._index_dtype
-
-    def slots(self) -> Slots:
-        """Sequences at positions of their own, one after the other."""
-        return CellSlots(self)
 
     def _set_probing(self, on: bool) -> None:
         self._shown = self._bundle.manifest.streams if on else ()

@@ -12,7 +12,10 @@ import pytest
 
 from causalrn.errors import InputError
 from causalrn.serving import Limits
+from causalrn.serving.http import running as serving_http
 from causalrn.serving.http.settings import ApiKeys, ServerSettings, read_keys
+from causalrn.serving.session_store import SessionStore
+from causalrn.serving.texts import ChoiceText
 from tests.builders import ROOT
 from tests.serving.servers import KEYS, Running, completion_request, head, is_closed, is_refused, running, wait_for
 
@@ -60,6 +63,15 @@ def test_heads_without_end_are_dropped(linear) -> None:
         assert is_closed(server.connect(head() + b"x-a: " + b"b" * 8000 + b"\r\n"))
         assert is_closed(server.connect(b"GET /" + b"a" * 2_000_000))
         fine(server)
+
+
+def test_heads_without_end_behind_a_request_are_dropped(linear) -> None:
+    with running(linear, head_bytes=4096) as server:
+        server.slow_down(0.5)
+        connection = server.connect(completion_request(stream=True, **LONG))
+        assert connection.recv(10) == b"HTTP/1.1 2"
+        connection.sendall(head() + b"x-a: " + b"b" * 8000)
+        assert is_closed(connection, within_s=5)
 
 
 def test_large_bodies_are_refused_before_they_come(linear) -> None:
@@ -318,6 +330,28 @@ def test_engine_that_fails_is_seen(linear) -> None:
         assert server.ask("GET", "/healthz")[::2] == (503, {"status": "failed"})
         status, headers, answer = server.ask("POST", "/v1/completions", {"model": "linear", "prompt": "abc"})
         assert (status, headers["retry-after"]) == (503, "1")
+
+
+def test_defects_in_a_stream_are_logged(linear, caplog, monkeypatch) -> None:
+    def broken(*_) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(ChoiceText, "take", broken)
+    with running(linear) as server, caplog.at_level(logging.ERROR, "causalrn.serving"):
+        _, _, answer = server.ask("POST", "/v1/completions", {"model": "linear", "stream": True, **LONG})
+    assert b"its log says how" in answer
+    assert "a defect" in caplog.text
+
+
+def test_idle_sessions_that_cannot_be_deleted_end_no_server(linear, caplog, monkeypatch) -> None:
+    def refuse(store) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(SessionStore, "delete_idle", refuse)
+    monkeypatch.setattr(serving_http, "_TIDY_S", 0)
+    with running(linear) as server:
+        wait_for(lambda: "Read-only file system" in caplog.text)
+        fine(server)
 
 
 def test_draining_ends_what_runs(linear) -> None:

@@ -1,6 +1,7 @@
 """Sessions over HTTP: what they generate equals one uninterrupted run, wherever their state has been meanwhile."""
 
 import json
+import threading
 
 import pytest
 from safetensors.numpy import load
@@ -151,6 +152,30 @@ def test_two_requests_do_not_share_a_session(served) -> None:
         first.close()  # who leaves leaves the session as it was
         wait_for(lambda: server.ask("POST", f"{session.path}/append", {"prompt": "a"})[0] == 200)
         assert session.ask("GET")["position"] == 6
+
+
+def test_session_is_nobody_elses_until_its_state_has_been_replaced(served, monkeypatch) -> None:
+    begun, gate = threading.Event(), threading.Event()
+    with running({"linear": served["linear"]}) as server:
+        store = server.models["linear"].store
+        replace = store.replace
+
+        def slow(*arguments) -> None:
+            begun.set()
+            assert gate.wait(20)
+            replace(*arguments)
+
+        monkeypatch.setattr(store, "replace", slow)
+        path = f"{Session(server, key='').path}/append"
+        content = json.dumps({"prompt": "ab"}).encode()
+        leaving = server.connect(head(path, len(content)) + content)
+        assert begun.wait(20)
+        leaving.close()
+        wait_for(lambda: server.count_connections() == 0)
+        assert server.ask("POST", path, {"prompt": "c"})[0] == 409
+        gate.set()
+        wait_for(lambda: server.ask("POST", path, {"prompt": "c"})[0] == 200)
+        assert server.ask("GET", path.removesuffix("/append"))[2]["position"] == 5
 
 
 def test_failed_request_leaves_the_session_as_it_was(served) -> None:

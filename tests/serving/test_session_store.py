@@ -1,9 +1,11 @@
 """Sessions at rest: in memory, on disk, of one client alone; nothing is lost, nothing exceeds its bytes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from causalrn.errors import QueueFullError
+from causalrn.errors import QueueFullError, StateError
 from causalrn.runtimes.snapshot import Snapshot
 from causalrn.serving import session_store
 from causalrn.serving.session_store import BusySessionError, SessionStore, StoreLimits, UnknownSessionError, owner_name
@@ -99,6 +101,15 @@ def test_sessions_need_room(tmp_path) -> None:
     assert len(store) > 2
 
 
+def test_sessions_do_not_outgrow_their_room(tmp_path) -> None:
+    store = SessionStore(tmp_path, StoreLimits(memory_bytes=2 * SIZE, disk_bytes=1000))
+    names = [store.create(MINE, state(value)) for value in range(2)]
+    with pytest.raises(QueueFullError, match="all memory and disk"):
+        store.replace(MINE, names[0], state(7, width=1000))
+    assert [store.read(MINE, name).position for name in names] == [0, 1]
+    store.replace(MINE, names[0], state(8))  # no larger than it was
+
+
 def test_full_disk_loses_nothing(tmp_path, monkeypatch) -> None:
     store = SessionStore(tmp_path, StoreLimits(memory_bytes=2 * SIZE))
     names = [store.create(MINE, state(value)) for value in range(2)]
@@ -125,6 +136,45 @@ def test_damaged_file_is_a_session_that_is_gone(tmp_path) -> None:
     with pytest.raises(UnknownSessionError, match="gone or damaged"):
         store.read(MINE, name)
     assert len(store) == 1
+
+
+@pytest.mark.parametrize("kind", [OSError, StateError])
+def test_file_that_cannot_be_read_now_is_read_later(tmp_path, monkeypatch, kind) -> None:
+    store = SessionStore(tmp_path, StoreLimits(memory_bytes=SIZE))
+    name = store.create(MINE, state(1))
+    store.create(MINE, state(2))
+
+    def too_many_files(path):
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError as error:
+            if kind is OSError:
+                raise
+            raise StateError(f"{path}: {error}") from None
+
+    monkeypatch.setattr(session_store, "load_state", too_many_files)
+    with pytest.raises(QueueFullError, match="Too many open files"):
+        store.take(MINE, name)
+    monkeypatch.undo()
+    assert store.take(MINE, name).position == 1
+
+
+def test_file_that_cannot_be_deleted_still_counts(tmp_path, monkeypatch) -> None:
+    store = SessionStore(tmp_path, StoreLimits(memory_bytes=SIZE, idle_s=0))
+    store.create(MINE, state(1))
+    store.create(MINE, state(2))
+    taken = store.disk_bytes
+
+    def refuse(path, missing_ok=False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        store.delete_idle(now=1e12)
+    assert store.disk_bytes == taken
+    monkeypatch.undo()
+    store.delete_idle(now=1e12)
+    assert (store.memory_bytes, store.disk_bytes, len(store)) == (0, 0, 0)
 
 
 def test_many_sessions_cost_what_their_states_do(tmp_path) -> None:

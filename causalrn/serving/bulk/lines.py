@@ -123,7 +123,7 @@ def line_id(content: bytes | None) -> Id:
 
 
 def request_of(
-    prompt: Prompt, index: int, defaults: Defaults, alphabet: Alphabet | None, *, goes_on: bool = False
+    prompt: Prompt, index: int, defaults: Defaults, alphabet: Alphabet | None, *, position: int = 0
 ) -> Request:
     """The request of line number `index`.
 
@@ -131,7 +131,7 @@ def request_of(
     another row of one batch: the same prompt twice gives two answers.
 
     Args:
-        goes_on: from a state: text is appended as it is, and there may be none.
+        position: where it begins: from a state, text is appended as it is, and there may be none.
 
     Raises:
         InputError: a prompt that the alphabet cannot spell, or a setting out of range.
@@ -144,17 +144,16 @@ def request_of(
         "seed": prompt.seed,
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    stops = (prompt.stop,) if isinstance(prompt.stop, str) else tuple(prompt.stop or ())
     return Request(
-        tokens=np.array(_token_ids(prompt, alphabet, goes_on=goes_on), np.int64),
+        tokens=np.array(_token_ids(prompt, alphabet, position), np.int64),
         options=dataclasses.replace(defaults.options, **given),
-        stops=stop_sequences(alphabet, defaults.stops if prompt.stop is None else stops),
+        stops=stop_sequences(alphabet, defaults.stops if prompt.stop is None else prompt.stop),
         first_row=index if prompt.seed is None else 0,
     )
 
 
-def _token_ids(prompt: Prompt, alphabet: Alphabet | None, *, goes_on: bool) -> list[int]:
-    if goes_on and prompt.prompt is None and prompt.tokens is None:
+def _token_ids(prompt: Prompt, alphabet: Alphabet | None, position: int) -> list[int]:
+    if position and prompt.prompt is None and prompt.tokens is None:
         return []
     if (prompt.prompt is None) == (prompt.tokens is None):
         raise InputError("give `prompt` or `tokens`, and not both")
@@ -164,5 +163,4 @@ def _token_ids(prompt: Prompt, alphabet: Alphabet | None, *, goes_on: bool) -> l
         return prompt.tokens
     if alphabet is None:
         raise InputError("this model has no alphabet: give `tokens`, not `prompt`")
-    spell = alphabet.encode if goes_on else alphabet.prompt
-    return spell(prompt.prompt or "")
+    return alphabet.encode_at(prompt.prompt or "", position)

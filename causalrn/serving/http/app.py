@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from typing import Any
@@ -15,7 +14,6 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from causalrn.errors import CausalRNError
 from causalrn.serving.http.bodies import ClientGoneError
 from causalrn.serving.http.completions import Completions, json_response
 from causalrn.serving.http.generating import Generating
@@ -23,11 +21,10 @@ from causalrn.serving.http.messages import Health
 from causalrn.serving.http.metrics import Metrics
 from causalrn.serving.http.models import ServedModel
 from causalrn.serving.http.openapi import openapi_document
-from causalrn.serving.http.problems import AnswerError, problem_of
+from causalrn.serving.http.problems import LOG, AnswerError, problem_of
 from causalrn.serving.http.sessions import Sessions
 from causalrn.serving.http.settings import ServerSettings, is_loopback
 
-LOG = logging.getLogger("causalrn.serving")
 _OPEN = ("/healthz", "/openapi.json")
 _HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 ANYONE = "anyone"
@@ -116,8 +113,6 @@ class App:
             problem = AnswerError(error.status_code, error.detail.lower(), code="no_such_endpoint", headers=allowed)
         else:
             problem = problem_of(error)
-            if not isinstance(error, CausalRNError | AnswerError):
-                LOG.exception("a request has failed", exc_info=error, extra={"fields": {"event": "failure"}})
         if answering.has_begun:
             raise error  # half an answer: the connection is closed
         await problem.response()(scope, receive, answering.send)

@@ -28,6 +28,8 @@ class LimitedProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _reads_head = True
+    """Whether what comes is a head's; the one before may still be answered."""
     _since = 0.0
 
     @property
@@ -59,12 +61,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before a head is whole."""
-        if self.is_waiting:
+        if self.is_waiting or self._reads_head:
             self._head_bytes += len(data)
-            if self._timer is None:
-                self._await_head()
+        if self.is_waiting and self._timer is None:
+            self._await_head()
         super().data_received(data)
-        if self.is_waiting and self._head_bytes > self.settings.head_bytes:
+        if (self.is_waiting or self._reads_head) and self._head_bytes > self.settings.head_bytes:
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
@@ -78,6 +80,11 @@ class LimitedProtocol(HttpToolsProtocol):
             raise ValueError("too many requests that do not wait for their answer")
         self._end_waiting()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A body is whole: the next head follows."""
+        self._reads_head = True
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The connection is closed when no request follows for `idle_s`."""
@@ -99,7 +106,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.settings.head_s, self.transport.abort)
 
     def _end_waiting(self) -> None:
-        self._head_bytes = 0
+        self._head_bytes, self._reads_head = 0, False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -12,7 +12,7 @@ import msgspec
 
 from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.snapshot import Snapshot
-from causalrn.serving.http.answers import Channel
+from causalrn.serving.async_answers import Channel
 from causalrn.serving.http.messages import (
     Choice,
     ChoiceLogprobs,
@@ -23,7 +23,7 @@ from causalrn.serving.http.messages import (
 )
 from causalrn.serving.http.models import ServedModel
 from causalrn.serving.http.problems import late, problem_of
-from causalrn.serving.requests import DEADLINE, STOP, Event, Failed, Finished, Request, Token, stop_sequences
+from causalrn.serving.requests import DEADLINE, STOP, Finished, Request, Token, stop_sequences
 from causalrn.serving.texts import ChoiceText, Piece, token_text
 
 Keep = Callable[[Snapshot], Awaitable[None]]
@@ -50,7 +50,6 @@ class Plan:
         Raises:
             InputError: a stop that the alphabet cannot spell.
         """
-        texts = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         options = GenerationOptions(
             max_new_tokens=16 if body.max_tokens is None else body.max_tokens,
             temperature=1.0 if body.temperature is None else body.temperature,
@@ -58,7 +57,7 @@ class Plan:
             top_k=body.top_k or 0,
             seed=secrets.randbits(63) if body.seed is None else body.seed,
         )
-        return cls(options, stop_sequences(model.session.card.alphabet, texts), body.logprobs)
+        return cls(options, stop_sequences(model.session.card.alphabet, body.stop), body.logprobs)
 
 
 class _ChoiceParts:
@@ -174,12 +173,10 @@ class Generating:
             yield _event(self._completion([], self.usage))
         yield b"data: [DONE]\n\n"
 
-    async def _note(self, events: Sequence[Event], channel: Channel) -> Iterable[_ChoiceParts]:
+    async def _note(self, events: Sequence[Token | Finished], channel: Channel) -> Iterable[_ChoiceParts]:
         """Take what has happened together; gives the choices that it has happened to."""
         concerned: dict[int, _ChoiceParts] = {}
         for event in events:
-            if isinstance(event, Failed):
-                raise event.error
             part = self._parts[channel.places[event.request] * self._choices + event.choice]
             concerned[part.index] = part
             if isinstance(event, Token):

@@ -14,8 +14,8 @@ from causalrn.bundle.disk.leftovers import temporary_folder
 from causalrn.errors import CausalRNError, InputError
 from causalrn.runtimes.session import Session
 from causalrn.runtimes.snapshot import Snapshot
+from causalrn.serving.async_answers import AsyncAnswers
 from causalrn.serving.engine import Engine
-from causalrn.serving.http.answers import AsyncAnswers
 from causalrn.serving.http.messages import Model
 from causalrn.serving.http.settings import ServerSettings
 from causalrn.serving.session_store import SessionStore
@@ -76,7 +76,7 @@ class ServedModel:
         alphabet = self.session.card.alphabet
         if alphabet is None:
             raise InputError("this model has no alphabet: give the prompt as token ids")
-        return tuple(alphabet.prompt(prompt) if position == 0 else alphabet.encode(prompt))
+        return tuple(alphabet.encode_at(prompt, position))
 
     def encode_all(self, prompt: str | Sequence[Any]) -> list[Ids]:
         """The same for one prompt or several.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 from starlette.responses import Response
 
@@ -10,6 +12,7 @@ from causalrn.serving.http.messages import ErrorAnswer, ErrorDetail
 from causalrn.serving.http.models import UnknownModelError
 from causalrn.serving.session_store import BusySessionError, UnknownSessionError
 
+LOG = logging.getLogger("causalrn.serving")
 _RETRY_S = 1
 _INVALID, _SERVER = "invalid_request_error", "server_error"
 
@@ -63,13 +66,14 @@ _RETRY_AFTER = (409, 429, 503)
 
 
 def problem_of(error: Exception) -> AnswerError:
-    """The answer to an error of the layers below; what is none of theirs says nothing of itself."""
+    """The answer to an error of the layers below; what is none of theirs says nothing of itself, but in the log."""
     if isinstance(error, AnswerError):
         return error
     for kind, status, title, code in _KINDS:
         if isinstance(error, kind):
             headers = {"retry-after": str(_RETRY_S)} if status in _RETRY_AFTER else {}
             return AnswerError(status, str(error).replace("`", ""), kind=title, code=code, headers=headers)
+    LOG.exception("a request has failed", exc_info=error, extra={"fields": {"event": "failure"}})
     return AnswerError(500, "the server has failed: its log says how", kind=_SERVER, code="internal_error")
 
 

@@ -16,9 +16,10 @@ import uvicorn
 
 from causalrn.errors import InputError
 from causalrn.runtimes.session import Session
-from causalrn.serving.http.app import LOG, App
+from causalrn.serving.http.app import App
 from causalrn.serving.http.connections import LimitedProtocol
 from causalrn.serving.http.models import ServedModel, serving
+from causalrn.serving.http.problems import LOG
 from causalrn.serving.http.settings import ServerSettings
 
 _TIDY_S = 30
@@ -56,7 +57,10 @@ def server_config(models: dict[str, ServedModel], settings: ServerSettings) -> u
 
     async def tidy() -> None:
         for model in models.values():
-            await asyncio.to_thread(model.store.delete_idle)
+            try:
+                await asyncio.to_thread(model.store.delete_idle)
+            except OSError as error:  # of the disk: the server goes on, and tries again
+                LOG.warning("idle sessions cannot be deleted: %s", error)
 
     return uvicorn.Config(
         App(models, settings),

@@ -24,13 +24,39 @@ from causalrn.serving.http.messages import Deleted, SessionAppend, SessionCreate
 from causalrn.serving.http.models import Ids, ServedModel, find_model
 from causalrn.serving.http.problems import late
 from causalrn.serving.http.settings import ServerSettings
-from causalrn.serving.requests import DEADLINE, Failed, Finished, Request
-from causalrn.serving.session_store import UnknownSessionError
+from causalrn.serving.requests import DEADLINE, Finished, Request
+from causalrn.serving.session_store import SessionStore, UnknownSessionError
 from causalrn.serving.state_cost import state_bytes
 
 _STATE_TYPE = "application/octet-stream"
 _HEADER_BYTES = 1 << 20
 _UNBOUNDED_TOKENS = 1 << 16
+
+
+class _Hold:
+    """A session that a request has taken.
+
+    Attributes:
+        state: that it had then.
+    """
+
+    def __init__(self, store: SessionStore, owner: str, name: str, state: Snapshot) -> None:
+        self._store, self._owner, self._name = store, owner, name
+        self._replacing: asyncio.Future[None] | None = None
+        self.state = state
+
+    async def replace(self, state: Snapshot) -> None:
+        """Have the session go on from another state; what has begun comes to its end, even if its client leaves."""
+        replacing = asyncio.to_thread(self._store.replace, self._owner, self._name, state)
+        self._replacing = asyncio.ensure_future(replacing)
+        await asyncio.shield(self._replacing)
+
+    def end(self) -> None:
+        """Let other requests take it: not before a state that is being replaced has been."""
+        if self._replacing is None or self._replacing.done():
+            self._store.give_back(self._name)
+        else:
+            self._replacing.add_done_callback(lambda _: self._store.give_back(self._name))
 
 
 class Sessions:
@@ -71,10 +97,10 @@ class Sessions:
         """Take tokens and generate none."""
         model, name = self._named(request)
         body = await read_json(request, self._settings, SessionAppend)
-        async with self._using(request, model, name) as state:
-            ids = model.encode(body.prompt, state.position)
-            state = await while_connected(request, self._taken(request, model, state, ids))
-            await self._replace(request, model, name, state)
+        async with self._using(request, model, name) as hold:
+            ids = model.encode(body.prompt, hold.state.position)
+            state = await while_connected(request, self._taken(request, model, hold.state, ids))
+            await hold.replace(state)
         return self._described(model, name, state)
 
     async def fork(self, request: HttpRequest) -> Response:
@@ -97,10 +123,10 @@ class Sessions:
         most = state_bytes(model.session, rows) + _HEADER_BYTES
         content = await read_body(request, self._settings, _STATE_TYPE, most)
         given = await asyncio.to_thread(_state_from_bytes, content)
-        async with self._using(request, model, name):
+        async with self._using(request, model, name) as hold:
             state = await while_connected(request, self._taken(request, model, given, ()))  # the engine checks it
             state = dataclasses.replace(state, text_tails=given.text_tails)
-            await self._replace(request, model, name, state)
+            await hold.replace(state)
         return self._described(model, name, state)
 
     async def generate(self, request: HttpRequest) -> Response:
@@ -109,18 +135,15 @@ class Sessions:
         body = await read_json(request, self._settings, SessionGenerate)
         plan = Plan.of(model, body)
         async with contextlib.AsyncExitStack() as stack:
-            state = await stack.enter_async_context(self._using(request, model, name))
+            hold = await stack.enter_async_context(self._using(request, model, name))
+            state = hold.state
             ids = model.encode(body.prompt, state.position) if body.prompt is not None else ()
             asked = self._request(request, state, ids, options=plan.options, stops=plan.stops, logprobs=plan.logprobs)
-
-            async def keep(state: Snapshot) -> None:
-                await self._replace(request, model, name, state)
-
             tail = state.text_tails[0] if state.text_tails else b""
             if ids:  # what was begun is never completed
-                generating = Generating(model, plan, [asked], keep, before=REPLACEMENT if tail else "")
+                generating = Generating(model, plan, [asked], hold.replace, before=REPLACEMENT if tail else "")
             else:
-                generating = Generating(model, plan, [asked], keep, tail=tail)
+                generating = Generating(model, plan, [asked], hold.replace, tail=tail)
             return await answer(request, model, body, plan, [asked], generating, stack.pop_all())
 
     def _named(self, request: HttpRequest) -> tuple[ServedModel, str]:
@@ -139,8 +162,6 @@ class Sessions:
         async with model.answers.channel([self._request(http, state, ids)]) as channel:
             async for events in channel:
                 for event in events:
-                    if isinstance(event, Failed):
-                        raise event.error
                     if isinstance(event, Finished) and event.state is not None:
                         return event.state
                     if isinstance(event, Finished) and event.reason == DEADLINE:
@@ -150,12 +171,9 @@ class Sessions:
     async def _read(self, http: HttpRequest, model: ServedModel, name: str) -> Snapshot:
         return await asyncio.to_thread(model.store.read, http.state.owner, name)
 
-    async def _replace(self, http: HttpRequest, model: ServedModel, name: str, state: Snapshot) -> None:
-        await asyncio.shield(asyncio.to_thread(model.store.replace, http.state.owner, name, state))
-
     @contextlib.asynccontextmanager
-    async def _using(self, http: HttpRequest, model: ServedModel, name: str) -> AsyncIterator[Snapshot]:
-        """A session's state, which no other request can take meanwhile."""
+    async def _using(self, http: HttpRequest, model: ServedModel, name: str) -> AsyncIterator[_Hold]:
+        """A session, which no other request can take meanwhile."""
         taking = asyncio.ensure_future(asyncio.to_thread(model.store.take, http.state.owner, name))
         try:
             state = await asyncio.shield(taking)
@@ -167,10 +185,11 @@ class Sessions:
 
             taking.add_done_callback(give_back)
             raise
+        hold = _Hold(model.store, http.state.owner, name, state)
         try:
-            yield state
+            yield hold
         finally:
-            model.store.give_back(name)
+            hold.end()
 
     @staticmethod
     def _described(model: ServedModel, name: str, state: Snapshot, status: int = 200) -> Response:

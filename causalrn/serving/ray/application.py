@@ -21,12 +21,13 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.errors import CausalRNError, InputError, ServerClosedError
 from causalrn.runtimes.opening import open_bundle
 from causalrn.runtimes.snapshot import Snapshot
+from causalrn.serving.async_answers import AsyncAnswers
 from causalrn.serving.bulk.job import BulkJob
 from causalrn.serving.bulk.lines import Prompt, request_of
 from causalrn.serving.engine import Engine
 from causalrn.serving.ray.starting import check_installed, keep_replica_to_loopback
 from causalrn.serving.ray.states import StateStore
-from causalrn.serving.requests import Event, Failed, Finished, Request, Token
+from causalrn.serving.requests import Request, Token
 
 _TRIES = 20
 _MOST_CACHED = 256
@@ -53,6 +54,7 @@ class ModelReplica:
         keep_replica_to_loopback()
         session = open_bundle(Bundle.open(job.path), job.session, job.runtime)
         self._job, self._store, self._engine = job, store, Engine(session, job.limits)
+        self._answers = AsyncAnswers(self._engine)
 
     async def hold(self, session: str) -> Held:
         """What this replica has of a session; Ray Serve routes by it, see :func:`build_application`."""
@@ -68,16 +70,16 @@ class ModelReplica:
         held = await self.hold(session) if session else Held()
         version, state = await self._state(session, name, held) if session else (0, None)
         request = self._request(prompt, state, keeps=bool(session))
-        async for event in self._events(request):
-            if isinstance(event, Token):
-                yield [event.token]
-            elif isinstance(event, Failed):
-                raise event.error
-            else:
-                if session and event.state is not None:
-                    await self._store.end.remote(session, name, version, event.state)
-                    held.version, held.state = version + 1, event.state
-                yield event.reason
+        async with self._answers.channel([request]) as channel:
+            async for events in channel:
+                for event in events:
+                    if isinstance(event, Token):
+                        yield [event.token]
+                        continue
+                    if session and event.state is not None:
+                        await self._store.end.remote(session, name, version, event.state)
+                        held.version, held.state = version + 1, event.state
+                    yield event.reason
 
     async def _state(self, session: str, name: str, held: Held) -> tuple[int, Snapshot | None]:
         version, state = await self._store.begin.remote(session, name, held.version)
@@ -85,26 +87,8 @@ class ModelReplica:
 
     def _request(self, prompt: Prompt, state: Snapshot | None, *, keeps: bool) -> Request:
         alphabet = self._engine.session.card.alphabet
-        request = request_of(prompt, 0, self._job.defaults, alphabet, goes_on=state is not None)
+        request = request_of(prompt, 0, self._job.defaults, alphabet, position=0 if state is None else state.position)
         return dataclasses.replace(request, state=state, keeps_state=keeps)
-
-    async def _events(self, request: Request) -> AsyncIterator[Event]:
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def put(step: list[Event]) -> None:
-            for event in step:
-                loop.call_soon_threadsafe(events.put_nowait, event)
-
-        number = self._engine.submit(request, put)
-        try:
-            while True:
-                event = await events.get()
-                yield event
-                if isinstance(event, Failed | Finished):
-                    return
-        finally:
-            self._engine.cancel(number)
 
     def check_health(self) -> None:
         """Called by Ray Serve: a replica whose engine has failed is replaced."""

@@ -52,22 +52,29 @@ static void set_kernel(crn_model *model, int kernel)
 #endif
 }
 
+/* A model of weights that have been checked, and of the file that they lie in, if any, which becomes its own. */
+static int make_model(const causalrn_weights *weights, void *file, crn_model **model)
+{
+    crn_model *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return CRN_NO_MEMORY;
+    made->weights = *weights;
+    made->file = file;
+    made->kernel = chosen_kernel(weights, CRN_BEST);
+    *model = made;
+    return CRN_OK;
+}
+
 /* A model of a weights file, which becomes the model's own, whatever comes of it. */
 static int keep_model(void *file, size_t size, crn_model **model)
 {
-    crn_model *made = calloc(1, sizeof *made);
-    int code = made != NULL ? CRN_OK : CRN_NO_MEMORY;
+    causalrn_weights weights;
+    int code = causalrn_load(&weights, file, size);
     if (code == CRN_OK)
-        code = causalrn_load(&made->weights, file, size);
-    if (code != CRN_OK) {
+        code = make_model(&weights, file, model);
+    if (code != CRN_OK)
         free_memory(file);
-        free(made);
-        return code;
-    }
-    made->file = file;
-    made->kernel = chosen_kernel(&made->weights, CRN_BEST);
-    *model = made;
-    return CRN_OK;
+    return code;
 }
 
 static int open_file(const char *path, crn_model **model)
@@ -93,18 +100,9 @@ static int open_memory(const void *file, size_t size, crn_model **model)
 static int open_inline(crn_model **model)
 {
 #if CAUSALRN_WEIGHTS_INLINE
-    crn_model *made = calloc(1, sizeof *made);
-    int code;
-    if (made == NULL)
-        return CRN_NO_MEMORY;
-    code = causalrn_use(&made->weights, causalrn_payload);
-    if (code != CRN_OK) {
-        free(made);
-        return code;
-    }
-    made->kernel = chosen_kernel(&made->weights, CRN_BEST);
-    *model = made;
-    return CRN_OK;
+    causalrn_weights weights;
+    const int code = causalrn_use(&weights, causalrn_payload);
+    return code == CRN_OK ? make_model(&weights, NULL, model) : code;
 #else
     (void)model;
     return CRN_NOT_INLINE;

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 
 from causalrn.serving.engine import Engine
-from causalrn.serving.requests import Event, Failed, Finished, Request
+from causalrn.serving.requests import Event, Failed, Finished, Request, Token
 
 
 class Channel:
-    """Events of the requests of one HTTP request.
+    """Events of requests that are answered together.
 
     Attributes:
         places: of the requests in their order, by number of the engine.
@@ -29,18 +29,31 @@ class Channel:
         self._events.append(event)
         self._ready.set()
 
-    async def __aiter__(self) -> AsyncIterator[list[Event]]:
-        """What has come since the last time, until all requests have ended."""
+    async def __aiter__(self) -> AsyncIterator[list[Token | Finished]]:
+        """What has come since the last time, until all requests have ended.
+
+        Raises:
+            CausalRNError: a request has failed.
+        """
         while self.left:
             await self._ready.wait()
             self._ready.clear()
             events, self._events = self._events, []
+            came: list[Token | Finished] = []
             for event in events:
-                if isinstance(event, Finished):
-                    self.left[event.request] -= 1
-                if isinstance(event, Failed) or not self.left[event.request]:
+                if isinstance(event, Failed):
                     del self.left[event.request]
-            yield events
+                    yield came  # what was there before it failed
+                    raise event.error
+                if isinstance(event, Finished):
+                    self._note_end(event)
+                came.append(event)
+            yield came
+
+    def _note_end(self, event: Finished) -> None:
+        self.left[event.request] -= 1
+        if not self.left[event.request]:
+            del self.left[event.request]
 
 
 class AsyncAnswers:
@@ -55,7 +68,7 @@ class AsyncAnswers:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channels: dict[int, Channel] = {}
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def channel(self, requests: Sequence[Request]) -> AsyncIterator[Channel]:
         """All requests, or none; those that have not ended when the block does are cancelled.
 
@@ -80,7 +93,7 @@ class AsyncAnswers:
     def _sink(self, events: list[Event]) -> None:
         """Called in the engine's thread."""
         assert self._loop is not None
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._dispatch, events)
 
     def _dispatch(self, events: list[Event]) -> None:
