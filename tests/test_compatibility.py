@@ -52,7 +52,7 @@ def run_here(compatibility, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_loop_of_a_page_gives_what_the_oracle_gives(run_here, runtime, kind) -> None:

@@ -116,6 +116,7 @@ def step_loop(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("step_loop")
 
 
+@pytest.mark.cases(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "linear", "plain", *KINDS, "pool8"])
 def test_python_loop_takes_every_state(
@@ -171,6 +172,7 @@ def built_c(bundle: Path, output: Path) -> Path:
     return output
 
 
+@pytest.mark.cases(1)
 @needs_c_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
@@ -180,6 +182,7 @@ def test_c_loop_generates_what_the_session_does(readout: str, c_bundles: dict[st
     check_damage_is_seen([program], c_bundles[readout], tmp_path / "damaged")
 
 
+@pytest.mark.cases(1)
 @needs_c_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"pool_dtype": "int8"}, {"scheme": "w8"}], ids=str)
@@ -188,6 +191,7 @@ def test_c_loop_takes_weights_in_flash(options: dict[str, Any], runs: dict[str, 
     check_loop([built_c(bundle, tmp_path / "step_loop")], bundle)
 
 
+@pytest.mark.cases(1)
 @needs("g++", packages="g++")
 @needs_c_compiler
 @pytest.mark.slow
@@ -263,6 +267,7 @@ def test_c_loop_runs_on_a_cortex_m(runs: dict[str, Path], tmp_path: Path) -> Non
 # --- JavaScript -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cases(1)
 @needs_web
 @pytest.mark.slow
 @pytest.mark.parametrize("readout", ["exact", "linear"])

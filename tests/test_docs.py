@@ -227,6 +227,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.cases(4)
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "block"), python_blocks(), ids=lambda value: getattr(value, "name", None))
 def test_python_blocks_of_documents_run(path: Path, block: Block, workspace: Path, tmp_path: Path) -> None:

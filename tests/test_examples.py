@@ -51,6 +51,7 @@ def test_step_loop_without_this_toolkit_copies(example: Path, folder: str) -> No
     assert result.stdout == "fox\n"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", ["fixed", "concat"])
 def test_step_loop_without_this_toolkit_takes_other_pools(example: Path, pool: str, tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_a_target_of_ones_own_is_verified_at_all_levels_that_it_has(
         assert checked == {*LEVELS} - {"layer"}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.usefixtures("toy_row")
 def test_verify_finds_a_target_of_ones_own_that_computes_something_else(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch

@@ -83,6 +83,7 @@ def tokens_of(architecture: str) -> torch.Tensor:
     return sample_tokens(VOCABULARY, BATCHES.get(architecture, 2))
 
 
+@pytest.mark.cases(24)
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("architecture", CONFIGURATIONS)
 def test_recurrent_form_equals_parallel_form(architecture, split):
@@ -96,6 +97,7 @@ def test_recurrent_form_equals_parallel_form(architecture, split):
         assert find_first_difference(forms, tokens, SPLITS[split]) == expected
 
 
+@pytest.mark.cases(15)
 @pytest.mark.parametrize("steps", [False, True], ids=["parallel", "prefill and steps"])
 @pytest.mark.parametrize("architecture", [name for name in CONFIGURATIONS if name not in ("rwkv", "xlstm")])
 def test_padded_row_equals_row_alone(architecture, steps):

@@ -81,6 +81,7 @@ def test_quantized_bundle_gives_nearly_the_same(name, readout, bundles, tmp_path
         assert np.abs(quantized - steps).max() < SPLITS.get(name, BUDGETS[scheme.name].split) * np.abs(expected).max()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("pool", ["fixed", "concat"])
 def test_narrow_pools_of_all_kinds_hold_the_same_rows(pool, exact_bundle, tmp_path):
     growing, other = Bundle.open(exact_bundle), exported(tmp_path, random_model(0), pool=pool)
@@ -120,7 +121,7 @@ def test_schemes_that_an_early_opset_does_not_have_are_refused(tmp_path):
             assert sqnr_db(logits_of(bundle, [24]), logits_of(quantized, [24])) > LEAST_SQNR_DB[scheme.name]
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "options",
     [

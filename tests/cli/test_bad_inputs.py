@@ -102,6 +102,7 @@ def peak_bytes(row: Row, places: dict[str, Path]) -> int:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("small", "absurd"),

@@ -39,7 +39,7 @@ def test_before_and_after_are_printed_and_written(quantize, exact_bundle, tmp_pa
     assert hashes(exact_bundle) == before
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "options",
     [
@@ -166,6 +166,7 @@ def test_too_little_calibration_is_warned_about(how, quantize, tmp_path):
     assert "fewer than 8 sequences" in out
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_picture_is_drawn(suffix, quantize, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'causalrn[report]'")

@@ -22,6 +22,7 @@ from tests.builders import ROOT
 SCHEMA = json.loads((ROOT / "docs" / "verify-report.schema.json").read_text())
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
 def test_verify_without_checkpoint_uses_golden_vectors(call, bundles, readout):
     code, out, _ = call("verify", bundles[readout], "--samples", 10)
@@ -44,7 +45,7 @@ def test_verify_fails_with_exit_1_on_other_weights(call, bundles, runs, tmp_path
     assert out.rstrip().endswith("FAIL")
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("damage", ["Neg", "Log"])  # other numbers, or none at all
 @pytest.mark.parametrize("graph", ["step", "step_single", "prefill"])
 @pytest.mark.parametrize("against", ["checkpoint", "golden"])
@@ -90,7 +91,7 @@ def test_time_budget_names_what_was_not_reached(call, exact_bundle, runs, monkey
     assert "not checked within 300 s: state, split, layer, calls, drift, task, determinism, kernels, guards" in out
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("mode", ["checkpoint", "golden", "damaged", "budget"])
 def test_json_follows_its_schema(call, exact_bundle, damaged, runs, tmp_path, mode):
     place = tmp_path / "r.json"

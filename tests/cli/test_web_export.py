@@ -87,7 +87,7 @@ def test_bundle_beside_has_none_itself(call, runs, web_bundles, tmp_path):
     assert "has a second bundle itself: name one without --beside" in err
 
 
-@pytest.mark.cases(1)
+@pytest.mark.cases(0)
 @needs_web
 @pytest.mark.parametrize(
     "options", [("--scheme", "w8", "--pool16"), ("--scheme", "w8a8-dynamic", "--pool8")], ids=" ".join

@@ -50,7 +50,7 @@ def _run(model, spec, graph):
     return names, session.run(None, {one.name: feeds[one.name] for one in session.get_inputs()})
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("options", "pool", "graph"), FAMILY)
 def test_repeated_blocks_compute_what_traced_ones_do(options, pool, graph):
     cell = _cell(options, pool, blocks=3)
@@ -66,6 +66,7 @@ def test_repeated_blocks_compute_what_traced_ones_do(options, pool, graph):
         assert np.array_equal(output, other), name
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_few_blocks_are_traced_as_they_are(monkeypatch, blocks):
     monkeypatch.setattr(graph_tracing, "_Repetition", None)
@@ -98,6 +99,7 @@ def _with_a_reader_outside(model):
     last.replace_input_with(0, inside[0].outputs[0])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("change", [_with_own_constant, _with_a_reader_outside])
 def test_what_is_not_regular_is_traced_as_a_whole(monkeypatch, change):
     trace, traced = graph_tracing.trace_whole, []

@@ -35,7 +35,7 @@ def _export(folder, options, **export_options):
     return model, seal_bundle(folder, manifest)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.cases(0)
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
 def test_weights_change_nothing_but_initializers(traced_once, readout):
     """What tests build on: see `traced_once` in tests/conftest.py."""
@@ -165,7 +165,7 @@ def test_other_opsets_are_refused(runs, tmp_path, opset):
         export_onnx(load_checkpoint(runs["exact"]), tmp_path, opset=opset)
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "options",
     [
@@ -200,6 +200,7 @@ def test_the_family_exports_and_agrees_with_the_oracle(tmp_path, options):
         assert relative_error(np.concatenate(parts, 1), expected[rows]) <= TOLERANCES["float32", "onnxruntime"].relative
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("options", [{}, {"attention": "softmax"}], ids=str)
 def test_smallest_capacity_exports_and_agrees(tmp_path, options):
     model, bundle = _export(tmp_path / "b", {"capacity": 2, "blocks": 1, **options})
@@ -212,7 +213,7 @@ def test_smallest_capacity_exports_and_agrees(tmp_path, options):
 EPS_IN_ONNX = ("eps_exact_heads2", "eps_linear", "eps_ablation_no", "eps_transformer")
 
 
-@pytest.mark.cases(5)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", [*GOLDEN_CASES, *EPS_IN_ONNX])
 def test_golden_models_agree_with_official_code_in_onnxruntime(tmp_path, name):
     model, tokens, expected = golden_case(name)
@@ -226,7 +227,7 @@ def test_golden_models_agree_with_official_code_in_onnxruntime(tmp_path, name):
         assert np.abs(np.concatenate(parts, 1) - expected.numpy()).max() <= bound
 
 
-@pytest.mark.cases(1)
+@pytest.mark.cases(0)
 @pytest.mark.slow
 @pytest.mark.parametrize(("readout", "blocks"), [("exact", 12), ("linear", 12), ("plain", 4)])
 def test_papers_size_over_256_tokens(tmp_path, readout, blocks):
@@ -245,7 +246,7 @@ def test_papers_size_over_256_tokens(tmp_path, readout, blocks):
         assert relative_error(np.concatenate(parts, 1), expected) <= TOLERANCES["float32", "onnxruntime"].relative
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
 @pytest.mark.parametrize("hidden", [768, 3072])
 def test_spikes_and_constant_embeddings_stay_finite_and_right(tmp_path, readout, hidden):

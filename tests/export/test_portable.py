@@ -50,7 +50,7 @@ def _sizes(graph: onnx.GraphProto) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(("options", "how"), VARIANTS, ids=str)
 def test_portable_graphs_hold_standard_operators_and_no_arithmetic_on_shapes(export, options, how) -> None:
     run, bundle = export(options, {"profile": "portable", **how})

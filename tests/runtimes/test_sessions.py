@@ -202,6 +202,7 @@ def test_tokens_in_any_memory_order_are_taken(session):
     assert np.array_equal(session.prefill(np.asfortranarray(tokens[:, ::-1])[:, ::-1].astype(np.int16)), expected)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("readout", ["exact", "plain"])
 def test_overflow_without_post_norm_is_an_error_and_not_zeros(tmp_path, readout):
     """exp(a + b) without a norm after it may reach 1e25: its mean square overflows, and x / inf would be zero."""
@@ -258,6 +259,7 @@ def test_foreign_snapshot_is_refused_and_changes_nothing(session, spoil, message
     assert np.array_equal(session.step(tokens[:, 7]), expected)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("pool", ["fixed", "concat"])
 @pytest.mark.parametrize("opset", [21, 23])
 def test_other_pools_and_opsets_give_the_same(runs, oracles, tmp_path, pool, opset):

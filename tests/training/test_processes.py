@@ -63,6 +63,7 @@ def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
     assert (gradients - gradients_of(alone.model)).abs().max() <= 1e-6 * gradients.abs().max()
 
 
+@pytest.mark.cases(0)
 @pytest.mark.slow
 def test_two_processes_train_one_run(tmp_path):
     command = "-m causalrn train --length 3 --steps 4 --batch 9 --evaluate-every 2 --device cpu -o"

@@ -94,6 +94,7 @@ def test_right_setting_is_found_without_a_name(tmp_path, weights, name):
     assert result.task == CopyTask(CopyTask.length_for(config.capacity))
 
 
+@pytest.mark.cases(8)
 @pytest.mark.parametrize(
     ("name", "options", "named"),
     [
@@ -135,6 +136,7 @@ def test_wrong_setting_is_refused_and_only_it_is_blamed(tmp_path, weights, name,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", ["exact4", "transformer4"])
 def test_right_setting_is_never_refused_on_20_seeds(weights, name):
     config = _configs(name)
@@ -245,7 +247,7 @@ def test_bad_data_is_one_clear_line(tmp_path, vocabulary, options, message):
 # --- an eps -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("eps", [0.01, 0.1, 1])
 def test_wrong_eps_is_refused_and_drags_nothing_along(tmp_path, weights, eps):
     with pytest.raises(CheckpointError, match=r"with exact.exp, heads 1, norm layer these .*: leave out `eps`, or use"):
@@ -265,6 +267,7 @@ def test_eps_that_likelihood_does_not_tell_is_noted(tmp_path, weights, named, ep
     assert f"eps {eps:g} was {'named' if named else 'assumed'}: likelihood does not tell it" in caution(result.known_by)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("eps", [0.001, 0.01])
 def test_right_eps_is_not_refused_though_less_does_better_early(tmp_path, eps):
     config = CausalRNConfig(**SIZES, norm_eps=eps)
@@ -306,6 +309,7 @@ def _record(path, model, *, batch=3, change=lambda tokens, logits: (tokens, logi
     return path
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("config", TRAINED.values(), ids=TRAINED)
 def test_recorded_logits_settle_it_for_untrained_weights_too(tmp_path, config):
     options = {name: getattr(config, name) for name in ("readout", "attention", "activation") if hasattr(config, name)}
@@ -336,6 +340,7 @@ def test_recorded_logits_refuse_what_is_named_wrongly(tmp_path):
     assert (result.known_by.how, result.run.card.block_config.heads) == ("assumed", 2)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("named", [{}, {"eps": 1e-4}, {"eps": 1e-5}])
 def test_logits_in_half_precision_leave_the_eps_open_and_say_so(tmp_path, named):
     model = random_model(3, **SIZES, norm_eps=1e-4)
@@ -346,6 +351,7 @@ def test_logits_in_half_precision_leave_the_eps_open_and_say_so(tmp_path, named)
     assert re.search("eps 0 to 0.001.* all give these logits: record them in float32", caution(result.known_by))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("eps", [0, 1e-4])
 def test_logits_in_float32_tell_the_eps_whatever_is_named(tmp_path, eps):
     model = random_model(3, **SIZES, norm_eps=eps)
@@ -419,6 +425,7 @@ def _folder(path, config, known_by=None, task=None, weights=None):
     return model.eval()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("known_by", [None, KnownBy("assumed", note="why"), TRAINED_HERE])
 def test_checkpoint_folder_becomes_known_by_recorded_logits(tmp_path, known_by):
     model = _folder(tmp_path / "own", CausalRNConfig(**SIZES, heads=4), known_by, CopyTask(1))

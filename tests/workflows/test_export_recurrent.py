@@ -129,6 +129,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return of
 
 
+@pytest.mark.cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_bundle_gives_the_logits_of_the_model_in_steps_and_prefills(name: str, bundles: Callable[[str], Path]) -> None:
@@ -144,7 +145,7 @@ def test_bundle_gives_the_logits_of_the_model_in_steps_and_prefills(name: str, b
 
 
 @pytest.mark.slow
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", MODELS)
 def test_bundle_passes_the_check_of_a_device(name: str, bundles: Callable[[str], Path]) -> None:
     report = causalrn.verify(bundles(name), time_budget=60)
@@ -196,7 +197,7 @@ def test_alphabet_and_capacity_are_the_bundles(bundles: Callable[[str], Path]) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["w8", "w8a8-dynamic", "fp16"])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_products_with_the_models_own_weights_are_quantized(
     scheme: str, bundles: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -319,6 +320,7 @@ class CountingModel(StartingModel):
         return {"sum": self.start.detach().expand(batch, -1).clone(), "count": torch.tensor(8)}
 
 
+@pytest.mark.cases(0)
 def test_counters_without_axes_and_names_of_graphs_are_no_trouble(tmp_path: Path) -> None:
     model = made(CountingModel)
     bundle = causalrn.export_recurrent(model, vocabulary=V, output=tmp_path / "bundle")
@@ -333,6 +335,7 @@ def test_counters_without_axes_and_names_of_graphs_are_no_trouble(tmp_path: Path
         assert np.array_equal(session.step([1, 2]), expected)
 
 
+@pytest.mark.cases(0)
 def test_two_caches_of_the_same_rows_stay_whole(tmp_path: Path) -> None:
     class Twice(TimeMajorModel):
         def prefill(self, tokens: Tensor, state: Any, position: Tensor) -> tuple[Tensor, Any]:

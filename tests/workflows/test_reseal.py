@@ -90,6 +90,7 @@ def test_bundles_that_pass_get_hashes_golden_vectors_and_a_record(bundle, reseal
         reseal(bundle)
 
 
+@pytest.mark.cases(0)
 def test_every_time_is_recorded(bundle, reseal) -> None:
     _change(bundle, _rename_and_drop_entries)
     reseal(bundle)
@@ -114,6 +115,7 @@ def _swap_states(model: onnx.ModelProto) -> None:
         node.input[:] = [names.get(name, name) for name in node.input]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("mutate", [_move_weight, _swap_states])
 def test_bundles_that_fail_are_left_as_they_are(bundle, reseal, mutate) -> None:
     _change(bundle, mutate)
@@ -148,6 +150,7 @@ def test_graphs_in_onnxruntimes_own_format_are_taken(bundle, reseal) -> None:
         causalrn.quantize(bundle, output=bundle.parent / "small", scheme="w8")
 
 
+@pytest.mark.cases(0)
 def test_bundles_that_were_sealed_again_can_be_quantized(bundle, reseal) -> None:
     _change(bundle, _rename_and_drop_entries)
     reseal(bundle)

@@ -40,21 +40,21 @@ def stepper(command, bundle, folder, name="stepper"):
     return compile_c([*command], [SPEAK, bundle.path / "causalrn.c"], bundle, folder / name)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @needs_gcc
 @pytest.mark.parametrize("name", MODELS)
 def test_gcc_has_nothing_to_warn_of(tmp_path, name):
     stepper(["gcc", *STRICT, "-O2"], bundle_of(name, tmp_path), tmp_path)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @needs_clang
 @pytest.mark.parametrize("name", MODELS)
 def test_clang_has_nothing_to_warn_of(tmp_path, name):
     stepper([CLANG, *STRICT, "-O1"], bundle_of(name, tmp_path), tmp_path)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @needs_gcc
 @pytest.mark.parametrize("name", ["exact", "exact, pool16", "exact, gelu", "linear", "plain"])
 def test_optimization_and_vector_widths_change_no_bit(tmp_path, name):
@@ -94,7 +94,7 @@ def test_flags_that_change_the_arithmetic_are_refused(tmp_path, flags, words):
     assert words in result.stderr
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @needs_gcc
 @pytest.mark.parametrize("name", ["exact", "exact, pool8", "exact, pool16", "linear"])
 def test_sanitizers_find_nothing(tmp_path, name):
@@ -112,6 +112,7 @@ def outputs(program, bundle, arguments):
     return np.frombuffer(result.stdout, np.float32)
 
 
+@pytest.mark.cases(1)
 @needs("gcc", "valgrind", packages="gcc, valgrind")
 @pytest.mark.parametrize("name", ["exact, pool8", "linear"])
 def test_valgrind_finds_nothing(tmp_path, name):
@@ -122,6 +123,7 @@ def test_valgrind_finds_nothing(tmp_path, name):
     assert result.returncode == 0, result.stderr.decode()[-2000:]
 
 
+@pytest.mark.cases(1)
 @needs(ARM_COMPILER, ARM[0], packages="gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user")
 @pytest.mark.parametrize("name", ["exact", "exact, gelu", "linear", "plain"])
 def test_aarch64_agrees_with_the_oracle(tmp_path, name):
@@ -133,6 +135,7 @@ def test_aarch64_agrees_with_the_oracle(tmp_path, name):
     assert relative_error(logits, expected) <= LIMIT
 
 
+@pytest.mark.cases(1)
 @needs(ARM_COMPILER, ARM[0], "gcc", packages="gcc-aarch64-linux-gnu, qemu-user, gcc")
 @pytest.mark.parametrize("name", ["exact", "exact, pool16"])
 def test_reproducible_build_gives_the_same_bits_on_arm(tmp_path, name):
@@ -166,6 +169,7 @@ def test_header_is_fit_for_cpp(tmp_path):
     compile_c(["g++", "-Wall", "-Wextra", "-Werror", "-Wpedantic"], [tmp_path / "x.cpp"], bundle, tmp_path / "x")
 
 
+@pytest.mark.cases(1)
 @needs_gcc
 @pytest.mark.parametrize("flags", [[], ["-DCAUSALRN_NO_VECTORS"]], ids=str)
 def test_prefill_that_fails_in_a_later_part_has_taken_nothing(tmp_path, flags):

@@ -88,7 +88,7 @@ def stepped(session, tokens) -> np.ndarray:
     return np.array(rows, np.float32)
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", MODELS)
 def test_sequences_at_their_own_positions_give_what_each_gives_alone(libraries, name):
     bundle, library = libraries(name, "-O1")
@@ -122,7 +122,7 @@ def test_prompts_of_different_lengths_longer_than_a_pass(libraries):
             assert np.array_equal(np.array(given[slots[number]], np.float32), alone(bundle, tokens))
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_state_file_goes_on_as_if_nothing_had_been(libraries, tmp_path, name):
     bundle, library = libraries(name)

@@ -116,6 +116,7 @@ def run_firmware(core: str, folder: Path, build: Path) -> str:
     return result.stdout.splitlines()[-1].partition(":")[0] if result.stdout else result.stderr
 
 
+@pytest.mark.cases(3)
 @each_processor
 def test_products_are_exact(bundle, tmp_path, processor):
     """Panels of all widths, rows alone and together, zeros and the largest values."""

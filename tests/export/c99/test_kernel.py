@@ -69,7 +69,7 @@ def test_header_names_an_eps_only_where_there_is_one(tmp_path):
         assert line in header
 
 
-@pytest.mark.cases(7)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_kernel_is_the_model(tmp_path, options):
     model, tokens = random_model(**options), tokens_of(2)
@@ -89,7 +89,7 @@ def test_kernel_is_the_model(tmp_path, options):
         assert relative_error(stepped(portable, tokens), expected) <= LIMIT
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", ["exact", "exact_heads2", "exact_rms", "exact_wide_hidden", "linear", *EPS_IN_C])
 def test_kernel_gives_the_authors_numbers(tmp_path, name):
     model, tokens, expected = golden_case(name)
@@ -97,7 +97,7 @@ def test_kernel_gives_the_authors_numbers(tmp_path, name):
         assert relative_error(stepped(session, tokens.numpy()), expected) <= LIMIT
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "options",
     [
@@ -139,6 +139,7 @@ def test_spikes_overflow_nothing(tmp_path):
             assert relative_error(stepped(session, tokens), expected) <= LIMIT
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("dtype", ["int8", "float16"])
 def test_threads_change_no_bit_of_long_pools(tmp_path, dtype):
     model = random_model(capacity=1300, blocks=1)

@@ -170,11 +170,13 @@ def check_program(folder: Path, bundles: dict[str, Bundle], *, shared: bool) -> 
         assert np.array_equal(np.frombuffer(result.stdout, np.float32).reshape(wanted.shape), wanted)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("shared", [False, True], ids=["static", "shared"])
 def test_five_models_in_one_program_give_what_each_gives_alone(models, tmp_path, shared):
     check_program(tmp_path, {f"run_{kind}": models(kind, f"m_{kind}") for kind in KINDS}, shared=shared)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("shared", [False, True], ids=["static", "shared"])
 @pytest.mark.parametrize("kinds", [("float32", "w8"), ("float32", "other"), ("inline", "linear")], ids=" and ".join)
 def test_two_models_of_one_prefix_are_never_mistaken_for_each_other(models, tmp_path, kinds, shared):
@@ -264,6 +266,7 @@ target_link_libraries(program PRIVATE {libraries})
 """
 
 
+@pytest.mark.cases(1)
 @needs("cmake", packages="cmake")
 @pytest.mark.parametrize("way", ["subdirectories", "packages"])
 def test_cmake_takes_two_models_in_one_project(models, tmp_path, way):

@@ -85,7 +85,7 @@ MUTANTS = {
 }
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @needs("valgrind", packages="valgrind")
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
 def test_what_is_wrong_is_found(bundle_of, tmp_path, mutant):

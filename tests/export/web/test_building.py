@@ -30,7 +30,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @needs_web
 @pytest.mark.parametrize(("model", "options"), VARIANTS.values(), ids=VARIANTS)
 def test_engine_is_small_and_needs_nothing(tmp_path, model, options):

@@ -107,6 +107,7 @@ def test_package_has_the_bundle_and_its_types(packed, app, web_bundles):
     assert result.stdout.strip() == "29", result.stderr
 
 
+@pytest.mark.cases(1)
 @needs_chromium
 @pytest.mark.parametrize("bundler", BUNDLERS)
 def test_example_is_built_and_runs(bundler, app, web_bundles, browser, serve, share, tmp_path):

@@ -78,6 +78,7 @@ SHARES = {
 }
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("options", SHARES.values(), ids=SHARES)
 def test_shares_are_parts_of_what_an_output_reads(tmp_path, options):
     model = random_model(**options)

@@ -112,6 +112,7 @@ def test_two_models_run_side_by_side_and_verify(open_page, serve, web_bundles):
     ready(page)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "options",
     [{"heads": 2}, {"heads": 4, "norm": "rms"}, {"readout": "linear", "norm": "rms"}, {"readout": "plain"}],
@@ -288,6 +289,7 @@ def test_page_fits_a_phone_and_can_be_used_by_touch_and_keyboard(open_page, serv
     assert light == (scheme == "light")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("size", SIZES)
 def test_page_fits_and_can_be_read(open_page, serve, axe, web_bundles, size, scheme):

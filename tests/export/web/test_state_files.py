@@ -86,6 +86,7 @@ def test_files_of_both_say_the_same(web_bundles, tmp_path):
 _KINDS = ("checkpoint", "arithmetic", "model")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("pool_dtype", ["int8", "float16"])
 def test_narrow_pools_move_bit_for_bit_between_the_module_and_c(runs, tmp_path, pool_dtype):
     web = export_web_bundle(runs["exact"], tmp_path / "web", WebOptions(pool_dtype=pool_dtype)).path
@@ -101,6 +102,7 @@ def test_narrow_pools_move_bit_for_bit_between_the_module_and_c(runs, tmp_path, 
         session.restore(returned)
 
 
+@pytest.mark.cases(0)
 def test_state_of_the_module_is_refused_by_quantized_bundles(web_bundles, runs, tmp_path):
     native = export_c_bundle(runs["linear"], tmp_path / "c", COptions(scheme="w8"))
     given, written = tmp_path / "given.safetensors", tmp_path / "written.safetensors"

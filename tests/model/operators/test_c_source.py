@@ -78,6 +78,7 @@ def _compare(folder, command, activation, run=(), double=True):
     assert np.allclose(values, wanted, rtol=1e-9 if double else 2e-4, atol=1e-11 if double else 2e-4)
 
 
+@pytest.mark.cases(1)
 @needs_gcc
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 @pytest.mark.parametrize(("activation", "double"), [("exp", False), ("gelu", True)])

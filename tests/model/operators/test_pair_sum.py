@@ -38,6 +38,7 @@ def _largest_error(value, expected):
     return float((value - expected).abs().max() / expected.abs().max())
 
 
+@pytest.mark.cases(20)
 @pytest.mark.parametrize("kernel", EVERY_KERNEL)
 @pytest.mark.parametrize(("norm", "eps"), NORMS)
 @pytest.mark.parametrize("activation", ["exp", "elu", "relu", "gelu"])

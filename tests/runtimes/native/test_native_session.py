@@ -42,6 +42,7 @@ def test_padding_of_heads_goes_and_comes():
         state.load({name: np.zeros((5, 2, 48), np.float32) for name in values}, 5, 2)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("options", [{"hidden": 30, "heads": 3}, {"readout": "plain", "hidden": 30}], ids=str)
 def test_state_of_another_runtime_is_taken_over(tmp_path, options):
     """What the oracle remembers, handed in: the padding is the session's own business."""
@@ -138,6 +139,7 @@ def test_bundle_of_another_kind_is_refused(exact_bundle):
         NativeSession(Bundle.open(exact_bundle))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("options", [{}, {"hidden": 30, "heads": 3}], ids=["whole", "padded heads"])
 def test_state_at_position_0_goes_and_comes(tmp_path, options):
     with NativeSession(c_bundle(random_model(blocks=1, **options), tmp_path)) as session:

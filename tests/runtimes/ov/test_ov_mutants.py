@@ -22,7 +22,7 @@ def verified(bundle, run):
     return verify(bundle, checkpoint=run, runtime="openvino", level=LEVELS, time_budget=60).report
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "kind", ["exact", "linear", "exact-fixed", "heads", "rms", "transformer", "linear-transformer"]
 )
@@ -82,7 +82,7 @@ def inputs_of_two_blocks_exchanged(patch):
     patch.setattr(CompiledGraph, "__init__", exchanged)
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("kind", "damage"),
     [

@@ -29,7 +29,7 @@ def tokens_of(session, batch, count, seed=0):
     return np.random.default_rng(seed).integers(0, session.card.config.vocabulary, (batch, count))
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_verify_passes_at_every_level_but_task(ov_bundles, kind):
     bundle, run = ov_bundles[kind]

@@ -32,6 +32,7 @@ def is_named(name: str, words: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(name)}(?!\w|\.\w)", words) is not None
 
 
+@pytest.mark.cases(13)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_fault_is_found_and_named(fault: Fault) -> None:
     torch.manual_seed(0)
@@ -47,6 +48,7 @@ def test_fault_is_found_and_named(fault: Fault) -> None:
     assert any(is_named(name, blamed(report)) for name in fault.named), blamed(report)
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("steps", [5, 24])
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("make", RIGHT)
@@ -88,6 +90,7 @@ def test_broken_example_is_traced_to_its_tensor(make: Callable[[], nn.Module], t
     assert (attribution.cause, attribution.tensor, attribution.place) == ("step", tensor, place)
 
 
+@pytest.mark.cases(0)
 def test_textbook_form_that_overflows_is_blamed_and_not_the_step() -> None:
     report = verify_recurrent(gated_linear_attention.make(), vocabulary=29, steps=400, levels="logits").report
     assert {result.runtime: result.passed for result in report.results} == {"parallel": False, "recurrent": True}

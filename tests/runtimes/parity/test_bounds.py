@@ -68,7 +68,7 @@ FAMILY = [
 ]
 
 
-@pytest.mark.cases(10)
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("options", FAMILY, ids=str)
 @pytest.mark.parametrize("repeat", [False, True])
 def test_bound_holds_for_random_weights(options, repeat):

@@ -128,7 +128,7 @@ def verdict(kind, bundles, fixed_bundle, folder, patch, fault=lambda patch: None
     return verify_with_golden(folder, VerifyOptions(samples=5)).report.verdict
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_does_not_pass(name, bundles, fixed_bundle, tmp_path, monkeypatch):
     kind, fault = FAULTS[name]

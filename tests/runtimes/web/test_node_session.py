@@ -53,7 +53,7 @@ def prefilled(session, tokens=TOKENS, *cuts):
     return np.concatenate([session.prefill(part) for part in np.split(tokens, cuts, axis=1)], axis=1)
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_webassembly_is_the_model(tmp_path, options):
     model = random_model(**options)
@@ -68,7 +68,7 @@ def test_webassembly_is_the_model(tmp_path, options):
         assert all(np.array_equal(value, snapshot.tensors[name]) for name, value in session.snapshot().tensors.items())
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.skipif(not HAS_C_COMPILER, reason="needs a C compiler: install gcc or clang")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere C fuses products and sums, WebAssembly never")
 @pytest.mark.parametrize(
@@ -90,6 +90,7 @@ def test_webassembly_gives_the_bits_of_portable_c(tmp_path, options, heads):
     assert relative_error(logits, oracle(model, TOKENS)) <= limit
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", ["exact", "exact_heads2", "exact_rms", "linear"])
 def test_webassembly_gives_the_authors_numbers(tmp_path, name):
     model, tokens, expected = golden_case(name)

@@ -64,6 +64,7 @@ def bench_report() -> BenchReport:
     return BenchReport({"folders": ["bundle-c"], "turn_ms": 60.0}, {"packages": {"numpy": "2.4.6"}}, rows, "bundle-c")
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", PAGES)

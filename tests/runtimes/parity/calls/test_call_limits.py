@@ -58,6 +58,7 @@ def _adds(share, largest, when):
     return damage
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("target", "part", "when", "words"),
     [

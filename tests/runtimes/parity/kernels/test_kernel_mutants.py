@@ -198,6 +198,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.cases(1)
 @needs_gcc
 @pytest.mark.parametrize("mutant", PROGRAMS.values(), ids=PROGRAMS)
 def test_wrong_programs_are_caught(quick_compiler, c_bundles, tmp_path, mutant):
