@@ -23,16 +23,22 @@ def read_prompts(session: Session, prompts: Sequence[str], file: Path | None) ->
     of its last line.
 
     Raises:
-        InputError: a file that cannot be read or holds no prompt.
+        InputError: a file that cannot be read or holds no prompt, or standard input that does not end.
     """
     found: list[str] = []
     for prompt in prompts:
-        found += _split(session, sys.stdin.buffer.read(_MOST_BYTES), "-") if prompt == STANDARD_INPUT else [prompt]
+        found += _split(session, _standard_input(), "-") if prompt == STANDARD_INPUT else [prompt]
     if file is not None:
-        is_input = str(file) == STANDARD_INPUT
-        content = sys.stdin.buffer.read(_MOST_BYTES) if is_input else read_input(file, "name a file of prompts")
+        content = _standard_input() if str(file) == STANDARD_INPUT else read_input(file, "name a file of prompts")
         found += _split(session, content, str(file))
     return tuple(found)
+
+
+def _standard_input() -> bytes:
+    content = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise InputError(f"standard input holds more than {_MOST_BYTES >> 20} MiB: put prompts into several files")
+    return content
 
 
 def _split(session: Session, content: bytes, source: str) -> list[str]:

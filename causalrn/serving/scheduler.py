@@ -188,13 +188,16 @@ class Scheduler:
 
     def _begin(self, leader: RunningSequence) -> None:
         """A prompt has been taken: its other choices get slots, and all choose their first token."""
-        sequences, request = self._running[leader.number], leader.request
-        if request.choices > 1:
-            state = self._slots.snapshot(leader.slot)
-            for choice in range(1, request.choices):
+        sequences = self._running[leader.number]
+        try:
+            state = self._slots.snapshot(leader.slot) if leader.request.choices > 1 else None
+            for choice in range(1, leader.request.choices):
                 slot = self._slots.admit(state)
                 sequences.append(dataclasses.replace(leader, choice=choice, slot=slot, ends=[], recent=[]))
-        if request.options is None:
+        except CausalRNError as error:
+            self._fail(leader, error)
+            return
+        if leader.request.options is None:
             for sequence in list(sequences):
                 self._finish(sequence, TAKEN)
             return

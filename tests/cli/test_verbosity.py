@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causalrn.cli import COMMANDS, group
+from causalrn.cli import COMMANDS, group, prompt_input
 from causalrn.cli.console import console
 from causalrn.cli.text_lines import breaks
 from tests.builders import ROOT
@@ -252,6 +252,17 @@ def test_prompts_come_from_files_and_standard_input(
     for option in ("--prompt", "--prompt-file"):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abc\ndef")))
         assert call(*words, option, "-")[1] == expected
+
+
+def test_more_than_is_read_of_standard_input_is_refused_and_not_cut(
+    call: Call, exact_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_input, "_MOST_BYTES", 1 << 20)
+    for size in ((1 << 20) + 1, 1 << 22):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a" * size)))
+        code, out, error = call("run", exact_bundle, "--prompt", "-")
+        assert (code, out) == (2, "")
+        assert error == "Error: standard input holds more than 1 MiB: put prompts into several files\n"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n\n", b"ab\xffc\n"])

@@ -304,6 +304,24 @@ def test_foreign_state_fails_its_request_alone(session, opened) -> None:
     assert scheduler.reserved_bytes == 0
 
 
+@pytest.mark.parametrize("prompt", [(3,), (3, 4, 5, 6)])
+def test_choice_that_gets_no_slot_fails_its_request_and_leaves_nothing(session, monkeypatch, prompt) -> None:
+    scheduler = Scheduler(session, Limits(chunk_tokens=2))
+    admit, calls = scheduler._slots.admit, iter(range(10))
+
+    def admit_two(state):
+        if next(calls) == 2:
+            raise StateError("no third slot")
+        return admit(state)
+
+    monkeypatch.setattr(scheduler._slots, "admit", admit_two)
+    (events,) = run_all(scheduler, [Request(tokens=prompt, options=greedy(), choices=3)]).values()
+    assert [type(event) for event in events] == [Failed]
+    assert scheduler.reserved_bytes == 0
+    (events,) = run_all(scheduler, [Request(tokens=prompt, options=greedy())]).values()
+    assert len(tokens_of(events)) == 4
+
+
 @pytest.mark.parametrize(
     ("request_", "error", "reason"),
     [
