@@ -26,10 +26,10 @@ class FileCoverage(ReportEntry, frozen=True):
 
     Attributes:
         name: of the file.
-        use: executed (what came out was right), executed but failed, executed but compared with no reference, read (what is
+        use: executed (what came out was right), executed but failed, executed but compared with nothing, read (what is
             compared with, or says what there is), or only hashed.
-        by: what executed it: kernels and programs of the level kernels, or where none of them did, the runtimes. Where one of
-            them was right, these alone.
+        by: what executed it: kernels and programs of the level kernels, or where none of them did, the runtimes; those
+            that were right where any was.
     """
 
     name: str
