@@ -67,7 +67,9 @@ def generate_text(
     if len(generated.texts) > 1:
         lines = (text.rstrip(" ") if session.card.alphabet is None else text for text in generated.texts)
         print(as_shown("\n".join(lines), stream), file=stream)
-    words = f"{generated.steps} tokens" + ("" if pause else f", {ms_per_token:.2f} ms per token")
+    words = f"{generated.steps} token{'' if generated.steps == 1 else 's'}" + (
+        "" if pause else f", {ms_per_token:.2f} ms per token"
+    )
     where = "positions of their own" if in_slots else f"position {session.position}"
     note(f"[{session.runtime}: {words}, {where}]")
     if state_out is not None:
