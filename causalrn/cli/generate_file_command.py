@@ -63,16 +63,17 @@ def command(
     from there, and the file has the same bytes as without.
     """
     from causalrn.workflows.generate_file import generate_file
+    from causalrn.workflows.pages.figures import counted
 
     check_places([json_path], [input, output])
     result = generate_file(bundle, input, output, progress=show_progress, **options)
     write_json(json_path, result.to_json())
     out = console()
     resumed = f", {result.resumed_lines:,} of them by an earlier run" if result.resumed_lines else ""
-    out.print(f"{output}: {result.lines:,} lines{resumed}")
+    out.print(f"{output}: {counted(result.lines, 'line')}{resumed}")
     out.print(
-        f"{result.generated_tokens:,} tokens in {result.seconds:.1f} s, {result.tokens_per_s:,.0f} tokens/s",
+        f"{counted(result.generated_tokens, 'token')} in {result.seconds:.1f} s, {result.tokens_per_s:,.0f} tokens/s",
     )
     if result.errors:
-        out.print(f'{result.errors:,} lines could not run: see "error" in them')
+        out.print(f'{counted(result.errors, "line")} could not run: see "error" there')
         context.exit(EXIT_CHECK_FAILED)
