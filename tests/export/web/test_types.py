@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import ROOT
-from tests.npm_tools import TYPESCRIPT, install
+from tests.npm_tools import TYPESCRIPT, Share, install
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ RESOLUTIONS = {"nodenext": "nodenext", "bundler": "esnext"}  # how packages are 
 
 
 @pytest.fixture(scope="module")
-def tsc(share) -> Path:
+def tsc(share: Share) -> Path:
     return install(share, "typescript", TYPESCRIPT) / ".bin" / "tsc"
 
 
