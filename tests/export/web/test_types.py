@@ -27,7 +27,7 @@ def tsc(share: Share) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path) -> Path:
+def project(tmp_path: Path) -> Path:
     """An app that has the module as a package."""
     shutil.copytree(MODULE, tmp_path / "node_modules" / "causalrn-web-bundle")
     (tmp_path / "package.json").write_text('{"type": "module"}')
