@@ -12,6 +12,7 @@ import pytest
 
 AXE = {"axe-core": "4.14.1"}
 BUNDLERS = {"esbuild": "0.28.2", "vite": "8.4.0", "webpack": "5.113.0"}
+TYPESCRIPT = {"typescript": "7.0.2"}
 
 Share = Callable[[str, Callable[[Path], object]], Path]
 

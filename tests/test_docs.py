@@ -6,6 +6,7 @@ import dataclasses
 import doctest
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import shlex
@@ -323,6 +324,13 @@ def test_help_of_the_reference_is_that_of_the_command(call: Callable[..., tuple[
     script = script_of_docs("make_cli_reference")
     _, out, _ = call("serve", "--help")
     assert out.partition(" serve ")[2].split() == script.help_text("serve").partition(" serve ")[2].split()
+
+
+def test_tour_has_a_row_for_every_command_and_function() -> None:
+    rows = re.findall(r"^\| (.*?) \|", (ROOT / "docs" / "tour.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = set(re.findall(r"`([\w-]+)`", " ".join(rows)))
+    functions = {name for name in causalrn.__all__ if inspect.isfunction(getattr(causalrn, name))}
+    assert {*COMMANDS, *functions} <= named
 
 
 def test_picture_of_the_architecture_is_fresh() -> None:

@@ -8,7 +8,7 @@ from causalrn.cli.console import console
 from causalrn.runtimes.bench.devices import DEVICES
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.prediction import Prediction
-from causalrn.workflows.pages.figures import bytes_text, threads_text, time_text
+from causalrn.workflows.pages.figures import bytes_text, counted, time_text
 from causalrn.workflows.predict import ModelPrediction, PredictResult
 
 _HOW_FAR = (
@@ -55,7 +55,7 @@ def _print_notes(model: ModelPrediction, machine: Machine) -> None:
     out = console()
     shown = any(model.held.holds(each, where) for each in model.predictions for where in _times(each))
     star = "* what the folder holds" if shown else "nothing is predicted for what the folder itself holds"
-    out.print(f"{star}; one sequence, {threads_text(machine.threads)}; memory for the model alone\n")
+    out.print(f"{star}; one sequence, {counted(machine.threads, 'thread')}; memory for the model alone\n")
     how_far = "a first guess, off by up to 2 times" if machine.source.startswith("data sheet") else _HOW_FAR
     out.print(f"times: {how_far}")
     for sentence in model.advice:

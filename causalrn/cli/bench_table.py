@@ -19,6 +19,8 @@ _NARROW, _NAME_WIDTH = 72, 26
 
 def print_report(report: BenchReport) -> None:
     """Print the outcome in a sentence, all tables and notes."""
+    if all(row.status == "failed" for row in report.rows):
+        return  # standard error says why, a line each
     out = console()
     if words := headline(report):
         out.print(words + "\n")
@@ -31,7 +33,7 @@ def print_report(report: BenchReport) -> None:
         out.print(_table(rows, narrow=out.width < _NARROW))
         out.print()
     for name, reason in dict.fromkeys((row.name, row.reason) for row in report.rows if row.reason):
-        out.print(Text.assemble((f"{name}: ", "yellow"), reason))
+        out.print(Text.assemble((f"{name}: ", "yellow"), reason.removeprefix(f"{name}: ")))
     for line in notes_of(report):
         out.print(line)
 

@@ -42,14 +42,14 @@ What is named and clearly wrong is refused."""
 @click.argument("weights", type=PATH)
 @click.option("--readout", type=click.Choice(READOUTS), help="How positions read the past.")
 @click.option("--model", type=click.Choice(MODELS), help="What the weights are.  [default: what their keys say]")
-@click.option("--heads", type=Whole(1))
-@click.option("--norm", type=click.Choice(NORMS))
+@click.option("--heads", type=Whole(1), help="Parts of H, normalized each by itself.")
+@click.option("--norm", type=click.Choice(NORMS), help="LayerNorm or RMSNorm.")
 @click.option(
     "--eps",
     type=Real(0, 1),
     help="normalization_eps of the paper's code, which every norm adds beside its root.",
 )
-@click.option("--activation", type=click.Choice(ACTIVATIONS))
+@click.option("--activation", type=click.Choice(ACTIVATIONS), help="Of a pair of positions.")
 @click.option("--post-norm", is_flag=True, help="The readout's output is normalized.")
 @click.option("--no-post-norm", is_flag=True, help="The readout's output is not normalized.")
 @click.option(

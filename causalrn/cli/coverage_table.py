@@ -10,9 +10,16 @@ from rich.text import Text
 
 from causalrn.bundle.model_card import MODEL_CARD
 from causalrn.cli.console import console
-from causalrn.runtimes.parity.coverage import Coverage
+from causalrn.runtimes.parity.coverage import Coverage, FileUse
 
-_STYLES = {"executed": "green", "read": "", "hashed only": "yellow"}
+_STYLES: dict[FileUse, str] = {
+    "executed": "green",
+    "executed, failed": "red",
+    "executed, not compared": "yellow",
+    "read": "",
+    "hashed only": "yellow",
+}
+_QUESTIONABLE: tuple[FileUse, ...] = ("executed, failed", "executed, not compared", "hashed only")
 
 
 def print_coverage(coverage: Coverage) -> None:
@@ -36,10 +43,12 @@ def print_gaps(coverage: Coverage) -> None:
         out.print(f"not covered: {words}")
 
 
-def print_hashed_only(coverage: Coverage) -> None:
-    """Which files nothing read, and what could not run here."""
+def print_unverified(coverage: Coverage) -> None:
+    """Which files were not found to be right, and what could not run here."""
     out = console()
-    if names := [name for name in coverage.hashed_only if Path(name).name != MODEL_CARD]:  # nothing executes a text
-        out.print(f"hashed only: {', '.join(names)}")
+    for use in _QUESTIONABLE:
+        names = [name for name in coverage.files_of(use) if Path(name).name != MODEL_CARD]  # nothing executes a text
+        if names:
+            out.print(f"{use}: {', '.join(names)}")
     for words in coverage.not_executed:
         out.print(f"not executed here: {words}", style="yellow")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from causalrn.compiling.programs import Outcome
+
 Status = Literal["works", "missing", "broken"]
 
 
@@ -23,3 +25,10 @@ class Probe:
     status: Status
     detail: str
     remedy: str = ""
+
+    @classmethod
+    def of_failure(cls, name: str, outcome: Outcome, remedy: str) -> Probe:
+        """What a program that failed says; one that had to be stopped may only need a machine that is less busy."""
+        if outcome.code is None:
+            remedy = f"try again if this machine is busy; else: {remedy}"
+        return cls(name, "broken", outcome.reason, remedy)

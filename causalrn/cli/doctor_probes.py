@@ -182,7 +182,7 @@ def probe_python(
         return Probe(name, "works", answer)
     if outcome.code == _EXIT_MISSING:
         return Probe(name, "missing", answer, missing_remedy)
-    return Probe(name, "broken", outcome.reason, remedy)
+    return Probe.of_failure(name, outcome, remedy)
 
 
 def probe_numpy() -> Probe:

@@ -88,5 +88,5 @@ def probe_tensorrt(name: str, package: str, extra: str) -> list[Probe]:
         else:
             without_gpu = ("import", "build") if package == RTX.module else ("import",)
             remedy = "reinstall it" if fact in without_gpu else _NEEDS_GPU
-            probes.append(Probe(f"{name}, {fact}", "broken", outcome.reason, remedy))
+            probes.append(Probe.of_failure(f"{name}, {fact}", outcome, remedy))
     return probes

@@ -132,7 +132,7 @@ def probe_wasm() -> Probe:
         outcome = execute([compiler, *_WASM_FLAGS, source.name, "-o", target.name], TOOL_TIMEOUT_S, source.parent)
         module = target.read_bytes() if target.is_file() else b""
     if outcome.code != 0 or module[:4] != b"\0asm":
-        return Probe(name, "broken", outcome.reason, remedy)
+        return Probe.of_failure(name, outcome, remedy)
     return Probe(name, "works", f"{Path(compiler).name} compiled {len(module)} bytes with SIMD")
 
 
@@ -157,7 +157,7 @@ def probe_chromium() -> Probe:
     found = re.search(r"answer 42 .*?Chrome/([\d.]+)", outcome.stdout)
     if outcome.code == 0 and found:
         return Probe(name, "works", f"ran a page, version {found[1]}")
-    return Probe(name, "broken", outcome.reason, remedy)
+    return Probe.of_failure(name, outcome, remedy)
 
 
 def probe_nvidia_driver() -> Probe:
@@ -179,7 +179,7 @@ def _judge(name: str, outcome: Outcome, remedy: str) -> Probe:
     """A program that has to end with 0 and print something."""
     if outcome.code == 0 and (answer := last_line(outcome.stdout)):
         return Probe(name, "works", answer)
-    return Probe(name, "broken", outcome.reason, remedy)
+    return Probe.of_failure(name, outcome, remedy)
 
 
 def _compile_and_run(name: str, compiler: Sequence[str], source: str, runner: Sequence[str], remedy: str) -> Probe:

@@ -120,7 +120,7 @@ package has converted does not compute what was trained."""
 @click.option(
     "--engine",
     type=click.Choice(tuple(ENGINE_NAMES)),
-    help="In web: C as WebAssembly, or onnxruntime-web, fetched with npm (14 MB).  [default: c]",
+    help="In web: C as WebAssembly, or 14 MB of onnxruntime-web, fetched with npm.  [default: c]",
 )
 @click.option("--beside", type=PATH, help="In web: another web bundle, which the page shows beside this one.")
 @click.option(

@@ -19,6 +19,7 @@ Examples:
   causalrn-export generate-file bundle in.jsonl out.jsonl --max-new-tokens 64
   causalrn-export generate-file bundle in.jsonl out.jsonl --temperature 0.8
 
+\b
 A line in:   {"id": "a7", "prompt": "abc", "max_tokens": 8, "seed": 3}
 A line out:  {"index":0,"id":"a7","text":"abc","tokens":[3,4,5,2],
               "finish_reason":"stop"}
@@ -30,8 +31,12 @@ Exit code 1 if lines could not run: they say why."""
 @click.argument("output", metavar="OUT.jsonl", type=PATH)
 @click.option("--max-new-tokens", type=Whole(1), help="Most tokens to generate.  [default: the capacity]")
 @click.option("--temperature", type=Real(0.0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-k", type=Whole(0), default=0, show_default=True, help="Keep the k likeliest tokens; 0 keeps all.")
-@click.option("--top-p", type=Real(0.0, 1.0), default=1.0, show_default=True, help="Keep tokens up to this sum.")
+@click.option(
+    "--top-k", type=Whole(0), default=0, show_default=True, help="Keep the k most likely tokens; 0 keeps all."
+)
+@click.option(
+    "--top-p", type=Real(0.0, 1.0), default=1.0, show_default=True, help="Keep tokens up to this probability."
+)
 @seed_option
 @click.option("--stop", multiple=True, help="Stop after this text; may be repeated. EOS stops letters by itself.")
 @click.option("--max-slots", type=Whole(1, 65536), default=64, show_default=True, help="Lines at once.")
@@ -58,16 +63,17 @@ def command(
     from there, and the file has the same bytes as without.
     """
     from causalrn.workflows.generate_file import generate_file
+    from causalrn.workflows.pages.figures import counted
 
     check_places([json_path], [input, output])
     result = generate_file(bundle, input, output, progress=show_progress, **options)
     write_json(json_path, result.to_json())
     out = console()
     resumed = f", {result.resumed_lines:,} of them by an earlier run" if result.resumed_lines else ""
-    out.print(f"{output}: {result.lines:,} lines{resumed}")
+    out.print(f"{output}: {counted(result.lines, 'line')}{resumed}")
     out.print(
-        f"{result.generated_tokens:,} tokens in {result.seconds:.1f} s, {result.tokens_per_s:,.0f} tokens/s",
+        f"{counted(result.generated_tokens, 'token')} in {result.seconds:.1f} s, {result.tokens_per_s:,.0f} tokens/s",
     )
     if result.errors:
-        out.print(f'{result.errors:,} lines could not run: see "error" in them')
+        out.print(f'{counted(result.errors, "line")} could not run: see "error" there')
         context.exit(EXIT_CHECK_FAILED)

@@ -20,6 +20,7 @@ from causalrn.errors import CapacityError, InputError
 from causalrn.runtimes.generation import GeneratedStep, Prompts, need_slots, prompt_rows
 from causalrn.runtimes.generation_options import GenerationOptions
 from causalrn.runtimes.session import Session
+from causalrn.workflows.pages.figures import counted
 from causalrn.workflows.reports import GeneratedRow, RunReport
 from causalrn.workflows.token_ids import load_token_ids
 
@@ -67,7 +68,7 @@ def generate_text(
     if len(generated.texts) > 1:
         lines = (text.rstrip(" ") if session.card.alphabet is None else text for text in generated.texts)
         print(as_shown("\n".join(lines), stream), file=stream)
-    words = f"{generated.steps} tokens" + ("" if pause else f", {ms_per_token:.2f} ms per token")
+    words = counted(generated.steps, "token") + ("" if pause else f", {ms_per_token:.2f} ms per token")
     where = "positions of their own" if in_slots else f"position {session.position}"
     note(f"[{session.runtime}: {words}, {where}]")
     if state_out is not None:

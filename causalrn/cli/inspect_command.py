@@ -195,7 +195,7 @@ def _inspect_bundle(folder: Path) -> dict[str, Any]:
         ),
     }
     if manifest.graphs:
-        about["graphs"] = ", ".join(f"{name}: {graph.file}" for name, graph in manifest.graphs.items())
+        about["graphs"] = "\n".join(f"{name}: {graph.file}" for name, graph in manifest.graphs.items())
     if manifest.resealed:
         about["changed by"] = "\n".join(resealing.describe() for resealing in manifest.resealed)
     if manifest.native is not None:

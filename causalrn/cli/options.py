@@ -135,9 +135,11 @@ def _all_of(*decorators: Decorator) -> Decorator:
 
 
 family_options: Decorator = _all_of(
-    click.option("--heads", type=Whole(1), default=1, show_default=True),
-    click.option("--norm", type=click.Choice(NORMS), default="layer", show_default=True),
-    click.option("--activation", type=click.Choice(ACTIVATIONS), default="exp", show_default=True),
+    click.option("--heads", type=Whole(1), default=1, show_default=True, help="Parts of H, normalized each by itself."),
+    click.option("--norm", type=click.Choice(NORMS), default="layer", show_default=True, help="LayerNorm or RMSNorm."),
+    click.option(
+        "--activation", type=click.Choice(ACTIVATIONS), default="exp", show_default=True, help="Of a pair of positions."
+    ),
     click.option("--no-post-norm", is_flag=True, help="Do not normalize the readout's output."),
     click.option(
         "--head-scale",

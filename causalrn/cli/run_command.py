@@ -28,7 +28,7 @@ Examples:
 )
 @click.argument("folder", metavar="BUNDLE_OR_RUN", type=PATH)
 @click.option(
-    "--prompt", "prompts", multiple=True, help="Text to go on from; repeat it for several; - reads standard input."
+    "--prompt", "prompts", multiple=True, help="Text to go on from, - for standard input; repeat it for several."
 )
 @click.option(
     "--prompt-file",

@@ -34,7 +34,9 @@ Examples:
 )
 @click.option("--keys", type=PATH, help="File with an API key a line; the variable CAUSALRN_API_KEYS does the same.")
 @click.option("--max-slots", type=Whole(1, 65536), default=256, show_default=True, help="Running sequences.")
-@click.option("--max-waiting", type=Whole(1, 1 << 20), default=1024, show_default=True, help="Requests.")
+@click.option(
+    "--max-waiting", type=Whole(1, 1 << 20), default=1024, show_default=True, help="Requests that may wait for a slot."
+)
 @memory_option("--state-memory", 1024, "Memory of running sequences' states, per model.")
 @memory_option("--cache-memory", 64, "Memory of the prefix cache, per model.")
 @memory_option("--session-memory", 256, "Memory of sessions' states, per model; others lie on disk.")

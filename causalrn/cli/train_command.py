@@ -56,7 +56,9 @@ Examples:
 @click.option(
     "--model", type=click.Choice(MODELS), default="causalrn", show_default=True, help="A CausalRN, or a baseline."
 )
-@click.option("--readout", type=click.Choice(READOUTS), default="exact", show_default=True)
+@click.option(
+    "--readout", type=click.Choice(READOUTS), default="exact", show_default=True, help="How positions read the past."
+)
 @family_options
 @click.option(
     "--positions",

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from causalrn.bundle.state_spec import StateSpec
 from causalrn.cli.console import console, name_written, write_json
-from causalrn.cli.coverage_table import print_hashed_only
+from causalrn.cli.coverage_table import print_unverified
 from causalrn.cli.flags import in_flags
 from causalrn.cli.results_table import results_table
 from causalrn.runtimes.parity.report import CONVERTED, FAIL, NOT_EXECUTED, PASS, VerifyReport
@@ -71,7 +71,7 @@ def print_report(report: VerifyReport, written: Sequence[Path | None] = ()) -> N
     for note in report.notes:
         out.print(f"note: {in_flags(note)}")
     if report.coverage is not None:
-        print_hashed_only(report.coverage)
+        print_unverified(report.coverage)
     for problem in report.problems:
         out.print(f"problem: {in_flags(problem)}", style="red")
     if report.not_executed:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from causalrn.runtimes.bench.machine import Machine
 from causalrn.runtimes.bench.results import BenchReport, Row
 from causalrn.runtimes.bench.timing import Spread
-from causalrn.workflows.pages.figures import bytes_text, threads_text, time_text
+from causalrn.workflows.pages.figures import bytes_text, counted, time_text
 
 _SHORT_US = 30.0
 _MOST_NAMED = 3
@@ -25,7 +25,7 @@ def headline(report: BenchReport) -> str:
     rows = sorted((row for row in decoded if row.workload == first), key=lambda row: row.time_us.median)
     best, others = rows[0], rows[1:]
     batch = f" of {first.batch} sequences" if first.batch > 1 else ""
-    words = f"After {first.depth:,} tokens a step{batch} takes {time_text(best.time_us.median)} in {best.name}"
+    words = f"After {counted(first.depth, 'token')} a step{batch} takes {time_text(best.time_us.median)} in {best.name}"
     if others:
         shown = [_how_much_faster(best, row) for row in others[:_MOST_NAMED]]
         rest = [f"faster than {len(others) - _MOST_NAMED} others"] * (len(others) > _MOST_NAMED)
@@ -64,7 +64,7 @@ def notes_of(report: BenchReport) -> Iterator[str]:
     yield from (floor_text(machine) for machine in report.floors.values())
     for threads, reason in report.no_floor.items():
         more = "more " if threads in report.floors else ""
-        yield f"no {more}floors for {threads_text(threads)}: {reason}"
+        yield f"no {more}floors for {counted(threads, 'thread')}: {reason}"
     if any(row.runtime == "native" and row.time_us.median < _SHORT_US for row in report.measured):
         yield "C is called through Python here, which takes a few microseconds of every step: embedded it is faster"
     load, cores = report.environment.get("load_average"), report.environment.get("cpu_count")
@@ -82,6 +82,6 @@ def floor_text(machine: Machine) -> str:
     ends = dict([machine.bytes_per_s[0], machine.bytes_per_s[-1]])  # the smallest and the largest working set
     reading = ", ".join(f"{bytes_text(size)} at {rate / 1e9:,.0f} GB/s" for size, rate in ends.items())
     return (
-        f"floor (roofline; {machine.isa}, {threads_text(machine.threads)}): reading {reading}, "
+        f"floor (roofline; {machine.isa}, {counted(machine.threads, 'thread')}): reading {reading}, "
         f"{machine.exps_per_s / 1e9:,.1f} G exps/s, {machine.products_per_s / 1e9:,.0f} G products/s"
     )

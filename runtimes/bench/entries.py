@@ -77,13 +77,12 @@ def _entry_of(path: Path, label: str, runtime: str, threads: int, provider: str)
     has_providers = bool(runtime) and "provider" in runtime_row(runtime).options
     options = SessionOptions(provider if has_providers else "cpu", threads)
     where = runtime if not has_providers or provider == "cpu" else f"{runtime} on {provider}"
-    words = [
-        label,
+    details = [
         *([runtime] if runtime in checkpoint_runtimes() or _is_further(runtime) else []),
         *([f"{threads} threads"] if threads > 1 else []),
     ]
     return Entry(
-        ", ".join(words),
+        f"{label} ({', '.join(details)})" if details else label,  # sentences and legends list names, with commas
         where,
         threads,
         partial(open_candidate, path, runtime_row(runtime) if runtime else None, options),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Literal
 
 from msgspec import UNSET
@@ -18,7 +18,7 @@ from causalrn.runtimes.parity.results import LEVELS, REFERENCE_LEVELS, LevelResu
 from causalrn.runtimes.parity.traces import BATCHES
 from causalrn.runtimes.parity.verification import Verification
 
-FileUse = Literal["executed", "read", "hashed only"]
+FileUse = Literal["executed", "executed, failed", "executed, not compared", "read", "hashed only"]
 
 
 class FileCoverage(ReportEntry, frozen=True):
@@ -26,8 +26,10 @@ class FileCoverage(ReportEntry, frozen=True):
 
     Attributes:
         name: of the file.
-        use: executed, read (what is compared with, or says what there is), or only hashed.
-        by: what executed it: kernels and programs of the level kernels, or where none of them did, the runtimes.
+        use: executed (what came out was right), executed but failed, executed but compared with nothing, read (what is
+            compared with, or says what there is), or only hashed.
+        by: what executed it: kernels and programs of the level kernels, or where none of them did, the runtimes; those
+            that were right where any was.
     """
 
     name: str
@@ -50,10 +52,9 @@ class Coverage(ReportEntry, frozen=True):
     not_executed: tuple[str, ...]
     not_covered: tuple[str, ...]
 
-    @property
-    def hashed_only(self) -> tuple[str, ...]:
-        """Names of files whose hash alone was compared."""
-        return tuple(file.name for file in self.files if file.use == "hashed only")
+    def files_of(self, use: FileUse) -> tuple[str, ...]:
+        """Names of the files of which this became."""
+        return tuple(file.name for file in self.files if file.use == use)
 
 
 def coverage_of(bundle: Bundle, verification: Verification) -> Coverage:
@@ -63,10 +64,7 @@ def coverage_of(bundle: Bundle, verification: Verification) -> Coverage:
     ran = () if level is None else tuple(level.ran)
     read = {MANIFEST_NAME} | ({GOLDEN_NAME} if verification.golden is not None or "verify.mjs" in ran else set())
     files = (
-        FileCoverage(name, "executed", tuple(executed[name]))
-        if name in executed
-        else FileCoverage(name, "read" if name in read else "hashed only")
-        for name in bundle.names
+        executed.get(name) or FileCoverage(name, "read" if name in read else "hashed only") for name in bundle.names
     )
     missing = () if level is None else level.missing
     return Coverage(tuple(files), ran, missing, tuple(_not_covered(bundle, verification)))
@@ -90,16 +88,34 @@ def _compared(verification: Verification) -> list[LevelResult]:
     return [result for result in verification.results if result.level in REFERENCE_LEVELS]
 
 
-def _executed(verification: Verification) -> Mapping[str, Sequence[str]]:
-    """By file, what executed it and was right: other levels than kernels run what the session has loaded."""
-    level = verification.kernels
-    found = {} if level is None else {name: list(by) for name, by in level.executed.items()}
-    right = {result.subject for result in _compared(verification) if result.passed and result.level != "kernels"}
-    by_runtimes: dict[str, list[str]] = {}
+def _executed(verification: Verification) -> Mapping[str, FileCoverage]:
+    """By file, what executed it. The level kernels says it first: the other levels run what the session has loaded."""
+    level, of_cells = verification.kernels, [one for one in verification.results if one.level != "kernels"]
+    compared = [result for result in of_cells if result.level in REFERENCE_LEVELS]
+    right = {result.subject for result in compared if result.passed}
+    failed = {result.subject for result in compared} - right
+    others = {result.subject for result in of_cells} - right - failed
+    ways: tuple[tuple[FileUse, Mapping[str, Sequence[str]]], ...] = (
+        ("executed", {} if level is None else level.executed),
+        ("executed", _loaded_by(verification, right)),
+        ("executed, failed", {} if level is None else level.failed),
+        ("executed, failed", _loaded_by(verification, failed)),
+        ("executed, not compared", _loaded_by(verification, others)),
+    )
+    found: dict[str, FileCoverage] = {}
+    for use, files in ways:
+        for name, by in files.items():
+            found.setdefault(name, FileCoverage(name, use, tuple(by)))
+    return found
+
+
+def _loaded_by(verification: Verification, runtimes: Container[str]) -> Mapping[str, Sequence[str]]:
+    """By file, those of the runtimes whose sessions have loaded it."""
+    found: dict[str, list[str]] = {}
     for runtime, session in verification.cells.items():
-        for name in session.executed_files if runtime in right else ():
-            by_runtimes.setdefault(name, []).append(runtime)
-    return {**by_runtimes, **found}
+        for name in session.executed_files if runtime in runtimes else ():
+            found.setdefault(name, []).append(runtime)
+    return found
 
 
 def _not_covered(bundle: Bundle, verification: Verification) -> Iterator[str]:

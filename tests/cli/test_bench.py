@@ -115,6 +115,12 @@ def test_a_gate_that_compares_nothing_fails(measured, slower, call, bundles, mon
     assert "nothing could be compared" in err
 
 
+def test_folder_that_is_not_there_is_one_line(call, tmp_path):
+    code, out, err = call("bench", tmp_path / "nowhere", *QUICK)
+    assert (code, out) == (2, "")
+    assert err.count("nowhere: no such folder") == len(err.splitlines()) == 1
+
+
 def test_nothing_measured_is_an_error(call, exact_bundle):
     code, out, err = call("bench", exact_bundle, "-d", "99", "-p", "0", *QUICK)
     assert code == 2

@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 import torch
 
 from causalrn.bundle.tolerances import TOLERANCES
-from causalrn.cli import COMMANDS
+from causalrn.cli import COMMANDS, group
 from causalrn.cli.console import run_reporting_errors
 from tests.builders import GOLDEN, official_state
 
@@ -30,6 +31,17 @@ def test_help_has_a_summary_and_an_example(call, command):
     assert code == 0
     assert "Example" in out
     assert f"causalrn-export {command}" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_options_do_and_keeps_words_and_examples_whole(call, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    found = group.get_command(click.Context(group), command)
+    assert [option.name for option in found.params if isinstance(option, click.Option) and not option.help] == []
+    _, out, _ = call(command, "--help")
+    assert [line for line in out.splitlines() if len(line) > 80 or line.endswith("-")] == []
+    aligned = [line for line in found.epilog.splitlines() if "  " in line]
+    assert [line for line in aligned if f"  {line}" not in out.splitlines()] == []
 
 
 @pytest.mark.parametrize("option", ["length", "batch", "embedding", "hidden", "accumulate", "key"])

@@ -209,6 +209,7 @@ def test_tool_that_hangs_is_stopped_with_its_children(fake_tool, monkeypatch):
     fake_tool("nvidia-smi", "sleep 600 & wait")  # the child keeps the pipe open
     found = doctor_tools.probe_nvidia_driver()
     assert (found.status, found.detail) == ("broken", "no answer in 0.3 s")
+    assert found.remedy == "try again if this machine is busy; else: needs an NVIDIA GPU and its driver"
     assert not programs._running
 
 

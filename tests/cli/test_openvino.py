@@ -62,7 +62,7 @@ def test_bench_names_the_further_runtime(call, bundles, tmp_path):
     small = ("-d", "4", "-n", "4", "-p", "0", "-r", "3", "--turn-ms", "1", "--json", report)
     code, out, _ = call("bench", bundles["linear"], *names, *small)
     assert code == 0
-    assert "linear, openvino" in out
+    assert "linear (openvino)" in out
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def ratio_text(ratio: Spread | None) -> str:
     return f"{'~' if ratio.low <= 1 <= ratio.high else ''}{_three_digits(ratio.median)}"
 
 
-def threads_text(threads: int) -> str:
-    """E.g. "1 thread", "2 threads"."""
-    return f"{threads} thread{'s' * (threads > 1)}"
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts, e.g. "1 line", "2,048 lines"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _three_digits(number: float) -> str:

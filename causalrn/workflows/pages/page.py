@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 
 def page_environment() -> jinja2.Environment:
@@ -18,7 +19,18 @@ def page_environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["with_code"] = with_code
     return environment
+
+
+def with_code(text: str) -> Markup:
+    """A sentence as HTML, names in backticks as code; all else is escaped."""
+    words = text.split("`")
+    if len(words) % 2 == 0:  # a backtick without a second one is a character
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(words)
+    )
 
 
 def embedded_json(report: Any) -> str:

@@ -37,8 +37,10 @@ def headline(results: Sequence[LevelResult]) -> str:
     for result in results:
         if not result.passed and result.level not in bad.setdefault(result.subject, []):
             bad[result.subject].append(result.level)
-    if not results or not bad:
-        return f"All {len(results)} checks pass." if results else ""
+    if not results:
+        return ""
+    if not bad:
+        return "The only check passes." if len(results) == 1 else f"All {len(results)} checks pass."
     failing = sum(not result.passed for result in results)
     where = "; ".join(f"{subject} at {', '.join(levels)}" for subject, levels in bad.items())
     return f"{failing} of {len(results)} checks {'fails' if failing == 1 else 'fail'}: {where}."

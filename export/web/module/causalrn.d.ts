@@ -4,6 +4,7 @@
 export class CausalRNError extends Error {
   /** "nonfinite": NaN or infinity came out. "unavailable": this browser cannot, or memory ran out. */
   readonly kind: "input" | "capacity" | "state" | "bundle" | "unavailable" | "nonfinite";
+  constructor(kind: CausalRNError["kind"], message: string);
 }
 
 /** Token alphabet: "letters" (BOS 0, SEP 1, EOS 2, a-z 3-28) or "bytes". */
@@ -125,6 +126,8 @@ export interface GeneratedToken {
  * On an error nothing has been taken. Everywhere "[T * V]" means T rows of V numbers, one after the other.
  */
 export class Session {
+  /** Sessions come from `load`. */
+  private constructor();
   /** Folder that it was loaded from. */
   readonly folder: URL;
   readonly manifest: Manifest;

@@ -56,7 +56,8 @@ class KernelLevel:
         case: the reference, and how results are judged.
         deadline: of `time.monotonic`.
         ran: names of the kernels and programs that ran, and were right.
-        executed: by file of the bundle, what executed it.
+        executed: by file of the bundle, what executed it, and was right.
+        failed: by file of the bundle, what executed it, and was not.
         threads: how many at a time were compared with one, where they share work.
         depth: positions of the longest run.
         most_sequences: of the largest batch that was compared.
@@ -68,6 +69,7 @@ class KernelLevel:
     deadline: float
     ran: list[str] = field(default_factory=list)
     executed: dict[str, list[str]] = field(default_factory=dict)
+    failed: dict[str, list[str]] = field(default_factory=dict)
     threads: tuple[int, ...] = ()
     depth: int = 0
     most_sequences: int = 1
@@ -150,12 +152,13 @@ class KernelLevel:
             return LevelResult("kernels", title, False, str(error))
         if result.passed:
             self.ran.append(what.name)
-            self._note(what.name, what.files)
+        self._note(what.name, what.files, right=result.passed)
         return result
 
-    def _note(self, name: str, files: Iterable[str]) -> None:
+    def _note(self, name: str, files: Iterable[str], *, right: bool = True) -> None:
+        noted = self.executed if right else self.failed
         for file in files:
-            self.executed.setdefault(file, []).append(name)
+            noted.setdefault(file, []).append(name)
 
     def _program(self, title: str, program: Program) -> LevelResult:
         return LevelResult("kernels", title, *program.run())

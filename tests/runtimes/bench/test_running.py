@@ -248,8 +248,9 @@ def test_entries_are_runs_in_both_runtimes_and_bundles_in_theirs(runs, bundles, 
 
 
 def test_names_are_unique_whatever_folders_are_called(runs, bundles, tmp_path):
-    run, other = tmp_path / "x", tmp_path / "x, parallel"
+    run, other = tmp_path / "x", tmp_path / "x (parallel)"
     run.symlink_to(runs["exact"])
     other.symlink_to(bundles["exact"])
     names = [entry.name for entry in find_entries([run, other], [], [1])]
     assert len(set(names)) == 3
+    assert "x (recurrent)" in names

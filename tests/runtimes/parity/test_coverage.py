@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 
-from causalrn.bundle.bundle_folder import Bundle
+from causalrn.bundle.bundle_folder import Bundle, seal_bundle
 from causalrn.bundle.disk.files import CERTIFICATE_NAME
 from causalrn.bundle.known_by import TRAINED_HERE, KnownBy
 from causalrn.bundle.manifest import Manifest
@@ -29,13 +31,57 @@ def uses(result):
 def test_what_compares_no_values_executes_no_file_and_is_not_certified(exact_bundle, tmp_path, level):
     result = verify(exact_bundle, level=level)
     assert result.passed
-    assert "executed" not in uses(result).values()
+    assert {"executed", "executed, failed"}.isdisjoint(uses(result).values())
+    assert "executed, not compared" in uses(result).values()
     words = result.report.coverage.not_covered
     assert "what comes out: nothing was compared with the reference" in words
     assert not any(line.startswith(("positions", "batches")) for line in words)
     assert not any("compared over" in note for note in result.report.notes)
     with pytest.raises(InputError, match="was not compared"):
         result.certify(tmp_path / CERTIFICATE_NAME)
+
+
+def test_files_that_failed_are_not_said_to_be_hashed_only(exact_bundle, tmp_path):
+    folder = shutil.copytree(exact_bundle, tmp_path / "changed")
+    model = onnx.load(folder / "step.onnx", load_external_data=False)
+    for node in model.graph.node:
+        node.output[:] = ["right" if name == "logits" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Neg", ["right"], ["logits"]))
+    onnx.save(model, folder / "step.onnx")
+    seal_bundle(folder, Bundle.open(exact_bundle).manifest)
+    result = verify(folder, level="logits")
+    assert not result.passed
+    found = uses(result)
+    assert found["step.onnx"] == found["weights.bin"] == "executed, failed"
+    assert found["prefill.onnx"] == "hashed only"
+    assert found["golden.safetensors"] == "read"
+    assert "Executed, and failed: " in result.save_html(tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "use"),
+    [
+        ([("logits", True), ("guards", False)], "executed"),
+        ([("logits", False), ("state", True)], "executed"),
+        ([("logits", False), ("guards", True)], "executed, failed"),
+        ([("guards", True)], "executed, not compared"),
+        ([("kernels", True)], "hashed only"),  # what kernels executed they name themselves
+    ],
+)
+def test_use_follows_from_what_was_compared(exact_bundle, outcomes, use):
+    verification = verification_of([])
+    verification.results += [LevelResult(level, "onnxruntime", passed, "") for level, passed in outcomes]
+    (step,) = [file for file in coverage_of(Bundle.open(exact_bundle), verification).files if file.name == "step.onnx"]
+    assert (step.use, step.by) == (use, () if use == "hashed only" else ("onnxruntime",))
+
+
+def test_kernels_that_were_right_stand_before_those_that_failed(exact_bundle):
+    noted = {"executed": {"step.onnx": ["SIMD"]}, "failed": {"step.onnx": ["plain"], "prefill.onnx": ["plain"]}}
+    kernels = SimpleNamespace(**noted, ran=["SIMD"], missing=(), equalities=frozenset(), depth=0, most_sequences=1)
+    coverage = coverage_of(Bundle.open(exact_bundle), verification_of(["kernels"], kernels=kernels))
+    found = {file.name: (file.use, file.by) for file in coverage.files}
+    assert found["step.onnx"] == ("executed", ("SIMD",))
+    assert found["prefill.onnx"] == ("executed, failed", ("plain",))
 
 
 def verification_of(levels, *, late=None, kernels=None):
@@ -82,7 +128,7 @@ def test_files_of_a_bundle_in_a_bundle_are_hashed_only(web_bundles):
     bundle = Bundle.open(web_bundles["exact"])
     beside = Bundle.open(web_bundles["exact"] / "beside")
     coverage = coverage_of(bundle, verification_of(["logits"]))
-    assert {f"beside/{name}" for name in beside.names} <= set(coverage.hashed_only)
+    assert {f"beside/{name}" for name in beside.names} <= set(coverage.files_of("hashed only"))
     assert len(coverage.files) == len(bundle.names) == 2 + len(bundle.manifest.files) + len(beside.manifest.files)
 
 

@@ -25,4 +25,4 @@ def test_sizes_and_ratios_are_short():
     assert figures.ratio_text(Spread(1.02, 0.98, 1.1)) == "~1.02"
     assert figures.ratio_text(Spread(2.5, 2.4, 2.6)) == "2.50"
     assert figures.share_text(0.003) == "<1%"
-    assert [figures.threads_text(count) for count in (1, 2)] == ["1 thread", "2 threads"]
+    assert [figures.counted(count, "line") for count in (0, 1, 2048)] == ["0 lines", "1 line", "2,048 lines"]

@@ -19,6 +19,7 @@ def test_headline_names_what_fails_where():
     bad = [result("logits", "native, all ids", False), result("logits", "native", False)]
     assert headline([]) == ""
     assert headline(good) == "All 2 checks pass."
+    assert headline(good[:1]) == "The only check passes."
     assert headline([*good, bad[0]]) == "1 of 3 checks fails: native at logits."
     other = result("drift", "node", False)
     assert headline([*bad, other]) == "3 of 3 checks fail: native at logits; node at drift."
