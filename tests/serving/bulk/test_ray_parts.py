@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from causalrn.errors import RuntimeUnavailableError, ServerClosedError
+from causalrn.runtimes.snapshot import Snapshot
 from causalrn.serving.ray import starting
 from causalrn.serving.ray.application import Front, Held, ModelReplica
 
@@ -33,16 +34,19 @@ def test_ray_that_does_not_start_is_one_clear_error(monkeypatch, kind) -> None:
 
 def test_request_goes_on_from_the_version_that_it_was_given() -> None:
     """Another one of its session ends while it asks the store; it fails at its end, not with a fresh state before."""
-    held = Held(3, "the state of version 3")
+    before, after = (Snapshot(position, 1, {}, None, "owner") for position in (3, 4))
+    held = Held(3, before)
 
     async def begin(session, request, known):
         assert known == 3
-        held.version, held.state = 4, "the state of version 4"
+        held.version, held.state = 4, after
         return 3, None
 
     replica = ModelReplica.__new__(ModelReplica)
     replica._store = SimpleNamespace(begin=SimpleNamespace(remote=begin))
-    assert asyncio.run(replica._state("anna", "request", held)) == (3, "the state of version 3")
+    version, state = asyncio.run(replica._state("anna", "request", held))
+    assert version == 3
+    assert state is before
 
 
 @pytest.mark.parametrize(
