@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from causalrn.serving.ray.starting import check_installed, keep_replica_to_loopb
 from causalrn.serving.ray.states import StateStore
 from causalrn.serving.requests import Request, Token
 
+_LOG = logging.getLogger("causalrn.serving")
 _TRIES = 20
 _MOST_CACHED = 256
 """States that a replica keeps of sessions that come back to it."""
@@ -82,8 +84,9 @@ class ModelReplica:
                     yield event.reason
 
     async def _state(self, session: str, name: str, held: Held) -> tuple[int, Snapshot | None]:
-        version, state = await self._store.begin.remote(session, name, held.version)
-        return version, held.state if version == held.version else state
+        known, own = held.version, held.state  # a request that ends meanwhile changes what is held
+        version, state = await self._store.begin.remote(session, name, known)
+        return version, own if version == known else state
 
     def _request(self, prompt: Prompt, state: Snapshot | None, *, keeps: bool) -> Request:
         alphabet = self._engine.session.card.alphabet
@@ -158,6 +161,9 @@ class Front:
                 yield msgspec.json.encode({key: part}) + b"\n"
         except CausalRNError as error:
             yield msgspec.json.encode({"error": str(error)}) + b"\n"
+        except Exception as error:  # a client is told in any case: a stream that is cut off says nothing
+            _LOG.exception("a stream has failed")
+            yield msgspec.json.encode({"error": f"the server has failed ({type(error).__name__}): ask again"}) + b"\n"
 
 
 def _is_of_a_replica(error: Exception) -> bool:

@@ -54,8 +54,11 @@ def running_ray(cpus: int) -> Iterator[None]:
         return
     try:
         _start(cpus, is_local=is_local)
-    except (RuntimeError, ConnectionError, OSError) as error:
-        raise RuntimeUnavailableError(f"Ray does not start: {' '.join(str(error).split())[:200]}") from None
+    except RuntimeUnavailableError:
+        raise
+    except Exception as error:  # Ray raises bare ones, e.g. where a busy machine takes more than 30 s
+        reason = " ".join(str(error).split())[:200]
+        raise RuntimeUnavailableError(f"Ray does not start (RAY_ADDRESS, memory, what else runs?): {reason}") from None
     try:
         yield
     finally:
