@@ -14,7 +14,7 @@ QUICK_TESTS := tests/test_house.py tests/test_style.py tests/model --ignore=test
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check fuzz lint docs man examples bench bench-more gpu-check faults clean
+.PHONY: help demo test test-all every-test check fuzz lint docs man examples bench bench-more gpu-check faults clean
 
 FUZZ_SECONDS ?= 300
 # onnxruntime reports to its maker unless this is set before it is imported; docs/security.md has the rest.
@@ -26,11 +26,15 @@ help: ## list the targets
 demo: $(VENV)/installed-export ## train, export, verify and generate, in about a minute; writes demo/
 	$(BIN)/causalrn-export demo -o demo --overwrite
 
-test: lint ## all checks and tests, as CI runs them; of tests with many cases some of them
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(VENV)/installed-dev ## all checks and tests, as CI runs them; of tests with many cases some of them
+	$(MAKE) --no-print-directory -j2 lint every-test
 
-test-all: lint ## the same with every case, in most of an hour: before a release, and after changes to what they check
-	$(BIN)/python -m pytest -n 2 --dist worksteal --every-case
+test-all: $(VENV)/installed-dev ## the same with every case, in an hour: before a release, after changes to what they check
+	$(MAKE) --no-print-directory -j2 lint every-test CASES=--every-case
+
+# Beside lint, whose mypy takes one core for minutes. Tests run make, too, which is not to know of this one.
+every-test: $(VENV)/installed-dev
+	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest -n 2 --dist worksteal $(CASES)
 
 check: lint ## ruff, mypy and the quick tests, in under a minute
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(QUICK_TESTS)
