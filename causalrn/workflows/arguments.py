@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from causalrn.bundle.disk.files import as_path
-from causalrn.bundle.quantization import NARROW_POOLS
 from causalrn.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -140,6 +139,8 @@ def narrow_pool(pool8: Any, pool16: Any) -> str:
     Raises:
         InputError: both of them.
     """
+    from causalrn.bundle.quantization import NARROW_POOLS  # numpy comes with it, and `doctor` starts without
+
     given = {"pool8": flag(pool8, "pool8"), "pool16": flag(pool16, "pool16")}
     if all(given.values()):
         raise InputError("`pool8` and `pool16` contradict each other: leave one out")
