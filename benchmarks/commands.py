@@ -117,7 +117,7 @@ def main() -> int:
     only = options.only.split(",") if options.only else None
     sizes = options.sizes.split(",")
     if unknown := set(sizes) - set(SIZES):
-        parser.error(f"--sizes: {', '.join(sorted(unknown))} is unknown: choose of {', '.join(SIZES)}")
+        parser.error(f"--sizes: {', '.join(sorted(unknown))} is unknown: choose from {', '.join(SIZES)}")
     pythons = {"here": sys.executable} | ({"before": options.against} if options.against else {})
     rows: dict[str, dict] = {}
     with show_progress(

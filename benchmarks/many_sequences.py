@@ -112,7 +112,7 @@ def onnxruntime_slots(folder: Path, stack: ExitStack) -> dict[str, dict[str, _St
     opened = {}
     for readout in ("linear", "exact"):
         graphs = export(folder / f"{readout}-run", output=folder / f"{readout}-graphs")
-        opened[readout] = [stack.enter_context(open_session(graphs.path, "onnxruntime")) for _ in range(3)]
+        opened[readout] = [stack.enter_context(open_session(graphs, "onnxruntime")) for _ in range(3)]
     linear = linear_candidates(*opened["linear"][:2], stack)
     exact = exact_candidates(*opened["exact"], stack)
     del exact["in lockstep"]

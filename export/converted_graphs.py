@@ -65,7 +65,7 @@ class ConvertedOptions:
         for name, value, possible in asked:
             if value not in possible:
                 choices = ", ".join(one for one in possible if one != "float32")
-                remedy = f"choose of {choices}" if choices else "leave it out"
+                remedy = f"choose from {choices}" if choices else "leave it out"
                 raise ConfigError(f"`{name}` {value} is nothing that {row.title} has: {remedy}")
         computes = row.quantized_backends or row.backends
         if self.is_quantized and self.backend not in computes:

@@ -85,6 +85,6 @@ def choose_options(options: GenerationOptions | None, settings: GenerationSettin
     unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(GenerationOptions)})
     if unknown:
         raise InputError(
-            f"generation has no setting {unknown[0]}: choose of {', '.join(GenerationSettings.__annotations__)}"
+            f"generation has no setting {unknown[0]}: choose from {', '.join(GenerationSettings.__annotations__)}"
         )
     return dataclasses.replace(options or GenerationOptions(), **settings)

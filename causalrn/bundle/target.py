@@ -75,7 +75,7 @@ class Target:
         unknown = set(self.equalities) - set(EQUALITIES)
         if unknown:
             raise InputError(
-                f"target {self.name}: equality {min(unknown)!r} is unknown: choose of {', '.join(EQUALITIES)}"
+                f"target {self.name}: equality {min(unknown)!r} is unknown: choose from {', '.join(EQUALITIES)}"
             )
         if ":" not in self.session:
             raise InputError(f"target {self.name}: session {self.session!r} is not module:attribute")

@@ -25,7 +25,7 @@ def quantize_model(content: bytes, scheme: str) -> bytes:
         ConfigError: another scheme.
     """
     if scheme not in SCHEMES:
-        raise ConfigError(f"`scheme` {scheme} is nothing that LiteRT has: choose of {', '.join(SCHEMES)}")
+        raise ConfigError(f"`scheme` {scheme} is nothing that LiteRT has: choose from {', '.join(SCHEMES)}")
     with quiet_converter("ai-edge-quantizer"):
         from ai_edge_quantizer import qtyping, quantizer
 

@@ -56,7 +56,7 @@ class BuildOptions:
             if text not in known:
                 raise CompileError(
                     f"{flavor.title} {tensorrt.version} does not compile for compute capability {text}: "
-                    f"choose of {', '.join(known)}"
+                    f"choose from {', '.join(known)}"
                 )
         if flavor.tuned:
             return

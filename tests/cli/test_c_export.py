@@ -94,6 +94,7 @@ def test_self_test_and_example_build_with_make(c_bundles, tmp_path):
     assert (failed.returncode, failed.stdout) == (1, "failed: the weights file is truncated\n")
 
 
+@pytest.mark.cases(0)
 @needs("cmake", "make", packages="cmake")
 def test_self_test_builds_with_cmake(c_bundles, tmp_path):
     for command in (["cmake", "-S", c_bundles["plain"], "-B", tmp_path], ["cmake", "--build", tmp_path]):
@@ -253,6 +254,7 @@ def test_quantize_and_compile_take_no_c(call, c_bundles, tmp_path):
         assert "takes ONNX bundles" in err
 
 
+@pytest.mark.cases(0)
 def test_bundle_with_a_prefix_and_bindings_verifies_with_every_kernel(call, runs, tmp_path):
     """Macros that choose kernels are called otherwise, too."""
     words = ("--target", "c", "--prefix", "copier", "--bindings", "cpp", "--bindings", "python")

@@ -42,6 +42,7 @@ def test_models_with_an_eps_convert_and_give_the_authors_numbers(call, tmp_path,
     assert relative_error(np.load(tmp_path / "out.npy"), expected) <= TOLERANCES["float32", "recurrent"].relative
 
 
+@pytest.mark.cases(0)
 @needs_c_compiler
 def test_a_bundle_with_an_eps_verifies_and_is_not_taken_for_one_without_it(call, tmp_path):
     torch.save(official_state("eps_exact"), tmp_path / "w.pth")

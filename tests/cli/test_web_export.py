@@ -107,6 +107,7 @@ def test_quantized_bundle_is_measured_and_verifies(call, runs, tmp_path, options
     assert 0 < checks["distribution"]["error"] <= checks["distribution"]["allowed"] == 0.01
 
 
+@pytest.mark.cases(0)
 @needs_web
 def test_quantized_bundle_that_loses_too_much_is_not_kept(call, runs, tmp_path, monkeypatch):
     monkeypatch.setattr("causalrn.calibration.report.find_faults", lambda *arguments: ["lost everything"])
@@ -174,6 +175,7 @@ def test_missing_tools_are_named_before_the_work(call, runs, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.cases(0)
 def test_onnxruntime_web_verifies_in_node(call, runs, ort_web_bundle):
     code, out, err = call("verify", ort_web_bundle, "--checkpoint", runs["exact"], "--samples", 10)
     assert code == 0, out + err

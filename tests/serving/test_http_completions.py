@@ -153,7 +153,7 @@ def test_answer_ends_at_the_capacity(client) -> None:
         ({"prompt": [3, "a"]}, 400, "mixes texts with token ids"),
         ({"prompt": [True, 3]}, 400, "neither a text nor a list of token ids"),
         ({"prompt": [[3], [[4]]]}, 400, "neither a text nor a list of token ids"),
-        ({"model": "other"}, 404, "no model of this name is served: choose of linear, exact"),
+        ({"model": "other"}, 404, "no model of this name is served: choose from linear, exact"),
         ({"max_tokens": 0}, 400, "max_tokens: expected int >= 1"),
         ({"temperature": -1}, 400, "temperature: expected float >= 0"),
         ({"temperature": "hot"}, 400, "temperature: expected float"),

@@ -215,6 +215,7 @@ def test_narrow_pools_of_an_own_state_are_refused(bundles: Callable[[str], Path]
         causalrn.quantize(bundles("growing"), output=tmp_path / "small", scheme="w8", pool8=True)
 
 
+@pytest.mark.cases(0)
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs TensorRT-RTX")
 @pytest.mark.parametrize("name", ["selective state space", "lstm"])

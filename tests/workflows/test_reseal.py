@@ -127,6 +127,7 @@ def test_bundles_that_fail_are_left_as_they_are(bundle, reseal, mutate) -> None:
     assert not list(bundle.parent.glob(".*"))
 
 
+@pytest.mark.cases(0)
 def test_graphs_in_onnxruntimes_own_format_are_taken(bundle, reseal) -> None:
     for name in GRAPHS:
         options = onnxruntime.SessionOptions()

@@ -146,7 +146,7 @@ def find_model(models: dict[str, ServedModel], name: str) -> ServedModel:
         UnknownModelError: there is none.
     """
     if name not in models:
-        raise UnknownModelError(f"no model of this name is served: choose of {', '.join(models)}")
+        raise UnknownModelError(f"no model of this name is served: choose from {', '.join(models)}")
     return models[name]
 
 

@@ -146,6 +146,7 @@ def test_reproducible_build_gives_the_same_bits_on_arm(tmp_path, name):
     assert outputs[0] == outputs[1]
 
 
+@pytest.mark.cases(1)
 @needs_gcc
 @pytest.mark.parametrize("flags", [[], ["-mfma", "-DCAUSALRN_NO_VECTORS"]], ids=["two roundings", "one rounding"])
 def test_errors_of_exp2_and_gelu_are_as_stated(tmp_path, flags):

@@ -70,9 +70,12 @@ def test_missing_package_is_one_line_that_installs_it(runs, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "metal"}, "`backend` metal is nothing that ExecuTorch has: choose of xnnpack, portable"),
+        ({"backend": "metal"}, "`backend` metal is nothing that ExecuTorch has: choose from xnnpack, portable"),
         ({"backend": "portable", "pool": "concat"}, "`pool` concat is nothing that ExecuTorch has"),
-        ({"backend": "xnnpack", "scheme": "w4"}, "`scheme` w4 is nothing that ExecuTorch has: choose of w8a8-dynamic"),
+        (
+            {"backend": "xnnpack", "scheme": "w4"},
+            "`scheme` w4 is nothing that ExecuTorch has: choose from w8a8-dynamic",
+        ),
         (
             {"backend": "portable", "scheme": "w8a8-dynamic"},
             "`backend` portable of ExecuTorch computes in float32 only, and `scheme` is w8a8-dynamic: choose xnnpack",

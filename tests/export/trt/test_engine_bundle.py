@@ -169,7 +169,7 @@ def test_builder_options_change_the_engine(options, bundles, tensorrt):
     [
         (
             BuildOptions(compute_capabilities=("9.0",)),
-            r"does not compile for compute capability 9.0: choose of 7.5, 8.0",
+            r"does not compile for compute capability 9.0: choose from 7.5, 8.0",
         ),
         (BuildOptions(hardware_compatibility="ampere+"), "`hardware_compatibility` is not for TensorRT-RTX"),
         (BuildOptions(version_compatible=True), "`version_compatible` is not for TensorRT-RTX"),

@@ -49,6 +49,7 @@ def test_programs_are_right_on_a_gpu(tmp_path):
     assert done.returncode == 0, done.stdout[-8000:]
 
 
+@pytest.mark.cases(0)
 def test_no_register_spills_on_the_gpus_that_are_compiled_for(tmp_path):
     """Nor are spills overlooked: 256 sums per thread do not fit 255 registers."""
     program = """

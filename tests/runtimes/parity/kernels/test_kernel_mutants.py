@@ -218,6 +218,7 @@ def test_a_mistake_on_another_processor_is_caught_by_default(quick_compiler, c_b
     assert all(result.error is not None and result.error > result.allowed for result in failed)
 
 
+@pytest.mark.cases(0)
 @needs_gcc
 @needs(builds.ARM_COMPILER, builds.arm_emulator()[0], packages="gcc-aarch64-linux-gnu, qemu-user")
 def test_a_mistake_in_dot_products_of_arm_is_caught(quick_compiler, runs, tmp_path):
