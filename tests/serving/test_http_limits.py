@@ -111,12 +111,18 @@ def test_busy_connections_are_not_dropped(linear) -> None:
         assert b"[DONE]" in received
 
 
-def test_clients_that_take_nothing_are_dropped(linear) -> None:
-    with running(linear, stuck_s=0.3, sends=4096) as server:
-        large = completion_request(prompt="a", max_tokens=36, n=32, logprobs=5, temperature=1)
-        server.connect(large, receives=4096)
-        server.wait_until_idle()
-        wait_for(lambda: server.models["linear"].engine.statistics().generated_tokens > 32)
+@pytest.mark.parametrize("choices", [4, 32])
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_clients_that_take_nothing_are_dropped(linear, choices, connection) -> None:
+    """Be the answer larger than what asyncio writes without a pause, or smaller."""
+    with running(linear, stuck_s=0.3, idle_s=0.3, sends=4096) as server:
+        asked = {"prompt": "a", "max_tokens": 36, "n": choices, "logprobs": 5, "temperature": 1, "seed": 0}
+        _, _, answer = server.ask("POST", "/v1/completions", {"model": "linear", **asked})
+        assert (len(json.dumps(answer)) > 65536) == (choices == 32)
+        generated = server.models["linear"].engine.statistics().generated_tokens
+        request = completion_request(**asked).replace(b"\r\n", f"\r\nconnection: {connection}\r\n".encode(), 1)
+        server.connect(request, receives=4096)
+        wait_for(lambda: server.models["linear"].engine.statistics().generated_tokens == 2 * generated)
         wait_for(lambda: server.count_connections() == 0)
         fine(server)
 

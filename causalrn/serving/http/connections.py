@@ -90,17 +90,29 @@ class LimitedProtocol(HttpToolsProtocol):
         """The connection is closed when no request follows for `idle_s`."""
         super().on_response_complete()
         self._since = time.monotonic()
+        if self.transport.is_closing():
+            self._end_stuck()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing followed; an answer that has not been taken keeps the connection open no longer than any other."""
+        super().timeout_keep_alive_handler()
+        self._end_stuck()
 
     def pause_writing(self) -> None:
         """The client takes nothing: for so long at most."""
         super().pause_writing()
-        self._stuck = self.loop.call_later(self.settings.stuck_s, self.transport.abort)
+        self._end_stuck()
 
     def resume_writing(self) -> None:
         """It takes something again."""
         if self._stuck is not None:
             self._stuck.cancel()
         super().resume_writing()
+
+    def _end_stuck(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+        self._stuck = self.loop.call_later(self.settings.stuck_s, self.transport.abort)
 
     def _await_head(self) -> None:
         self._timer = self.loop.call_later(self.settings.head_s, self.transport.abort)
