@@ -18,6 +18,7 @@ from causalrn.runtimes.parity.verification import Verification
 from causalrn.training.checkpoint_folder import CheckpointFolder
 from causalrn.workflows.verify_options import every_token
 from tests.builders import ROOT
+from tests.runtimes.parity.mutants import with_wrong_logits
 
 SCHEMA = json.loads((ROOT / "docs" / "verify-report.schema.json").read_text())
 
@@ -51,13 +52,7 @@ def test_verify_fails_with_exit_1_on_other_weights(call, bundles, runs, tmp_path
 @pytest.mark.parametrize("against", ["checkpoint", "golden"])
 def test_verify_notices_damage_in_every_graph(call, exact_bundle, runs, tmp_path, graph, against, damage):
     """The logits of one graph spoiled, and the bundle sealed again: hashes fit, answers do not."""
-    bundle = shutil.copytree(exact_bundle, tmp_path / "bundle")
-    model = onnx.load(bundle / f"{graph}.onnx", load_external_data=False)
-    for node in model.graph.node:
-        node.output[:] = ["right" if name == "logits" else name for name in node.output]
-    model.graph.node.append(onnx.helper.make_node(damage, ["right"], ["logits"]))
-    onnx.save(model, bundle / f"{graph}.onnx")
-    seal_bundle(bundle, Bundle.open(exact_bundle).manifest)
+    bundle = with_wrong_logits(exact_bundle, tmp_path / "bundle", graph, damage)
     arguments = ("--checkpoint", runs["exact"]) if against == "checkpoint" else ()
     code, out, _ = call("verify", bundle, "--samples", 5, *arguments)
     assert code == 1
@@ -312,13 +307,7 @@ def test_meaningless_bounds_are_no_pass(call, runs, tmp_path):
 
 
 def test_single_sequence_runs_the_graph_for_batches_too(call, exact_bundle, runs, tmp_path):
-    folder = shutil.copytree(exact_bundle, tmp_path / "changed")
-    model = onnx.load(folder / "step.onnx", load_external_data=False)
-    for node in model.graph.node:
-        node.output[:] = ["right" if name == "logits" else name for name in node.output]
-    model.graph.node.append(onnx.helper.make_node("Neg", ["right"], ["logits"]))
-    onnx.save(model, folder / "step.onnx")
-    seal_bundle(folder, Bundle.open(exact_bundle).manifest)
+    folder = with_wrong_logits(exact_bundle, tmp_path / "changed")
     np.save(tmp_path / "ids.npy", np.arange(8)[None])
     arguments = ("--load-inputs", tmp_path / "ids.npy", "--level", "logits", "--runtime", "onnxruntime")
     assert call("verify", folder, "--checkpoint", runs["exact"], *arguments)[0] == 1

@@ -332,3 +332,14 @@ def damaged_copy(bundle, target, damage):
             continue
         onnx.save(model, target / graph.file)
     return seal_bundle(target, manifest).path
+
+
+def with_wrong_logits(bundle, target, graph="step", op="Neg"):
+    """A bundle with one more node behind the logits of one graph, sealed again."""
+    shutil.copytree(bundle, target)
+    model = onnx.load(target / f"{graph}.onnx", load_external_data=False)
+    for node in model.graph.node:
+        node.output[:] = ["right" if name == "logits" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node(op, ["right"], ["logits"]))
+    onnx.save(model, target / f"{graph}.onnx")
+    return seal_bundle(target, Bundle.open(bundle).manifest).path

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
 
-from causalrn.bundle.bundle_folder import Bundle, seal_bundle
+from causalrn.bundle.bundle_folder import Bundle
 from causalrn.bundle.disk.files import CERTIFICATE_NAME
 from causalrn.bundle.known_by import TRAINED_HERE, KnownBy
 from causalrn.bundle.manifest import Manifest
@@ -21,6 +19,7 @@ from causalrn.runtimes.parity.results import LevelResult
 from causalrn.training.card import card_of
 from causalrn.workflows.verify import verify
 from causalrn.workflows.verify_result import architecture_notes
+from tests.runtimes.parity.mutants import with_wrong_logits
 
 
 def uses(result):
@@ -42,13 +41,7 @@ def test_what_compares_no_values_executes_no_file_and_is_not_certified(exact_bun
 
 
 def test_files_that_failed_are_not_said_to_be_hashed_only(exact_bundle, tmp_path):
-    folder = shutil.copytree(exact_bundle, tmp_path / "changed")
-    model = onnx.load(folder / "step.onnx", load_external_data=False)
-    for node in model.graph.node:
-        node.output[:] = ["right" if name == "logits" else name for name in node.output]
-    model.graph.node.append(onnx.helper.make_node("Neg", ["right"], ["logits"]))
-    onnx.save(model, folder / "step.onnx")
-    seal_bundle(folder, Bundle.open(exact_bundle).manifest)
+    folder = with_wrong_logits(exact_bundle, tmp_path / "changed")
     result = verify(folder, level="logits")
     assert not result.passed
     found = uses(result)
