@@ -7,6 +7,7 @@ import re
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class SessionStore:
 
     def __init__(self, folder: Path, limits: StoreLimits | None = None) -> None:
         self._folder, self._limits = folder, limits or StoreLimits()
-        self._entries: dict[str, _Entry] = {}  # in order of use
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # in order of use
         self._counts: dict[str, int] = {}
         self._lock = threading.RLock()
         self._fault = ""  # why nothing can be written to disk
@@ -121,10 +122,13 @@ class SessionStore:
             return state
 
     def give_back(self, name: str) -> None:
-        """End what :meth:`take` began, with the state that :meth:`replace` has given, or as it was."""
-        with self._lock:
-            if name in self._entries:
-                self._entries[name].is_busy = False
+        """End what :meth:`take` began, with the state that :meth:`replace` has given, or as it was.
+
+        It waits for nobody, so that a server's event loop may call it while another session is written to disk.
+        """
+        entry = self._entries.get(name)
+        if entry is not None:
+            entry.is_busy = False
 
     def replace(self, owner: str, name: str, state: Snapshot) -> None:
         """Give a session that has been taken another state.
@@ -187,7 +191,7 @@ class SessionStore:
         if entry is None or entry.owner != owner:
             raise UnknownSessionError("no such session: it never was, has been deleted, or was idle for too long")
         entry.used = time.time()
-        self._entries[name] = self._entries.pop(name)
+        self._entries.move_to_end(name)  # it is never missing meanwhile: `give_back` takes no lock
         return entry
 
     def _add(self, name: str, entry: _Entry) -> None:

@@ -1,5 +1,7 @@
 """Sessions at rest: in memory, on disk, of one client alone; nothing is lost, nothing exceeds its bytes."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +188,28 @@ def test_many_sessions_cost_what_their_states_do(tmp_path) -> None:
     with pytest.raises(QueueFullError, match="this client has 10,000 sessions"):
         store.create(MINE, fresh)
     store.create(YOURS, fresh)
+
+
+def test_giving_back_waits_for_no_disk(tmp_path, monkeypatch) -> None:
+    """An event loop does it, which has other clients."""
+    store = SessionStore(tmp_path)
+    name = store.create(MINE, state(1))
+    store.take(MINE, name)
+    writing, go_on = threading.Event(), threading.Event()
+
+    def write_slowly(*_: object) -> None:
+        writing.set()
+        assert go_on.wait(60)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(session_store, "save_state", write_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        written = pool.submit(store.write_all)
+        assert writing.wait(60)
+        try:
+            pool.submit(store.give_back, name).result(60)
+        finally:
+            go_on.set()
+        with pytest.raises(OSError, match="No space left"):
+            written.result(60)
+    store.take(MINE, name)

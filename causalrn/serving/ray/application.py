@@ -120,7 +120,7 @@ class Front:
         Raises:
             InputError: a request that cannot run. ServerClosedError: replicas have died again and again.
         """
-        asked = msgspec.convert(prompt, Prompt)
+        asked = _prompt(prompt)
         name, sent = uuid.uuid4().hex, 0
         for _ in range(_TRIES):
             place = self._replicas.options(multiplexed_model_id=session) if session else self._replicas
@@ -147,7 +147,7 @@ class Front:
         try:
             body = msgspec.json.decode(await request.body(), type=dict[str, Any])
             session = body.pop("session", "")
-            msgspec.convert(body, Prompt)
+            _prompt(body)
             if not isinstance(session, str):
                 raise InputError("`session` is a text")
         except (msgspec.MsgspecError, InputError, UnicodeDecodeError) as error:
@@ -164,6 +164,13 @@ class Front:
         except Exception as error:  # a client is told in any case: a stream that is cut off says nothing
             _LOG.exception("a stream has failed")
             yield msgspec.json.encode({"error": f"the server has failed ({type(error).__name__}): ask again"}) + b"\n"
+
+
+def _prompt(fields: dict[str, Any]) -> Prompt:
+    try:
+        return msgspec.convert(fields, Prompt)
+    except msgspec.ValidationError as error:
+        raise InputError(str(error)) from None
 
 
 def _is_of_a_replica(error: Exception) -> bool:

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from causalrn.errors import RuntimeUnavailableError, ServerClosedError
+from causalrn.errors import InputError, RuntimeUnavailableError, ServerClosedError
 from causalrn.runtimes.snapshot import Snapshot
-from causalrn.serving.ray import starting
+from causalrn.serving.ray import application, starting
 from causalrn.serving.ray.application import Front, Held, ModelReplica
 
 
@@ -30,6 +30,19 @@ def test_ray_that_does_not_start_is_one_clear_error(monkeypatch, kind) -> None:
         starting.running_ray(1),
     ):
         raise AssertionError("it has started")
+
+
+@pytest.mark.parametrize("prompt", [{"tokens": "abc"}, {"tokens": [1.5]}, {"max_tokens": "many"}])
+def test_malformed_prompt_is_an_error_of_input(monkeypatch, prompt) -> None:
+    """As its docstring says; over HTTP it is status 400 already."""
+    monkeypatch.setattr(application, "keep_replica_to_loopback", lambda: None)
+    front = Front(SimpleNamespace(options=lambda **_: None))
+
+    async def ask() -> list:
+        return [part async for part in front.generate(prompt)]
+
+    with pytest.raises(InputError, match=r"\$\.(tokens|max_tokens)"):
+        asyncio.run(ask())
 
 
 def test_request_goes_on_from_the_version_that_it_was_given() -> None:
