@@ -52,6 +52,17 @@ from tests.web_tools import HAS_WEB
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collectstart() -> None:
+    """Weights that a module draws while it is imported are the same whatever was collected before."""
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Weights that a test or its fixtures draw are the same whatever ran before: no verdict is left to chance."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """Call a command: (exit code, standard output, standard error); no progress, however slow the machine is."""

@@ -21,6 +21,7 @@ def test_short(case):
 """
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("count", "arguments", "cases"),
     [

@@ -43,6 +43,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", ["bundle", "small"])
 def test_step_loop_without_this_toolkit_copies(example: Path, folder: str) -> None:
@@ -51,7 +52,7 @@ def test_step_loop_without_this_toolkit_copies(example: Path, folder: str) -> No
     assert result.stdout == "fox\n"
 
 
-@pytest.mark.cases(1)
+@pytest.mark.cases(0)
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", ["fixed", "concat"])
 def test_step_loop_without_this_toolkit_takes_other_pools(example: Path, pool: str, tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def trained(folder: Path, shell: Shell) -> dict[str, str]:
     return {line: shell(line) for line in steps("You want to train one here")}
 
 
+@pytest.mark.cases(0)
 def test_whoever_trains_here(trained: dict[str, str], folder: Path) -> None:
     train, export, verify, run, bench = trained.values()
     assert "wrote run" in train
@@ -108,6 +109,7 @@ def test_whoever_trains_here(trained: dict[str, str], folder: Path) -> None:
     assert (folder / "report.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 
 
+@pytest.mark.cases(0)
 def test_whoever_has_only_a_bundle(trained: dict[str, str], shell: Shell) -> None:
     printed = {line: shell(line) for line in steps("You have only a bundle")}
     assert [line for line in printed if line.startswith("echo ")]
@@ -116,6 +118,7 @@ def test_whoever_has_only_a_bundle(trained: dict[str, str], shell: Shell) -> Non
     assert asked == next(out for line, out in trained.items() if "run bundle" in line)
 
 
+@pytest.mark.cases(0)
 def test_whoever_has_a_checkpoint(trained: dict[str, str], folder: Path, shell: Shell) -> None:
     """The bare weights, and the logits that docs/converting.md has recorded in five lines."""
     torch.save(load_file(folder / "run" / "model.safetensors"), folder / "model.pth")

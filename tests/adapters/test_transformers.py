@@ -83,7 +83,7 @@ def tokens_of(architecture: str) -> torch.Tensor:
     return sample_tokens(VOCABULARY, BATCHES.get(architecture, 2))
 
 
-@pytest.mark.cases(24)
+@pytest.mark.cases(12)
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("architecture", CONFIGURATIONS)
 def test_recurrent_form_equals_parallel_form(architecture, split):

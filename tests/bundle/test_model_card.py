@@ -73,6 +73,7 @@ def test_snippets_of_c_bundles_compile_and_run(c_bundles: dict[str, Path], tmp_p
     assert run_in(folder, tmp_path / "main").strip() == "ok"
 
 
+@pytest.mark.cases(0)
 def test_snippets_of_web_bundles_run(web_bundles: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "site"
     shutil.copytree(web_bundles["exact"], folder)
@@ -80,6 +81,7 @@ def test_snippets_of_web_bundles_run(web_bundles: dict[str, Path], tmp_path: Pat
     assert run_in(folder, shutil.which("node"), "main.mjs").strip()
 
 
+@pytest.mark.cases(0)
 def test_inline_weights_and_prefixes_reach_the_snippet(runs: dict[str, Path], tmp_path: Path) -> None:
     made = export(runs["linear"], output=tmp_path / "c", target="c", weights="inline", prefix="copier")
     text = snippet(made.bundle.path, "c")

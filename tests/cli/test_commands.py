@@ -86,7 +86,7 @@ def test_main_job_from_training_to_generation(call, tmp_path):
     assert (code, out) == (0, "xyz\n")
 
 
-@pytest.mark.cases(1)
+@pytest.mark.cases(0)
 @pytest.mark.parametrize(("name", "readout"), [("exact", "exact"), ("linear", "linear")])
 def test_official_checkpoints_convert_export_and_agree_with_their_logits(call, tmp_path, name, readout):
     golden = np.load(GOLDEN / f"official_{name}_copy8.npz")
@@ -143,6 +143,7 @@ def test_baselines_convert_by_their_keys_and_agree_with_the_official_logits(call
     assert np.abs(np.load(tmp_path / "out.npy") - golden["logits_fp64"]).max() <= bound
 
 
+@pytest.mark.cases(0)
 @pytest.mark.slow
 def test_text_model_is_verified_on_its_text(call, tmp_path):
     text = tmp_path / "text.txt"
@@ -334,6 +335,7 @@ def test_torch_is_only_needed_where_it_is_used(call, tmp_path, monkeypatch):
     _assert_one_line(call("train", "-o", tmp_path / "run"), "torch", "pip install 'causalrn[export]'")
 
 
+@pytest.mark.cases(0)
 def test_demo_shows_the_whole_path(call, tmp_path, monkeypatch):
     monkeypatch.setattr("causalrn.training.plan.PRESETS", {"tiny": _tiny_preset()})
     torch.manual_seed(0)

@@ -105,6 +105,7 @@ def test_own_linear_transformers_are_known_by_their_folder(call, tmp_path):
     assert load_checkpoint(tmp_path / "run").model.config.kind == "linear transformer"
 
 
+@pytest.mark.cases(0)
 def test_weights_that_were_changed_are_not_known_by_the_config_beside_them(call, tmp_path):
     checkpoint_of(random_model(), tmp_path / "own")
     save_weights(tmp_path / "own" / "model.safetensors", random_model(1))

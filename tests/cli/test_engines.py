@@ -55,6 +55,7 @@ def test_engines_are_verified_from_their_golden_vectors(kind, engine, call, tmp_
     assert "layer" not in report["settings"]["levels"]
 
 
+@pytest.mark.cases(0)
 def test_engines_are_verified_against_the_oracle(engine, runs, call):
     code, out, err = call("verify", engine("fixed"), "--checkpoint", runs["exact"], "--samples", 20, "--steps", 20)
     assert code == 0, out + err

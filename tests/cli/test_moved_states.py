@@ -60,6 +60,7 @@ def test_state_of_another_checkpoint_is_refused(call, bundles, tmp_path):
     check_refusal(call, bundles["exact"], state, tmp_path / "next.safetensors", words)
 
 
+@pytest.mark.cases(0)
 @needs_c_compiler
 def test_state_of_another_arithmetic_is_refused(call, runs, bundles, tmp_path):
     native = export_c_bundle(runs["exact"], tmp_path / "c", COptions(pool_dtype="int8"))

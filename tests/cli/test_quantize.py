@@ -92,6 +92,7 @@ def test_a_scheme_is_judged_by_its_own_budget(quantize, tmp_path):
         assert budget == {**BUDGETS[scheme].__dict__, "kl_divergence": 5.0}
 
 
+@pytest.mark.cases(0)
 def test_blocks_are_kept_until_the_gate_holds(quantize, tmp_path):
     code, out, _ = quantize("--scheme", "w4", *LOOSE, "--json", tmp_path / "all.json")
     worst = json.loads((tmp_path / "all.json").read_text())["after"]["agreement"]["kl_divergence"]
@@ -128,6 +129,7 @@ def test_a_gate_that_needs_all_blocks_in_float32_is_not_met(quantize, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.cases(0)
 def test_calibration_can_be_kept_used_again_and_inspected(quantize, call, tmp_path):
     table = tmp_path / "table.json"
     code, _, _ = quantize("--scheme", "w8a8", "--save-calibration", table, *LOOSE, "--sequences", 16)
@@ -221,6 +223,7 @@ def test_damaged_quantized_bundle_fails_its_budget(quantize, call, runs, tmp_pat
     assert "FAIL" in out
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("scheme", ["w8", "w8a8"])
 def test_export_quantizes_in_one_go(scheme, call, runs, tmp_path, monkeypatch):
     loose = {name: Budget(5.0, 1.0, 1.0) for name in BUDGETS}

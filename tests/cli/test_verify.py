@@ -46,7 +46,7 @@ def test_verify_fails_with_exit_1_on_other_weights(call, bundles, runs, tmp_path
     assert out.rstrip().endswith("FAIL")
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("damage", ["Neg", "Log"])  # other numbers, or none at all
 @pytest.mark.parametrize("graph", ["step", "step_single", "prefill"])
 @pytest.mark.parametrize("against", ["checkpoint", "golden"])
@@ -181,6 +181,7 @@ def _browse(page, folder):
     )
 
 
+@pytest.mark.cases(0)
 @_NEEDS_BROWSER
 def test_page_opens_in_a_browser_without_requests_or_errors(call, exact_bundle, runs, tmp_path):
     page = tmp_path / "r.html"
@@ -214,6 +215,7 @@ def test_own_tokens_are_compared_and_outputs_kept(call, exact_bundle, runs, tmp_
             assert 0 < np.abs(saved[f"{form}.logits"] - expected).max() < 1e-4
 
 
+@pytest.mark.cases(0)
 def test_quantized_weights_pass_their_budget_and_not_rounding(call, exact_bundle, runs, tmp_path):
     """Weights rounded to eight bits per row, as a w8 scheme has them."""
     folder = shutil.copytree(exact_bundle, tmp_path / "bundle")
@@ -287,6 +289,7 @@ def test_budget_does_not_pass_what_is_no_number_or_wrong(call, exact_bundle, run
         assert call("verify", folder, *arguments, "--level", level)[0] == 1
 
 
+@pytest.mark.cases(0)
 def test_meaningless_bounds_are_no_pass(call, runs, tmp_path):
     """Pairs cancel to the last bit: rounding may do anything, so agreement says nothing."""
     from causalrn.training.card import ModelCard

@@ -51,6 +51,7 @@ def test_second_session_compiles_nothing(bundle, cache, counted):
     assert stat.S_IMODE(cache.stat().st_mode) & 0o077 == 0, "code that is loaded is nobody else's to write"
 
 
+@pytest.mark.cases(0)
 @needs_c_compiler
 def test_same_source_with_other_weights_is_compiled_again_only_if_the_header_differs(tmp_path, cache, counted):
     for seed, place in ((0, "a"), (1, "b"), (1, "c")):

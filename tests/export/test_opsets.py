@@ -47,7 +47,7 @@ def _feed(cell: RecurrentCell, time: int) -> dict[str, Array]:
 
 
 @pytest.mark.slow
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("graph", ["step", "prefill"])
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_every_opset_has_standard_operators_and_the_same_numbers(options: dict[str, Any], graph: str) -> None:

@@ -50,7 +50,7 @@ def _sizes(graph: onnx.GraphProto) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("options", "how"), VARIANTS, ids=str)
 def test_portable_graphs_hold_standard_operators_and_no_arithmetic_on_shapes(export, options, how) -> None:
     run, bundle = export(options, {"profile": "portable", **how})
@@ -75,6 +75,7 @@ def test_weights_of_quantized_portable_graphs_are_dequantized_by_standard_operat
         assert not any(domain for domain, _ in kinds)
 
 
+@pytest.mark.cases(0)
 def test_int32_graphs_take_int32_and_nothing_else(export) -> None:
     bundle = export({}, {"index_type": "int32"})[1]
     assert bundle.manifest.index_type == "int32"

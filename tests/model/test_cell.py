@@ -78,6 +78,7 @@ def test_cell_with_an_eps_gives_the_oracles_logits(options, dtype):
         assert relative_error(run_cell(cell, tokens, splits)[0], expected) <= limit.relative
 
 
+@pytest.mark.cases(8)
 @pytest.mark.parametrize("options", FAMILY, ids=str)
 @settings(max_examples=15, deadline=None)
 @given(splits=_splits(14), pool=st.sampled_from(POOLS), batch=st.sampled_from([1, 2]), seed=st.integers(0, 3))

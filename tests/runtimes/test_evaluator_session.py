@@ -40,6 +40,7 @@ def test_graph_in_float64_is_the_oracle(bundles, runs, readout, batch):
         assert relative_error(stream, expected) < _ROUNDED_WEIGHTS
 
 
+@pytest.mark.cases(0)
 def test_graphs_of_early_opsets_are_evaluated(tmp_path):
     model = random_model(blocks=1)
     manifest = export_onnx(Checkpoint(model, ModelCard(model.config), "test"), tmp_path, opset=17)

@@ -274,6 +274,7 @@ def quantized(runs, bundles, share):
 ARITHMETICS = {"w8": "w8", "c w8": "w8", "pool8": "float32[+]pool8", "pool16": "float32[+]pool16", "fp16": "fp16"}
 
 
+@pytest.mark.cases(0)
 @pytest.mark.parametrize("name", ARITHMETICS)
 def test_states_of_another_arithmetic_are_refused(sessions, quantized, name):
     if not (quantized / name).exists():

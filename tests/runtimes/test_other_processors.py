@@ -83,7 +83,7 @@ def test_every_scheme_repeats_what_was_recorded_here(found):
     assert rows["float32"]["recorded_difference"] < 1e-6
 
 
-@pytest.mark.cases(1)
+@pytest.mark.cases(0)
 def test_c_bundles_give_the_same_bits_with_avx2(found):
     processor, rows = found
     differences = {name: row["recorded_difference"] for name, row in rows.items() if name.startswith("C ")}

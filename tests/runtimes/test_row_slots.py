@@ -40,6 +40,7 @@ def case(request, tmp_path_factory, bundles):
         yield session, takes_rows
 
 
+@pytest.mark.cases(2)
 def test_rows_at_positions_of_their_own_are_what_each_is_alone(case):
     session, takes_rows = case
     rng = np.random.default_rng(0)

@@ -76,6 +76,7 @@ def test_two_processes_train_one_run(tmp_path):
     load_checkpoint(tmp_path / "run")
 
 
+@pytest.mark.cases(0)
 @pytest.mark.slow
 def test_lost_process_is_one_clear_error(tmp_path):
     options = [

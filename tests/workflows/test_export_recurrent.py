@@ -154,6 +154,7 @@ def test_bundle_passes_the_check_of_a_device(name: str, bundles: Callable[[str],
     assert levels == {"logits", "state", "split", "calls", "drift", "determinism", "kernels", "guards"}
 
 
+@pytest.mark.cases(0)
 @pytest.mark.slow
 def test_device_check_finds_another_weight(bundles: Callable[[str], Path], tmp_path: Path) -> None:
     import onnx_ir as ir
@@ -173,6 +174,7 @@ def test_device_check_finds_another_weight(bundles: Callable[[str], Path], tmp_p
     assert not causalrn.verify(folder, level=["logits", "calls"]).passed
 
 
+@pytest.mark.cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["growing", "time-major", "starting"])
 def test_state_files_and_snapshots_go_on_bit_for_bit(name: str, bundles: Callable[[str], Path], tmp_path: Path) -> None:
@@ -185,6 +187,7 @@ def test_state_files_and_snapshots_go_on_bit_for_bit(name: str, bundles: Callabl
         assert np.array_equal(other.step(TOKENS[:, 7]), expected)
 
 
+@pytest.mark.cases(0)
 @pytest.mark.slow
 def test_alphabet_and_capacity_are_the_bundles(bundles: Callable[[str], Path]) -> None:
     with causalrn.open_session(bundles("lstm")) as session:
@@ -275,6 +278,7 @@ def test_step_that_is_not_the_parallel_form_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.cases(0)
 def test_prefill_for_one_number_of_tokens_is_left_out_with_a_note(tmp_path: Path) -> None:
     class Pads(GrowingModel):
         def prefill(self, tokens: Tensor, state: Any, position: Tensor) -> tuple[Tensor, Any]:

@@ -162,7 +162,7 @@ def test_what_cannot_be_resumed_is_one_clear_error(plan, tmp_path):
 
 @pytest.mark.slow
 def test_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path):
-    sizes = "--length 3 --steps 300 --batch 8 --evaluate-every 3 --blocks 1"
+    sizes = "--length 3 --steps 90 --batch 8 --evaluate-every 3 --blocks 1"
     options = [*sizes.split(), "--device", "cpu", "-o"]
     train = [sys.executable, "-m", "causalrn", "train"]
     subprocess.run([*train, *options, tmp_path / "whole"], cwd=ROOT, check=True, capture_output=True)

@@ -143,7 +143,7 @@ needs_rust = needs("cargo", packages="cargo")
 needs_go = needs("go", packages="golang")
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("writer", "reader"),
     [

@@ -56,7 +56,7 @@ def test_every_kernel_rounds_to_float16_as_ieee_says(tmp_path, command, emulator
     assert (parts["back"] == expected.astype(np.float32))[finite].all()
 
 
-@pytest.mark.cases(1)
+@pytest.mark.cases(0)
 @needs_c_compiler
 @pytest.mark.parametrize("options", [{}, {"readout": "plain", "activation": "relu"}], ids=["exp", "relu forgets it"])
 def test_rows_beyond_float16_are_an_error_and_not_taken(tmp_path, options):

@@ -193,6 +193,7 @@ def test_a_library_in_the_wrong_place_is_not_found_by_arduino(package, tmp_path)
     assert "copier.h: No such file" in result.stderr
 
 
+@pytest.mark.cases(0)
 @needs("arm-none-eabi-gcc", "arm-none-eabi-objdump", packages="gcc-arm-none-eabi, libnewlib-arm-none-eabi")
 def test_nothing_is_fused_in_gnu_mode(package, bundle, tmp_path):
     """Boards compile so, and a library cannot change it."""

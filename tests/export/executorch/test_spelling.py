@@ -43,7 +43,7 @@ def calls(cell, graph):
         yield tokens, torch.tensor(rows), *state
 
 
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("graph", ["step", "prefill"])
 @pytest.mark.parametrize("pool", ["growing", "fixed"])
 @pytest.mark.parametrize("name", MODELS)

@@ -122,7 +122,7 @@ def test_two_models_run_side_by_side_and_verify(open_page, serve, web_bundles):
     ready(page)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.cases(0)
 @pytest.mark.parametrize(
     "options",
     [{"heads": 2}, {"heads": 4, "norm": "rms"}, {"readout": "linear", "norm": "rms"}, {"readout": "plain"}],
@@ -284,6 +284,7 @@ def test_page_that_is_not_served_shows_how(open_page, web_bundles, options):
     expect(page.locator("#unserved")).to_contain_text("causalrn-export serve")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_fits_a_phone_and_can_be_used_by_touch_and_keyboard(open_page, serve, web_bundles, scheme):
     page = ready(open_page(serve(web_bundles["exact"]), width=360, height=740, color_scheme=scheme, has_touch=True))
@@ -325,6 +326,7 @@ def test_tape_is_in_view_when_it_copies_on_a_phone(open_page, serve, web_bundles
     expect(tape).to_be_in_viewport(ratio=1)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
 def test_reduced_motion_is_respected(open_page, serve, web_bundles, motion):
     """Nothing moves where the system asks for that; elsewhere the same run does, or this could not fail."""

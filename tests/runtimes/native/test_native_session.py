@@ -93,6 +93,7 @@ def test_inline_weights_give_the_same_bits(tmp_path):
     assert np.array_equal(*spoken)
 
 
+@pytest.mark.cases(0)
 def test_rows_of_the_firmware_profile_give_the_same_bits(tmp_path):
     model, spoken = random_model(), []
     for profile in ("generic", "cortex-m"):

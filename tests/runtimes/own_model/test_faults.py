@@ -48,7 +48,7 @@ def test_fault_is_found_and_named(fault: Fault) -> None:
     assert any(is_named(name, blamed(report)) for name in fault.named), blamed(report)
 
 
-@pytest.mark.cases(6)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("steps", [5, 24])
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("make", RIGHT)

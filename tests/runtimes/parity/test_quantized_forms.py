@@ -24,6 +24,7 @@ def failed(bundle: Bundle) -> set[str]:
     return {f"{result.level}, {result.runtime.partition(', ')[2]}" for result in report.results if not result.passed}
 
 
+@pytest.mark.cases(8)
 @pytest.mark.parametrize("readout", ["exact", "linear"])
 @pytest.mark.parametrize("name", SCHEMES)
 def test_intact_forms_repeat_themselves(name, readout, bundles, tmp_path):

@@ -157,6 +157,7 @@ def _errors_of_sums(function, q, k, seeds):
     return in_c.square().mean().sqrt(), in_tiles.square().mean().sqrt()
 
 
+@pytest.mark.cases(4)
 @needs_c_compiler
 @pytest.mark.parametrize(("activation", "norm"), EVERY_FUNCTION)
 def test_errors_of_pairs_in_c_are_as_large_as_those_of_single_operations(activation, norm):

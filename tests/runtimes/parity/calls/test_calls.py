@@ -100,6 +100,7 @@ def _late(bundle, tmp_path, change):
     return seal_bundle(folder, Bundle.open(bundle).manifest)
 
 
+@pytest.mark.cases(0)
 def test_late_windows_reach_the_capacity_and_are_the_oracles(exact_bundle):
     golden = load_golden(Bundle.open(exact_bundle))
     late, reference = golden.late, golden.reference

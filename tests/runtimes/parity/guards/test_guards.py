@@ -80,6 +80,7 @@ def test_runtimes_that_take_half_of_the_weights_are_named(exact_bundle, monkeypa
     assert failed.outcome == "opened without a word"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("found", ["c_bundles", "web_bundles"])
 def test_other_runtimes_refuse_half_of_the_weights(found, request):
     guards, _ = damaged_bundle_guards(request.getfixturevalue(found)["exact"])

@@ -102,6 +102,7 @@ def library_alone(monkeypatch):
     monkeypatch.setattr(builds.Build, "compiled_object", lambda self: None)
 
 
+@pytest.mark.cases(0)
 @needs_gcc
 def test_c_without_a_mistake_passes(c_mutants_of, quick_compiler, library_alone):
     c_mutants.choose_mutant(quick_compiler, 0)
@@ -207,6 +208,7 @@ def test_wrong_programs_are_caught(quick_compiler, c_bundles, tmp_path, mutant):
     assert [program.name for program in listed.programs if not program.run()[0]] == [mutant[0]]
 
 
+@pytest.mark.cases(0)
 @needs_gcc
 @needs(builds.ARM_COMPILER, builds.arm_emulator()[0], packages="gcc-aarch64-linux-gnu, qemu-user")
 def test_a_mistake_on_another_processor_is_caught_by_default(quick_compiler, c_bundles, tmp_path):
