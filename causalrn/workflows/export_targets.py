@@ -110,7 +110,7 @@ def export_web_bundle(
 def record_golden(folder: Path, manifest: Manifest, checkpoint: Checkpoint, finish: _Finish | None = None) -> Bundle:
     """Write golden vectors into a bundle's folder, recorded by its own runtime; the bundle without them is given."""
     tokens = golden_tokens(checkpoint.card, manifest.state.capacity)
-    oracle = CheckpointOracle(checkpoint.model, checkpoint.card, checkpoint.folded)
+    oracle = CheckpointOracle(checkpoint.model, checkpoint.card, checkpoint.folded, sha256=checkpoint.sha256)
     reference = oracle.reference(tokens, state_positions(tokens.shape[1]))
     (folder / GOLDEN_NAME).unlink(missing_ok=True)
     unfinished = seal_bundle(folder, manifest)

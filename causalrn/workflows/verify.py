@@ -184,7 +184,7 @@ def verify_with_checkpoint(
     card = _common_card(bundle, checkpoint, run)
     task = chosen_task(bundle, options.task, options.text)
     tokens, what = chosen_tokens(bundle, options, task)
-    oracle = CheckpointOracle(checkpoint.model, checkpoint.card)
+    oracle = CheckpointOracle(checkpoint.model, checkpoint.card, sha256=checkpoint.sha256)
     with progress("oracle", 1):
         reference = _reference(oracle, tokens)
         vocabulary = oracle.reference(every_token(card.config.vocabulary), (1,))

@@ -6,6 +6,7 @@ import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from causalrn.runtimes.parity.reference import (
     growing_bound,
     run_in_chunks,
 )
+from causalrn.runtimes.parity.reference_cache import kept_reference
 from causalrn.runtimes.rounding.noise import RoundingNoise
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.runtimes.torch_sessions import RecurrentSession, forward_in_batches, forward_with_streams
@@ -171,13 +173,24 @@ class CheckpointOracle(Oracle):
         model: as trained, float32.
         card: its card.
         folded: its folded weights, where they are known already.
+        sha256: of its weights: references are kept under it (see reference_cache.py); "" computes them anew.
     """
 
-    def __init__(self, model: SequenceModel, card: ModelCard, folded: FoldedWeights | None = None) -> None:
-        self.parallel = model.oracle()
+    def __init__(
+        self, model: SequenceModel, card: ModelCard, folded: FoldedWeights | None = None, *, sha256: str = ""
+    ) -> None:
+        self.parallel, self._sha256 = model.oracle(), sha256
         cell = RecurrentCell(folded or fold(model), derive_state(card.block_config), torch.float64)
         rounded = _round_weights(copy.deepcopy(cell)).fuse_reading()
         super().__init__(card, RecurrentSession(cell.fuse_reading(), card), RecurrentSession(rounded, card), rounded)
+
+    def reference(self, tokens: IntArray, positions: Iterable[int]) -> Reference:
+        """See :meth:`Oracle.reference`."""
+        positions = sorted(positions)
+        make = partial(super().reference, tokens, positions)
+        if not self._sha256:
+            return make()
+        return kept_reference(make, self._sha256, self.card, self.recurrent.spec, tokens, positions)
 
     def forward(self, tokens: IntArray) -> FloatArray:
         """See :meth:`Oracle.forward`."""

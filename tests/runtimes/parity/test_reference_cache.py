@@ -1,0 +1,161 @@
+"""References that are kept: the same bits, under a key of all that they depend on, and never needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from causalrn.bundle.bundle_folder import Bundle
+from causalrn.compiling import code_cache
+from causalrn.errors import FallbackWarning, RuntimeUnavailableError
+from causalrn.runtimes.parity import reference_cache
+from causalrn.runtimes.parity.oracle import CheckpointOracle, Oracle
+from causalrn.runtimes.parity.reference import Reference, state_positions
+from causalrn.training.card import ModelCard
+from causalrn.workflows.quantize_bundle import reference_logits
+from tests.builders import random_model, random_tokens
+
+STEPS = 12
+
+
+def oracle(seed: int = 0, sha256: str = "weights", **options: object) -> CheckpointOracle:
+    model = random_model(seed, **options)
+    return CheckpointOracle(model, ModelCard(model.config), sha256=sha256)
+
+
+def reference(of: CheckpointOracle, seed: int = 0, positions: tuple[int, ...] = state_positions(STEPS)) -> Reference:
+    return of.reference(random_tokens(of.card.config, 2, STEPS, seed).numpy(), positions)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("CAUSALRN_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """An entry for each reference that is computed."""
+    count: list[int] = []
+    compute = Oracle.reference
+
+    def counting(self: Oracle, *arguments: object) -> Reference:
+        count.append(1)
+        return compute(self, *arguments)
+
+    monkeypatch.setattr(Oracle, "reference", counting)
+    return count
+
+
+def assert_equal(one: Reference, other: Reference) -> None:
+    assert (one.tokens == other.tokens).all()
+    assert (one.logits == other.logits).all()
+    assert all((a == b).all() for a, b in zip(one.streams, other.streams, strict=True))
+    assert one.spec == other.spec
+    assert one.recurrent_error == other.recurrent_error
+    for mine, theirs in ((one.bounds, other.bounds), (one.parallel_bounds, other.parallel_bounds)):
+        assert (mine.logits == theirs.logits).all()
+        assert (mine.streams == theirs.streams).all()
+        assert mine.states == theirs.states
+    assert one.states.keys() == other.states.keys()
+    for position, tensors in one.states.items():
+        assert tensors.keys() == other.states[position].keys()
+        for name, tensor in tensors.items():
+            assert tensor.dtype == other.states[position][name].dtype
+            assert tensor.shape == other.states[position][name].shape
+            assert (tensor == other.states[position][name]).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"readout": "linear"}, {"readout": "plain"}, {"heads": 2}], ids=str)
+def test_kept_reference_has_the_same_bits(options: dict[str, object], computed: list[int]) -> None:
+    first, again = (reference(oracle(**options)) for _ in range(2))
+    assert len(computed) == 1
+    assert_equal(first, again)
+    assert_equal(first, reference(oracle(sha256="", **options)))
+    assert len(computed) == 2
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: reference(oracle(1, sha256="other weights")),
+        lambda: reference(oracle(), seed=1),
+        lambda: reference(oracle(), positions=(1, 3)),
+        lambda: reference(oracle(activation="relu")),
+    ],
+    ids=["weights", "tokens", "positions", "card"],
+)
+def test_whatever_differs_is_computed(ask: Callable[[], Reference], computed: list[int]) -> None:
+    reference(oracle())
+    ask()
+    assert len(computed) == 2
+
+
+def test_another_version_computes_its_own(monkeypatch: pytest.MonkeyPatch, computed: list[int]) -> None:
+    reference(oracle())
+    monkeypatch.setattr(reference_cache, "_computed_by", lambda: ("another source",))
+    reference(oracle())
+    assert len(computed) == 2
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:-1] + bytes([data[-1] ^ 1])])
+def test_damaged_file_is_not_believed(folder: Path, damage: Callable[[bytes], bytes], computed: list[int]) -> None:
+    first = reference(oracle())
+    (kept,) = folder.glob("*.reference")
+    kept.write_bytes(damage(kept.read_bytes()))
+    assert_equal(first, reference(oracle()))
+    assert len(computed) == 2
+    assert_equal(first, reference(oracle()))
+    assert len(computed) == 2
+
+
+@pytest.mark.parametrize("fault", ["full", "no folder"])
+def test_nothing_needs_the_cache(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device") if fault == "full" else RuntimeUnavailableError("nowhere")
+
+    expected = reference(oracle(sha256=""))
+    monkeypatch.setattr(reference_cache, "keep_entry" if fault == "full" else "cache_folder", fail)
+    for _ in range(2):
+        assert_equal(expected, reference(oracle()))
+
+
+def test_oldest_are_forgotten(folder: Path, monkeypatch: pytest.MonkeyPatch, computed: list[int]) -> None:
+    reference(oracle(), seed=0)
+    (kept,) = folder.glob("*.reference")
+    monkeypatch.setattr(reference_cache, "_MOST_BYTES", 5 * kept.stat().st_size)
+    (folder / "compiled-code.so").write_bytes(b"x")
+    for seed in range(1, 8):
+        reference(oracle(), seed=seed)
+        reference(oracle(), seed=0)  # what is used stays
+    assert len(computed) == 8
+    assert len([*folder.glob("*.reference")]) == 5
+    assert (folder / "compiled-code.so").exists()
+
+
+def test_what_is_too_large_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_cache, "_MOST_BYTES", 4096)
+    reference(oracle())
+    assert not [*folder.glob("*.reference")]
+
+
+def test_quantize_keeps_the_oracles_logits(runs, bundles, folder: Path) -> None:
+    tokens = np.random.default_rng(0).integers(0, 29, (2, STEPS))
+    first, again = (reference_logits(Bundle.open(bundles["exact"]), runs["exact"], tokens)[0] for _ in range(2))
+    assert (first == again).all()
+    assert len([*folder.glob("*.reference")]) == 1
+
+
+def test_private_folder_is_used_where_the_users_is_not(folder: Path, computed: list[int]) -> None:
+    folder.chmod(0o777)
+    for _ in range(2):
+        with pytest.warns(FallbackWarning, match="not yours alone"):
+            reference(oracle(sha256="private"))
+    assert len(computed) == 1
+    assert not [*folder.glob("*.reference")]
+    assert [*code_cache._process_folder().glob("*.reference")]
