@@ -34,7 +34,7 @@ test-all: $(VENV)/installed-dev ## the same with every case, in an hour: before 
 
 # Beside lint, whose mypy takes one core for minutes. Tests run make, too, which is not to know of this one.
 every-test: $(VENV)/installed-dev
-	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest -n 2 --dist worksteal $(CASES)
+	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest -n 2 --dist loadfile $(CASES)
 
 check: lint ## ruff, mypy and the quick tests, in under a minute
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(QUICK_TESTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,18 @@ def golden_case(name: str) -> tuple[SequenceModel, torch.Tensor, torch.Tensor]:
     data = np.load(GOLDEN / f"{name}.npz")
     model = build_official(rename_official(official_state(name), name), **(GOLDEN_CASES | EPS_CASES)[name])
     return model, torch.from_numpy(data["tokens"]), torch.from_numpy(data["logits_fp64"])
+
+
+class OnDemand(dict[str, Any]):
+    """By name what a function makes of it, which is called when the name is first asked for."""
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> Any:
+        """Make it."""
+        return self.setdefault(name, self._make(name))
 
 
 def random_model(seed: int = 0, **options: Any) -> SequenceModel:

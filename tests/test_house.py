@@ -100,6 +100,7 @@ NEEDS_TORCH = {
         for name in (
             "parity.conditioning",
             "parity.oracle",
+            "parity.reference_cache",
             "rounding.errors",
             "rounding.kinds",
             "rounding.noise",

@@ -108,6 +108,7 @@ def test_padded_row_equals_row_alone(architecture, steps):
         assert worst < LIMIT
 
 
+@pytest.mark.cases(16)
 @pytest.mark.parametrize("architecture", CONFIGURATIONS)
 def test_state_is_a_function_of_what_is_given(architecture):
     """Nothing that is given changes, nothing that comes shares memory with it, and the model remembers nothing."""
@@ -134,6 +135,7 @@ def test_state_has_the_batch_on_axis_0(architecture):
             assert name not in GROWING_AXES or tensor.shape[GROWING_AXES[name]] == 0
 
 
+@pytest.mark.cases(16)
 @pytest.mark.parametrize("architecture", [name for name in CONFIGURATIONS if name != "rwkv"])
 def test_rows_of_a_batch_are_apart(architecture):
     forms, tokens = float64_forms(architecture), sample_tokens(VOCABULARY, 3)[:, :4]

@@ -62,6 +62,7 @@ def logits_of(bundle: Bundle, chunks: list[int], tokens=TOKENS) -> np.ndarray:
         return run_in_chunks(session, tokens, chunks).logits
 
 
+@pytest.mark.cases(12)
 @pytest.mark.parametrize("readout", ["exact", "linear", "plain"])
 @pytest.mark.parametrize("name", SCHEMES)
 def test_quantized_bundle_gives_nearly_the_same(name, readout, bundles, tmp_path):

@@ -93,7 +93,7 @@ def test_c_bundles_give_the_same_bits_with_avx2(found):
     assert differences["C float32"] < 1e-6
 
 
-@pytest.mark.cases(1)
+@pytest.mark.cases(0)
 def test_the_check_names_both_families(found):
     processor, rows = found
     notes = [note for note in rows["w8a8"]["notes"] if "another family" in note]

@@ -64,6 +64,7 @@ def test_rows_at_positions_of_their_own_are_what_each_is_alone(case):
     assert min(taken) >= 9
 
 
+@pytest.mark.cases(2)
 def test_prompts_and_steps_go_together(case):
     session, _ = case
     rows = [np.random.default_rng(n).integers(0, 29, 10) for n in range(4)]

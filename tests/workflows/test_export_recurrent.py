@@ -227,6 +227,7 @@ def test_step_of_constant_state_compiles_to_engines(name: str, bundles: Callable
     assert set(engine.bundle.manifest.graphs) == set(Bundle.open(bundles(name)).manifest.graphs)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="needs TensorRT-RTX")
 @pytest.mark.parametrize("name", ["growing", "time-major"])

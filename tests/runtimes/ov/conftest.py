@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from causalrn.training.card import ModelCard
 from causalrn.training.checkpoint import save_checkpoint
 from causalrn.training.tasks import CopyTask
 from causalrn.workflows.export_targets import export_bundle
-from tests.builders import random_model
+from tests.builders import OnDemand, random_model
 
 MODELS = {
     "heads": {"readout": "exact", "heads": 2},
@@ -19,24 +21,28 @@ MODELS = {
     "transformer": {"attention": "softmax", "heads": 2},
     "linear-transformer": {"attention": "linear"},
 }
-POOLS = {"exact-fixed": {"pool": "fixed"}, "exact-present": {"pool": "fixed", "present": True}}
+POOLS: dict[str, dict[str, Any]] = {"exact-fixed": {"pool": "fixed"}, "exact-present": {"pool": "fixed", "present": True}}
 KINDS = ("exact", "linear", "plain", *POOLS, "exact-concat", *MODELS)
+
+
+OF_EXACT = {**POOLS, "exact-concat": {"pool": "concat"}}
 
 
 @pytest.fixture(scope="session")
 def ov_bundles(runs, bundles, share):
-    """By kind: (bundle, RUN)."""
+    """By kind: (bundle, RUN), exported when it is first asked for."""
 
-    def fill(folder: Path) -> None:
-        for name, options in MODELS.items():
-            model = random_model(5, **options)
-            run = folder / f"{name}-run"
+    def fill(folder: Path, kind: str) -> None:
+        run = runs["exact"]
+        if kind in MODELS:
+            model, run = random_model(5, **MODELS[kind]), folder / "run"
             save_checkpoint(run, model, ModelCard(model.config, Alphabet("letters"), CopyTask(19)), {})
-            export_bundle(run, folder / name, pool="growing", capacity=None, opset=23)
-        for name, options in {**POOLS, "exact-concat": {"pool": "concat"}}.items():
-            export_bundle(runs["exact"], folder / name, capacity=None, opset=23, **options)
+        export_bundle(run, folder / "bundle", capacity=None, opset=23, **OF_EXACT.get(kind, {"pool": "growing"}))
 
-    folder = share("ov-bundles", fill)
-    found = {readout: (bundles[readout], runs[readout]) for readout in ("exact", "linear", "plain")}
-    found |= {name: (folder / name, runs["exact"]) for name in (*POOLS, "exact-concat")}
-    return found | {name: (folder / name, folder / f"{name}-run") for name in MODELS}
+    def exported(kind: str) -> tuple[Path, Path]:
+        if kind in bundles:
+            return bundles[kind], runs[kind]
+        folder = share(f"ov-{kind}", partial(fill, kind=kind))
+        return folder / "bundle", folder / "run" if kind in MODELS else runs["exact"]
+
+    return OnDemand(exported)

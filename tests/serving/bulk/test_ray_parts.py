@@ -38,7 +38,7 @@ def test_malformed_prompt_is_an_error_of_input(monkeypatch, prompt) -> None:
     monkeypatch.setattr(application, "keep_replica_to_loopback", lambda: None)
     front = Front(SimpleNamespace(options=lambda **_: None))
 
-    async def ask() -> list:
+    async def ask() -> list[list[int] | str]:
         return [part async for part in front.generate(prompt)]
 
     with pytest.raises(InputError, match=r"\$\.(tokens|max_tokens)"):

@@ -110,7 +110,7 @@ def test_c_without_a_mistake_passes(c_mutants_of, quick_compiler, library_alone)
         assert not failures(bundle)
 
 
-@pytest.mark.cases(8)
+@pytest.mark.cases(3)
 @needs_gcc
 @pytest.mark.parametrize("mutant", c_mutants.MUTANTS, ids=lambda mutant: mutant.name)
 def test_mistakes_in_c_are_caught(c_mutants_of, quick_compiler, library_alone, mutant):
@@ -136,7 +136,7 @@ def first_wrong(bundle):
     return failures(bundle)
 
 
-@pytest.mark.cases(10)
+@pytest.mark.cases(4)
 @needs_web
 @pytest.mark.parametrize("mutant", web_mutants.MODULE.values(), ids=web_mutants.MODULE)
 def test_mistakes_in_the_module_are_caught(web_bundles, tmp_path, mutant):
@@ -144,6 +144,7 @@ def test_mistakes_in_the_module_are_caught(web_bundles, tmp_path, mutant):
     assert first_wrong(edited_copy(web_bundles[readout], tmp_path / "site", [mutant]))
 
 
+@pytest.mark.cases(2)
 @needs_web
 @pytest.mark.parametrize(("file", "constant"), web_mutants.ENGINES.values(), ids=web_mutants.ENGINES)
 def test_wrong_engines_are_caught(web_bundles, tmp_path, file, constant):
