@@ -21,7 +21,10 @@ MODELS = {
     "transformer": {"attention": "softmax", "heads": 2},
     "linear-transformer": {"attention": "linear"},
 }
-POOLS: dict[str, dict[str, Any]] = {"exact-fixed": {"pool": "fixed"}, "exact-present": {"pool": "fixed", "present": True}}
+POOLS: dict[str, dict[str, Any]] = {
+    "exact-fixed": {"pool": "fixed"},
+    "exact-present": {"pool": "fixed", "present": True},
+}
 KINDS = ("exact", "linear", "plain", *POOLS, "exact-concat", *MODELS)
 
 
