@@ -2,8 +2,9 @@
 
     python benchmarks/ray_kills.py [--json FILE] [--kills 20] [--clients 40] [--replicas 2] [--only serve|bulk]
 
-It needs `pip install 'causalrn[export,ray]'` and gcc or clang. On two busy cores it takes half an hour; most of that is
-what Ray takes to start a process. It starts a Ray of its own on 127.0.0.1, and a small linear model in C.
+It needs `pip install 'causalrn[export,ray]'` and gcc or clang. On two quiet cores it takes a few minutes, on busy ones
+half an hour; most of that is what Ray takes to start a process. It starts a Ray of its own on 127.0.0.1, and a small
+linear model in C.
 
 - serve: clients stream over HTTP, three requests to each session and one beside it, while replicas are killed, each as
   soon as some answers have come whole since the last one. Every stream has to end with a reason or with one error, and
@@ -163,7 +164,7 @@ def serve(bundle: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     with killing(killer), ThreadPoolExecutor(arguments.clients) as pool:
         list(pool.map(lambda client: ask_until_killed(port, client, answers, killer), range(arguments.clients)))
     ray_serve.shutdown()
-    return judged(bundle, answers, killer)
+    return {"replicas": count, "clients": arguments.clients, **judged(bundle, answers, killer)}
 
 
 def ask_until_killed(port: int, client: int, answers: list[list[Answer]], killer: Killer) -> None:
@@ -266,6 +267,7 @@ def bulk(bundle: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     indices = [json.loads(line)["index"] for line in output.read_bytes().splitlines()]
     equal = output.read_bytes() == lone.read_bytes()
     counts = {
+        "workers": arguments.replicas,
         "kills": len(killer.killed),
         "lines": len(indices),
         "lost": LINES - len(set(indices)),
