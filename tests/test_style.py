@@ -151,6 +151,7 @@ OWN_READS = {
         "parity.golden": "after tensor_files.py",
         "parity.guards.damaged_bundles": "its own copies of an opened bundle",
         "parity.guards.level": "its own temporary file",
+        "parity.reference_cache": "its own files, which carry their hash, and files of the package",
         "state_file": "after tensor_files.py",
         "trt.engine": "of an opened bundle",
         "web.kernels": "its own copy of an opened bundle",
