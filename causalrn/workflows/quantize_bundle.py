@@ -187,7 +187,7 @@ def reference_logits(bundle: Bundle, run: Path | None, tokens: IntArray) -> tupl
     """The oracle's logits where there is a checkpoint, and what distributions are compared with."""
     if run is None:
         return None, f"the float32 bundle {bundle.path}"
-    from causalrn.runtimes.parity.reference_cache import kept_arrays
+    from causalrn.runtimes.parity.reference_cache import KeptArrays
     from causalrn.runtimes.torch_sessions import forward_with_streams
     from causalrn.training.checkpoint import load_checkpoint
 
@@ -195,8 +195,8 @@ def reference_logits(bundle: Bundle, run: Path | None, tokens: IntArray) -> tupl
     if checkpoint.sha256 != bundle.manifest.checkpoint_sha256:
         raise InputError(f"{bundle.path} was exported from other weights than those in {run} (SHA-256 differs)")
     forward = partial(forward_with_streams, checkpoint.model.oracle(), tokens)
-    kept = kept_arrays(lambda: {"logits": forward()[0]}, "logits", checkpoint.sha256, checkpoint.card, tokens)
-    return kept["logits"], f"the float64 oracle of {run}"
+    kept = KeptArrays("logits", checkpoint.sha256, checkpoint.card, tokens)
+    return kept.found_or_made(lambda: {"logits": forward()[0]})["logits"], f"the float64 oracle of {run}"
 
 
 def _calibrated(bundle: Bundle, data: Data, options: QuantizeOptions, progress: Progress) -> CalibrationTable | None:

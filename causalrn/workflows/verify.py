@@ -172,7 +172,7 @@ def verify_with_checkpoint(
     path: Path, run: Path, options: VerifyOptions, progress: Progress = no_progress
 ) -> VerifyResult:
     """Compare parallel, recurrent and exported forms with the float64 oracle of a checkpoint folder."""
-    from causalrn.runtimes.parity.oracle import CheckpointOracle, OracleLongReference
+    from causalrn.runtimes.parity.oracle import CheckpointOracle
     from causalrn.training.checkpoint import load_checkpoint
 
     deadline = time.monotonic() + options.time_budget
@@ -197,7 +197,7 @@ def verify_with_checkpoint(
             sessions,
             Case(reference, chosen_budget(bundle, options), options.seed, vocabulary),
             make_plan(options, task, bundle, deadline),
-            OracleLongReference(oracle, reference, long_tokens(bundle, options), _NOISE_SHARE * options.time_budget),
+            oracle.long_reference(reference, long_tokens(bundle, options), _NOISE_SHARE * options.time_budget),
             opener.open_cell,
             Comparators(peers, opener.graph(), oracle.states),
             references=partial(_reference, oracle),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ from causalrn.runtimes.parity.reference import (
     growing_bound,
     run_in_chunks,
 )
-from causalrn.runtimes.parity.reference_cache import kept_reference
+from causalrn.runtimes.parity.reference_cache import KeptArrays, KeptLongReference, kept_reference
 from causalrn.runtimes.rounding.noise import RoundingNoise
 from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.runtimes.torch_sessions import RecurrentSession, forward_in_batches, forward_with_streams
@@ -191,6 +192,15 @@ class CheckpointOracle(Oracle):
         if not self._sha256:
             return make()
         return kept_reference(make, self._sha256, self.card, self.recurrent.spec, tokens, positions)
+
+    def long_reference(self, reference: Reference, tokens: IntArray, noise_seconds: float) -> LongReference:
+        """As :class:`OracleLongReference`; a whole run is kept."""
+        long = OracleLongReference(self, reference, tokens, noise_seconds)
+        if not self._sha256:
+            return long
+        vouched = hashlib.sha256(reference.tokens.tobytes()).hexdigest()
+        what = f"long run, {noise_seconds:.0f} s of noise, bounds of {vouched}"
+        return KeptLongReference(long, KeptArrays(what, self._sha256, self.card, tokens))
 
     def forward(self, tokens: IntArray) -> FloatArray:
         """See :meth:`Oracle.forward`."""

@@ -27,13 +27,64 @@ from causalrn.bundle.state_spec import StateSpec
 from causalrn.compiling.code_cache import cache_folder, find_entry, keep_entry, work_folder
 from causalrn.errors import RuntimeUnavailableError
 from causalrn.model.operators import c_library
+from causalrn.runtimes.parity.drift import LongReference
 from causalrn.runtimes.parity.reference import Bounds, Reference, States
-from causalrn.runtimes.snapshot import Array, IntArray
+from causalrn.runtimes.snapshot import Array, FloatArray, IntArray
 from causalrn.training.card import ModelCard
 
 _SUFFIX = ".reference"
 _MOST_BYTES = 512 << 20
 _PARALLEL = "parallel "
+
+
+class KeptArrays:
+    """Arrays that depend on a model and on tokens: where they are kept.
+
+    Args:
+        what: they are, and what else they depend on.
+        sha256: of the model's weights.
+        card: of the model.
+        tokens: int64 [B, T].
+    """
+
+    def __init__(self, what: str, sha256: str, card: ModelCard, tokens: IntArray) -> None:
+        given = [what, sha256, json_text(to_json(card)), str(tokens.shape), tokens.tobytes().hex()]
+        self._key = hashlib.sha256("\n".join([*given, *_computed_by()]).encode()).hexdigest()[:32]
+        try:
+            self._folder: Path | None = cache_folder()
+        except RuntimeUnavailableError:  # nowhere can anything be kept
+            self._folder = None
+
+    def find(self) -> Mapping[str, Array] | None:
+        """What is kept; None for nothing, or for what is damaged."""
+        if self._folder is None:
+            return None
+        with contextlib.suppress(OSError, SafetensorError):
+            path = find_entry(self._folder, self._key, _SUFFIX)
+            if path is not None:
+                found: Mapping[str, Array] = load(path.read_bytes())
+                os.utime(path)  # what is used stays
+                return found
+        return None
+
+    def keep(self, arrays: Mapping[str, Array]) -> None:
+        """Keep them, if they are not too large; without room they are computed next time, too."""
+        if self._folder is None or sum(array.nbytes for array in arrays.values()) > _MOST_BYTES // 4:
+            return
+        with contextlib.suppress(OSError):
+            with work_folder(self._folder) as work:
+                made = work / f"made{_SUFFIX}"
+                save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, made)
+                keep_entry(made, self._folder, self._key, _SUFFIX)
+            _forget_oldest(self._folder)
+
+    def found_or_made(self, make: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
+        """What is kept, or what is made now and kept."""
+        found = self.find()
+        if found is None:
+            found = make()
+            self.keep(found)
+        return found
 
 
 def kept_reference(
@@ -48,48 +99,57 @@ def kept_reference(
 
     Args:
         make: computes it.
-        sha256: of the weights.
-        card: of the model.
+        sha256, card, tokens: as for :class:`KeptArrays`.
         spec: state contract of its states.
-        tokens: int64 [B, T].
         positions: of its states.
     """
-    arrays = kept_arrays(lambda: _arrays(make()), f"reference at {list(positions)}", sha256, card, tokens)
-    return _reference(arrays, spec, tokens)
+    kept = KeptArrays(f"reference at {list(positions)}", sha256, card, tokens)
+    return _reference(kept.found_or_made(lambda: _arrays(make())), spec, tokens)
 
 
-def kept_arrays(
-    make: Callable[[], Mapping[str, Array]], what: str, sha256: str, card: ModelCard, tokens: IntArray
-) -> Mapping[str, Array]:
-    """Arrays that are kept, or that are made now and kept, if they are not too large.
+class KeptLongReference(LongReference):
+    """A long run that is kept, or that is computed now, and kept once it has come to its end.
 
     Args:
-        make: computes them.
-        what: they are: one word for each kind.
-        sha256, card, tokens: as for :func:`kept_reference`.
+        long: computes it.
+        kept: where it is kept.
     """
-    try:
-        folder = cache_folder()
-    except RuntimeUnavailableError:  # nowhere can anything be kept
-        return make()
-    key = _key(what, sha256, card, tokens)
-    with contextlib.suppress(OSError, SafetensorError):
-        path = find_entry(folder, key, _SUFFIX)
-        if path is not None:
-            found = load(path.read_bytes())
-            os.utime(path)  # what is used stays
-            return found
-    arrays = make()
-    if sum(array.nbytes for array in arrays.values()) <= _MOST_BYTES // 4:
-        with contextlib.suppress(OSError):  # it is full: they are computed next time, too
-            _keep(arrays, folder, key)
-    return arrays
 
+    def __init__(self, long: LongReference, kept: KeptArrays) -> None:
+        self.tokens = long.tokens
+        self._long, self._kept, self._found = long, kept, kept.find()
+        self._parts: list[tuple[FloatArray, FloatArray]] = []
+        self._end = 0
 
-def _key(what: str, sha256: str, card: ModelCard, tokens: IntArray) -> str:
-    """The hash of all that the values depend on."""
-    given = [what, sha256, json_text(to_json(card)), str(tokens.shape), tokens.tobytes().hex()]
-    return hashlib.sha256("\n".join([*given, *_computed_by()]).encode()).hexdigest()[:32]
+    def advance(self, start: int, end: int) -> tuple[FloatArray, FloatArray]:
+        """See :meth:`LongReference.advance`."""
+        self._end = end
+        if self._found is not None:
+            return self._found["logits"][start:end], self._found["bounds"][start:end]
+        self._parts = [*(self._parts if start else []), self._long.advance(start, end)]
+        return self._parts[-1]
+
+    def state(self) -> tuple[Mapping[str, Array], Mapping[str, float]]:
+        """See :meth:`LongReference.state`; of a kept run that is broken off, it is not known."""
+        is_whole = self._end == self.tokens.shape[1]
+        if self._found is not None:
+            return self._kept_state(self._found) if is_whole else ({}, {})
+        state, limits = self._long.state()
+        if is_whole:
+            logits, bounds = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+            tensors = {f"state {name}": np.asarray(state[name]) for name in limits}
+            self._kept.keep(
+                {"logits": logits, "bounds": bounds, **tensors}
+                | {f"bound {name}": np.array(limit) for name, limit in limits.items()}
+            )
+        return state, limits
+
+    @staticmethod
+    def _kept_state(found: Mapping[str, Array]) -> tuple[Mapping[str, Array], Mapping[str, float]]:
+        limits = {
+            name.removeprefix("bound "): float(limit) for name, limit in found.items() if name.startswith("bound ")
+        }
+        return {name: found[f"state {name}"] for name in limits}, limits
 
 
 @functools.cache
@@ -103,14 +163,6 @@ def _computed_by() -> tuple[str, ...]:
     kernel = c_library.why_not("cpu", torch.float64) or "c"
     capability = torch.backends.cpu.get_cpu_capability()
     return digest.hexdigest(), torch.__version__, np.__version__, platform.machine(), capability, kernel
-
-
-def _keep(arrays: Mapping[str, Array], folder: Path, key: str) -> None:
-    with work_folder(folder) as work:
-        made = work / f"made{_SUFFIX}"
-        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, made)
-        keep_entry(made, folder, key, _SUFFIX)
-    _forget_oldest(folder)
 
 
 def _forget_oldest(folder: Path) -> None:

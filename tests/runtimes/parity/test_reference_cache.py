@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from causalrn.bundle.bundle_folder import Bundle
 from causalrn.compiling import code_cache
 from causalrn.errors import FallbackWarning, RuntimeUnavailableError
 from causalrn.runtimes.parity import reference_cache
-from causalrn.runtimes.parity.oracle import CheckpointOracle, Oracle
+from causalrn.runtimes.parity.oracle import CheckpointOracle, Oracle, OracleLongReference
 from causalrn.runtimes.parity.reference import Reference, state_positions
 from causalrn.training.card import ModelCard
 from causalrn.workflows.quantize_bundle import reference_logits
@@ -142,6 +143,39 @@ def test_what_is_too_large_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(reference_cache, "_MOST_BYTES", 4096)
     reference(oracle())
     assert not [*folder.glob("*.reference")]
+
+
+def long_run(of: CheckpointOracle, stretches: int = 4, seconds: float = 60.0) -> tuple[Any, Any]:
+    tokens = random_tokens(of.card.config, 1, 40, 5).numpy()
+    long = of.long_reference(reference(of), tokens, seconds)
+    parts = [long.advance(10 * start, 10 * start + 10) for start in range(stretches)]
+    return [np.concatenate(values) for values in zip(*parts, strict=True)], long.state()
+
+
+@pytest.mark.parametrize("readout", ["exact", "linear"])
+def test_kept_long_run_has_the_same_bits(readout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("it is computed again")
+
+    (logits, bounds), (state, limits) = long_run(oracle(readout=readout))
+    monkeypatch.setattr(OracleLongReference, "advance", never)
+    (kept_logits, kept_bounds), (kept_state, kept_limits) = long_run(oracle(readout=readout))
+    assert (logits == kept_logits).all()
+    assert (bounds == kept_bounds).all()
+    assert kept_limits == limits
+    assert kept_state.keys() == limits.keys()
+    assert all((state[name] == kept_state[name]).all() for name in limits)
+    (_, _), (unknown, _) = long_run(oracle(readout=readout), stretches=3)
+    assert not unknown
+    with pytest.raises(AssertionError, match="computed again"):
+        long_run(oracle(readout=readout), seconds=1.0)
+
+
+def test_long_run_that_was_broken_off_is_not_kept(folder: Path) -> None:
+    long_run(oracle(), stretches=3)
+    assert len([*folder.glob("*.reference")]) == 1  # the short one's
+    long_run(oracle())
+    assert len([*folder.glob("*.reference")]) == 2
 
 
 def test_quantize_keeps_the_oracles_logits(runs, bundles, folder: Path) -> None:
