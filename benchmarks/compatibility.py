@@ -75,7 +75,12 @@ def row_of(name: str, environment: Path, case: Path, out: Path, expected: Expect
     with running(name, environment, case, out) as process:
         judge(process.entries, out, expected)
         process.entries["step"] |= time_steps(process, newest)
-        return process.entries
+        return {graph: without_folder(entry, out) for graph, entry in process.entries.items()}
+
+
+def without_folder(entry: dict[str, Any], out: Path) -> dict[str, Any]:
+    """An entry whose words name files without the temporary folder in which they lay."""
+    return {key: value.replace(f"{out}/case/", "") if isinstance(value, str) else value for key, value in entry.items()}
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
