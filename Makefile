@@ -32,7 +32,8 @@ test: $(VENV)/installed-dev ## all checks and tests, as CI runs them; of tests w
 test-all: $(VENV)/installed-dev ## the same with every case, in an hour: before a release, after changes to what they check
 	$(MAKE) --no-print-directory -j2 lint every-test CASES=--every-case
 
-# Beside lint, whose mypy takes one core for minutes. Tests run make, too, which is not to know of this one.
+# Beside lint, whose mypy takes one core for minutes. Tests run make, too, which is not to know of this one. Files stay
+# together: what a module's tests share is made once.
 every-test: $(VENV)/installed-dev
 	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest -n 2 --dist loadfile $(CASES)
 

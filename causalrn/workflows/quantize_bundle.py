@@ -7,7 +7,6 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from causalrn.bundle.bundle_folder import Bundle
@@ -194,9 +193,9 @@ def reference_logits(bundle: Bundle, run: Path | None, tokens: IntArray) -> tupl
     checkpoint = load_checkpoint(run)
     if checkpoint.sha256 != bundle.manifest.checkpoint_sha256:
         raise InputError(f"{bundle.path} was exported from other weights than those in {run} (SHA-256 differs)")
-    forward = partial(forward_with_streams, checkpoint.model.oracle(), tokens)
     kept = KeptArrays("logits", checkpoint.sha256, checkpoint.card, tokens)
-    return kept.found_or_made(lambda: {"logits": forward()[0]})["logits"], f"the float64 oracle of {run}"
+    found = kept.found_or_made(lambda: {"logits": forward_with_streams(checkpoint.model.oracle(), tokens)[0]})
+    return found["logits"], f"the float64 oracle of {run}"
 
 
 def _calibrated(bundle: Bundle, data: Data, options: QuantizeOptions, progress: Progress) -> CalibrationTable | None:

@@ -24,11 +24,9 @@ MODELS = {
 POOLS: dict[str, dict[str, Any]] = {
     "exact-fixed": {"pool": "fixed"},
     "exact-present": {"pool": "fixed", "present": True},
+    "exact-concat": {"pool": "concat"},
 }
-KINDS = ("exact", "linear", "plain", *POOLS, "exact-concat", *MODELS)
-
-
-OF_EXACT = {**POOLS, "exact-concat": {"pool": "concat"}}
+KINDS = ("exact", "linear", "plain", *POOLS, *MODELS)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +38,7 @@ def ov_bundles(runs, bundles, share):
         if kind in MODELS:
             model, run = random_model(5, **MODELS[kind]), folder / "run"
             save_checkpoint(run, model, ModelCard(model.config, Alphabet("letters"), CopyTask(19)), {})
-        export_bundle(run, folder / "bundle", capacity=None, opset=23, **OF_EXACT.get(kind, {"pool": "growing"}))
+        export_bundle(run, folder / "bundle", capacity=None, opset=23, **POOLS.get(kind, {"pool": "growing"}))
 
     def exported(kind: str) -> tuple[Path, Path]:
         if kind in bundles:
