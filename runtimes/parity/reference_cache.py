@@ -146,23 +146,28 @@ class KeptLongReference(LongReference):
 
     @staticmethod
     def _kept_state(found: Mapping[str, Array]) -> tuple[Mapping[str, Array], Mapping[str, float]]:
-        limits = {
-            name.removeprefix("bound "): float(limit) for name, limit in found.items() if name.startswith("bound ")
-        }
-        return {name: found[f"state {name}"] for name in limits}, limits
+        limits = {name: float(limit) for name, limit in _under("bound ", found).items()}
+        return _under("state ", found), limits
 
 
 @functools.cache
 def _computed_by() -> tuple[str, ...]:
     """What gives the numbers: this toolkit as it is, what it calls, and the processor."""
-    package = Path(causalrn.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(path for path in package.rglob("*") if path.suffix in (".py", ".c", ".h")):
+    package, digest = Path(causalrn.__file__).parent, hashlib.sha256()
+    for path in _sources(package):
         digest.update(path.relative_to(package).as_posix().encode() + b"\n")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     kernel = c_library.why_not("cpu", torch.float64) or "c"
     capability = torch.backends.cpu.get_cpu_capability()
     return digest.hexdigest(), torch.__version__, np.__version__, platform.machine(), capability, kernel
+
+
+def _sources(package: Path) -> list[Path]:
+    """All source of the package; rooms are links in a checkout, which `rglob` does not follow."""
+    folders = os.walk(package, followlinks=True)
+    return sorted(
+        Path(folder, name) for folder, _, names in folders for name in names if name.endswith((".py", ".c", ".h"))
+    )
 
 
 def _forget_oldest(folder: Path) -> None:
@@ -200,8 +205,8 @@ def _bound_arrays(bounds: Bounds) -> dict[str, Array]:
 
 def _reference(arrays: Mapping[str, Array], spec: StateSpec, tokens: IntArray) -> Reference:
     """The other way round."""
-    streams = [arrays[f"stream {index}"] for index in range(sum(name.startswith("stream ") for name in arrays))]
-    parallel = {name.removeprefix(_PARALLEL): array for name, array in arrays.items() if name.startswith(_PARALLEL)}
+    streams = [arrays[f"stream {index}"] for index in range(len(_under("stream ", arrays)))]
+    parallel = _under(_PARALLEL, arrays)
     return Reference(
         tokens,
         arrays["logits"],
@@ -224,9 +229,10 @@ def _states(arrays: Mapping[str, Array], spec: StateSpec) -> States:
 
 
 def _bounds(arrays: Mapping[str, Array]) -> Bounds:
-    states = {
-        name.removeprefix("bound state "): float(array)
-        for name, array in arrays.items()
-        if name.startswith("bound state ")
-    }
+    states = {name: float(bound) for name, bound in _under("bound state ", arrays).items()}
     return Bounds(arrays["bound logits"], arrays["bound streams"], states)
+
+
+def _under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Those whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import causalrn
 from causalrn.bundle.bundle_folder import Bundle
 from causalrn.compiling import code_cache
 from causalrn.errors import FallbackWarning, RuntimeUnavailableError
@@ -102,6 +103,12 @@ def test_another_version_computes_its_own(monkeypatch: pytest.MonkeyPatch, compu
     monkeypatch.setattr(reference_cache, "_computed_by", lambda: ("another source",))
     reference(oracle())
     assert len(computed) == 2
+
+
+def test_source_of_every_room_is_part_of_the_version() -> None:
+    """Rooms may be links: what draws errors is below one of them."""
+    names = {path.name for path in reference_cache._sources(Path(causalrn.__file__).parent)}
+    assert {"oracle.py", "noise.py", "noisy_pair_sum.c", "folding.py", "reference_cache.py"} <= names
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:-1] + bytes([data[-1] ^ 1])])
